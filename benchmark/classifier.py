@@ -1,0 +1,200 @@
+"""What a model is to us: a torch module, what its outputs mean, and what its inputs are.
+
+A `Classifier` takes inputs in its declared bounds and contains its own normalisation.  It counts
+forward and backward passes by example.  While it is evaluated (`Classifier.evaluating`) it is in
+eval mode with its parameters frozen, on the device of the evaluation; afterwards all of that is
+put back, also after an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import ModelError, OutputError
+from benchmark.outputs import LOGITS, OutputRule
+from benchmark.threat import Bounds
+
+PIXELS = Bounds(0.0, 1.0)
+
+
+@dataclass
+class PassCount:
+    """Passes made, counted by example: one batch of 100 forward is 100 forward passes."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@dataclass
+class Watch:
+    """What a classifier was seen to do on one batch of clean inputs.
+
+    ``outputs`` is what the model returned for exactly these inputs, if it was asked, so that a
+    clean prediction need not be paid for twice.  ``zero_gradient`` (bool, shape (N,)) marks the
+    examples whose first input gradient was zero in every coordinate.
+    """
+
+    inputs: Tensor
+    version: int
+    outputs: Tensor | None = None
+    zero_gradient: Tensor | None = None
+
+    def covers(self, inputs: Tensor) -> bool:
+        """Says whether a tensor is these inputs: same storage, shape and unchanged content."""
+        return (
+            inputs.data_ptr() == self.inputs.data_ptr()
+            and inputs.shape == self.inputs.shape
+            and inputs.stride() == self.inputs.stride()
+            and self.inputs._version == self.version
+        )
+
+
+@dataclass(eq=False)
+class Classifier:
+    """A torch module as the benchmark sees it.
+
+    Args:
+        module: maps inputs of shape (N, *input_shape) to outputs of shape (N, classes).
+        classes: number of classes, K.
+        input_shape: shape of one input, such as (1, 28, 28).
+        outputs: what the outputs mean; logits unless said otherwise.
+        bounds: the box that inputs live in.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    >>> classifier = Classifier(net, classes=3, input_shape=(1, 2, 2))
+    >>> with classifier.evaluating():
+    ...     classifier(torch.rand(5, 1, 2, 2)).shape
+    torch.Size([5, 3])
+    >>> classifier.passes
+    PassCount(forward=5, backward=0)
+    """
+
+    module: nn.Module
+    classes: int
+    input_shape: tuple[int, ...]
+    outputs: OutputRule = LOGITS
+    bounds: Bounds = PIXELS
+    passes: PassCount = field(default_factory=PassCount)
+    _watch: Watch | None = field(default=None, repr=False)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Returns the outputs, shape (N, K), differentiable where the inputs ask for it.
+
+        Raises `OutputError` where the module returns something of another shape.
+        """
+        outputs = self.module(inputs)
+        if not isinstance(outputs, Tensor) or outputs.shape != (len(inputs), self.classes):
+            came = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise OutputError(
+                f"the model must return a tensor of shape ({len(inputs)}, {self.classes}), "
+                f"got {came}"
+            )
+        self.passes.forward += len(inputs)
+        if outputs.requires_grad:
+            outputs.register_hook(self._count_backward)
+        if self._watch is not None and self._watch.outputs is None and self._watch.covers(inputs):
+            self._watch.outputs = outputs.detach()
+        return outputs
+
+    def ascend(
+        self, inputs: Tensor, ascent: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the outputs, shape (N, K), and an input gradient of the inputs' shape.
+
+        ``ascent`` maps detached outputs to the gradient of some objective in them; the result is
+        the gradient of that objective in the inputs.  One forward and one backward pass.
+        """
+        leaf = inputs.detach().requires_grad_()
+        outputs = self(leaf)
+        (gradient,) = torch.autograd.grad(outputs, leaf, ascent(outputs.detach()))
+        return outputs.detach(), self._seen(gradient)
+
+    def loss_gradient(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the gradient of the training loss in the inputs, as plain autograd forms it.
+
+        This is what most code does.  It loses terms where the softmax saturates; see
+        `OutputRule.ascent` for the exact direction.
+        """
+        leaf = inputs.detach().requires_grad_()
+        loss = self.outputs.loss(self(leaf), labels).sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return self._seen(gradient)
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Returns finite outputs, shape (N, K), without a graph.
+
+        Raises `OutputError` where any of them is NaN or infinite.
+        """
+        outputs: Tensor = self(inputs)
+        if not bool(torch.isfinite(outputs.sum())) and not bool(torch.isfinite(outputs).all()):
+            bad = int((~torch.isfinite(outputs)).any(1).sum())
+            raise OutputError(f"the model returned NaN or infinity for {bad} of {len(inputs)}")
+        return outputs
+
+    @contextmanager
+    def evaluating(self, device: torch.device | str | None = None) -> Iterator[Classifier]:
+        """While inside: eval mode, frozen parameters, on ``device``.  All put back afterwards."""
+        modes = [(module, module.training) for module in self.module.modules()]
+        frozen = [(parameter, parameter.requires_grad) for parameter in self.module.parameters()]
+        homes = [(parameter, parameter.data) for parameter in self.module.parameters()]
+        buffers = [(module, dict(module.named_buffers(recurse=False))) for module, _ in modes]
+        try:
+            self.module.eval()
+            self.module.requires_grad_(False)
+            if device is not None:
+                self.module.to(device)
+            yield self
+        finally:
+            for parameter, data in homes:
+                parameter.data = data
+            for module, own in buffers:
+                for name, buffer in own.items():
+                    setattr(module, name, buffer)
+            for module, training in modes:
+                module.training = training
+            for parameter, requires_grad in frozen:
+                parameter.requires_grad_(requires_grad)
+
+    @contextmanager
+    def watching(self, inputs: Tensor) -> Iterator[Watch]:
+        """While inside: notes what the model does on these inputs (see `Watch`)."""
+        previous, self._watch = self._watch, Watch(inputs, inputs._version)
+        try:
+            yield self._watch
+        finally:
+            self._watch = previous
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.passes.backward += len(gradient)
+
+    def _seen(self, gradient: Tensor) -> Tensor:
+        watch = self._watch
+        if watch is not None and watch.zero_gradient is None and len(gradient) == len(watch.inputs):
+            watch.zero_gradient = gradient.flatten(1).count_nonzero(1) == 0
+        return gradient
+
+
+def probe(classifier: Classifier, inputs: Tensor) -> Tensor:
+    """Returns the model's outputs on a few inputs once they are known to keep its declaration.
+
+    Raises `ModelError` where the shape is wrong, an output is not finite, or outputs break the
+    declared rule.
+    """
+    try:
+        outputs = classifier.predict(inputs)
+    except OutputError as error:
+        raise ModelError(str(error)) from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the model can't be run on inputs of shape {tuple(inputs.shape)}: {error}"
+        ) from error
+    problem = classifier.outputs.problem(outputs)
+    if problem is not None:
+        raise ModelError(f"the model declares {classifier.outputs.name}, but {problem}")
+    return outputs

@@ -1,0 +1,50 @@
+"""Datasets: one file each, embedded, read from a folder, or downloaded.
+
+`DATASETS` maps a name to a function that takes a `DataRequest` (which split, and the folder that
+downloads go to) and returns a `Dataset`.  No torch is imported before one is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from benchmark.registry import Entry, Registry, lazily
+
+if TYPE_CHECKING:
+    from benchmark.datasets.base import Dataset
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """Which split of a dataset, and where downloads are kept.
+
+    Args:
+        split: ``"test"`` is what is evaluated; ``"train"`` what models are trained on.
+        folder: where datasets that are not embedded are looked for and downloaded to.
+        download: whether what is not there may be fetched from the network.
+    """
+
+    split: Split = "test"
+    folder: Path = Path("~/.cache/gibbon")
+    download: bool = True
+
+
+DatasetLoader = Callable[[DataRequest], "Dataset"]
+
+DATASETS: Registry[DatasetLoader] = Registry("dataset", group="gibbon.datasets")
+
+for _name, _summary in {
+    "mnist": "handwritten digits, 28 x 28, 60,000 + 10,000, embedded (LeCun et al. 1998)",
+    "mnist-3v7": "MNIST's threes (class 0) against its sevens (class 1), embedded",
+    "fashion-mnist": "pictures of clothes, 28 x 28, 60,000 + 10,000 (Xiao et al. 2017)",
+    "cifar10": "colour photographs of 10 classes, 32 x 32, 50,000 + 10,000 (Krizhevsky 2009)",
+}.items():
+    _module = _name.replace("-", "_")
+    DATASETS.register(Entry(_name, _summary, lazily(f"benchmark.datasets.{_module}:load")))
+
+__all__ = ["DATASETS", "DataRequest", "DatasetLoader", "Split"]

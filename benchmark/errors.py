@@ -1,0 +1,103 @@
+"""Everything that can go wrong, as a tree.
+
+::
+
+    GibbonError
+    ├── RequestError              the request was wrong: nothing is computed, exit code 2
+    │   ├── SpecError             a suite, recipe or option says something impossible
+    │   ├── UnknownNameError      no model, attack, dataset or suite of that name
+    │   ├── DatasetError          a dataset is damaged, empty or can't be had
+    │   ├── WeightsError          a weights file is damaged, of another shape, or a pickle
+    │   ├── ModelError            a model does not do what it declares
+    │   ├── DeviceError           the device is not there
+    │   ├── RunFolderError        the output folder is busy, foreign or not writable
+    │   └── RecordError           a stored record can't be read back
+    └── CellError                 one cell went wrong: it is recorded as failed, the others go on
+        ├── AttackError           an attack broke its contract
+        └── OutputError           a model returned something that can't be scored
+
+A `RequestError` says what was wrong, what was expected, what came, the nearest right name, and
+where.  A `CellError`, like any other exception raised inside a cell, is caught at one place only:
+the boundary of the cell.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GibbonError(Exception):
+    """Root of all exceptions that Gibbon raises on purpose."""
+
+
+class RequestError(GibbonError):
+    """The request was wrong; the command line ends with exit code 2."""
+
+
+class SpecError(RequestError):
+    """A suite, a recipe or an option says something impossible."""
+
+    def __init__(self, message: str, *, where: str = "") -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class UnknownNameError(RequestError):
+    """No such name in a registry; suggests the nearest one.
+
+    >>> print(UnknownNameError("attack", "fgms", known=["fgsm", "pgd"]))
+    unknown attack 'fgms'; did you mean 'fgsm'? Known: fgsm, pgd
+    """
+
+    def __init__(self, kind: str, name: str, *, known: Iterable[str], where: str = "") -> None:
+        names = sorted(known)
+        message = f"unknown {kind} {name!r}{suggest(name, names)} Known: {', '.join(names)}"
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class DatasetError(RequestError):
+    """A dataset is damaged, empty or can't be had."""
+
+
+class WeightsError(RequestError):
+    """A weights file is damaged, of another shape, or of a kind that is not loaded."""
+
+
+class ModelError(RequestError):
+    """A model does not do what it declares."""
+
+
+class DeviceError(RequestError):
+    """The device that was asked for is not there."""
+
+
+class RunFolderError(RequestError):
+    """The output folder is busy, belongs to something else, or can't be written."""
+
+
+class RecordError(RequestError):
+    """A stored record can't be read back."""
+
+
+class CellError(GibbonError):
+    """One cell went wrong; it is recorded as failed and the others go on."""
+
+
+class AttackError(CellError):
+    """An attack broke its contract."""
+
+
+class OutputError(CellError):
+    """A model returned something that can't be scored, such as NaN."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Returns ``"; did you mean 'x'?"`` with the name nearest to ``name``, or ``"."``.
+
+    >>> suggest("maxuot", ["maxout", "rbf"])
+    "; did you mean 'maxout'?"
+    >>> suggest("zebra", ["maxout", "rbf"])
+    '.'
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else "."

@@ -1,0 +1,189 @@
+r"""What a model's outputs mean: confidence, loss, and the direction that raises the loss.
+
+A model declares one of these rules:
+
+- `LOGITS`: unbounded scores; the softmax turns them into probabilities; trained with softmax
+  cross-entropy.
+- `PROBABILITIES`: non-negative numbers that sum to 1; trained with cross-entropy.
+- `LOG_SCORES`: the logarithms of one probability a class that stand for themselves, each unit
+  trained with its own Bernoulli cross-entropy, as in an RBF network; confidence is the winning
+  unit's own output, unnormalised.
+
+All functions work example by example: outputs have shape (N, K), labels (N,), results (N,).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# How far rows of probabilities may sum from 1, and how far log-scores may exceed 0: float32
+# softmax over 1,000 classes is well inside.
+RULE_TOLERANCE = 1e-3
+
+
+class OutputRule(ABC):
+    """What a model's outputs mean."""
+
+    name: str
+
+    @abstractmethod
+    def problem(self, outputs: Tensor) -> str | None:
+        """Returns what breaks the rule, as a sentence, or None where nothing does."""
+
+    @abstractmethod
+    def confidence(self, outputs: Tensor) -> Tensor:
+        """Returns the model's probability for the class it predicts."""
+
+    @abstractmethod
+    def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the model's probability for the true class, as float32 has it."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the loss that the model was trained with."""
+
+    @abstractmethod
+    def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns, shape (N, K), a positive multiple of the loss's gradient in the outputs.
+
+        The factor may differ from example to example.  Unlike the gradient in float32 it does not
+        vanish when the model is sure of the true class.
+        """
+
+    def __repr__(self) -> str:
+        return f"<outputs: {self.name}>"
+
+
+class Logits(OutputRule):
+    """Softmax logits."""
+
+    name = "logits"
+
+    def problem(self, outputs: Tensor) -> str | None:
+        """Any finite number is a logit."""
+        return None
+
+    def confidence(self, outputs: Tensor) -> Tensor:
+        """Returns the softmax maximum."""
+        return functional.softmax(outputs, dim=1).amax(1)
+
+    def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the softmax of the true class."""
+        return _at(functional.softmax(outputs, dim=1), labels)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the softmax cross-entropy."""
+        return functional.cross_entropy(outputs, labels, reduction="none")
+
+    def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        r"""Returns :math:`q - e_y`, with q the softmax over the classes other than y.
+
+        The gradient of the cross-entropy is :math:`p - e_y`, where :math:`p_k = (1 - p_y)\,q_k`
+        for the other classes and the entry of y is :math:`p_y - 1`: it is :math:`(1 - p_y)` times
+        this.  In float32 the factor rounds to zero from a logit margin of about 17 on, and with
+        it the entry of y; here it is never formed.
+        """
+        others = outputs.scatter(1, labels.unsqueeze(1), -torch.inf)
+        return functional.softmax(others, dim=1).scatter_(1, labels.unsqueeze(1), -1.0)
+
+
+class Probabilities(OutputRule):
+    """Probabilities that sum to 1."""
+
+    name = "probabilities"
+
+    def problem(self, outputs: Tensor) -> str | None:
+        """Rows must be non-negative and sum to 1."""
+        lowest = float(outputs.min())
+        if lowest < -RULE_TOLERANCE:
+            return f"probabilities must not be negative, got {lowest:.4g}"
+        total = outputs.sum(1)
+        worst = float(total[(total - 1).abs().argmax()])
+        if abs(worst - 1) > RULE_TOLERANCE:
+            return f"each row of probabilities must sum to 1, got a sum of {worst:.6g}"
+        return None
+
+    def confidence(self, outputs: Tensor) -> Tensor:
+        """Returns the largest probability."""
+        return outputs.amax(1)
+
+    def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the probability of the true class."""
+        return _at(outputs, labels)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns minus the logarithm of the true class's probability."""
+        return functional.nll_loss(outputs.log(), labels, reduction="none")
+
+    def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns minus the unit vector of the true class: the gradient times its probability."""
+        return torch.zeros_like(outputs).scatter_(1, labels.unsqueeze(1), -1.0)
+
+
+class LogScores(OutputRule):
+    """Logarithms of independent probabilities, one a class."""
+
+    name = "log-scores"
+
+    def problem(self, outputs: Tensor) -> str | None:
+        """A logarithm of a probability is at most 0."""
+        highest = float(outputs.max())
+        if highest > RULE_TOLERANCE:
+            return f"the logarithm of a probability must not exceed 0, got {highest:.4g}"
+        return None
+
+    def confidence(self, outputs: Tensor) -> Tensor:
+        """Returns the winning unit's own output."""
+        return outputs.amax(1).exp()
+
+    def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the true class's unit's own output."""
+        return _at(outputs, labels).exp()
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        r"""Returns :math:`-u_y - \sum_{k \ne y} \log(1 - e^{u_k})`."""
+        missed = -torch.log(-torch.expm1(_below_zero(outputs)))
+        return missed.scatter(1, labels.unsqueeze(1), -_at(outputs, labels).unsqueeze(1)).sum(1)
+
+    def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        r"""Returns the gradient itself: -1 for y and :math:`1 / (e^{-u_k} - 1)` for the others."""
+        others = torch.expm1(-_below_zero(outputs)).reciprocal()
+        return others.scatter_(1, labels.unsqueeze(1), -1.0)
+
+
+LOGITS = Logits()
+PROBABILITIES = Probabilities()
+LOG_SCORES = LogScores()
+
+
+def margin(outputs: Tensor, labels: Tensor) -> Tensor:
+    r"""Returns :math:`\max_{k \ne y} z_k - z_y`, shape (N,): positive where misclassified.
+
+    Carlini and Wagner, "Towards evaluating the robustness of neural networks", 2017, f6 without
+    its floor, negated.
+
+    >>> margin(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0]))
+    tensor([-1.])
+    """
+    others = outputs.scatter(1, labels.unsqueeze(1), -torch.inf)
+    return others.amax(1) - _at(outputs, labels)
+
+
+def margin_ascent(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Returns the gradient of `margin` in the outputs, shape (N, K)."""
+    rival = outputs.scatter(1, labels.unsqueeze(1), -torch.inf).argmax(1)
+    direction = torch.zeros_like(outputs).scatter_(1, labels.unsqueeze(1), -1.0)
+    return direction.scatter_(1, rival.unsqueeze(1), 1.0)
+
+
+def _at(values: Tensor, labels: Tensor) -> Tensor:
+    return values.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+def _below_zero(outputs: Tensor) -> Tensor:
+    # u = 0 exactly (an input at a unit's centre) would give an infinite loss for a wrong class.
+    return outputs.clamp(max=-torch.finfo(outputs.dtype).eps)

@@ -1,0 +1,250 @@
+"""Stored results: what a run found, as plain records that survive a round trip through JSON.
+
+Nothing here imports torch: tables, figures and comparisons are made from these records alone.
+Rates are fractions of 1.  A rate that has no examples to count, such as the confidence on
+misclassified examples where there are none, is None.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmark.errors import RecordError
+from benchmark.specs import UNATTACKED, EpsilonField, Suite
+from benchmark.threat import Norm
+
+FORMAT: Literal[1] = 1
+RUN_FILE = "run.json"
+
+Status = Literal["done", "failed"]
+Rate = Annotated[float, Field(ge=0, le=1)] | None
+Count = Annotated[int, Field(ge=0)] | None
+
+
+class Record(BaseModel):
+    """A frozen result; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Evaluation(Record):
+    """One model under one attack at one epsilon: a row of ``evaluations.csv``.
+
+    The fields are the columns, in their order.  See the table of words in the documentation for
+    what each rate is a share of; ``examples``, ``clean_correct`` and ``misclassified`` are the
+    denominators.  ``forward_passes`` and ``backward_passes`` count what was spent on the source
+    model, by example; work that several epsilons share is counted once, at the first of them.
+    """
+
+    dataset: str
+    model: str
+    attack: str
+    epsilon: EpsilonField
+    examples: int
+    clean_error: Rate = None
+    adversarial_error: Rate = None
+    adversarial_error_low: Rate = None
+    adversarial_error_high: Rate = None
+    attack_success_rate: Rate = None
+    misclassified: Count = None
+    confidence_on_misclassified: Rate = None
+    mean_confidence: Rate = None
+    status: Status = "done"
+    flags: str = ""
+    forward_passes: int = 0
+    backward_passes: int = 0
+    seconds: float = 0.0
+    clean_error_low: Rate = None
+    clean_error_high: Rate = None
+    clean_correct: Count = None
+    attack_success_rate_low: Rate = None
+    attack_success_rate_high: Rate = None
+    worst_case_error: Rate = None
+    worst_case_error_low: Rate = None
+    worst_case_error_high: Rate = None
+    saturated_share: Rate = None
+    zero_gradient_share: Rate = None
+    invalid_candidates: Count = None
+    mean_distance: float | None = None
+    max_distance: float | None = None
+    algorithm: str = ""
+    norm: Norm | None = None
+    clip: bool | None = None
+    iterate: str = ""
+    parameters: str = ""
+    digest: str = ""
+
+    @property
+    def unattacked(self) -> bool:
+        """Whether this is the row of the unattacked examples."""
+        return self.attack == UNATTACKED
+
+
+class Transfer(Record):
+    """Examples made on ``source`` scored on ``target``: a row of ``transfer.csv``."""
+
+    dataset: str
+    source: str
+    target: str
+    attack: str
+    epsilon: EpsilonField
+    examples: int
+    error: Rate = None
+    source_misclassified: Count = None
+    error_given_source_misclassified: Rate = None
+    same_class_given_source_misclassified: Rate = None
+    both_misclassified: Count = None
+    same_class_given_both_misclassified: Rate = None
+    error_low: Rate = None
+    error_high: Rate = None
+    error_given_source_misclassified_low: Rate = None
+    error_given_source_misclassified_high: Rate = None
+    same_class_given_source_misclassified_low: Rate = None
+    same_class_given_source_misclassified_high: Rate = None
+    same_class_given_both_misclassified_low: Rate = None
+    same_class_given_both_misclassified_high: Rate = None
+    target_clean_error: Rate = None
+    confidence_on_misclassified: Rate = None
+    status: Status = "done"
+    digest: str = ""
+
+
+class Agreement(Record):
+    """Two targets compared with each other on one source's examples.
+
+    ``same_class_given_both_misclassified``: of the examples that both targets misclassify, the
+    share that they put into the same wrong class.
+    """
+
+    dataset: str
+    source: str
+    first: str
+    second: str
+    attack: str
+    epsilon: EpsilonField
+    examples: int
+    both_misclassified: Count = None
+    same_class_given_both_misclassified: Rate = None
+    same_class_given_both_misclassified_low: Rate = None
+    same_class_given_both_misclassified_high: Rate = None
+    status: Status = "done"
+
+
+class WorstCase(Record):
+    """Clean and all attacks with one norm, epsilon and clipping rule together.
+
+    An example counts if it is misclassified clean or by any candidate of any of the attacks.
+    """
+
+    dataset: str
+    model: str
+    norm: Norm
+    epsilon: EpsilonField
+    clip: bool
+    attacks: tuple[str, ...]
+    examples: int
+    misclassified: int
+    worst_case_error: Rate
+    worst_case_error_low: Rate
+    worst_case_error_high: Rate
+
+
+class Failure(Record):
+    """A cell that raised: what was tried and the traceback."""
+
+    dataset: str
+    model: str
+    attack: str
+    epsilon: EpsilonField
+    error: str
+    traceback: str
+
+
+class ModelCard(Record):
+    """What is known of a model of the run: digests of its weights and of what it predicts."""
+
+    name: str
+    model: str
+    weights_digest: str
+    digest: str
+    outputs: str
+    classes: int
+    parameters: int
+
+
+class DatasetCard(Record):
+    """What is known of a dataset of the run."""
+
+    name: str
+    digest: str
+    examples: int
+    of: int
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+
+
+class Provenance(Record):
+    """Where a run's numbers come from."""
+
+    gibbon: str
+    commit: str
+    dirty: bool | None
+    python: str
+    libraries: dict[str, str]
+    platform: str
+    device: str
+    threads: int
+    batch_size: int
+    limit: int | None
+    started: str
+    finished: str = ""
+    seconds: float = 0.0
+    computed_cells: int = 0
+    reused_cells: int = 0
+
+
+class RunRecord(Record):
+    """Everything that a run found: the content of ``run.json``."""
+
+    format: Literal[1] = FORMAT
+    suite: Suite
+    status: Literal["running", "interrupted", "done", "failed"]
+    provenance: Provenance
+    models: tuple[ModelCard, ...] = ()
+    datasets: tuple[DatasetCard, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
+    worst_cases: tuple[WorstCase, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """Returns the record in a run's folder.  Raises `RecordError`."""
+        path = folder / RUN_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise RecordError(f"{path}: can't be read: {error.strerror or error}") from error
+        except ValidationError as error:
+            first: Any = error.errors()[0]
+            raise RecordError(
+                f"{path}: not a run of this version of Gibbon: "
+                f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Writes the record into a run's folder, all of it or nothing."""
+        write_atomically(folder / RUN_FILE, self.model_dump_json(indent=1) + "\n")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file under a temporary name and renames it: readers see the old or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -1,0 +1,130 @@
+"""Names for models, attacks, datasets and trainers, ours and those of installed packages.
+
+A `Registry` maps a name to an `Entry`: one line about the thing and a function that loads it.
+Loading is late, so that names can be listed and checked without importing torch.  Other packages
+add their own through an entry-point group, such as ``gibbon.attacks``; what the entry point names
+is either an `Entry` or the thing itself, whose docstring then gives the line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from benchmark.errors import RequestError, UnknownNameError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One named thing: its name, a line about it, where it came from, and how to load it.
+
+    ``details`` is a longer text, such as a model card, for ``list --long``.
+    """
+
+    name: str
+    summary: str
+    load: Callable[[], T]
+    origin: str = "benchmark"
+    details: Callable[[], str] = str
+
+
+class Registry(Generic[T]):
+    """Things of one kind by name.
+
+    >>> colours: Registry[int] = Registry("colour", group="example.colours")
+    >>> colours.register(Entry("red", "a warm one", lambda: 0xFF0000))
+    >>> colours.load("red")
+    16711680
+    >>> colours.load("rad")
+    Traceback (most recent call last):
+    benchmark.errors.UnknownNameError: unknown colour 'rad'; did you mean 'red'? Known: red
+    """
+
+    def __init__(self, kind: str, *, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._entries: dict[str, Entry[T]] = {}
+        self._plugins_read = False
+
+    def register(self, entry: Entry[T]) -> None:
+        """Adds an entry.  Raises `RequestError` where the name is taken."""
+        taken = self._entries.get(entry.name)
+        if taken is not None:
+            raise RequestError(
+                f"{self.kind} {entry.name!r} is registered twice: "
+                f"by {taken.origin} and by {entry.origin}"
+            )
+        self._entries[entry.name] = entry
+
+    def names(self) -> list[str]:
+        """Returns all names, in order of registration, plug-ins last."""
+        self._read_plugins()
+        return list(self._entries)
+
+    def entries(self) -> list[Entry[T]]:
+        """Returns all entries, in order of registration, plug-ins last."""
+        self._read_plugins()
+        return list(self._entries.values())
+
+    def get(self, name: str, *, where: str = "") -> Entry[T]:
+        """Returns the entry of that name.  Raises `UnknownNameError` with the nearest name."""
+        self._read_plugins()
+        if name not in self._entries:
+            raise UnknownNameError(self.kind, name, known=self._entries, where=where)
+        return self._entries[name]
+
+    def load(self, name: str, *, where: str = "") -> T:
+        """Returns the thing of that name, importing it now."""
+        return self.get(name, where=where).load()
+
+    def _read_plugins(self) -> None:
+        if self._plugins_read:
+            return
+        self._plugins_read = True
+        for point in sorted(entry_points(group=self.group), key=lambda p: p.name):
+            self.register(self._plugin_entry(point))
+
+    def _plugin_entry(self, point: EntryPoint) -> Entry[T]:
+        origin = point.dist.name if point.dist is not None else point.value
+        try:
+            loaded: Any = point.load()
+        except Exception as error:  # somebody else's import: told when it is asked for
+            return _broken(self.kind, point.name, origin=origin, error=error)
+        if isinstance(loaded, Entry):
+            return Entry(point.name, loaded.summary, loaded.load, origin, loaded.details)
+        return Entry(point.name, first_line(loaded), lambda: loaded, origin)
+
+
+def lazily(reference: str) -> Callable[[], Any]:
+    """Returns a function that imports ``"package.module:name"`` when it is called.
+
+    >>> lazily("math:tau")()
+    6.283185307179586
+    """
+
+    def load() -> Any:
+        module, _, name = reference.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    return load
+
+
+def first_line(thing: object) -> str:
+    """Returns the first line of a thing's docstring, without its full stop."""
+    lines = (inspect.getdoc(thing) or "").splitlines()
+    return lines[0].rstrip(".") if lines else "(no description)"
+
+
+def _broken(kind: str, name: str, *, origin: str, error: Exception) -> Entry[Any]:
+    reason = f"{type(error).__name__}: {error}"
+
+    def fail() -> Any:
+        raise RequestError(f"{kind} {name!r} of package {origin} can't be imported: {reason}")
+
+    return Entry(name, f"(can't be imported: {reason})", fail, origin)

@@ -1,0 +1,333 @@
+"""What the user asks for: a suite, decoded from TOML into frozen records.
+
+Nothing here imports torch.  An unknown key or a wrong value fails at once, with the file, the key
+path, what was expected and the nearest name.  Whether a model, an attack or a dataset of a name
+exists is told later, by the registries, before anything is computed (`benchmark.runner.plan`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from benchmark.errors import SpecError, UnknownNameError, suggest
+from benchmark.threat import ZERO, Epsilon, Norm
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
+# A key of an attack, a published row, ... that is not an attack's own parameter.
+UNATTACKED = "none"
+
+
+def _parse_epsilon(written: object) -> Epsilon:
+    if isinstance(written, Epsilon):
+        return written
+    try:
+        return Epsilon.parse(written)
+    except SpecError as error:
+        raise ValueError(str(error)) from error
+
+
+EpsilonField = Annotated[
+    Epsilon, BeforeValidator(_parse_epsilon), PlainSerializer(str, return_type=str)
+]
+
+
+class Spec(BaseModel):
+    """A frozen record of what was asked for; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class ModelSpec(Spec):
+    """One model: a registered name, or a registered architecture with weights of one's own.
+
+    ``model`` is the registered name, ``name`` what the tables say, ``weights`` a safetensors file.
+    """
+
+    name: Name
+    model: Name
+    weights: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, written: Any) -> Any:
+        if isinstance(written, str):
+            return {"name": written, "model": written}
+        if isinstance(written, dict) and "model" in written:
+            return {"name": written["model"], **written}
+        if isinstance(written, dict) and "name" in written:
+            return {"model": written["name"], **written}
+        return written
+
+
+class AttackSpec(Spec):
+    """One attack at one or more epsilons.
+
+    Besides these keys it takes the attack's own parameters (its dataclass fields), which are
+    checked when the attack is built.  ``label`` tells two entries of one attack apart in tables.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
+
+    name: Name
+    epsilon: tuple[EpsilonField, ...] = Field(min_length=1)
+    label: Name = ""
+    norm: Norm | None = None
+    clip: bool = True
+
+    @field_validator("epsilon", mode="before")
+    @classmethod
+    def _one_or_many(cls, written: Any) -> Any:
+        return written if isinstance(written, list | tuple) else [written]
+
+    @field_validator("epsilon")
+    @classmethod
+    def _no_twins(cls, epsilons: tuple[Epsilon, ...]) -> tuple[Epsilon, ...]:
+        for earlier, later in zip(sorted(epsilons), sorted(epsilons)[1:], strict=False):
+            if earlier == later:
+                raise ValueError(f"epsilon {earlier} and {later} are the same")
+        return epsilons
+
+    @model_validator(mode="before")
+    @classmethod
+    def _label_defaults_to_name(cls, written: Any) -> Any:
+        if isinstance(written, dict) and "name" in written:
+            return {"label": written["name"], **written}
+        return written
+
+    @model_validator(mode="after")
+    def _not_the_unattacked(self) -> Self:
+        if self.label == UNATTACKED:
+            raise ValueError(f"{UNATTACKED!r} is the unattacked row: it is always there")
+        return self
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The attack's own parameters, as written."""
+        return self.model_extra or {}
+
+
+class TransferSpec(Spec):
+    """Which attacks' examples are scored on every other model: labels of attacks of the suite."""
+
+    attacks: tuple[Name, ...] = Field(min_length=1)
+
+
+class Experiment(Spec):
+    """Models against attacks on one dataset."""
+
+    dataset: Name
+    models: tuple[ModelSpec, ...] = Field(min_length=1)
+    attacks: tuple[AttackSpec, ...] = ()
+    transfer: TransferSpec | None = None
+
+    @model_validator(mode="after")
+    def _names_tell_apart(self) -> Self:
+        _refuse_twins("model", [model.name for model in self.models], key="name")
+        labels = [attack.label for attack in self.attacks]
+        _refuse_twins("attack", labels, key="label")
+        for label in self.transfer.attacks if self.transfer else ():
+            if label not in labels:
+                raise ValueError(
+                    f"transfer names attack {label!r}, which this experiment does not run"
+                    + suggest(label, labels)
+                )
+        return self
+
+
+Measure = Literal[
+    "clean_error",
+    "adversarial_error",
+    "confidence_on_misclassified",
+    "mean_confidence",
+    "transfer_error",
+    "same_class_given_source_misclassified",
+    "same_class_given_both_misclassified",
+]
+
+
+class PublishedRow(Spec):
+    """One number that a paper gives, to stand beside the measured one.
+
+    Rates and confidences are fractions of 1.  For transfer measures ``model`` is the source and
+    ``target`` the model that is scored; ``compared_with`` names another target where the paper
+    compares two targets with each other on the source's examples.
+    """
+
+    dataset: Name
+    model: Name
+    measure: Measure
+    value: float = Field(ge=0, le=1)
+    section: str
+    attack: tuple[Name, ...] = (UNATTACKED,)
+    epsilon: EpsilonField = ZERO
+    target: Name | None = None
+    compared_with: Name | None = None
+    note: str = ""
+
+    @field_validator("attack", mode="before")
+    @classmethod
+    def _one_or_many(cls, written: Any) -> Any:
+        return written if isinstance(written, list | tuple) else [written]
+
+    @model_validator(mode="after")
+    def _transfer_has_target(self) -> Self:
+        about_transfer = self.measure.startswith(("transfer_", "same_class_"))
+        if about_transfer != (self.target is not None):
+            raise ValueError(f"measure {self.measure!r} with target {self.target!r}")
+        return self
+
+
+class Suite(Spec):
+    """A named list of experiments, with one seed."""
+
+    name: Name
+    experiments: tuple[Experiment, ...] = Field(min_length=1)
+    title: str = ""
+    description: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    published: tuple[PublishedRow, ...] = ()
+    source: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, written: Any) -> Any:
+        if not isinstance(written, dict) or "experiments" in written:
+            return written
+        own = {key: value for key, value in written.items() if key in Experiment.model_fields}
+        rest = {key: value for key, value in written.items() if key not in own}
+        return {**rest, "experiments": [own]}
+
+    @model_validator(mode="after")
+    def _datasets_tell_apart(self) -> Self:
+        _refuse_twins("experiment", [each.dataset for each in self.experiments], key="dataset")
+        return self
+
+
+def read_suite(reference: str) -> Suite:
+    """Returns a shipped suite by name, or the suite in a TOML file by path.
+
+    Raises `SpecError` or `UnknownNameError`.
+    """
+    path = Path(reference)
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SpecError(f"can't be read: {reason}", where=reference) from error
+        return parse_suite(text, where=reference, folder=path.parent)
+    shipped = shipped_suites()
+    if reference not in shipped:
+        raise UnknownNameError("suite", reference, known=shipped)
+    return shipped[reference]
+
+
+def shipped_suites() -> dict[str, Suite]:
+    """Returns the suites that come with the package, by name."""
+    folder = resources.files("benchmark") / "suites"
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda f: f.name
+    )
+    suites = (parse_suite(file.read_text("utf-8"), where=file.name) for file in files)
+    return {suite.name: suite for suite in suites}
+
+
+def parse_suite(text: str, *, where: str, folder: Path = Path()) -> Suite:
+    """Returns the suite that a TOML text describes; weights are found relative to ``folder``.
+
+    Raises `SpecError`.
+
+    >>> parse_suite('name = "x"\\ndataset = "mnist"\\nmodels = ["rbf"]\\nsede = 1', where="x.toml")
+    Traceback (most recent call last):
+    benchmark.errors.SpecError: x.toml: sede: unknown key; did you mean 'seed'?
+    """
+    try:
+        written = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"malformed TOML: {error}", where=where) from error
+    try:
+        suite = Suite.model_validate(written)
+    except ValidationError as error:
+        raise SpecError("\n".join(_explain(error, written, where=where))) from error
+    return _resolve_weights(suite, folder)
+
+
+def _resolve_weights(suite: Suite, folder: Path) -> Suite:
+    def resolved(model: ModelSpec) -> ModelSpec:
+        if model.weights is None:
+            return model
+        return model.model_copy(update={"weights": folder / model.weights.expanduser()})
+
+    experiments = tuple(
+        each.model_copy(update={"models": tuple(map(resolved, each.models))})
+        for each in suite.experiments
+    )
+    return suite.model_copy(update={"experiments": experiments})
+
+
+def _refuse_twins(kind: str, names: list[str], *, key: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two {kind}s have the {key} {name!r}; give each its own `{key}`")
+
+
+def _explain(error: ValidationError, written: dict[str, Any], *, where: str) -> Iterator[str]:
+    short = "experiments" not in written
+    for problem in error.errors():
+        if problem["type"] == "too_short" and problem["input"]:
+            continue  # the items themselves were wrong: each has its own line
+        location = list(problem["loc"])
+        if short and location[:2] == ["experiments", 0]:
+            location = location[2:]
+        path = key_path(location)
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(location, short=short)
+            message = "unknown key" + suggest(str(location[-1]), known)
+        elif problem["type"] == "missing":
+            message = "is missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            if isinstance(problem["input"], str | int | float | bool):
+                came = repr(problem["input"])
+                message += "" if came in message else f", got {came}"
+        yield f"{where}: {path}: {message}" if path else f"{where}: {message}"
+
+
+def key_path(location: list[str | int]) -> str:
+    """Returns a key path as it is written: ``attacks[2].steps``.
+
+    >>> key_path(["attacks", 2, "steps"])
+    'attacks[2].steps'
+    """
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    return "".join(parts).lstrip(".")
+
+
+def _known_keys(location: list[str | int], *, short: bool) -> list[str]:
+    parents = [part for part in location[:-1] if isinstance(part, str)]
+    owners: dict[str, type[Spec]] = {
+        "experiments": Experiment,
+        "models": ModelSpec,
+        "attacks": AttackSpec,
+        "transfer": TransferSpec,
+        "published": PublishedRow,
+    }
+    owner = owners.get(parents[-1], Suite) if parents else Suite
+    keys = list(owner.model_fields)
+    return keys + list(Experiment.model_fields) if owner is Suite and short else keys

@@ -1,0 +1,110 @@
+"""What the adversary may do: a norm, a budget epsilon, and the box that inputs live in.
+
+No torch here: suites and records use these words too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+from benchmark.errors import SpecError
+
+
+class Norm(StrEnum):
+    """The norm that a perturbation is measured in."""
+
+    LINF = "linf"
+    L2 = "l2"
+
+    @property
+    def symbol(self) -> str:
+        """The norm as it is printed in tables."""
+        return {"linf": "L∞", "l2": "L2"}[self.value]
+
+
+@dataclass(frozen=True, order=True)
+class Epsilon:
+    """A perturbation budget, exact, and printed as it was written.
+
+    >>> Epsilon.parse("8/255") == Epsilon.parse("16/510")
+    True
+    >>> str(Epsilon.parse("8/255")), float(Epsilon.parse("0.25")), str(Epsilon.parse(0.1))
+    ('8/255', 0.25, '0.1')
+    """
+
+    value: Fraction
+    text: str = field(compare=False)
+
+    @classmethod
+    def parse(cls, written: object, *, where: str = "") -> Epsilon:
+        """Returns the budget written as a number, a decimal or a fraction.
+
+        Raises `SpecError` where it is not a finite number, or is negative.
+        """
+        text = str(written).strip()
+        accepted = isinstance(written, str | int | float) and not isinstance(written, bool)
+        try:
+            if not accepted:
+                raise ValueError(text)
+            value = Fraction(text.replace(" ", ""))
+            finite = math.isfinite(float(value))
+        except (ValueError, ZeroDivisionError, OverflowError):
+            finite = False
+        if not finite:
+            raise SpecError(
+                f"epsilon must be a number such as 0.25 or \"8/255\", got {written!r}", where=where
+            )
+        if value < 0:
+            raise SpecError(f"epsilon must not be negative, got {written!r}", where=where)
+        return cls(value, text)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+ZERO = Epsilon(Fraction(0), "0")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The box that a model's inputs live in: every coordinate in ``[low, high]``.
+
+    >>> Bounds(0.0, 1.0).width
+    1.0
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise SpecError(f"bounds must be finite and low < high, got {self.low}, {self.high}")
+
+    @property
+    def width(self) -> float:
+        """``high - low``."""
+        return self.high - self.low
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """All points within ``epsilon`` of an input in ``norm``, inside ``bounds`` if there are any.
+
+    Goodfellow et al. (2015) do not clip: their adversarial examples leave the pixel range.  That
+    is ``bounds=None``.
+    """
+
+    norm: Norm
+    epsilon: Epsilon
+    bounds: Bounds | None
+
+    @property
+    def radius(self) -> float:
+        """Epsilon as a float, in the units of the model's input."""
+        return float(self.epsilon)

@@ -1,0 +1,78 @@
+"""Weights files: safetensors only, so that nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse
+from torch import Tensor, nn
+
+from benchmark.errors import WeightsError
+
+PICKLE_MARKS = (b"\x80", b"PK\x03\x04")  # a bare pickle's protocol byte; torch.save's zip file
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Copies the tensors of a safetensors file into a module, which they must fit exactly.
+
+    Tensors are converted to the dtype of the module's own.  Raises `WeightsError` where the file
+    is not there, is damaged, is a pickle, lacks a tensor, has one too many or of another shape,
+    or holds a number that is not finite.
+    """
+    tensors = read_weights(path)
+    own = module.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - own.keys())
+    if missing or unexpected:
+        raise WeightsError(
+            f"{path}: tensors do not fit the model: "
+            f"missing {missing or 'none'}, unexpected {unexpected or 'none'}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise WeightsError(
+                f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}, "
+                f"the model needs {tuple(own[name].shape)}"
+            )
+        if not bool(torch.isfinite(tensor.float()).all()):
+            raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file by name.  Raises `WeightsError`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+    if content.startswith(PICKLE_MARKS):
+        raise WeightsError(
+            f"{path}: this is a pickle (torch.save), which can run code when it is loaded; "
+            "save the state dict with safetensors.torch.save_file"
+        )
+    try:
+        return parse(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path}: damaged, or not a safetensors file: {error}") from error
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal.  Raises `WeightsError`."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def state_digest(module: nn.Module) -> str:
+    """Returns a digest of a module's tensors: names, dtypes, shapes and values, on any device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
