@@ -1,0 +1,29 @@
+"""Everything that is made from a stored run alone: tables, CSV files, figures, TensorBoard.
+
+No torch, no model, no GPU.  What is heavy to import is imported where it is used, so that a
+command that only prints starts at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmark.records import RunRecord, write_atomically
+from benchmark.report.terminal import print_tables
+
+__all__ = ["print_tables", "write_report"]
+
+TABLES_FILE = "tables.md"
+
+
+def write_report(record: RunRecord, folder: Path) -> None:
+    """Writes all that is made from a record into a run's folder, each file whole or not at all.
+
+    ``evaluations.csv``, ``transfer.csv``, ``worst_case.csv``, ``agreement.csv``, ``tables.md``.
+    """
+    from benchmark.report.csv_files import csv_files
+    from benchmark.report.markdown import tables_markdown
+
+    for name, content in csv_files(record).items():
+        write_atomically(folder / name, content)
+    write_atomically(folder / TABLES_FILE, tables_markdown(record))

@@ -1,0 +1,39 @@
+"""The CSV files of a run: one row a record, columns exactly the record's fields in their order.
+
+Rates are fractions of 1 in full precision; what is not known is an empty cell; an epsilon is
+printed as it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from benchmark.records import Agreement, Evaluation, Record, RunRecord, Transfer, WorstCase
+
+
+def csv_files(record: RunRecord) -> dict[str, str]:
+    """Returns the CSV files of a run: name to content."""
+    return {
+        "evaluations.csv": csv_text(Evaluation, record.evaluations),
+        "transfer.csv": csv_text(Transfer, record.transfers),
+        "worst_case.csv": csv_text(WorstCase, record.worst_cases),
+        "agreement.csv": csv_text(Agreement, record.agreements),
+    }
+
+
+def csv_text(kind: type[Record], records: Sequence[Record]) -> str:
+    """Returns records as CSV, under a header that is there even without records."""
+    columns = list(kind.model_fields)
+    rows = [[_plain(value) for value in each.model_dump().values()] for each in records]
+    # dtype object: a column of counts with a gap in it stays one of whole numbers.
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return value

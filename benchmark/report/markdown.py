@@ -1,0 +1,102 @@
+"""The tables of a run as markdown.
+
+What is written is the same, byte for byte, for an interrupted and resumed run as for one that went
+through: no times, no paths, no host, no count of what was computed or reused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tabulate import tabulate
+
+from benchmark.records import RunRecord
+from benchmark.report.layout import Chapter, Table
+from benchmark.report.tables import chapters
+
+
+def tables_markdown(record: RunRecord) -> str:
+    """Returns the content of ``tables.md``."""
+    suite = record.suite
+    parts = [f"# {escape(suite.title or suite.name)}"]
+    if suite.description:
+        parts.append(escape(suite.description))
+    parts.extend(part for chapter in chapters(record) for part in chapter_markdown(chapter))
+    parts.extend(_provenance(record))
+    return "\n\n".join(parts) + "\n"
+
+
+def chapter_markdown(chapter: Chapter) -> Iterator[str]:
+    """Yields the blocks of a chapter: heading, notes, tables."""
+    yield f"## {escape(chapter.title)}"
+    if chapter.notes:
+        yield _bullets(chapter.notes)
+    for table in chapter.tables:
+        if table.title != chapter.title:
+            yield f"### {escape(_capitalised(table.title))}"
+        yield table_markdown(table)
+        if table.notes:
+            yield _bullets(table.notes)
+
+
+def table_markdown(table: Table) -> str:
+    """Returns one table, without its title and notes."""
+    return tabulate(
+        [[escape(str(cell)) for cell in row] for row in table.rows],
+        headers=[escape(column.header) for column in table.columns],
+        colalign=[column.align for column in table.columns] if table.rows else None,
+        tablefmt="pipe",
+        disable_numparse=True,
+    )
+
+
+def escape(text: str) -> str:
+    r"""Returns text on one line, with the characters that markdown or HTML would take escaped.
+
+    >>> print(escape("a|b <c> d*e"))
+    a\|b \<c> d\*e
+    """
+    return re.sub(r"([\\|<*])", r"\\\1", " ".join(text.split()))
+
+
+def _bullets(notes: tuple[str, ...]) -> str:
+    return "\n".join(f"- {escape(note)}" for note in notes)
+
+
+def _capitalised(text: str) -> str:
+    # "on mnist" is a title of its own under a chapter's heading; names keep their case.
+    return "On" + text[2:] if text.startswith("on ") else text
+
+
+def _provenance(record: RunRecord) -> Iterator[str]:
+    provenance = record.provenance
+    limit = "all" if provenance.limit is None else f"the first {provenance.limit:,} of the sample"
+    changed = {True: ", with uncommitted changes", False: "", None: ""}[provenance.dirty]
+    commit = f"commit `{provenance.commit}`{changed}" if provenance.commit else "commit not known"
+    libraries = ", ".join(
+        f"{name} {version}" for name, version in sorted(provenance.libraries.items())
+    )
+    yield "## Where these numbers come from"
+    lines = [
+        f"Suite `{record.suite.name}`, seed {record.suite.seed}; examples: {limit}",
+        f"Gibbon {provenance.gibbon}, {commit}; Python {provenance.python}",
+        f"Libraries: {escape(libraries)}" if libraries else "",
+        *(
+            f"Dataset `{each.name}`: {each.examples:,} of {each.of:,} examples, digest "
+            f"`{each.digest}`"
+            for each in record.datasets
+        ),
+        *(
+            f"Model `{each.name}`: {_kind(each.name, each.model)}{each.parameters:,} parameters, "
+            f"outputs {escape(each.outputs)}, weights `{each.weights_digest}`, with its "
+            f"predictions `{each.digest}`"
+            for each in record.models
+        ),
+        "Device, times and passes: run.json",
+    ]
+    yield "\n".join(f"- {line}" for line in lines if line)
+
+
+def _kind(name: str, model: str) -> str:
+    return "" if name == model else f"`{model}`, "

@@ -1,0 +1,522 @@
+"""All tables of a run, made from its stored record alone.
+
+Ideas and how they mix: `benchmark.report.results` looks a record up by what the suite asked for;
+here each function makes one kind of `Table` of it; `chapters` puts them in reading order.  What
+failed is ``failed`` in every table, never a number; what a suite asks for and a record lacks is
+``not run``; a rate of no examples is a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from benchmark.records import Evaluation, RunRecord, Transfer, WorstCase
+from benchmark.report.layout import (
+    FAILED,
+    NOT_RUN,
+    NOTHING,
+    Cell,
+    Chapter,
+    Column,
+    Table,
+    cells,
+)
+from benchmark.report.published import paper_table
+from benchmark.report.results import (
+    Cut,
+    Measured,
+    Results,
+    State,
+    adversarial_error,
+    agreement,
+    clean_error,
+    error_given_source,
+    same_class_given_both,
+    same_class_given_source,
+    success_rate,
+    transfer_error,
+    worst_case_error,
+)
+from benchmark.report.wording import count, interval, percent, share, yes_no
+from benchmark.specs import UNATTACKED, AttackSpec, Experiment
+from benchmark.threat import Epsilon
+
+PAPER = "Published and measured"
+TROUBLE = "Failures and flags"
+EVALUATIONS = "Evaluations"
+CURVES = "Error against epsilon"
+WORST_CASE = "Worst case over attacks"
+TRANSFER = "Transfer"
+AGREEMENT = "Agreement between targets"
+
+_DIAGONAL = "†"
+
+
+def chapters(record: RunRecord) -> tuple[Chapter, ...]:
+    """Returns all tables of a run in reading order; chapters with nothing to say are left out."""
+    results = Results(record)
+    paper = paper_table(results)
+    found = (
+        trouble(record),
+        Chapter(PAPER, (paper,) if paper else ()),
+        Chapter(EVALUATIONS, tuple(evaluation_tables(results))),
+        Chapter(CURVES, tuple(curve_tables(results))),
+        Chapter(WORST_CASE, tuple(worst_case_tables(results))),
+        Chapter(TRANSFER, tuple(transfer_tables(results))),
+        Chapter(AGREEMENT, tuple(agreement_tables(results))),
+    )
+    return tuple(chapter for chapter in found if chapter.tables or chapter.notes)
+
+
+def trouble(record: RunRecord) -> Chapter:
+    """Returns what failed, what was flagged, and whether the run came to its end."""
+    tables = []
+    if record.failures:
+        rows = tuple(
+            cells(
+                each.dataset,
+                each.model,
+                each.attack,
+                str(each.epsilon),
+                next(iter(each.error.splitlines()), ""),
+            )
+            for each in record.failures
+        )
+        tables.append(
+            Table(
+                "Failed cells",
+                (
+                    Column("Dataset", "left"),
+                    Column("Model", "left"),
+                    Column("Attack", "left"),
+                    Column("ε"),
+                    Column("Error", "left"),
+                ),
+                rows,
+                (
+                    "A failed cell is in no mean and no matrix; it is printed as `failed`. "
+                    "The tracebacks are in run.json.",
+                ),
+            )
+        )
+    notes = [f"Flag: {flag}" for flag in record.flags]
+    if record.status in ("running", "interrupted"):
+        notes.insert(0, f"This run is not complete ({record.status}): cells are missing.")
+    return Chapter(TROUBLE, tuple(tables), tuple(notes))
+
+
+# --- evaluations ---------------------------------------------------------------------------------
+
+
+def evaluation_tables(results: Results) -> Iterator[Table]:
+    """Yields a table a dataset: a line per model, attack and epsilon."""
+    for experiment in results.experiments:
+        yield Table(
+            title=_on(experiment.dataset),
+            columns=(
+                Column("Model", "left"),
+                Column("Attack", "left"),
+                Column("ε"),
+                Column("Clean error"),
+                Column("Adversarial error"),
+                Column("95 % interval"),
+                Column("Misclassified", essential=False),
+                Column("Worst-case error", essential=False),
+                Column("Success rate", essential=False),
+                Column("of correct when clean", essential=False),
+                Column("Confidence on misclassified"),
+                Column("Mean confidence", essential=False),
+                Column("Saturated", essential=False),
+                Column("Zero gradient", essential=False),
+                Column("Clipped", essential=False),
+                Column("Iterate kept", "left", essential=False),
+                Column("Flags", "left"),
+            ),
+            rows=tuple(_evaluation_rows(results, experiment)),
+            notes=(*_evaluation_notes(), *_attack_notes(results, experiment)),
+        )
+
+
+def _evaluation_rows(results: Results, experiment: Experiment) -> Iterator[tuple[Cell, ...]]:
+    for model in experiment.models:
+        for cut in (Cut(experiment.dataset, UNATTACKED, _ZERO), *results.cuts(experiment)):
+            found = results.evaluation(cut, model.name)
+            epsilon = NOTHING if cut.attack == UNATTACKED else str(cut.epsilon)
+            head = cells(model.name, cut.attack, epsilon)
+            if found is None or found.status == "failed":
+                word = _word(results.state(cut, model.name))
+                flags = found.flags if found else ""
+                yield (*head, Cell(word), Cell(word), *cells(*[NOTHING] * 11), Cell(flags))
+            else:
+                yield (*head, *_evaluation_cells(found))
+
+
+def _evaluation_cells(found: Evaluation) -> tuple[Cell, ...]:
+    clean, worst, success = clean_error(found), worst_case_error(found), success_rate(found)
+    unattacked = found.unattacked
+    shown = clean if unattacked else adversarial_error(found)
+    rate = Measured("done") if unattacked else shown
+    wrong = found.misclassified if found.misclassified is not None else clean.part
+    return cells(
+        percent(clean.rate, clean=True),
+        percent(rate.rate),
+        interval(shown.low, shown.high, rate=shown.rate, clean=unattacked),
+        share(wrong, found.examples),
+        percent(None if unattacked else worst.rate),
+        percent(None if unattacked else success.rate),
+        NOTHING if unattacked else share(success.part, success.whole),
+        percent(found.confidence_on_misclassified),
+        percent(found.mean_confidence),
+        percent(found.saturated_share),
+        percent(found.zero_gradient_share),
+        NOTHING if unattacked else yes_no(found.clip),
+        (not unattacked and found.iterate) or NOTHING,
+        found.flags,
+    )
+
+
+def _evaluation_notes() -> tuple[str, ...]:
+    return (
+        "Clean error: misclassified unattacked. Adversarial error: of all examples, those whose "
+        "adversarial example is misclassified; clean mistakes are attacked and counted too. The "
+        "interval (Wilson, 95 %) and the count are of the adversarial error, in the unattacked "
+        f"line (`{UNATTACKED}`) of the clean error.",
+        "Worst-case error: misclassified clean or by any candidate tried. Success rate: of the "
+        "examples that are classified correctly when clean, those misclassified under attack.",
+        "Confidence on misclassified: mean over the misclassified examples of the probability of "
+        f"the class predicted; {NOTHING} where there are none. Mean confidence: over all examples.",
+        "Saturated: share of examples whose softmax is 1 for the true class in float32. Zero "
+        "gradient: share whose input gradient is zero throughout.",
+    )
+
+
+def _attack_notes(results: Results, experiment: Experiment) -> Iterator[str]:
+    for attack in experiment.attacks:
+        yield f"`{attack.label}`: {_attack_in_words(results, experiment, attack)}."
+
+
+def _attack_in_words(results: Results, experiment: Experiment, attack: AttackSpec) -> str:
+    found = _any_done(results, experiment, attack)
+    norm = (found.norm if found else None) or attack.norm
+    words = [attack.name, norm.symbol if norm else "", _clipping(attack.clip)]
+    if found and found.iterate:
+        words.append(f"iterate kept: {found.iterate}")
+    if found and found.parameters not in ("", "{}"):
+        words.append(f"parameters: {found.parameters}")
+    return ", ".join(word for word in words if word)
+
+
+def _any_done(results: Results, experiment: Experiment, attack: AttackSpec) -> Evaluation | None:
+    for model in experiment.models:
+        for epsilon in attack.epsilon:
+            cut = Cut(experiment.dataset, attack.label, epsilon)
+            found = results.evaluation(cut, model.name)
+            if found is not None and found.status == "done":
+                return found
+    return None
+
+
+def _clipping(clip: bool) -> str:
+    return "clipped to the input's bounds" if clip else "not clipped"
+
+
+# --- error against epsilon -----------------------------------------------------------------------
+
+
+def curve_tables(results: Results) -> Iterator[Table]:
+    """Yields error against epsilon: a table per dataset and attack, models by epsilons.
+
+    Attacks that were run at one epsilon only share one table.
+    """
+    for experiment in results.experiments:
+        single = [attack for attack in experiment.attacks if len(attack.epsilon) == 1]
+        for attack in experiment.attacks:
+            if attack not in single:
+                yield _curve_table(
+                    results,
+                    experiment,
+                    f"{attack.label} {_on(experiment.dataset)}",
+                    [_cut(experiment, attack, each) for each in sorted(attack.epsilon)],
+                    note=_attack_in_words(results, experiment, attack),
+                    header=lambda cut: f"ε = {cut.epsilon}",
+                )
+        if single:
+            yield _curve_table(
+                results,
+                experiment,
+                f"each attack at one epsilon {_on(experiment.dataset)}",
+                [_cut(experiment, attack, attack.epsilon[0]) for attack in single],
+                note="the attacks are described under the table of evaluations",
+                header=lambda cut: f"{cut.attack}, ε = {cut.epsilon}",
+            )
+
+
+def _curve_table(
+    results: Results,
+    experiment: Experiment,
+    title: str,
+    cuts: list[Cut],
+    *,
+    note: str,
+    header: Callable[[Cut], str],
+) -> Table:
+    return Table(
+        title=title,
+        columns=(
+            Column("Model", "left"),
+            Column("Examples", essential=False),
+            Column("ε = 0 (clean)"),
+            *(Column(header(cut)) for cut in cuts),
+        ),
+        rows=tuple(_curve_row(results, model.name, cuts) for model in experiment.models),
+        notes=(f"Adversarial error over all examples, with its Wilson 95 % interval; {note}.",),
+    )
+
+
+def _curve_row(results: Results, model: str, cuts: list[Cut]) -> tuple[Cell, ...]:
+    unattacked = results.clean(cuts[0].dataset, model)
+    start = Cut(cuts[0].dataset, UNATTACKED, _ZERO)
+    errors = []
+    for cut in cuts:
+        found = results.evaluation(cut, model)
+        measured = adversarial_error(found) if found else Measured(results.state(cut, model))
+        errors.append(_rate_cell(measured))
+    clean = clean_error(unattacked) if unattacked else Measured(results.state(start, model))
+    return cells(
+        model,
+        count(unattacked.examples if unattacked else None),
+        _rate_cell(clean, clean=True),
+        *errors,
+    )
+
+
+# --- worst case ----------------------------------------------------------------------------------
+
+
+def worst_case_tables(results: Results) -> Iterator[Table]:
+    """Yields the worst case over all attacks of one threat model: a table a dataset."""
+    for experiment in results.experiments:
+        found = [each for each in results.record.worst_cases if each.dataset == experiment.dataset]
+        if found:
+            yield Table(
+                title=_on(experiment.dataset),
+                columns=(
+                    Column("Model", "left"),
+                    Column("Norm", "left"),
+                    Column("ε"),
+                    Column("Clipped"),
+                    Column("Worst-case error"),
+                    Column("95 % interval"),
+                    Column("Misclassified"),
+                    Column("Attacks", "left"),
+                ),
+                rows=tuple(_worst_case_row(results, experiment, each) for each in found),
+                notes=(
+                    "Of all examples, those misclassified clean or by any candidate of any of the "
+                    "attacks named; 1 − worst-case error is the robust accuracy. It is a lower "
+                    "bound on what an adversary can reach. An attack that failed is named so and "
+                    "counts for nothing.",
+                ),
+            )
+
+
+def _worst_case_row(results: Results, experiment: Experiment, found: WorstCase) -> tuple[Cell, ...]:
+    failed = [
+        f"{attack.label} {FAILED}"
+        for attack in experiment.attacks
+        if attack.label not in found.attacks
+        and attack.clip == found.clip
+        and found.epsilon in attack.epsilon
+        and results.state(_cut(experiment, attack, found.epsilon), found.model) == "failed"
+    ]
+    rate = found.worst_case_error
+    return cells(
+        found.model,
+        found.norm.symbol,
+        str(found.epsilon),
+        yes_no(found.clip),
+        percent(rate),
+        interval(found.worst_case_error_low, found.worst_case_error_high, rate=rate),
+        share(found.misclassified, found.examples),
+        ", ".join([*found.attacks, *failed]),
+    )
+
+
+# --- transfer ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """One of the transfer matrices: what its cells are, and of which examples."""
+
+    title: str
+    cell: Callable[[Transfer], Measured]
+    of: str
+    meaning: str
+
+
+_MATRICES = (
+    _Matrix(
+        "error",
+        transfer_error,
+        "Examples",
+        "Error of the target over all examples made on the source.",
+    ),
+    _Matrix(
+        "error, given the source is misled",
+        error_given_source,
+        "Source misled",
+        "Error of the target over the examples that the source misclassifies.",
+    ),
+    _Matrix(
+        "same wrong class, given the source is misled",
+        same_class_given_source,
+        "Source misled",
+        "Share on which the target gives the source's wrong class, of the examples that the "
+        "source misclassifies.",
+    ),
+    _Matrix(
+        "same wrong class, given both are misled",
+        same_class_given_both,
+        "Source misled",
+        "Share on which the target gives the source's wrong class, of the examples that both "
+        "misclassify; how many those are stands in the cell.",
+    ),
+)
+
+
+def transfer_tables(results: Results, *, only_error: bool = False) -> Iterator[Table]:
+    """Yields the transfer matrices: rows are sources, columns targets."""
+    for experiment in results.experiments:
+        for cut in results.transfer_cuts(experiment):
+            for matrix in _MATRICES[:1] if only_error else _MATRICES:
+                yield _transfer_table(results, experiment, cut, matrix)
+
+
+def _transfer_table(results: Results, experiment: Experiment, cut: Cut, matrix: _Matrix) -> Table:
+    models = [model.name for model in experiment.models]
+    return Table(
+        title=f"{cut.attack}, ε = {cut.epsilon}, {_on(cut.dataset)}: {matrix.title}",
+        columns=(
+            Column("Source ↓ target →", "left"),
+            Column(matrix.of),
+            *(Column(model) for model in models),
+        ),
+        rows=tuple(
+            cells(
+                source,
+                _denominator(results, cut, source, matrix),
+                *(_transfer_cell(results, cut, source, target, matrix) for target in models),
+            )
+            for source in models
+        ),
+        notes=(
+            f"{matrix.meaning} In brackets the Wilson 95 % interval. {_DIAGONAL} source and "
+            f"target are the same model. {_cut_in_words(results, experiment, cut)}",
+        ),
+    )
+
+
+def _denominator(results: Results, cut: Cut, source: str, matrix: _Matrix) -> str:
+    found = results.evaluation(cut, source)
+    if found is None or found.status == "failed":
+        return _word(results.state(cut, source))
+    return count(found.examples if matrix.of == "Examples" else found.misclassified)
+
+
+def _transfer_cell(results: Results, cut: Cut, source: str, target: str, matrix: _Matrix) -> Cell:
+    mark = f" {_DIAGONAL}" if source == target else ""
+    measured = _transferred(results, cut, source, target, matrix)
+    cell = _rate_cell(measured)
+    detail = cell.detail
+    if matrix.cell is same_class_given_both and measured.whole is not None:
+        detail = f"{detail} of {count(measured.whole)}".strip()
+    return Cell(cell.text + mark, detail)
+
+
+def _transferred(results: Results, cut: Cut, source: str, target: str, matrix: _Matrix) -> Measured:
+    found = results.transfer(cut, source, target)
+    if found is not None:
+        return matrix.cell(found)
+    own = results.evaluation(cut, source) if source == target else None
+    if own is None:
+        return Measured("failed" if results.state(cut, source) == "failed" else "not run")
+    if own.status == "failed" or matrix.cell is transfer_error:
+        return adversarial_error(own)
+    whole = own.misclassified  # given the source is misled, the source is misled: always
+    return Measured("done", 1.0 if whole else None, part=whole, whole=whole)
+
+
+def _cut_in_words(results: Results, experiment: Experiment, cut: Cut) -> str:
+    attack = next(each for each in experiment.attacks if each.label == cut.attack)
+    return f"{cut.attack}: {_attack_in_words(results, experiment, attack)}."
+
+
+# --- agreement -----------------------------------------------------------------------------------
+
+
+def agreement_tables(results: Results) -> Iterator[Table]:
+    """Yields how often two targets give the same wrong class on one source's examples."""
+    for experiment in results.experiments:
+        for cut in results.transfer_cuts(experiment):
+            rows = tuple(_agreement_rows(results, cut))
+            if rows:
+                yield Table(
+                    title=f"{cut.attack}, ε = {cut.epsilon}, {_on(cut.dataset)}",
+                    columns=(
+                        Column("Source", "left"),
+                        Column("Targets", "left"),
+                        Column("Same wrong class"),
+                        Column("95 % interval"),
+                        Column("of both misled"),
+                    ),
+                    rows=rows,
+                    notes=(
+                        "Of the source's examples that both targets misclassify, the share that "
+                        "they put into the same wrong class. "
+                        + _cut_in_words(results, experiment, cut),
+                    ),
+                )
+
+
+def _agreement_rows(results: Results, cut: Cut) -> Iterator[tuple[Cell, ...]]:
+    for each in results.record.agreements:
+        if Cut(each.dataset, each.attack, each.epsilon) == cut:
+            found = agreement(each)
+            done = found.state == "done"
+            yield cells(
+                each.source,
+                f"{each.first}, {each.second}",
+                percent(found.rate) if done else FAILED,
+                interval(found.low, found.high, rate=found.rate),
+                share(found.part, found.whole) if found.part is not None else count(found.whole),
+            )
+
+
+# --- shared --------------------------------------------------------------------------------------
+
+_ZERO = Epsilon.parse("0")
+
+
+def _on(dataset: str) -> str:
+    return f"on {dataset}"
+
+
+def _cut(experiment: Experiment, attack: AttackSpec, epsilon: Epsilon) -> Cut:
+    return Cut(experiment.dataset, attack.label, epsilon)
+
+
+def _word(state: State) -> str:
+    return {"failed": FAILED, "not run": NOT_RUN}.get(state, NOTHING)
+
+
+def _rate_cell(measured: Measured, *, clean: bool = False) -> Cell:
+    if measured.state != "done":
+        return Cell(_word(measured.state))
+    if measured.low is None or measured.high is None:
+        return Cell(percent(measured.rate, clean=clean))
+    return Cell(
+        percent(measured.rate, clean=clean),
+        interval(measured.low, measured.high, rate=measured.rate, clean=clean),
+    )

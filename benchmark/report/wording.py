@@ -1,0 +1,122 @@
+"""How numbers and measures are worded: percentages, intervals, counts, differences."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmark.report.layout import NOTHING
+from benchmark.specs import Measure
+
+MEASURES: Final[dict[Measure, str]] = {
+    "clean_error": "clean error",
+    "adversarial_error": "adversarial error",
+    "confidence_on_misclassified": "confidence on misclassified",
+    "mean_confidence": "mean confidence",
+    "transfer_error": "transfer error",
+    "same_class_given_source_misclassified": "same wrong class, given source misled",
+    "same_class_given_both_misclassified": "same wrong class, given both misled",
+}
+
+# Clean errors below this are compared in hundredths of a point, as the literature does.
+_SMALL_CLEAN_ERROR = 0.1
+_MOST_DECIMALS = 4
+
+
+def decimals_of(rate: float | None, *, clean: bool = False) -> int:
+    """Returns how many decimals a rate is printed with, as a percentage.
+
+    One; two for a clean error below 10 %; and as many as it takes for a rate that is not 0 or 1
+    not to read as if it were.
+
+    >>> decimals_of(0.894), decimals_of(0.0094, clean=True), decimals_of(0.9998), decimals_of(1.0)
+    (1, 2, 2, 1)
+    """
+    if rate is None:
+        return 1
+    decimals = 2 if clean and rate < _SMALL_CLEAN_ERROR else 1
+    while 0 < rate < 1 and decimals < _MOST_DECIMALS:
+        if f"{100 * rate:.{decimals}f}" not in (f"{0:.{decimals}f}", f"{100:.{decimals}f}"):
+            break
+        decimals += 1
+    return decimals
+
+
+def percent(rate: float | None, *, clean: bool = False) -> str:
+    """Returns a rate as it is printed; None prints as a dash.
+
+    >>> percent(0.894), percent(0.0113, clean=True), percent(None), percent(0.9998)
+    ('89.4 %', '1.13 %', '–', '99.98 %')
+    """
+    if rate is None:
+        return NOTHING
+    return f"{100 * rate:.{decimals_of(rate, clean=clean)}f} %"
+
+
+def as_published(rate: float) -> str:
+    """Returns a published rate with the decimals that it was published with.
+
+    >>> as_published(0.016), as_published(0.0094), as_published(0.99)
+    ('1.6 %', '0.94 %', '99 %')
+    """
+    return f"{round(100 * rate, 6):g} %"
+
+
+def interval(
+    low: float | None, high: float | None, *, rate: float | None, clean: bool = False
+) -> str:
+    """Returns an interval with the decimals of the rate that it is for.
+
+    >>> interval(0.8878, 0.8999, rate=0.894)
+    '[88.8–90.0]'
+    """
+    if low is None or high is None:
+        return NOTHING
+    decimals = decimals_of(rate, clean=clean)
+    return f"[{100 * low:.{decimals}f}–{100 * high:.{decimals}f}]"
+
+
+def points(measured: float | None, published: float, *, clean: bool = False) -> str:
+    """Returns by how many percentage points the measured rate is above the published one.
+
+    >>> points(0.991, 0.894), points(0.0084, 0.0094, clean=True), points(0.894, 0.894)
+    ('+9.7', '−0.10', '0.0')
+    """
+    if measured is None:
+        return NOTHING
+    decimals = 2 if clean and max(measured, published) < _SMALL_CLEAN_ERROR else 1
+    text = f"{100 * (measured - published):+.{decimals}f}"
+    if float(text) == 0:
+        return text[1:]
+    return text.replace("-", "−")
+
+
+def count(number: int | None) -> str:
+    """Returns a count with its thousands marked.
+
+    >>> count(10000), count(None)
+    ('10,000', '–')
+    """
+    return NOTHING if number is None else f"{number:,}"
+
+
+def share(part: int | None, whole: int | None) -> str:
+    """Returns a count beside what it is a share of.
+
+    >>> share(8940, 10000), share(None, 10000)
+    ('8,940 / 10,000', '–')
+    """
+    return NOTHING if part is None or whole is None else f"{part:,} / {whole:,}"
+
+
+def counted(rate: float | None, whole: int | None) -> int | None:
+    """Returns the count that a rate was made from.
+
+    >>> counted(0.894, 10000)
+    8940
+    """
+    return None if rate is None or whole is None else round(rate * whole)
+
+
+def yes_no(truth: bool | None) -> str:
+    """Returns ``yes``, ``no`` or a dash."""
+    return NOTHING if truth is None else "yes" if truth else "no"
