@@ -1,7 +1,7 @@
 """Datasets: one file each, embedded, read from a folder, or downloaded.
 
-`DATASETS` maps a name to a function that takes a `DataRequest` (which split, and the folder that
-downloads go to) and returns a `Dataset`.  No torch is imported before one is loaded.
+`DATASETS` maps a name to a function that takes a `DataRequest` (which split, and where to look for
+what is not embedded) and returns a `Dataset`.  No torch is imported before one is loaded.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+from benchmark.errors import SpecError
 from benchmark.registry import Entry, Registry, lazily
 
 if TYPE_CHECKING:
@@ -25,13 +26,20 @@ class DataRequest:
 
     Args:
         split: ``"test"`` is what is evaluated; ``"train"`` what models are trained on.
-        folder: where datasets that are not embedded are looked for and downloaded to.
+        folder: where datasets that are not embedded are looked for and downloaded to; ``~`` is the
+            home folder.
         download: whether what is not there may be fetched from the network.
+
+    Raises `SpecError` where there is no such split.
     """
 
     split: Split = "test"
     folder: Path = Path("~/.cache/gibbon")
     download: bool = True
+
+    def __post_init__(self) -> None:
+        if self.split not in get_args(Split):
+            raise SpecError(f"split must be 'train' or 'test', got {self.split!r}")
 
 
 DatasetLoader = Callable[[DataRequest], "Dataset"]
