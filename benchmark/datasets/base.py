@@ -241,9 +241,7 @@ def _check_parts(
             f"got {targets.dtype} and {targets.shape}"
         )
     if len(pixels) != len(targets):
-        raise DatasetError(
-            f"dataset {name!r} has {len(pixels)} inputs but {len(targets)} labels"
-        )
+        raise DatasetError(f"dataset {name!r} has {len(pixels)} inputs but {len(targets)} labels")
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= len(classes):
         raise DatasetError(

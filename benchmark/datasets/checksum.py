@@ -19,9 +19,7 @@ def verify_sha256(content: bytes, path: Path, *, expected: str, remedy: str) -> 
     """
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        raise DatasetError(
-            f"{path}: damaged: expected SHA-256 {expected}, found {found}; {remedy}"
-        )
+        raise DatasetError(f"{path}: damaged: expected SHA-256 {expected}, found {found}; {remedy}")
 
 
 def verify_md5(content: bytes, path: Path, *, expected: str, remedy: str) -> None:

@@ -143,8 +143,8 @@ def _read_batches(request: DataRequest) -> list[Records]:
     if batches is not None:
         return batches
     names = ", ".join(FILES[request.split])
-    places = ", ".join(str(place) for version in VERSIONS for place in _places(folder, version))
-    missing = f"cifar10: {names} (.bin or pickled) are not in any of {places}"
+    tried = dict.fromkeys(place for version in VERSIONS for place in _places(folder, version))
+    missing = f"cifar10: {names} (.bin or pickled) are not in any of {', '.join(map(str, tried))}"
     archives = " or ".join(version.archive for version in VERSIONS)
     remedy = (
         f"put {archives} from {HOME_PAGE} into {folder}, as it is or unpacked, or name the folder "
@@ -176,9 +176,7 @@ def _find(folder: Path, split: Split) -> list[Records] | None:
     return None
 
 
-def _read_members(
-    archive: Path, names: list[str], *, folder: str
-) -> Iterator[tuple[Path, bytes]]:
+def _read_members(archive: Path, names: list[str], *, folder: str) -> Iterator[tuple[Path, bytes]]:
     # Read in memory: nothing that the archive names is written anywhere.
     try:
         with tarfile.open(archive) as tar:
