@@ -1,0 +1,1 @@
+"""Gibbon: an adversarial-robustness benchmark harness for PyTorch."""

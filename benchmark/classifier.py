@@ -96,14 +96,12 @@ class Classifier:
             )
         self.passes.forward += len(inputs)
         if outputs.requires_grad:
-            outputs.register_hook(self._count_backward)
+            outputs.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         if self._watch is not None and self._watch.outputs is None and self._watch.covers(inputs):
             self._watch.outputs = outputs.detach()
         return outputs
 
-    def ascend(
-        self, inputs: Tensor, ascent: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def ascend(self, inputs: Tensor, ascent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the outputs, shape (N, K), and an input gradient of the inputs' shape.
 
         ``ascent`` maps detached outputs to the gradient of some objective in them; the result is

@@ -47,6 +47,10 @@ class OutputRule(ABC):
         """Returns the loss that the model was trained with."""
 
     @abstractmethod
+    def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the same loss in a form that does not round to zero where float32 saturates."""
+
+    @abstractmethod
     def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns, shape (N, K), a positive multiple of the loss's gradient in the outputs.
 
@@ -78,6 +82,11 @@ class Logits(OutputRule):
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the softmax cross-entropy."""
         return functional.cross_entropy(outputs, labels, reduction="none")
+
+    def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        r"""Returns :math:`\log(1 + e^d)`, with d the others' log-sum-exp minus :math:`z_y`."""
+        others = outputs.scatter(1, labels.unsqueeze(1), -torch.inf)
+        return functional.softplus(others.logsumexp(1) - _at(outputs, labels))
 
     def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
         r"""Returns :math:`q - e_y`, with q the softmax over the classes other than y.
@@ -119,6 +128,10 @@ class Probabilities(OutputRule):
         """Returns minus the logarithm of the true class's probability."""
         return functional.nll_loss(outputs.log(), labels, reduction="none")
 
+    def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the loss: what the model has rounded away can't be brought back."""
+        return self.loss(outputs, labels)
+
     def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns minus the unit vector of the true class: the gradient times its probability."""
         return torch.zeros_like(outputs).scatter_(1, labels.unsqueeze(1), -1.0)
@@ -148,6 +161,10 @@ class LogScores(OutputRule):
         r"""Returns :math:`-u_y - \sum_{k \ne y} \log(1 - e^{u_k})`."""
         missed = -torch.log(-torch.expm1(_below_zero(outputs)))
         return missed.scatter(1, labels.unsqueeze(1), -_at(outputs, labels).unsqueeze(1)).sum(1)
+
+    def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the loss, which is linear in the true class's log-score and does not saturate."""
+        return self.loss(outputs, labels)
 
     def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
         r"""Returns the gradient itself: -1 for y and :math:`1 / (e^{-u_k} - 1)` for the others."""

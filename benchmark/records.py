@@ -7,6 +7,7 @@ misclassified examples where there are none, is None.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,15 @@ RUN_FILE = "run.json"
 Status = Literal["done", "failed"]
 Rate = Annotated[float, Field(ge=0, le=1)] | None
 Count = Annotated[int, Field(ge=0)] | None
+
+
+class Verdict(IntEnum):
+    """What the checks of a candidate found."""
+
+    VALID = 0
+    NOT_FINITE = 1
+    OUT_OF_BOUNDS = 2
+    OUT_OF_BUDGET = 3
 
 
 class Record(BaseModel):

@@ -94,7 +94,7 @@ class Registry(Generic[T]):
         origin = point.dist.name if point.dist is not None else point.value
         try:
             loaded: Any = point.load()
-        except Exception as error:  # somebody else's import: told when it is asked for
+        except Exception as error:  # noqa: BLE001  somebody else's import: told when it is asked for
             return _broken(self.kind, point.name, origin=origin, error=error)
         if isinstance(loaded, Entry):
             return Entry(point.name, loaded.summary, loaded.load, origin, loaded.details)

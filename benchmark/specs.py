@@ -249,11 +249,11 @@ def shipped_suites() -> dict[str, Suite]:
 
 
 def parse_suite(text: str, *, where: str, folder: Path = Path()) -> Suite:
-    """Returns the suite that a TOML text describes; weights are found relative to ``folder``.
+    r"""Returns the suite that a TOML text describes; weights are found relative to ``folder``.
 
     Raises `SpecError`.
 
-    >>> parse_suite('name = "x"\\ndataset = "mnist"\\nmodels = ["rbf"]\\nsede = 1', where="x.toml")
+    >>> parse_suite('name = "x"\ndataset = "mnist"\nmodels = ["rbf"]\nsede = 1', where="x.toml")
     Traceback (most recent call last):
     benchmark.errors.SpecError: x.toml: sede: unknown key; did you mean 'seed'?
     """

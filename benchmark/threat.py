@@ -55,7 +55,7 @@ class Epsilon:
             finite = False
         if not finite:
             raise SpecError(
-                f"epsilon must be a number such as 0.25 or \"8/255\", got {written!r}", where=where
+                f'epsilon must be a number such as 0.25 or "8/255", got {written!r}', where=where
             )
         if value < 0:
             raise SpecError(f"epsilon must not be negative, got {written!r}", where=where)

@@ -1,0 +1,27 @@
+"""Attacks: one file each.  They propose; `benchmark.evaluate` decides.
+
+`ATTACKS` maps a name to a class whose dataclass fields are the attack's parameters.  No torch is
+imported before one is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmark.registry import Entry, Registry, lazily
+
+if TYPE_CHECKING:
+    from benchmark.attacks.base import Attack
+
+ATTACKS: Registry[type[Attack]] = Registry("attack", group="gibbon.attacks")
+
+for _name, _reference, _summary in [
+    ("fgsm", "fgsm:FGSM", "fast gradient sign method, exact direction (Goodfellow et al. 2015)"),
+    ("fgsm-naive", "fgsm_naive:FGSMNaive", "the same with the ordinary float32 gradient"),
+    ("noise-uniform", "noise_uniform:NoiseUniform", "uniform noise within epsilon (control)"),
+    ("noise-sign", "noise_sign:NoiseSign", "plus or minus epsilon at random (control)"),
+    ("pgd", "pgd:PGD", "projected gradient descent, L∞ or L2 (Madry et al. 2018)"),
+]:
+    ATTACKS.register(Entry(_name, _summary, lazily(f"benchmark.attacks.{_reference}")))
+
+__all__ = ["ATTACKS"]

@@ -1,0 +1,179 @@
+"""What an attack is: parameters, and one method that proposes candidates.
+
+An attack is a frozen dataclass whose fields are its parameters, and reads like the algorithm of
+its paper.  Two interfaces:
+
+- `Attack.propose` yields candidates for one threat model.  An attack with restarts yields one
+  candidate tensor a restart; which of them counts for an example is decided outside.
+- `DirectionAttack.direction` returns one direction for a batch, which serves every epsilon: the
+  candidate is ``x + epsilon * direction``.
+
+An attack draws its random numbers from the streams that it is given and from nowhere else; it
+never re-seeds, never changes its inputs, and leaves the model as it found it.  Some field names
+mean something to the benchmark: ``steps`` and ``restarts`` go into the estimate of the time left,
+``keep`` (which iterate is returned) is named in the tables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
+from torch import Tensor
+
+from benchmark.attacks import ATTACKS
+from benchmark.classifier import Classifier
+from benchmark.errors import SpecError, suggest
+from benchmark.rng import ExampleStreams
+from benchmark.specs import AttackSpec, key_path
+from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
+
+# For our own attacks: parameters are checked when an attack is made, unknown ones refused.
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+# A length in the units of the model's input, written as a number or as a fraction: "2/255".
+Length = Annotated[float, BeforeValidator(lambda written: float(Epsilon.parse(written)))]
+
+
+class Attack(ABC):
+    """Proposes candidates for given inputs, labels, threat model and random streams."""
+
+    #: Norms that the attack can be asked for; the first is what it does unless told otherwise.
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    #: Goes up when the same parameters begin to give other candidates: recorded results are redone.
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterable[Tensor]:
+        """Yields one or more candidates, each of the inputs' shape and dtype.
+
+        Args:
+            classifier: the model under attack, in eval mode, parameters frozen.
+            inputs: float32, shape (N, *input_shape); not to be changed.
+            labels: int64, shape (N,): the true classes.
+            threat: the norm, the budget and the box to stay in.
+            streams: random numbers, one stream an example.
+        """
+
+
+class DirectionAttack(Attack):
+    """An attack that moves along one direction, whatever the epsilon."""
+
+    @abstractmethod
+    def direction(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        streams: ExampleStreams,
+    ) -> Tensor:
+        """Returns the direction, of the inputs' shape, every coordinate in [-1, 1]."""
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one candidate."""
+        direction = self.direction(classifier, inputs, labels=labels, streams=streams)
+        yield move(inputs, direction, threat=threat)
+
+
+def move(inputs: Tensor, direction: Tensor, *, threat: ThreatModel) -> Tensor:
+    """Returns ``inputs + epsilon * direction``, clipped to the bounds where there are any."""
+    candidates = inputs.add(direction, alpha=threat.radius)
+    if threat.bounds is None:
+        return candidates
+    return candidates.clamp_(threat.bounds.low, threat.bounds.high)
+
+
+def build_attack(spec: AttackSpec, *, where: str = "") -> Attack:
+    """Returns the attack that a spec asks for, its parameters checked against its fields.
+
+    Raises `UnknownNameError` for an unknown attack and `SpecError` for an unknown parameter, a
+    wrong value, or a norm that the attack can't do.
+    """
+    prefix = f"{where}." if where else ""
+    attack = ATTACKS.load(spec.name, where=f"{prefix}name")
+    if not _is_attack(attack):
+        raise SpecError(
+            f"attack {spec.name!r} must be a dataclass derived from benchmark.attacks.base.Attack, "
+            f"got {attack!r}",
+            where=where,
+        )
+    known = _parameter_names(attack)
+    for key in spec.parameters:
+        if key not in known:
+            choices = [*known, *AttackSpec.model_fields]
+            raise SpecError(
+                f"attack {spec.name!r} has no parameter {key!r}{suggest(key, choices)} "
+                f"Its parameters: {', '.join(known) or 'none'}",
+                where=f"{prefix}{key}",
+            )
+    if spec.norm is not None and spec.norm not in attack.norms:
+        raise SpecError(
+            f"attack {spec.name!r} works in {', '.join(attack.norms)}, not in {spec.norm}",
+            where=f"{prefix}norm",
+        )
+    try:
+        built: Attack = _make(attack, spec.parameters)
+    except (ValidationError, SpecError) as error:
+        raise _explained(error, where=where) from error
+    return built
+
+
+def threats_of(spec: AttackSpec, attack: Attack, *, bounds: Bounds) -> tuple[ThreatModel, ...]:
+    """Returns the threat models that a spec asks for, one an epsilon."""
+    norm = spec.norm or attack.norms[0]
+    box = bounds if spec.clip else None
+    return tuple(ThreatModel(norm, epsilon, box) for epsilon in spec.epsilon)
+
+
+def parameters_of(attack: Attack) -> Mapping[str, Any]:
+    """Returns an attack's parameters by name: its dataclass fields."""
+    if not dataclasses.is_dataclass(attack):
+        raise SpecError(f"attack {type(attack).__name__} must be a dataclass")
+    return {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
+
+
+def _is_attack(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, Attack) and dataclasses.is_dataclass(thing)
+
+
+def _make(attack: Any, parameters: Mapping[str, Any]) -> Any:
+    if is_pydantic_dataclass(attack):
+        return attack(**parameters)
+    return TypeAdapter(attack).validate_python(dict(parameters))
+
+
+def _parameter_names(attack: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(attack) if field.init]
+
+
+def _explained(error: ValidationError | SpecError, *, where: str) -> SpecError:
+    if isinstance(error, SpecError):
+        return SpecError(str(error), where=where)
+    lines = []
+    for problem in error.errors():
+        path = key_path(list(problem["loc"]))
+        came = problem["input"]
+        lines.append(f"{path}: {problem['msg'].removeprefix('Value error, ')}, got {came!r}")
+    prefix = f"{where}." if where else ""
+    return SpecError("\n".join(f"{prefix}{line}" for line in lines))

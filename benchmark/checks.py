@@ -1,0 +1,97 @@
+"""Reliability flags: signs that a number does not mean what it seems to mean.
+
+Each flag is a short sentence.  They do not change a number; tables show them first.
+The signs of masked gradients are those of A. Athalye, N. Carlini and D. Wagner, "Obfuscated
+gradients give a false sense of security", ICML 2018, section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.records import Evaluation, Transfer, Verdict
+
+# From this share of examples on, zero gradients are worth a flag: below it they can't move a rate
+# by more than its usual interval.
+ZERO_GRADIENT_SHARE = 0.01
+SINGLE_STEP = ("fgsm", "fgsm-naive")
+NOISE = ("noise-uniform", "noise-sign")
+
+WORDS = {
+    Verdict.NOT_FINITE: "not finite",
+    Verdict.OUT_OF_BOUNDS: "out of bounds",
+    Verdict.OUT_OF_BUDGET: "out of budget",
+}
+
+
+def candidate_flags(
+    verdict: NDArray[np.int64],
+    distance: NDArray[np.floating],
+    *,
+    epsilon: float,
+    zero_gradient: NDArray[np.bool_] | None,
+) -> Iterator[str]:
+    """Yields what is wrong with one cell's candidates."""
+    total = len(verdict)
+    for kind, words in WORDS.items():
+        count = int(np.count_nonzero(verdict == kind))
+        if count:
+            yield f"{count} of {total} candidates {words}: not counted as adversarial"
+    if epsilon > 0 and not np.any(distance > 0):
+        yield "the attack returned its inputs unchanged"
+    if zero_gradient is not None and np.mean(zero_gradient) >= ZERO_GRADIENT_SHARE:
+        count = int(np.count_nonzero(zero_gradient))
+        yield f"the gradient is zero in every coordinate for {count} of {total} examples"
+
+
+def masking_flags(
+    evaluations: Iterable[Evaluation], transfers: Iterable[Transfer]
+) -> Iterator[str]:
+    """Yields signs of masked gradients: a stronger attack that finds less than a weaker one.
+
+    Intervals must not overlap, so that sampling does not raise a flag.
+    """
+    rows = [row for row in evaluations if row.status == "done" and not row.unattacked]
+    for weaker in rows:
+        for stronger in rows:
+            if _same_threat(weaker, stronger) and _rank(weaker) < _rank(stronger):
+                yield from _beaten(weaker, stronger)
+    own = {(row.dataset, row.model, row.attack, row.epsilon): row for row in rows}
+    for row in transfers:
+        white_box = own.get((row.dataset, row.target, row.attack, row.epsilon))
+        if row.source != row.target and white_box is not None and row.status == "done":
+            yield from _beaten_by_transfer(row, white_box)
+
+
+def _same_threat(one: Evaluation, other: Evaluation) -> bool:
+    def key(row: Evaluation) -> tuple[object, ...]:
+        return (row.dataset, row.model, row.epsilon, row.norm, row.clip)
+
+    return key(one) == key(other)
+
+
+def _rank(row: Evaluation) -> int:
+    if row.algorithm in NOISE:
+        return 0
+    return 1 if row.algorithm in SINGLE_STEP else 2
+
+
+def _beaten(weaker: Evaluation, stronger: Evaluation) -> Iterator[str]:
+    low, high = weaker.adversarial_error_low, stronger.adversarial_error_high
+    if low is not None and high is not None and low > high:
+        yield (
+            f"{weaker.dataset}, {weaker.model}, epsilon {weaker.epsilon}: {weaker.attack} finds "
+            f"more errors than {stronger.attack}, a sign of masked gradients"
+        )
+
+
+def _beaten_by_transfer(row: Transfer, white_box: Evaluation) -> Iterator[str]:
+    low, high = row.error_low, white_box.adversarial_error_high
+    if low is not None and high is not None and low > high:
+        yield (
+            f"{row.dataset}, {row.target}, {row.attack} at epsilon {row.epsilon}: examples made on "
+            f"{row.source} find more errors than its own, a sign of masked gradients"
+        )

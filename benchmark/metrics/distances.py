@@ -1,0 +1,23 @@
+"""How far a candidate is from its input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmark.threat import Norm
+
+ORDERS = {Norm.LINF: torch.inf, Norm.L2: 2.0}
+
+
+def distances(candidates: Tensor, inputs: Tensor, *, norm: Norm) -> Tensor:
+    """Returns the norm of each example's perturbation, shape (N,), in the inputs' units.
+
+    NaN or infinite candidates have a NaN or infinite distance.
+
+    >>> distances(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2), norm=Norm.L2)
+    tensor([5.])
+    """
+    change = (candidates - inputs).flatten(1)
+    norms: Tensor = torch.linalg.vector_norm(change, ORDERS[norm], dim=1)
+    return norms

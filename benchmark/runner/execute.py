@@ -1,0 +1,405 @@
+"""Computes the cells of a job, batch by batch, and saves what it has from time to time.
+
+Whatever a cell raises is caught at its boundary: the cell is recorded as failed, the others go on.
+Ctrl-C saves what is there and goes up.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmark.attacks.base import DirectionAttack, parameters_of
+from benchmark.classifier import Classifier, Watch
+from benchmark.datasets.base import Batch
+from benchmark.evaluate import (
+    Answers,
+    Judged,
+    ask,
+    clean_answers,
+    guarding,
+    judge,
+    propose,
+)
+from benchmark.records import Failure, Verdict
+from benchmark.rng import ExampleStreams, derive_key
+from benchmark.runner.plan import Cell, LoadedModel, Plan, PlannedAttack, PlannedExperiment
+from benchmark.runner.progress import Progress
+from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+SAVE_EVERY = 10.0  # seconds between two savings of a job under way
+
+
+@dataclass(frozen=True)
+class CellWork:
+    """A cell and the targets whose answers are not recorded yet."""
+
+    cell: Cell
+    targets: tuple[LoadedModel, ...]
+    recorded: Outcome | None
+
+    @property
+    def asks_source(self) -> bool:
+        """Whether the source's own answers are among what is missing."""
+        return self.cell.source in self.targets
+
+    @property
+    def others(self) -> tuple[LoadedModel, ...]:
+        """The missing targets other than the source."""
+        return tuple(each for each in self.targets if each is not self.cell.source)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cells of one source and attack that are computed together.
+
+    ``clean`` is the unattacked cell where that is missing too: it rides along, because the
+    attack's first forward pass is often the clean prediction.
+    """
+
+    experiment: PlannedExperiment
+    source: LoadedModel
+    attack: PlannedAttack | None
+    cells: tuple[CellWork, ...]
+    clean: CellWork | None
+
+    @property
+    def name(self) -> str:
+        """What progress bars call it."""
+        label = self.attack.label if self.attack is not None else "unattacked"
+        return f"{self.source.name}, {label}"
+
+    @property
+    def work(self) -> int:
+        """Estimated passes for one example."""
+        steps, restarts = 1, 1
+        if self.attack is not None:
+            parameters = parameters_of(self.attack.attack)
+            steps = _positive(parameters.get("steps"))
+            restarts = _positive(parameters.get("restarts"))
+        shared = self.attack is not None and isinstance(self.attack.attack, DirectionAttack)
+        gradients = min(1, len(self.cells)) if shared else len(self.cells) * steps * restarts
+        answers = sum(restarts + len(each.others) for each in self.cells)
+        return 2 * gradients + answers + (self.clean is not None)
+
+    @property
+    def digest(self) -> str:
+        """Names what the job saves while it is under way."""
+        parts = [
+            f"{each.cell.digest}:{','.join(target.digest for target in each.targets)}"
+            for each in self.all_cells
+        ]
+        return f"{derive_key(*parts):016x}"
+
+    @property
+    def all_cells(self) -> tuple[CellWork, ...]:
+        """The attacked cells and the unattacked one."""
+        return self.cells + ((self.clean,) if self.clean is not None else ())
+
+
+@dataclass
+class Findings:
+    """What a job has found so far, by cell digest, and which of its cells failed."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+
+    def add(self, cell: Cell, chunk: Outcome) -> None:
+        """Appends a batch to a cell's outcome."""
+        sofar = self.outcomes.get(cell.digest)
+        self.outcomes[cell.digest] = chunk if sofar is None else sofar.then(chunk)
+
+    def fail(self, cell: Cell, error: Exception) -> None:
+        """Marks a cell as failed and forgets what it had found."""
+        self.outcomes.pop(cell.digest, None)
+        self.failures[cell.digest] = Failure(
+            dataset=cell.dataset,
+            model=cell.source.name,
+            attack=cell.label,
+            epsilon=cell.epsilon,
+            error=f"{type(error).__name__}: {error}",
+            traceback="".join(traceback.format_exception(error)),
+        )
+
+
+def find_jobs(plan: Plan, folder: RunFolder) -> list[Job]:
+    """Returns the jobs that are left to do, in the order of the suite."""
+    jobs = []
+    for experiment in plan.experiments:
+        for source in experiment.models:
+            missing = [
+                work
+                for cell in experiment.cells
+                if cell.source is source and (work := _missing(cell, folder)).targets
+            ]
+            clean = next((work for work in missing if work.cell.attack is None), None)
+            for attack in experiment.attacks:
+                works = tuple(work for work in missing if work.cell.attack is attack)
+                if works:
+                    jobs.append(Job(experiment, source, attack, works, clean))
+                    clean = None
+            if clean is not None:
+                jobs.append(Job(experiment, source, None, (), clean))
+    return jobs
+
+
+def execute(
+    job: Job, plan: Plan, folder: RunFolder, *, progress: Progress
+) -> Mapping[str, Failure]:
+    """Computes a job's cells, writes their outcomes, and returns the failures by cell digest."""
+    cells = {work.cell.digest: work for work in job.all_cells}
+    findings = Findings(folder.read_partial(job.digest, cells))
+    ids = job.experiment.ids
+    done = min((len(each.example_id) for each in findings.outcomes.values()), default=0)
+    progress.advance(done * job.work, doing=job.name)
+    saved = time.monotonic()
+    try:
+        for start in range(done, len(ids), plan.settings.batch_size):
+            chunk = ids[start : start + plan.settings.batch_size]
+            _run_batch(job, chunk, plan.device, findings)
+            if set(findings.failures) >= set(cells):
+                break
+            progress.advance(len(chunk) * job.work, doing=job.name)
+            if time.monotonic() - saved > SAVE_EVERY:
+                _save(job, findings, folder)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        _save(job, findings, folder)
+        raise
+    for digest, outcome in findings.outcomes.items():
+        work = cells[digest]
+        whole = outcome if work.recorded is None else work.recorded.with_targets(outcome)
+        folder.write(digest, whole)
+    folder.drop_partial(job.digest)
+    for failure in findings.failures.values():
+        name = f"{failure.dataset}, {failure.model}, {failure.attack} at epsilon {failure.epsilon}"
+        progress.failed(name, error=failure.error)
+    return findings.failures
+
+
+@contextmanager
+def boundary(on_error: Callable[[Exception], None]) -> Iterator[None]:
+    """The boundary of a cell: whatever is raised inside is handed over and goes no further."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  the one place where everything is caught
+        on_error(error)
+
+
+def _missing(cell: Cell, folder: RunFolder) -> CellWork:
+    recorded = folder.read(cell.digest)
+    if recorded is None:
+        return CellWork(cell, cell.targets, None)
+    known = recorded.meta.targets
+    targets = tuple(each for each in cell.targets if known.get(each.name) != each.digest)
+    if cell.source in targets:  # the source's name in the suite changed, or its record is stale
+        return CellWork(cell, cell.targets, None)
+    stale = {each.name for each in targets}
+    return CellWork(cell, targets, recorded.only(name for name in known if name not in stale))
+
+
+def _run_batch(job: Job, ids: NDArray[np.int64], device: torch.device, findings: Findings) -> None:
+    """Adds one batch to the findings of every cell of a job that has not failed."""
+    source = job.source.classifier
+    batch = job.experiment.dataset.batch(ids).to(device)
+    live = [work for work in job.cells if work.cell.digest not in findings.failures]
+    watch: Watch | None = None
+    free = False
+    if job.attack is not None and live:
+        # Chunks count only once the attack is known to have left inputs and model alone.
+        chunks: dict[str, Outcome] = {}
+
+        def fail_all(error: Exception) -> None:
+            chunks.clear()
+            for work in live:
+                if work.cell.digest not in findings.failures:
+                    findings.fail(work.cell, error)
+
+        with boundary(fail_all), guarding(source, batch.inputs) as watch:
+            for work, chunk in _attack_batch(job.attack, live, batch, watch, findings):
+                chunks[work.cell.digest] = chunk
+        intact = bool(chunks)
+        free = intact and watch is not None and watch.outputs is not None
+        if not intact:  # the attack may have spoilt them
+            watch, batch = None, job.experiment.dataset.batch(ids).to(device)
+        if free and job.clean is not None:
+            first = next(iter(chunks))
+            chunks[first] = _fewer_forward(chunks[first], len(ids))
+        for work in live:
+            if work.cell.digest in chunks and work.cell.digest not in findings.failures:
+                findings.add(work.cell, chunks[work.cell.digest])
+    if job.clean is not None and job.clean.cell.digest not in findings.failures:
+        clean = job.clean.cell
+        with boundary(lambda error: findings.fail(clean, error)):
+            findings.add(clean, _clean_batch(clean, batch, watch))
+
+
+def _attack_batch(
+    planned: PlannedAttack,
+    works: list[CellWork],
+    batch: Batch,
+    watch: Watch,
+    findings: Findings,
+) -> Iterator[tuple[CellWork, Outcome]]:
+    """Yields what came of one batch, cell by cell; a cell that raises is marked as failed."""
+    source = works[0].cell.source
+    classifier = source.classifier
+    streams = ExampleStreams.derive(planned.stream_key, batch.ids)
+    threats = [threat for work in works if (threat := work.cell.threat) is not None]
+    meter = _Meter(classifier)
+    proposals = propose(planned.attack, classifier, batch, threats=threats, streams=streams)
+    for work, threat in zip(works, threats, strict=True):
+        if not isinstance(planned.attack, DirectionAttack):
+            watch.zero_gradient = None
+        tries = next(proposals)
+        cell = work.cell
+        with boundary(lambda error, cell=cell: findings.fail(cell, error)):  # type: ignore[misc]
+            judged = judge(
+                classifier, batch, proposed=tries, threat=threat, ask_source=work.asks_source
+            )
+            spent = meter.read()
+            scores, errors = _score_targets(work, judged)
+            yield work, _chunk(work, batch, judged, watch, scores, errors, spent)
+        meter.skip()
+
+
+def _score_targets(
+    work: CellWork, judged: Judged
+) -> tuple[dict[str, TargetOutcome], dict[str, str]]:
+    scores: dict[str, TargetOutcome] = {}
+    errors: dict[str, str] = {}
+    if judged.answers is not None and work.asks_source:
+        scores[work.cell.source.name] = _target_outcome(judged.answers)
+    for target in work.others:
+
+        def note(error: Exception, name: str = target.name) -> None:
+            errors[name] = f"{type(error).__name__}: {error}"
+
+        with boundary(note):
+            scores[target.name] = _target_outcome(ask(target.classifier, judged.candidates))
+    return scores, errors
+
+
+def _chunk(
+    work: CellWork,
+    batch: Batch,
+    judged: Judged,
+    watch: Watch,
+    scores: Mapping[str, TargetOutcome],
+    errors: Mapping[str, str],
+    spent: _Spent,
+) -> Outcome:
+    return Outcome(
+        example_id=_array(batch.ids, np.int64),
+        label=_array(batch.labels, np.int32),
+        verdict=_array(judged.verdict, np.int8),
+        distance=_array(judged.distance, np.float32),
+        any_misclassified=_array(judged.any_misled, np.bool_),
+        saturated=None,
+        zero_gradient=_array(watch.zero_gradient, np.bool_)
+        if watch.zero_gradient is not None
+        else None,
+        scores=scores,
+        meta=_meta(work.cell, work.targets, spent, errors),
+    )
+
+
+def _clean_batch(cell: Cell, batch: Batch, watch: Watch | None) -> Outcome:
+    started = time.perf_counter()
+    clean = clean_answers(cell.source.classifier, batch, watch=watch)
+    count = len(batch.labels)
+    answers = _target_outcome(clean.answers)
+    labels = _array(batch.labels, np.int32)
+    spent = _Spent(count, 0, time.perf_counter() - started)
+    return Outcome(
+        example_id=_array(batch.ids, np.int64),
+        label=labels,
+        verdict=np.full(count, Verdict.VALID, dtype=np.int8),
+        distance=np.zeros(count, dtype=np.float32),
+        any_misclassified=answers.predicted != labels,
+        saturated=_array(clean.saturated, np.bool_),
+        zero_gradient=None,
+        scores={cell.source.name: answers},
+        meta=_meta(cell, cell.targets, spent, {}),
+    )
+
+
+def _meta(
+    cell: Cell, targets: tuple[LoadedModel, ...], spent: _Spent, errors: Mapping[str, str]
+) -> OutcomeMeta:
+    return OutcomeMeta(
+        cell=str(cell),
+        forward_passes=spent.forward,
+        backward_passes=spent.backward,
+        seconds=spent.seconds,
+        targets={each.name: each.digest for each in targets},
+        target_errors=dict(errors),
+    )
+
+
+def _fewer_forward(chunk: Outcome, count: int) -> Outcome:
+    """The clean prediction came with the attack's first pass: it is counted there, not here."""
+    passes = chunk.meta.forward_passes - count
+    meta = chunk.meta.model_copy(update={"forward_passes": passes})
+    return replace(chunk, meta=meta)
+
+
+def _save(job: Job, findings: Findings, folder: RunFolder) -> None:
+    cells = [work.cell.digest for work in job.all_cells]
+    lengths = {len(outcome.example_id) for outcome in findings.outcomes.values()}
+    if set(findings.outcomes) == set(cells) and len(lengths) == 1:
+        folder.write_partial(job.digest, findings.outcomes)
+
+
+@dataclass(frozen=True)
+class _Spent:
+    forward: int
+    backward: int
+    seconds: float
+
+
+class _Meter:
+    """Reads what was spent on a classifier since the last reading."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.skip()
+
+    def skip(self) -> None:
+        passes = self.classifier.passes
+        self.before = _Spent(passes.forward, passes.backward, time.perf_counter())
+
+    def read(self) -> _Spent:
+        before = self.before
+        self.skip()
+        now = self.before
+        return _Spent(
+            now.forward - before.forward,
+            now.backward - before.backward,
+            now.seconds - before.seconds,
+        )
+
+
+def _target_outcome(answers: Answers) -> TargetOutcome:
+    return TargetOutcome(
+        _array(answers.predicted, np.int32), _array(answers.confidence, np.float32)
+    )
+
+
+def _array(values: Tensor, kind: type[Scalar]) -> NDArray[Scalar]:
+    return values.detach().cpu().numpy().astype(kind)
+
+
+def _positive(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 1

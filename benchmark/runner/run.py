@@ -1,0 +1,156 @@
+"""Runs a suite: plan, compute what is missing, count, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmark.checks import masking_flags
+from benchmark.records import (
+    RUN_FILE,
+    Agreement,
+    DatasetCard,
+    Evaluation,
+    Failure,
+    Provenance,
+    RunRecord,
+    Transfer,
+    WorstCase,
+)
+from benchmark.runner import aggregate
+from benchmark.runner.execute import Job, execute, find_jobs
+from benchmark.runner.plan import Cell, Plan, RunSettings, make_plan
+from benchmark.runner.progress import Progress, Silent
+from benchmark.runner.provenance import now, provenance
+from benchmark.runner.store import Outcome, RunFolder
+from benchmark.specs import Suite
+
+Publish = Callable[[RunRecord, Path], None]
+
+
+def run_suite(
+    suite: Suite,
+    output: Path,
+    *,
+    settings: RunSettings,
+    where: str = "",
+    progress: Progress | None = None,
+    publish: Publish | None = None,
+) -> RunRecord:
+    """Returns the record of a suite, having computed what was not there yet.
+
+    ``run.json`` and the outcomes go to ``output``; ``publish`` writes tables and figures there,
+    while the folder is still locked.  ``where`` is what error messages call the suite.
+
+    Raises a `RequestError` where the request is wrong, before anything is computed.
+    """
+    teller = progress if progress is not None else Silent()
+    plan = make_plan(suite, settings, where=where)
+    with RunFolder.open(output, suite=suite.name) as folder, ExitStack() as stack:
+        started = time.monotonic()
+        origin = provenance(plan)
+        if settings.fresh:
+            folder.forget()
+        _claim(folder, suite, origin)
+        for experiment in plan.experiments:
+            for model in experiment.models:
+                stack.enter_context(model.classifier.evaluating(plan.device))
+        jobs = find_jobs(plan, folder)
+        todo = sum(len(job.all_cells) for job in jobs)
+        total = sum(len(experiment.cells) for experiment in plan.experiments)
+        work = sum(job.work * len(job.experiment.ids) for job in jobs)
+        teller.start(work=work, cells=todo, reused=total - todo)
+        failures = list(_compute(jobs, plan, folder, teller))
+        finished = origin.model_copy(
+            update={
+                "finished": now(),
+                "seconds": time.monotonic() - started,
+                "computed_cells": todo,
+                "reused_cells": total - todo,
+            }
+        )
+        record = _count(plan, folder, failures, finished)
+        record.write(folder.path)
+        if publish is not None:
+            publish(record, folder.path)
+        return record
+
+
+def _claim(folder: RunFolder, suite: Suite, origin: Provenance) -> None:
+    """Marks a new folder as this suite's; the record of a finished run stays until the next is."""
+    if not (folder.path / RUN_FILE).exists():
+        RunRecord(suite=suite, status="running", provenance=origin).write(folder.path)
+
+
+def _compute(
+    jobs: list[Job], plan: Plan, folder: RunFolder, progress: Progress
+) -> Iterator[Failure]:
+    for job in jobs:
+        yield from execute(job, plan, folder, progress=progress).values()
+
+
+def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Provenance) -> RunRecord:
+    evaluations: list[Evaluation] = []
+    transfers: list[Transfer] = []
+    agreements: list[Agreement] = []
+    worst_cases: list[WorstCase] = []
+    for experiment in plan.experiments:
+        outcomes = {
+            cell.digest: outcome
+            for cell in experiment.cells
+            if (outcome := folder.read(cell.digest)) is not None
+        }
+        failures.extend(_target_failures(experiment.cells, outcomes))
+        evaluations.extend(aggregate.evaluations(experiment, outcomes))
+        transfers.extend(aggregate.transfers(experiment, outcomes))
+        agreements.extend(aggregate.agreements(experiment, outcomes))
+        worst_cases.extend(aggregate.worst_cases(experiment, outcomes))
+    flags = [
+        f"{row.dataset}, {row.model}, {row.attack} at epsilon {row.epsilon}: {row.flags}"
+        for row in evaluations
+        if row.flags
+    ]
+    cards = {
+        (model.name, model.digest): model.card
+        for experiment in plan.experiments
+        for model in experiment.models
+    }
+    return RunRecord(
+        suite=plan.suite,
+        status="failed" if failures else "done",
+        provenance=origin,
+        models=tuple(cards.values()),
+        datasets=tuple(
+            DatasetCard(
+                name=experiment.dataset.name,
+                digest=experiment.dataset.digest,
+                examples=len(experiment.ids),
+                of=len(experiment.dataset),
+                classes=experiment.dataset.classes,
+                input_shape=experiment.dataset.input_shape,
+            )
+            for experiment in plan.experiments
+        ),
+        evaluations=tuple(evaluations),
+        transfers=tuple(transfers),
+        agreements=tuple(agreements),
+        worst_cases=tuple(worst_cases),
+        failures=tuple(failures),
+        flags=(*flags, *masking_flags(evaluations, transfers)),
+    )
+
+
+def _target_failures(cells: tuple[Cell, ...], outcomes: dict[str, Outcome]) -> Iterator[Failure]:
+    for cell in cells:
+        outcome = outcomes.get(cell.digest)
+        for target, error in (outcome.meta.target_errors if outcome else {}).items():
+            yield Failure(
+                dataset=cell.dataset,
+                model=cell.source.name,
+                attack=cell.label,
+                epsilon=cell.epsilon,
+                error=f"scored on {target}: {error}",
+                traceback="",
+            )

@@ -1,0 +1,336 @@
+"""The folder of a run: one lock, one record, one parquet file of outcomes a cell.
+
+Outcomes are written under a temporary name and renamed: a file that is there is whole.  While a
+job is under way what it has found so far is saved from time to time, so that an interrupted run
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from benchmark.errors import RecordError, RunFolderError
+from benchmark.records import RUN_FILE, Record, RunRecord, Verdict
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+LOCK_FILE = ".lock"
+OUTCOMES = "outcomes"
+META_KEY = b"gibbon"
+OUTCOME_FORMAT = 1
+# What a run writes; a folder that holds one of these but no record of a run is somebody else's.
+OUR_FILES = ("evaluations.csv", "transfer.csv", "tables.md", "tensorboard", OUTCOMES)
+
+
+class OutcomeMeta(Record):
+    """What stands in the metadata of an outcome file.
+
+    ``targets`` maps a model's name to the digest under which its answers were recorded.
+    """
+
+    format: int = OUTCOME_FORMAT
+    cell: str = ""
+    forward_passes: int = 0
+    backward_passes: int = 0
+    seconds: float = 0.0
+    targets: dict[str, str] = Field(default_factory=dict)
+    target_errors: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TargetOutcome:
+    """What one model said of a cell's candidates: predicted int32 and confidence float32, (N,)."""
+
+    predicted: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+
+    def then(self, more: TargetOutcome) -> TargetOutcome:
+        """Returns this and more examples after it."""
+        return TargetOutcome(
+            np.concatenate([self.predicted, more.predicted]),
+            np.concatenate([self.confidence, more.confidence]),
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one cell, example by example; every array has shape (N,).
+
+    ``zero_gradient`` is None for attacks that took no gradient.
+    """
+
+    example_id: NDArray[np.int64]
+    label: NDArray[np.int32]
+    verdict: NDArray[np.int8]
+    distance: NDArray[np.float32]
+    any_misclassified: NDArray[np.bool_]
+    saturated: NDArray[np.bool_] | None
+    zero_gradient: NDArray[np.bool_] | None
+    scores: Mapping[str, TargetOutcome]
+    meta: OutcomeMeta = field(default_factory=OutcomeMeta)
+
+    def misclassified(self, target: str) -> NDArray[np.bool_]:
+        """Returns which candidates are valid and misclassified by a target."""
+        wrong: NDArray[np.bool_] = self.scores[target].predicted != self.label
+        valid: NDArray[np.bool_] = self.verdict == Verdict.VALID
+        return np.logical_and(wrong, valid)
+
+    def then(self, more: Outcome) -> Outcome:
+        """Returns this and more examples of the same cell after it."""
+        return Outcome(
+            np.concatenate([self.example_id, more.example_id]),
+            np.concatenate([self.label, more.label]),
+            np.concatenate([self.verdict, more.verdict]),
+            np.concatenate([self.distance, more.distance]),
+            np.concatenate([self.any_misclassified, more.any_misclassified]),
+            _join(self.saturated, more.saturated),
+            _join(self.zero_gradient, more.zero_gradient),
+            {
+                name: answers.then(more.scores[name])
+                for name, answers in self.scores.items()
+                if name in more.scores
+            },
+            self.meta.model_copy(
+                update={
+                    "forward_passes": self.meta.forward_passes + more.meta.forward_passes,
+                    "backward_passes": self.meta.backward_passes + more.meta.backward_passes,
+                    "seconds": self.meta.seconds + more.meta.seconds,
+                    "target_errors": {**self.meta.target_errors, **more.meta.target_errors},
+                }
+            ),
+        )
+
+    def with_targets(self, more: Outcome) -> Outcome:
+        """Returns this with the answers of more targets, given for the same examples."""
+        meta = self.meta.model_copy(
+            update={
+                "targets": {**self.meta.targets, **more.meta.targets},
+                "target_errors": more.meta.target_errors,
+            }
+        )
+        return replace(self, scores={**self.scores, **more.scores}, meta=meta)
+
+    def only(self, targets: Iterable[str]) -> Outcome:
+        """Returns this with the answers of these targets alone."""
+        kept = {name: self.scores[name] for name in targets}
+        digests = {name: self.meta.targets[name] for name in kept}
+        return replace(self, scores=kept, meta=self.meta.model_copy(update={"targets": digests}))
+
+
+class RunFolder:
+    """A run's folder, locked for as long as it is open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, *, suite: str) -> Iterator[RunFolder]:
+        """Opens a folder for a run of a suite, making it if need be.
+
+        Raises `RunFolderError` where it can't be written, belongs to another suite or to something
+        else, or is in use by another run.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path / LOCK_FILE)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunFolderError(f"{path}: another run is using this folder") from None
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RunFolderError(f"{path}: can't be written: {reason}") from error
+        try:
+            folder = cls(path)
+            folder._check_owner(suite)
+            folder.outcomes.mkdir(exist_ok=True)
+            yield folder
+        except PermissionError as error:
+            raise RunFolderError(f"{path}: can't be written: {error.strerror}") from error
+        finally:
+            lock.release()
+
+    @property
+    def outcomes(self) -> Path:
+        """The folder of outcome files."""
+        return self.path / OUTCOMES
+
+    def forget(self) -> None:
+        """Removes all outcomes, so that everything is computed again."""
+        for file in self.outcomes.glob("*.parquet"):
+            file.unlink()
+
+    def read(self, digest: str) -> Outcome | None:
+        """Returns the outcome of a cell, or None where there is none that can be used."""
+        path = self._file(digest)
+        return _from_table(pq.read_table(path)) if _readable(path) else None
+
+    def write(self, digest: str, outcome: Outcome) -> None:
+        """Writes the outcome of a cell, all of it or nothing."""
+        _write_table(_to_table(outcome), self._file(digest))
+
+    def read_partial(self, job: str, cells: Iterable[str]) -> dict[str, Outcome]:
+        """Returns what an interrupted job had found, by cell; empty where there is nothing."""
+        path = self._file(f"{job}.partial")
+        if not _readable(path):
+            return {}
+        table = pq.read_table(path)
+        metas = _metas(table)
+        if set(metas) != set(cells):
+            return {}
+        column = np.asarray(table.column("cell").to_pylist())
+        return {
+            digest: _from_table(
+                table.filter(pa.array(column == digest)).drop_columns(["cell"]), metas[digest]
+            )
+            for digest in metas
+        }
+
+    def write_partial(self, job: str, outcomes: Mapping[str, Outcome]) -> None:
+        """Saves what a job has found so far, by cell, in one file."""
+        tables = []
+        for digest, outcome in outcomes.items():
+            table = _to_table(outcome)
+            tables.append(table.append_column("cell", pa.array([digest] * table.num_rows)))
+        metas = {digest: outcome.meta.model_dump_json() for digest, outcome in outcomes.items()}
+        joined = pa.concat_tables([table.replace_schema_metadata() for table in tables])
+        _write_table(
+            joined.replace_schema_metadata({f"cell:{key}": value for key, value in metas.items()}),
+            self._file(f"{job}.partial"),
+        )
+
+    def drop_partial(self, job: str) -> None:
+        """Removes what an unfinished job had saved."""
+        self._file(f"{job}.partial").unlink(missing_ok=True)
+
+    def _file(self, name: str) -> Path:
+        return self.outcomes / f"{name}.parquet"
+
+    def _check_owner(self, suite: str) -> None:
+        if not (self.path / RUN_FILE).exists():
+            foreign = [name for name in OUR_FILES if (self.path / name).exists()]
+            if foreign:
+                raise RunFolderError(
+                    f"{self.path}: holds {foreign[0]} but no {RUN_FILE}: not the folder of a run; "
+                    "choose another with --output"
+                )
+            return
+        try:
+            owner = RunRecord.read(self.path).suite.name
+        except RecordError as error:
+            raise RunFolderError(f"{error}; choose another folder with --output") from error
+        if owner != suite:
+            raise RunFolderError(
+                f"{self.path}: belongs to suite {owner!r}, not to {suite!r}; "
+                "choose another folder with --output"
+            )
+
+
+def _join(
+    one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    return None if one is None or other is None else np.concatenate([one, other])
+
+
+def _to_table(outcome: Outcome) -> pa.Table:
+    """One row an example and target; a cell scored on nothing keeps no rows."""
+    names = list(outcome.scores)
+    count = len(outcome.example_id)
+
+    def repeated(values: NDArray[np.generic] | None, kind: pa.DataType) -> pa.Array:
+        if values is None:
+            return pa.nulls(count * len(names), kind)
+        return pa.array(np.tile(values, len(names)), type=kind)
+
+    target = pa.DictionaryArray.from_arrays(
+        pa.array(np.repeat(np.arange(len(names), dtype=np.int32), count)), pa.array(names)
+    )
+    scores = outcome.scores.values()
+    columns = {
+        "example_id": repeated(outcome.example_id, pa.int64()),
+        "target": target,
+        "label": repeated(outcome.label, pa.int32()),
+        "predicted": pa.array(np.concatenate([each.predicted for each in scores])),
+        "confidence": pa.array(np.concatenate([each.confidence for each in scores])),
+        "misclassified": pa.array(np.concatenate([outcome.misclassified(each) for each in names])),
+        "verdict": repeated(outcome.verdict, pa.int8()),
+        "distance": repeated(outcome.distance, pa.float32()),
+        "any_misclassified": repeated(outcome.any_misclassified, pa.bool_()),
+        "saturated": repeated(outcome.saturated, pa.bool_()),
+        "zero_gradient": repeated(outcome.zero_gradient, pa.bool_()),
+    }
+    return pa.table(columns).replace_schema_metadata({META_KEY: outcome.meta.model_dump_json()})
+
+
+def _from_table(table: pa.Table, meta: OutcomeMeta | None = None) -> Outcome:
+    if meta is None:
+        meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])
+    target = np.asarray(table.column("target").to_pylist())
+    names = list(dict.fromkeys(target.tolist()))
+    first = target == names[0]
+
+    def maybe(name: str, kind: type[Scalar]) -> NDArray[Scalar] | None:
+        column = table.column(name)
+        return None if column.null_count else column.to_numpy()[first].astype(kind)
+
+    def shared(name: str, kind: type[Scalar]) -> NDArray[Scalar]:
+        values = maybe(name, kind)
+        if values is None:
+            raise RecordError(f"an outcome file lacks values of {name}")
+        return values
+
+    predicted = table.column("predicted").to_numpy()
+    confidence = table.column("confidence").to_numpy()
+    return Outcome(
+        example_id=shared("example_id", np.int64),
+        label=shared("label", np.int32),
+        verdict=shared("verdict", np.int8),
+        distance=shared("distance", np.float32),
+        any_misclassified=shared("any_misclassified", np.bool_),
+        saturated=maybe("saturated", np.bool_),
+        zero_gradient=maybe("zero_gradient", np.bool_),
+        scores={
+            name: TargetOutcome(predicted[target == name], confidence[target == name])
+            for name in names
+        },
+        meta=meta,
+    )
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def _readable(path: Path) -> bool:
+    """Whether a file is there and whole; a damaged one, or one of another format, is not used."""
+    if not path.exists():
+        return False
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+        metas = [value for key, value in metadata.items() if key != b"ARROW:schema"]
+        return bool(metas) and all(
+            OutcomeMeta.model_validate_json(each).format == OUTCOME_FORMAT for each in metas
+        )
+    except (pa.ArrowException, OSError, ValidationError):
+        return False
+
+
+def _metas(table: pa.Table) -> dict[str, OutcomeMeta]:
+    return {
+        key.decode().removeprefix("cell:"): OutcomeMeta.model_validate_json(value)
+        for key, value in (table.schema.metadata or {}).items()
+        if key.startswith(b"cell:")
+    }
