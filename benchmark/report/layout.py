@@ -16,11 +16,11 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """One column; those that are not ``essential`` are left out where there is little room."""
+    """One column; where there is little room, the highest ``level`` is left out first."""
 
     header: str
     align: Literal["left", "right"] = "right"
-    essential: bool = True
+    level: Literal[0, 1, 2] = 0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def chapter_markdown(chapter: Chapter) -> Iterator[str]:
         yield _bullets(chapter.notes)
     for table in chapter.tables:
         if table.title != chapter.title:
-            yield f"### {escape(_capitalised(table.title))}"
+            yield f"### {escape(table.title[0].upper() + table.title[1:])}"
         yield table_markdown(table)
         if table.notes:
             yield _bullets(table.notes)
@@ -62,11 +62,6 @@ def escape(text: str) -> str:
 
 def _bullets(notes: tuple[str, ...]) -> str:
     return "\n".join(f"- {escape(note)}" for note in notes)
-
-
-def _capitalised(text: str) -> str:
-    # "on mnist" is a title of its own under a chapter's heading; names keep their case.
-    return "On" + text[2:] if text.startswith("on ") else text
 
 
 def _provenance(record: RunRecord) -> Iterator[str]:

@@ -43,15 +43,15 @@ def paper_table(results: Results) -> Table | None:
         title="Published and measured",
         columns=(
             Column("§"),
-            *([Column("Dataset", "left", essential=False)] if several else []),
+            *([Column("Dataset", "left", level=2)] if several else []),
             Column("Model", "left"),
             Column("Measure", "left"),
-            Column("Attack", "left", essential=False),
-            Column("ε", essential=False),
+            Column("Attack", "left", level=2),
+            Column("ε", level=2),
             Column("Published"),
             *_measured_columns(_main_header(rows)),
             *(column for other in others for column in _measured_columns(other)),
-            Column("Note", "left", essential=False),
+            Column("Note", "left", level=2),
         ),
         rows=lines,
         notes=(*_reading(results, rows, others), *notes.lines()),
@@ -71,8 +71,8 @@ def _measured_columns(header: str) -> tuple[Column, ...]:
     return (
         Column(header),
         Column("Δ points"),
-        Column("95 % interval", essential=False),
-        Column("Count", essential=False),
+        Column("95 % interval", level=1),
+        Column("Count", level=2),
     )
 
 

@@ -8,7 +8,7 @@ failed is ``failed`` in every table, never a number; what a suite asks for and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmark.records import Evaluation, RunRecord, Transfer, WorstCase
@@ -52,6 +52,41 @@ AGREEMENT = "Agreement between targets"
 
 _DIAGONAL = "†"
 
+_EVALUATION_NOTES = (
+    "Clean error: misclassified unattacked. Adversarial error: of all examples, those whose "
+    "adversarial example is misclassified; clean mistakes are attacked and counted too. The "
+    "interval (Wilson, 95 %) and the count are of the adversarial error, in the unattacked "
+    f"line (`{UNATTACKED}`) of the clean error.",
+    "Worst-case error: misclassified clean or by any candidate tried. Success rate: of the "
+    "examples that are classified correctly when clean, those misclassified under attack.",
+    "Confidence on misclassified: mean over the misclassified examples of the probability of "
+    f"the class predicted; {NOTHING} where there are none. Mean confidence: over all examples.",
+    "Saturated: share of examples whose softmax is 1 for the true class in float32. Zero "
+    "gradient: share whose input gradient is zero throughout.",
+)
+_CURVE_NOTES = (
+    "Adversarial error over all examples, with its Wilson 95 % interval; the first column is the "
+    "clean error. Counts stand in the evaluations.",
+)
+_WORST_CASE_NOTES = (
+    "Of all examples, those misclassified clean or by any candidate of any of the attacks named; "
+    "1 − worst-case error is the robust accuracy. It is a lower bound on what an adversary can "
+    "reach. An attack that failed is named so and counts for nothing.",
+)
+_TRANSFER_NOTES = (
+    "Rows are the models that the examples were made on (sources), columns the models that they "
+    f"were scored on (targets); {_DIAGONAL} where both are the same model. In brackets the Wilson "
+    "95 % interval; the second column is what the rates of its row are a share of.",
+    "Error: misclassified by the target, of all examples. Given the source is misled: of the "
+    "examples that the source misclassifies. Same wrong class: the target gives the wrong class "
+    "that the source gives. Given both are misled: of the examples that both misclassify; how "
+    "many those are stands in each cell.",
+)
+_AGREEMENT_NOTES = (
+    "Of one source's examples that both targets misclassify, the share that they put into the "
+    "same wrong class.",
+)
+
 
 def chapters(record: RunRecord) -> tuple[Chapter, ...]:
     """Returns all tables of a run in reading order; chapters with nothing to say are left out."""
@@ -60,13 +95,13 @@ def chapters(record: RunRecord) -> tuple[Chapter, ...]:
     found = (
         trouble(record),
         Chapter(PAPER, (paper,) if paper else ()),
-        Chapter(EVALUATIONS, tuple(evaluation_tables(results))),
-        Chapter(CURVES, tuple(curve_tables(results))),
-        Chapter(WORST_CASE, tuple(worst_case_tables(results))),
-        Chapter(TRANSFER, tuple(transfer_tables(results))),
-        Chapter(AGREEMENT, tuple(agreement_tables(results))),
+        Chapter(EVALUATIONS, tuple(evaluation_tables(results)), _EVALUATION_NOTES),
+        Chapter(CURVES, tuple(curve_tables(results)), _CURVE_NOTES),
+        Chapter(WORST_CASE, tuple(worst_case_tables(results)), _WORST_CASE_NOTES),
+        Chapter(TRANSFER, tuple(transfer_tables(results)), _TRANSFER_NOTES),
+        Chapter(AGREEMENT, tuple(agreement_tables(results)), _AGREEMENT_NOTES),
     )
-    return tuple(chapter for chapter in found if chapter.tables or chapter.notes)
+    return tuple(each for each in found if each.tables or (each.title == TROUBLE and each.notes))
 
 
 def trouble(record: RunRecord) -> Chapter:
@@ -100,10 +135,19 @@ def trouble(record: RunRecord) -> Chapter:
                 ),
             )
         )
-    notes = [f"Flag: {flag}" for flag in record.flags]
+    notes = [f"Flag: {flag}" for flag in _flags(record)]
     if record.status in ("running", "interrupted"):
         notes.insert(0, f"This run is not complete ({record.status}): cells are missing.")
     return Chapter(TROUBLE, tuple(tables), tuple(notes))
+
+
+def _flags(record: RunRecord) -> Iterator[str]:
+    for each in record.evaluations:
+        if each.flags and each.flags not in record.flags:
+            where = f"{each.dataset}, {each.model}, {each.attack}"
+            epsilon = "" if each.unattacked else f" at ε = {each.epsilon}"
+            yield f"{where}{epsilon}: {each.flags}"
+    yield from record.flags
 
 
 # --- evaluations ---------------------------------------------------------------------------------
@@ -120,21 +164,21 @@ def evaluation_tables(results: Results) -> Iterator[Table]:
                 Column("ε"),
                 Column("Clean error"),
                 Column("Adversarial error"),
-                Column("95 % interval"),
-                Column("Misclassified", essential=False),
-                Column("Worst-case error", essential=False),
-                Column("Success rate", essential=False),
-                Column("of correct when clean", essential=False),
+                Column("95 % interval", level=1),
+                Column("Misclassified", level=2),
+                Column("Worst-case error", level=2),
+                Column("Success rate", level=1),
+                Column("of correct when clean", level=2),
                 Column("Confidence on misclassified"),
-                Column("Mean confidence", essential=False),
-                Column("Saturated", essential=False),
-                Column("Zero gradient", essential=False),
-                Column("Clipped", essential=False),
-                Column("Iterate kept", "left", essential=False),
-                Column("Flags", "left"),
+                Column("Mean confidence", level=2),
+                Column("Saturated", level=2),
+                Column("Zero gradient", level=2),
+                Column("Clipped", level=1),
+                Column("Iterate kept", "left", level=2),
+                Column("Flags", "left", level=2),
             ),
             rows=tuple(_evaluation_rows(results, experiment)),
-            notes=(*_evaluation_notes(), *_attack_notes(results, experiment)),
+            notes=tuple(_attack_notes(results, experiment, experiment.attacks)),
         )
 
 
@@ -176,30 +220,18 @@ def _evaluation_cells(found: Evaluation) -> tuple[Cell, ...]:
     )
 
 
-def _evaluation_notes() -> tuple[str, ...]:
-    return (
-        "Clean error: misclassified unattacked. Adversarial error: of all examples, those whose "
-        "adversarial example is misclassified; clean mistakes are attacked and counted too. The "
-        "interval (Wilson, 95 %) and the count are of the adversarial error, in the unattacked "
-        f"line (`{UNATTACKED}`) of the clean error.",
-        "Worst-case error: misclassified clean or by any candidate tried. Success rate: of the "
-        "examples that are classified correctly when clean, those misclassified under attack.",
-        "Confidence on misclassified: mean over the misclassified examples of the probability of "
-        f"the class predicted; {NOTHING} where there are none. Mean confidence: over all examples.",
-        "Saturated: share of examples whose softmax is 1 for the true class in float32. Zero "
-        "gradient: share whose input gradient is zero throughout.",
-    )
-
-
-def _attack_notes(results: Results, experiment: Experiment) -> Iterator[str]:
-    for attack in experiment.attacks:
+def _attack_notes(
+    results: Results, experiment: Experiment, attacks: Sequence[AttackSpec]
+) -> Iterator[str]:
+    for attack in attacks:
         yield f"`{attack.label}`: {_attack_in_words(results, experiment, attack)}."
 
 
 def _attack_in_words(results: Results, experiment: Experiment, attack: AttackSpec) -> str:
     found = _any_done(results, experiment, attack)
     norm = (found.norm if found else None) or attack.norm
-    words = [attack.name, norm.symbol if norm else "", _clipping(attack.clip)]
+    name = attack.name if attack.name != attack.label else ""
+    words = [name, norm.symbol if norm else "", _clipping(attack.clip)]
     if found and found.iterate:
         words.append(f"iterate kept: {found.iterate}")
     if found and found.parameters not in ("", "{}"):
@@ -236,18 +268,18 @@ def curve_tables(results: Results) -> Iterator[Table]:
                 yield _curve_table(
                     results,
                     experiment,
-                    f"{attack.label} {_on(experiment.dataset)}",
+                    f"{_on(experiment.dataset)}: {attack.label}",
                     [_cut(experiment, attack, each) for each in sorted(attack.epsilon)],
-                    note=_attack_in_words(results, experiment, attack),
+                    attacks=[attack],
                     header=lambda cut: f"ε = {cut.epsilon}",
                 )
         if single:
             yield _curve_table(
                 results,
                 experiment,
-                f"each attack at one epsilon {_on(experiment.dataset)}",
+                f"{_on(experiment.dataset)}: attacks at one epsilon",
                 [_cut(experiment, attack, attack.epsilon[0]) for attack in single],
-                note="the attacks are described under the table of evaluations",
+                attacks=single,
                 header=lambda cut: f"{cut.attack}, ε = {cut.epsilon}",
             )
 
@@ -258,19 +290,19 @@ def _curve_table(
     title: str,
     cuts: list[Cut],
     *,
-    note: str,
+    attacks: list[AttackSpec],
     header: Callable[[Cut], str],
 ) -> Table:
     return Table(
         title=title,
         columns=(
             Column("Model", "left"),
-            Column("Examples", essential=False),
+            Column("Examples", level=2),
             Column("ε = 0 (clean)"),
             *(Column(header(cut)) for cut in cuts),
         ),
         rows=tuple(_curve_row(results, model.name, cuts) for model in experiment.models),
-        notes=(f"Adversarial error over all examples, with its Wilson 95 % interval; {note}.",),
+        notes=tuple(_attack_notes(results, experiment, attacks)),
     )
 
 
@@ -312,12 +344,6 @@ def worst_case_tables(results: Results) -> Iterator[Table]:
                     Column("Attacks", "left"),
                 ),
                 rows=tuple(_worst_case_row(results, experiment, each) for each in found),
-                notes=(
-                    "Of all examples, those misclassified clean or by any candidate of any of the "
-                    "attacks named; 1 − worst-case error is the robust accuracy. It is a lower "
-                    "bound on what an adversary can reach. An attack that failed is named so and "
-                    "counts for nothing.",
-                ),
             )
 
 
@@ -353,36 +379,15 @@ class _Matrix:
     title: str
     cell: Callable[[Transfer], Measured]
     of: str
-    meaning: str
 
 
 _MATRICES = (
+    _Matrix("error", transfer_error, "Examples"),
+    _Matrix("error, given the source is misled", error_given_source, "Source misled"),
     _Matrix(
-        "error",
-        transfer_error,
-        "Examples",
-        "Error of the target over all examples made on the source.",
+        "same wrong class, given the source is misled", same_class_given_source, "Source misled"
     ),
-    _Matrix(
-        "error, given the source is misled",
-        error_given_source,
-        "Source misled",
-        "Error of the target over the examples that the source misclassifies.",
-    ),
-    _Matrix(
-        "same wrong class, given the source is misled",
-        same_class_given_source,
-        "Source misled",
-        "Share on which the target gives the source's wrong class, of the examples that the "
-        "source misclassifies.",
-    ),
-    _Matrix(
-        "same wrong class, given both are misled",
-        same_class_given_both,
-        "Source misled",
-        "Share on which the target gives the source's wrong class, of the examples that both "
-        "misclassify; how many those are stands in the cell.",
-    ),
+    _Matrix("same wrong class, given both are misled", same_class_given_both, "Source misled"),
 )
 
 
@@ -397,7 +402,7 @@ def transfer_tables(results: Results, *, only_error: bool = False) -> Iterator[T
 def _transfer_table(results: Results, experiment: Experiment, cut: Cut, matrix: _Matrix) -> Table:
     models = [model.name for model in experiment.models]
     return Table(
-        title=f"{cut.attack}, ε = {cut.epsilon}, {_on(cut.dataset)}: {matrix.title}",
+        title=f"{_on(cut.dataset)}, {cut.attack}, ε = {cut.epsilon}: {matrix.title}",
         columns=(
             Column("Source ↓ target →", "left"),
             Column(matrix.of),
@@ -411,10 +416,7 @@ def _transfer_table(results: Results, experiment: Experiment, cut: Cut, matrix: 
             )
             for source in models
         ),
-        notes=(
-            f"{matrix.meaning} In brackets the Wilson 95 % interval. {_DIAGONAL} source and "
-            f"target are the same model. {_cut_in_words(results, experiment, cut)}",
-        ),
+        notes=(_cut_in_words(results, experiment, cut),),
     )
 
 
@@ -450,7 +452,7 @@ def _transferred(results: Results, cut: Cut, source: str, target: str, matrix: _
 
 def _cut_in_words(results: Results, experiment: Experiment, cut: Cut) -> str:
     attack = next(each for each in experiment.attacks if each.label == cut.attack)
-    return f"{cut.attack}: {_attack_in_words(results, experiment, attack)}."
+    return f"`{cut.attack}`: {_attack_in_words(results, experiment, attack)}."
 
 
 # --- agreement -----------------------------------------------------------------------------------
@@ -463,7 +465,7 @@ def agreement_tables(results: Results) -> Iterator[Table]:
             rows = tuple(_agreement_rows(results, cut))
             if rows:
                 yield Table(
-                    title=f"{cut.attack}, ε = {cut.epsilon}, {_on(cut.dataset)}",
+                    title=f"{_on(cut.dataset)}, {cut.attack}, ε = {cut.epsilon}",
                     columns=(
                         Column("Source", "left"),
                         Column("Targets", "left"),
@@ -472,11 +474,7 @@ def agreement_tables(results: Results) -> Iterator[Table]:
                         Column("of both misled"),
                     ),
                     rows=rows,
-                    notes=(
-                        "Of the source's examples that both targets misclassify, the share that "
-                        "they put into the same wrong class. "
-                        + _cut_in_words(results, experiment, cut),
-                    ),
+                    notes=(_cut_in_words(results, experiment, cut),),
                 )
 
 

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from benchmark.records import RunRecord
-from benchmark.report.layout import FAILED, NOT_RUN, Cell, Chapter, Table
+from benchmark.report.layout import FAILED, NOT_RUN, Chapter, Column, Table
 from benchmark.report.published import paper_table
 from benchmark.report.results import Results
 from benchmark.report.tables import (
@@ -22,6 +22,8 @@ from benchmark.report.tables import (
     trouble,
 )
 
+# What the frame takes for each column.
+_GAP = 2
 _STYLES = {FAILED: "bold red", NOT_RUN: "yellow"}
 
 
@@ -45,25 +47,73 @@ def print_tables(record: RunRecord, console: Console, *, folder: Path | None = N
 
 def _print_chapter(chapter: Chapter, console: Console) -> None:
     for table in chapter.tables:
-        title = table.title if table.title == chapter.title else f"{chapter.title}: {table.title}"
-        console.print(Text(title, style="bold"))
-        console.print(_rich(table))
+        place = f"{chapter.title} " if table.title.startswith("on ") else ""
+        console.print(Text(place + table.title, style="bold"))
+        console.print(_fitted(table, console))
     for note in chapter.notes:
         console.print(Text(note, style="yellow"))
 
 
-def _rich(table: Table) -> RichTable:
-    shown = [index for index, column in enumerate(table.columns) if column.essential]
-    # A column with nothing in it takes room and says nothing.
-    shown = [index for index in shown if any(row[index].text for row in table.rows)]
-    printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for index in shown:
-        column = table.columns[index]
-        printed.add_column(Text(column.header), justify=column.align, overflow="fold")
-    for row in table.rows:
-        printed.add_row(*(_text(row[index]) for index in shown))
-    return printed
+def _fitted(table: Table, console: Console) -> RichTable:
+    for level in (2, 1):
+        printed = _Printed(table, level=level)
+        if printed.room_for(printed.widest) <= console.width:
+            return printed.rich(printed.widest)
+    printed = _Printed(table, level=0)
+    return printed.rich(printed.widths_within(console.width))
 
 
-def _text(cell: Cell) -> Text:
-    return Text(cell.text, style=_STYLES.get(cell.text, ""))
+class _Printed:
+    """The columns of a table up to one level, and how wide they want to be."""
+
+    def __init__(self, table: Table, *, level: int) -> None:
+        # A column with nothing in it takes room and says nothing.
+        shown = [
+            index
+            for index, column in enumerate(table.columns)
+            if column.level <= level and any(row[index].text for row in table.rows)
+        ]
+        self.columns = [table.columns[index] for index in shown]
+        self.rows = [[row[index].text for index in shown] for row in table.rows]
+        bodies = [[row[place] for row in self.rows] for place in range(len(shown))]
+        self.widest = [
+            max(len(text) for text in (column.header, *body))
+            for column, body in zip(self.columns, bodies, strict=True)
+        ]
+        self._narrowest = [
+            max(len(part) for part in (*column.header.split(), *_unbreakable(column, body)))
+            for column, body in zip(self.columns, bodies, strict=True)
+        ]
+
+    def room_for(self, widths: list[int]) -> int:
+        """Returns how wide the table is with columns of these widths."""
+        return sum(widths) + _GAP * len(widths)
+
+    def widths_within(self, room: int) -> list[int] | None:
+        """Returns widths that fit and break no word, taken from where there is most to take."""
+        widths = list(self.widest)
+        while self.room_for(widths) > room:
+            spare = [width - low for width, low in zip(widths, self._narrowest, strict=True)]
+            if not any(spare):
+                return None
+            widths[spare.index(max(spare))] -= 1
+        return widths
+
+    def rich(self, widths: list[int] | None) -> RichTable:
+        """Returns the table to print; without widths that fit, words are broken, not cut."""
+        printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for place, column in enumerate(self.columns):
+            printed.add_column(
+                Text(column.header),
+                justify=column.align,
+                overflow="fold",
+                width=widths[place] if widths else None,
+            )
+        for row in self.rows:
+            printed.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in row))
+        return printed
+
+
+def _unbreakable(column: Column, texts: list[str]) -> list[str]:
+    # A text may be broken between words; a number stays with its unit.
+    return texts if column.align == "right" else [word for text in texts for word in text.split()]

@@ -1,0 +1,425 @@
+"""A made-up run that holds every case a report must cope with, and the golden files made from it.
+
+To write the golden files again after a change that is meant: python tests/report/made_up.py
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from benchmark.records import (
+    Agreement,
+    DatasetCard,
+    Evaluation,
+    Failure,
+    ModelCard,
+    Provenance,
+    RunRecord,
+    Transfer,
+    WorstCase,
+)
+from benchmark.specs import parse_suite
+from benchmark.statistics import wilson_interval
+from benchmark.threat import Epsilon, Norm
+
+GOLDEN = Path(__file__).parent / "golden"
+
+SUITE = """
+name = "made-up"
+title = "A made-up | run"
+description = "Every case that a report must cope with."
+source = "Nobody (2026), made up"
+
+[[experiments]]
+dataset = "mnist"
+models = ["softmax", "maxout", "broken"]
+[[experiments.attacks]]
+name = "fgsm"
+epsilon = ["8/255", "0.25"]
+clip = false
+[[experiments.attacks]]
+name = "fgsm-naive"
+epsilon = "0.25"
+clip = false
+[[experiments.attacks]]
+name = "pgd"
+epsilon = "0.25"
+steps = 5
+[experiments.transfer]
+attacks = ["fgsm"]
+
+[[experiments]]
+dataset = "mnist-3v7"
+models = ["logistic"]
+[[experiments.attacks]]
+name = "fgsm"
+epsilon = "0.25"
+clip = false
+
+[[published]]
+section = "4"
+dataset = "mnist"
+model = "softmax"
+attack = ["fgsm", "fgsm-naive"]
+epsilon = "0.25"
+measure = "adversarial_error"
+value = 0.999
+
+[[published]]
+section = "4"
+dataset = "mnist"
+model = "maxout"
+attack = ["fgsm", "fgsm-naive"]
+epsilon = "0.25"
+measure = "confidence_on_misclassified"
+value = 0.976
+
+[[published]]
+section = "5"
+dataset = "mnist-3v7"
+model = "logistic"
+measure = "clean_error"
+value = 0.016
+
+[[published]]
+section = "5"
+dataset = "mnist-3v7"
+model = "logistic"
+attack = "fgsm"
+epsilon = "0.25"
+measure = "confidence_on_misclassified"
+value = 0.5
+
+[[published]]
+section = "6"
+dataset = "mnist"
+model = "broken"
+attack = ["fgsm", "fgsm-naive"]
+epsilon = "0.25"
+measure = "adversarial_error"
+value = 0.179
+note = "published for another size"
+
+[[published]]
+section = "6"
+dataset = "mnist"
+model = "broken"
+target = "maxout"
+attack = ["fgsm"]
+epsilon = "0.25"
+measure = "transfer_error"
+value = 0.409
+note = "published for another size"
+
+[[published]]
+section = "6"
+dataset = "mnist"
+model = "maxout"
+target = "softmax"
+attack = ["fgsm"]
+epsilon = "0.25"
+measure = "transfer_error"
+value = 0.196
+
+[[published]]
+section = "7"
+dataset = "mnist"
+model = "rbf"
+attack = ["fgsm"]
+epsilon = "0.25"
+measure = "adversarial_error"
+value = 0.554
+
+[[published]]
+section = "7"
+dataset = "mnist"
+model = "softmax"
+measure = "mean_confidence"
+value = 0.606
+
+[[published]]
+section = "8"
+dataset = "mnist"
+model = "maxout"
+target = "softmax"
+attack = ["fgsm"]
+epsilon = "0.25"
+measure = "same_class_given_source_misclassified"
+value = 0.546
+
+[[published]]
+section = "8"
+dataset = "mnist"
+model = "maxout"
+target = "softmax"
+attack = ["fgsm"]
+epsilon = "0.25"
+measure = "same_class_given_both_misclassified"
+value = 0.846
+
+[[published]]
+section = "8"
+dataset = "mnist"
+model = "softmax"
+target = "maxout"
+compared_with = "softmax"
+attack = ["fgsm"]
+epsilon = "0.25"
+measure = "same_class_given_both_misclassified"
+value = 0.536
+"""
+
+EXAMPLES = 1000
+LOW, HIGH = Epsilon.parse("8/255"), Epsilon.parse("0.25")
+CLEAN = {"softmax": 96, "maxout": 11, "logistic": 16}
+
+
+def rate(name: str, part: int, whole: int) -> dict[str, float | None]:
+    """Returns a rate and its interval, as the fields of a record."""
+    if whole == 0:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    ends = wilson_interval(part, whole)
+    return {name: part / whole, f"{name}_low": ends.low, f"{name}_high": ends.high}
+
+
+def clean(dataset: str, model: str, *, confidence: float) -> Evaluation:
+    """Returns an unattacked row."""
+    wrong = CLEAN[model]
+    return Evaluation(
+        dataset=dataset,
+        model=model,
+        attack="none",
+        epsilon=Epsilon.parse("0"),
+        examples=EXAMPLES,
+        clean_correct=EXAMPLES - wrong,
+        mean_confidence=confidence,
+        forward_passes=EXAMPLES,
+        seconds=0.5,
+        **rate("clean_error", wrong, EXAMPLES),  # type: ignore[arg-type]
+    )
+
+
+def attacked(
+    dataset: str, model: str, attack: str, epsilon: Epsilon, wrong: int, **more: Any
+) -> Evaluation:
+    """Returns an attacked row; clean mistakes are among ``wrong`` where there is room."""
+    correct = EXAMPLES - CLEAN[model]
+    beaten = max(wrong - CLEAN[model], 0)
+    fields: dict[str, Any] = {
+        **rate("clean_error", CLEAN[model], EXAMPLES),
+        **rate("adversarial_error", wrong, EXAMPLES),
+        **rate("attack_success_rate", beaten, correct),
+        **rate("worst_case_error", beaten + CLEAN[model], EXAMPLES),
+        "confidence_on_misclassified": 0.793 if wrong else None,
+        "mean_confidence": 0.81,
+        "misclassified": wrong,
+        "clean_correct": correct,
+        "saturated_share": 0.125,
+        "zero_gradient_share": 0.0,
+        "invalid_candidates": 0,
+        "mean_distance": float(epsilon),
+        "max_distance": float(epsilon),
+        "algorithm": attack,
+        "norm": Norm.LINF,
+        "clip": attack == "pgd",
+        "iterate": "last" if attack == "pgd" else "",
+        "parameters": "steps=5" if attack == "pgd" else "",
+        "forward_passes": 3 * EXAMPLES,
+        "backward_passes": EXAMPLES,
+        "seconds": 1.25,
+        "digest": "0123abcd",
+    }
+    return Evaluation(
+        dataset=dataset, model=model, attack=attack, epsilon=epsilon, examples=EXAMPLES,
+        **(fields | more),
+    )  # fmt: skip
+
+
+def failed(attack: str, epsilon: Epsilon) -> Evaluation:
+    """Returns the row of a failed cell."""
+    return Evaluation(
+        dataset="mnist",
+        model="broken",
+        attack=attack,
+        epsilon=epsilon,
+        examples=EXAMPLES,
+        status="failed",
+    )
+
+
+def transfer(source: str, target: str, epsilon: Epsilon, counts: tuple[int, ...]) -> Transfer:
+    """Returns a transfer row: of ``wrong, misled, both, same`` examples."""
+    wrong, misled, both, same = counts
+    fields: dict[str, Any] = {
+        **rate("error", wrong, EXAMPLES),
+        **rate("error_given_source_misclassified", both, misled),
+        **rate("same_class_given_source_misclassified", same, misled),
+        **rate("same_class_given_both_misclassified", same, both),
+    }
+    return Transfer(
+        dataset="mnist",
+        source=source,
+        target=target,
+        attack="fgsm",
+        epsilon=epsilon,
+        examples=EXAMPLES,
+        source_misclassified=misled,
+        both_misclassified=both,
+        target_clean_error=CLEAN[target] / EXAMPLES if target in CLEAN else None,
+        **fields,
+    )
+
+
+def transfers() -> tuple[Transfer, ...]:
+    """Returns all pairs of the two models that work; ``broken`` failed as a source."""
+    found = []
+    for epsilon in (LOW, HIGH):
+        wrong = {"softmax": 300, "maxout": 200} if epsilon == LOW else {
+            "softmax": 999, "maxout": 894}  # fmt: skip
+        for source in wrong:
+            for target in wrong:
+                misled = wrong[source]
+                both = misled if source == target else misled // 2
+                same = both if source == target else both // 3
+                found.append(transfer(source, target, epsilon, (wrong[target], misled, both, same)))
+    return tuple(found)
+
+
+def agreements() -> tuple[Agreement, ...]:
+    """Returns the agreement of the two models that work, on each one's examples."""
+    return tuple(
+        Agreement(
+            dataset="mnist",
+            source=source,
+            first=first,
+            second=second,
+            attack="fgsm",
+            epsilon=epsilon,
+            examples=EXAMPLES,
+            both_misclassified=0 if epsilon == LOW else 450,
+            **rate("same_class_given_both_misclassified", 240, 0 if epsilon == LOW else 450),  # type: ignore[arg-type]
+        )
+        for epsilon in (LOW, HIGH)
+        for source in ("softmax", "maxout")
+        for first, second in combinations(("softmax", "maxout"), 2)
+    )
+
+
+def worst_case(model: str, *, clip: bool, attacks: tuple[str, ...], wrong: int) -> WorstCase:
+    """Returns a worst case over attacks."""
+    fields: dict[str, Any] = rate("worst_case_error", wrong, EXAMPLES)
+    return WorstCase(
+        dataset="mnist",
+        model=model,
+        norm=Norm.LINF,
+        epsilon=HIGH,
+        clip=clip,
+        attacks=attacks,
+        examples=EXAMPLES,
+        misclassified=wrong,
+        **fields,
+    )
+
+
+def made_up_record() -> RunRecord:
+    """Returns the made-up run."""
+    epsilons = (("fgsm", LOW), ("fgsm", HIGH), ("fgsm-naive", HIGH))
+    return RunRecord(
+        suite=parse_suite(SUITE, where="made-up.toml"),
+        status="failed",
+        provenance=Provenance(
+            gibbon="0.1.0",
+            commit="abc1234",
+            dirty=True,
+            python="3.11.7",
+            libraries={"torch": "2.15.0", "numpy": "2.4.6"},
+            platform="a platform that is not printed",
+            device="cpu",
+            threads=2,
+            batch_size=500,
+            limit=EXAMPLES,
+            started="2026-11-21T12:00:00+00:00",
+            finished="2026-11-21T12:01:00+00:00",
+            seconds=60.0,
+            computed_cells=7,
+            reused_cells=3,
+        ),
+        models=tuple(
+            ModelCard(
+                name=name,
+                model="maxout" if name == "broken" else name,
+                weights_digest=f"{name}-weights",
+                digest=f"{name}-predictions",
+                outputs="logits",
+                classes=2 if name == "logistic" else 10,
+                parameters=7850,
+            )
+            for name in ("softmax", "maxout", "broken", "logistic")
+        ),
+        datasets=tuple(
+            DatasetCard(
+                name=name,
+                digest=f"{name}-digest",
+                examples=EXAMPLES,
+                of=of,
+                classes=classes,
+                input_shape=(1, 28, 28),
+            )
+            for name, of, classes in (
+                ("mnist", 10000, tuple("0123456789")),
+                ("mnist-3v7", 2038, ("3", "7")),
+            )
+        ),
+        evaluations=(
+            clean("mnist", "softmax", confidence=0.61),
+            attacked("mnist", "softmax", "fgsm", LOW, 300),
+            attacked("mnist", "softmax", "fgsm", HIGH, 999),
+            attacked("mnist", "softmax", "fgsm-naive", HIGH, 999),
+            attacked("mnist", "softmax", "pgd", HIGH, 1000),
+            clean("mnist", "maxout", confidence=0.99),
+            attacked("mnist", "maxout", "fgsm", LOW, 200),
+            attacked("mnist", "maxout", "fgsm", HIGH, 894, flags="a flag | of one cell"),
+            attacked("mnist", "maxout", "fgsm-naive", HIGH, 850, confidence_on_misclassified=0.9),
+            attacked("mnist", "maxout", "pgd", HIGH, 990),
+            failed("none", Epsilon.parse("0")),
+            *(failed(attack, epsilon) for attack, epsilon in epsilons),
+            clean("mnist-3v7", "logistic", confidence=0.97),
+            attacked("mnist-3v7", "logistic", "fgsm", HIGH, 0),
+        ),
+        transfers=transfers(),
+        agreements=agreements(),
+        worst_cases=(
+            worst_case("softmax", clip=False, attacks=("fgsm", "fgsm-naive"), wrong=1000),
+            worst_case("softmax", clip=True, attacks=("pgd",), wrong=1000),
+            worst_case("maxout", clip=False, attacks=("fgsm", "fgsm-naive"), wrong=912),
+        ),
+        failures=tuple(
+            Failure(
+                dataset="mnist",
+                model="broken",
+                attack=attack,
+                epsilon=epsilon,
+                error="ValueError: a|b in <lambda>\nand more",
+                traceback="Traceback: not printed",
+            )
+            for attack, epsilon in (("none", Epsilon.parse("0")), *epsilons)
+        ),
+        flags=("mnist, maxout, epsilon 0.25: noise finds more errors than fgsm",),
+    )
+
+
+def golden_files() -> dict[str, str]:
+    """Returns what the golden files hold, as it is made now."""
+    from benchmark.report.csv_files import csv_files
+    from benchmark.report.markdown import tables_markdown
+
+    record = made_up_record()
+    return csv_files(record) | {"tables.md": tables_markdown(record)}
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for name, content in golden_files().items():
+        (GOLDEN / name).write_text(content, encoding="utf-8")

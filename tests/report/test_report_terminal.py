@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmark.records import RunRecord
+from benchmark.report import print_tables
+
+
+def printed(record: RunRecord, *, width: int) -> str:
+    stream = io.StringIO()
+    print_tables(record, Console(file=stream, width=width), folder=Path("results/made-up"))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 300])
+def test_nothing_is_wider_than_the_terminal_or_cut(record: RunRecord, width: int) -> None:
+    *lines, _, _ = printed(record, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in "".join(lines)
+
+
+def test_the_most_telling_numbers_fit_on_80_columns(record: RunRecord) -> None:
+    text = printed(record, width=80)
+    for expected in ("−18.3", "90.0 %", "not run", "failed", "99.9 % †", "ValueError: a|b"):
+        assert expected in text
+
+
+def test_the_rest_is_named(record: RunRecord) -> None:
+    assert "results/made-up/tables.md" in printed(record, width=80)
+
+
+def test_a_wide_terminal_shows_every_column(record: RunRecord) -> None:
+    text = printed(record, width=300)
+    assert "Zero gradient" in text
+    assert "Zero gradient" not in printed(record, width=80)
+
+
+def test_importing_the_report_is_light() -> None:
+    script = (
+        "import sys, benchmark.report\n"
+        "heavy = {'torch', 'torchvision', 'pandas', 'matplotlib', 'tensorboard'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
