@@ -1,0 +1,173 @@
+"""Cards: how a weights file was made and what it measures.  No torch here."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmark.errors import WeightsError
+from model_zoo.atomic import write_atomically
+from model_zoo.figures import Figures
+from model_zoo.recipe import Recipe
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Training(_Frozen):
+    """One training by the card's recipe.
+
+    Args:
+        seed: its seed.
+        seconds: how long it took.
+        figures: what its weights, as stored, measure on the test split.
+    """
+
+    seed: int
+    seconds: float
+    figures: Figures
+
+
+class Spread(_Frozen):
+    """Mean and sample standard deviation over trainings with different seeds."""
+
+    mean: float
+    deviation: float
+
+
+class Card(_Frozen):
+    """What is known about a weights file.
+
+    Args:
+        model: the model's name.
+        sha256: of the weights file.
+        recipe: the recipe that made it, with the seed and epochs that were used.
+        parameters: how many numbers it holds.
+        versions: of Python and of the packages that made it.
+        device: that it was trained on.
+        threads: of torch, on the CPU: sums are split by it, so the last bits depend on it.
+        epsilon: of the figures' FGSM, as it is printed.
+        training: of these weights.
+        other_trainings: the same recipe with other seeds.
+        over_seeds: mean and deviation over all of these trainings, by figure.
+    """
+
+    model: str
+    sha256: str
+    recipe: Recipe
+    parameters: int
+    versions: Mapping[str, str]
+    device: str
+    threads: int
+    epsilon: str
+    training: Training
+    other_trainings: Sequence[Training] = ()
+    over_seeds: Mapping[str, Spread] = {}
+
+    def beside(self, others: Sequence[Card]) -> Self:
+        """Returns this card with the trainings of other cards, of the same recipe, beside it.
+
+        Raises `WeightsError` where a recipe differs in more than its seed, or a seed comes twice.
+        """
+        for other in others:
+            if other.recipe.override(seed=self.recipe.seed) != self.recipe:
+                raise WeightsError(
+                    f"{other.model}, seed {other.training.seed}: trained by another recipe"
+                )
+        runs = [self.training, *(other.training for other in others)]
+        if len({run.seed for run in runs}) < len(runs):
+            raise WeightsError(f"{self.model}: a seed comes twice: {[run.seed for run in runs]}")
+        columns = {
+            name: [value for run in runs if (value := getattr(run.figures, name)) is not None]
+            for name in Figures.model_fields
+        }
+        spreads = {
+            name: Spread(mean=statistics.mean(column), deviation=statistics.stdev(column))
+            for name, column in columns.items()
+            if len(column) >= 2
+        }
+        return self.model_copy(update={"other_trainings": runs[1:], "over_seeds": spreads})
+
+    def text(self) -> str:
+        """Returns the card for people to read."""
+        recipe, figures = self.recipe, self.training.figures
+        lines = [
+            f"{self.model}: {recipe.architecture} on {recipe.dataset}, "
+            f"{self.parameters:,} parameters, {recipe.dtype}",
+            f"  recipe        {_describe(recipe)}",
+            f"  trained       seed {self.training.seed}, {self.training.seconds:.0f} s on "
+            f"{self.device} ({self.threads} thread{'s' if self.threads != 1 else ''}), "
+            + ", ".join(f"{name} {version}" for name, version in self.versions.items()),
+            f"  clean         error {_percent(figures.clean_error)}, mean confidence "
+            f"{_percent(figures.mean_clean_confidence)}",
+        ]
+        attacked = [
+            ("FGSM", figures.fgsm_error, figures.fgsm_confidence),
+            ("FGSM naive", figures.fgsm_naive_error, figures.fgsm_naive_confidence),
+            ("FGSM clipped", figures.fgsm_clipped_error, figures.fgsm_clipped_confidence),
+        ]
+        lines += [
+            f"  {name:<13} error {_percent(error)}, confidence on misclassified "
+            f"{_percent(confidence)} (epsilon {self.epsilon})"
+            for name, error, confidence in attacked
+        ]
+        if self.over_seeds:
+            seeds = 1 + len(self.other_trainings)
+            parts = [
+                f"{name.replace('_', ' ')} {_percent(spread.mean)} ± {_percent(spread.deviation)}"
+                for name, spread in self.over_seeds.items()
+                if name.endswith("error")
+            ]
+            lines.append(f"  {f'{seeds} seeds':<13} {', '.join(parts)}")
+        if recipe.chosen:
+            lines.append(f"  chosen        {' '.join(recipe.chosen.split())}")
+        lines.append(f"  sha256        {self.sha256}")
+        return "\n".join(lines)
+
+
+def write_card(path: Path, card: Card) -> None:
+    """Writes a card as JSON, atomically.  Raises `RunFolderError` where it can't be written."""
+    write_atomically(path, (card.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_card(path: Path) -> Card:
+    """Returns the card in a JSON file.  Raises `WeightsError` where it can't be read."""
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise WeightsError(f"{path}: not a card: {key}: {first['msg']}") from None
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def _describe(recipe: Recipe) -> str:
+    optimiser = recipe.optimiser
+    rates = "".join(f", {name} {rate:g}" for name, rate in optimiser.rates.items())
+    falling = " falling to 0" if optimiser.schedule == "linear" else ""
+    parts = [
+        f"{optimiser.name} {optimiser.learning_rate:g}{rates}{falling}",
+        f"momentum {optimiser.momentum:g}" if optimiser.momentum else "",
+        f"batch {recipe.batch_size}",
+        f"{recipe.epochs} epoch{'s' if recipe.epochs != 1 else ''}",
+        f"start ±{recipe.spread:g}" if recipe.spread else "",
+        f"dropout {recipe.dropout.inputs:g}/{recipe.dropout.hidden:g}"
+        if recipe.dropout.inputs or recipe.dropout.hidden
+        else "",
+        f"max-norm {recipe.max_norm:g}" if recipe.max_norm is not None else "",
+        f"adversarial objective (alpha {recipe.adversarial.alpha:g}, "
+        f"epsilon {recipe.adversarial.epsilon})"
+        if recipe.adversarial is not None
+        else "",
+    ]
+    return ", ".join(part for part in parts if part)

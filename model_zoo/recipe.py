@@ -1,0 +1,168 @@
+"""Training recipes: small TOML files, decoded into frozen records; an unknown key is an error.
+
+A recipe says all that the weights depend on besides the data: the same recipe and seed give the
+same weights on the same machine.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from benchmark.errors import SpecError, UnknownNameError, suggest
+from benchmark.threat import Epsilon
+
+FOLDER = Path(__file__).parent / "recipes"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Optimiser(_Frozen):
+    """How the parameters move.
+
+    Args:
+        name: ``"sgd"`` with classical momentum, or ``"adam"`` (Kingma and Ba, ICLR 2015) with
+            its usual decay rates.
+        learning_rate: at the first step.
+        schedule: ``"constant"``, or ``"linear"``: falling to 0 over the whole training.
+        momentum: of SGD.
+        rates: learning rates of single parameters, by name, in place of ``learning_rate``.
+    """
+
+    name: Literal["sgd", "adam"]
+    learning_rate: Positive
+    schedule: Literal["constant", "linear"] = "constant"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rates: Mapping[str, Positive] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _momentum_is_for_sgd(self) -> Self:
+        if self.momentum and self.name != "sgd":
+            raise ValueError("momentum is an option of sgd; adam has its own")
+        return self
+
+
+class Dropout(_Frozen):
+    """Shares of units that are dropped while training."""
+
+    inputs: DropoutRate = 0.0
+    hidden: DropoutRate = 0.0
+
+
+class Adversarial(_Frozen):
+    """The adversarial objective: alpha J(x) + (1 - alpha) J(x + epsilon sign grad J(x)).
+
+    Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015,
+    section 6; https://arxiv.org/abs/1412.6572
+
+    Args:
+        alpha: weight of the clean loss, in (0, 1].
+        epsilon: as in a suite: a number, a decimal or a fraction, in units of the input.
+    """
+
+    alpha: Annotated[float, Field(gt=0, le=1)]
+    epsilon: str
+
+    @field_validator("epsilon", mode="before")
+    @classmethod
+    def _epsilon_is_a_number(cls, written: object) -> str:
+        try:
+            return str(Epsilon.parse(written))
+        except SpecError as error:
+            raise ValueError(str(error)) from error
+
+
+class Recipe(_Frozen):
+    """How one model is trained.
+
+    Args:
+        architecture: which network (see `model_zoo.catalogue`).
+        dataset: registered name; its training split is used whole.
+        seed: of everything random, where none is asked for.
+        epochs: passes over the training split.
+        batch_size: examples a step; an epoch's last batch may be smaller.
+        spread: weights start uniform on [-spread, spread].
+        max_norm: bound on the L2 norm of each linear unit's incoming weights, or none.
+        dtype: what the weights are stored as; they are trained in float32.
+        chosen: how the recipe was chosen, in words.
+    """
+
+    architecture: Literal["softmax", "logistic", "maxout", "rbf"]
+    dataset: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    max_norm: Positive | None = None
+    dtype: Literal["float32", "float16"] = "float32"
+    chosen: str = ""
+    optimiser: Optimiser
+    dropout: Dropout = Dropout()
+    adversarial: Adversarial | None = None
+
+    def override(self, *, seed: int | None = None, epochs: int | None = None) -> Recipe:
+        """Returns the recipe with another seed or number of epochs.  Raises `SpecError`."""
+        changes = {"seed": seed, "epochs": epochs}
+        kept = {key: value for key, value in changes.items() if value is not None}
+        return _validated({**self.model_dump(), **kept}, where="recipe")
+
+
+def recipe_names() -> list[str]:
+    """Returns the names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def shipped_recipe(name: str) -> Recipe:
+    """Returns the recipe that comes with a model.  Raises `UnknownNameError`."""
+    if name not in recipe_names():
+        raise UnknownNameError("recipe", name, known=recipe_names())
+    return read_recipe(FOLDER / f"{name}.toml")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Returns the recipe in a TOML file.
+
+    Raises `SpecError`, which names file and key, where it can't be read or says something wrong.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"can't be read: {error.strerror or error}", where=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"not TOML: {error}", where=str(path)) from error
+    return _validated(content, where=path.name)
+
+
+def _validated(content: object, *, where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        # A misspelt key shows as one missing and one unknown: the unknown one says more.
+        problems = error.errors()
+        first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+        key = ".".join(str(part) for part in first["loc"])
+        message = _sentence(first["type"], first["msg"], key)
+        raise SpecError(message, where=f"{where}: {key}") from None
+
+
+def _sentence(kind: str, message: str, key: str) -> str:
+    if kind != "extra_forbidden":
+        return message
+    *parents, name = key.split(".")
+    tables: dict[str, type[BaseModel]] = {
+        "optimiser": Optimiser,
+        "dropout": Dropout,
+        "adversarial": Adversarial,
+    }
+    table = tables.get(parents[0], Recipe) if parents else Recipe
+    known = list(table.model_fields)
+    return f"unknown key{suggest(name, known)} Known: {', '.join(known)}"
