@@ -1,0 +1,46 @@
+# make bench · make test · make check · make perf
+# The first of them makes .venv and installs everything; after that nothing is installed again
+# until pyproject.toml or constraints.txt changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: bench test test-slow test-all check perf readme wheel constraints clean
+
+bench: $(READY)
+	$(BIN)/python run_benchmark.py run $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --doctest-modules benchmark model_zoo -q
+
+perf: $(READY)
+	$(BIN)/python -m pytest tests/performance --benchmark-only $(ARGS)
+
+readme: $(READY)
+	$(BIN)/python -m benchmark.report.readme README.md
+
+wheel: $(READY)
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) (torch and torchvision are large: this takes minutes once)"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+		--constraint constraints.txt --editable ".[dev]"
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

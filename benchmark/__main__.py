@@ -1,0 +1,5 @@
+"""``python -m benchmark`` is ``gibbon``."""
+
+from benchmark.cli import main
+
+main()

@@ -1,0 +1,6 @@
+"""The door: hands over to `benchmark.cli`."""
+
+from benchmark.cli import main
+
+if __name__ == "__main__":
+    main()
