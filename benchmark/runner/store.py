@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
@@ -189,10 +190,10 @@ class RunFolder:
         metas = _metas(table)
         if set(metas) != set(cells):
             return {}
-        column = np.asarray(table.column("cell").to_pylist())
         return {
             digest: _from_table(
-                table.filter(pa.array(column == digest)).drop_columns(["cell"]), metas[digest]
+                table.filter(pc.equal(table.column("cell"), digest)).drop_columns(["cell"]),
+                metas[digest],
             )
             for digest in metas
         }
@@ -276,9 +277,11 @@ def _to_table(outcome: Outcome) -> pa.Table:
 def _from_table(table: pa.Table, meta: OutcomeMeta | None = None) -> Outcome:
     if meta is None:
         meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])
-    target = np.asarray(table.column("target").to_pylist())
-    names = list(dict.fromkeys(target.tolist()))
-    first = target == names[0]
+    coded = table.column("target").unify_dictionaries().combine_chunks()
+    names: list[str] = coded.dictionary.to_pylist()
+    target = coded.indices.to_numpy()
+    present = np.unique(target).tolist()  # a table of several cells shares its list of names
+    first = target == present[0]
 
     def maybe(name: str, kind: type[Scalar]) -> NDArray[Scalar] | None:
         column = table.column(name)
@@ -301,8 +304,8 @@ def _from_table(table: pa.Table, meta: OutcomeMeta | None = None) -> Outcome:
         saturated=maybe("saturated", np.bool_),
         zero_gradient=maybe("zero_gradient", np.bool_),
         scores={
-            name: TargetOutcome(predicted[target == name], confidence[target == name])
-            for name in names
+            names[code]: TargetOutcome(predicted[target == code], confidence[target == code])
+            for code in present
         },
         meta=meta,
     )
