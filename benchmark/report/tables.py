@@ -38,7 +38,14 @@ from benchmark.report.results import (
     transfer_error,
     worst_case_error,
 )
-from benchmark.report.wording import count, interval, percent, share, yes_no
+from benchmark.report.wording import (
+    count,
+    interval,
+    parameters_in_words,
+    percent,
+    share,
+    yes_no,
+)
 from benchmark.specs import UNATTACKED, AttackSpec, Experiment
 from benchmark.threat import Epsilon
 
@@ -135,19 +142,10 @@ def trouble(record: RunRecord) -> Chapter:
                 ),
             )
         )
-    notes = [f"Flag: {flag}" for flag in _flags(record)]
+    notes = [f"Flag: {flag}" for flag in record.flags]
     if record.status in ("running", "interrupted"):
         notes.insert(0, f"This run is not complete ({record.status}): cells are missing.")
     return Chapter(TROUBLE, tuple(tables), tuple(notes))
-
-
-def _flags(record: RunRecord) -> Iterator[str]:
-    for each in record.evaluations:
-        if each.flags and each.flags not in record.flags:
-            where = f"{each.dataset}, {each.model}, {each.attack}"
-            epsilon = "" if each.unattacked else f" at ε = {each.epsilon}"
-            yield f"{where}{epsilon}: {each.flags}"
-    yield from record.flags
 
 
 # --- evaluations ---------------------------------------------------------------------------------
@@ -234,8 +232,8 @@ def _attack_in_words(results: Results, experiment: Experiment, attack: AttackSpe
     words = [name, norm.symbol if norm else "", _clipping(attack.clip)]
     if found and found.iterate:
         words.append(f"iterate kept: {found.iterate}")
-    if found and found.parameters not in ("", "{}"):
-        words.append(f"parameters: {found.parameters}")
+    if found:
+        words.append(parameters_in_words(found.parameters))
     return ", ".join(word for word in words if word)
 
 
@@ -373,7 +371,7 @@ def _worst_case_row(results: Results, experiment: Experiment, found: WorstCase) 
 
 
 @dataclass(frozen=True)
-class _Matrix:
+class Matrix:
     """One of the transfer matrices: what its cells are, and of which examples."""
 
     title: str
@@ -381,13 +379,13 @@ class _Matrix:
     of: str
 
 
-_MATRICES = (
-    _Matrix("error", transfer_error, "Examples"),
-    _Matrix("error, given the source is misled", error_given_source, "Source misled"),
-    _Matrix(
+MATRICES = (
+    Matrix("error", transfer_error, "Examples"),
+    Matrix("error, given the source is misled", error_given_source, "Source misled"),
+    Matrix(
         "same wrong class, given the source is misled", same_class_given_source, "Source misled"
     ),
-    _Matrix("same wrong class, given both are misled", same_class_given_both, "Source misled"),
+    Matrix("same wrong class, given both are misled", same_class_given_both, "Source misled"),
 )
 
 
@@ -395,11 +393,11 @@ def transfer_tables(results: Results, *, only_error: bool = False) -> Iterator[T
     """Yields the transfer matrices: rows are sources, columns targets."""
     for experiment in results.experiments:
         for cut in results.transfer_cuts(experiment):
-            for matrix in _MATRICES[:1] if only_error else _MATRICES:
+            for matrix in MATRICES[:1] if only_error else MATRICES:
                 yield _transfer_table(results, experiment, cut, matrix)
 
 
-def _transfer_table(results: Results, experiment: Experiment, cut: Cut, matrix: _Matrix) -> Table:
+def _transfer_table(results: Results, experiment: Experiment, cut: Cut, matrix: Matrix) -> Table:
     models = [model.name for model in experiment.models]
     return Table(
         title=f"{_on(cut.dataset)}, {cut.attack}, ε = {cut.epsilon}: {matrix.title}",
@@ -420,16 +418,16 @@ def _transfer_table(results: Results, experiment: Experiment, cut: Cut, matrix: 
     )
 
 
-def _denominator(results: Results, cut: Cut, source: str, matrix: _Matrix) -> str:
+def _denominator(results: Results, cut: Cut, source: str, matrix: Matrix) -> str:
     found = results.evaluation(cut, source)
     if found is None or found.status == "failed":
         return _word(results.state(cut, source))
     return count(found.examples if matrix.of == "Examples" else found.misclassified)
 
 
-def _transfer_cell(results: Results, cut: Cut, source: str, target: str, matrix: _Matrix) -> Cell:
+def _transfer_cell(results: Results, cut: Cut, source: str, target: str, matrix: Matrix) -> Cell:
     mark = f" {_DIAGONAL}" if source == target else ""
-    measured = _transferred(results, cut, source, target, matrix)
+    measured = transferred(results, cut, source, target, matrix)
     cell = _rate_cell(measured)
     detail = cell.detail
     if matrix.cell is same_class_given_both and measured.whole is not None:
@@ -437,7 +435,8 @@ def _transfer_cell(results: Results, cut: Cut, source: str, target: str, matrix:
     return Cell(cell.text + mark, detail)
 
 
-def _transferred(results: Results, cut: Cut, source: str, target: str, matrix: _Matrix) -> Measured:
+def transferred(results: Results, cut: Cut, source: str, target: str, matrix: Matrix) -> Measured:
+    """Returns what stands in one place of a transfer matrix."""
     found = results.transfer(cut, source, target)
     if found is not None:
         return matrix.cell(found)

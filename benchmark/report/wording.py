@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from benchmark.report.layout import NOTHING
@@ -120,3 +121,22 @@ def counted(rate: float | None, whole: int | None) -> int | None:
 def yes_no(truth: bool | None) -> str:
     """Returns ``yes``, ``no`` or a dash."""
     return NOTHING if truth is None else "yes" if truth else "no"
+
+
+def parameters_in_words(written: str) -> str:
+    """Returns an attack's parameters, stored as JSON, as they read in a sentence.
+
+    What is null takes the attack's own default; the iterate kept is named in a place of its own.
+
+    >>> parameters_in_words('{"steps": 20, "step_size": null, "random_start": true}')
+    'steps 20, random start yes'
+    """
+    try:
+        parameters: dict[str, object] = json.loads(written or "{}")
+    except ValueError:
+        return written
+    return ", ".join(
+        f"{name.replace('_', ' ')} {yes_no(value) if isinstance(value, bool) else value}"
+        for name, value in parameters.items()
+        if value is not None and name != "keep"
+    )

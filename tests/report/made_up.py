@@ -197,7 +197,12 @@ def clean(dataset: str, model: str, *, confidence: float) -> Evaluation:
         mean_confidence=confidence,
         forward_passes=EXAMPLES,
         seconds=0.5,
+        misclassified=wrong,
+        confidence_on_misclassified=0.5,
+        algorithm="none",
         **rate("clean_error", wrong, EXAMPLES),  # type: ignore[arg-type]
+        **rate("adversarial_error", wrong, EXAMPLES),  # type: ignore[arg-type]
+        **rate("worst_case_error", wrong, EXAMPLES),  # type: ignore[arg-type]
     )
 
 
@@ -224,8 +229,10 @@ def attacked(
         "algorithm": attack,
         "norm": Norm.LINF,
         "clip": attack == "pgd",
-        "iterate": "last" if attack == "pgd" else "",
-        "parameters": "steps=5" if attack == "pgd" else "",
+        "iterate": "last",
+        "parameters": '{"steps": 5, "step_size": null, "random_start": true, "keep": "last"}'
+        if attack == "pgd"
+        else "{}",
         "forward_passes": 3 * EXAMPLES,
         "backward_passes": EXAMPLES,
         "seconds": 1.25,
@@ -406,7 +413,10 @@ def made_up_record() -> RunRecord:
             )
             for attack, epsilon in (("none", Epsilon.parse("0")), *epsilons)
         ),
-        flags=("mnist, maxout, epsilon 0.25: noise finds more errors than fgsm",),
+        flags=(
+            "mnist, maxout, fgsm at epsilon 0.25: a flag | of one cell",
+            "mnist, maxout, epsilon 0.25: noise finds more errors than fgsm",
+        ),
     )
 
 

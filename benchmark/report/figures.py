@@ -1,0 +1,268 @@
+"""Figures of a run: error against epsilon, and transfer heat maps.
+
+The figures are made without pyplot, so no window, no global state and no leak of open figures.
+Colours are those of M. Okabe and K. Ito, "Color universal design" (2008), which colour-blind people
+tell apart; markers and line styles say the same once more, for print in grey.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import matplotlib.style
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from benchmark.errors import RecordError
+from benchmark.records import RunRecord, write_atomically
+from benchmark.report.layout import FAILED, NOT_RUN, NOTHING
+from benchmark.report.results import Cut, Measured, Results, adversarial_error, clean_error
+from benchmark.report.tables import MATRICES, Matrix, transferred
+from benchmark.report.wording import percent
+from benchmark.specs import Experiment
+
+COLOURS: Final = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)
+_MARKERS: Final = "os^DvPX"
+_LINES: Final = ("-", "--", "-.", ":")
+_PANELS_A_ROW = 2
+_DOTS_PER_INCH = 110
+# Where a cell of a heat map is darker than this, its number is white.
+_DARK = 0.5
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of an error curve: ``epsilon`` in the input's units, and the measured rate."""
+
+    epsilon: float
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The curves of one attack on one dataset: the points of each model that has any."""
+
+    dataset: str
+    attack: str
+    curves: dict[str, tuple[Point, ...]]
+
+
+def panels(record: RunRecord) -> tuple[Panel, ...]:
+    """Returns what there is to draw: the attacks that were made at two epsilons or more."""
+    results = Results(record)
+    found = []
+    for experiment in results.experiments:
+        for attack in experiment.attacks:
+            if len(attack.epsilon) > 1:
+                cuts = [
+                    Cut(experiment.dataset, attack.label, each) for each in sorted(attack.epsilon)
+                ]
+                curves = {
+                    model.name: points
+                    for model in experiment.models
+                    if (points := _curve(results, model.name, cuts))
+                }
+                if curves:
+                    found.append(Panel(experiment.dataset, attack.label, curves))
+    return tuple(found)
+
+
+def curve_digest(record: RunRecord) -> str:
+    """Returns a digest of all that the error curves show; the files carry it."""
+    return hashlib.sha256(repr(panels(record)).encode()).hexdigest()
+
+
+def save_error_curves(record: RunRecord, path: Path) -> None:
+    """Writes error against epsilon as ``.svg`` or ``.png``; the same record gives the same bytes.
+
+    Raises `RecordError` where no attack was made at two epsilons or more.
+    """
+    drawn = panels(record)
+    if not drawn:
+        raise RecordError(
+            f"{record.suite.name}: no attack of this run has two epsilons or more: there is no "
+            "curve to draw"
+        )
+    with _house_style():
+        figure = error_curves(drawn)
+        write_atomically(path, _rendered(figure, path.suffix, curve_digest(record)))
+
+
+def error_curves(drawn: tuple[Panel, ...]) -> Figure:
+    """Returns adversarial error against epsilon, a panel per dataset and attack."""
+    columns = min(len(drawn), _PANELS_A_ROW)
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.4 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    names = list(dict.fromkeys(name for panel in drawn for name in panel.curves))
+    for panel, axis in zip(drawn, axes, strict=False):
+        _draw_panel(axis, panel, names)
+    for axis in axes[len(drawn) :]:
+        axis.set_axis_off()
+    handles = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        [handles[name] for name in names],
+        names,
+        loc="outside upper center",
+        ncols=min(len(names), 5),
+        frameon=False,
+    )
+    return figure
+
+
+def transfer_heat_maps(results: Results, experiment: Experiment, cut: Cut) -> Figure:
+    """Returns the four transfer matrices of one attack at one epsilon."""
+    names = [model.name for model in experiment.models]
+    side = 1.9 + 0.62 * len(names)
+    figure = Figure(figsize=(2 * side + 0.8, 2 * side), layout="constrained")
+    axes = figure.subplots(2, 2).ravel()
+    for axis, matrix in zip(axes, MATRICES, strict=True):
+        _draw_matrix(axis, results, cut, names, matrix)
+    figure.suptitle(f"Transfer on {cut.dataset}: {cut.attack}, ε = {cut.epsilon}")
+    return figure
+
+
+def transfer_png(results: Results, experiment: Experiment, cut: Cut) -> bytes:
+    """Returns `transfer_heat_maps` as PNG."""
+    with _house_style():
+        return _rendered(transfer_heat_maps(results, experiment, cut), ".png", "")
+
+
+def error_curves_png(record: RunRecord) -> bytes | None:
+    """Returns `error_curves` as PNG, or None where there is no curve to draw."""
+    drawn = panels(record)
+    if not drawn:
+        return None
+    with _house_style():
+        return _rendered(error_curves(drawn), ".png", curve_digest(record))
+
+
+@contextmanager
+def _house_style() -> Iterator[None]:
+    # A matplotlibrc of the user must not change the picture, nor a random salt its bytes; both are
+    # settings of the whole process for which matplotlib has no other door, so they are put back.
+    with matplotlib.style.context(["default", {"svg.hashsalt": "gibbon"}]):
+        yield
+
+
+def _rendered(figure: Figure, suffix: str, digest: str) -> bytes:
+    # No date and no version in the file: the same numbers must give the same bytes.
+    metadata: dict[str, dict[str, str | None]] = {
+        ".svg": {"Date": None, "Creator": None, "Description": digest},
+        ".png": {"Software": None, "Description": digest},
+    }
+    if suffix not in metadata:
+        raise RecordError(f"a picture is .svg or .png, got {suffix!r}")
+    stream = io.BytesIO()
+    figure.savefig(
+        stream,
+        format=suffix.removeprefix("."),
+        dpi=_DOTS_PER_INCH,
+        metadata=metadata[suffix],
+    )
+    return stream.getvalue()
+
+
+def _curve(results: Results, model: str, cuts: list[Cut]) -> tuple[Point, ...]:
+    found = [
+        Point(float(cut.epsilon), adversarial_error(evaluation))
+        for cut in cuts
+        if (evaluation := results.evaluation(cut, model)) is not None
+    ]
+    unattacked = results.clean(cuts[0].dataset, model)
+    if unattacked is not None and cuts[0].epsilon.value > 0:
+        found.insert(0, Point(0.0, clean_error(unattacked)))
+    return tuple(point for point in found if point.measured.rate is not None)
+
+
+def _draw_panel(axis: Axes, panel: Panel, names: list[str]) -> None:
+    for name, points in panel.curves.items():
+        place = names.index(name)
+        colour = COLOURS[place % len(COLOURS)]
+        at = [point.epsilon for point in points]
+        axis.plot(
+            at,
+            [_percentage(point.measured.rate) for point in points],
+            color=colour,
+            marker=_MARKERS[place % len(_MARKERS)],
+            linestyle=_LINES[place % len(_LINES)],
+            markersize=4.5,
+            linewidth=1.5,
+            label=name,
+        )
+        axis.fill_between(
+            at,
+            [_percentage(point.measured.low) for point in points],
+            [_percentage(point.measured.high) for point in points],
+            color=colour,
+            alpha=0.18,
+            linewidth=0,
+        )
+    axis.set_title(f"{panel.attack} on {panel.dataset}", fontsize=10)
+    axis.set_ylabel("error, %")
+    axis.set_xlabel("ε (units of the input)")
+    axis.set_ylim(-3, 103)
+    axis.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_matrix(axis: Axes, results: Results, cut: Cut, names: list[str], matrix: Matrix) -> None:
+    found = [
+        [transferred(results, cut, source, target, matrix) for target in names] for source in names
+    ]
+    values = np.array([[_percentage(each.rate) for each in row] for row in found])
+    colours = colormaps["cividis"].with_extremes(bad="#e8e8e8")
+    axis.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=0, vmax=100)
+    for row, each_row in enumerate(found):
+        for column, each in enumerate(each_row):
+            dark = each.rate is not None and each.rate < _DARK
+            axis.text(
+                column,
+                row,
+                _in_cell(each),
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color="white" if dark else "black",
+            )
+        axis.add_patch(
+            Rectangle((row - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.6)
+        )
+    axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xlabel("target")
+    axis.set_ylabel("source")
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set_title(matrix.title, fontsize=9.5)
+
+
+def _in_cell(measured: Measured) -> str:
+    if measured.state != "done":
+        return FAILED if measured.state == "failed" else NOT_RUN
+    return NOTHING if measured.rate is None else percent(measured.rate)
+
+
+def _percentage(rate: float | None) -> float:
+    return float("nan") if rate is None else 100 * rate
