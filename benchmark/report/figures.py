@@ -26,7 +26,7 @@ from benchmark.errors import RecordError
 from benchmark.records import RunRecord, write_atomically
 from benchmark.report.layout import FAILED, NOT_RUN, NOTHING
 from benchmark.report.results import Cut, Measured, Results, adversarial_error, clean_error
-from benchmark.report.tables import MATRICES, Matrix, transferred
+from benchmark.report.tables import Matrix, transferred
 from benchmark.report.wording import percent
 from benchmark.specs import Experiment
 
@@ -131,22 +131,20 @@ def error_curves(drawn: tuple[Panel, ...]) -> Figure:
     return figure
 
 
-def transfer_heat_maps(results: Results, experiment: Experiment, cut: Cut) -> Figure:
-    """Returns the four transfer matrices of one attack at one epsilon."""
+def transfer_heat_map(results: Results, experiment: Experiment, cut: Cut, matrix: Matrix) -> Figure:
+    """Returns one transfer matrix of one attack at one epsilon."""
     names = [model.name for model in experiment.models]
-    side = 1.9 + 0.62 * len(names)
-    figure = Figure(figsize=(2 * side + 0.8, 2 * side), layout="constrained")
-    axes = figure.subplots(2, 2).ravel()
-    for axis, matrix in zip(axes, MATRICES, strict=True):
-        _draw_matrix(axis, results, cut, names, matrix)
-    figure.suptitle(f"Transfer on {cut.dataset}: {cut.attack}, ε = {cut.epsilon}")
+    side = 2.1 + 0.6 * len(names)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    _draw_matrix(figure.subplots(), results, cut, names, matrix)
+    figure.suptitle(f"{matrix.title}\n{cut.attack}, ε = {cut.epsilon}, {cut.dataset}", fontsize=10)
     return figure
 
 
-def transfer_png(results: Results, experiment: Experiment, cut: Cut) -> bytes:
-    """Returns `transfer_heat_maps` as PNG."""
+def transfer_png(results: Results, experiment: Experiment, cut: Cut, matrix: Matrix) -> bytes:
+    """Returns `transfer_heat_map` as PNG."""
     with _house_style():
-        return _rendered(transfer_heat_maps(results, experiment, cut), ".png", "")
+        return _rendered(transfer_heat_map(results, experiment, cut, matrix), ".png", "")
 
 
 def error_curves_png(record: RunRecord) -> bytes | None:
@@ -255,7 +253,6 @@ def _draw_matrix(axis: Axes, results: Results, cut: Cut, names: list[str], matri
     axis.set_ylabel("source")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_title(matrix.title, fontsize=9.5)
 
 
 def _in_cell(measured: Measured) -> str:

@@ -15,6 +15,8 @@ from benchmark.records import RunRecord
 from benchmark.report.layout import Chapter, Table
 from benchmark.report.tables import chapters
 
+ALL = 2  # the level of columns that leaves out none
+
 
 def tables_markdown(record: RunRecord) -> str:
     """Returns the content of ``tables.md``."""
@@ -27,25 +29,27 @@ def tables_markdown(record: RunRecord) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def chapter_markdown(chapter: Chapter) -> Iterator[str]:
-    """Yields the blocks of a chapter: heading, notes, tables."""
+def chapter_markdown(chapter: Chapter, *, level: int = ALL) -> Iterator[str]:
+    """Yields the blocks of a chapter: heading, notes, tables with their columns up to a level."""
     yield f"## {escape(chapter.title)}"
     if chapter.notes:
         yield _bullets(chapter.notes)
     for table in chapter.tables:
         if table.title != chapter.title:
             yield f"### {escape(table.title[0].upper() + table.title[1:])}"
-        yield table_markdown(table)
+        yield table_markdown(table, level=level)
         if table.notes:
             yield _bullets(table.notes)
 
 
-def table_markdown(table: Table) -> str:
-    """Returns one table, without its title and notes."""
+def table_markdown(table: Table, *, level: int = ALL) -> str:
+    """Returns one table, without its title and notes, with its columns up to a level."""
+    shown = [index for index, column in enumerate(table.columns) if column.level <= level]
+    columns = [table.columns[index] for index in shown]
     return tabulate(
-        [[escape(str(cell)) for cell in row] for row in table.rows],
-        headers=[escape(column.header) for column in table.columns],
-        colalign=[column.align for column in table.columns] if table.rows else None,
+        [[escape(str(row[index])) for index in shown] for row in table.rows],
+        headers=[escape(column.header) for column in columns],
+        colalign=[column.align for column in columns] if table.rows else None,
         tablefmt="pipe",
         disable_numparse=True,
     )

@@ -374,18 +374,32 @@ def _worst_case_row(results: Results, experiment: Experiment, found: WorstCase) 
 class Matrix:
     """One of the transfer matrices: what its cells are, and of which examples."""
 
+    name: str
     title: str
     cell: Callable[[Transfer], Measured]
     of: str
 
 
 MATRICES = (
-    Matrix("error", transfer_error, "Examples"),
-    Matrix("error, given the source is misled", error_given_source, "Source misled"),
+    Matrix("error", "error", transfer_error, "Examples"),
     Matrix(
-        "same wrong class, given the source is misled", same_class_given_source, "Source misled"
+        "error_given_source_misclassified",
+        "error, given the source is misled",
+        error_given_source,
+        "Source misled",
     ),
-    Matrix("same wrong class, given both are misled", same_class_given_both, "Source misled"),
+    Matrix(
+        "same_class_given_source_misclassified",
+        "same wrong class, given the source is misled",
+        same_class_given_source,
+        "Source misled",
+    ),
+    Matrix(
+        "same_class_given_both_misclassified",
+        "same wrong class, given both are misled",
+        same_class_given_both,
+        "Source misled",
+    ),
 )
 
 

@@ -3,7 +3,7 @@
 Each model is one TensorBoard run, ``<dataset>/<model>``, and a measure has the same tag in all of
 them, such as ``adversarial_error/fgsm``: the curves of several models overlay in one chart.  The
 step is epsilon, as a whole number of thousandths of the input's unit; 0 is the unattacked model.
-Figures are in the run ``<dataset>/_figures``, tables in the run ``_tables``.
+Figures are in the runs ``_figures`` and ``<dataset>/_figures``, tables in the run ``_tables``.
 
 The events are written with the protocol buffers of the tensorboard package: no torch, and unlike
 with its own writer no thread, no host name and no time of writing in the files.
@@ -32,7 +32,7 @@ from benchmark.records import Evaluation, RunRecord
 from benchmark.report.figures import error_curves_png, transfer_png
 from benchmark.report.markdown import chapter_markdown
 from benchmark.report.results import Cut, Results
-from benchmark.report.tables import chapters
+from benchmark.report.tables import MATRICES, chapters
 from benchmark.specs import Experiment
 from benchmark.threat import Epsilon
 
@@ -196,18 +196,20 @@ def _runs(record: RunRecord) -> dict[str, _Run]:
             _add_scalars(run, results, experiment, model.name, unit)
         figures = runs[f"{experiment.dataset}/{FIGURES_RUN}"] = _Run(wall_time)
         for cut in results.transfer_cuts(experiment):
-            figures.image(
-                f"transfer/{cut.attack}",
-                transfer_png(results, experiment, cut),
-                step=unit.step(cut.epsilon),
-                description=_step_in_words(unit),
-            )
+            for matrix in MATRICES:
+                figures.image(
+                    f"transfer_{cut.attack}/{matrix.name}",
+                    transfer_png(results, experiment, cut, matrix),
+                    step=unit.step(cut.epsilon),
+                    description=_step_in_words(unit),
+                )
     tables = runs[TABLES_RUN] = _Run(wall_time)
     for number, chapter in enumerate(chapters(record), start=1):
-        tables.text(f"{number}. {chapter.title}", "\n\n".join(chapter_markdown(chapter)))
+        tables.text(f"{number}. {chapter.title}", "\n\n".join(chapter_markdown(chapter, level=1)))
     curves = error_curves_png(record)
     if curves is not None:
-        tables.image("error against epsilon", curves, step=0, description="")
+        runs[FIGURES_RUN] = _Run(wall_time)
+        runs[FIGURES_RUN].image("error against epsilon", curves, step=0, description="")
     return {name: run for name, run in runs.items() if run.values}
 
 

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+from benchmark.errors import RecordError
+from benchmark.records import RunRecord
+from benchmark.report import write_report
+from benchmark.report.figures import (
+    curve_digest,
+    error_curves,
+    panels,
+    save_error_curves,
+    transfer_heat_map,
+)
+from benchmark.report.results import Results
+from benchmark.report.tables import MATRICES
+
+
+@pytest.mark.parametrize("name", ["curves.svg", "curves.png"])
+def test_the_same_record_gives_the_same_bytes_whatever_the_user_set(
+    record: RunRecord, tmp_path: Path, name: str
+) -> None:
+    save_error_curves(record, tmp_path / name)
+    first = (tmp_path / name).read_bytes()
+    with mpl.rc_context({"svg.hashsalt": "another", "font.size": 22, "axes.facecolor": "red"}):
+        save_error_curves(record, tmp_path / name)
+        assert mpl.rcParams["font.size"] == 22
+    assert (tmp_path / name).read_bytes() == first
+    assert curve_digest(record).encode() in first
+    assert b"2026" not in first[:2000]
+
+
+def test_curves_begin_at_the_clean_error_and_leave_out_what_failed(record: RunRecord) -> None:
+    (panel,) = panels(record)
+    assert (panel.dataset, panel.attack) == ("mnist", "fgsm")
+    assert panel.curves.keys() == {"softmax", "maxout"}
+    points = panel.curves["maxout"]
+    assert [point.epsilon for point in points] == [0.0, 8 / 255, 0.25]
+    assert [point.measured.rate for point in points] == [0.011, 0.2, 0.894]
+
+
+def test_the_legend_names_each_model_once(record: RunRecord) -> None:
+    figure = error_curves(panels(record))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["softmax", "maxout"]
+
+
+def test_the_digest_changes_with_a_number_that_is_drawn(record: RunRecord) -> None:
+    changed = tuple(
+        each.model_copy(update={"adversarial_error": 0.5}) if each.adversarial_error else each
+        for each in record.evaluations
+    )
+    assert curve_digest(record.model_copy(update={"evaluations": changed})) != curve_digest(record)
+
+
+def test_a_heat_map_says_each_number_and_each_failure(record: RunRecord) -> None:
+    results = Results(record)
+    experiment = results.experiments[0]
+    *_, cut = results.transfer_cuts(experiment)
+    figure = transfer_heat_map(results, experiment, cut, MATRICES[0])
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[:3] == ["99.9 %", "89.4 %", "not run"]
+    assert texts[-3:] == ["failed", "failed", "failed"]
+
+
+def test_no_curve_and_no_such_picture_are_told(record: RunRecord, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no curve to draw"):
+        save_error_curves(record.model_copy(update={"evaluations": ()}), tmp_path / "curves.svg")
+    with pytest.raises(RecordError, match=r"\.svg or \.png"):
+        save_error_curves(record, tmp_path / "curves.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_report_writes_every_file(record: RunRecord, tmp_path: Path) -> None:
+    write_report(record, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "agreement.csv",
+        "evaluations.csv",
+        "tables.md",
+        "tensorboard",
+        "transfer.csv",
+        "worst_case.csv",
+    ]
