@@ -33,13 +33,13 @@ def chapter_markdown(chapter: Chapter, *, level: int = ALL) -> Iterator[str]:
     """Yields the blocks of a chapter: heading, notes, tables with their columns up to a level."""
     yield f"## {escape(chapter.title)}"
     if chapter.notes:
-        yield _bullets(chapter.notes)
+        yield bullets(chapter.notes)
     for table in chapter.tables:
         if table.title != chapter.title:
-            yield f"### {escape(table.title[0].upper() + table.title[1:])}"
+            yield f"### {heading(table)}"
         yield table_markdown(table, level=level)
         if table.notes:
-            yield _bullets(table.notes)
+            yield bullets(table.notes)
 
 
 def table_markdown(table: Table, *, level: int = ALL) -> str:
@@ -55,6 +55,16 @@ def table_markdown(table: Table, *, level: int = ALL) -> str:
     )
 
 
+def heading(table: Table) -> str:
+    """Returns the title of a table as a heading: names keep their case."""
+    return escape(table.title[0].upper() + table.title[1:])
+
+
+def bullets(notes: tuple[str, ...]) -> str:
+    """Returns notes as a list."""
+    return "\n".join(f"- {escape(note)}" for note in notes)
+
+
 def escape(text: str) -> str:
     r"""Returns text on one line, with the characters that markdown or HTML would take escaped.
 
@@ -62,10 +72,6 @@ def escape(text: str) -> str:
     a\|b \<c> d\*e
     """
     return re.sub(r"([\\|<*])", r"\\\1", " ".join(text.split()))
-
-
-def _bullets(notes: tuple[str, ...]) -> str:
-    return "\n".join(f"- {escape(note)}" for note in notes)
 
 
 def _provenance(record: RunRecord) -> Iterator[str]:

@@ -59,7 +59,7 @@ AGREEMENT = "Agreement between targets"
 
 _DIAGONAL = "†"
 
-_EVALUATION_NOTES = (
+EVALUATION_NOTES = (
     "Clean error: misclassified unattacked. Adversarial error: of all examples, those whose "
     "adversarial example is misclassified; clean mistakes are attacked and counted too. The "
     "interval (Wilson, 95 %) and the count are of the adversarial error, in the unattacked "
@@ -102,7 +102,7 @@ def chapters(record: RunRecord) -> tuple[Chapter, ...]:
     found = (
         trouble(record),
         Chapter(PAPER, (paper,) if paper else ()),
-        Chapter(EVALUATIONS, tuple(evaluation_tables(results)), _EVALUATION_NOTES),
+        Chapter(EVALUATIONS, tuple(evaluation_tables(results)), EVALUATION_NOTES),
         Chapter(CURVES, tuple(curve_tables(results)), _CURVE_NOTES),
         Chapter(WORST_CASE, tuple(worst_case_tables(results)), _WORST_CASE_NOTES),
         Chapter(TRANSFER, tuple(transfer_tables(results)), _TRANSFER_NOTES),

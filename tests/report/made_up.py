@@ -176,7 +176,7 @@ LOW, HIGH = Epsilon.parse("8/255"), Epsilon.parse("0.25")
 CLEAN = {"softmax": 96, "maxout": 11, "logistic": 16}
 
 
-def rate(name: str, part: int, whole: int) -> dict[str, float | None]:
+def rate(name: str, part: int, whole: int) -> dict[str, Any]:
     """Returns a rate and its interval, as the fields of a record."""
     if whole == 0:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
@@ -200,9 +200,9 @@ def clean(dataset: str, model: str, *, confidence: float) -> Evaluation:
         misclassified=wrong,
         confidence_on_misclassified=0.5,
         algorithm="none",
-        **rate("clean_error", wrong, EXAMPLES),  # type: ignore[arg-type]
-        **rate("adversarial_error", wrong, EXAMPLES),  # type: ignore[arg-type]
-        **rate("worst_case_error", wrong, EXAMPLES),  # type: ignore[arg-type]
+        **rate("clean_error", wrong, EXAMPLES),
+        **rate("adversarial_error", wrong, EXAMPLES),
+        **rate("worst_case_error", wrong, EXAMPLES),
     )
 
 
@@ -306,7 +306,7 @@ def agreements() -> tuple[Agreement, ...]:
             epsilon=epsilon,
             examples=EXAMPLES,
             both_misclassified=0 if epsilon == LOW else 450,
-            **rate("same_class_given_both_misclassified", 240, 0 if epsilon == LOW else 450),  # type: ignore[arg-type]
+            **rate("same_class_given_both_misclassified", 240, 0 if epsilon == LOW else 450),
         )
         for epsilon in (LOW, HIGH)
         for source in ("softmax", "maxout")

@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, record: RunRecord) -> Events:
     return read_back(folder)
 
 
-def curve(runs: Events, run: str, tag: str) -> list[tuple[int, float]]:
+def curve(runs: Events, run: str, tag: str) -> list[tuple[int, Any]]:
     metadata, *events = runs[run][tag]
     assert metadata.plugin_data.plugin_name == "scalars"
     return [

@@ -1,0 +1,166 @@
+"""Regenerates the marked regions of a markdown file from stored runs.
+
+A region says what it holds and which run it is made from, relative to the file::
+
+    <!-- gibbon:paper results/goodfellow2015 -->
+    <!-- gibbon:evaluations results/goodfellow2015 -->
+    <!-- gibbon:picture results/mnist-linf docs/error-against-epsilon.svg -->
+
+each with everything down to its ``<!-- /gibbon -->``.  Run
+``python -m benchmark.report.readme README.md``; with ``--check`` nothing is written and the exit
+code is 1 if a region or a picture is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from benchmark.errors import GibbonError, RecordError, SpecError, UnknownNameError
+from benchmark.records import RunRecord, write_atomically
+from benchmark.report.layout import Table
+from benchmark.report.markdown import bullets, heading, table_markdown
+from benchmark.report.published import paper_table
+from benchmark.report.results import Results
+from benchmark.report.tables import EVALUATION_NOTES, evaluation_tables
+
+_REGION = re.compile(
+    r"(?P<opening><!-- gibbon:(?P<kind>\S+)(?P<arguments>[^\n]*?) -->)"
+    r"(?P<body>.*?)"
+    r"(?P<closing><!-- /gibbon -->)",
+    re.DOTALL,
+)
+_MARK = re.compile(r"<!-- /?gibbon")
+
+
+def regenerate(text: str, *, folder: Path) -> str:
+    """Returns a markdown text with its regions made anew from the runs below ``folder``.
+
+    Raises `SpecError` or `UnknownNameError` where a region can't be understood, `RecordError` where
+    its run can't be read.
+    """
+    _refuse_broken_marks(text)
+
+    def made_anew(region: re.Match[str]) -> str:
+        body = _maker(region["kind"])(region["arguments"].split(), folder)
+        return f"{region['opening']}\n\n{body}\n\n{region['closing']}"
+
+    return _REGION.sub(made_anew, text)
+
+
+def stale_pictures(text: str, *, folder: Path) -> Iterator[Path]:
+    """Yields the pictures that are missing or were made from other numbers than the run has."""
+    from benchmark.report.figures import curve_digest
+
+    for run, picture in _pictures(text, folder):
+        digest = curve_digest(RunRecord.read(run)).encode()
+        if not picture.exists() or digest not in picture.read_bytes():
+            yield picture
+
+
+def draw_pictures(text: str, *, folder: Path) -> None:
+    """Draws the pictures of a markdown text that are missing or stale."""
+    from benchmark.report.figures import save_error_curves
+
+    stale = set(stale_pictures(text, folder=folder))
+    for run, picture in _pictures(text, folder):
+        if picture in stale:
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            save_error_curves(RunRecord.read(run), picture)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 0 when done or up to date, 1 when stale, 2 when the request was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m benchmark.report.readme", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if stale")
+    wanted = parser.parse_args(arguments)
+    try:
+        stale = _check(wanted.file) if wanted.check else _write(wanted.file)
+    except (GibbonError, OSError) as error:
+        sys.stderr.write(f"{wanted.file}: {error}\n")
+        return 2
+    for each in stale:
+        sys.stderr.write(f"{each} is stale: run python -m benchmark.report.readme {wanted.file}\n")
+    return 1 if stale else 0
+
+
+def _check(file: Path) -> list[Path]:
+    text = file.read_text(encoding="utf-8")
+    changed = regenerate(text, folder=file.parent) != text
+    return [*([file] if changed else []), *stale_pictures(text, folder=file.parent)]
+
+
+def _write(file: Path) -> list[Path]:
+    text = file.read_text(encoding="utf-8")
+    anew = regenerate(text, folder=file.parent)
+    draw_pictures(text, folder=file.parent)
+    if anew != text:
+        write_atomically(file, anew)
+    return []
+
+
+def _refuse_broken_marks(text: str) -> None:
+    # What is left of a well-formed text without the marks of its regions holds no mark.
+    rest = _REGION.sub(lambda region: region["body"], text)
+    broken = _MARK.search(rest)
+    if broken:
+        line = rest[broken.start() :].splitlines()[0]
+        raise SpecError(
+            "a region is opened by <!-- gibbon:KIND RUN --> and closed by <!-- /gibbon -->; "
+            f"{line!r} lacks its other half"
+        )
+
+
+def _maker(kind: str) -> Callable[[list[str], Path], str]:
+    makers = {"paper": _paper, "evaluations": _evaluations, "picture": _picture}
+    if kind not in makers:
+        raise UnknownNameError("region", kind, known=makers)
+    return makers[kind]
+
+
+def _paper(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments, "gibbon:paper RUN", 1)
+    record = RunRecord.read(folder / run)
+    table = paper_table(Results(record))
+    if table is None:
+        raise RecordError(f"{run}: suite {record.suite.name} has no published rows")
+    return _table(table)
+
+
+def _evaluations(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments, "gibbon:evaluations RUN", 1)
+    results = Results(RunRecord.read(folder / run))
+    tables = [f"{heading(table)}:\n\n{_table(table)}" for table in evaluation_tables(results)]
+    return "\n\n".join([*tables, bullets(EVALUATION_NOTES)])
+
+
+def _picture(arguments: list[str], folder: Path) -> str:
+    run, picture = _expect(arguments, "gibbon:picture RUN PICTURE", 2)
+    suite = RunRecord.read(folder / run).suite
+    return f"![Error against ε: {suite.title or suite.name}]({picture})"
+
+
+def _pictures(text: str, folder: Path) -> Iterator[tuple[Path, Path]]:
+    for region in _REGION.finditer(text):
+        if region["kind"] == "picture":
+            run, picture = _expect(region["arguments"].split(), "gibbon:picture RUN PICTURE", 2)
+            yield folder / run, folder / picture
+
+
+def _expect(arguments: list[str], usage: str, number: int) -> list[str]:
+    if len(arguments) != number:
+        raise SpecError(f"expected <!-- {usage} -->, got {len(arguments)} arguments")
+    return arguments
+
+
+def _table(table: Table) -> str:
+    return f"{table_markdown(table, level=1)}\n\n{bullets(table.notes)}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
