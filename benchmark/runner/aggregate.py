@@ -13,7 +13,7 @@ from benchmark.attacks.base import parameters_of
 from benchmark.checks import candidate_flags
 from benchmark.metrics.rates import Share, attack_success, mean, share
 from benchmark.records import Agreement, Evaluation, Transfer, WorstCase
-from benchmark.runner.plan import Cell, PlannedExperiment
+from benchmark.runner.plan import Cell, LoadedModel, PlannedExperiment
 from benchmark.runner.store import Outcome
 from benchmark.specs import UNATTACKED
 from benchmark.threat import Norm
@@ -34,7 +34,7 @@ def evaluations(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[E
 def transfers(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Transfer]:
     """Yields a row for every pair of models and attack that is transferred, both ways."""
     clean_errors = {
-        cell.source.name: share(outcome.misclassified(cell.source.name)).value
+        cell.source.name: share(outcome.misclassified(cell.source.digest)).value
         for cell in experiment.cells
         if cell.attack is None and (outcome := outcomes.get(cell.digest)) is not None
     }
@@ -42,7 +42,7 @@ def transfers(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Tra
         outcome = outcomes.get(cell.digest)
         for target in experiment.models:
             yield _transfer(
-                cell, target.name, outcome, clean_errors.get(target.name), len(experiment.ids)
+                cell, target, outcome, clean_errors.get(target.name), len(experiment.ids)
             )
 
 
@@ -50,9 +50,9 @@ def agreements(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Ag
     """Yields a row for every two targets on each source's examples."""
     for cell in _transferred(experiment):
         outcome = outcomes.get(cell.digest)
-        others = [model.name for model in experiment.models if model is not cell.source]
+        others = [model for model in experiment.models if model is not cell.source]
         for first, second in combinations(others, 2):
-            known = outcome is not None and {first, second} <= outcome.scores.keys()
+            known = outcome is not None and {first.digest, second.digest} <= outcome.scores.keys()
             counted = (
                 agreement_share(_scored(outcome, first), _scored(outcome, second))
                 if outcome is not None and known
@@ -62,8 +62,8 @@ def agreements(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Ag
             yield Agreement(
                 dataset=cell.dataset,
                 source=cell.source.name,
-                first=first,
-                second=second,
+                first=first.name,
+                second=second.name,
                 attack=cell.label,
                 epsilon=cell.epsilon,
                 examples=len(experiment.ids),
@@ -83,7 +83,7 @@ def worst_cases(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[W
             for cell in experiment.cells
             if cell.source is model and cell.digest in outcomes and cell.attack is not None
         ]
-        clean = _clean_of(experiment, model.name, outcomes)
+        clean = _clean_of(experiment, model, outcomes)
         if clean is None:
             continue
         groups: dict[tuple[Norm, object, bool], list[Cell]] = {}
@@ -92,7 +92,7 @@ def worst_cases(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[W
                 key = (cell.threat.norm, cell.epsilon, cell.threat.bounds is not None)
                 groups.setdefault(key, []).append(cell)
         for (norm, _, clip), members in groups.items():
-            wrong = clean.misclassified(model.name)
+            wrong = clean.misclassified(model.digest)
             for cell in members:
                 wrong = wrong | outcomes[cell.digest].any_misclassified
             counted = share(wrong)
@@ -116,12 +116,12 @@ def _evaluation(
     cell: Cell, outcome: Outcome | None, clean: Outcome | None, examples: int
 ) -> Evaluation:
     row = _description(cell, examples)
-    name = cell.source.name
+    source = cell.source.digest
     if outcome is None:
         return row.model_copy(update={"status": "failed"})
-    misled = outcome.misclassified(name)
+    misled = outcome.misclassified(source)
     counted = share(misled)
-    confidence = outcome.scores[name].confidence
+    confidence = outcome.scores[source].confidence
     low, high = _interval(counted)
     found: dict[str, object] = {
         "adversarial_error": counted.value,
@@ -135,16 +135,16 @@ def _evaluation(
         "seconds": outcome.meta.seconds,
     }
     if clean is not None:
-        found |= _against_clean(outcome, clean, misled, name, attacked=cell.attack is not None)
+        found |= _against_clean(outcome, clean, misled, source, attacked=cell.attack is not None)
     if cell.attack is not None:
         found |= _about_candidates(outcome, epsilon=float(cell.epsilon))
     return row.model_copy(update=found)
 
 
 def _against_clean(
-    outcome: Outcome, clean: Outcome, misled: NDArray[np.bool_], name: str, *, attacked: bool
+    outcome: Outcome, clean: Outcome, misled: NDArray[np.bool_], source: str, *, attacked: bool
 ) -> dict[str, object]:
-    wrong = clean.misclassified(name)
+    wrong = clean.misclassified(source)
     error, worst = share(wrong), share(wrong | outcome.any_misclassified)
     success = attack_success(misled, clean_misclassified=wrong)
     found: dict[str, object] = {
@@ -201,22 +201,26 @@ def _description(cell: Cell, examples: int) -> Evaluation:
 
 
 def _transfer(
-    cell: Cell, target: str, outcome: Outcome | None, clean_error: float | None, examples: int
+    cell: Cell,
+    target: LoadedModel,
+    outcome: Outcome | None,
+    clean_error: float | None,
+    examples: int,
 ) -> Transfer:
     row = Transfer(
         dataset=cell.dataset,
         source=cell.source.name,
-        target=target,
+        target=target.name,
         attack=cell.label,
         epsilon=cell.epsilon,
         examples=examples,
         target_clean_error=clean_error,
         digest=cell.digest,
     )
-    if outcome is None or target not in outcome.scores:
+    if outcome is None or target.digest not in outcome.scores:
         return row.model_copy(update={"status": "failed"})
     scored = _scored(outcome, target)
-    shares = transfer_shares(_scored(outcome, cell.source.name), scored)
+    shares = transfer_shares(_scored(outcome, cell.source), scored)
     found: dict[str, object] = {
         "error": shares.error.value,
         "source_misclassified": shares.error_given_source.total,
@@ -242,17 +246,19 @@ def _transferred(experiment: PlannedExperiment) -> Iterator[Cell]:
             yield cell
 
 
-def _clean_of(experiment: PlannedExperiment, model: str, outcomes: Outcomes) -> Outcome | None:
+def _clean_of(
+    experiment: PlannedExperiment, model: LoadedModel, outcomes: Outcomes
+) -> Outcome | None:
     for cell in experiment.cells:
-        if cell.attack is None and cell.source.name == model:
+        if cell.attack is None and cell.source is model:
             return outcomes.get(cell.digest)
     return None
 
 
-def _scored(outcome: Outcome, target: str) -> Scored:
-    answers = outcome.scores[target]
+def _scored(outcome: Outcome, target: LoadedModel) -> Scored:
+    answers = outcome.scores[target.digest]
     return Scored(
-        answers.predicted.astype(np.int64), outcome.misclassified(target), answers.confidence
+        answers.predicted.astype(np.int64), outcome.misclassified(target.digest), answers.confidence
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -38,8 +38,6 @@ from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcom
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-SAVE_EVERY = 10.0  # seconds between two savings of a job under way
-
 
 @dataclass(frozen=True)
 class CellWork:
@@ -52,12 +50,12 @@ class CellWork:
     @property
     def asks_source(self) -> bool:
         """Whether the source's own answers are among what is missing."""
-        return self.cell.source in self.targets
+        return any(each.digest == self.cell.source.digest for each in self.targets)
 
     @property
     def others(self) -> tuple[LoadedModel, ...]:
         """The missing targets other than the source."""
-        return tuple(each for each in self.targets if each is not self.cell.source)
+        return tuple(each for each in self.targets if each.digest != self.cell.source.digest)
 
 
 @dataclass(frozen=True)
@@ -134,21 +132,35 @@ class Findings:
 
 
 def find_jobs(plan: Plan, folder: RunFolder) -> list[Job]:
-    """Returns the jobs that are left to do, in the order of the suite."""
+    """Returns the jobs that are left to do, in the order of the suite.
+
+    Cells of one digest (a model under two names, say) are one piece of work.  The unattacked cell
+    rides with the first attack of the suite or alone, never with a later one: so the passes that
+    are booked on an attack don't depend on where an earlier run was interrupted.
+    """
+    wanted: dict[str, dict[str, LoadedModel]] = {}
+    for experiment in plan.experiments:
+        for cell in experiment.cells:
+            targets = wanted.setdefault(cell.digest, {})
+            for target in cell.targets:
+                targets.setdefault(target.digest, target)
     jobs = []
     for experiment in plan.experiments:
         for source in experiment.models:
             missing = [
                 work
                 for cell in experiment.cells
-                if cell.source is source and (work := _missing(cell, folder)).targets
+                if cell.source is source
+                and (targets := wanted.pop(cell.digest, {}))
+                and (work := _missing(cell, tuple(targets.values()), folder)).targets
             ]
             clean = next((work for work in missing if work.cell.attack is None), None)
             for attack in experiment.attacks:
                 works = tuple(work for work in missing if work.cell.attack is attack)
                 if works:
-                    jobs.append(Job(experiment, source, attack, works, clean))
-                    clean = None
+                    rider = clean if attack is experiment.attacks[0] else None
+                    jobs.append(Job(experiment, source, attack, works, rider))
+                    clean = None if rider is not None else clean
             if clean is not None:
                 jobs.append(Job(experiment, source, None, (), clean))
     return jobs
@@ -171,16 +183,19 @@ def execute(
             if set(findings.failures) >= set(cells):
                 break
             progress.advance(len(chunk) * job.work, doing=job.name)
-            if time.monotonic() - saved > SAVE_EVERY:
+            if time.monotonic() - saved > plan.settings.save_every:
                 _save(job, findings, folder)
                 saved = time.monotonic()
     except KeyboardInterrupt:
         _save(job, findings, folder)
         raise
-    for digest, outcome in findings.outcomes.items():
-        work = cells[digest]
-        whole = outcome if work.recorded is None else work.recorded.with_targets(outcome)
-        folder.write(digest, whole)
+    # The cell that the shared passes are booked on comes last but for the unattacked one: a run
+    # that is killed between two of these books them on the same cell when it goes on.
+    for digest in [*reversed([work.cell.digest for work in job.cells]), *cells]:
+        outcome = findings.outcomes.pop(digest, None)
+        if outcome is not None:
+            recorded = cells[digest].recorded
+            folder.write(digest, outcome if recorded is None else recorded.with_targets(outcome))
     folder.drop_partial(job.digest)
     for failure in findings.failures.values():
         name = f"{failure.dataset}, {failure.model}, {failure.attack} at epsilon {failure.epsilon}"
@@ -197,16 +212,18 @@ def boundary(on_error: Callable[[Exception], None]) -> Iterator[None]:
         on_error(error)
 
 
-def _missing(cell: Cell, folder: RunFolder) -> CellWork:
+def _missing(cell: Cell, targets: tuple[LoadedModel, ...], folder: RunFolder) -> CellWork:
     recorded = folder.read(cell.digest)
-    if recorded is None:
-        return CellWork(cell, cell.targets, None)
-    known = recorded.meta.targets
-    targets = tuple(each for each in cell.targets if known.get(each.name) != each.digest)
-    if cell.source in targets:  # the source's name in the suite changed, or its record is stale
-        return CellWork(cell, cell.targets, None)
-    stale = {each.name for each in targets}
-    return CellWork(cell, targets, recorded.only(name for name in known if name not in stale))
+    if recorded is None or cell.source.digest not in recorded.scores:
+        return CellWork(cell, targets, None)
+    missing = tuple(each for each in targets if each.digest not in recorded.scores)
+    replaced = {each.name for each in missing}  # a model that changed leaves its old answers
+    kept = [
+        digest
+        for digest, name in recorded.meta.targets.items()
+        if digest == cell.source.digest or name not in replaced
+    ]
+    return CellWork(cell, missing, recorded.only(kept))
 
 
 def _run_batch(job: Job, ids: NDArray[np.int64], device: torch.device, findings: Findings) -> None:
@@ -242,7 +259,7 @@ def _run_batch(job: Job, ids: NDArray[np.int64], device: torch.device, findings:
     if job.clean is not None and job.clean.cell.digest not in findings.failures:
         clean = job.clean.cell
         with boundary(lambda error: findings.fail(clean, error)):
-            findings.add(clean, _clean_batch(clean, batch, watch))
+            findings.add(clean, _clean_batch(job.clean, batch, watch))
 
 
 def _attack_batch(
@@ -280,14 +297,14 @@ def _score_targets(
     scores: dict[str, TargetOutcome] = {}
     errors: dict[str, str] = {}
     if judged.answers is not None and work.asks_source:
-        scores[work.cell.source.name] = _target_outcome(judged.answers)
+        scores[work.cell.source.digest] = _target_outcome(judged.answers)
     for target in work.others:
 
-        def note(error: Exception, name: str = target.name) -> None:
-            errors[name] = f"{type(error).__name__}: {error}"
+        def note(error: Exception, digest: str = target.digest) -> None:
+            errors[digest] = f"{type(error).__name__}: {error}"
 
         with boundary(note):
-            scores[target.name] = _target_outcome(ask(target.classifier, judged.candidates))
+            scores[target.digest] = _target_outcome(ask(target.classifier, judged.candidates))
     return scores, errors
 
 
@@ -311,13 +328,14 @@ def _chunk(
         if watch.zero_gradient is not None
         else None,
         scores=scores,
-        meta=_meta(work.cell, work.targets, spent, errors),
+        meta=_meta(work, scores, errors, spent),
     )
 
 
-def _clean_batch(cell: Cell, batch: Batch, watch: Watch | None) -> Outcome:
+def _clean_batch(work: CellWork, batch: Batch, watch: Watch | None) -> Outcome:
     started = time.perf_counter()
-    clean = clean_answers(cell.source.classifier, batch, watch=watch)
+    source = work.cell.source
+    clean = clean_answers(source.classifier, batch, watch=watch)
     count = len(batch.labels)
     answers = _target_outcome(clean.answers)
     labels = _array(batch.labels, np.int32)
@@ -330,20 +348,20 @@ def _clean_batch(cell: Cell, batch: Batch, watch: Watch | None) -> Outcome:
         any_misclassified=answers.predicted != labels,
         saturated=_array(clean.saturated, np.bool_),
         zero_gradient=None,
-        scores={cell.source.name: answers},
-        meta=_meta(cell, cell.targets, spent, {}),
+        scores={source.digest: answers},
+        meta=_meta(work, [source.digest], {}, spent),
     )
 
 
 def _meta(
-    cell: Cell, targets: tuple[LoadedModel, ...], spent: _Spent, errors: Mapping[str, str]
+    work: CellWork, answered: Collection[str], errors: Mapping[str, str], spent: _Spent
 ) -> OutcomeMeta:
     return OutcomeMeta(
-        cell=str(cell),
+        cell=str(work.cell),
         forward_passes=spent.forward,
         backward_passes=spent.backward,
         seconds=spent.seconds,
-        targets={each.name: each.digest for each in targets},
+        targets={each.digest: each.name for each in work.targets if each.digest in answered},
         target_errors=dict(errors),
     )
 
@@ -357,8 +375,10 @@ def _fewer_forward(chunk: Outcome, count: int) -> Outcome:
 
 def _save(job: Job, findings: Findings, folder: RunFolder) -> None:
     cells = [work.cell.digest for work in job.all_cells]
-    lengths = {len(outcome.example_id) for outcome in findings.outcomes.values()}
-    if set(findings.outcomes) == set(cells) and len(lengths) == 1:
+    outcomes = findings.outcomes.values()
+    lengths = {len(outcome.example_id) for outcome in outcomes}
+    answered = all(outcome.scores for outcome in outcomes)
+    if set(findings.outcomes) == set(cells) and len(lengths) == 1 and answered:
         folder.write_partial(job.digest, findings.outcomes)
 
 

@@ -33,6 +33,7 @@ DIGEST_FORMAT = 1  # goes up when the meaning of a stored outcome changes
 PROBE_SIZE = 256
 PROBE_DIGITS = 4  # of the probe's means: far coarser than the rounding of another device or batch
 DEFAULT_BATCH_SIZE = 500
+SAVE_EVERY = 10.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class RunSettings:
         fresh: throw away what is recorded and compute everything again.
         data_folder: where datasets that are not embedded are looked for and downloaded to.
         download: whether a dataset that is not there may be fetched.
+        save_every: seconds between two savings of a job under way.
     """
 
     device: str = "auto"
@@ -54,6 +56,7 @@ class RunSettings:
     fresh: bool = False
     data_folder: Path = DataRequest.folder
     download: bool = True
+    save_every: float = SAVE_EVERY
 
 
 @dataclass(frozen=True)

@@ -145,12 +145,15 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
 def _target_failures(cells: tuple[Cell, ...], outcomes: dict[str, Outcome]) -> Iterator[Failure]:
     for cell in cells:
         outcome = outcomes.get(cell.digest)
-        for target, error in (outcome.meta.target_errors if outcome else {}).items():
+        for target in cell.targets:
+            error = outcome.meta.target_errors.get(target.digest) if outcome else None
+            if error is None:
+                continue
             yield Failure(
                 dataset=cell.dataset,
                 model=cell.source.name,
                 attack=cell.label,
                 epsilon=cell.epsilon,
-                error=f"scored on {target}: {error}",
+                error=f"scored on {target.name}: {error}",
                 traceback="",
             )

@@ -29,7 +29,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 LOCK_FILE = ".lock"
 OUTCOMES = "outcomes"
 META_KEY = b"gibbon"
-OUTCOME_FORMAT = 1
+OUTCOME_FORMAT = 2
 # What a run writes; a folder that holds one of these but no record of a run is somebody else's.
 OUR_FILES = ("evaluations.csv", "transfer.csv", "tables.md", "tensorboard", OUTCOMES)
 
@@ -37,7 +37,8 @@ OUR_FILES = ("evaluations.csv", "transfer.csv", "tables.md", "tensorboard", OUTC
 class OutcomeMeta(Record):
     """What stands in the metadata of an outcome file.
 
-    ``targets`` maps a model's name to the digest under which its answers were recorded.
+    ``targets`` maps the digest of each model whose answers are there to its name at that time;
+    ``target_errors`` the digest of each that failed to what it raised.
     """
 
     format: int = OUTCOME_FORMAT
@@ -68,7 +69,8 @@ class TargetOutcome:
 class Outcome:
     """What came of one cell, example by example; every array has shape (N,).
 
-    ``zero_gradient`` is None for attacks that took no gradient.
+    ``zero_gradient`` is None for attacks that took no gradient.  ``scores`` go by the digest of the
+    model that answered: what a suite calls it does not matter.
     """
 
     example_id: NDArray[np.int64]
@@ -82,13 +84,18 @@ class Outcome:
     meta: OutcomeMeta = field(default_factory=OutcomeMeta)
 
     def misclassified(self, target: str) -> NDArray[np.bool_]:
-        """Returns which candidates are valid and misclassified by a target."""
+        """Returns which candidates are valid and misclassified by the target of that digest."""
         wrong: NDArray[np.bool_] = self.scores[target].predicted != self.label
         valid: NDArray[np.bool_] = self.verdict == Verdict.VALID
         return np.logical_and(wrong, valid)
 
     def then(self, more: Outcome) -> Outcome:
         """Returns this and more examples of the same cell after it."""
+        scores = {
+            digest: answers.then(more.scores[digest])
+            for digest, answers in self.scores.items()
+            if digest in more.scores
+        }
         return Outcome(
             np.concatenate([self.example_id, more.example_id]),
             np.concatenate([self.label, more.label]),
@@ -97,16 +104,13 @@ class Outcome:
             np.concatenate([self.any_misclassified, more.any_misclassified]),
             _join(self.saturated, more.saturated),
             _join(self.zero_gradient, more.zero_gradient),
-            {
-                name: answers.then(more.scores[name])
-                for name, answers in self.scores.items()
-                if name in more.scores
-            },
+            scores,
             self.meta.model_copy(
                 update={
                     "forward_passes": self.meta.forward_passes + more.meta.forward_passes,
                     "backward_passes": self.meta.backward_passes + more.meta.backward_passes,
                     "seconds": self.meta.seconds + more.meta.seconds,
+                    "targets": {digest: self.meta.targets[digest] for digest in scores},
                     "target_errors": {**self.meta.target_errors, **more.meta.target_errors},
                 }
             ),
@@ -124,9 +128,9 @@ class Outcome:
 
     def only(self, targets: Iterable[str]) -> Outcome:
         """Returns this with the answers of these targets alone."""
-        kept = {name: self.scores[name] for name in targets}
-        digests = {name: self.meta.targets[name] for name in kept}
-        return replace(self, scores=kept, meta=self.meta.model_copy(update={"targets": digests}))
+        kept = {digest: self.scores[digest] for digest in targets}
+        names = {digest: self.meta.targets[digest] for digest in kept}
+        return replace(self, scores=kept, meta=self.meta.model_copy(update={"targets": names}))
 
 
 class RunFolder:
@@ -246,25 +250,27 @@ def _join(
 
 def _to_table(outcome: Outcome) -> pa.Table:
     """One row an example and target; a cell scored on nothing keeps no rows."""
-    names = list(outcome.scores)
+    digests = list(outcome.scores)
+    names = [outcome.meta.targets[digest] for digest in digests]
     count = len(outcome.example_id)
 
     def repeated(values: NDArray[np.generic] | None, kind: pa.DataType) -> pa.Array:
         if values is None:
-            return pa.nulls(count * len(names), kind)
-        return pa.array(np.tile(values, len(names)), type=kind)
+            return pa.nulls(count * len(digests), kind)
+        return pa.array(np.tile(values, len(digests)), type=kind)
 
-    target = pa.DictionaryArray.from_arrays(
-        pa.array(np.repeat(np.arange(len(names), dtype=np.int32), count)), pa.array(names)
-    )
+    codes = pa.array(np.repeat(np.arange(len(digests), dtype=np.int32), count))
     scores = outcome.scores.values()
     columns = {
         "example_id": repeated(outcome.example_id, pa.int64()),
-        "target": target,
+        "target": pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())),
+        "target_digest": pa.DictionaryArray.from_arrays(codes, pa.array(digests, pa.string())),
         "label": repeated(outcome.label, pa.int32()),
         "predicted": pa.array(np.concatenate([each.predicted for each in scores])),
         "confidence": pa.array(np.concatenate([each.confidence for each in scores])),
-        "misclassified": pa.array(np.concatenate([outcome.misclassified(each) for each in names])),
+        "misclassified": pa.array(
+            np.concatenate([outcome.misclassified(each) for each in digests])
+        ),
         "verdict": repeated(outcome.verdict, pa.int8()),
         "distance": repeated(outcome.distance, pa.float32()),
         "any_misclassified": repeated(outcome.any_misclassified, pa.bool_()),
@@ -277,10 +283,10 @@ def _to_table(outcome: Outcome) -> pa.Table:
 def _from_table(table: pa.Table, meta: OutcomeMeta | None = None) -> Outcome:
     if meta is None:
         meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])
-    coded = table.column("target").unify_dictionaries().combine_chunks()
-    names: list[str] = coded.dictionary.to_pylist()
+    coded = table.column("target_digest").unify_dictionaries().combine_chunks()
+    digests: list[str] = coded.dictionary.to_pylist()
     target = coded.indices.to_numpy()
-    present = np.unique(target).tolist()  # a table of several cells shares its list of names
+    present = np.unique(target).tolist()  # a table of several cells shares its dictionary
     first = target == present[0]
 
     def maybe(name: str, kind: type[Scalar]) -> NDArray[Scalar] | None:
@@ -304,7 +310,7 @@ def _from_table(table: pa.Table, meta: OutcomeMeta | None = None) -> Outcome:
         saturated=maybe("saturated", np.bool_),
         zero_gradient=maybe("zero_gradient", np.bool_),
         scores={
-            names[code]: TargetOutcome(predicted[target == code], confidence[target == code])
+            digests[code]: TargetOutcome(predicted[target == code], confidence[target == code])
             for code in present
         },
         meta=meta,
