@@ -66,8 +66,9 @@ EVALUATION_NOTES = (
     f"line (`{UNATTACKED}`) of the clean error.",
     "Worst-case error: misclassified clean or by any candidate tried. Success rate: of the "
     "examples that are classified correctly when clean, those misclassified under attack.",
-    "Confidence on misclassified: mean over the misclassified examples of the probability of "
-    f"the class predicted; {NOTHING} where there are none. Mean confidence: over all examples.",
+    "Confidence: the model's probability for the class it predicts; the softmax maximum unless the "
+    "model declares otherwise (an RBF unit's own output, unnormalised). On misclassified: mean "
+    f"over the misclassified examples, {NOTHING} where there are none. Mean: over all examples.",
     "Saturated: share of examples whose softmax is 1 for the true class in float32. Zero "
     "gradient: share whose input gradient is zero throughout.",
 )
