@@ -14,6 +14,13 @@ from model_zoo.atomic import write_atomically
 from model_zoo.figures import Figures
 from model_zoo.recipe import Recipe
 
+ERRORS = {
+    "clean_error": "clean",
+    "fgsm_error": "FGSM",
+    "fgsm_naive_error": "FGSM naive",
+    "fgsm_clipped_error": "FGSM clipped",
+}
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,11 +126,11 @@ class Card(_Frozen):
         if self.over_seeds:
             seeds = 1 + len(self.other_trainings)
             parts = [
-                f"{name.replace('_', ' ')} {_percent(spread.mean)} ± {_percent(spread.deviation)}"
-                for name, spread in self.over_seeds.items()
-                if name.endswith("error")
+                f"{title} {100 * spread.mean:.2f} ± {100 * spread.deviation:.2f} %"
+                for name, title in ERRORS.items()
+                if (spread := self.over_seeds.get(name)) is not None
             ]
-            lines.append(f"  {f'{seeds} seeds':<13} {', '.join(parts)}")
+            lines.append(f"  {f'{seeds} seeds':<13} mean errors: {', '.join(parts)}")
         if recipe.chosen:
             lines.append(f"  chosen        {' '.join(recipe.chosen.split())}")
         lines.append(f"  sha256        {self.sha256}")

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-import benchmark.weights
 from benchmark.classifier import Classifier
 from benchmark.datasets import DATASETS, DataRequest
 from benchmark.errors import DeviceError
 from benchmark.models import TrainingRequest, TrainingResult
 from benchmark.threat import Epsilon
+from benchmark.weights import file_digest, load_weights
 from model_zoo.architecture import Architecture
 from model_zoo.atomic import write_atomically
 from model_zoo.card import Card, Training, read_card, write_card
@@ -56,7 +56,7 @@ def build(name: str, weights: Path | None = None) -> Classifier:
     recipe = shipped_recipe(name)
     classifier = _classifier(ARCHITECTURES[recipe.architecture]())
     path = WEIGHTS / f"{name}.safetensors" if weights is None else weights
-    benchmark.weights.load_weights(classifier.module, path)
+    load_weights(classifier.module, path)
     return classifier
 
 
@@ -90,12 +90,12 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
 
     # Measured as it will be used: read back from the file, rounding included.
     classifier = _classifier(ARCHITECTURES[recipe.architecture]())
-    benchmark.weights.load_weights(classifier.module, weights)
+    load_weights(classifier.module, weights)
     test = _load(recipe, "test", torch.device("cpu"))
     figures = measure(classifier, inputs=test.inputs, labels=test.labels, epsilon=float(EPSILON))
     card = Card(
         model=name,
-        sha256=benchmark.weights.file_digest(weights),
+        sha256=file_digest(weights),
         recipe=recipe,
         parameters=sum(tensor.numel() for tensor in stored.values()),
         versions={
