@@ -167,11 +167,12 @@ def main() -> None:
     except RequestError as error:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(WRONG_REQUEST)
-    except KeyboardInterrupt:
-        typer.echo(
-            "interrupted; what was done is kept: run the same command again to go on", err=True
-        )
-        sys.exit(INTERRUPTED)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            typer.echo(
+                "interrupted; what was done is kept: run the same command again to go on", err=True
+            )
+        raise
 
 
 class RunProgress:

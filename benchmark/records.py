@@ -7,13 +7,14 @@ misclassified examples where there are none, is None.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.errors import RecordError
+from benchmark.errors import RecordError, RunFolderError
 from benchmark.specs import UNATTACKED, EpsilonField, Suite
 from benchmark.threat import Norm
 
@@ -242,10 +243,9 @@ class RunRecord(Record):
             raise RecordError(f"{path}: can't be read: {error.strerror or error}") from error
         except ValidationError as error:
             first: Any = error.errors()[0]
-            raise RecordError(
-                f"{path}: not a run of this version of Gibbon: "
-                f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            ) from error
+            where = "".join(f"{part}." for part in first["loc"])[:-1]
+            problem = f"{where}: {first['msg']}" if where else first["msg"]
+            raise RecordError(f"{path}: not a run of this version of Gibbon: {problem}") from error
 
     def write(self, folder: Path) -> None:
         """Writes the record into a run's folder, all of it or nothing."""
@@ -253,8 +253,16 @@ class RunRecord(Record):
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name and renames it: readers see the old or the new."""
+    """Writes a file under a temporary name and renames it: readers see the old or the new.
+
+    Raises `RunFolderError` where it can't be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     data = content.encode() if isinstance(content, str) else content
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error

@@ -227,7 +227,7 @@ def read_suite(reference: str) -> Suite:
     path = Path(reference)
     if path.suffix == ".toml" or len(path.parts) > 1:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise SpecError(f"can't be read: {reason}", where=reference) from error

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmark.checks import masking_flags
+from benchmark.errors import RunFolderError
 from benchmark.records import (
     RUN_FILE,
     Agreement,
@@ -52,7 +53,7 @@ def run_suite(
         started = time.monotonic()
         origin = provenance(plan)
         if settings.fresh:
-            folder.forget()
+            folder.forget(cell.digest for each in plan.experiments for cell in each.cells)
         _claim(folder, suite, origin)
         for experiment in plan.experiments:
             for model in experiment.models:
@@ -74,7 +75,11 @@ def run_suite(
         record = _count(plan, folder, failures, finished)
         record.write(folder.path)
         if publish is not None:
-            publish(record, folder.path)
+            try:
+                publish(record, folder.path)
+            except OSError as error:
+                reason = error.strerror or error
+                raise RunFolderError(f"{folder.path}: can't be written: {reason}") from error
         return record
 
 

@@ -8,7 +8,7 @@ goes on where it stopped.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,14 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from benchmark.errors import RecordError, RunFolderError
 from benchmark.records import RUN_FILE, Record, RunRecord, Verdict
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-LOCK_FILE = ".lock"
+LOCK_FILE = ".gibbon.lock"
 OUTCOMES = "outcomes"
 META_KEY = b"gibbon"
 OUTCOME_FORMAT = 2
@@ -37,12 +37,14 @@ OUR_FILES = ("evaluations.csv", "transfer.csv", "tables.md", "tensorboard", OUTC
 class OutcomeMeta(Record):
     """What stands in the metadata of an outcome file.
 
+    ``digest`` is the cell's: a file that was copied to another's name is not taken for it.
     ``targets`` maps the digest of each model whose answers are there to its name at that time;
     ``target_errors`` the digest of each that failed to what it raised.
     """
 
     format: int = OUTCOME_FORMAT
     cell: str = ""
+    digest: str = ""
     forward_passes: int = 0
     backward_passes: int = 0
     seconds: float = 0.0
@@ -147,22 +149,21 @@ class RunFolder:
         Raises `RunFolderError` where it can't be written, belongs to another suite or to something
         else, or is in use by another run.
         """
+        folder = cls(path)
         try:
+            if path.exists():
+                folder._check_owner(suite)  # before anything of ours is put there
             path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / LOCK_FILE)
             lock.acquire(timeout=0)
         except Timeout:
             raise RunFolderError(f"{path}: another run is using this folder") from None
         except (OSError, NotImplementedError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise RunFolderError(f"{path}: can't be written: {reason}") from error
+            raise _unwritable(path, error) from error
         try:
-            folder = cls(path)
             folder._check_owner(suite)
-            folder.outcomes.mkdir(exist_ok=True)
+            folder._make_room()
             yield folder
-        except PermissionError as error:
-            raise RunFolderError(f"{path}: can't be written: {error.strerror}") from error
         finally:
             lock.release()
 
@@ -171,39 +172,44 @@ class RunFolder:
         """The folder of outcome files."""
         return self.path / OUTCOMES
 
-    def forget(self) -> None:
-        """Removes all outcomes, so that everything is computed again."""
-        for file in self.outcomes.glob("*.parquet"):
-            file.unlink()
+    def forget(self, cells: Iterable[str]) -> None:
+        """Removes the outcomes of these cells, and what unfinished jobs had saved."""
+        partial = self.outcomes.glob("*.partial.parquet")
+        for file in [*map(self._file, cells), *partial]:
+            file.unlink(missing_ok=True)
 
     def read(self, digest: str) -> Outcome | None:
         """Returns the outcome of a cell, or None where there is none that can be used."""
-        path = self._file(digest)
-        return _from_table(pq.read_table(path)) if _readable(path) else None
+        with _unusable_is_none():
+            table = _read_table(self._file(digest))
+            meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])
+            if meta.format == OUTCOME_FORMAT and meta.digest == digest:
+                return _from_table(table, meta)
+        return None
 
     def write(self, digest: str, outcome: Outcome) -> None:
-        """Writes the outcome of a cell, all of it or nothing."""
-        _write_table(_to_table(outcome), self._file(digest))
+        """Writes the outcome of a cell, all of it or nothing.  Raises `RunFolderError`."""
+        meta = outcome.meta.model_copy(update={"digest": digest})
+        _write_table(_to_table(replace(outcome, meta=meta)), self._file(digest))
 
     def read_partial(self, job: str, cells: Iterable[str]) -> dict[str, Outcome]:
         """Returns what an interrupted job had found, by cell; empty where there is nothing."""
-        path = self._file(f"{job}.partial")
-        if not _readable(path):
-            return {}
-        table = pq.read_table(path)
-        metas = _metas(table)
-        if set(metas) != set(cells):
-            return {}
-        return {
-            digest: _from_table(
-                table.filter(pc.equal(table.column("cell"), digest)).drop_columns(["cell"]),
-                metas[digest],
-            )
-            for digest in metas
-        }
+        with _unusable_is_none():
+            table = _read_table(self._file(f"{job}.partial"))
+            metas = _metas(table)
+            current = all(meta.format == OUTCOME_FORMAT for meta in metas.values())
+            if current and set(metas) == set(cells):
+                return {
+                    digest: _from_table(
+                        table.filter(pc.equal(table.column("cell"), digest)).drop_columns(["cell"]),
+                        metas[digest],
+                    )
+                    for digest in metas
+                }
+        return {}
 
     def write_partial(self, job: str, outcomes: Mapping[str, Outcome]) -> None:
-        """Saves what a job has found so far, by cell, in one file."""
+        """Saves what a job has found so far, by cell, in one file.  Raises `RunFolderError`."""
         tables = []
         for digest, outcome in outcomes.items():
             table = _to_table(outcome)
@@ -222,7 +228,18 @@ class RunFolder:
     def _file(self, name: str) -> Path:
         return self.outcomes / f"{name}.parquet"
 
+    def _make_room(self) -> None:
+        """Makes the folder of outcomes, without what a killed run left half written."""
+        try:
+            self.outcomes.mkdir(exist_ok=True)
+            for file in self.outcomes.glob(".*.parquet.tmp"):
+                file.unlink()
+        except OSError as error:
+            raise _unwritable(self.outcomes, error) from error
+
     def _check_owner(self, suite: str) -> None:
+        if not self.path.is_dir():
+            raise RunFolderError(f"{self.path}: is a file, expected a folder")
         if not (self.path / RUN_FILE).exists():
             foreign = [name for name in OUR_FILES if (self.path / name).exists()]
             if foreign:
@@ -280,9 +297,7 @@ def _to_table(outcome: Outcome) -> pa.Table:
     return pa.table(columns).replace_schema_metadata({META_KEY: outcome.meta.model_dump_json()})
 
 
-def _from_table(table: pa.Table, meta: OutcomeMeta | None = None) -> Outcome:
-    if meta is None:
-        meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])
+def _from_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
     coded = table.column("target_digest").unify_dictionaries().combine_chunks()
     digests: list[str] = coded.dictionary.to_pylist()
     target = coded.indices.to_numpy()
@@ -319,22 +334,29 @@ def _from_table(table: pa.Table, meta: OutcomeMeta | None = None) -> Outcome:
 
 def _write_table(table: pa.Table, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
-
-
-def _readable(path: Path) -> bool:
-    """Whether a file is there and whole; a damaged one, or one of another format, is not used."""
-    if not path.exists():
-        return False
     try:
-        metadata = pq.read_metadata(path).metadata or {}
-        metas = [value for key, value in metadata.items() if key != b"ARROW:schema"]
-        return bool(metas) and all(
-            OutcomeMeta.model_validate_json(each).format == OUTCOME_FORMAT for each in metas
-        )
-    except (pa.ArrowException, OSError, ValidationError):
-        return False
+        pq.write_table(table, temporary, compression="zstd")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _read_table(path: Path) -> pa.Table:
+    # Without partitioning=None a folder above called "a=b" would become a column.
+    return pq.read_table(path, partitioning=None)
+
+
+@contextmanager
+def _unusable_is_none() -> Iterator[None]:
+    """A file that is not there, damaged, foreign or of another format is computed again."""
+    with suppress(pa.ArrowException, OSError, LookupError, TypeError, ValueError, RecordError):
+        yield
+
+
+def _unwritable(path: Path, error: Exception) -> RunFolderError:
+    reason = getattr(error, "strerror", None) or error
+    return RunFolderError(f"{path}: can't be written: {reason}")
 
 
 def _metas(table: pa.Table) -> dict[str, OutcomeMeta]:
