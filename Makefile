@@ -25,6 +25,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules benchmark model_zoo -q
+	$(BIN)/python -m benchmark.report.readme README.md --check
 
 perf: $(READY)
 	$(BIN)/python -m pytest tests/performance --benchmark-only $(ARGS)
