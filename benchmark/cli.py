@@ -121,7 +121,10 @@ def list_(
         _print_lines([(entry.name, _summary(entry)) for entry in entries])
         return
     for entry in entries:
-        details = entry.details()
+        try:
+            details = entry.details()
+        except RequestError as error:  # one card that is not there must not hide the others
+            details = f"(no card: {error})"
         typer.echo(f"{entry.name}: {_summary(entry)}")
         typer.echo("".join(f"    {line}\n" for line in details.splitlines()))
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -80,8 +82,10 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def load(self, name: str, *, where: str = "") -> T:
-        """Returns the thing of that name, importing it now."""
-        return self.get(name, where=where).load()
+        """Returns the thing of that name, importing it now.  Raises `RequestError`."""
+        entry = self.get(name, where=where)
+        with their_code(f"{self.kind} {name!r} of package {entry.origin} can't be imported"):
+            return entry.load()
 
     def _read_plugins(self) -> None:
         if self._plugins_read:
@@ -93,12 +97,30 @@ class Registry(Generic[T]):
     def _plugin_entry(self, point: EntryPoint) -> Entry[T]:
         origin = point.dist.name if point.dist is not None else point.value
         try:
-            loaded: Any = point.load()
-        except Exception as error:  # noqa: BLE001  somebody else's import: told when it is asked for
-            return _broken(self.kind, point.name, origin=origin, error=error)
+            with their_code(f"{self.kind} {point.name!r} of package {origin} can't be imported"):
+                loaded: Any = point.load()
+        except RequestError as error:  # told when it is asked for
+            return _broken(point.name, origin=origin, error=error)
         if isinstance(loaded, Entry):
             return Entry(point.name, loaded.summary, loaded.load, origin, loaded.details)
         return Entry(point.name, first_line(loaded), lambda: loaded, origin)
+
+
+@contextmanager
+def their_code(problem: str) -> Iterator[None]:
+    """While inside, somebody else's code is loaded or tried: what it raises is a wrong request.
+
+    Raises `RequestError`: the problem, what was raised, and where.
+    """
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise RequestError(
+            f"{problem}: {type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+        ) from error
 
 
 def lazily(reference: str) -> Callable[[], Any]:
@@ -121,10 +143,9 @@ def first_line(thing: object) -> str:
     return lines[0].rstrip(".") if lines else "(no description)"
 
 
-def _broken(kind: str, name: str, *, origin: str, error: Exception) -> Entry[Any]:
-    reason = f"{type(error).__name__}: {error}"
-
+def _broken(name: str, *, origin: str, error: RequestError) -> Entry[Any]:
     def fail() -> Any:
-        raise RequestError(f"{kind} {name!r} of package {origin} can't be imported: {reason}")
+        raise error
 
-    return Entry(name, f"(can't be imported: {reason})", fail, origin)
+    cause = error.__cause__
+    return Entry(name, f"(can't be imported: {type(cause).__name__}: {cause})", fail, origin)

@@ -31,6 +31,16 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
 # A key of an attack, a published row, ... that is not an attack's own parameter.
 UNATTACKED = "none"
+# What pydantic says in Python's words, in TOML's.
+WORDS = {
+    "missing": "is missing",
+    "tuple_type": "must be a list",
+    "too_short": "must not be empty",
+    "model_type": "must be a table",
+    "path_type": "must be a path",
+    "string_pattern_mismatch": "must be made of letters, digits and . _ + - and start with a "
+    "letter or a digit",
+}
 
 
 def _parse_epsilon(written: object) -> Epsilon:
@@ -88,7 +98,7 @@ class AttackSpec(Spec):
     epsilon: tuple[EpsilonField, ...] = Field(min_length=1)
     label: Name = ""
     norm: Norm | None = None
-    clip: bool = True
+    clip: bool = Field(default=True, strict=True)
 
     @field_validator("epsilon", mode="before")
     @classmethod
@@ -200,7 +210,7 @@ class Suite(Spec):
     experiments: tuple[Experiment, ...] = Field(min_length=1)
     title: str = ""
     description: str = ""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
     published: tuple[PublishedRow, ...] = ()
     source: str = ""
 
@@ -299,10 +309,8 @@ def _explain(error: ValidationError, written: dict[str, Any], *, where: str) -> 
         if problem["type"] == "extra_forbidden":
             known = _known_keys(location, short=short)
             message = "unknown key" + suggest(str(location[-1]), known)
-        elif problem["type"] == "missing":
-            message = "is missing"
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
             if isinstance(problem["input"], str | int | float | bool):
                 came = repr(problem["input"])
                 message += "" if came in message else f", got {came}"

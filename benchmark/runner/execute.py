@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -118,6 +118,12 @@ class Findings:
         sofar = self.outcomes.get(cell.digest)
         self.outcomes[cell.digest] = chunk if sofar is None else sofar.then(chunk)
 
+    def fail_all(self, works: Iterable[CellWork], error: Exception) -> None:
+        """Marks those of these cells as failed that did not fail before."""
+        for work in works:
+            if work.cell.digest not in self.failures:
+                self.fail(work.cell, error)
+
     def fail(self, cell: Cell, error: Exception) -> None:
         """Marks a cell as failed and forgets what it had found."""
         self.outcomes.pop(cell.digest, None)
@@ -179,7 +185,8 @@ def execute(
     try:
         for start in range(done, len(ids), plan.settings.batch_size):
             chunk = ids[start : start + plan.settings.batch_size]
-            _run_batch(job, chunk, plan.device, findings)
+            with boundary(lambda error: findings.fail_all(job.all_cells, error)):
+                _run_batch(job, chunk, plan.device, findings)
             if set(findings.failures) >= set(cells):
                 break
             progress.advance(len(chunk) * job.work, doing=job.name)
@@ -239,9 +246,7 @@ def _run_batch(job: Job, ids: NDArray[np.int64], device: torch.device, findings:
 
         def fail_all(error: Exception) -> None:
             chunks.clear()
-            for work in live:
-                if work.cell.digest not in findings.failures:
-                    findings.fail(work.cell, error)
+            findings.fail_all(live, error)
 
         with boundary(fail_all), guarding(source, batch.inputs) as watch:
             for work, chunk in _attack_batch(job.attack, live, batch, watch, findings):

@@ -21,9 +21,17 @@ from benchmark.attacks.base import Attack, build_attack, parameters_of, threats_
 from benchmark.classifier import Classifier, probe
 from benchmark.datasets import DATASETS, DataRequest
 from benchmark.datasets.base import Dataset, sample_ids
-from benchmark.errors import DeviceError, ModelError, SpecError
+from benchmark.errors import (
+    DatasetError,
+    DeviceError,
+    ModelError,
+    RequestError,
+    SpecError,
+    WeightsError,
+)
 from benchmark.models import MODELS
 from benchmark.records import ModelCard
+from benchmark.registry import their_code
 from benchmark.rng import derive_key
 from benchmark.specs import UNATTACKED, AttackSpec, Experiment, ModelSpec, Suite
 from benchmark.threat import ZERO, Epsilon, ThreatModel
@@ -149,10 +157,11 @@ def make_plan(suite: Suite, settings: RunSettings, *, where: str = "") -> Plan:
         raise SpecError(f"must be at least 1, got {settings.batch_size}", where="--batch-size")
     device = choose_device(settings.device)
     short = len(suite.experiments) == 1
-    attacks = []
+    attacks, keys = [], []
     for index, experiment in enumerate(suite.experiments):
         prefix = "" if short else f"experiments[{index}]."
         key = f"{where or f'suite {suite.name}'}: {prefix}"
+        keys.append(key)
         DATASETS.get(experiment.dataset, where=f"{key}dataset")
         for place, model in enumerate(experiment.models):
             MODELS.get(model.model, where=f"{key}models[{place}]")
@@ -163,8 +172,8 @@ def make_plan(suite: Suite, settings: RunSettings, *, where: str = "") -> Plan:
             )
         )
     experiments = tuple(
-        _plan_experiment(experiment, planned, settings, device)
-        for experiment, planned in zip(suite.experiments, attacks, strict=True)
+        _plan_experiment(experiment, planned, settings, device, where=key)
+        for experiment, planned, key in zip(suite.experiments, attacks, keys, strict=True)
     )
     return Plan(suite, settings, device, experiments)
 
@@ -199,14 +208,11 @@ def load_model(spec: ModelSpec, *, dataset: Dataset, device: torch.device) -> Lo
     `WeightsError` where its weights can't be had.
     """
     classifier = _build(spec)
-    try:
-        _check_fit(classifier, dataset)
-        inputs = dataset.batch(sample_ids(dataset, PROBE_SIZE)).inputs.to(device)
-        with classifier.evaluating(device):
-            outputs = probe(classifier, inputs).double().cpu()
-            confidence = classifier.outputs.confidence(outputs).mean()
-    except ModelError as error:
-        raise ModelError(f"model {spec.name!r}: {error}") from error
+    _check_fit(classifier, dataset)
+    inputs = dataset.batch(sample_ids(dataset, PROBE_SIZE)).inputs.to(device)
+    with their_code("the model can't be run"), classifier.evaluating(device):
+        outputs = probe(classifier, inputs).double().cpu()
+        confidence = classifier.outputs.confidence(outputs).mean()
     weights = state_digest(classifier.module)
     means = [f"{float(value):.{PROBE_DIGITS}g}" for value in (confidence, outputs.abs().mean())]
     digest = _digest(
@@ -231,15 +237,16 @@ def load_model(spec: ModelSpec, *, dataset: Dataset, device: torch.device) -> Lo
 
 def _build(spec: ModelSpec) -> Classifier:
     builder = MODELS.load(spec.model)
-    if spec.weights is None:
-        built = builder()
-    elif "weights" in inspect.signature(builder).parameters:
-        built = builder(weights=spec.weights)
-    else:
-        raise SpecError(f"model {spec.model!r} takes no weights file", where=spec.name)
+    with their_code("the model can't be built"):
+        if spec.weights is None:
+            built = builder()
+        elif "weights" in inspect.signature(builder).parameters:
+            built = builder(weights=spec.weights)
+        else:
+            raise ModelError("it takes no weights file")
     if not isinstance(built, Classifier):
         raise ModelError(
-            f"model {spec.name!r}: its entry point must return a benchmark.classifier.Classifier, "
+            "its entry point must return a benchmark.classifier.Classifier, "
             f"got {type(built).__name__}"
         )
     return built
@@ -263,10 +270,43 @@ def _check_fit(classifier: Classifier, dataset: Dataset) -> None:
         )
 
 
+def _check_dataset(dataset: Dataset) -> None:
+    classes, bounds = len(dataset.classes), dataset.bounds
+    if len(dataset) == 0:
+        raise DatasetError(f"dataset {dataset.name!r} is empty")
+    low, high = int(dataset.labels.min()), int(dataset.labels.max())
+    if low < 0 or high >= classes:
+        raise DatasetError(
+            f"dataset {dataset.name!r}: labels must be 0 to {classes - 1}, got {low} to {high}"
+        )
+    ids = sample_ids(dataset, PROBE_SIZE)
+    batch = dataset.batch(ids)
+    for what, expected, came in [
+        ("inputs", torch.float32, batch.inputs.dtype),
+        ("labels", torch.int64, batch.labels.dtype),
+        ("a batch's shape", (len(ids), *dataset.input_shape), tuple(batch.inputs.shape)),
+    ]:
+        if expected != came:
+            raise DatasetError(f"dataset {dataset.name!r}: {what} must be {expected}, got {came}")
+    asked = np.array_equal(batch.ids.numpy(), ids)
+    if not asked or not np.array_equal(batch.labels.numpy(), dataset.labels[ids]):
+        raise DatasetError(
+            f"dataset {dataset.name!r}: a batch must hold the examples that were asked for, in "
+            "that order, with their labels"
+        )
+    least, most = float(batch.inputs.min()), float(batch.inputs.max())
+    if not (bounds.low <= least and most <= bounds.high):  # NaN is not in any box either
+        raise DatasetError(
+            f"dataset {dataset.name!r}: inputs must be in [{bounds.low:g}, {bounds.high:g}], "
+            f"got [{least:g}, {most:g}]"
+        )
+
+
 def _plan_attack(
     spec: AttackSpec, experiment: Experiment, seed: int, *, where: str
 ) -> PlannedAttack:
-    attack = build_attack(spec, where=where)
+    with their_code(f"{where}: attack {spec.name!r} can't be built"):
+        attack = build_attack(spec, where=where)
     transfer = experiment.transfer
     # Bounds are the dataset's; they are filled in once it is loaded.
     key = derive_key(seed, _identity(attack))
@@ -279,11 +319,21 @@ def _plan_experiment(
     attacks: tuple[PlannedAttack, ...],
     settings: RunSettings,
     device: torch.device,
+    *,
+    where: str,
 ) -> PlannedExperiment:
     request = DataRequest("test", settings.data_folder, settings.download)
-    dataset = DATASETS.load(spec.dataset)(request)
+    with their_code(f"{where}dataset: {spec.dataset!r} can't be loaded"):
+        dataset = DATASETS.load(spec.dataset)(request)
+        _check_dataset(dataset)
     ids = sample_ids(dataset, settings.limit)
-    models = tuple(load_model(model, dataset=dataset, device=device) for model in spec.models)
+    models = []
+    for place, model in enumerate(spec.models):
+        try:
+            models.append(load_model(model, dataset=dataset, device=device))
+        except RequestError as error:
+            kind = WeightsError if isinstance(error, WeightsError) else ModelError
+            raise kind(f"{where}models[{place}]: {model.name!r}: {error}") from error
     attacks = tuple(
         PlannedAttack(
             planned.spec,
@@ -297,8 +347,8 @@ def _plan_experiment(
     data_digest = _digest(
         content=dataset.digest, ids=hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()
     )
-    cells = tuple(_cells(spec.dataset, data_digest, models, attacks))
-    return PlannedExperiment(spec, dataset, ids, models, attacks, cells)
+    cells = tuple(_cells(spec.dataset, data_digest, tuple(models), attacks))
+    return PlannedExperiment(spec, dataset, ids, tuple(models), attacks, cells)
 
 
 def _cells(
