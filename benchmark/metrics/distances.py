@@ -7,8 +7,6 @@ from torch import Tensor
 
 from benchmark.threat import Norm
 
-ORDERS = {Norm.LINF: torch.inf, Norm.L2: 2.0}
-
 
 def distances(candidates: Tensor, inputs: Tensor, *, norm: Norm) -> Tensor:
     """Returns the norm of each example's perturbation, shape (N,), in the inputs' units.
@@ -19,5 +17,7 @@ def distances(candidates: Tensor, inputs: Tensor, *, norm: Norm) -> Tensor:
     tensor([5.])
     """
     change = (candidates - inputs).flatten(1)
-    norms: Tensor = torch.linalg.vector_norm(change, ORDERS[norm], dim=1)
-    return norms
+    if norm is Norm.LINF:  # torch's own infinity norm takes ten times as long on a CPU
+        return change.abs_().amax(1)
+    lengths: Tensor = torch.linalg.vector_norm(change, dim=1)
+    return lengths
