@@ -8,6 +8,7 @@ put back, also after an exception.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from benchmark.errors import ModelError, OutputError
 from benchmark.outputs import LOGITS, OutputRule
+from benchmark.snapshot import Snapshot
 from benchmark.threat import Bounds
 
 PIXELS = Bounds(0.0, 1.0)
@@ -65,6 +67,10 @@ class Classifier:
         outputs: what the outputs mean; logits unless said otherwise.
         bounds: the box that inputs live in.
 
+    Attributes:
+        passes: what was asked of the module so far.
+        snapshot: while it is evaluated, the module's state as it must stay.
+
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> classifier = Classifier(net, classes=3, input_shape=(1, 2, 2))
     >>> with classifier.evaluating():
@@ -80,7 +86,8 @@ class Classifier:
     outputs: OutputRule = LOGITS
     bounds: Bounds = PIXELS
     passes: PassCount = field(default_factory=PassCount)
-    _watch: Watch | None = field(default=None, repr=False)
+    snapshot: Snapshot | None = field(default=None, init=False, repr=False)
+    _watch: Watch | None = field(default=None, init=False, repr=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Returns the outputs, shape (N, K), differentiable where the inputs ask for it.
@@ -97,8 +104,9 @@ class Classifier:
         self.passes.forward += len(inputs)
         if outputs.requires_grad:
             outputs.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
-        if self._watch is not None and self._watch.outputs is None and self._watch.covers(inputs):
-            self._watch.outputs = outputs.detach()
+        watch = self._watch
+        if watch is not None and watch.outputs is None and watch.covers(inputs) and self._settled():
+            watch.outputs = outputs.detach()
         return outputs
 
     def ascend(self, inputs: Tensor, ascent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -130,7 +138,7 @@ class Classifier:
         Raises `OutputError` where any of them is NaN or infinite.
         """
         outputs: Tensor = self(inputs)
-        if not bool(torch.isfinite(outputs.sum())) and not bool(torch.isfinite(outputs).all()):
+        if not math.isfinite(outputs.sum().item()) and not bool(torch.isfinite(outputs).all()):
             bad = int((~torch.isfinite(outputs)).any(1).sum())
             raise OutputError(f"the model returned NaN or infinity for {bad} of {len(inputs)}")
         return outputs
@@ -142,13 +150,16 @@ class Classifier:
         frozen = [(parameter, parameter.requires_grad) for parameter in self.module.parameters()]
         homes = [(parameter, parameter.data) for parameter in self.module.parameters()]
         buffers = [(module, dict(module.named_buffers(recurse=False))) for module, _ in modes]
+        outer = self.snapshot
         try:
             self.module.eval()
             self.module.requires_grad_(False)
             if device is not None:
                 self.module.to(device)
+            self.snapshot = Snapshot(self.module)
             yield self
         finally:
+            self.snapshot = outer
             for parameter, data in homes:
                 parameter.data = data
             for module, own in buffers:
@@ -168,13 +179,17 @@ class Classifier:
         finally:
             self._watch = previous
 
+    def _settled(self) -> bool:
+        # An attack may borrow the model in training mode: that gives no clean prediction.
+        return not any(module.training for module in self.module.modules())
+
     def _count_backward(self, gradient: Tensor) -> None:
         self.passes.backward += len(gradient)
 
     def _seen(self, gradient: Tensor) -> Tensor:
         watch = self._watch
         if watch is not None and watch.zero_gradient is None and len(gradient) == len(watch.inputs):
-            watch.zero_gradient = gradient.flatten(1).count_nonzero(1) == 0
+            watch.zero_gradient = gradient.flatten(1).abs().amax(1) == 0
         return gradient
 
 

@@ -14,7 +14,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from benchmark.metrics.distances import distances
 from benchmark.outputs import margin
 from benchmark.records import Verdict
 from benchmark.rng import ExampleStreams
+from benchmark.snapshot import Snapshot, sums
 from benchmark.threat import Bounds, Norm, ThreatModel
 
 # How far a candidate may overstep by rounding.  Adding epsilon to a float32 of the size of the
@@ -112,7 +113,8 @@ def propose(
     Work that the threat models share is done once, when the first is asked for.
     """
     if isinstance(attack, DirectionAttack):
-        direction = attack.direction(source, batch.inputs, labels=batch.labels, streams=streams)
+        labels = batch.labels.clone()
+        direction = attack.direction(source, batch.inputs, labels=labels, streams=streams)
         _check_form(direction, batch.inputs, what="direction")
         for threat in threats:
             yield iter([move(batch.inputs, direction, threat=threat)])
@@ -131,41 +133,38 @@ def judge(
 ) -> Judged:
     """Returns which candidates count, and what the source says of them.
 
-    Of several tries the one with the largest margin of a wrong class over the true one counts,
-    invalid ones last; so an example is misled if any try misleads it.  ``ask_source=False`` saves
-    the forward pass where there is one try and the source's answers are known already.
+    Of several tries the one with the largest margin of a wrong class over the true one counts; so
+    an example is misled if any try misleads it.  Where none does, an invalid try stands before the
+    valid ones, so that its flag is raised.  ``ask_source=False`` saves the forward pass where there
+    is one try and the source's answers are known already.
 
     Raises `AttackError` for candidates of another shape or dtype, or where there are none.
     """
-    best: Judged | None = None
-    best_rank: Tensor | None = None
+    best: _Try | None = None
+    asked = ask_source
     for candidates in proposed:
         _check_form(candidates, batch.inputs, what="candidate")
         checked = _check(candidates.detach(), batch, threat=threat, bounds=source.bounds)
-        if not ask_source and best is None:
-            best = checked
-            continue
-        if best is not None and best_rank is None:
-            best, best_rank = _answered(source, best, batch.labels)
-        answered, rank = _answered(source, checked, batch.labels)
-        if best is None or best_rank is None:
-            best, best_rank = answered, rank
-        else:
-            best, best_rank = _better(best, best_rank, answered, rank)
+        if best is not None and not asked:  # a second try: now they must be compared
+            best, asked = _answered(source, best, batch.labels), True
+        if asked:
+            checked = _answered(source, checked, batch.labels)
+        best = checked if best is None else _better(best, checked, batch.labels)
     if best is None:
         raise AttackError("the attack proposed no candidate")
-    return best
+    return best.judged
 
 
 @contextmanager
 def guarding(source: Classifier, inputs: Tensor) -> Iterator[Watch]:
     """While inside, an attack runs: global generators and grad mode are put back afterwards.
 
-    Raises `AttackError` where the attack changed its inputs, the model's tensors or its mode.
+    Raises `AttackError` where the attack changed its inputs, or the model's tensors or mode; the
+    model is put back, also after an exception.
     """
-    tensors = [*source.module.parameters(), *source.module.buffers()]
-    before = [tensor._version for tensor in tensors]
+    snapshot = source.snapshot or Snapshot(source.module)
     grad_mode = torch.is_grad_enabled()
+    before = sums([inputs])
     cuda = [inputs.device] if inputs.device.type == "cuda" else []
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=cuda), source.watching(inputs) as watch:
@@ -175,16 +174,13 @@ def guarding(source: Classifier, inputs: Tensor) -> Iterator[Watch]:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
             torch.set_grad_enabled(grad_mode)
-    if inputs._version != watch.version:
+            difference = snapshot.difference()
+            if difference is not None:
+                snapshot.restore()
+    if difference is not None:
+        raise AttackError(f"the attack {difference}")
+    if inputs._version != watch.version or sums([inputs]) != before:
         raise AttackError("the attack changed its inputs in place")
-    if any(module.training for module in source.module.modules()):
-        source.module.eval()
-        raise AttackError("the attack left the model in training mode")
-    if any(tensor._version != version for tensor, version in zip(tensors, before, strict=True)):
-        raise AttackError("the attack changed the model's parameters or buffers")
-    if any(parameter.requires_grad for parameter in source.module.parameters()):
-        source.module.requires_grad_(False)
-        raise AttackError("the attack unfroze the model's parameters")
 
 
 def tolerance(threat: ThreatModel, *, bounds: Bounds, coordinates: int) -> float:
@@ -202,15 +198,18 @@ def _tries(
     threat: ThreatModel,
     streams: ExampleStreams,
 ) -> Iterator[Tensor]:
+    # The attack gets labels of its own, and what it proposes is copied: an author may go on working
+    # in place on a tensor that was judged already.
     proposed: object = attack.propose(
-        source, batch.inputs, labels=batch.labels, threat=threat, streams=streams
+        source, batch.inputs, labels=batch.labels.clone(), threat=threat, streams=streams
     )
     if isinstance(proposed, Tensor):  # an author's ``return`` in the place of ``yield``
-        yield proposed
-    elif isinstance(proposed, Iterable):
-        yield from proposed
-    else:
+        proposed = [proposed]
+    if not isinstance(proposed, Iterable):
         raise AttackError(f"propose must yield tensors, got {type(proposed).__name__}")
+    for candidates in proposed:
+        _check_form(candidates, batch.inputs, what="candidate")
+        yield candidates.detach().clone()
 
 
 def _check_form(candidates: object, inputs: Tensor, *, what: str) -> None:
@@ -223,58 +222,85 @@ def _check_form(candidates: object, inputs: Tensor, *, what: str) -> None:
         )
 
 
-def _check(candidates: Tensor, batch: Batch, *, threat: ThreatModel, bounds: Bounds) -> Judged:
-    # A NaN or infinite coordinate makes the distance NaN or infinite, so that one reduction
-    # serves finiteness and budget; it is done example by example only where something is wrong.
+@dataclass(frozen=True)
+class _Try:
+    """One candidate an example: what was found, and what the source said of it."""
+
+    judged: Judged
+    sound: bool  # all of them are valid
+    outputs: Tensor | None = None
+
+    def rank(self, labels: Tensor) -> Tensor:
+        """Returns what to compare tries by, shape (N,).
+
+        Positive for those that mislead, by their margin; zero for invalid ones, so that they show
+        where nothing else misleads; negative for the rest.
+        """
+        if self.outputs is None:
+            raise AttackError("candidates can't be ranked before the source is asked")
+        margins = margin(self.outputs, labels)
+        tiny = torch.finfo(margins.dtype).tiny
+        misled = self.judged.any_misled
+        ranks = torch.where(misled, margins.clamp(min=tiny), margins.clamp(max=-tiny))
+        return ranks.masked_fill(self.judged.verdict != Verdict.VALID, 0.0)
+
+
+def _check(candidates: Tensor, batch: Batch, *, threat: ThreatModel, bounds: Bounds) -> _Try:
+    # One look at the extremes is enough where all is well, as it nearly always is: the comparisons
+    # are false for NaN, and an infinite coordinate has an infinite distance.
     distance = distances(candidates, batch.inputs, norm=threat.norm)
-    slack = tolerance(threat, bounds=bounds, coordinates=batch.inputs[0].numel())
-    finite = torch.isfinite(distance)
+    reach = threat.radius + tolerance(threat, bounds=bounds, coordinates=batch.inputs[0].numel())
+    box, slack = threat.bounds, LINF_TOLERANCE * bounds.width
+    extremes = [distance.amax()] if box is None else [distance.amax(), *torch.aminmax(candidates)]
+    farthest, *ends = torch.stack(extremes).tolist()
+    within = box is None or (ends[0] >= box.low - slack and ends[1] <= box.high + slack)
     verdict = torch.zeros_like(batch.labels)
-    verdict[~(distance <= threat.radius + slack)] = Verdict.OUT_OF_BUDGET
-    if threat.bounds is not None:
-        verdict[_outside(candidates, threat.bounds)] = Verdict.OUT_OF_BOUNDS
-    verdict[~finite] = Verdict.NOT_FINITE
-    if not bool(finite.all()):
-        finite_like = finite.view(-1, *(1,) * (candidates.ndim - 1))
-        candidates = torch.where(finite_like, candidates, batch.inputs)
-    return Judged(candidates, None, verdict, distance, torch.zeros_like(finite))
+    sound = farthest <= reach and within
+    if not sound:
+        finite = torch.isfinite(distance)
+        verdict[distance > reach] = Verdict.OUT_OF_BUDGET
+        if box is not None:
+            verdict[_outside(candidates, box, slack=slack)] = Verdict.OUT_OF_BOUNDS
+        verdict[~finite] = Verdict.NOT_FINITE
+        candidates = torch.where(_like(finite, candidates), candidates, batch.inputs)
+    nobody = torch.zeros_like(verdict, dtype=torch.bool)
+    return _Try(Judged(candidates, None, verdict, distance, nobody), sound)
 
 
-def _outside(candidates: Tensor, bounds: Bounds) -> Tensor:
-    slack = LINF_TOLERANCE * bounds.width
+def _outside(candidates: Tensor, bounds: Bounds, *, slack: float) -> Tensor:
     flat = candidates.flatten(1)
     return (flat.amin(1) < bounds.low - slack) | (flat.amax(1) > bounds.high + slack)
 
 
-def _answered(source: Classifier, judged: Judged, labels: Tensor) -> tuple[Judged, Tensor]:
+def _answered(source: Classifier, tried: _Try, labels: Tensor) -> _Try:
+    judged = tried.judged
     outputs = source.predict(judged.candidates)
     answers = answers_from(source, outputs)
-    valid = judged.verdict == Verdict.VALID
-    misled = valid & (answers.predicted != labels)
-    rank = torch.where(valid, margin(outputs, labels), -torch.inf)
-    return _replace(judged, answers, misled), rank
+    misled = answers.predicted != labels
+    if not tried.sound:
+        misled &= judged.verdict == Verdict.VALID
+    return _Try(replace(judged, answers=answers, any_misled=misled), tried.sound, outputs)
 
 
-def _replace(judged: Judged, answers: Answers, any_misled: Tensor) -> Judged:
-    return Judged(judged.candidates, answers, judged.verdict, judged.distance, any_misled)
-
-
-def _better(
-    one: Judged, one_rank: Tensor, other: Judged, other_rank: Tensor
-) -> tuple[Judged, Tensor]:
-    take = other_rank > one_rank
-    if one.answers is None or other.answers is None:
-        raise AttackError("candidates can't be ranked before the source is asked")
-    take_inputs = take.view(-1, *(1,) * (one.candidates.ndim - 1))
+def _better(one: _Try, other: _Try, labels: Tensor) -> _Try:
+    take = other.rank(labels) > one.rank(labels)
+    old, new = one.judged, other.judged
+    if old.answers is None or new.answers is None or one.outputs is None or other.outputs is None:
+        raise AttackError("candidates can't be compared before the source is asked")
     answers = Answers(
-        torch.where(take, other.answers.predicted, one.answers.predicted),
-        torch.where(take, other.answers.confidence, one.answers.confidence),
+        torch.where(take, new.answers.predicted, old.answers.predicted),
+        torch.where(take, new.answers.confidence, old.answers.confidence),
     )
     chosen = Judged(
-        torch.where(take_inputs, other.candidates, one.candidates),
+        torch.where(_like(take, old.candidates), new.candidates, old.candidates),
         answers,
-        torch.where(take, other.verdict, one.verdict),
-        torch.where(take, other.distance, one.distance),
-        one.any_misled | other.any_misled,
+        torch.where(take, new.verdict, old.verdict),
+        torch.where(take, new.distance, old.distance),
+        old.any_misled | new.any_misled,
     )
-    return chosen, torch.maximum(one_rank, other_rank)
+    outputs = torch.where(take.unsqueeze(1), other.outputs, one.outputs)
+    return _Try(chosen, one.sound and other.sound, outputs)
+
+
+def _like(mask: Tensor, points: Tensor) -> Tensor:
+    return mask.view(-1, *(1,) * (points.ndim - 1))

@@ -1,0 +1,108 @@
+"""A module's state as it was: to tell whether something changed it, and to put it back.
+
+Attacks are other people's code.  One that trains, re-normalises or thaws the model that it attacks
+would spoil every number after it, so that the state is compared after each batch.  Tensors are
+compared by version counter, which every in-place operation raises, and by their sum, which tells
+of writing past the counter (through ``.data`` or numpy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class _Place:
+    owner: nn.Module
+    name: str
+    tensor: Tensor
+    storage: Tensor
+    copy: Tensor
+    requires_grad: bool
+
+
+class Snapshot:
+    """The mode, parameters and buffers of a module, at the time of making.
+
+    >>> layer = nn.Linear(2, 1).eval()
+    >>> snapshot = Snapshot(layer)
+    >>> snapshot.difference() is None
+    True
+    >>> _ = layer.train()
+    >>> snapshot.difference()
+    'left the model in another mode (training or eval)'
+    >>> snapshot.restore()
+    >>> layer.training
+    False
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._modes = [(each, each.training) for each in module.modules()]
+        self._places = [
+            _Place(owner, name, tensor, tensor.data, tensor.detach().clone(), tensor.requires_grad)
+            for owner, name, tensor in _tensors(module)
+        ]
+        self._take_marks()
+
+    def difference(self) -> str | None:
+        """Returns what was done to the module since, as a verb phrase, or None for nothing."""
+        if any(module.training != training for module, training in self._modes):
+            return "left the model in another mode (training or eval)"
+        now = [tensor for _, _, tensor in _tensors(self._module)]
+        same = len(now) == len(self._places) and all(
+            tensor is place.tensor and tensor.data_ptr() == place.storage.data_ptr()
+            for tensor, place in zip(now, self._places, strict=True)
+        )
+        if not same or [each._version for each in now] != self._versions:
+            return "changed the model's parameters or buffers"
+        if any(place.tensor.requires_grad != place.requires_grad for place in self._places):
+            return "changed which of the model's parameters are frozen"
+        if not _same(sums(now), self._sums):
+            return "changed the model's parameters or buffers"
+        return None
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Puts everything back."""
+        for module, training in self._modes:
+            module.training = training
+        for place in self._places:
+            if getattr(place.owner, place.name, None) is not place.tensor:
+                setattr(place.owner, place.name, place.tensor)
+            place.tensor.data = place.storage
+            place.tensor.copy_(place.copy)
+            place.tensor.requires_grad_(place.requires_grad)
+        self._take_marks()
+
+    def _take_marks(self) -> None:
+        tensors = [place.tensor for place in self._places]
+        self._versions = [tensor._version for tensor in tensors]
+        self._sums = sums(tensors)
+
+
+@torch.no_grad()
+def sums(tensors: list[Tensor]) -> list[float]:
+    """Returns the sum of each floating-point tensor: one that differs tells of a change."""
+    floating = [tensor.sum().double() for tensor in tensors if tensor.is_floating_point()]
+    if not floating:
+        return []
+    values: list[float] = torch.stack([each.to(floating[0].device) for each in floating]).tolist()
+    return values
+
+
+def _same(one: list[float], other: list[float]) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(a == b or (a != a and b != b) for a, b in pairs)  # a NaN stays a NaN
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    for owner in module.modules():
+        for name, parameter in owner.named_parameters(recurse=False):
+            yield owner, name, parameter
+        for name, buffer in owner.named_buffers(recurse=False):
+            yield owner, name, buffer
