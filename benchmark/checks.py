@@ -40,7 +40,7 @@ def candidate_flags(
         count = int(np.count_nonzero(verdict == kind))
         if count:
             yield f"{count} of {total} candidates {words}: not counted as adversarial"
-    if epsilon > 0 and not np.any(distance > 0):
+    if epsilon > 0 and np.all(distance == 0):
         yield "the attack returned its inputs unchanged"
     if zero_gradient is not None and np.mean(zero_gradient) >= ZERO_GRADIENT_SHARE:
         count = int(np.count_nonzero(zero_gradient))
