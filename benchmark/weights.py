@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from benchmark.errors import WeightsError
 
 PICKLE_MARKS = (b"\x80", b"PK\x03\x04")  # a bare pickle's protocol byte; torch.save's zip file
+# safetensors begins with the header's length, eight bytes of which the first may be any byte, and
+# goes on with the header, a JSON object.
+HEADER_START = slice(8, 9)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -50,7 +53,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
-    if content.startswith(PICKLE_MARKS):
+    if content.startswith(PICKLE_MARKS) and content[HEADER_START] != b"{":
         raise WeightsError(
             f"{path}: this is a pickle (torch.save), which can run code when it is loaded; "
             "save the state dict with safetensors.torch.save_file"
