@@ -1,11 +1,13 @@
-"""The command line: ``run``, ``list`` and ``train``.
+"""The command line: ``run``, ``list``, ``train``, ``compare`` and ``baseline``.
 
-Exit codes: 0 done; 1 a cell failed; 2 the request was wrong; 130 interrupted.  torch is imported
-only once a command needs it, so that ``--help`` and ``list`` answer at once.
+Exit codes: 0 done; 1 a cell failed or a regression was found; 2 the request was wrong; 130
+interrupted.  torch is imported only once a command needs it, so that ``--help`` and ``list`` answer
+at once.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -83,7 +85,8 @@ def run(
     folder = output if output is not None else RUNS / asked.name
 
     from benchmark.report import print_tables, write_report
-    from benchmark.runner import RunSettings, run_suite
+    from benchmark.runner.plan import RunSettings
+    from benchmark.runner.run import run_suite
 
     defaults = RunSettings()
     settings = RunSettings(
@@ -161,6 +164,65 @@ def train(
             )
         )
     typer.echo(f"{result.summary}\nweights: {result.weights}\ncard: {result.card}")
+
+
+@app.command()
+def compare(
+    baseline: Annotated[Path, typer.Argument(help="A run's folder or a saved baseline.")],
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The new run's folder.")],
+    max_increase: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Percentage points that are allowed. [default: 1.0]"),
+    ] = None,
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="Level of significance.")] = 0.05,
+    limits: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of limits. [default: the one beside the baseline]"),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit report here.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table here.")] = None,
+) -> None:
+    """Compare a run with a baseline; exit code 1 where it is significantly worse."""
+    from benchmark import compare as gate
+    from benchmark.baseline import read_side
+    from benchmark.records import write_atomically
+    from benchmark.report.terminal import print_table
+
+    place = limits if limits is not None else gate.limits_beside(baseline)
+    allowed = gate.read_limits(place) if place is not None else gate.Limits()
+    if max_increase is not None:
+        allowed = allowed.model_copy(update={"max_increase": max_increase})
+    comparison = gate.compare(
+        read_side(baseline), read_side(run_folder), limits=allowed, alpha=alpha
+    )
+    text = gate.comparison_markdown(comparison)
+    if markdown is not None:
+        write_atomically(markdown, text)
+    if junit is not None:
+        gate.write_junit(comparison, junit)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(text)
+    print_table(gate.comparison_table(comparison), Console())
+    for sentence in gate.bad_sentences(comparison.measures):
+        typer.echo(sentence, err=True)
+    raise typer.Exit(DONE if comparison.passed else FAILED)
+
+
+baseline_app = typer.Typer(help="Save a run as a baseline that is small enough to be committed.")
+app.add_typer(baseline_app, name="baseline", no_args_is_help=True)
+
+
+@baseline_app.command("save")
+def baseline_save(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    file: Annotated[Path, typer.Argument(help="Where the baseline goes, such as robust.json.")],
+) -> None:
+    """Save which examples a run got wrong: one bit an example and measure."""
+    from benchmark.baseline import save_baseline
+
+    saved = save_baseline(run_folder, file)
+    typer.echo(f"{file}: {len(saved.cells)} measures, {file.stat().st_size / 1000:.1f} kB")
 
 
 def main() -> None:

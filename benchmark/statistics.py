@@ -1,8 +1,9 @@
-"""Intervals for rates."""
+"""Intervals for rates, and tests of paired outcomes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -45,3 +46,49 @@ def wilson_interval(count: int, total: int, *, confidence: float = 0.95) -> Inte
     low = 0.0 if count == 0 else (centre - reach) / scale
     high = 1.0 if count == total else (centre + reach) / scale
     return Interval(low, high)
+
+
+def mcnemar(only_old: int, only_new: int) -> float:
+    r"""Returns the two-sided p-value of McNemar's exact test on paired yes-or-no outcomes.
+
+    Of the examples on which two runs differ, ``only_old`` are wrong in the old run alone and
+    ``only_new`` in the new one alone.  Without a change each is as likely as the other:
+
+    .. math:: p = \min\bigl(1,\; 2\,P[B \le \min(b, c)]\bigr), \quad B \sim \mathrm{Bin}(b + c, 1/2)
+
+    Source: Q. McNemar, "Note on the sampling error of the difference between correlated
+    proportions or percentages", Psychometrika 12, 1947, in its exact form.
+
+    Raises `RequestError` where a count is negative.
+
+    >>> mcnemar(0, 5)
+    0.0625
+    >>> mcnemar(3, 3)
+    1.0
+    """
+    if only_old < 0 or only_new < 0:
+        raise RequestError(f"no test of {only_old} against {only_new} examples")
+    from scipy.special import bdtr  # late: most commands need no test
+
+    differing = only_old + only_new
+    if differing == 0:
+        return 1.0
+    return min(1.0, 2.0 * float(bdtr(min(only_old, only_new), differing, 0.5)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values adjusted for being several, in their order.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
+    Journal of Statistics 6, 1979.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted

@@ -45,6 +45,12 @@ def print_tables(record: RunRecord, console: Console, *, folder: Path | None = N
     console.print(Text(f"Intervals, counts, notes and all other tables: {place}"), soft_wrap=True)
 
 
+def print_table(table: Table, console: Console) -> None:
+    """Prints one table with its title, as wide as the terminal has room for."""
+    console.print(Text(table.title, style="bold"))
+    console.print(_fitted(table, console))
+
+
 def _print_chapter(chapter: Chapter, console: Console) -> None:
     for table in chapter.tables:
         place = f"{chapter.title} " if table.title.startswith("on ") else ""

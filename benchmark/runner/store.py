@@ -180,12 +180,7 @@ class RunFolder:
 
     def read(self, digest: str) -> Outcome | None:
         """Returns the outcome of a cell, or None where there is none that can be used."""
-        with _unusable_is_none():
-            table = _read_table(self._file(digest))
-            meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])
-            if meta.format == OUTCOME_FORMAT and meta.digest == digest:
-                return _from_table(table, meta)
-        return None
+        return read_outcome(self.outcomes, digest)
 
     def write(self, digest: str, outcome: Outcome) -> None:
         """Writes the outcome of a cell, all of it or nothing.  Raises `RunFolderError`."""
@@ -257,6 +252,16 @@ class RunFolder:
                 f"{self.path}: belongs to suite {owner!r}, not to {suite!r}; "
                 "choose another folder with --output"
             )
+
+
+def read_outcome(outcomes: Path, digest: str) -> Outcome | None:
+    """Returns the outcome of a cell in a folder of outcomes, or None where none can be used."""
+    with _unusable_is_none():
+        table = _read_table(outcomes / f"{digest}.parquet")
+        meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])
+        if meta.format == OUTCOME_FORMAT and meta.digest == digest:
+            return _from_table(table, meta)
+    return None
 
 
 def _join(
@@ -335,7 +340,7 @@ def _from_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
 def _write_table(table: pa.Table, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -344,7 +349,7 @@ def _write_table(table: pa.Table, path: Path) -> None:
 
 def _read_table(path: Path) -> pa.Table:
     # Without partitioning=None a folder above called "a=b" would become a column.
-    return pq.read_table(path, partitioning=None)
+    return pq.read_table(path, partitioning=None, page_checksum_verification=True)
 
 
 @contextmanager
