@@ -162,7 +162,7 @@ class RunFolder:
             raise _unwritable(path, error) from error
         try:
             folder._check_owner(suite)
-            folder._make_room()
+            folder._clear()
             yield folder
         finally:
             lock.release()
@@ -223,10 +223,9 @@ class RunFolder:
     def _file(self, name: str) -> Path:
         return self.outcomes / f"{name}.parquet"
 
-    def _make_room(self) -> None:
-        """Makes the folder of outcomes, without what a killed run left half written."""
+    def _clear(self) -> None:
+        """Removes what a killed run left half written."""
         try:
-            self.outcomes.mkdir(exist_ok=True)
             for file in self.outcomes.glob(".*.parquet.tmp"):
                 file.unlink()
         except OSError as error:
@@ -340,10 +339,12 @@ def _from_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
 def _write_table(table: pa.Table, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(exist_ok=True)  # only now: with no run.json it would look foreign
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
 
 

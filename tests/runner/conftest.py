@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import planted
+import pytest
+
+from benchmark.records import RunRecord
+from benchmark.runner.plan import RunSettings
+from benchmark.runner.run import Publish, run_suite
+from benchmark.specs import Suite
+
+
+class Run(Protocol):
+    """Runs a suite of the planted things into a folder."""
+
+    def __call__(
+        self,
+        suite: Suite,
+        folder: str = "run",
+        *,
+        publish: Publish | None = None,
+        **settings: Any,
+    ) -> RunRecord: ...
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> planted.Plant:
+    """The planted attacks, two models and the dataset, registered."""
+    planting = planted.Plant(monkeypatch)
+    planting.dataset("squares", lambda request: planted.squares())
+    planting.model("one", planted.rows(1))
+    planting.model("two", planted.rows(2))
+    planting.model("three", planted.rows(3))
+    for name, kind in {
+        "raises": planted.Raises,
+        "raises-at-tenth": planted.RaisesAtTenth,
+        "returns-nan": planted.ReturnsNaN,
+        "leaves-budget": planted.LeavesBudget,
+        "returns-inputs": planted.ReturnsInputs,
+        "brightens": planted.Brightens,
+        "flaky": planted.Flaky,
+        "interrupts": planted.Interrupts,
+    }.items():
+        planting.attack(name, kind)
+    return planting
+
+
+@pytest.fixture
+def run(plant: planted.Plant, tmp_path: Path) -> Run:
+    def run_planted(
+        suite: Suite, folder: str = "run", *, publish: Publish | None = None, **settings: Any
+    ) -> RunRecord:
+        return run_suite(
+            suite,
+            tmp_path / folder,
+            settings=RunSettings(device="cpu", **settings),
+            publish=publish,
+        )
+
+    return run_planted
+
+
+@pytest.fixture
+def suite() -> Callable[..., Suite]:
+    """A suite on the planted dataset; attacks as dictionaries or names at epsilon 0.1."""
+
+    def make(
+        *attacks: dict[str, Any] | str,
+        models: tuple[Any, ...] = ("one",),
+        transfer: tuple[str, ...] = (),
+        **rest: Any,
+    ) -> Suite:
+        written = {
+            "name": "planted",
+            "dataset": "squares",
+            "models": list(models),
+            "attacks": [
+                {"name": each, "epsilon": "0.1"} if isinstance(each, str) else each
+                for each in attacks
+            ],
+            **({"transfer": {"attacks": list(transfer)}} if transfer else {}),
+            **rest,
+        }
+        return Suite.model_validate(written)
+
+    return make
