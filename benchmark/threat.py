@@ -12,6 +12,8 @@ from fractions import Fraction
 
 from benchmark.errors import SpecError
 
+LARGEST_EXPONENT = 400  # beyond a float's range; exact arithmetic would take for ever on 1e999999999
+
 
 class Norm(StrEnum):
     """The norm that a perturbation is measured in."""
@@ -47,7 +49,8 @@ class Epsilon:
         text = str(written).strip()
         accepted = isinstance(written, str | int | float) and not isinstance(written, bool)
         try:
-            if not accepted:
+            _, _, exponent = text.lower().partition("e")
+            if not accepted or (exponent and abs(int(exponent)) > LARGEST_EXPONENT):
                 raise ValueError(text)
             value = Fraction(text.replace(" ", ""))
             finite = math.isfinite(float(value))
