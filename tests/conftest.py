@@ -1,0 +1,44 @@
+"""Small classifiers and a random batch, shared by all tests."""
+
+from __future__ import annotations
+
+import nets
+import pytest
+from hypothesis import settings
+
+from benchmark.classifier import Classifier
+from benchmark.datasets.base import Batch
+
+# The same examples every time, so that a build is red or green for its own changes; look further
+# with --hypothesis-profile=explore.  No deadline: machines are shared.
+settings.register_profile("reproducible", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("reproducible")
+
+KINDS = {"linear": nets.linear, "mlp": nets.mlp, "conv": nets.conv}
+
+
+@pytest.fixture
+def linear() -> Classifier:
+    return nets.linear()
+
+
+@pytest.fixture
+def mlp() -> Classifier:
+    return nets.mlp()
+
+
+@pytest.fixture
+def conv() -> Classifier:
+    return nets.conv()
+
+
+@pytest.fixture(params=KINDS)
+def classifier(request: pytest.FixtureRequest) -> Classifier:
+    """Each of the small classifiers in turn."""
+    return KINDS[request.param]()
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return nets.random_batch()

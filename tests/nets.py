@@ -1,0 +1,111 @@
+"""Small models and random batches for tests, each from a generator of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.classifier import PIXELS, Classifier
+from benchmark.datasets.base import Batch
+from benchmark.outputs import LOG_SCORES, PROBABILITIES, OutputRule
+from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
+
+SHAPE = (1, 6, 6)
+PIXEL_COUNT = 36
+CLASSES = 4
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def filled(module: nn.Module, *, seed: int, spread: float = 1.0) -> nn.Module:
+    """The module with all parameters drawn from U(-spread, spread) / sqrt(fan in)."""
+    draws = generator(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            scale = spread / max(1, parameter[0].numel()) ** 0.5
+            noise = torch.rand(parameter.shape, generator=draws, dtype=torch.float64)
+            parameter.copy_((2 * noise - 1) * scale)
+    return module
+
+
+def linear(
+    *, classes: int = CLASSES, seed: int = 1, spread: float = 3.0, bounds: Bounds = PIXELS
+) -> Classifier:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(PIXEL_COUNT, classes))
+    return Classifier(
+        filled(net, seed=seed, spread=spread), classes=classes, input_shape=SHAPE, bounds=bounds
+    )
+
+
+def mlp(*, seed: int = 2, spread: float = 3.0, bounds: Bounds = PIXELS) -> Classifier:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(PIXEL_COUNT, 24), nn.Tanh(), nn.Linear(24, CLASSES))
+    return Classifier(
+        filled(net, seed=seed, spread=spread), classes=CLASSES, input_shape=SHAPE, bounds=bounds
+    )
+
+
+def conv(*, seed: int = 3, bounds: Bounds = PIXELS) -> Classifier:
+    """With batch normalisation and dropout, so that training mode would show."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 5, 3, padding=1),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(5 * PIXEL_COUNT, CLASSES),
+    )
+    return Classifier(
+        filled(net, seed=seed, spread=4.0), classes=CLASSES, input_shape=SHAPE, bounds=bounds
+    )
+
+
+class _Ending(nn.Module):
+    def __init__(self, rule: OutputRule) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        if self.rule is PROBABILITIES:
+            return outputs.softmax(1)
+        return nn.functional.logsigmoid(outputs) if self.rule is LOG_SCORES else outputs
+
+
+def with_rule(rule: OutputRule, *, seed: int = 4) -> Classifier:
+    """A small network whose outputs are of a given kind."""
+    body = mlp(seed=seed).module
+    net = nn.Sequential(body, _Ending(rule))
+    return Classifier(net, classes=CLASSES, input_shape=SHAPE, outputs=rule)
+
+
+def logistic(weights: Tensor, bias: float) -> Classifier:
+    """Logistic regression in float64 as two logits, 0 and ``w x + b``; inputs have shape (D,)."""
+    net = nn.Linear(len(weights), 2).double()
+    with torch.no_grad():
+        net.weight[0].zero_()
+        net.weight[1].copy_(weights)
+        net.bias.copy_(torch.tensor([0.0, bias]))
+    return Classifier(net, classes=2, input_shape=(len(weights),))
+
+
+def random_batch(
+    count: int = 40, *, seed: int = 5, shape: tuple[int, ...] = SHAPE, bounds: Bounds = PIXELS
+) -> Batch:
+    draws = generator(seed)
+    inputs = torch.rand(count, *shape, generator=draws) * bounds.width + bounds.low
+    labels = torch.randint(CLASSES, (count,), generator=draws)
+    ids = torch.randperm(10 * count, generator=draws)[:count]
+    return Batch(ids, inputs, labels)
+
+
+def labelled(classifier: Classifier, batch: Batch) -> Batch:
+    """The same batch with what the model says of it as labels: no clean mistakes."""
+    with classifier.evaluating():
+        return Batch(batch.ids, batch.inputs, classifier.predict(batch.inputs).argmax(1))
+
+
+def threat(
+    epsilon: object = "0.1", *, norm: Norm = Norm.LINF, bounds: Bounds | None = PIXELS
+) -> ThreatModel:
+    return ThreatModel(norm, Epsilon.parse(epsilon), bounds)
