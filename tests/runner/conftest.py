@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import planted
 import pytest
@@ -11,19 +11,6 @@ from benchmark.records import RunRecord
 from benchmark.runner.plan import RunSettings
 from benchmark.runner.run import Publish, run_suite
 from benchmark.specs import Suite
-
-
-class Run(Protocol):
-    """Runs a suite of the planted things into a folder."""
-
-    def __call__(
-        self,
-        suite: Suite,
-        folder: str = "run",
-        *,
-        publish: Publish | None = None,
-        **settings: Any,
-    ) -> RunRecord: ...
 
 
 @pytest.fixture
@@ -49,7 +36,7 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> planted.Plant:
 
 
 @pytest.fixture
-def run(plant: planted.Plant, tmp_path: Path) -> Run:
+def run(plant: planted.Plant, tmp_path: Path) -> planted.Run:
     def run_planted(
         suite: Suite, folder: str = "run", *, publish: Publish | None = None, **settings: Any
     ) -> RunRecord:

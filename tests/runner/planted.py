@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pytest
@@ -19,8 +19,11 @@ from benchmark.datasets import DATASETS
 from benchmark.datasets.base import ArrayDataset
 from benchmark.models import MODELS
 from benchmark.outputs import LOGITS, OutputRule
+from benchmark.records import RunRecord
 from benchmark.registry import Entry, Registry
 from benchmark.rng import ExampleStreams
+from benchmark.runner.run import Publish
+from benchmark.specs import Suite
 from benchmark.threat import ThreatModel
 
 EXAMPLES, SHAPE, CLASSES = 60, (1, 4, 4), 3
@@ -189,3 +192,16 @@ class Plant:
         registry.names()  # plug-ins are read before the entry is put in
         entry = Entry(name, f"{name}, planted", lambda: thing, "the tests")
         self.patch.setitem(registry._entries, name, entry)
+
+
+class Run(Protocol):
+    """Runs a suite of the planted things into a folder."""
+
+    def __call__(
+        self,
+        suite: Suite,
+        folder: str = "run",
+        *,
+        publish: Publish | None = None,
+        **settings: Any,
+    ) -> RunRecord: ...

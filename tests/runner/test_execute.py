@@ -1,0 +1,456 @@
+"""Planted attacks and models through the whole runner: what fails, what goes on, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planted
+import pytest
+import torch
+from planted import Run
+
+from benchmark.records import Evaluation, RunRecord, Transfer
+from benchmark.runner.store import RunFolder
+from benchmark.specs import Suite
+
+MakeSuite = Callable[..., Suite]
+THREE = ["0.05", "0.1", "0.2"]
+PGD = {"name": "pgd", "epsilon": "0.1", "steps": 4, "restarts": 3}
+
+
+def row(record: RunRecord, attack: str, model: str = "one", epsilon: str = "") -> Evaluation:
+    (found,) = [
+        each
+        for each in record.evaluations
+        if each.attack == attack
+        and each.model == model
+        and (not epsilon or str(each.epsilon) == epsilon)
+    ]
+    return found
+
+
+def transfer(record: RunRecord, source: str, target: str) -> Transfer:
+    (found,) = [each for each in record.transfers if (each.source, each.target) == (source, target)]
+    return found
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in (folder / "outcomes").iterdir()}
+
+
+def results(record: RunRecord) -> list[dict[str, Any]]:
+    """The rows without what depends on the clock, as plain dictionaries."""
+    return [row.model_dump(exclude={"seconds"}) for row in record.evaluations]
+
+
+# What goes wrong
+
+
+def test_an_attack_that_raises_fails_alone(run: Run, suite: MakeSuite) -> None:
+    record = run(suite("raises", "fgsm"))
+    assert record.status == "failed"
+    (failure,) = record.failures
+    assert (failure.model, failure.attack) == ("one", "raises")
+    assert failure.error == "RuntimeError: planted trouble"
+    assert 'raise RuntimeError("planted trouble")' in failure.traceback
+    failed = row(record, "raises")
+    assert failed.status == "failed"
+    assert failed.adversarial_error is None
+    assert failed.mean_confidence is None
+    assert row(record, "fgsm").status == "done"
+    assert row(record, "none").status == "done"
+
+
+def test_a_failed_cell_is_in_no_mean(run: Run, suite: MakeSuite) -> None:
+    beside = run(suite("raises", "fgsm"), "beside").worst_cases
+    alone = run(suite("fgsm"), "alone").worst_cases
+    assert beside == alone
+    assert alone[0].attacks == ("fgsm",)
+
+
+def test_an_attack_that_raises_at_one_epsilon_fails_there_alone(run: Run, suite: MakeSuite) -> None:
+    record = run(suite({"name": "raises-at-tenth", "epsilon": THREE}), batch_size=7)
+    states = {str(each.epsilon): each.status for each in record.evaluations}
+    assert states == {"0": "done", "0.05": "done", "0.1": "failed", "0.2": "done"}
+    assert len(record.failures) == 1
+
+
+def test_an_attack_that_returns_nan_misleads_nobody(run: Run, suite: MakeSuite) -> None:
+    record = run(suite("returns-nan"))
+    found = row(record, "returns-nan")
+    assert (found.status, found.misclassified, found.adversarial_error) == ("done", 0, 0.0)
+    assert found.invalid_candidates == planted.EXAMPLES
+    assert "60 of 60 candidates not finite: not counted as adversarial" in found.flags
+    assert any("not finite" in flag for flag in record.flags)
+
+
+def test_an_attack_that_leaves_the_budget_misleads_nobody(run: Run, suite: MakeSuite) -> None:
+    found = row(run(suite("leaves-budget")), "leaves-budget")
+    assert (found.status, found.misclassified) == ("done", 0)
+    assert found.invalid_candidates == planted.EXAMPLES
+    assert "60 of 60 candidates out of budget" in found.flags
+
+
+def test_an_attack_that_returns_its_inputs_repeats_the_clean_row(
+    run: Run, suite: MakeSuite
+) -> None:
+    record = run(suite("returns-inputs"))
+    found, clean = row(record, "returns-inputs"), row(record, "none")
+    assert found.adversarial_error == clean.clean_error
+    assert found.mean_confidence == clean.mean_confidence
+    assert found.attack_success_rate == 0
+    assert "returned its inputs unchanged" in found.flags
+
+
+def test_epsilon_zero_repeats_the_clean_predictions(
+    run: Run, suite: MakeSuite, tmp_path: Path
+) -> None:
+    attacks = [{"name": name, "epsilon": "0"} for name in ("fgsm", "fgsm-naive", "noise-sign")]
+    record = run(suite(*attacks, {"name": "pgd", "epsilon": 0, "steps": 2}))
+    with RunFolder.open(tmp_path / "run", suite="planted") as folder:
+        outcomes = [folder.read(each.digest) for each in record.evaluations]
+    clean = outcomes[0]
+    for outcome in outcomes[1:]:
+        for digest, answers in outcome.scores.items():
+            np.testing.assert_array_equal(answers.predicted, clean.scores[digest].predicted)
+            np.testing.assert_array_equal(answers.confidence, clean.scores[digest].confidence)
+
+
+def test_a_target_that_fails_spoils_its_own_pair_alone(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    """The target answers clean inputs, and NaN on adversarial ones."""
+    plant.model("two", lambda: planted.classifier(planted.NaNBeyond(2)))
+    attack = {"name": "brightens", "epsilon": "0.4"}
+    record = run(suite(attack, models=("one", "two", "three"), transfer=("brightens",)))
+    assert record.status == "failed"
+    errors = {(each.model, each.error) for each in record.failures}
+    nan = "OutputError: the model returned NaN or infinity for"
+    assert any(model == "one" and f"scored on two: {nan}" in error for model, error in errors)
+    assert any(model == "three" and f"scored on two: {nan}" in error for model, error in errors)
+    assert any(model == "two" and error.startswith(nan) for model, error in errors)
+    assert transfer(record, "one", "two").status == "failed"
+    assert transfer(record, "one", "two").error is None
+    assert transfer(record, "one", "three").status == "done"
+    assert row(record, "brightens", "one").status == "done"
+    assert row(record, "brightens", "two").status == "failed"
+    assert row(record, "none", "two").status == "done"
+    (compared,) = [each for each in record.agreements if each.source == "one"]
+    assert (compared.first, compared.second, compared.status) == ("two", "three", "failed")
+
+
+def test_a_target_that_failed_is_asked_again(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    asked = suite(
+        {"name": "brightens", "epsilon": "0.4"}, models=("one", "two"), transfer=("brightens",)
+    )
+    plant.model("two", lambda: planted.classifier(planted.NaNBeyond(2)))
+    first = run(asked, batch_size=7)
+    again = run(asked, batch_size=7, save_every=0.0)
+    assert [each.error for each in again.failures] == [each.error for each in first.failures]
+    assert again.provenance.computed_cells == 2  # one's, for the target, and two's own
+    assert results(again) == results(first)
+
+    # Without the model its failures are nobody's.
+    alone = run(suite({"name": "brightens", "epsilon": "0.4"}, transfer=("brightens",)))
+    assert (alone.status, alone.provenance.computed_cells) == ("done", 0)
+
+
+def test_a_target_that_fails_in_the_middle_is_out_altogether(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    asked = {"calls": 0}
+
+    class Tires(planted.Rows):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            asked["calls"] += 1
+            if asked["calls"] == 4:  # the probe, then every batch of one's examples
+                raise RuntimeError("tired")
+            return super().forward(inputs)
+
+    plant.model("two", lambda: planted.classifier(Tires(2)))
+    first = run(suite("brightens", models=("one", "two"), transfer=("brightens",)), batch_size=20)
+    assert transfer(first, "one", "two").status == "failed"
+    again = run(suite("brightens", models=("one", "two"), transfer=("brightens",)), batch_size=20)
+    assert again.status == "done"
+    assert transfer(again, "one", "two").examples == planted.EXAMPLES
+    assert transfer(again, "one", "two").error is not None
+
+
+def test_a_failed_cell_is_tried_again(
+    run: Run, suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(suite("flaky", "fgsm"))
+    assert first.status == "failed"
+    monkeypatch.setattr(planted.Flaky, "mended", True)
+    again = run(suite("flaky", "fgsm"))
+    assert again.status == "done"
+    assert again.provenance.computed_cells == 1
+    assert row(again, "fgsm") == row(first, "fgsm")
+
+
+def test_a_dataset_that_fails_in_the_middle_fails_its_cells(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    class Torn(planted.ArrayDataset):
+        def batch(self, ids: np.ndarray[Any, Any]) -> Any:
+            if list(ids[:1]) == [40]:
+                raise OSError("a file is gone")
+            return super().batch(ids)
+
+    whole = planted.squares()
+    torn = Torn("squares", whole.pixels, targets=whole.targets, classes=whole.classes)
+    plant.dataset("squares", lambda request: torn)
+    record = run(suite("fgsm", "brightens"), batch_size=20)
+    assert {each.error for each in record.failures} == {"OSError: a file is gone"}
+    assert {each.status for each in record.evaluations} == {"failed"}
+
+
+# What it costs
+
+
+def test_fgsm_at_many_epsilons_costs_one_gradient(run: Run, suite: MakeSuite) -> None:
+    record = run(suite({"name": "fgsm", "epsilon": THREE}), batch_size=7)
+    forward = sum(each.forward_passes for each in record.evaluations)
+    backward = sum(each.backward_passes for each in record.evaluations)
+    assert forward == (len(THREE) + 1) * planted.EXAMPLES
+    assert backward == planted.EXAMPLES
+
+
+@pytest.mark.parametrize("keep", ["last", "best-loss"])
+def test_pgd_costs_its_steps_and_restarts(run: Run, suite: MakeSuite, keep: str) -> None:
+    found = row(run(suite({**PGD, "keep": keep})), "pgd")
+    steps, restarts = PGD["steps"], PGD["restarts"]
+    answers = restarts * (1 if keep == "last" else 2)
+    assert found.backward_passes == planted.EXAMPLES * steps * restarts
+    assert found.forward_passes == planted.EXAMPLES * (steps * restarts + answers)
+
+
+def test_what_is_booked_is_what_the_models_saw(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    record = run(
+        suite({"name": "fgsm", "epsilon": THREE}, PGD, models=("one", "two")), batch_size=25
+    )
+    for name in ("one", "two"):
+        (model,) = plant.built[name]
+        booked = [each for each in record.evaluations if each.model == name]
+        probed = planted.EXAMPLES
+        assert sum(each.forward_passes for each in booked) == model.passes.forward - probed
+        assert sum(each.backward_passes for each in booked) == model.passes.backward
+
+
+# What changes nothing
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 59, 1000])
+def test_the_batch_size_changes_nothing(run: Run, suite: MakeSuite, batch_size: int) -> None:
+    asked = suite(
+        {"name": "fgsm", "epsilon": THREE},
+        PGD,
+        "noise-uniform",
+        models=("one", "two"),
+        transfer=("fgsm", "pgd"),
+    )
+    whole = run(asked, "whole", batch_size=planted.EXAMPLES)
+    split = run(asked, "split", batch_size=batch_size)
+    for one, other in zip(whole.evaluations, split.evaluations, strict=True):
+        assert one.misclassified == other.misclassified
+        assert one.forward_passes == other.forward_passes
+        assert one.mean_confidence == pytest.approx(other.mean_confidence, abs=1e-6)
+    for pair, pair_split in zip(whole.transfers, split.transfers, strict=True):
+        assert pair.error == pair_split.error
+        assert pair.both_misclassified == pair_split.both_misclassified
+
+
+def test_the_batch_size_changes_no_prediction(run: Run, suite: MakeSuite, tmp_path: Path) -> None:
+    records = {size: run(suite(PGD), f"by {size}", batch_size=size) for size in (7, 60)}
+    digests = {each.digest for each in records[7].evaluations}
+    predicted = {}
+    for size in records:
+        with RunFolder.open(tmp_path / f"by {size}", suite="planted") as folder:
+            predicted[size] = {
+                digest: [
+                    answers.predicted.tolist() for answers in folder.read(digest).scores.values()
+                ]
+                for digest in digests
+            }
+    assert predicted[7] == predicted[60]
+
+
+def test_the_order_of_attacks_changes_no_result(run: Run, suite: MakeSuite) -> None:
+    attacks = ["fgsm", PGD, "noise-sign", {"name": "brightens", "epsilon": THREE}]
+    passes = {"forward_passes", "backward_passes", "seconds"}
+
+    def by_cell(record: RunRecord) -> dict[str, Any]:
+        return {each.digest: each.model_dump(exclude=passes) for each in record.evaluations}
+
+    one = run(suite(*attacks), "one")
+    other = run(suite(*reversed(attacks)), "other")
+    assert by_cell(one) == by_cell(other)
+    forward = [sum(each.forward_passes for each in record.evaluations) for record in (one, other)]
+    assert forward[0] <= forward[1]
+
+
+def test_a_limited_run_holds_a_part_of_the_examples(
+    run: Run, suite: MakeSuite, tmp_path: Path
+) -> None:
+    def ids(limit: int) -> set[int]:
+        record = run(suite("fgsm"), limit=limit)
+        assert {each.examples for each in record.evaluations} == {limit}
+        with RunFolder.open(tmp_path / "run", suite="planted") as folder:
+            return set(folder.read(record.evaluations[0].digest).example_id.tolist())
+
+    samples = [ids(limit) for limit in (3, 10, 30)]
+    assert samples[0] < samples[1] < samples[2]
+    assert {example % planted.CLASSES for example in samples[0]} == {0, 1, 2}
+
+
+# What is not computed again
+
+
+def test_a_second_run_computes_nothing(
+    run: Run, suite: MakeSuite, plant: planted.Plant, tmp_path: Path
+) -> None:
+    asked = suite("fgsm", PGD, models=("one", "two"), transfer=("fgsm",))
+    first = run(asked)
+    before = content(tmp_path / "run")
+    again = run(asked)
+    assert (again.provenance.computed_cells, again.provenance.reused_cells) == (0, 6)
+    assert content(tmp_path / "run") == before
+    assert again.evaluations == first.evaluations  # seconds too
+    assert again.transfers == first.transfers
+    assert plant.built["one"][1].passes.forward == planted.EXAMPLES  # the probe
+
+
+def test_fresh_computes_everything_again(run: Run, suite: MakeSuite, tmp_path: Path) -> None:
+    first = run(suite("fgsm"))
+    limited = run(suite("fgsm"), limit=10)
+    again = run(suite("fgsm"), limit=10, fresh=True)
+    assert again.provenance.computed_cells == 2
+    assert results(again) == results(limited)
+    assert run(suite("fgsm")).evaluations == first.evaluations  # what it did not ask for stays
+
+
+def test_a_model_more_computes_its_own_and_is_scored_on_the_others(
+    run: Run, suite: MakeSuite, plant: planted.Plant, tmp_path: Path
+) -> None:
+    fgsm = {"name": "fgsm", "epsilon": ["0.1", "0.2"]}
+    first = run(suite(fgsm, PGD, models=("one",), transfer=("fgsm",)))
+    before = content(tmp_path / "run")
+    more = run(suite(fgsm, PGD, models=("one", "two"), transfer=("fgsm",)))
+
+    assert more.provenance.computed_cells == 6  # two's own four, and one's two that are transferred
+    assert more.provenance.reused_cells == 2
+    kept = [each for each in more.evaluations if each.model == "one"]
+    assert kept == list(first.evaluations)  # seconds and passes too
+    old = [each.digest for each in first.evaluations if each.attack in ("none", "pgd")]
+    after = content(tmp_path / "run")
+    assert all(after[f"{digest}.parquet"] == before[f"{digest}.parquet"] for digest in old)
+
+    one, two = plant.built["one"][1], plant.built["two"][0]
+    # The direction is taken again; what one says of its own examples is known.
+    assert (one.passes.backward, two.passes.backward) == (60, 60 * (1 + 4 * 3))
+    probe, scored = planted.EXAMPLES, 2 * planted.EXAMPLES
+    assert one.passes.forward == probe + planted.EXAMPLES + scored
+    own = [each for each in more.evaluations if each.model == "two"]
+    assert two.passes.forward == probe + scored + sum(each.forward_passes for each in own)
+
+    # And it is what a run of both together finds.
+    together = run(suite(fgsm, PGD, models=("one", "two"), transfer=("fgsm",)), "together")
+    assert results(together) == results(more)
+    assert together.transfers == more.transfers
+    assert together.worst_cases == more.worst_cases
+
+
+def test_an_epsilon_more_computes_its_own_cell(run: Run, suite: MakeSuite) -> None:
+    first = run(suite({"name": "fgsm", "epsilon": ["0.1"]}))
+    more = run(suite({"name": "fgsm", "epsilon": ["0.2", "0.1"]}))
+    assert more.provenance.computed_cells == 1
+    assert row(more, "fgsm", epsilon="0.1") == row(first, "fgsm")
+
+
+def test_another_name_for_a_model_computes_nothing(run: Run, suite: MakeSuite) -> None:
+    attacks = ("fgsm",)
+    first = run(suite(*attacks, models=("one", "two"), transfer=attacks))
+    renamed = ({"name": "uno", "model": "one"}, "two")
+    again = run(suite(*attacks, models=renamed, transfer=attacks))
+    assert again.provenance.computed_cells == 0
+    assert [each.model for each in again.evaluations] == ["uno", "uno", "two", "two"]
+    assert [each.error for each in again.transfers] == [each.error for each in first.transfers]
+
+
+def test_one_model_under_two_names_is_computed_once(run: Run, suite: MakeSuite) -> None:
+    models = ("one", {"name": "uno", "model": "one"}, "two")
+    record = run(suite("fgsm", models=models, transfer=("fgsm",)))
+    assert (record.status, record.provenance.computed_cells) == ("done", 4)
+    assert row(record, "fgsm", "one").misclassified == row(record, "fgsm", "uno").misclassified
+    for source in ("one", "uno", "two"):
+        assert transfer(record, source, "one").error == transfer(record, source, "uno").error
+    assert run(suite("fgsm", models=models, transfer=("fgsm",))).provenance.computed_cells == 0
+
+
+def test_one_attack_under_two_labels_is_computed_once(run: Run, suite: MakeSuite) -> None:
+    twice = ({"name": "fgsm", "epsilon": "0.1"}, {"name": "fgsm", "epsilon": "1/10", "label": "b"})
+    record = run(suite(*twice, models=("one", "two"), transfer=("fgsm",)))
+    assert (record.status, record.provenance.computed_cells) == ("done", 4)
+    assert {each.status for each in record.transfers} == {"done"}
+    assert run(suite(*reversed(twice), models=("one", "two"), transfer=("b",))).status == "done"
+
+
+def test_a_changed_target_is_asked_again_and_the_source_is_not(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    asked = suite("fgsm", models=("one", "two"), transfer=("fgsm",))
+    first = run(asked)
+    plant.model("two", planted.rows(3))
+    again = run(asked)
+    assert again.provenance.computed_cells == 3  # two's own cells, and its answers to one's
+    assert transfer(again, "one", "one") == transfer(first, "one", "one")
+    plant.model("three", planted.rows(3))
+    fresh = run(suite("fgsm", models=("one", "three"), transfer=("fgsm",)), "fresh")
+    assert transfer(again, "one", "two").error == transfer(fresh, "one", "three").error
+
+
+def test_outcomes_that_were_deleted_are_computed_again(
+    run: Run, suite: MakeSuite, tmp_path: Path
+) -> None:
+    first = run(suite("fgsm", PGD))
+    for file in (tmp_path / "run" / "outcomes").iterdir():
+        file.unlink()
+    (tmp_path / "run" / "outcomes").rmdir()
+    again = run(suite("fgsm", PGD))
+    assert again.provenance.computed_cells == 3
+    assert results(again) == results(first)
+
+
+def test_a_damaged_outcome_is_computed_again(run: Run, suite: MakeSuite, tmp_path: Path) -> None:
+    first = run(suite("fgsm", PGD))
+    victim = tmp_path / "run" / "outcomes" / f"{row(first, 'pgd').digest}.parquet"
+    victim.write_bytes(victim.read_bytes()[:-20])
+    again = run(suite("fgsm", PGD))
+    assert again.provenance.computed_cells == 1
+    assert results(again) == results(first)
+
+
+def test_models_are_left_as_they_came(run: Run, suite: MakeSuite, plant: planted.Plant) -> None:
+    def noisy() -> planted.Classifier:
+        torch.manual_seed(0)
+        layers = torch.nn.Sequential(
+            torch.nn.BatchNorm2d(1), torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(16, 3)
+        )
+        return planted.classifier(layers.train())
+
+    plant.model("one", noisy)
+    record = run(suite("fgsm", PGD), batch_size=7)
+    again = run(suite("fgsm", PGD), "again", batch_size=60)
+    assert results(record)[1]["misclassified"] == results(again)[1]["misclassified"]
+    layers = plant.built["one"][0].module
+    assert all(module.training for module in layers.modules())
+    assert all(parameter.requires_grad for parameter in layers.parameters())
+    assert int(layers[0].num_batches_tracked) == 0
+    assert torch.equal(layers[0].running_mean, torch.zeros(1))
