@@ -110,7 +110,7 @@ def test_log_scores_stay_finite_at_the_centre_of_a_unit_and_far_from_all(score):
         assert bool(torch.isfinite(ascent).all())
         assert bool(torch.isfinite(LOG_SCORES.loss(outputs, labels)).all())
         assert ascent[0, label] == -1
-        assert bool((ascent[0, 1 - label] >= 0))
+        assert bool(ascent[0, 1 - label] >= 0)
 
 
 def test_confidence_is_the_models_probability_for_what_it_predicts():

@@ -98,7 +98,7 @@ def test_a_broken_plug_in_is_told_only_when_it_is_asked_for(colours, monkeypatch
     plug_in(monkeypatch, broken=value)
     assert colours.load("red") == 1
     assert "can't be imported" in colours.get("broken").summary
-    with pytest.raises(RequestError, match="colour 'broken' of package .* can't be imported"):
+    with pytest.raises(RequestError, match=r"colour 'broken' of package .* can't be imported"):
         colours.load("broken")
 
 

@@ -42,13 +42,12 @@ def test_how_a_budget_was_written_does_not_tell_it_apart():
     assert Epsilon.parse("8/255") == Epsilon.parse(" 16 / 510 ")
     assert hash(Epsilon.parse("0.5")) == hash(Epsilon.parse("1/2"))
     assert Epsilon.parse("0.10") == Epsilon.parse(0.1)
-    assert ZERO == Epsilon.parse(0)
+    assert Epsilon.parse(0) == ZERO
 
 
 @pytest.mark.parametrize(
     "written",
-    ["", "a lot", "0.1.2", "1/0", "nan", "inf", float("nan"), float("inf"), "1e999", None, True]
-    + [[0.1], {"a": 1}, b"0.1", "8/", "0x10"],
+    ["", "a lot", "0.1.2", "1/0", "nan", "inf", "1e999", "8/", "0x10", None, True, [0.1], b"0.1"],
 )
 def test_what_is_no_number_is_refused(written):
     with pytest.raises(SpecError, match=r"^here: epsilon must be a number such as .*, got "):

@@ -93,7 +93,7 @@ class Bomb:
 def test_a_pickle_is_refused_unopened(tmp_path, protocol):
     path = tmp_path / "net.pkl"
     path.write_bytes(pickle.dumps(Bomb(), protocol=protocol))
-    with pytest.raises(WeightsError, match="this is a pickle .* safetensors.torch.save_file"):
+    with pytest.raises(WeightsError, match=r"this is a pickle .* safetensors.torch.save_file"):
         load_weights(net(), path)
 
 
@@ -140,7 +140,7 @@ def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path):
 
 def test_a_file_that_is_not_there_is_told(tmp_path):
     for function in (read_weights, file_digest):
-        with pytest.raises(WeightsError, match="no.safetensors: can't be read: No such file"):
+        with pytest.raises(WeightsError, match=r"no\.safetensors: can't be read: No such file"):
             function(tmp_path / "no.safetensors")
     with pytest.raises(WeightsError, match="can't be read: Is a directory"):
         read_weights(tmp_path)

@@ -1,0 +1,167 @@
+"""Flags: said where something is wrong, and only there."""
+
+import numpy as np
+import pytest
+
+from benchmark.checks import candidate_flags, masking_flags
+from benchmark.metrics.rates import Share
+from benchmark.records import Evaluation, Transfer, Verdict
+from benchmark.threat import Epsilon, Norm
+
+NAN = float("nan")
+
+
+def flags(verdict=(0, 0, 0, 0), distance=(0.1, 0.1, 0.1, 0.1), *, epsilon=0.1, zero=None):
+    return list(
+        candidate_flags(
+            np.array(verdict, dtype=np.int64),
+            np.array(distance, dtype=np.float32),
+            epsilon=epsilon,
+            zero_gradient=None if zero is None else np.array(zero, dtype=bool),
+        )
+    )
+
+
+def test_a_sound_cell_has_no_flag():
+    assert flags() == []
+    assert flags(zero=[False] * 4) == []
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (Verdict.NOT_FINITE, "not finite"),
+        (Verdict.OUT_OF_BOUNDS, "out of bounds"),
+        (Verdict.OUT_OF_BUDGET, "out of budget"),
+    ],
+)
+def test_invalid_candidates_are_counted(verdict, words):
+    (flag,) = flags(verdict=[0, verdict, verdict, 0])
+    assert flag == f"2 of 4 candidates {words}: not counted as adversarial"
+
+
+def test_kinds_of_invalid_candidates_are_told_apart():
+    assert len(flags(verdict=[1, 2, 3, 3])) == 3
+
+
+def test_an_attack_that_returned_its_inputs_is_told():
+    assert flags(distance=[0, 0, 0, 0]) == ["the attack returned its inputs unchanged"]
+    assert flags(distance=[0, 0, 1e-9, 0]) == []
+    assert flags(distance=[0, 0, 0, 0], epsilon=0) == []
+
+
+def test_nan_distances_are_no_unchanged_inputs():
+    (flag,) = flags(verdict=[1] * 4, distance=[NAN] * 4)
+    assert "not finite" in flag
+
+
+def test_zero_gradients_are_told_from_one_percent_on():
+    few = [True] + [False] * 100
+    assert flags([0] * 101, [0.1] * 101, zero=few) == []
+    (flag,) = flags([0] * 100, [0.1] * 100, zero=few[:100])
+    assert flag == "the gradient is zero in every coordinate for 1 of 100 examples"
+
+
+def row(attack: str, count: int, *, total=1000, epsilon="0.1", **parts) -> Evaluation:
+    interval = Share(count, total).interval
+    assert interval is not None
+    fixed = {"dataset": "mnist", "model": "rbf", "norm": Norm.LINF, "clip": True}
+    return Evaluation(
+        attack=attack,
+        algorithm=parts.pop("algorithm", attack),
+        epsilon=Epsilon.parse(epsilon),
+        examples=total,
+        adversarial_error=count / total,
+        adversarial_error_low=interval.low,
+        adversarial_error_high=interval.high,
+        **{**fixed, **parts},
+    )
+
+
+@pytest.mark.parametrize(
+    ("weaker", "stronger"),
+    [
+        ("noise-uniform", "fgsm"),
+        ("noise-sign", "fgsm-naive"),
+        ("noise-uniform", "pgd"),
+        ("fgsm", "pgd"),
+        ("fgsm-naive", "somebodys-own"),
+    ],
+)
+def test_a_stronger_attack_that_finds_less_is_a_sign(weaker, stronger):
+    (flag,) = masking_flags([row(weaker, 500), row(stronger, 300)], [])
+    assert flag == (
+        f"mnist, rbf, epsilon 0.1: {weaker} finds more errors than {stronger}, "
+        "a sign of masked gradients"
+    )
+    assert list(masking_flags([row(weaker, 300), row(stronger, 500)], [])) == []
+
+
+def test_attacks_of_one_rank_are_not_compared():
+    rows = [row("fgsm", 300), row("fgsm-naive", 600), row("pgd", 700), row("other", 900)]
+    assert list(masking_flags(rows, [])) == []
+
+
+def test_sampling_alone_raises_no_flag():
+    assert list(masking_flags([row("fgsm", 510), row("pgd", 490)], [])) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"epsilon": "0.2"},
+        {"model": "maxout"},
+        {"dataset": "mnist-3v7"},
+        {"norm": Norm.L2},
+        {"clip": False},
+        {"status": "failed"},
+    ],
+)
+def test_only_rows_of_one_threat_model_are_compared(other):
+    rows = [row("fgsm", 500), row("pgd", 100, **other)]
+    assert list(masking_flags(rows, [])) == []
+
+
+def test_a_label_does_not_hide_the_algorithm():
+    rows = [row("one-step", 500, algorithm="fgsm"), row("many", 300, algorithm="pgd")]
+    (flag,) = masking_flags(rows, [])
+    assert "one-step finds more errors than many" in flag
+
+
+def transfer(count: int, *, source="maxout", target="rbf", epsilon="0.1", **parts) -> Transfer:
+    interval = Share(count, 1000).interval
+    assert interval is not None
+    return Transfer(
+        dataset="mnist",
+        source=source,
+        target=target,
+        attack="fgsm",
+        epsilon=Epsilon.parse(epsilon),
+        examples=1000,
+        error=count / 1000,
+        error_low=interval.low,
+        error_high=interval.high,
+        **parts,
+    )
+
+
+def test_examples_of_another_model_that_find_more_are_a_sign():
+    (flag,) = masking_flags([row("fgsm", 300)], [transfer(500)])
+    assert flag == (
+        "mnist, rbf, fgsm at epsilon 0.1: examples made on maxout find more errors than its own, "
+        "a sign of masked gradients"
+    )
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        transfer(310),
+        transfer(500, source="rbf"),
+        transfer(500, target="softmax"),
+        transfer(500, epsilon="0.2"),
+        transfer(500, status="failed"),
+    ],
+)
+def test_other_transfers_are_no_sign(harmless):
+    assert list(masking_flags([row("fgsm", 300)], [harmless])) == []
