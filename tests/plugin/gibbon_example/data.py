@@ -1,0 +1,9 @@
+from benchmark.datasets import DATASETS, DataRequest
+from benchmark.datasets.base import ArrayDataset
+
+
+def load(request: DataRequest) -> ArrayDataset:
+    """MNIST upside down."""
+    upright = DATASETS.load("mnist")(request)
+    flipped = upright.pixels[:, :, ::-1].copy()
+    return ArrayDataset("mnist-flipped", flipped, targets=upright.labels, classes=upright.classes)

@@ -1,0 +1,154 @@
+"""A run that is killed or interrupted, and goes on, ends with the very same tables."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import doomed
+import pandas as pd
+import planted
+import pytest
+
+from benchmark.records import RunRecord
+from benchmark.report import write_report
+from benchmark.runner.plan import RunSettings
+from benchmark.runner.run import run_suite
+
+SAME_BYTES = ("transfer.csv", "worst_case.csv", "agreement.csv", "tables.md")
+NEVER, ALWAYS = 1e9, 0.0  # seconds between two savings
+KILLED, INTERRUPTED = -9, 130
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        doomed.plant(patch)
+        return finished(tmp_path_factory.mktemp("whole"))
+
+
+def finished(folder: Path, save_every: float = NEVER) -> Path:
+    go_on(folder, save_every)
+    return folder
+
+
+def go_on(folder: Path, save_every: float = NEVER) -> RunRecord:
+    return run_suite(
+        doomed.SUITE, folder, settings=doomed.settings(save_every), publish=write_report
+    )
+
+
+def die(folder: Path, moment: int, *, name: str = "SIGKILL", save_every: float = NEVER) -> int:
+    command = [sys.executable, doomed.__file__, str(folder), str(moment), name, str(save_every)]
+    return subprocess.run(command, check=False, capture_output=True, timeout=120).returncode
+
+
+def assert_same_tables(one: Path, other: Path) -> None:
+    for name in SAME_BYTES:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    rows = [
+        pd.read_csv(folder / "evaluations.csv", dtype=str, keep_default_na=False).drop(
+            columns="seconds"
+        )
+        for folder in (one, other)
+    ]
+    pd.testing.assert_frame_equal(*rows)
+
+
+@pytest.fixture(autouse=True)
+def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    doomed.plant(monkeypatch)
+
+
+def moments(seed: int, count: int, below: int) -> list[int]:
+    return sorted(random.Random(seed).sample(range(1, below), count))  # noqa: S311
+
+
+# Two models, eight cells each, three batches a job: 24 batches and 2 x 16 + 2 x 7 file moments.
+LIVED = 80
+
+
+@pytest.mark.slow
+def test_there_are_as_many_moments_as_the_tests_take(tmp_path: Path) -> None:
+    command = [sys.executable, doomed.__file__, str(tmp_path), "0", "SIGKILL", "0"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert int(done.stdout) >= LIVED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", moments(seed=1, count=12, below=LIVED))
+@pytest.mark.parametrize("save_every", [NEVER, ALWAYS], ids=["unsaved", "saved"])
+def test_killed_at_some_moment(whole: Path, tmp_path: Path, moment: int, save_every: float) -> None:
+    assert die(tmp_path, moment, save_every=save_every) in (KILLED, 0)
+    go_on(tmp_path, save_every)
+    assert_same_tables(tmp_path, whole)
+
+
+def test_killed_and_interrupted(whole: Path, tmp_path: Path) -> None:
+    assert die(tmp_path, 8, save_every=ALWAYS) == KILLED
+    assert die(tmp_path, 17, name="SIGINT", save_every=ALWAYS) == INTERRUPTED
+    go_on(tmp_path)
+    assert_same_tables(tmp_path, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(7, 26))
+def test_killed_between_any_two_files_of_a_job(whole: Path, tmp_path: Path, moment: int) -> None:
+    """The passes of a job that was filed in part are booked as if nothing had happened."""
+    die(tmp_path, moment)
+    go_on(tmp_path)
+    assert_same_tables(tmp_path, whole)
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 5])
+def test_what_ctrl_c_interrupts_is_saved_and_gone_on_with(
+    plant: planted.Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """An interrupted job goes on after its last whole batch, and saves nothing half done."""
+    suite = doomed.Suite.model_validate(
+        {
+            "name": "interrupted",
+            "dataset": "squares",
+            "models": ["one"],
+            "attacks": [{"name": "interrupts", "epsilon": ["0.1", "0.2"]}],
+        }
+    )
+    run_settings = RunSettings(device="cpu", batch_size=20)
+    expected = run_suite(suite, tmp_path / "whole", settings=run_settings)
+    monkeypatch.setattr(planted.Interrupts, "asked", [])
+    monkeypatch.setattr(planted.Interrupts, "after", after)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(suite, tmp_path / "cut", settings=run_settings)
+    whole_batches = (after - 1) // 2  # two epsilons a batch
+    saved = list((tmp_path / "cut").glob("outcomes/*.partial.parquet"))
+    assert len(saved) == (whole_batches > 0)
+    monkeypatch.setattr(planted.Interrupts, "after", 0)
+    planted.Interrupts.asked.clear()
+    record = run_suite(suite, tmp_path / "cut", settings=run_settings)
+    assert planted.Interrupts.asked == [20, 20] * (3 - whole_batches)
+    assert not list((tmp_path / "cut").glob("outcomes/*.partial.parquet"))
+    for one, other in zip(expected.evaluations, record.evaluations, strict=True):
+        assert one.model_dump(exclude={"seconds"}) == other.model_dump(exclude={"seconds"})
+
+
+def test_a_damaged_saving_is_not_gone_on_with(whole: Path, tmp_path: Path) -> None:
+    assert die(tmp_path, 8, save_every=ALWAYS) == KILLED
+    saved = list(tmp_path.glob("outcomes/*.partial.parquet"))
+    assert saved
+    for file in saved:
+        file.write_bytes(file.read_bytes()[:-10])
+    go_on(tmp_path)
+    assert_same_tables(tmp_path, whole)
+    assert not list(tmp_path.glob("outcomes/*.partial.parquet"))
+
+
+def test_another_batch_size_goes_on_where_it_stopped(whole: Path, tmp_path: Path) -> None:
+    assert die(tmp_path, 8, save_every=ALWAYS) == KILLED
+    record = run_suite(doomed.SUITE, tmp_path, settings=RunSettings(device="cpu", batch_size=7))
+    expected = RunRecord.read(whole)
+    for one, other in zip(expected.evaluations, record.evaluations, strict=True):
+        assert one.misclassified == other.misclassified
+        assert one.forward_passes == other.forward_passes
