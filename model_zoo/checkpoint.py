@@ -71,13 +71,13 @@ def read_checkpoint(path: Path, recipe: Recipe) -> Checkpoint | None:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
             f"{path}: damaged, or not a checkpoint of this version ({reason}); "
-            "delete it or start fresh"
+            "delete it or start fresh (--fresh)"
         ) from error
     differences = _differences(made_by, recipe)
     if differences:
         raise RunFolderError(
             f"{path}: the checkpoint belongs to another training: {'; '.join(differences)}; "
-            "ask for the same again, choose another folder or start fresh"
+            "ask for the same again, choose another folder or start fresh (--fresh)"
         )
     return checkpoint
 

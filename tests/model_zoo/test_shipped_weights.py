@@ -1,0 +1,102 @@
+"""The shipped weights are those of their cards, and measure what the cards say."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmark.classifier import probe
+from benchmark.datasets import DATASETS, DataRequest
+from benchmark.datasets.base import Batch
+from benchmark.weights import file_digest
+from model_zoo.card import Card, read_card
+from model_zoo.catalogue import SUMMARIES, WEIGHTS
+from model_zoo.measurement import measure
+from model_zoo.recipe import shipped_recipe
+from model_zoo.zoo import DTYPES, build
+
+NAMES = sorted(SUMMARIES)
+
+
+def card(name: str) -> Card:
+    return read_card(WEIGHTS / f"{name}.json")
+
+
+@functools.cache
+def test_split(dataset: str) -> Batch:
+    data = DATASETS.load(dataset)(DataRequest(split="test"))
+    return data.batch(np.arange(len(data), dtype=np.int64))
+
+
+test_split.__test__ = False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_is_the_one_on_the_card(name: str) -> None:
+    path = WEIGHTS / f"{name}.safetensors"
+    assert card(name).model == name
+    assert card(name).sha256 == file_digest(path)
+    tensors = load_file(path)
+    assert card(name).parameters == sum(tensor.numel() for tensor in tensors.values())
+    assert {tensor.dtype for tensor in tensors.values()} == {DTYPES[card(name).recipe.dtype]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_holds_the_shipped_recipe_and_three_seeds(name: str) -> None:
+    assert card(name).recipe == shipped_recipe(name)
+    seeds = [run.seed for run in (card(name).training, *card(name).other_trainings)]
+    assert seeds == [0, 1, 2]
+    assert "clean_error" in card(name).over_seeds
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_weights_measure_what_the_card_says(name: str) -> None:
+    split = test_split(card(name).recipe.dataset)
+    classifier = build(name)
+    with classifier.evaluating():
+        outputs = torch.cat([classifier.predict(x) for x in torch.split(split.inputs, 1000)])
+    error = float((outputs.argmax(1) != split.labels).double().mean())
+    # Two examples of 10,000 may fall on the other side where another processor rounds otherwise.
+    assert error == pytest.approx(card(name).training.figures.clean_error, abs=2e-4)
+    assert classifier.outputs.problem(outputs) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_attacked_figures_are_those_of_the_card(name: str) -> None:
+    split = test_split(card(name).recipe.dataset)
+    figures = measure(build(name), inputs=split.inputs, labels=split.labels, epsilon=0.25)
+    for key, stored in card(name).training.figures:
+        measured = getattr(figures, key)
+        # Signs of tiny gradients may turn with the rounding of another processor.
+        assert measured == pytest.approx(stored, abs=5e-3), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_built_model_keeps_its_declaration(name: str) -> None:
+    classifier = build(name)
+    split = test_split(card(name).recipe.dataset)
+    outputs = probe(classifier, split.inputs[:16])
+    assert outputs.shape == (16, 2 if name == "logistic" else 10)
+    assert outputs.dtype == torch.float32
+
+
+def test_the_cards_meet_what_the_paper_found() -> None:
+    """Goodfellow et al. (2015), sections 4 to 7, within the margins that the zoo is held to."""
+    figures = {name: card(name).training.figures for name in NAMES}
+    softmax, rbf = figures["softmax"], figures["rbf"]
+    assert softmax.fgsm_error >= 0.998
+    assert softmax.fgsm_confidence == pytest.approx(0.793, abs=0.025)
+    assert figures["logistic"].clean_error <= 0.019
+    assert figures["logistic"].fgsm_error >= 0.99
+    assert figures["maxout"].clean_error <= 0.0125
+    assert figures["maxout"].fgsm_error >= 0.99
+    assert figures["maxout-adv"].clean_error <= 0.025
+    assert figures["maxout-adv"].fgsm_error <= 0.179
+    assert rbf.fgsm_error == pytest.approx(0.554, abs=0.06)
+    assert rbf.fgsm_confidence is not None
+    assert rbf.fgsm_confidence <= 0.02
+    assert rbf.mean_clean_confidence == pytest.approx(0.606, abs=0.04)
