@@ -116,7 +116,8 @@ class Classifier:
         the gradient of that objective in the inputs.  One forward and one backward pass.
         """
         leaf = inputs.detach().requires_grad_()
-        outputs = self(leaf)
+        with torch.enable_grad():
+            outputs = self(leaf)
         (gradient,) = torch.autograd.grad(outputs, leaf, ascent(outputs.detach()))
         return outputs.detach(), self._seen(gradient)
 
@@ -127,7 +128,8 @@ class Classifier:
         `OutputRule.ascent` for the exact direction.
         """
         leaf = inputs.detach().requires_grad_()
-        loss = self.outputs.loss(self(leaf), labels).sum()
+        with torch.enable_grad():
+            loss = self.outputs.loss(self(leaf), labels).sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
         return self._seen(gradient)
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from benchmark.errors import SpecError
 
-LARGEST_EXPONENT = 400  # beyond a float's range; exact arithmetic would take for ever on 1e999999999
+LARGEST_EXPONENT = 400  # a float has none so large; exact arithmetic takes for ever on 1e999999999
 
 
 class Norm(StrEnum):

@@ -35,8 +35,17 @@ from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
 # For our own attacks: parameters are checked when an attack is made, unknown ones refused.
 STRICT = ConfigDict(extra="forbid", strict=True)
 
+
+def _length(written: object) -> float:
+    try:
+        return float(Epsilon.parse(written))
+    except SpecError as error:
+        message = 'must be a number such as 0.01 or "2/255" and not negative'
+        raise ValueError(message) from error
+
+
 # A length in the units of the model's input, written as a number or as a fraction: "2/255".
-Length = Annotated[float, BeforeValidator(lambda written: float(Epsilon.parse(written)))]
+Length = Annotated[float, BeforeValidator(_length)]
 
 
 class Attack(ABC):

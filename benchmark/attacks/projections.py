@@ -46,7 +46,7 @@ class LinfRegion(Region):
     def random_point(self, streams: ExampleStreams) -> Tensor:
         """Returns a uniform point of the ball, put into the box."""
         noise = streams.uniform(self.inputs.shape[1:]).mul_(2.0).sub_(1.0)
-        return self.project(noise.mul_(self.radius).add_(self.inputs))
+        return self.project(self.inputs.add(noise, alpha=self.radius))
 
     def unit(self, gradient: Tensor) -> Tensor:
         """Returns the sign of each coordinate."""
@@ -78,7 +78,7 @@ class L2Region(Region):
         shape = self.inputs.shape[1:]
         direction = self.unit(streams.child("direction").normal(shape))
         share = streams.child("radius").uniform((1,) * len(shape)).pow_(1.0 / shape.numel())
-        return self.project(direction.mul_(share * self.radius).add_(self.inputs))
+        return self.project(self.inputs.add(direction.mul_(share), alpha=self.radius))
 
     def unit(self, gradient: Tensor) -> Tensor:
         """Returns the gradient divided by its length."""
