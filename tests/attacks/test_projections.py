@@ -1,0 +1,141 @@
+"""Laws of the regions: a projection is idempotent, lands inside and moves no further."""
+
+import nets
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from benchmark.attacks.projections import lengths, region
+from benchmark.rng import ExampleStreams
+from benchmark.threat import Bounds, Norm, ThreatModel
+
+SHAPE = (1, 2, 3)
+BOX = Bounds(-1.0, 2.0)
+values = st.lists(st.floats(-5, 5, width=32), min_size=6, max_size=6)
+budgets = st.sampled_from(["0", "0.001", "0.3", "1", "10"])
+boxes = st.sampled_from([None, BOX])
+norms = st.sampled_from(Norm)
+
+
+def points_of(rows: list[float]) -> Tensor:
+    return torch.tensor(rows).view(1, *SHAPE)
+
+
+def size_of(change: Tensor, norm: Norm) -> Tensor:
+    flat = change.flatten(1).double()
+    return flat.abs().amax(1) if norm is Norm.LINF else flat.norm(dim=1)
+
+
+def assert_inside(points: Tensor, inputs: Tensor, threat: ThreatModel) -> None:
+    slack = 1e-6 * (1 + threat.radius)
+    assert bool((size_of(points - inputs, threat.norm) <= threat.radius + slack).all())
+    if threat.bounds is not None:
+        assert float(points.min()) >= threat.bounds.low
+        assert float(points.max()) <= threat.bounds.high
+
+
+@given(values, values, budgets, boxes, norms)
+def test_a_projection_lands_inside_and_is_idempotent(start, point, epsilon, box, norm):
+    inputs = points_of(start).clamp(BOX.low, BOX.high)
+    threat = nets.threat(epsilon, norm=norm, bounds=box)
+    allowed = region(inputs, threat=threat)
+    once = allowed.project(points_of(point))
+    assert_inside(once, inputs, threat)
+    twice = allowed.project(once.clone())
+    torch.testing.assert_close(twice, once, rtol=0, atol=1e-6 * (1 + threat.radius))
+
+
+@given(values, values, budgets, boxes, norms)
+def test_allowed_points_stay_where_they_are(start, point, epsilon, box, norm):
+    inputs = points_of(start).clamp(BOX.low, BOX.high)
+    threat = nets.threat(epsilon, norm=norm, bounds=box)
+    allowed = region(inputs, threat=threat)
+    change = points_of(point) - inputs
+    inner = (
+        inputs + change * (0.99 * threat.radius / size_of(change, norm).clamp(min=1e-30)).float()
+    )
+    if box is not None:
+        inner = inner.clamp(box.low, box.high)
+    torch.testing.assert_close(allowed.project(inner.clone()), inner, rtol=0, atol=1e-6)
+
+
+@given(values, values, budgets)
+def test_the_linf_projection_is_the_nearest_allowed_point(start, point, epsilon):
+    inputs = points_of(start).clamp(BOX.low, BOX.high)
+    threat = nets.threat(epsilon, bounds=BOX)
+    expected = [
+        max(min(value, x + threat.radius, BOX.high), x - threat.radius, BOX.low)
+        for value, x in zip(point, inputs.flatten().tolist(), strict=True)
+    ]
+    found = region(inputs, threat=threat).project(points_of(point)).flatten()
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=2e-6)
+
+
+@given(values, values, budgets)
+def test_the_l2_projection_is_the_nearest_point_of_the_ball(start, point, epsilon):
+    inputs, points = points_of(start), points_of(point)
+    threat = nets.threat(epsilon, norm=Norm.L2, bounds=None)
+    change = (points - inputs).double()
+    size = change.norm()
+    expected = inputs + (change if size <= threat.radius else change * threat.radius / size)
+    found = region(inputs, threat=threat).project(points.clone())
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-6)
+
+
+@given(values, norms)
+def test_a_unit_step_has_length_one_and_goes_steepest(rows, norm):
+    gradient = points_of(rows)
+    allowed = region(torch.zeros(1, *SHAPE), threat=nets.threat(norm=norm))
+    unit = allowed.unit(gradient.clone())
+    if not bool((gradient != 0).any()):
+        assert bool((unit == 0).all())
+        return
+    assert float(size_of(unit, norm)) == pytest.approx(1, rel=1e-5)
+    # Hölder: no direction of length 1 gains more than the gradient's dual norm.
+    flat = gradient.flatten().double()
+    dual = flat.abs().sum() if norm is Norm.LINF else flat.norm()
+    assert float((unit.double() * gradient).sum()) == pytest.approx(float(dual), rel=1e-5)
+
+
+def test_a_unit_step_of_no_gradient_is_no_step_and_no_nan():
+    for norm in Norm:
+        allowed = region(torch.zeros(2, *SHAPE), threat=nets.threat(norm=norm))
+        assert torch.equal(allowed.unit(torch.zeros(2, *SHAPE)), torch.zeros(2, *SHAPE))
+
+
+@given(st.integers(0, 1000), budgets, boxes, norms)
+def test_random_points_are_allowed(key, epsilon, box, norm):
+    inputs = nets.random_batch(7, shape=SHAPE, bounds=BOX).inputs
+    before = inputs.clone()
+    threat = nets.threat(epsilon, norm=norm, bounds=box)
+    streams = ExampleStreams.derive(key, torch.arange(7))
+    assert_inside(region(inputs, threat=threat).random_point(streams), inputs, threat)
+    assert torch.equal(inputs, before)
+
+
+def test_random_points_fill_the_l2_ball_evenly():
+    inputs = torch.zeros(20_000, *SHAPE)
+    threat = nets.threat("2", norm=Norm.L2, bounds=None)
+    streams = ExampleStreams.derive(1, torch.arange(20_000))
+    points = region(inputs, threat=threat).random_point(streams).flatten(1).double()
+    # In d dimensions the d-th power of the relative radius is uniform.
+    volumes = (points.norm(dim=1) / 2) ** 6
+    shares = torch.histc(volumes, bins=10, min=0, max=1) / 20_000
+    assert float((shares - 0.1).abs().max()) < 5 * (0.09 / 20_000) ** 0.5
+    assert float(points.mean(0).abs().max()) < 5 * 2 / 20_000**0.5
+
+
+def test_random_points_fill_the_linf_ball_evenly():
+    inputs = torch.zeros(20_000, *SHAPE)
+    streams = ExampleStreams.derive(1, torch.arange(20_000))
+    points = region(inputs, threat=nets.threat("2", bounds=None)).random_point(streams)
+    shares = torch.histc(points.flatten(), bins=10, min=-2, max=2) / points.numel()
+    assert float((shares - 0.1).abs().max()) < 5 * (0.09 / points.numel()) ** 0.5
+
+
+def test_lengths_multiply_the_perturbations():
+    change = torch.tensor([[3.0, 4.0], [0.0, 0.0]]).view(2, 1, 1, 2)
+    assert lengths(change).shape == (2, 1, 1, 1)
+    assert lengths(change).flatten().tolist() == [5.0, 0.0]
