@@ -20,13 +20,20 @@ def generator(seed: int) -> torch.Generator:
 
 
 def filled(module: nn.Module, *, seed: int, spread: float = 1.0) -> nn.Module:
-    """The module with all parameters drawn from U(-spread, spread) / sqrt(fan in)."""
+    """The module with weights from U(-spread, spread) / sqrt(fan in), vectors from U(-0.5, 0.5).
+
+    The weights of each unit are centred, so that a mean grey level favours no class.
+    """
     draws = generator(seed)
     with torch.no_grad():
         for parameter in module.parameters():
-            scale = spread / max(1, parameter[0].numel()) ** 0.5
             noise = torch.rand(parameter.shape, generator=draws, dtype=torch.float64)
-            parameter.copy_((2 * noise - 1) * scale)
+            if parameter.ndim == 1:
+                parameter.copy_(noise - 0.5)
+                continue
+            rows = noise.flatten(1)
+            centred = (rows - rows.mean(1, keepdim=True)).view(parameter.shape)
+            parameter.copy_(2 * spread * centred / rows.shape[1] ** 0.5)
     return module
 
 
@@ -57,7 +64,7 @@ def conv(*, seed: int = 3, bounds: Bounds = PIXELS) -> Classifier:
         nn.Linear(5 * PIXEL_COUNT, CLASSES),
     )
     return Classifier(
-        filled(net, seed=seed, spread=4.0), classes=CLASSES, input_shape=SHAPE, bounds=bounds
+        filled(net, seed=seed, spread=20.0), classes=CLASSES, input_shape=SHAPE, bounds=bounds
     )
 
 

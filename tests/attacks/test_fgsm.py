@@ -149,7 +149,7 @@ def test_where_the_softmax_saturates_only_the_exact_direction_is_left():
 
 
 def test_the_exact_attack_finds_what_saturation_hides():
-    classifier = nets.linear(spread=2_000.0)
+    classifier = nets.linear(spread=20_000.0)
     batch = nets.labelled(classifier, nets.random_batch(100))
     errors = {}
     for name, attack in (("exact", FGSM()), ("naive", FGSMNaive())):
