@@ -140,6 +140,12 @@ class Brightens(DirectionAttack):
 
 
 @checked(frozen=True, kw_only=True, config=STRICT)
+class Darkens(_Planted):
+    def change(self, inputs: Tensor, threat: ThreatModel) -> Tensor:
+        return (inputs - threat.radius).clamp_min(0.0)
+
+
+@checked(frozen=True, kw_only=True, config=STRICT)
 class Flaky(_Planted):
     """Raises until somebody sets `mended`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ import planted
 import pytest
 import torch
 from planted import Run
+from rich.console import Console
 
+from benchmark.datasets.base import sample_ids
 from benchmark.records import Evaluation, RunRecord, Transfer
+from benchmark.report import print_tables, write_report
+from benchmark.runner.plan import PROBE_SIZE
 from benchmark.runner.store import RunFolder
 from benchmark.specs import Suite
 
@@ -179,6 +184,45 @@ def test_a_target_that_fails_in_the_middle_is_out_altogether(
     assert again.status == "done"
     assert transfer(again, "one", "two").examples == planted.EXAMPLES
     assert transfer(again, "one", "two").error is not None
+
+
+def test_a_model_that_fails_on_a_clean_example_has_no_clean_row(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    """An example that the probe did not see; the attack happens to move it to safety."""
+    data = planted.squares(examples=300)
+    probed = sample_ids(data, PROBE_SIZE)
+    unseen = next(example for example in range(300) if example not in probed)
+    pixels = data.pixels.copy()
+    pixels[unseen, 0, 3, 3] = 255
+    plant.dataset(
+        "squares",
+        lambda request: planted.ArrayDataset(
+            "squares", pixels, targets=data.targets, classes=data.classes
+        ),
+    )
+    plant.model("two", lambda: planted.classifier(planted.NaNBeyond(2)))
+    plant.attack("darkens", planted.Darkens)
+    darkens = {"name": "darkens", "epsilon": "0.1"}
+    asked = suite(darkens, "fgsm", models=("one", "two"), transfer=("darkens", "fgsm"))
+    record = run(asked, publish=write_report)
+    states = {(each.model, each.attack): each.status for each in record.evaluations}
+    assert states == {
+        ("one", "none"): "done",
+        ("one", "darkens"): "done",
+        ("one", "fgsm"): "done",
+        ("two", "none"): "failed",
+        ("two", "darkens"): "done",
+        ("two", "fgsm"): "failed",
+    }
+    found = row(record, "darkens", "two")
+    assert found.adversarial_error is not None
+    # Nothing that the clean predictions are part of is known.
+    assert found.clean_error is None
+    assert found.attack_success_rate is None
+    assert found.worst_case_error is None
+    assert [each.model for each in record.worst_cases] == ["one"]
+    print_tables(record, Console(file=io.StringIO()))
 
 
 def test_a_failed_cell_is_tried_again(
