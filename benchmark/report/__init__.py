@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmark.records import RunRecord, write_atomically
 from benchmark.report.terminal import print_tables
 
-__all__ = ["print_tables", "write_report"]
+__all__ = ["TABLES_FILE", "print_tables", "write_report"]
 
 TABLES_FILE = "tables.md"
 

@@ -1,0 +1,102 @@
+"""What the package shows to others: exact names, and a line about everything that is registered."""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import benchmark
+from benchmark.attacks import ATTACKS
+from benchmark.attacks.base import Attack, DirectionAttack
+from benchmark.datasets import DATASETS
+from benchmark.models import MODELS, TRAINERS
+from benchmark.registry import first_line
+
+
+def modules() -> list[str]:
+    found = pkgutil.walk_packages(benchmark.__path__, "benchmark.")
+    return sorted(each.name for each in found if not each.name.endswith("__main__"))
+
+
+def exported() -> list[str]:
+    return [name for name in modules() if hasattr(importlib.import_module(name), "__all__")]
+
+
+def defined(name: str) -> set[str]:
+    """The public names that a module itself defines at its top level."""
+    found = set()
+    for node in ast.parse(inspect.getsource(importlib.import_module(name))).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {each.id for each in node.targets if isinstance(each, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+    return {each for each in found if not each.startswith("_")}
+
+
+@pytest.mark.parametrize("name", exported())
+def test_all_is_exactly_the_public_names(name):
+    module = importlib.import_module(name)
+    assert len(module.__all__) == len(set(module.__all__))
+    assert all(hasattr(module, each) for each in module.__all__)
+    assert defined(name) <= set(module.__all__)
+    assert list(module.__all__) == sorted(module.__all__)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_module_and_public_name_says_what_it_is(name):
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} has no docstring"
+    own = [
+        (key, value)
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == name
+    ]
+    silent = [key for key, value in own if not value.__doc__]
+    assert not silent
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_every_attack_is_a_frozen_dataclass_with_a_docstring(name):
+    attack = ATTACKS.load(name)
+    assert issubclass(attack, Attack)
+    assert dataclasses.is_dataclass(attack)
+    assert attack.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert first_line(attack) != "(no description)"
+    assert inspect.getmodule(attack).__doc__  # type: ignore[union-attr]
+    assert attack.norms
+    assert attack.version >= 1
+    method = attack.direction if issubclass(attack, DirectionAttack) else attack.propose
+    assert method.__doc__
+
+
+@pytest.mark.parametrize(
+    "name", [each for each in ATTACKS.names() if ATTACKS.get(each).origin == "benchmark"]
+)
+def test_every_parameter_of_our_attacks_is_documented(name):
+    attack = ATTACKS.load(name)
+    for field in dataclasses.fields(attack):
+        assert f"{field.name}:" in (attack.__doc__ or ""), field.name
+
+
+@pytest.mark.parametrize("registry", [ATTACKS, DATASETS, MODELS, TRAINERS], ids=lambda r: r.kind)
+def test_everything_registered_has_a_name_and_one_line(registry):
+    assert registry.names()
+    for entry in registry.entries():
+        assert entry.name == entry.name.strip().lower()
+        assert entry.summary
+        assert "\n" not in entry.summary
+        assert not entry.summary.startswith("(")
+
+
+def test_attacks_call_random_numbers_streams_and_nothing_else():
+    for name in ATTACKS.names():
+        source = inspect.getsource(inspect.getmodule(ATTACKS.load(name)))  # type: ignore[arg-type]
+        for forbidden in ("manual_seed", "torch.rand", "numpy", "random.seed"):
+            assert forbidden not in source, f"{name} uses {forbidden}"
