@@ -14,10 +14,11 @@ import torch
 from planted import Run
 from rich.console import Console
 
+from benchmark.classifier import PassCount
 from benchmark.datasets.base import sample_ids
 from benchmark.records import Evaluation, RunRecord, Transfer
 from benchmark.report import print_tables, write_report
-from benchmark.runner.plan import PROBE_SIZE
+from benchmark.runner.plan import PROBE_SIZE, RunSettings, make_plan
 from benchmark.runner.store import RunFolder
 from benchmark.specs import Suite
 
@@ -49,6 +50,12 @@ def content(folder: Path) -> dict[str, bytes]:
 def results(record: RunRecord) -> list[dict[str, Any]]:
     """The rows without what depends on the clock, as plain dictionaries."""
     return [row.model_dump(exclude={"seconds"}) for row in record.evaluations]
+
+
+def probed(plant: planted.Plant, asked: Suite, model: str) -> PassCount:
+    """What planning alone costs a model."""
+    make_plan(asked, RunSettings(device="cpu"))
+    return plant.built[model].pop().passes
 
 
 # What goes wrong
@@ -168,16 +175,18 @@ def test_a_target_that_failed_is_asked_again(
 def test_a_target_that_fails_in_the_middle_is_out_altogether(
     run: Run, suite: MakeSuite, plant: planted.Plant
 ) -> None:
-    asked = {"calls": 0}
-
     class Tires(planted.Rows):
+        calls, last = 0, 10**9
+
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            asked["calls"] += 1
-            if asked["calls"] == 4:  # the probe, then every batch of one's examples
+            Tires.calls += 1
+            if Tires.calls == Tires.last:
                 raise RuntimeError("tired")
             return super().forward(inputs)
 
     plant.model("two", lambda: planted.classifier(Tires(2)))
+    make_plan(suite(models=("two",)), RunSettings(device="cpu"))
+    Tires.calls, Tires.last = 0, Tires.calls + 3  # the third batch of one's examples
     first = run(suite("brightens", models=("one", "two"), transfer=("brightens",)), batch_size=20)
     assert transfer(first, "one", "two").status == "failed"
     again = run(suite("brightens", models=("one", "two"), transfer=("brightens",)), batch_size=20)
@@ -277,15 +286,16 @@ def test_pgd_costs_its_steps_and_restarts(run: Run, suite: MakeSuite, keep: str)
 def test_what_is_booked_is_what_the_models_saw(
     run: Run, suite: MakeSuite, plant: planted.Plant
 ) -> None:
-    record = run(
-        suite({"name": "fgsm", "epsilon": THREE}, PGD, models=("one", "two")), batch_size=25
-    )
+    asked = suite({"name": "fgsm", "epsilon": THREE}, PGD, models=("one", "two"))
+    record = run(asked, batch_size=25)
     for name in ("one", "two"):
-        (model,) = plant.built[name]
+        model = plant.built[name][0]
         booked = [each for each in record.evaluations if each.model == name]
-        probed = planted.EXAMPLES
-        assert sum(each.forward_passes for each in booked) == model.passes.forward - probed
-        assert sum(each.backward_passes for each in booked) == model.passes.backward
+        forward = sum(each.forward_passes for each in booked)
+        backward = sum(each.backward_passes for each in booked)
+        probe = probed(plant, asked, name)
+        assert forward == model.passes.forward - probe.forward
+        assert backward == model.passes.backward - probe.backward
 
 
 # What changes nothing
@@ -368,7 +378,7 @@ def test_a_second_run_computes_nothing(
     assert content(tmp_path / "run") == before
     assert again.evaluations == first.evaluations  # seconds too
     assert again.transfers == first.transfers
-    assert plant.built["one"][1].passes.forward == planted.EXAMPLES  # the probe
+    assert plant.built["one"][1].passes == probed(plant, asked, "one")
 
 
 def test_fresh_computes_everything_again(run: Run, suite: MakeSuite, tmp_path: Path) -> None:
@@ -386,7 +396,8 @@ def test_a_model_more_computes_its_own_and_is_scored_on_the_others(
     fgsm = {"name": "fgsm", "epsilon": ["0.1", "0.2"]}
     first = run(suite(fgsm, PGD, models=("one",), transfer=("fgsm",)))
     before = content(tmp_path / "run")
-    more = run(suite(fgsm, PGD, models=("one", "two"), transfer=("fgsm",)))
+    asked = suite(fgsm, PGD, models=("one", "two"), transfer=("fgsm",))
+    more = run(asked)
 
     assert more.provenance.computed_cells == 6  # two's own four, and one's two that are transferred
     assert more.provenance.reused_cells == 2
@@ -398,14 +409,19 @@ def test_a_model_more_computes_its_own_and_is_scored_on_the_others(
 
     one, two = plant.built["one"][1], plant.built["two"][0]
     # The direction is taken again; what one says of its own examples is known.
-    assert (one.passes.backward, two.passes.backward) == (60, 60 * (1 + 4 * 3))
-    probe, scored = planted.EXAMPLES, 2 * planted.EXAMPLES
-    assert one.passes.forward == probe + planted.EXAMPLES + scored
+    scored = 2 * planted.EXAMPLES
+    probe = probed(plant, asked, "one")
+    assert one.passes.forward == probe.forward + planted.EXAMPLES + scored
+    assert one.passes.backward == probe.backward + planted.EXAMPLES
     own = [each for each in more.evaluations if each.model == "two"]
-    assert two.passes.forward == probe + scored + sum(each.forward_passes for each in own)
+    forward = sum(each.forward_passes for each in own)
+    backward = sum(each.backward_passes for each in own)
+    probe = probed(plant, asked, "two")
+    assert two.passes.forward == probe.forward + scored + forward
+    assert two.passes.backward == probe.backward + backward
 
     # And it is what a run of both together finds.
-    together = run(suite(fgsm, PGD, models=("one", "two"), transfer=("fgsm",)), "together")
+    together = run(asked, "together")
     assert results(together) == results(more)
     assert together.transfers == more.transfers
     assert together.worst_cases == more.worst_cases
