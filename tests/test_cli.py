@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -650,7 +649,7 @@ def test_all_ways_in_are_one() -> None:
         assert len(answers) == 1
 
 
-def test_ctrl_c_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_second_run_leaves_and_ctrl_c_ends_the_first(gibbon: Gibbon, tmp_path: Path) -> None:
     text = (
         'name = "mine"\ndataset = "mnist"\nmodels = ["softmax"]\n'
         '[[attacks]]\nname = "pgd"\nepsilon = "0.1"\nsteps = 100000\n'
@@ -664,7 +663,8 @@ def test_ctrl_c_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
     ) as process:
         assert process.stderr is not None
         assert "2 cells to compute" in process.stderr.readline()
-        time.sleep(0.2)
+        assert_refused(gibbon(*words), "error: out: another run is using this folder")
+        assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
