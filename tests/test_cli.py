@@ -349,6 +349,18 @@ def test_weights_of_another_shape_are_refused(gibbon: Gibbon) -> None:
     assert_refused(said, "tensor 'bias' holds NaN or infinity")
 
 
+def test_weights_are_found_beside_their_suite(gibbon: Gibbon) -> None:
+    weighted("my weights.safetensors")
+    Path("a folder").mkdir()
+    Path("mine.toml").rename("a folder/mine.toml")
+    own = load_file(ZOO / "softmax.safetensors")
+    save_file({**own, "bias": own["bias"] + 1}, "a folder/my weights.safetensors")
+    said = gibbon("run", "a folder/mine.toml", "--limit", "20")
+    assert said.code == 0, said.err
+    (card,) = RunRecord.read(Path("results/runs/mine")).models
+    assert (card.name, card.model) == ("softmax", "softmax")
+
+
 class Bomb:
     def __reduce__(self) -> Any:
         return Path.touch, (Path("it went off"),)
