@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: bench test test-slow test-all check perf readme wheel constraints clean
+.PHONY: bench test test-slow check perf readme wheel clean
 
 bench: $(READY)
 	$(BIN)/python run_benchmark.py run $(ARGS)
@@ -39,8 +39,8 @@ wheel: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) (torch and torchvision are large: this takes minutes once)"
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
-		--constraint constraints.txt --editable ".[dev]"
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check \
+		--quiet --editable ".[dev]"
 	@touch $(READY)
 
 clean:

@@ -36,6 +36,8 @@ class Wrong:
     """Which examples one model got wrong under one attack at one epsilon.
 
     Args:
+        made_with: the attack's algorithm, norm, clipping and parameters.
+        invalid: candidates that were out of budget or not finite, and counted for nothing.
         example_id: int64, shape (N,), ascending.
         wrong: bool, shape (N,).
     """
@@ -45,6 +47,8 @@ class Wrong:
     attack: str
     epsilon: EpsilonField
     measure: Measure
+    made_with: str
+    invalid: int
     example_id: NDArray[np.int64]
     wrong: NDArray[np.bool_]
 
@@ -85,6 +89,8 @@ class BaselineCell(Record):
     attack: str
     epsilon: EpsilonField
     measure: Measure
+    made_with: str
+    invalid: int
     wrong: str
 
 
@@ -138,6 +144,8 @@ def save_baseline(run: Path, file: Path) -> Baseline:
                 attack=cell.attack,
                 epsilon=cell.epsilon,
                 measure=cell.measure,
+                made_with=cell.made_with,
+                invalid=cell.invalid,
                 wrong=_pack(cell.wrong),
             )
             for cell in side.cells
@@ -183,9 +191,19 @@ def _cell(folder: Path, row: Evaluation, digests: set[str]) -> Wrong:
         row.attack,
         row.epsilon,
         measure(row),
+        made_with(row),
+        row.invalid_candidates or 0,
         outcome.example_id,
         outcome.misclassified(own.pop()),
     )
+
+
+def made_with(row: Evaluation) -> str:
+    """Returns what two rows must share for their numbers to be comparable, as one line."""
+    if row.unattacked:
+        return "unattacked"
+    clipped = "clipped" if row.clip else "not clipped"
+    return f"{row.algorithm} {row.parameters} in {row.norm}, {clipped}"
 
 
 def measure(row: Evaluation) -> Measure:
@@ -218,6 +236,8 @@ def _cells(baseline: Baseline, ids: dict[str, NDArray[np.int64]], path: Path) ->
             cell.attack,
             cell.epsilon,
             cell.measure,
+            cell.made_with,
+            cell.invalid,
             known,
             _unpack(cell.wrong, len(known), path),
         )

@@ -88,6 +88,7 @@ class Classifier:
     passes: PassCount = field(default_factory=PassCount)
     snapshot: Snapshot | None = field(default=None, init=False, repr=False)
     _watch: Watch | None = field(default=None, init=False, repr=False)
+    _listening: bool = field(default=False, init=False, repr=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Returns the outputs, shape (N, K), differentiable where the inputs ask for it.
@@ -101,12 +102,8 @@ class Classifier:
                 f"the model must return a tensor of shape ({len(inputs)}, {self.classes}), "
                 f"got {came}"
             )
-        self.passes.forward += len(inputs)
-        if outputs.requires_grad:
-            outputs.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
-        watch = self._watch
-        if watch is not None and watch.outputs is None and watch.covers(inputs) and self._settled():
-            watch.outputs = outputs.detach()
+        if not self._listening:
+            self._saw(self.module, (inputs,), outputs)
         return outputs
 
     def ascend(self, inputs: Tensor, ascent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -137,12 +134,17 @@ class Classifier:
     def predict(self, inputs: Tensor) -> Tensor:
         """Returns finite outputs, shape (N, K), without a graph.
 
-        Raises `OutputError` where any of them is NaN or infinite.
+        Raises `OutputError` where any of them is NaN or infinite, or breaks the declared rule.
         """
         outputs: Tensor = self(inputs)
+        if not outputs.is_floating_point():
+            raise OutputError(f"the model must return floating-point numbers, got {outputs.dtype}")
         if not math.isfinite(outputs.sum().item()) and not bool(torch.isfinite(outputs).all()):
             bad = int((~torch.isfinite(outputs)).any(1).sum())
             raise OutputError(f"the model returned NaN or infinity for {bad} of {len(inputs)}")
+        problem = self.outputs.problem(outputs)
+        if problem is not None:
+            raise OutputError(f"the model declares {self.outputs.name}, but {problem}")
         return outputs
 
     @contextmanager
@@ -158,8 +160,9 @@ class Classifier:
             self.module.requires_grad_(False)
             if device is not None:
                 self.module.to(device)
-            self.snapshot = Snapshot(self.module)
-            yield self
+            with self._listen():
+                self.snapshot = Snapshot(self.module)
+                yield self
         finally:
             self.snapshot = outer
             for parameter, data in homes:
@@ -180,6 +183,32 @@ class Classifier:
             yield self._watch
         finally:
             self._watch = previous
+
+    @contextmanager
+    def _listen(self) -> Iterator[None]:
+        """While inside, every use of the module is seen, also one that goes round `__call__`."""
+        if self._listening:
+            yield
+            return
+        self._listening = True
+        handle = self.module.register_forward_hook(self._saw)
+        try:
+            yield
+        finally:
+            self._listening = False
+            handle.remove()
+
+    def _saw(self, module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
+        """Counts a pass, forward now and backward when it comes, and notes clean outputs."""
+        inputs = arguments[0] if arguments else None
+        if not isinstance(inputs, Tensor) or not isinstance(outputs, Tensor):
+            return
+        self.passes.forward += len(inputs)
+        if outputs.requires_grad:
+            outputs.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
+        watch = self._watch
+        if watch is not None and watch.outputs is None and watch.covers(inputs) and self._settled():
+            watch.outputs = outputs.detach().clone()  # the attack may work in place on its own
 
     def _settled(self) -> bool:
         # An attack may borrow the model in training mode: that gives no clean prediction.
@@ -209,7 +238,4 @@ def probe(classifier: Classifier, inputs: Tensor) -> Tensor:
         raise ModelError(
             f"the model can't be run on inputs of shape {tuple(inputs.shape)}: {error}"
         ) from error
-    problem = classifier.outputs.problem(outputs)
-    if problem is not None:
-        raise ModelError(f"the model declares {classifier.outputs.name}, but {problem}")
     return outputs

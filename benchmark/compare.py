@@ -119,19 +119,19 @@ def compare(
 ) -> Comparison:
     """Returns how a new run compares with an old one.
 
-    Raises `RecordError` where a dataset of one name has another content in the two runs, or where
-    the runs have no example in common.
+    Raises `RecordError` where a dataset of one name has another content in the two runs.
     """
     _check_data(old, new)
     allowed = limits if limits is not None else Limits()
     olds = {cell.key: cell for cell in old.cells}
     news = {cell.key: cell for cell in new.cells}
-    counted = [_count(cell, news[key], allowed) for key, cell in olds.items() if key in news]
+    reasons = {key: _incomparable(cell, news.get(key), new) for key, cell in olds.items()}
+    counted = [_count(cell, news[key], allowed) for key, cell in olds.items() if not reasons[key]]
     tested = [each.p_value for each in counted if each.p_value is not None]
     judged = [
         _judge(each, p_value, alpha) for each, p_value in zip(counted, holm(tested), strict=True)
     ]
-    missing = [_missing(cell, new) for key, cell in olds.items() if key not in news]
+    missing = [_single(cell, "missing", reasons[key]) for key, cell in olds.items() if reasons[key]]
     added = [_single(cell, "new") for key, cell in news.items() if key not in olds]
     if not olds:
         raise RecordError(f"{old.name}: holds nothing to compare with")
@@ -235,8 +235,6 @@ def _check_data(old: Side, new: Side) -> None:
 
 def _count(old: Wrong, new: Wrong, limits: Limits) -> Compared:
     common, of_old, of_new = np.intersect1d(old.example_id, new.example_id, return_indices=True)
-    if len(common) == 0:
-        raise RecordError(f"{old.dataset}, {old.model}, {old.attack}: no example in common")
     before, after = old.wrong[of_old], new.wrong[of_new]
     fixed = int(np.count_nonzero(before & ~after))
     broken = int(np.count_nonzero(after & ~before))
@@ -269,9 +267,22 @@ def _judge(counted: Compared, p_value: float, alpha: float) -> Compared:
     return Compared(**{**counted.__dict__, "verdict": verdict, "p_value": p_value})
 
 
-def _missing(cell: Wrong, new: Side) -> Compared:
-    reason = "failed in the new run" if cell.key in new.failed else "not in the new run"
-    return _single(cell, "missing", reason)
+def _incomparable(old: Wrong, new: Wrong | None, run: Side) -> str:
+    """Returns why the new run has nothing that may stand against a measure, or an empty string.
+
+    A gate must not be passed by attacking less: with other parameters, on fewer examples, or with
+    candidates that count for nothing.
+    """
+    if new is None:
+        return "failed in the new run" if old.key in run.failed else "not in the new run"
+    if new.made_with != old.made_with:
+        return f"made with {new.made_with}, not with {old.made_with}"
+    common = np.isin(old.example_id, new.example_id)
+    if not common.all():
+        return f"only {np.count_nonzero(common):,} of {len(common):,} examples"
+    if new.invalid > old.invalid:
+        return f"{new.invalid:,} candidates out of budget"
+    return ""
 
 
 def _single(cell: Wrong, verdict: Verdict, reason: str = "") -> Compared:

@@ -28,7 +28,7 @@ from benchmark.metrics.distances import distances
 from benchmark.outputs import margin
 from benchmark.records import Verdict
 from benchmark.rng import ExampleStreams
-from benchmark.snapshot import Snapshot, sums
+from benchmark.snapshot import Snapshot
 from benchmark.threat import Bounds, Norm, ThreatModel
 
 # How far a candidate may overstep by rounding.  Adding epsilon to a float32 of the size of the
@@ -63,11 +63,19 @@ class CleanAnswers:
 
 
 @dataclass(frozen=True)
+class Guarded:
+    """What an attack is given: a batch whose inputs are a copy, and what is watched meanwhile."""
+
+    batch: Batch
+    watch: Watch
+
+
+@dataclass(frozen=True)
 class Judged:
     """The candidates that count, one an example, and what was found.
 
     Args:
-        candidates: shape (N, *input_shape); the clean input stands where one was not finite.
+        candidates: shape (N, *input_shape); the clean input stands where one was not valid.
         answers: what the source said of them, or None where it was not asked.
         verdict: int64, shape (N,), a `Verdict` each.
         distance: float32, shape (N,), in the norm of the threat model.
@@ -156,31 +164,62 @@ def judge(
 
 
 @contextmanager
-def guarding(source: Classifier, inputs: Tensor) -> Iterator[Watch]:
-    """While inside, an attack runs: global generators and grad mode are put back afterwards.
+def guarding(source: Classifier, batch: Batch, *, seed: int = 0) -> Iterator[Guarded]:
+    """While inside, an attack runs on a copy of the inputs, with global generators seeded for it.
 
-    Raises `AttackError` where the attack changed its inputs, or the model's tensors or mode; the
-    model is put back, also after an exception.
+    Our own attacks draw from streams; other people's may draw from torch, numpy or random, and do
+    so from ``seed`` on.  Generators and torch's global settings are put back afterwards, and so are
+    the model and the classifier, also after an exception.
+
+    Raises `AttackError` where the attack changed its inputs, the model or the classifier.
     """
     snapshot = source.snapshot or Snapshot(source.module)
-    grad_mode = torch.is_grad_enabled()
-    before = sums([inputs])
-    cuda = [inputs.device] if inputs.device.type == "cuda" else []
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=cuda), source.watching(inputs) as watch:
+    fields = dict(source.__dict__)
+    given = Batch(batch.ids, batch.inputs.clone(), batch.labels)
+    with _global_state(batch.inputs.device, seed), source.watching(given.inputs) as watch:
         try:
-            yield watch
+            yield Guarded(given, watch)
+        finally:
+            difference = snapshot.difference()
+            if difference is not None:
+                snapshot.restore()
+            elif _changed(source, fields):
+                difference = "changed the classifier"
+            source.__dict__.clear()
+            source.__dict__.update(fields)
+    if difference is not None:
+        raise AttackError(f"the attack {difference}")
+    if given.inputs._version != watch.version or not torch.equal(given.inputs, batch.inputs):
+        raise AttackError("the attack changed its inputs in place")
+
+
+def _changed(source: Classifier, fields: dict[str, object]) -> bool:
+    own = {key: value for key, value in source.__dict__.items() if key != "_watch"}
+    before = {key: value for key, value in fields.items() if key != "_watch"}
+    return own.keys() != before.keys() or any(own[key] is not before[key] for key in own)
+
+
+@contextmanager
+def _global_state(device: torch.device, seed: int) -> Iterator[None]:
+    """While inside: seeded global generators; they and torch's settings are put back after."""
+    cuda = [device] if device.type == "cuda" else []
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    grad_mode, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    strict, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
             torch.set_grad_enabled(grad_mode)
-            difference = snapshot.difference()
-            if difference is not None:
-                snapshot.restore()
-    if difference is not None:
-        raise AttackError(f"the attack {difference}")
-    if inputs._version != watch.version or sums([inputs]) != before:
-        raise AttackError("the attack changed its inputs in place")
+            torch.set_default_dtype(dtype)
+            torch.use_deterministic_algorithms(strict)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def tolerance(threat: ThreatModel, *, bounds: Bounds, coordinates: int) -> float:
@@ -262,7 +301,9 @@ def _check(candidates: Tensor, batch: Batch, *, threat: ThreatModel, bounds: Bou
         if box is not None:
             verdict[_outside(candidates, box, slack=slack)] = Verdict.OUT_OF_BOUNDS
         verdict[~finite] = Verdict.NOT_FINITE
-        candidates = torch.where(_like(finite, candidates), candidates, batch.inputs)
+        # Whatever a model says of a point that does not count must not spoil the others.
+        valid = verdict == Verdict.VALID
+        candidates = torch.where(_like(valid, candidates), candidates, batch.inputs)
     nobody = torch.zeros_like(verdict, dtype=torch.bool)
     return _Try(Judged(candidates, None, verdict, distance, nobody), sound)
 

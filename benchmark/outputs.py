@@ -118,7 +118,7 @@ class Probabilities(OutputRule):
 
     def confidence(self, outputs: Tensor) -> Tensor:
         """Returns the largest probability."""
-        return outputs.amax(1)
+        return outputs.amax(1).clamp(0.0, 1.0)
 
     def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the probability of the true class."""
@@ -151,7 +151,7 @@ class LogScores(OutputRule):
 
     def confidence(self, outputs: Tensor) -> Tensor:
         """Returns the winning unit's own output."""
-        return outputs.amax(1).exp()
+        return outputs.amax(1).clamp(max=0.0).exp()
 
     def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the true class's unit's own output."""

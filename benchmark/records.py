@@ -222,7 +222,7 @@ class RunRecord(Record):
 
     format: Literal[1] = FORMAT
     suite: Suite
-    status: Literal["running", "interrupted", "done", "failed"]
+    status: Literal["running", "done", "failed"]
     provenance: Provenance
     models: tuple[ModelCard, ...] = ()
     datasets: tuple[DatasetCard, ...] = ()

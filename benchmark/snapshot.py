@@ -1,9 +1,9 @@
 """A module's state as it was: to tell whether something changed it, and to put it back.
 
-Attacks are other people's code.  One that trains, re-normalises or thaws the model that it attacks
-would spoil every number after it, so that the state is compared after each batch.  Tensors are
-compared by version counter, which every in-place operation raises, and by their sum, which tells
-of writing past the counter (through ``.data`` or numpy).
+Attacks are other people's code.  One that trains, re-normalises, thaws, hooks or patches the model
+that it attacks would spoil every number after it, so that the state is compared after each batch.
+Tensors are compared by version counter, which every in-place operation raises, and by value, since
+writing through ``.data`` or numpy goes past the counter.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,16 @@ class Snapshot:
             _Place(owner, name, tensor, tensor.data, tensor.detach().clone(), tensor.requires_grad)
             for owner, name, tensor in _tensors(module)
         ]
+        self._ways = [(each, _ways(each)) for each in module.modules()]
         self._take_marks()
 
     def difference(self) -> str | None:
         """Returns what was done to the module since, as a verb phrase, or None for nothing."""
         if any(module.training != training for module, training in self._modes):
             return "left the model in another mode (training or eval)"
+        ways = [(each, _ways(each)) for each in self._module.modules()]
+        if ways != self._ways:
+            return "hooked or patched the model"
         now = [tensor for _, _, tensor in _tensors(self._module)]
         same = len(now) == len(self._places) and all(
             tensor is place.tensor and tensor.data_ptr() == place.storage.data_ptr()
@@ -62,7 +68,7 @@ class Snapshot:
             return "changed the model's parameters or buffers"
         if any(place.tensor.requires_grad != place.requires_grad for place in self._places):
             return "changed which of the model's parameters are frozen"
-        if not _same(sums(now), self._sums):
+        if not all(_equal(place.tensor, place.copy) for place in self._places):
             return "changed the model's parameters or buffers"
         return None
 
@@ -71,6 +77,8 @@ class Snapshot:
         """Puts everything back."""
         for module, training in self._modes:
             module.training = training
+        for module, ways in self._ways:
+            ways.restore(module)
         for place in self._places:
             if getattr(place.owner, place.name, None) is not place.tensor:
                 setattr(place.owner, place.name, place.tensor)
@@ -82,22 +90,41 @@ class Snapshot:
     def _take_marks(self) -> None:
         tensors = [place.tensor for place in self._places]
         self._versions = [tensor._version for tensor in tensors]
-        self._sums = sums(tensors)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """How a module answers a call: its class, its hooks, and a patch over ``forward``."""
+
+    kind: type
+    patch: object
+    hooks: tuple[tuple[str, tuple[tuple[object, object], ...]], ...]
+
+    def restore(self, module: nn.Module) -> None:
+        module.__class__ = self.kind
+        if self.patch is None:
+            module.__dict__.pop("forward", None)
+        else:
+            module.__dict__["forward"] = self.patch
+        for name, items in self.hooks:
+            registered = module.__dict__[name]
+            registered.clear()
+            registered.update(items)
+
+
+def _ways(module: nn.Module) -> _Ways:
+    own = module.__dict__
+    hooks = tuple((name, tuple(own[name].items())) for name in HOOKS if name in own)
+    return _Ways(type(module), own.get("forward"), hooks)
 
 
 @torch.no_grad()
-def sums(tensors: list[Tensor]) -> list[float]:
-    """Returns the sum of each floating-point tensor: one that differs tells of a change."""
-    floating = [tensor.sum().double() for tensor in tensors if tensor.is_floating_point()]
-    if not floating:
-        return []
-    values: list[float] = torch.stack([each.to(floating[0].device) for each in floating]).tolist()
-    return values
-
-
-def _same(one: list[float], other: list[float]) -> bool:
-    pairs = zip(one, other, strict=True)
-    return all(a == b or (a != a and b != b) for a, b in pairs)  # a NaN stays a NaN
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if torch.equal(one, other):
+        return True
+    if not one.is_floating_point() or one.shape != other.shape:
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())  # a NaN stays a NaN
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:

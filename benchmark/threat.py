@@ -52,7 +52,7 @@ class Epsilon:
             _, _, exponent = text.lower().partition("e")
             if not accepted or (exponent and abs(int(exponent)) > LARGEST_EXPONENT):
                 raise ValueError(text)
-            value = Fraction(text.replace(" ", ""))
+            value = Fraction("/".join(part.strip() for part in text.split("/")))
             finite = math.isfinite(float(value))
         except (ValueError, ZeroDivisionError, OverflowError):
             finite = False

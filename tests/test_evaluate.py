@@ -62,8 +62,8 @@ def measured(
     attack = act if isinstance(act, Attack) else Planted(act)
     streams = ExampleStreams.derive(0, batch.ids)
     threats = [threat or nets.threat()]
-    with guarding(classifier, batch.inputs):
-        (tries,) = propose(attack, classifier, batch, threats=threats, streams=streams)
+    with guarding(classifier, batch) as given:
+        (tries,) = propose(attack, classifier, given.batch, threats=threats, streams=streams)
         return judge(classifier, batch, proposed=tries, threat=threats[0])
 
 
@@ -95,9 +95,9 @@ def test_an_attack_that_leaves_the_budget_is_not_believed(evaluated, right):
         yield far_away(classifier, inputs, labels)
 
     judged = measured(act, evaluated, right)
-    assert judged.answers is not None
-    wrong = judged.answers.predicted != right.labels
-    assert int(wrong.sum()) > 30  # the model is wrong, and still:
+    outputs = evaluated.predict(far_away(evaluated, right.inputs, right.labels))
+    assert int((outputs.argmax(1) != right.labels).sum()) > 30  # the model is wrong, and still:
+    assert torch.equal(judged.candidates, right.inputs)  # the clean input stands in its place
     assert not bool(judged.any_misled.any())
     assert judged.verdict.tolist() == [Verdict.OUT_OF_BUDGET] * COUNT
     assert float(judged.distance.min()) > 0.1  # the distance is shown as it is: nothing is clipped
@@ -562,9 +562,9 @@ def test_saturated_examples_are_marked(batch):
 
 
 def test_clean_answers_come_free_with_a_watch(evaluated, batch):
-    with guarding(evaluated, batch.inputs) as watch:
-        evaluated.ascend(batch.inputs, torch.ones_like)
-        clean = clean_answers(evaluated, batch, watch=watch)
+    with guarding(evaluated, batch) as given:
+        evaluated.ascend(given.batch.inputs, torch.ones_like)
+        clean = clean_answers(evaluated, batch, watch=given.watch)
     assert evaluated.passes == PassCount(forward=COUNT, backward=COUNT)
     assert torch.equal(clean.answers.predicted, clean_answers(evaluated, batch).answers.predicted)
 
@@ -572,10 +572,10 @@ def test_clean_answers_come_free_with_a_watch(evaluated, batch):
 def test_a_watch_that_saw_nan_is_asked_again_and_told(batch):
     classifier = Classifier(Unsure(), classes=nets.CLASSES, input_shape=nets.SHAPE)
     batch.inputs[3, 0, 0, 0] = 0.9
-    with guarding(classifier, batch.inputs) as watch:
-        classifier(batch.inputs)
+    with guarding(classifier, batch) as given:
+        classifier(given.batch.inputs)
         with pytest.raises(OutputError, match="NaN or infinity"):
-            clean_answers(classifier, batch, watch=watch)
+            clean_answers(classifier, batch, watch=given.watch)
 
 
 @pytest.mark.parametrize("width", [1.0, 255.0])

@@ -50,7 +50,7 @@ class PGD(Attack):
 
     steps: Annotated[int, Field(ge=1)] = 40
     restarts: Annotated[int, Field(ge=1)] = 1
-    step_size: Length | None = None
+    step_size: Annotated[Length, Field(gt=0)] | None = None
     random_start: bool = True
     loss: Literal["cross-entropy", "margin"] = "cross-entropy"
     keep: Literal["last", "best-loss", "first-success"] = "last"

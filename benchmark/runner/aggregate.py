@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from benchmark.threat import Norm
 from benchmark.transfer import Scored, agreement_share, transfer_shares
 
 Outcomes = Mapping[str, Outcome]
+Row = TypeVar("Row", Evaluation, Transfer)
 
 
 def evaluations(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Evaluation]:
@@ -76,7 +78,11 @@ def agreements(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Ag
 
 
 def worst_cases(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[WorstCase]:
-    """Yields a row for every model and threat model, over all attacks that were done under it."""
+    """Yields a row for every model and threat model, over all attacks that were done under it.
+
+    A candidate that stays in the bounds is allowed without them too, so that a threat model without
+    bounds has the clipped attacks of its epsilon among its own.
+    """
     for model in experiment.models:
         cells = [
             cell
@@ -91,7 +97,8 @@ def worst_cases(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[W
             if cell.threat is not None:
                 key = (cell.threat.norm, cell.epsilon, cell.threat.bounds is not None)
                 groups.setdefault(key, []).append(cell)
-        for (norm, _, clip), members in groups.items():
+        for (norm, epsilon, clip), own in groups.items():
+            members = own if clip else [*own, *groups.get((norm, epsilon, True), [])]
             wrong = clean.misclassified(model.digest)
             for cell in members:
                 wrong = wrong | outcomes[cell.digest].any_misclassified
@@ -138,7 +145,12 @@ def _evaluation(
         found |= _against_clean(outcome, clean, misled, source, attacked=cell.attack is not None)
     if cell.attack is not None:
         found |= _about_candidates(outcome, epsilon=float(cell.epsilon))
-    return row.model_copy(update=found)
+    return _completed(row, found)
+
+
+def _completed(row: Row, found: Mapping[str, object]) -> Row:
+    """Returns a row with what was found, checked: a rate outside [0, 1] must not be written."""
+    return type(row).model_validate({**dict(row), **found})
 
 
 def _against_clean(
@@ -237,7 +249,7 @@ def _transfer(
         "same_class_given_both_misclassified": shares.same_class_given_both,
     }.items():
         found[f"{name}_low"], found[f"{name}_high"] = _interval(counted)
-    return row.model_copy(update=found)
+    return _completed(row, found)
 
 
 def _transferred(experiment: PlannedExperiment) -> Iterator[Cell]:

@@ -21,8 +21,10 @@ from torch import Tensor
 from benchmark.attacks.base import DirectionAttack, parameters_of
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch
+from benchmark.errors import AttackError
 from benchmark.evaluate import (
     Answers,
+    Guarded,
     Judged,
     ask,
     clean_answers,
@@ -37,6 +39,12 @@ from benchmark.runner.progress import Progress
 from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+
+SAME_SHARE = 0.95
+NOT_REPEATED = (
+    "the attack did not make the same candidates again, so that a new target can't be scored on "
+    "them: run again with --fresh"
+)
 
 
 @dataclass(frozen=True)
@@ -118,13 +126,13 @@ class Findings:
         sofar = self.outcomes.get(cell.digest)
         self.outcomes[cell.digest] = chunk if sofar is None else sofar.then(chunk)
 
-    def fail_all(self, works: Iterable[CellWork], error: Exception) -> None:
+    def fail_all(self, works: Iterable[CellWork], error: BaseException) -> None:
         """Marks those of these cells as failed that did not fail before."""
         for work in works:
             if work.cell.digest not in self.failures:
                 self.fail(work.cell, error)
 
-    def fail(self, cell: Cell, error: Exception) -> None:
+    def fail(self, cell: Cell, error: BaseException) -> None:
         """Marks a cell as failed and forgets what it had found."""
         self.outcomes.pop(cell.digest, None)
         self.failures[cell.digest] = Failure(
@@ -200,9 +208,15 @@ def execute(
     # that is killed between two of these books them on the same cell when it goes on.
     for digest in [*reversed([work.cell.digest for work in job.cells]), *cells]:
         outcome = findings.outcomes.pop(digest, None)
-        if outcome is not None:
-            recorded = cells[digest].recorded
-            folder.write(digest, outcome if recorded is None else recorded.with_targets(outcome))
+        if outcome is None:
+            continue
+        recorded = cells[digest].recorded
+        if recorded is None:
+            folder.write(digest, outcome)
+        elif _same_candidates(recorded, outcome):
+            folder.write(digest, recorded.with_targets(outcome))
+        else:
+            findings.fail(cells[digest].cell, AttackError(NOT_REPEATED))
     folder.drop_partial(job.digest)
     for failure in findings.failures.values():
         name = f"{failure.dataset}, {failure.model}, {failure.attack} at epsilon {failure.epsilon}"
@@ -211,12 +225,22 @@ def execute(
 
 
 @contextmanager
-def boundary(on_error: Callable[[Exception], None]) -> Iterator[None]:
+def boundary(on_error: Callable[[BaseException], None]) -> Iterator[None]:
     """The boundary of a cell: whatever is raised inside is handed over and goes no further."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001  the one place where everything is caught
+    except (Exception, SystemExit) as error:  # noqa: BLE001  the one place where all is caught
         on_error(error)
+
+
+def _same_candidates(recorded: Outcome, again: Outcome) -> bool:
+    """Says whether candidates that were made again lie where the recorded ones did.
+
+    Rounding may move a few; another random number moves nearly all.
+    """
+    near = np.isclose(again.distance, recorded.distance, rtol=1e-3, atol=1e-6, equal_nan=True)
+    same = near & (again.verdict == recorded.verdict)
+    return bool(np.mean(same) >= SAME_SHARE)
 
 
 def _missing(cell: Cell, targets: tuple[LoadedModel, ...], folder: RunFolder) -> CellWork:
@@ -244,19 +268,21 @@ def _run_batch(job: Job, ids: NDArray[np.int64], device: torch.device, findings:
         # Chunks count only once the attack is known to have left inputs and model alone.
         chunks: dict[str, Outcome] = {}
 
-        def fail_all(error: Exception) -> None:
+        def fail_all(error: BaseException) -> None:
             chunks.clear()
             findings.fail_all(live, error)
 
-        with boundary(fail_all), guarding(source, batch.inputs) as watch:
-            for work, chunk in _attack_batch(job.attack, live, batch, watch, findings):
+        seed = derive_key(job.attack.stream_key, int(ids[0]))
+        with boundary(fail_all), guarding(source, batch, seed=seed) as guarded:
+            watch = guarded.watch
+            for work, chunk in _attack_batch(job.attack, live, guarded, batch, findings):
                 chunks[work.cell.digest] = chunk
         intact = bool(chunks)
         free = intact and watch is not None and watch.outputs is not None
         if not intact:  # the attack may have spoilt them
             watch, batch = None, job.experiment.dataset.batch(ids).to(device)
-        if free and job.clean is not None:
-            first = next(iter(chunks))
+        first = live[0].cell.digest  # where the shared passes are booked
+        if free and job.clean is not None and first in chunks:
             chunks[first] = _fewer_forward(chunks[first], len(ids))
         for work in live:
             if work.cell.digest in chunks and work.cell.digest not in findings.failures:
@@ -270,8 +296,8 @@ def _run_batch(job: Job, ids: NDArray[np.int64], device: torch.device, findings:
 def _attack_batch(
     planned: PlannedAttack,
     works: list[CellWork],
+    guarded: Guarded,
     batch: Batch,
-    watch: Watch,
     findings: Findings,
 ) -> Iterator[tuple[CellWork, Outcome]]:
     """Yields what came of one batch, cell by cell; a cell that raises is marked as failed."""
@@ -280,7 +306,8 @@ def _attack_batch(
     streams = ExampleStreams.derive(planned.stream_key, batch.ids)
     threats = [threat for work in works if (threat := work.cell.threat) is not None]
     meter = _Meter(classifier)
-    proposals = propose(planned.attack, classifier, batch, threats=threats, streams=streams)
+    watch = guarded.watch
+    proposals = propose(planned.attack, classifier, guarded.batch, threats=threats, streams=streams)
     for work, threat in zip(works, threats, strict=True):
         if not isinstance(planned.attack, DirectionAttack):
             watch.zero_gradient = None
@@ -305,7 +332,7 @@ def _score_targets(
         scores[work.cell.source.digest] = _target_outcome(judged.answers)
     for target in work.others:
 
-        def note(error: Exception, digest: str = target.digest) -> None:
+        def note(error: BaseException, digest: str = target.digest) -> None:
             errors[digest] = f"{type(error).__name__}: {error}"
 
         with boundary(note):

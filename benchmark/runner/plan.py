@@ -6,6 +6,7 @@ one `Job`, because an attack may serve several epsilons from shared work.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
@@ -16,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmark.attacks.base import Attack, build_attack, parameters_of, threats_of
 from benchmark.classifier import Classifier, probe
 from benchmark.datasets import DATASETS, DataRequest
-from benchmark.datasets.base import Dataset, sample_ids
+from benchmark.datasets.base import Batch, Dataset, sample_ids
 from benchmark.errors import (
     DatasetError,
     DeviceError,
@@ -32,7 +34,7 @@ from benchmark.errors import (
 from benchmark.models import MODELS
 from benchmark.records import ModelCard
 from benchmark.registry import their_code
-from benchmark.rng import derive_key
+from benchmark.rng import ExampleStreams, derive_key
 from benchmark.specs import UNATTACKED, AttackSpec, Experiment, ModelSpec, Suite
 from benchmark.threat import ZERO, Epsilon, ThreatModel
 from benchmark.weights import state_digest
@@ -40,6 +42,7 @@ from benchmark.weights import state_digest
 DIGEST_FORMAT = 1  # goes up when the meaning of a stored outcome changes
 PROBE_SIZE = 256
 PROBE_DIGITS = 4  # of the probe's means: far coarser than the rounding of another device or batch
+PROBE_NOISE = 0.1  # how far the probe goes from the data, as a share of the bounds
 DEFAULT_BATCH_SIZE = 500
 SAVE_EVERY = 10.0
 
@@ -209,12 +212,18 @@ def load_model(spec: ModelSpec, *, dataset: Dataset, device: torch.device) -> Lo
     """
     classifier = _build(spec)
     _check_fit(classifier, dataset)
-    inputs = dataset.batch(sample_ids(dataset, PROBE_SIZE)).inputs.to(device)
+    batch = dataset.batch(sample_ids(dataset, PROBE_SIZE)).to(device)
     with their_code("the model can't be run"), classifier.evaluating(device):
-        outputs = probe(classifier, inputs).double().cpu()
-        confidence = classifier.outputs.confidence(outputs).mean()
+        outputs = probe(classifier, batch.inputs).double().cpu()
+        means = [
+            f"{float(value):.{PROBE_DIGITS}g}"
+            for value in (
+                classifier.outputs.confidence(outputs).mean(),
+                outputs.abs().mean(),
+                *_between_pixels(classifier, batch),
+            )
+        ]
     weights = state_digest(classifier.module)
-    means = [f"{float(value):.{PROBE_DIGITS}g}" for value in (confidence, outputs.abs().mean())]
     digest = _digest(
         model=spec.model,
         weights=weights,
@@ -233,6 +242,23 @@ def load_model(spec: ModelSpec, *, dataset: Dataset, device: torch.device) -> Lo
         parameters=sum(parameter.numel() for parameter in classifier.module.parameters()),
     )
     return LoadedModel(spec.name, classifier, digest, card)
+
+
+def _between_pixels(classifier: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Returns what the model does off the grid of the data: its mean output, and mean gradient.
+
+    A step in front of the model that rounds inputs to pixel values, say, changes nothing on the
+    data itself and everything for an attack.
+    """
+    key = derive_key("gibbon", "the probe between pixels")
+    noise = ExampleStreams.derive(key, batch.ids).uniform(batch.inputs.shape[1:])
+    bounds = classifier.bounds
+    nearby = batch.inputs + (noise - 0.5) * (PROBE_NOISE * bounds.width)
+    nearby = nearby.clamp_(bounds.low, bounds.high)
+    outputs, gradient = classifier.ascend(
+        nearby, lambda outputs: classifier.outputs.ascent(outputs, batch.labels)
+    )
+    return outputs.double().abs().mean(), gradient.double().abs().mean()
 
 
 def _build(spec: ModelSpec) -> Classifier:
@@ -379,7 +405,20 @@ def _cells(
 def _identity(attack: Attack) -> str:
     kind = type(attack)
     parameters = {key: repr(value) for key, value in sorted(parameters_of(attack).items())}
-    return json.dumps([kind.__module__, kind.__qualname__, kind.version, parameters])
+    return json.dumps([kind.__module__, kind.__qualname__, kind.version, _code(kind), parameters])
+
+
+def _code(kind: type[Attack]) -> str:
+    """Returns a digest of the code of an attack's module, comments and layout left out.
+
+    So an author who changes an attack gets new numbers without thinking of `Attack.version`.
+    """
+    try:
+        module = inspect.getmodule(kind)
+        source = inspect.getsource(module if module is not None else kind)
+        return hashlib.sha256(ast.unparse(ast.parse(source)).encode()).hexdigest()
+    except (OSError, TypeError, SyntaxError):  # typed into a console, or compiled: no source
+        return ""
 
 
 def _digest(**parts: object) -> str:

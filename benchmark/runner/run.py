@@ -52,6 +52,7 @@ def run_suite(
     with RunFolder.open(output, suite=suite.name) as folder, ExitStack() as stack:
         started = time.monotonic()
         origin = provenance(plan)
+        _check_kin(folder, plan)
         if settings.fresh:
             folder.forget(cell.digest for each in plan.experiments for cell in each.cells)
         _claim(folder, suite, origin)
@@ -81,6 +82,26 @@ def run_suite(
                 reason = error.strerror or error
                 raise RunFolderError(f"{folder.path}: can't be written: {reason}") from error
         return record
+
+
+def _check_kin(folder: RunFolder, plan: Plan) -> None:
+    """Refuses a folder whose run has this suite's name and nothing else in common with it.
+
+    Raises `RunFolderError`.
+    """
+    if not (folder.path / RUN_FILE).exists():
+        return
+    record = RunRecord.read(folder.path)
+    recorded = {row.digest for row in record.evaluations}
+    planned = {cell.digest for experiment in plan.experiments for cell in experiment.cells}
+    if record.suite != plan.suite and recorded and not recorded & planned:
+        before = {experiment.dataset for experiment in record.suite.experiments}
+        now = {experiment.dataset for experiment in plan.suite.experiments}
+        if not before & now:
+            raise RunFolderError(
+                f"{folder.path}: holds another suite of the name {plan.suite.name!r}, on "
+                f"{', '.join(sorted(before))}; choose another folder with --output"
+            )
 
 
 def _claim(folder: RunFolder, suite: Suite, origin: Provenance) -> None:

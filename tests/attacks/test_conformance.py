@@ -173,9 +173,9 @@ def test_an_attack_serves_every_kind_of_output(name, norm, parameters, rule):
     classifier = nets.with_rule(rule)
     batch = nets.labelled(classifier, nets.random_batch())
     threat = nets.threat("0.3", norm=norm)
-    with classifier.evaluating(), guarding(classifier, batch.inputs):
+    with classifier.evaluating(), guarding(classifier, batch) as given:
         (tries,) = propose(
-            built(name, norm, parameters), classifier, batch, threats=[threat],
+            built(name, norm, parameters), classifier, given.batch, threats=[threat],
             streams=streams_for(batch),
         )  # fmt: skip
         judged = judge(classifier, batch, proposed=tries, threat=threat)

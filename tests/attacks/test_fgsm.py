@@ -162,12 +162,12 @@ def test_the_exact_attack_finds_what_saturation_hides():
 def test_five_epsilons_cost_one_forward_and_backward_and_five_forwards(mlp, batch):
     threats = [nets.threat(epsilon) for epsilon in ("0.05", "0.1", "0.15", "0.2", "0.25")]
     count = len(batch.labels)
-    with mlp.evaluating(), guarding(mlp, batch.inputs) as watch:
+    with mlp.evaluating(), guarding(mlp, batch) as given:
         streams = ExampleStreams.derive(0, batch.ids)
-        proposals = propose(FGSM(), mlp, batch, threats=threats, streams=streams)
+        proposals = propose(FGSM(), mlp, given.batch, threats=threats, streams=streams)
         for threat, tries in zip(threats, proposals, strict=True):
             judge(mlp, batch, proposed=tries, threat=threat)
-        clean = clean_answers(mlp, batch, watch=watch)  # comes with the first pass
+        clean = clean_answers(mlp, batch, watch=given.watch)  # comes with the first pass
         assert mlp.passes == PassCount(forward=6 * count, backward=count)
         assert torch.equal(clean.answers.predicted, mlp.predict(batch.inputs).argmax(1))
 

@@ -207,10 +207,10 @@ def test_passes_are_those_of_the_steps(mlp, batch, keep, more):
 
 def test_a_random_start_is_random_and_the_other_is_the_input(mlp, batch):
     threat = nets.threat("0.2")
-    still = {"steps": 1, "step_size": 0.0}
+    still = {"steps": 1, "step_size": 1e-9}
     (from_input,) = climbed(PGD(random_start=False, **still), mlp, batch, threat)
     (from_random,) = climbed(PGD(**still), mlp, batch, threat)
-    assert torch.equal(from_input, batch.inputs)
+    assert torch.allclose(from_input, batch.inputs, atol=1e-8)
     change = (from_random - batch.inputs).abs()
     assert 0.05 < float(change.mean()) < 0.11  # half of 0.2, less at the faces of the box
 
@@ -225,3 +225,8 @@ def test_a_single_step_without_a_random_start_is_fgsm(mlp, batch):
             mlp, batch.inputs, labels=batch.labels, threat=threat, streams=streams
         )
     torch.testing.assert_close(candidates, expected, rtol=0, atol=1e-7)
+
+
+def test_a_step_of_no_length_is_refused():
+    with pytest.raises(ValueError, match="greater than 0"):
+        PGD(step_size=0.0)
