@@ -196,6 +196,7 @@ def execute(
             with boundary(lambda error: findings.fail_all(job.all_cells, error)):
                 _run_batch(job, chunk, plan.device, findings)
             if set(findings.failures) >= set(cells):
+                progress.advance((len(ids) - start) * job.work, doing=job.name)
                 break
             progress.advance(len(chunk) * job.work, doing=job.name)
             if time.monotonic() - saved > plan.settings.save_every:

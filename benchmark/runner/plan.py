@@ -42,6 +42,7 @@ from benchmark.weights import state_digest
 DIGEST_FORMAT = 1  # goes up when the meaning of a stored outcome changes
 PROBE_SIZE = 256
 PROBE_DIGITS = 4  # of the probe's means: far coarser than the rounding of another device or batch
+PROBE_STEADY = 1e-4  # of the largest output: what a GPU's sums may differ by from call to call
 PROBE_NOISE = 0.1  # how far the probe goes from the data, as a share of the bounds
 DEFAULT_BATCH_SIZE = 500
 SAVE_EVERY = 10.0
@@ -72,12 +73,16 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model of an experiment, ready to be evaluated, and what its results are filed under."""
+    """A model of an experiment, ready to be evaluated, and what its results are filed under.
+
+    ``steady``: it answers the same inputs alike each time.
+    """
 
     name: str
     classifier: Classifier
     digest: str
     card: ModelCard
+    steady: bool
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,8 @@ def load_model(spec: ModelSpec, *, dataset: Dataset, device: torch.device) -> Lo
     batch = dataset.batch(sample_ids(dataset, PROBE_SIZE)).to(device)
     with their_code("the model can't be run"), classifier.evaluating(device):
         outputs = probe(classifier, batch.inputs).double().cpu()
+        again = probe(classifier, batch.inputs).double().cpu()
+        steady = bool((again - outputs).abs().max() <= PROBE_STEADY * outputs.abs().max())
         means = [
             f"{float(value):.{PROBE_DIGITS}g}"
             for value in (
@@ -229,8 +236,9 @@ def load_model(spec: ModelSpec, *, dataset: Dataset, device: torch.device) -> Lo
         weights=weights,
         outputs=classifier.outputs.name,
         bounds=[classifier.bounds.low, classifier.bounds.high],
-        predictions=outputs.argmax(1).tolist(),
-        means=means,
+        # A model that answers at random would be another one every time.
+        predictions=outputs.argmax(1).tolist() if steady else [],
+        means=means if steady else [],
     )
     card = ModelCard(
         name=spec.name,
@@ -241,12 +249,13 @@ def load_model(spec: ModelSpec, *, dataset: Dataset, device: torch.device) -> Lo
         classes=classifier.classes,
         parameters=sum(parameter.numel() for parameter in classifier.module.parameters()),
     )
-    return LoadedModel(spec.name, classifier, digest, card)
+    return LoadedModel(spec.name, classifier, digest, card, steady)
 
 
 def _between_pixels(classifier: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
     """Returns what the model does off the grid of the data: its mean output, and mean gradient.
 
+    The gradient of a model that has none is NaN: it can still be attacked by what needs none.
     A step in front of the model that rounds inputs to pixel values, say, changes nothing on the
     data itself and everything for an attack.
     """
@@ -255,10 +264,14 @@ def _between_pixels(classifier: Classifier, batch: Batch) -> tuple[Tensor, Tenso
     bounds = classifier.bounds
     nearby = batch.inputs + (noise - 0.5) * (PROBE_NOISE * bounds.width)
     nearby = nearby.clamp_(bounds.low, bounds.high)
-    outputs, gradient = classifier.ascend(
-        nearby, lambda outputs: classifier.outputs.ascent(outputs, batch.labels)
-    )
-    return outputs.double().abs().mean(), gradient.double().abs().mean()
+    leaf = nearby.detach().requires_grad_()
+    with torch.enable_grad():
+        outputs = classifier(leaf)
+    gradient = torch.tensor(torch.nan)
+    if outputs.requires_grad:
+        ascent = classifier.outputs.ascent(outputs.detach(), batch.labels)
+        (gradient,) = torch.autograd.grad(outputs, leaf, ascent)
+    return outputs.detach().double().abs().mean(), gradient.double().abs().mean()
 
 
 def _build(spec: ModelSpec) -> Classifier:

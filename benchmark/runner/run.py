@@ -29,6 +29,7 @@ from benchmark.runner.store import Outcome, RunFolder
 from benchmark.specs import Suite
 
 Publish = Callable[[RunRecord, Path], None]
+UNSTEADY = "answers the same inputs differently each time: its numbers are one draw of many"
 
 
 def run_suite(
@@ -137,6 +138,12 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
         f"{row.dataset}, {row.model}, {row.attack} at epsilon {row.epsilon}: {row.flags}"
         for row in evaluations
         if row.flags
+    ]
+    flags += [
+        f"{experiment.spec.dataset}, {model.name}: {UNSTEADY}"
+        for experiment in plan.experiments
+        for model in experiment.models
+        if not model.steady
     ]
     cards = {
         (model.name, model.digest): model.card

@@ -19,6 +19,8 @@ from benchmark.datasets.base import sample_ids
 from benchmark.records import Evaluation, RunRecord, Transfer
 from benchmark.report import print_tables, write_report
 from benchmark.runner.plan import PROBE_SIZE, RunSettings, make_plan
+from benchmark.runner.progress import Silent
+from benchmark.runner.run import run_suite
 from benchmark.runner.store import RunFolder
 from benchmark.specs import Suite
 
@@ -263,6 +265,37 @@ def test_a_dataset_that_fails_in_the_middle_fails_its_cells(
     assert {each.status for each in record.evaluations} == {"failed"}
 
 
+class Counted(Silent):
+    def __init__(self) -> None:
+        self.work = self.done = 0
+
+    def start(self, *, work: int, cells: int, reused: int) -> None:
+        self.work = work
+
+    def advance(self, work: int, *, doing: str) -> None:
+        self.done += work
+
+
+def test_progress_reaches_its_end_also_where_cells_fail(
+    plant: planted.Plant, suite: MakeSuite, tmp_path: Path
+) -> None:
+    def break_down() -> planted.Classifier:
+        class Breaks(planted.Rows):
+            def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+                if len(inputs) == 7:  # a batch; the probe is larger
+                    raise RuntimeError("planted trouble")
+                return super().forward(inputs)
+
+        return planted.classifier(Breaks(1))
+
+    plant.model("one", break_down)
+    asked = suite("raises", "fgsm", PGD, models=("one", "two"), transfer=("fgsm",))
+    progress = Counted()
+    settings = RunSettings(device="cpu", batch_size=7)
+    run_suite(asked, tmp_path / "run", settings=settings, progress=progress)
+    assert progress.done == progress.work > 0
+
+
 # What it costs
 
 
@@ -495,6 +528,40 @@ def test_a_damaged_outcome_is_computed_again(run: Run, suite: MakeSuite, tmp_pat
     again = run(suite("fgsm", PGD))
     assert again.provenance.computed_cells == 1
     assert results(again) == results(first)
+
+
+class Noisy(planted.Rows):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = super().forward(inputs)
+        return outputs + 0.1 * torch.randn_like(outputs)
+
+
+def test_a_model_that_answers_at_random_is_flagged_and_computed_once(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    plant.model("two", lambda: planted.classifier(Noisy(2)))
+    record = run(suite("fgsm", models=("one", "two")))
+    assert [flag for flag in record.flags if "differently each time" in flag] == [
+        "squares, two: answers the same inputs differently each time: its numbers are one draw "
+        "of many"
+    ]
+    assert run(suite("fgsm", models=("one", "two"))).provenance.computed_cells == 0
+
+
+class Opaque(planted.Rows):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return super().forward(inputs)
+
+
+def test_a_model_without_gradients_meets_attacks_that_need_none(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    plant.model("one", lambda: planted.classifier(Opaque(1)))
+    record = run(suite("noise-sign", "fgsm"))
+    assert row(record, "noise-sign").status == "done"
+    assert row(record, "fgsm").status == "failed"
+    assert "does not require grad" in record.failures[0].error
 
 
 def test_models_are_left_as_they_came(run: Run, suite: MakeSuite, plant: planted.Plant) -> None:
