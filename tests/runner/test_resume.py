@@ -134,6 +134,7 @@ def test_what_ctrl_c_interrupts_is_saved_and_gone_on_with(
         assert one.model_dump(exclude={"seconds"}) == other.model_dump(exclude={"seconds"})
 
 
+@pytest.mark.slow
 def test_a_damaged_saving_is_not_gone_on_with(whole: Path, tmp_path: Path) -> None:
     assert die(tmp_path, 8, save_every=ALWAYS) == KILLED
     saved = list(tmp_path.glob("outcomes/*.partial.parquet"))
@@ -145,6 +146,7 @@ def test_a_damaged_saving_is_not_gone_on_with(whole: Path, tmp_path: Path) -> No
     assert not list(tmp_path.glob("outcomes/*.partial.parquet"))
 
 
+@pytest.mark.slow
 def test_another_batch_size_goes_on_where_it_stopped(whole: Path, tmp_path: Path) -> None:
     assert die(tmp_path, 8, save_every=ALWAYS) == KILLED
     record = run_suite(doomed.SUITE, tmp_path, settings=RunSettings(device="cpu", batch_size=7))
