@@ -181,8 +181,8 @@ def _explained(error: ValidationError | SpecError, *, where: str) -> SpecError:
         return SpecError(str(error), where=where)
     lines = []
     for problem in error.errors():
-        path = key_path(list(problem["loc"]))
-        came = problem["input"]
-        lines.append(f"{path}: {problem['msg'].removeprefix('Value error, ')}, got {came!r}")
-    prefix = f"{where}." if where else ""
-    return SpecError("\n".join(f"{prefix}{line}" for line in lines))
+        parts = [where, key_path(list(problem["loc"]))]
+        place = ".".join(part for part in parts if part)
+        what = f"{problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+        lines.append(f"{place}: {what}" if place else what)
+    return SpecError("\n".join(lines))
