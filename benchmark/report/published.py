@@ -51,7 +51,7 @@ def paper_table(results: Results) -> Table | None:
             Column("Published"),
             *_measured_columns(_main_header(rows)),
             *(column for other in others for column in _measured_columns(other)),
-            Column("Note", "left", level=2),
+            Column("Note", "left", level=1),
         ),
         rows=lines,
         notes=(*_reading(results, rows, others), *notes.lines()),

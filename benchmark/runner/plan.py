@@ -348,7 +348,7 @@ def _plan_attack(
         attack = build_attack(spec, where=where)
     transfer = experiment.transfer
     # Bounds are the dataset's; they are filled in once it is loaded.
-    key = derive_key(seed, _identity(attack))
+    key = derive_key(seed, _identity(attack))  # not its code: the same numbers after a tidying
     transferred = transfer is not None and spec.label in transfer.attacks
     return PlannedAttack(spec, attack, (), key, transferred)
 
@@ -406,7 +406,7 @@ def _cells(
                 digest = _digest(
                     data=data_digest,
                     source=source.digest,
-                    attack=_identity(planned.attack),
+                    attack=[_identity(planned.attack), _code(type(planned.attack))],
                     key=planned.stream_key,
                     norm=threat.norm,
                     epsilon=str(threat.epsilon.value),
@@ -418,7 +418,7 @@ def _cells(
 def _identity(attack: Attack) -> str:
     kind = type(attack)
     parameters = {key: repr(value) for key, value in sorted(parameters_of(attack).items())}
-    return json.dumps([kind.__module__, kind.__qualname__, kind.version, _code(kind), parameters])
+    return json.dumps([kind.__module__, kind.__qualname__, kind.version, parameters])
 
 
 def _code(kind: type[Attack]) -> str:
