@@ -206,6 +206,7 @@ def _global_state(device: torch.device, seed: int) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     grad_mode, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     strict, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
@@ -217,7 +218,7 @@ def _global_state(device: torch.device, seed: int) -> Iterator[None]:
             np.random.set_state(numpy_state)  # noqa: NPY002
             torch.set_grad_enabled(grad_mode)
             torch.set_default_dtype(dtype)
-            torch.use_deterministic_algorithms(strict)
+            torch.use_deterministic_algorithms(strict, warn_only=lenient)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
 
