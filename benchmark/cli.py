@@ -91,7 +91,7 @@ def run(
     defaults = RunSettings()
     settings = RunSettings(
         device=device,
-        batch_size=batch_size if batch_size is not None else defaults.batch_size,
+        batch_size=batch_size,
         limit=limit,
         fresh=fresh,
         data_folder=data_dir if data_dir is not None else defaults.data_folder,

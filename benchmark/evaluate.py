@@ -28,7 +28,7 @@ from benchmark.metrics.distances import distances
 from benchmark.outputs import margin
 from benchmark.records import Verdict
 from benchmark.rng import ExampleStreams
-from benchmark.snapshot import Snapshot
+from benchmark.snapshot import Snapshot, equal
 from benchmark.threat import Bounds, Norm, ThreatModel
 
 # How far a candidate may overstep by rounding.  Adding epsilon to a float32 of the size of the
@@ -189,7 +189,7 @@ def guarding(source: Classifier, batch: Batch, *, seed: int = 0) -> Iterator[Gua
             source.__dict__.update(fields)
     if difference is not None:
         raise AttackError(f"the attack {difference}")
-    if given.inputs._version != watch.version or not torch.equal(given.inputs, batch.inputs):
+    if given.inputs._version != watch.version or not equal(given.inputs, batch.inputs):
         raise AttackError("the attack changed its inputs in place")
 
 
@@ -208,7 +208,10 @@ def _global_state(device: torch.device, seed: int) -> Iterator[None]:
     strict, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
+        # torch.manual_seed would queue a call for CUDA each time, on machines without it too.
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         random.seed(seed)
         try:

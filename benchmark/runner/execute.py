@@ -191,8 +191,9 @@ def execute(
     progress.advance(done * job.work, doing=job.name)
     saved = time.monotonic()
     try:
-        for start in range(done, len(ids), plan.settings.batch_size):
-            chunk = ids[start : start + plan.settings.batch_size]
+        size = job.experiment.batch_size
+        for start in range(done, len(ids), size):
+            chunk = ids[start : start + size]
             with boundary(lambda error: findings.fail_all(job.all_cells, error)):
                 _run_batch(job, chunk, plan.device, findings)
             if set(findings.failures) >= set(cells):

@@ -10,6 +10,7 @@ import ast
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,10 @@ PROBE_SIZE = 256
 PROBE_DIGITS = 4  # of the probe's means: far coarser than the rounding of another device or batch
 PROBE_STEADY = 1e-4  # of the largest output: what a GPU's sums may differ by from call to call
 PROBE_NOISE = 0.1  # how far the probe goes from the data, as a share of the bounds
-DEFAULT_BATCH_SIZE = 500
+# Numbers in one batch of inputs unless a batch size is asked for: 1,000 MNIST pictures, with which
+# FGSM at five epsilons takes at most a tenth more than its passes; fewer, larger pictures.
+DEFAULT_BATCH_NUMBERS = 1000 * 28 * 28
+SMALLEST_DEFAULT_BATCH = 16
 SAVE_EVERY = 10.0
 
 
@@ -54,7 +58,7 @@ class RunSettings:
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-        batch_size: examples in one pass.
+        batch_size: examples in one pass; chosen by the size of an input if None.
         limit: take this many examples of each dataset (see `sample_ids`); all if None.
         fresh: throw away what is recorded and compute everything again.
         data_folder: where datasets that are not embedded are looked for and downloaded to.
@@ -63,7 +67,7 @@ class RunSettings:
     """
 
     device: str = "auto"
-    batch_size: int = DEFAULT_BATCH_SIZE
+    batch_size: int | None = None
     limit: int | None = None
     fresh: bool = False
     data_folder: Path = DataRequest.folder
@@ -141,6 +145,7 @@ class PlannedExperiment:
     models: tuple[LoadedModel, ...]
     attacks: tuple[PlannedAttack, ...]
     cells: tuple[Cell, ...]
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ def make_plan(suite: Suite, settings: RunSettings, *, where: str = "") -> Plan:
     Raises a `RequestError` for a name, an option, a weights file, a dataset, a device or a model
     that is wrong.  What costs least is checked first.
     """
-    if settings.batch_size < 1:
+    if settings.batch_size is not None and settings.batch_size < 1:
         raise SpecError(f"must be at least 1, got {settings.batch_size}", where="--batch-size")
     device = choose_device(settings.device)
     short = len(suite.experiments) == 1
@@ -387,7 +392,14 @@ def _plan_experiment(
         content=dataset.digest, ids=hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()
     )
     cells = tuple(_cells(spec.dataset, data_digest, tuple(models), attacks))
-    return PlannedExperiment(spec, dataset, ids, tuple(models), attacks, cells)
+    size = settings.batch_size or default_batch_size(dataset)
+    return PlannedExperiment(spec, dataset, ids, tuple(models), attacks, cells, size)
+
+
+def default_batch_size(dataset: Dataset) -> int:
+    """Returns how many examples of a dataset go into one pass unless it is said."""
+    fitting = DEFAULT_BATCH_NUMBERS // max(1, math.prod(dataset.input_shape))
+    return max(SMALLEST_DEFAULT_BATCH, fitting)
 
 
 def _cells(
