@@ -220,7 +220,8 @@ class Classifier:
     def _seen(self, gradient: Tensor) -> Tensor:
         watch = self._watch
         if watch is not None and watch.zero_gradient is None and len(gradient) == len(watch.inputs):
-            watch.zero_gradient = gradient.flatten(1).abs().amax(1) == 0
+            flat = gradient.flatten(1)
+            watch.zero_gradient = (flat.amax(1) == 0) & (flat.amin(1) == 0)
         return gradient
 
 

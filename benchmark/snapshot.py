@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+_NUMPY_DTYPES = (torch.float32, torch.float64, torch.int64)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -121,11 +123,11 @@ def _ways(module: nn.Module) -> _Ways:
 @torch.no_grad()
 def equal(one: Tensor, other: Tensor) -> bool:
     """Says whether two tensors hold the same values; NaN is the same as NaN."""
-    floating = one.is_floating_point() and one.shape == other.shape and one.numel() > 0
-    # On a CPU this takes half the time of torch.equal; infinities make it NaN, and go on below.
-    if floating and float((one - other).abs_().amax()) == 0:
-        return True
-    if torch.equal(one, other):
+    if one.device.type == "cpu" and one.dtype in _NUMPY_DTYPES and one.dtype == other.dtype:
+        # A quarter of the time that torch.equal takes; NaN goes on below.
+        if np.array_equal(one.detach().numpy(), other.detach().numpy()):
+            return True
+    elif torch.equal(one, other):
         return True
     if not one.is_floating_point() or one.shape != other.shape:
         return False

@@ -35,7 +35,7 @@ def evaluated() -> Iterator[Classifier]:
 
 def rounds(batch_size: int, *, passes: int) -> int:
     """Enough repetitions for a steady median in a few seconds."""
-    return max(7, min(60, 100_000 // (batch_size * passes)))
+    return max(7, min(60, 250_000 // (batch_size * passes)))
 
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
