@@ -270,12 +270,19 @@ def parse_suite(text: str, *, where: str, folder: Path = Path()) -> Suite:
     try:
         written = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"malformed TOML: {error}", where=where) from error
+        raise SpecError(f"malformed TOML: {_placed(error, text)}", where=where) from error
     try:
         suite = Suite.model_validate(written)
     except ValidationError as error:
         raise SpecError("\n".join(_explain(error, written, where=where))) from error
     return _resolve_weights(suite, folder)
+
+
+def _placed(error: tomllib.TOMLDecodeError, text: str) -> str:
+    """Returns the message with a line and a column also where the text ends too early."""
+    lines = text.splitlines() or [""]
+    end = f"at line {len(lines)}, column {len(lines[-1]) + 1}, the end of the document"
+    return str(error).replace("at end of document", end)
 
 
 def _resolve_weights(suite: Suite, folder: Path) -> Suite:

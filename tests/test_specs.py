@@ -74,6 +74,11 @@ def test_an_attack_keeps_its_own_parameters_as_written():
     assert [str(epsilon) for epsilon in attack.epsilon] == ["0.1", "8/255"]
 
 
+def test_a_text_that_ends_too_early_has_its_line_and_column():
+    with pytest.raises(SpecError, match=r"at line 2, column 16, the end of the document"):
+        parse_suite('name = "x"\nmodels = ["rbf"', where="x.toml")
+
+
 @pytest.mark.parametrize(
     ("text", "line", "column"),
     [
