@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmark.records import Agreement, Evaluation, RunRecord, Transfer
+from benchmark.records import Agreement, Evaluation, RunRecord, Status, Transfer
 from benchmark.report.wording import counted
 from benchmark.specs import UNATTACKED, Experiment, PublishedRow
 from benchmark.threat import Epsilon
@@ -133,7 +133,7 @@ class Results:
         found = self.agreement(cut, row.model, row.target or "", row.compared_with or "")
         if found is None:
             return Measured("failed" if self.state(cut, row.model) == "failed" else "not run")
-        return agreement(found)
+        return same_class_given_both(found)
 
     def _published_transfer(self, row: PublishedRow, cut: Cut) -> Measured:
         found = self.transfer(cut, row.model, row.target or "")
@@ -177,9 +177,8 @@ def adversarial_error(found: Evaluation) -> Measured:
 
 def success_rate(found: Evaluation) -> Measured:
     """Returns the attack success rate: of the examples classified correctly when clean."""
-    if found.status == "failed":
-        return Measured("failed")
     return _shared(
+        found.status,
         found.attack_success_rate,
         found.attack_success_rate_low,
         found.attack_success_rate_high,
@@ -189,9 +188,8 @@ def success_rate(found: Evaluation) -> Measured:
 
 def worst_case_error(found: Evaluation) -> Measured:
     """Returns the share misclassified clean or by any candidate of one attack."""
-    if found.status == "failed":
-        return Measured("failed")
     return _shared(
+        found.status,
         found.worst_case_error,
         found.worst_case_error_low,
         found.worst_case_error_high,
@@ -201,16 +199,13 @@ def worst_case_error(found: Evaluation) -> Measured:
 
 def transfer_error(found: Transfer) -> Measured:
     """Returns the target's error on the source's examples."""
-    if found.status == "failed":
-        return Measured("failed")
-    return _shared(found.error, found.error_low, found.error_high, found.examples)
+    return _shared(found.status, found.error, found.error_low, found.error_high, found.examples)
 
 
 def error_given_source(found: Transfer) -> Measured:
     """Returns the target's error on the examples that mislead the source."""
-    if found.status == "failed":
-        return Measured("failed")
     return _shared(
+        found.status,
         found.error_given_source_misclassified,
         found.error_given_source_misclassified_low,
         found.error_given_source_misclassified_high,
@@ -220,9 +215,8 @@ def error_given_source(found: Transfer) -> Measured:
 
 def same_class_given_source(found: Transfer) -> Measured:
     """Returns how often the target gives the source's wrong class, given the source is misled."""
-    if found.status == "failed":
-        return Measured("failed")
     return _shared(
+        found.status,
         found.same_class_given_source_misclassified,
         found.same_class_given_source_misclassified_low,
         found.same_class_given_source_misclassified_high,
@@ -230,23 +224,10 @@ def same_class_given_source(found: Transfer) -> Measured:
     )
 
 
-def same_class_given_both(found: Transfer) -> Measured:
-    """Returns how often the target gives the source's wrong class, given both are misled."""
-    if found.status == "failed":
-        return Measured("failed")
+def same_class_given_both(found: Transfer | Agreement) -> Measured:
+    """Returns how often two models give the same wrong class, given both are misled."""
     return _shared(
-        found.same_class_given_both_misclassified,
-        found.same_class_given_both_misclassified_low,
-        found.same_class_given_both_misclassified_high,
-        found.both_misclassified,
-    )
-
-
-def agreement(found: Agreement) -> Measured:
-    """Returns how often two targets give the same wrong class, given both are misled."""
-    if found.status == "failed":
-        return Measured("failed")
-    return _shared(
+        found.status,
         found.same_class_given_both_misclassified,
         found.same_class_given_both_misclassified_low,
         found.same_class_given_both_misclassified_high,
@@ -255,8 +236,10 @@ def agreement(found: Agreement) -> Measured:
 
 
 def _shared(
-    rate: float | None, low: float | None, high: float | None, whole: int | None
+    status: Status, rate: float | None, low: float | None, high: float | None, whole: int | None
 ) -> Measured:
+    if status == "failed":
+        return Measured("failed")
     return Measured("done", rate, low, high, counted(rate, whole), whole)
 
 

@@ -29,7 +29,6 @@ from benchmark.report.results import (
     Results,
     State,
     adversarial_error,
-    agreement,
     clean_error,
     error_given_source,
     same_class_given_both,
@@ -495,7 +494,7 @@ def agreement_tables(results: Results) -> Iterator[Table]:
 def _agreement_rows(results: Results, cut: Cut) -> Iterator[tuple[Cell, ...]]:
     for each in results.record.agreements:
         if Cut(each.dataset, each.attack, each.epsilon) == cut:
-            found = agreement(each)
+            found = same_class_given_both(each)
             done = found.state == "done"
             yield cells(
                 each.source,
