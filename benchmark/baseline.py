@@ -110,7 +110,7 @@ def read_side(path: Path) -> Side:
 
     Raises `RecordError` where it is neither, is damaged, or has another schema version.
     """
-    return _from_run(path) if path.is_dir() else _from_baseline(path)
+    return _from_run(path, RunRecord.read(path)) if path.is_dir() else _from_baseline(path)
 
 
 def save_baseline(run: Path, file: Path) -> Baseline:
@@ -119,8 +119,8 @@ def save_baseline(run: Path, file: Path) -> Baseline:
     Raises `RecordError` where the folder holds no finished run, or one with failed cells: a
     baseline must not hide them.
     """
-    side = _from_run(run)
     record = RunRecord.read(run)
+    side = _from_run(run, record)
     if side.failed:
         raise RecordError(f"{run}: {len(side.failed)} cells failed: no baseline is made of them")
     ids = {cell.dataset: cell.example_id for cell in side.cells}
@@ -155,8 +155,7 @@ def save_baseline(run: Path, file: Path) -> Baseline:
     return baseline
 
 
-def _from_run(folder: Path) -> Side:
-    record = RunRecord.read(folder)
+def _from_run(folder: Path, record: RunRecord) -> Side:
     if record.status not in ("done", "failed"):
         raise RecordError(
             f"{folder}: the run is not finished ({record.status}): run it again first"

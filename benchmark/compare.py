@@ -7,7 +7,6 @@ McNemar's exact test, adjusted over all measures that were compared (Holm).
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from benchmark.errors import RecordError, SpecError
 from benchmark.records import write_atomically
 from benchmark.report.layout import NOTHING, Cell, Column, Table, cells
 from benchmark.report.markdown import bullets, table_markdown
-from benchmark.specs import Name, Spec, key_path
+from benchmark.specs import Name, Spec, key_path, parse_toml, read_text
 from benchmark.statistics import holm, mcnemar
 from benchmark.threat import Epsilon
 
@@ -141,12 +140,7 @@ def compare(
 def read_limits(path: Path) -> Limits:
     """Returns the limits in a TOML file.  Raises `SpecError`."""
     try:
-        return Limits.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpecError(f"can't be read: {reason}", where=str(path)) from error
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"malformed TOML: {error}", where=str(path)) from error
+        return Limits.model_validate(parse_toml(read_text(path), where=str(path)))
     except ValidationError as error:
         lines = [f"{key_path(list(each['loc']))}: {each['msg']}" for each in error.errors()]
         raise SpecError("; ".join(lines), where=str(path)) from error

@@ -7,6 +7,7 @@ misclassified examples where there are none, is None.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
@@ -261,6 +262,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     try:
         temporary.write_bytes(data)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # before the name points to it, also if the power fails
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):

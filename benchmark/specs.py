@@ -236,12 +236,7 @@ def read_suite(reference: str) -> Suite:
     """
     path = Path(reference)
     if path.suffix == ".toml" or len(path.parts) > 1:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise SpecError(f"can't be read: {reason}", where=reference) from error
-        return parse_suite(text, where=reference, folder=path.parent)
+        return parse_suite(read_text(path), where=reference, folder=path.parent)
     shipped = shipped_suites()
     if reference not in shipped:
         raise UnknownNameError("suite", reference, known=shipped)
@@ -267,10 +262,7 @@ def parse_suite(text: str, *, where: str, folder: Path = Path()) -> Suite:
     Traceback (most recent call last):
     benchmark.errors.SpecError: x.toml: sede: unknown key; did you mean 'seed'?
     """
-    try:
-        written = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"malformed TOML: {_placed(error, text)}", where=where) from error
+    written = parse_toml(text, where=where)
     try:
         suite = Suite.model_validate(written)
     except ValidationError as error:
@@ -278,11 +270,24 @@ def parse_suite(text: str, *, where: str, folder: Path = Path()) -> Suite:
     return _resolve_weights(suite, folder)
 
 
-def _placed(error: tomllib.TOMLDecodeError, text: str) -> str:
-    """Returns the message with a line and a column also where the text ends too early."""
-    lines = text.splitlines() or [""]
-    end = f"at line {len(lines)}, column {len(lines[-1]) + 1}, the end of the document"
-    return str(error).replace("at end of document", end)
+def read_text(path: Path) -> str:
+    """Returns the text of a file of specs, a byte-order mark left out.  Raises `SpecError`."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SpecError(f"can't be read: {reason}", where=str(path)) from error
+
+
+def parse_toml(text: str, *, where: str) -> dict[str, Any]:
+    """Returns what a TOML text says.  Raises `SpecError` with the line and the column."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        lines = text.splitlines() or [""]
+        end = f"at line {len(lines)}, column {len(lines[-1]) + 1}, the end of the document"
+        message = str(error).replace("at end of document", end)
+        raise SpecError(f"malformed TOML: {message}", where=where) from error
 
 
 def _resolve_weights(suite: Suite, folder: Path) -> Suite:

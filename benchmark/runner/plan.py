@@ -12,7 +12,7 @@ import inspect
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -379,13 +379,7 @@ def _plan_experiment(
             kind = WeightsError if isinstance(error, WeightsError) else ModelError
             raise kind(f"{where}models[{place}]: {model.name!r}: {error}") from error
     attacks = tuple(
-        PlannedAttack(
-            planned.spec,
-            planned.attack,
-            threats_of(planned.spec, planned.attack, bounds=dataset.bounds),
-            planned.stream_key,
-            planned.transferred,
-        )
+        replace(planned, threats=threats_of(planned.spec, planned.attack, bounds=dataset.bounds))
         for planned in attacks
     )
     data_digest = _digest(
