@@ -176,7 +176,11 @@ class Failure(Record):
 
 
 class ModelCard(Record):
-    """What is known of a model of the run: digests of its weights and of what it predicts."""
+    """What is known of a model of the run: digests of its weights and of what it predicts.
+
+    ``notes`` say what was done to make it, such as a prefix that was stripped from its tensors'
+    names.
+    """
 
     name: str
     model: str
@@ -185,10 +189,11 @@ class ModelCard(Record):
     outputs: str
     classes: int
     parameters: int
+    notes: tuple[str, ...] = ()
 
 
 class DatasetCard(Record):
-    """What is known of a dataset of the run."""
+    """What is known of a dataset of the run; ``skipped`` names what could not be read."""
 
     name: str
     digest: str
@@ -196,6 +201,8 @@ class DatasetCard(Record):
     of: int
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 class Provenance(Record):

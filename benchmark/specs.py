@@ -7,10 +7,11 @@ exists is told later, by the registries, before anything is computed (`benchmark
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -19,8 +20,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -29,6 +32,15 @@ from benchmark.threat import ZERO, Epsilon, Norm
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
+Source = Annotated[str, Field(min_length=1, max_length=4000)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Side = Annotated[int, Field(gt=0, strict=True)]
+Size = Side | tuple[Side, Side]
+FILE_SUFFIXES = (
+    *(".safetensors", ".torchscript", ".pt2", ".pth", ".pt", ".ckpt", ".onnx"),
+    *(".npz", ".npy", ".csv"),
+)
 # A key of an attack, a published row, ... that is not an attack's own parameter.
 UNATTACKED = "none"
 # What pydantic says in Python's words, in TOML's.
@@ -63,26 +75,132 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-class ModelSpec(Spec):
-    """One model: a registered name, or a registered architecture with weights of one's own.
+def name_from(source: str) -> str:
+    """Returns what a model or dataset is called in tables unless it is given a name.
 
-    ``model`` is the registered name, ``name`` what the tables say, ``weights`` a safetensors file.
+    >>> [name_from(each) for each in ("maxout", "torchvision:resnet50", "nets/small.py:Net")]
+    ['maxout', 'resnet50', 'Net']
+    >>> [name_from(each) for each in ("exports/net.onnx", "photos/val", "hf:org/vit-base")]
+    ['net', 'val', 'vit-base']
+    """
+    last = source.rstrip("/").rpartition(":")[2].rstrip("/")
+    words = PurePath(last).name if "/" in last or "\\" in last else last
+    for suffix in FILE_SUFFIXES:
+        words = words.removesuffix(suffix)
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", words).lstrip("._+-")[:80]
+
+
+class ModelSpec(Spec):
+    """One model, and how to make it.
+
+    Args:
+        name: what the tables say.
+        model: where it comes from: a registered name, or a source such as ``torchvision:resnet50``,
+            ``path/to/net.py:build``, ``package.module:Net`` or ``net.onnx`` (see
+            `benchmark.sources`).
+        weights: a weights file, or a word that the source understands, such as ``random``.
+        arguments: keyword arguments for the model's factory.
+        mean, std: the model's normalisation, a number a channel: it is given (x - mean) / std.
+        outputs: what its outputs mean, where the source does not say; logits by default.
+        trust_pickle: whether a file that can run code when it is loaded may be loaded.
     """
 
     name: Name
-    model: Name
-    weights: Path | None = None
+    model: Source
+    weights: str | None = Field(default=None, min_length=1)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    mean: tuple[Finite, ...] | None = Field(default=None, min_length=1)
+    std: tuple[Positive, ...] | None = Field(default=None, min_length=1)
+    outputs: Literal["logits", "probabilities", "log-scores"] | None = None
+    trust_pickle: bool = Field(default=False, strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, written: Any) -> Any:
-        if isinstance(written, str):
-            return {"name": written, "model": written}
-        if isinstance(written, dict) and "model" in written:
-            return {"name": written["model"], **written}
-        if isinstance(written, dict) and "name" in written:
-            return {"model": written["name"], **written}
-        return written
+        return _named(written, key="model")
+
+    @model_validator(mode="after")
+    def _mean_and_std_belong_together(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            given, lacking = ("mean", "std") if self.std is None else ("std", "mean")
+            raise ValueError(f"{given} is given without {lacking}: give both, a number a channel")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean has {len(self.mean)} numbers and std {len(self.std)}: "
+                "give both, a number a channel"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_defaults(self, handler(self), always=("name", "model", "weights"))
+
+
+class DatasetSpec(Spec):
+    """One dataset, and how to read it.
+
+    Args:
+        name: what the tables say.
+        source: a registered name, the path of an image folder, of a CSV file of paths and labels,
+            of an ``.npz`` or ``.npy`` file, ``torchvision:NAME``, or a factory such as
+            ``path/to/data.py:load`` (see `benchmark.datasets.sources`).
+        split: which split, where the source has several.
+        class_map: JSON or CSV file that gives each class's index among the model's classes, or
+            ``imagenet``.
+        labels: an ``.npy`` file of labels; in an ``.npz`` file, the array of that name.
+        inputs: in an ``.npz`` file, the name of the array of inputs.
+        layout: the order of the axes of an array.
+        resize: pictures are resized, the shorter side to this or to (height, width).
+        crop: then cropped from the centre, to a square of this side or to (height, width).
+        interpolation: how they are resized.
+        colour: what pictures are converted to; where it is not said they must be all of one kind.
+        skip_unreadable: leave out pictures that can't be read, and say which.
+        arguments: keyword arguments for the factory.
+    """
+
+    name: Name
+    source: Source
+    split: Literal["train", "test"] = "test"
+    class_map: str | None = Field(default=None, min_length=1)
+    labels: str | None = Field(default=None, min_length=1)
+    inputs: str | None = Field(default=None, min_length=1)
+    layout: Literal["NCHW", "NHWC", "NHW"] | None = None
+    resize: Size | None = None
+    crop: Size | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    colour: Literal["grey", "rgb"] | None = None
+    skip_unreadable: bool = Field(default=False, strict=True)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, written: Any) -> Any:
+        return _named(written, key="source")
+
+    @model_serializer(mode="wrap")
+    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any] | str:
+        written = _without_defaults(self, handler(self), always=("name", "source"))
+        return self.name if written == {"name": self.name, "source": self.name} else written
+
+
+def _named(written: Any, *, key: str) -> Any:
+    """Completes what was written: a source alone, a source without a name, a name alone."""
+    if isinstance(written, str):
+        written = {key: written}
+    if isinstance(written, dict) and isinstance(written.get(key), str):
+        return {"name": name_from(written[key]), **written}
+    if isinstance(written, dict) and "name" in written:
+        return {key: written["name"], **written}
+    return written
+
+
+def _without_defaults(spec: Spec, written: Any, *, always: tuple[str, ...]) -> dict[str, Any]:
+    fields = type(spec).model_fields
+    return {
+        key: value
+        for key, value in written.items()
+        if key in always or getattr(spec, key) != fields[key].get_default(call_default_factory=True)
+    }
 
 
 class AttackSpec(Spec):
@@ -141,7 +259,7 @@ class TransferSpec(Spec):
 class Experiment(Spec):
     """Models against attacks on one dataset."""
 
-    dataset: Name
+    dataset: DatasetSpec
     models: tuple[ModelSpec, ...] = Field(min_length=1)
     attacks: tuple[AttackSpec, ...] = ()
     transfer: TransferSpec | None = None
@@ -225,7 +343,7 @@ class Suite(Spec):
 
     @model_validator(mode="after")
     def _datasets_tell_apart(self) -> Self:
-        _refuse_twins("experiment", [each.dataset for each in self.experiments], key="dataset")
+        _refuse_twins("experiment", [each.dataset.name for each in self.experiments], key="dataset")
         return self
 
 
@@ -267,7 +385,7 @@ def parse_suite(text: str, *, where: str, folder: Path = Path()) -> Suite:
         suite = Suite.model_validate(written)
     except ValidationError as error:
         raise SpecError("\n".join(_explain(error, written, where=where))) from error
-    return _resolve_weights(suite, folder)
+    return _resolve_files(suite, folder)
 
 
 def read_text(path: Path) -> str:
@@ -290,17 +408,48 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
         raise SpecError(f"malformed TOML: {message}", where=where) from error
 
 
-def _resolve_weights(suite: Suite, folder: Path) -> Suite:
-    def resolved(model: ModelSpec) -> ModelSpec:
-        if model.weights is None:
-            return model
-        return model.model_copy(update={"weights": folder / model.weights.expanduser()})
+def _resolve_files(suite: Suite, folder: Path) -> Suite:
+    """Returns the suite with the paths in it relative to where it was read, not to its own file."""
 
-    experiments = tuple(
-        each.model_copy(update={"models": tuple(map(resolved, each.models))})
-        for each in suite.experiments
-    )
+    def resolved(experiment: Experiment) -> Experiment:
+        data = experiment.dataset
+        files = {key: getattr(data, key) for key in ("source", "class_map", "labels")}
+        update = {key: value and resolve(value, folder) for key, value in files.items()}
+        models = tuple(
+            each.model_copy(
+                update={
+                    "model": resolve(each.model, folder),
+                    "weights": each.weights and resolve(each.weights, folder),
+                }
+            )
+            for each in experiment.models
+        )
+        data = data.model_copy(update=update)
+        return experiment.model_copy(update={"models": models, "dataset": data})
+
+    experiments = tuple(map(resolved, suite.experiments))
     return suite.model_copy(update={"experiments": experiments})
+
+
+def resolve(written: str, folder: Path) -> str:
+    """Returns a path as seen from here that was written in a file in ``folder``; a word as it is.
+
+    What has a file's suffix, or a slash and no scheme before it, is a path; a factory's path may
+    be followed by its name.
+
+    >>> resolve("w.safetensors", Path("suites")), resolve("torchvision:resnet50", Path("suites"))
+    ('suites/w.safetensors', 'torchvision:resnet50')
+    >>> resolve("nets/small.py:Net", Path("suites")), resolve("random", Path("suites"))
+    ('suites/nets/small.py:Net', 'random')
+    """
+    path, colon, factory = written.partition(".py:")
+    if colon:
+        return f"{folder / Path(path).expanduser()}.py:{factory}"
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9_.-]+:", written)
+    named = written.endswith((*FILE_SUFFIXES, ".json", ".bin", ".py"))
+    if scheme or not (named or "/" in written or written.startswith("~")):
+        return written
+    return str(folder / Path(written).expanduser())
 
 
 def _refuse_twins(kind: str, names: list[str], *, key: str) -> None:
@@ -344,6 +493,7 @@ def _known_keys(location: list[str | int], *, short: bool) -> list[str]:
     owners: dict[str, type[Spec]] = {
         "experiments": Experiment,
         "models": ModelSpec,
+        "dataset": DatasetSpec,
         "attacks": AttackSpec,
         "transfer": TransferSpec,
         "published": PublishedRow,

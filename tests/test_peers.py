@@ -16,9 +16,9 @@ from benchmark.attacks.noise_uniform import NoiseUniform
 from benchmark.attacks.pgd import PGD
 from benchmark.classifier import Classifier
 from benchmark.datasets.base import Batch
-from benchmark.evaluate import ask, propose
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Bounds, Norm, ThreatModel
+from benchmark.verify import ask, propose
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

@@ -28,7 +28,7 @@ def fault_of(text: str) -> str:
 def test_the_short_form_is_one_experiment():
     suite = parse(BASE + "seed = 7\n" + FGSM + '[transfer]\nattacks = ["fgsm"]\n')
     (experiment,) = suite.experiments
-    assert (suite.name, suite.seed, experiment.dataset) == ("x", 7, "mnist")
+    assert (suite.name, suite.seed, experiment.dataset.name) == ("x", 7, "mnist")
     assert [(each.name, each.model) for each in experiment.models] == [
         ("softmax", "softmax"),
         ("rbf", "rbf"),
@@ -60,8 +60,8 @@ def test_models_have_names_registered_names_and_weights():
     found = [(each.name, each.model, each.weights) for each in suite.experiments[0].models]
     assert found == [
         ("rbf", "rbf", None),
-        ("mine", "maxout", Path("suites/mine.safetensors")),
-        ("softmax", "softmax", Path("/abs/s.safetensors")),
+        ("mine", "maxout", "suites/mine.safetensors"),
+        ("softmax", "softmax", "/abs/s.safetensors"),
     ]
 
 
@@ -207,7 +207,7 @@ def test_weights_are_found_beside_the_suite_file(tmp_path):
     text = 'name = "x"\ndataset = "mnist"\nmodels = [{model = "rbf", weights = "w.safetensors"}]'
     (tmp_path / "x.toml").write_text(text, encoding="utf-8")
     suite = read_suite(str(tmp_path / "x.toml"))
-    assert suite.experiments[0].models[0].weights == tmp_path / "w.safetensors"
+    assert suite.experiments[0].models[0].weights == str(tmp_path / "w.safetensors")
 
 
 def test_an_unknown_suite_is_told_with_the_nearest():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -78,9 +79,36 @@ class Dataset(ABC):
     def digest(self) -> str:
         """A digest of the content: inputs, labels and their order."""
 
+    @property
+    def partial(self) -> bool:
+        """Whether labels count among the model's own classes, of which some may have no example.
+
+        Otherwise the dataset's classes are the model's, one for one.
+        """
+        return False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results should know of how the data was read, as sentences."""
+        return ()
+
     @abstractmethod
     def batch(self, ids: NDArray[np.int64]) -> Batch:
         """Returns the examples with these ids, in this order."""
+
+    def batches(self, chunks: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Yields one batch for each list of ids; a dataset that reads files works ahead."""
+        return map(self.batch, chunks)
+
+    def unreadable(
+        self, ids: NDArray[np.int64], *, told: Callable[[int], None]
+    ) -> Mapping[int, str]:
+        """Returns which of these examples can't be read, by id, and why: file and reason.
+
+        ``told`` is called with the number of examples that were looked at since the last call.
+        """
+        told(len(ids))
+        return {}
 
     def __len__(self) -> int:
         return len(self.labels)

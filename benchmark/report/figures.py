@@ -72,7 +72,8 @@ def panels(record: RunRecord) -> tuple[Panel, ...]:
         for attack in experiment.attacks:
             if len(attack.epsilon) > 1:
                 cuts = [
-                    Cut(experiment.dataset, attack.label, each) for each in sorted(attack.epsilon)
+                    Cut(experiment.dataset.name, attack.label, each)
+                    for each in sorted(attack.epsilon)
                 ]
                 curves = {
                     model.name: points
@@ -80,7 +81,7 @@ def panels(record: RunRecord) -> tuple[Panel, ...]:
                     if (points := _curve(results, model.name, cuts))
                 }
                 if curves:
-                    found.append(Panel(experiment.dataset, attack.label, curves))
+                    found.append(Panel(experiment.dataset.name, attack.label, curves))
     return tuple(found)
 
 

@@ -99,7 +99,7 @@ class Results:
         """Yields each attack at each epsilon of an experiment, in the suite's order."""
         for attack in experiment.attacks:
             for epsilon in attack.epsilon:
-                yield Cut(experiment.dataset, attack.label, epsilon)
+                yield Cut(experiment.dataset.name, attack.label, epsilon)
 
     def transfer_cuts(self, experiment: Experiment) -> Iterator[Cut]:
         """Yields each attack and epsilon that the experiment scores on other models."""

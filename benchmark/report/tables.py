@@ -155,7 +155,7 @@ def evaluation_tables(results: Results) -> Iterator[Table]:
     """Yields a table a dataset: a line per model, attack and epsilon."""
     for experiment in results.experiments:
         yield Table(
-            title=_on(experiment.dataset),
+            title=_on(experiment.dataset.name),
             columns=(
                 Column("Model", "left"),
                 Column("Attack", "left"),
@@ -182,7 +182,7 @@ def evaluation_tables(results: Results) -> Iterator[Table]:
 
 def _evaluation_rows(results: Results, experiment: Experiment) -> Iterator[tuple[Cell, ...]]:
     for model in experiment.models:
-        for cut in (Cut(experiment.dataset, UNATTACKED, _ZERO), *results.cuts(experiment)):
+        for cut in (Cut(experiment.dataset.name, UNATTACKED, _ZERO), *results.cuts(experiment)):
             found = results.evaluation(cut, model.name)
             epsilon = NOTHING if cut.attack == UNATTACKED else str(cut.epsilon)
             head = cells(model.name, cut.attack, epsilon)
@@ -240,7 +240,7 @@ def _attack_in_words(results: Results, experiment: Experiment, attack: AttackSpe
 def _any_done(results: Results, experiment: Experiment, attack: AttackSpec) -> Evaluation | None:
     for model in experiment.models:
         for epsilon in attack.epsilon:
-            cut = Cut(experiment.dataset, attack.label, epsilon)
+            cut = Cut(experiment.dataset.name, attack.label, epsilon)
             found = results.evaluation(cut, model.name)
             if found is not None and found.status == "done":
                 return found
@@ -266,7 +266,7 @@ def curve_tables(results: Results) -> Iterator[Table]:
                 yield _curve_table(
                     results,
                     experiment,
-                    f"{_on(experiment.dataset)}: {attack.label}",
+                    f"{_on(experiment.dataset.name)}: {attack.label}",
                     [_cut(experiment, attack, each) for each in sorted(attack.epsilon)],
                     attacks=[attack],
                     header=lambda cut: f"ε = {cut.epsilon}",
@@ -275,7 +275,7 @@ def curve_tables(results: Results) -> Iterator[Table]:
             yield _curve_table(
                 results,
                 experiment,
-                f"{_on(experiment.dataset)}: attacks at one epsilon",
+                f"{_on(experiment.dataset.name)}: attacks at one epsilon",
                 [_cut(experiment, attack, attack.epsilon[0]) for attack in single],
                 attacks=single,
                 header=lambda cut: f"{cut.attack}, ε = {cut.epsilon}",
@@ -327,10 +327,12 @@ def _curve_row(results: Results, model: str, cuts: list[Cut]) -> tuple[Cell, ...
 def worst_case_tables(results: Results) -> Iterator[Table]:
     """Yields the worst case over all attacks of one threat model: a table a dataset."""
     for experiment in results.experiments:
-        found = [each for each in results.record.worst_cases if each.dataset == experiment.dataset]
+        found = [
+            each for each in results.record.worst_cases if each.dataset == experiment.dataset.name
+        ]
         if found:
             yield Table(
-                title=_on(experiment.dataset),
+                title=_on(experiment.dataset.name),
                 columns=(
                     Column("Model", "left"),
                     Column("Norm", "left"),
@@ -515,7 +517,7 @@ def _on(dataset: str) -> str:
 
 
 def _cut(experiment: Experiment, attack: AttackSpec, epsilon: Epsilon) -> Cut:
-    return Cut(experiment.dataset, attack.label, epsilon)
+    return Cut(experiment.dataset.name, attack.label, epsilon)
 
 
 def _word(state: State) -> str:

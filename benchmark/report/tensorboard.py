@@ -192,9 +192,9 @@ def _runs(record: RunRecord) -> dict[str, _Run]:
     runs: dict[str, _Run] = {}
     for experiment in results.experiments:
         for model in experiment.models:
-            run = runs[f"{experiment.dataset}/{model.name}"] = _Run(wall_time)
+            run = runs[f"{experiment.dataset.name}/{model.name}"] = _Run(wall_time)
             _add_scalars(run, results, experiment, model.name, unit)
-        figures = runs[f"{experiment.dataset}/{FIGURES_RUN}"] = _Run(wall_time)
+        figures = runs[f"{experiment.dataset.name}/{FIGURES_RUN}"] = _Run(wall_time)
         for cut in results.transfer_cuts(experiment):
             for matrix in MATRICES:
                 figures.image(
@@ -217,7 +217,7 @@ def _add_scalars(
     run: _Run, results: Results, experiment: Experiment, model: str, unit: StepUnit
 ) -> None:
     for attack in experiment.attacks:
-        cuts = [Cut(experiment.dataset, attack.label, each) for each in sorted(attack.epsilon)]
+        cuts = [Cut(experiment.dataset.name, attack.label, each) for each in sorted(attack.epsilon)]
         for scalars in _SCALARS:
             description = f"{scalars.title}. {_step_in_words(unit)}"
             for step, value in _points(results, model, cuts, scalars, unit):

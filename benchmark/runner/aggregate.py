@@ -105,7 +105,7 @@ def worst_cases(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[W
             counted = share(wrong)
             low, high = _interval(counted)
             yield WorstCase(
-                dataset=experiment.spec.dataset,
+                dataset=experiment.spec.dataset.name,
                 model=model.name,
                 norm=norm,
                 epsilon=members[0].epsilon,

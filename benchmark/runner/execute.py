@@ -22,7 +22,12 @@ from benchmark.attacks.base import DirectionAttack, parameters_of
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch
 from benchmark.errors import AttackError
-from benchmark.evaluate import (
+from benchmark.records import Failure, Verdict
+from benchmark.rng import ExampleStreams, derive_key
+from benchmark.runner.plan import Cell, LoadedModel, Plan, PlannedAttack, PlannedExperiment
+from benchmark.runner.progress import Progress
+from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome
+from benchmark.verify import (
     Answers,
     Guarded,
     Judged,
@@ -32,11 +37,6 @@ from benchmark.evaluate import (
     judge,
     propose,
 )
-from benchmark.records import Failure, Verdict
-from benchmark.rng import ExampleStreams, derive_key
-from benchmark.runner.plan import Cell, LoadedModel, Plan, PlannedAttack, PlannedExperiment
-from benchmark.runner.progress import Progress
-from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

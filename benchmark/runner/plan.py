@@ -11,9 +11,10 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ from torch import Tensor
 
 from benchmark.attacks.base import Attack, build_attack, parameters_of, threats_of
 from benchmark.classifier import Classifier, probe
-from benchmark.datasets import DATASETS, DataRequest
+from benchmark.datasets import DataRequest
 from benchmark.datasets.base import Batch, Dataset, sample_ids
+from benchmark.datasets.sources import check_dataset, open_dataset
 from benchmark.errors import (
     DatasetError,
     DeviceError,
@@ -32,10 +34,11 @@ from benchmark.errors import (
     SpecError,
     WeightsError,
 )
-from benchmark.models import MODELS
 from benchmark.records import ModelCard
 from benchmark.registry import their_code
 from benchmark.rng import ExampleStreams, derive_key
+from benchmark.sources import BuiltModel
+from benchmark.sources.building import build_model, check_model
 from benchmark.specs import UNATTACKED, AttackSpec, Experiment, ModelSpec, Suite
 from benchmark.threat import ZERO, Epsilon, ThreatModel
 from benchmark.weights import state_digest
@@ -59,6 +62,11 @@ class RunSettings:
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         batch_size: examples in one pass; chosen by the size of an input if None.
+        precision: what the model computes in; ``"bfloat16"`` is another model to the records.
+        compile: whether models go through ``torch.compile``.
+        models_in_memory: how many models are kept on the device at once; what fits if None.
+        workers: processes that decode pictures; chosen by the number of processors if None.
+        skip_unreadable: leave out examples that can't be read, whatever the suite says.
         limit: take this many examples of each dataset (see `sample_ids`); all if None.
         fresh: throw away what is recorded and compute everything again.
         data_folder: where datasets that are not embedded are looked for and downloaded to.
@@ -68,6 +76,11 @@ class RunSettings:
 
     device: str = "auto"
     batch_size: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    models_in_memory: int | None = None
+    workers: int | None = None
+    skip_unreadable: bool = False
     limit: int | None = None
     fresh: bool = False
     data_folder: Path = DataRequest.folder
@@ -158,7 +171,27 @@ class Plan:
     experiments: tuple[PlannedExperiment, ...]
 
 
-def make_plan(suite: Suite, settings: RunSettings, *, where: str = "") -> Plan:
+@dataclass(frozen=True)
+class Supplied:
+    """Models and datasets that are there already, by the names that a suite calls them.
+
+    They stand before whatever their specs say of where they come from.
+    """
+
+    models: Mapping[str, BuiltModel] = field(default_factory=dict)
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
+
+
+NOTHING_SUPPLIED = Supplied()
+
+
+def make_plan(
+    suite: Suite,
+    settings: RunSettings,
+    *,
+    where: str = "",
+    supplied: Supplied = NOTHING_SUPPLIED,
+) -> Plan:
     """Returns the plan of a suite.
 
     ``where`` is what error messages call the suite, such as its path.
@@ -175,9 +208,11 @@ def make_plan(suite: Suite, settings: RunSettings, *, where: str = "") -> Plan:
         prefix = "" if short else f"experiments[{index}]."
         key = f"{where or f'suite {suite.name}'}: {prefix}"
         keys.append(key)
-        DATASETS.get(experiment.dataset, where=f"{key}dataset")
+        if experiment.dataset.name not in supplied.datasets:
+            check_dataset(experiment.dataset, where=f"{key}dataset")
         for place, model in enumerate(experiment.models):
-            MODELS.get(model.model, where=f"{key}models[{place}]")
+            if model.name not in supplied.models:
+                check_model(model, where=f"{key}models[{place}]")
         attacks.append(
             tuple(
                 _plan_attack(spec, experiment, suite.seed, where=f"{key}attacks[{place}]")
@@ -185,7 +220,7 @@ def make_plan(suite: Suite, settings: RunSettings, *, where: str = "") -> Plan:
             )
         )
     experiments = tuple(
-        _plan_experiment(experiment, planned, settings, device, where=key)
+        _plan_experiment(experiment, planned, settings, device, where=key, supplied=supplied)
         for experiment, planned, key in zip(suite.experiments, attacks, keys, strict=True)
     )
     return Plan(suite, settings, device, experiments)
@@ -214,13 +249,22 @@ def choose_device(asked: str) -> torch.device:
     return device
 
 
-def load_model(spec: ModelSpec, *, dataset: Dataset, device: torch.device) -> LoadedModel:
+def load_model(
+    spec: ModelSpec,
+    *,
+    dataset: Dataset,
+    device: torch.device,
+    supplied: Supplied = NOTHING_SUPPLIED,
+) -> LoadedModel:
     """Returns a model that was seen to do what it declares, on examples of this dataset.
 
     Raises `ModelError` where it does not fit the dataset or breaks its declaration, and
     `WeightsError` where its weights can't be had.
     """
-    classifier = _build(spec)
+    built = supplied.models.get(spec.name)
+    if built is None:
+        built = build_model(spec, input_shape=dataset.input_shape)
+    classifier = built.classifier
     _check_fit(classifier, dataset)
     batch = dataset.batch(sample_ids(dataset, PROBE_SIZE)).to(device)
     with their_code("the model can't be run"), classifier.evaluating(device):
@@ -237,7 +281,7 @@ def load_model(spec: ModelSpec, *, dataset: Dataset, device: torch.device) -> Lo
         ]
     weights = state_digest(classifier.module)
     digest = _digest(
-        model=spec.model,
+        model=built.identity,
         weights=weights,
         outputs=classifier.outputs.name,
         bounds=[classifier.bounds.low, classifier.bounds.high],
@@ -253,6 +297,7 @@ def load_model(spec: ModelSpec, *, dataset: Dataset, device: torch.device) -> Lo
         outputs=classifier.outputs.name,
         classes=classifier.classes,
         parameters=sum(parameter.numel() for parameter in classifier.module.parameters()),
+        notes=built.notes,
     )
     return LoadedModel(spec.name, classifier, digest, card, steady)
 
@@ -279,25 +324,10 @@ def _between_pixels(classifier: Classifier, batch: Batch) -> tuple[Tensor, Tenso
     return outputs.detach().double().abs().mean(), gradient.double().abs().mean()
 
 
-def _build(spec: ModelSpec) -> Classifier:
-    builder = MODELS.load(spec.model)
-    with their_code("the model can't be built"):
-        if spec.weights is None:
-            built = builder()
-        elif "weights" in inspect.signature(builder).parameters:
-            built = builder(weights=spec.weights)
-        else:
-            raise ModelError("it takes no weights file")
-    if not isinstance(built, Classifier):
-        raise ModelError(
-            "its entry point must return a benchmark.classifier.Classifier, "
-            f"got {type(built).__name__}"
-        )
-    return built
-
-
 def _check_fit(classifier: Classifier, dataset: Dataset) -> None:
-    if classifier.classes != len(dataset.classes):
+    if dataset.partial:
+        _check_labels(classifier, dataset)
+    elif classifier.classes != len(dataset.classes):
         raise ModelError(
             f"it has {classifier.classes} classes, "
             f"dataset {dataset.name!r} has {len(dataset.classes)}"
@@ -311,6 +341,15 @@ def _check_fit(classifier: Classifier, dataset: Dataset) -> None:
         raise ModelError(
             f"it takes inputs in [{classifier.bounds.low}, {classifier.bounds.high}], dataset "
             f"{dataset.name!r} has them in [{dataset.bounds.low}, {dataset.bounds.high}]"
+        )
+
+
+def _check_labels(classifier: Classifier, dataset: Dataset) -> None:
+    highest = int(dataset.labels.max())
+    if highest >= classifier.classes:
+        raise ModelError(
+            f"it has {classifier.classes} classes, so that labels go from 0 to "
+            f"{classifier.classes - 1}; dataset {dataset.name!r} has a label {highest}"
         )
 
 
@@ -365,16 +404,20 @@ def _plan_experiment(
     device: torch.device,
     *,
     where: str,
+    supplied: Supplied,
 ) -> PlannedExperiment:
-    request = DataRequest("test", settings.data_folder, settings.download)
-    with their_code(f"{where}dataset: {spec.dataset!r} can't be loaded"):
-        dataset = DATASETS.load(spec.dataset)(request)
+    name = spec.dataset.name
+    dataset = supplied.datasets.get(name)
+    request = DataRequest(spec.dataset.split, settings.data_folder, settings.download)
+    with their_code(f"{where}dataset: {name!r} can't be loaded"):
+        if dataset is None:
+            dataset = open_dataset(spec.dataset, request)
         _check_dataset(dataset)
     ids = sample_ids(dataset, settings.limit)
     models = []
     for place, model in enumerate(spec.models):
         try:
-            models.append(load_model(model, dataset=dataset, device=device))
+            models.append(load_model(model, dataset=dataset, device=device, supplied=supplied))
         except RequestError as error:
             kind = WeightsError if isinstance(error, WeightsError) else ModelError
             raise kind(f"{where}models[{place}]: {model.name!r}: {error}") from error
@@ -385,7 +428,7 @@ def _plan_experiment(
     data_digest = _digest(
         content=dataset.digest, ids=hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()
     )
-    cells = tuple(_cells(spec.dataset, data_digest, tuple(models), attacks))
+    cells = tuple(_cells(name, data_digest, tuple(models), attacks))
     size = settings.batch_size or default_batch_size(dataset)
     return PlannedExperiment(spec, dataset, ids, tuple(models), attacks, cells, size)
 

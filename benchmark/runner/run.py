@@ -22,7 +22,14 @@ from benchmark.records import (
 )
 from benchmark.runner import aggregate
 from benchmark.runner.execute import Job, execute, find_jobs
-from benchmark.runner.plan import Cell, Plan, RunSettings, make_plan
+from benchmark.runner.plan import (
+    NOTHING_SUPPLIED,
+    Cell,
+    Plan,
+    RunSettings,
+    Supplied,
+    make_plan,
+)
 from benchmark.runner.progress import Progress, Silent
 from benchmark.runner.provenance import now, provenance
 from benchmark.runner.store import Outcome, RunFolder
@@ -38,18 +45,20 @@ def run_suite(
     *,
     settings: RunSettings,
     where: str = "",
+    supplied: Supplied = NOTHING_SUPPLIED,
     progress: Progress | None = None,
     publish: Publish | None = None,
 ) -> RunRecord:
     """Returns the record of a suite, having computed what was not there yet.
 
     ``run.json`` and the outcomes go to ``output``; ``publish`` writes tables and figures there,
-    while the folder is still locked.  ``where`` is what error messages call the suite.
+    while the folder is still locked.  ``where`` is what error messages call the suite;
+    ``supplied`` holds models and datasets that are there already.
 
     Raises a `RequestError` where the request is wrong, before anything is computed.
     """
     teller = progress if progress is not None else Silent()
-    plan = make_plan(suite, settings, where=where)
+    plan = make_plan(suite, settings, where=where, supplied=supplied)
     with RunFolder.open(output, suite=suite.name) as folder, ExitStack() as stack:
         started = time.monotonic()
         origin = provenance(plan)
@@ -96,8 +105,8 @@ def _check_kin(folder: RunFolder, plan: Plan) -> None:
     recorded = {row.digest for row in record.evaluations}
     planned = {cell.digest for experiment in plan.experiments for cell in experiment.cells}
     if record.suite != plan.suite and recorded and not recorded & planned:
-        before = {experiment.dataset for experiment in record.suite.experiments}
-        now = {experiment.dataset for experiment in plan.suite.experiments}
+        before = {experiment.dataset.name for experiment in record.suite.experiments}
+        now = {experiment.dataset.name for experiment in plan.suite.experiments}
         if not before & now:
             raise RunFolderError(
                 f"{folder.path}: holds another suite of the name {plan.suite.name!r}, on "
@@ -140,7 +149,7 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
         if row.flags
     ]
     flags += [
-        f"{experiment.spec.dataset}, {model.name}: {UNSTEADY}"
+        f"{experiment.spec.dataset.name}, {model.name}: {UNSTEADY}"
         for experiment in plan.experiments
         for model in experiment.models
         if not model.steady
@@ -163,6 +172,7 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
                 of=len(experiment.dataset),
                 classes=experiment.dataset.classes,
                 input_shape=experiment.dataset.input_shape,
+                notes=experiment.dataset.notes,
             )
             for experiment in plan.experiments
         ),

@@ -12,12 +12,12 @@ from benchmark.attacks import ATTACKS
 from benchmark.attacks.base import Attack, build_attack, parameters_of, threats_of
 from benchmark.classifier import Classifier
 from benchmark.datasets.base import Batch
-from benchmark.evaluate import guarding, judge, propose
 from benchmark.records import Verdict
 from benchmark.rng import ExampleStreams, derive_key
 from benchmark.snapshot import Snapshot
 from benchmark.specs import AttackSpec
 from benchmark.threat import Bounds, Norm, ThreatModel
+from benchmark.verify import guarding, judge, propose
 
 VARIANTS = {
     "pgd": [

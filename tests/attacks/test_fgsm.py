@@ -12,10 +12,10 @@ from benchmark.attacks.fgsm import FGSM
 from benchmark.attacks.fgsm_naive import FGSMNaive
 from benchmark.classifier import Classifier, PassCount
 from benchmark.datasets.base import Batch
-from benchmark.evaluate import clean_answers, guarding, judge, propose
 from benchmark.outputs import margin
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Bounds
+from benchmark.verify import clean_answers, guarding, judge, propose
 
 DIMENSIONS = 12
 weights = st.lists(

@@ -11,10 +11,10 @@ from benchmark.attacks.fgsm import FGSM
 from benchmark.attacks.pgd import PATH_LENGTH, PGD
 from benchmark.classifier import Classifier, PassCount
 from benchmark.datasets.base import Batch
-from benchmark.evaluate import judge
 from benchmark.outputs import margin
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Norm, ThreatModel
+from benchmark.verify import judge
 
 DIMENSIONS = 12
 

@@ -15,10 +15,10 @@ from benchmark.classifier import Classifier
 from benchmark.datasets import DATASETS, DataRequest
 from benchmark.datasets.base import Batch, sample_ids
 from benchmark.errors import WeightsError
-from benchmark.evaluate import clean_answers, guarding, judge, propose
 from benchmark.models import MODELS
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Epsilon, Norm, ThreatModel
+from benchmark.verify import clean_answers, guarding, judge, propose
 from model_zoo.maxout import Maxout
 
 EPSILONS = ("0.05", "0.1", "0.15", "0.2", "0.25")

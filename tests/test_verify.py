@@ -13,7 +13,12 @@ from benchmark.attacks.base import Attack, DirectionAttack
 from benchmark.classifier import Classifier, PassCount
 from benchmark.datasets.base import Batch
 from benchmark.errors import AttackError, OutputError
-from benchmark.evaluate import (
+from benchmark.outputs import margin
+from benchmark.records import Verdict
+from benchmark.rng import ExampleStreams
+from benchmark.snapshot import Snapshot
+from benchmark.threat import Bounds, Norm, ThreatModel
+from benchmark.verify import (
     Judged,
     ask,
     clean_answers,
@@ -22,11 +27,6 @@ from benchmark.evaluate import (
     propose,
     tolerance,
 )
-from benchmark.outputs import margin
-from benchmark.records import Verdict
-from benchmark.rng import ExampleStreams
-from benchmark.snapshot import Snapshot
-from benchmark.threat import Bounds, Norm, ThreatModel
 
 COUNT = 40
 

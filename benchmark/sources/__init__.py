@@ -1,0 +1,83 @@
+"""Models from anywhere: one small protocol, one file a source.
+
+A `ModelSource` turns what a user wrote, a `ModelSpec`, into a `Found`: a torch module and what is
+known of it.  `build_model` does what all sources share: it seeds random weights, loads a weights
+file, puts the declared normalisation in front, and finds out how many classes there are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from benchmark.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from benchmark.classifier import Classifier
+    from benchmark.specs import ModelSpec
+
+Size = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a model's own configuration prepares pictures: for the dataset's ``resize``, ``crop``."""
+
+    resize: Size | None
+    crop: Size | None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a source makes of a spec.
+
+    Args:
+        module: a module, or a classifier that says everything of itself.
+        identity: what its results are filed under besides its tensors and answers: no path.
+        mean, std: the normalisation of the source's own configuration, if it has one; what the
+            spec declares stands before it.
+        weights_used: whether the spec's weights were taken care of.
+        forward_only: why there are no gradients; empty where there are.
+        notes: what was done on the way, as sentences.
+    """
+
+    module: nn.Module | Classifier
+    identity: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    weights_used: bool = False
+    forward_only: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A classifier, what its results are filed under, and what was done to make it.
+
+    ``rebuilds`` says that building it again gives the same model: it may be dropped from memory.
+    """
+
+    classifier: Classifier
+    identity: str
+    notes: tuple[str, ...] = ()
+    rebuilds: bool = True
+
+
+class ModelSource(ABC):
+    """A place that models come from."""
+
+    @abstractmethod
+    def open(self, spec: ModelSpec) -> Found:
+        """Returns the model of a spec.  Raises a `RequestError`."""
+
+    @abstractmethod
+    def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
+        """Returns how its own configuration prepares pictures, without building the model."""
+
+
+# By scheme or by what a file is: "torchvision", "timm", "python", "onnx", ...
+MODEL_SOURCES: Registry[ModelSource] = Registry("model source", group="gibbon.model_sources")
