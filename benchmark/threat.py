@@ -13,6 +13,8 @@ from fractions import Fraction
 from benchmark.errors import SpecError
 
 LARGEST_EXPONENT = 400  # a float has none so large; exact arithmetic takes for ever on 1e999999999
+PIXEL_STEPS = 255  # of an 8-bit picture, in whose steps budgets are often computed: 8 / 255
+DECIMAL_STEPS = 51  # every 51st of these steps is a short decimal such as 0.2, and no other is
 
 
 class Norm(StrEnum):
@@ -35,6 +37,11 @@ class Epsilon:
     True
     >>> str(Epsilon.parse("8/255")), float(Epsilon.parse("0.25")), str(Epsilon.parse(0.1))
     ('8/255', 0.25, '0.1')
+
+    A float that Python computed as so many steps of a pixel is taken for what was meant:
+
+    >>> str(Epsilon.parse(8 / 255)), Epsilon.parse(8 / 255) == Epsilon.parse("8/255")
+    ('8/255', True)
     """
 
     value: Fraction
@@ -46,7 +53,7 @@ class Epsilon:
 
         Raises `SpecError` where it is not a finite number, or is negative.
         """
-        text = str(written).strip()
+        text = _in_pixel_steps(written) or str(written).strip()
         accepted = isinstance(written, str | int | float) and not isinstance(written, bool)
         try:
             _, _, exponent = text.lower().partition("e")
@@ -69,6 +76,15 @@ class Epsilon:
 
     def __str__(self) -> str:
         return self.text
+
+
+def _in_pixel_steps(written: object) -> str:
+    """Returns ``"8/255"`` for the float 8 / 255, and nothing for any other number."""
+    if not isinstance(written, float) or not 0 < written < PIXEL_STEPS:
+        return ""
+    steps = round(written * PIXEL_STEPS)
+    meant = steps / PIXEL_STEPS == written and steps % DECIMAL_STEPS != 0
+    return f"{steps}/{PIXEL_STEPS}" if meant else ""
 
 
 ZERO = Epsilon(Fraction(0), "0")

@@ -1,6 +1,7 @@
 """Budgets are exact and printed as written; boxes and norms."""
 
 import dataclasses
+import math
 from fractions import Fraction
 
 import pytest
@@ -27,8 +28,33 @@ def test_a_decimal_is_exact(value):
 
 @given(st.floats(min_value=0, max_value=1e6))
 def test_a_number_means_what_it_prints(value):
-    assert Epsilon.parse(value).value == Fraction(repr(value))
+    steps = Fraction(round(value * 255), 255)
+    if float(steps) != value:
+        assert Epsilon.parse(value).value == Fraction(repr(value))
     assert float(Epsilon.parse(value)) == value
+
+
+@given(st.integers(1, 255 * 255 - 1))
+def test_a_number_computed_in_steps_of_a_pixel_is_taken_for_these(steps):
+    parsed = Epsilon.parse(steps / 255)
+    assert parsed == Epsilon.parse(f"{steps}/255")
+    assert float(parsed) == steps / 255
+    if steps % 51:
+        assert str(parsed) == f"{steps}/255"
+
+
+@pytest.mark.parametrize(
+    "written", [0.25, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 0.0, 0.007, 1e-3, 3, 255.0]
+)
+def test_a_short_decimal_keeps_its_text(written):
+    assert str(Epsilon.parse(written)) == str(written)
+    assert Epsilon.parse(written).value == Fraction(str(written))
+
+
+def test_what_is_near_a_step_of_a_pixel_is_not_taken_for_it():
+    near = math.nextafter(8 / 255, 1.0)
+    assert str(Epsilon.parse(near)) == repr(near)
+    assert Epsilon.parse(0.0314) != Epsilon.parse("8/255")
 
 
 @given(fractions, fractions)
