@@ -173,13 +173,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Supplied:
-    """Models and datasets that are there already, by the names that a suite calls them.
+    """Models, datasets and attacks that are there already, by what a suite calls them.
 
-    They stand before whatever their specs say of where they come from.
+    They stand before whatever their specs say of where they come from.  Attacks go by label.
     """
 
     models: Mapping[str, BuiltModel] = field(default_factory=dict)
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
+    attacks: Mapping[str, Attack] = field(default_factory=dict)
 
 
 NOTHING_SUPPLIED = Supplied()
@@ -215,7 +216,13 @@ def make_plan(
                 check_model(model, where=f"{key}models[{place}]")
         attacks.append(
             tuple(
-                _plan_attack(spec, experiment, suite.seed, where=f"{key}attacks[{place}]")
+                _plan_attack(
+                    spec,
+                    experiment,
+                    suite.seed,
+                    where=f"{key}attacks[{place}]",
+                    given=supplied.attacks.get(spec.label),
+                )
                 for place, spec in enumerate(experiment.attacks)
             )
         )
@@ -386,10 +393,10 @@ def _check_dataset(dataset: Dataset) -> None:
 
 
 def _plan_attack(
-    spec: AttackSpec, experiment: Experiment, seed: int, *, where: str
+    spec: AttackSpec, experiment: Experiment, seed: int, *, where: str, given: Attack | None
 ) -> PlannedAttack:
     with their_code(f"{where}: attack {spec.name!r} can't be built"):
-        attack = build_attack(spec, where=where)
+        attack = given if given is not None else build_attack(spec, where=where)
     transfer = experiment.transfer
     # Bounds are the dataset's; they are filled in once it is loaded.
     key = derive_key(seed, _identity(attack))  # not its code: the same numbers after a tidying
