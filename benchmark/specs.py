@@ -380,7 +380,14 @@ def parse_suite(text: str, *, where: str, folder: Path = Path()) -> Suite:
     Traceback (most recent call last):
     benchmark.errors.SpecError: x.toml: sede: unknown key; did you mean 'seed'?
     """
-    written = parse_toml(text, where=where)
+    return decode_suite(parse_toml(text, where=where), where=where, folder=folder)
+
+
+def decode_suite(written: dict[str, Any], *, where: str, folder: Path = Path()) -> Suite:
+    """Returns the suite that keys and values describe, as they stand in a TOML file.
+
+    Raises `SpecError`, a line for each key that is wrong: ``where``, the key path, and why.
+    """
     try:
         suite = Suite.model_validate(written)
     except ValidationError as error:

@@ -269,7 +269,8 @@ def test_an_attacks_parameters_survive_a_round_trip_as_written(written):
     spec = AttackSpec.model_validate(written)
     again = AttackSpec.model_validate_json(spec.model_dump_json())
     assert again.parameters == spec.parameters
-    assert [str(each) for each in again.epsilon] == [str(each) for each in written["epsilon"]]
+    as_written = [str(Epsilon.parse(each)) for each in written["epsilon"]]
+    assert [str(each) for each in again.epsilon] == as_written
 
 
 def test_a_key_path_is_written_as_in_the_file():

@@ -26,11 +26,21 @@ def csv_files(record: RunRecord) -> dict[str, str]:
 
 def csv_text(kind: type[Record], records: Sequence[Record]) -> str:
     """Returns records as CSV, under a header that is there even without records."""
-    columns = list(kind.model_fields)
+    # A column of counts with a gap in it stays one of whole numbers.
+    return _objects(kind, records).to_csv(index=False, lineterminator="\n")
+
+
+def frame(kind: type[Record], records: Sequence[Record]) -> pd.DataFrame:
+    """Returns records as pandas: the columns of the CSV file, numbers as numbers.
+
+    What is not known is NaN; an epsilon is text, as it was written.
+    """
+    return _objects(kind, records).infer_objects()
+
+
+def _objects(kind: type[Record], records: Sequence[Record]) -> pd.DataFrame:
     rows = [[_plain(value) for value in each.model_dump().values()] for each in records]
-    # dtype object: a column of counts with a gap in it stays one of whole numbers.
-    frame = pd.DataFrame(rows, columns=columns, dtype=object)
-    return frame.to_csv(index=False, lineterminator="\n")
+    return pd.DataFrame(rows, columns=list(kind.model_fields), dtype=object)
 
 
 def _plain(value: Any) -> Any:

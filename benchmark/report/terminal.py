@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich import box
@@ -28,21 +29,31 @@ _STYLES = {FAILED: "bold red", NOT_RUN: "yellow"}
 
 
 def print_tables(record: RunRecord, console: Console, *, folder: Path | None = None) -> None:
-    """Prints the paper's table, the evaluations and the transfer errors; failures come last.
+    """Prints the chapters of `short_chapters`.
 
     ``folder`` is the run's folder: where ``tables.md`` with everything else is.
     """
+    print_chapters(short_chapters(record), console)
+    place = folder / "tables.md" if folder else "tables.md in the run's folder"
+    console.print(Text(f"Intervals, counts, notes and all other tables: {place}"), soft_wrap=True)
+
+
+def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
+    """Returns the paper's table, the evaluations and the transfer errors; failures come last."""
     results = Results(record)
     paper = paper_table(results)
-    for chapter in (
+    return (
         Chapter(PAPER, (paper,) if paper else ()),
         Chapter(EVALUATIONS, tuple(evaluation_tables(results))),
         Chapter(TRANSFER, tuple(transfer_tables(results, only_error=True))),
         trouble(record),  # last: it is what must not scroll away
-    ):
+    )
+
+
+def print_chapters(chapters: Iterable[Chapter], console: Console) -> None:
+    """Prints tables and notes, as wide as the terminal has room for."""
+    for chapter in chapters:
         _print_chapter(chapter, console)
-    place = folder / "tables.md" if folder else "tables.md in the run's folder"
-    console.print(Text(f"Intervals, counts, notes and all other tables: {place}"), soft_wrap=True)
 
 
 def print_table(table: Table, console: Console) -> None:
