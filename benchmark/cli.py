@@ -271,6 +271,7 @@ class RunProgress:
             speed_estimate_period=60.0,
         )
         self.task: TaskID | None = None
+        self.check: TaskID | None = None
         self.work = self.done = 0
         self.began = self.told = time.monotonic()
 
@@ -280,6 +281,19 @@ class RunProgress:
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
+
+    def note(self, text: str) -> None:
+        """Prints what the user should know."""
+        self.console.print(escape(text), highlight=False, soft_wrap=True)
+
+    def checking(self, examples: int, *, of: int, dataset: str) -> None:
+        """Moves a bar for the pictures that are looked at."""
+        if self.check is None:
+            self.check = self.bar.add_task(f"reading {dataset}", total=of)
+        self.bar.update(self.check, advance=examples)
+        if self.bar.tasks[self.bar.task_ids.index(self.check)].finished:
+            self.bar.remove_task(self.check)
+            self.check = None
 
     def start(self, *, work: int, cells: int, reused: int) -> None:
         """Says what there is to do."""
