@@ -66,6 +66,7 @@ class Classifier:
         input_shape: shape of one input, such as (1, 28, 28).
         outputs: what the outputs mean; logits unless said otherwise.
         bounds: the box that inputs live in.
+        forward_only: why the module gives no gradients; empty where it does.
 
     Attributes:
         passes: what was asked of the module so far.
@@ -86,6 +87,7 @@ class Classifier:
     outputs: OutputRule = LOGITS
     bounds: Bounds = PIXELS
     passes: PassCount = field(default_factory=PassCount)
+    forward_only: str = ""
     snapshot: Snapshot | None = field(default=None, init=False, repr=False)
     _watch: Watch | None = field(default=None, init=False, repr=False)
     _listening: bool = field(default=False, init=False, repr=False)
