@@ -186,12 +186,13 @@ def compare(
     from benchmark import compare as gate
     from benchmark.baseline import read_side
     from benchmark.records import write_atomically
+    from benchmark.report.summary import JOB_SUMMARY, append_summary
     from benchmark.report.terminal import print_table
 
     place = limits if limits is not None else gate.limits_beside(baseline)
     allowed = gate.read_limits(place) if place is not None else gate.Limits()
     if max_increase is not None:
-        allowed = allowed.model_copy(update={"max_increase": max_increase})
+        allowed = allowed.allowing(max_increase)
     comparison = gate.compare(
         read_side(baseline), read_side(run_folder), limits=allowed, alpha=alpha
     )
@@ -200,12 +201,11 @@ def compare(
         write_atomically(markdown, text)
     if junit is not None:
         gate.write_junit(comparison, junit)
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(text)
     print_table(gate.comparison_table(comparison), Console())
-    for sentence in gate.bad_sentences(comparison.measures):
+    typer.echo(gate.conclusion(comparison))
+    for sentence in gate.sentences(comparison):
         typer.echo(sentence, err=True)
+    append_summary(text, os.environ.get(JOB_SUMMARY))
     raise typer.Exit(DONE if comparison.passed else FAILED)
 
 
@@ -222,7 +222,7 @@ def baseline_save(
     from benchmark.baseline import save_baseline
 
     saved = save_baseline(run_folder, file)
-    typer.echo(f"{file}: {len(saved.cells)} measures, {file.stat().st_size / 1000:.1f} kB")
+    typer.echo(f"{file}: {saved.measures} measures, {file.stat().st_size / 1000:.1f} kB")
 
 
 def main() -> None:

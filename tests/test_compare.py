@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from typer.testing import CliRunner
 
-from benchmark.baseline import Side, Wrong, read_side, save_baseline
+from benchmark.baseline import Content, Key, Side, Wrong, read_side, save_baseline
 from benchmark.cli import app
 from benchmark.compare import (
     Comparison,
@@ -71,13 +71,13 @@ def side(
 ) -> Side:
     known = np.arange(len(clean)) if ids is None else ids
     epsilon = Epsilon.parse("8/255")
+    unattacked = Key("made-up", model, "none", ZERO, "clean_error")
+    under_attack = Key("made-up", model, "fgsm", epsilon, "adversarial_error")
     cells = (
-        Wrong("made-up", model, "none", ZERO, "clean_error", "", 0, known, clean),
-        Wrong(
-            "made-up", model, "fgsm", epsilon, "adversarial_error", made, invalid, known, attacked
-        ),
+        Wrong(unattacked, "unattacked", 0, known, clean),
+        Wrong(under_attack, made, invalid, known, attacked),
     )
-    return Side(name, "gate", {"made-up": digest}, cells, frozenset())
+    return Side(name, "gate", {"made-up": Content(digest, EXAMPLES)}, cells)
 
 
 def verdicts(comparison: Comparison) -> list[str]:
@@ -190,7 +190,7 @@ def test_the_last_limit_that_fits_counts() -> None:
         max_increase=1.0,
         limits=(Limit(attack="fgsm", max_increase=5.0), Limit(model="m", max_increase=3.0)),
     )
-    cell = side(bits(1), bits(1)).cells[1]
+    cell = side(bits(1), bits(1)).cells[1].key
     assert limits.of(cell) == 3.0
     assert Limits(limits=limits.limits[:1]).of(cell) == 5.0
 
@@ -312,10 +312,10 @@ def test_a_baseline_is_small(tmp_path: Path) -> None:
         (lambda text: json.dumps({"version": 1}), "neither a run's folder nor a baseline"),
         (
             lambda text: text.replace('"version": 1', '"version": 2'),
-            "version 2, this Gibbon reads 1",
+            "schema version 2, this Gibbon reads 1",
         ),
         (lambda text: text.replace('"wrong": "', '"wrong": "!'), "damaged"),
-        (lambda text: text.replace('"of": 1000', '"of": 9000'), "damaged"),
+        (lambda text: text.replace('"of": 1000', '"of": 900'), "damaged"),
         (lambda text: text.replace('"epsilon": "8/255"', '"epsilon": "x"'), "damaged"),
     ],
 )
