@@ -1,0 +1,114 @@
+"""Which class a targeted attack aims at, and what an attack climbs to get there.
+
+Sources of the rules: A. Kurakin, I. Goodfellow and S. Bengio, "Adversarial examples in the physical
+world", 2016, section 2.3 (the least likely class), https://arxiv.org/abs/1607.02533;
+N. Carlini and D. Wagner, "Towards evaluating the robustness of neural networks", IEEE S&P 2017,
+section III (a class at random; the easiest one), https://arxiv.org/abs/1608.04644.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from benchmark.classifier import Classifier
+from benchmark.outputs import OutputRule, margin
+from benchmark.rng import ExampleStreams
+
+Target = Literal["none", "random", "least-likely", "second"]
+TargetRule = Literal["random", "least-likely", "second"]
+
+# An example counts as misled inside an attack only by more than the rounding of another batch size,
+# relative to its largest output: the trust boundary asks again, in a batch of its own.
+RESOLUTION = 1e-5
+
+
+def choose_targets(
+    rule: TargetRule, outputs: Tensor, labels: Tensor, streams: ExampleStreams
+) -> Tensor:
+    """Returns a class to aim at for each example, int64, shape (N,): never the true one.
+
+    Args:
+        rule: ``"random"``, each other class alike; ``"least-likely"``, the other class with the
+            smallest output; ``"second"``, the one with the largest.
+        outputs: the model's outputs for the clean inputs, shape (N, K), K at least 2.
+        labels: int64, shape (N,): the true classes.
+        streams: random numbers, one stream an example; used by ``"random"`` alone.
+
+    >>> outputs, labels = torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0])
+    >>> streams = ExampleStreams.derive(0, torch.tensor([7]))
+    >>> [int(choose_targets(rule, outputs, labels, streams)) for rule in ("least-likely", "second")]
+    [1, 2]
+    """
+    if rule == "random":
+        others = outputs.shape[1] - 1
+        # In float64 a uniform number below 1 stays below the number of classes.
+        draws = streams.child("target").uniform((1,)).squeeze(1).double()
+        chosen = draws.mul_(others).long()
+        return chosen + (chosen >= labels)
+    column = labels.unsqueeze(1)
+    if rule == "least-likely":
+        return outputs.scatter(1, column, torch.inf).argmin(1)
+    return outputs.scatter(1, column, -torch.inf).argmax(1)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What an attack climbs: the loss of the true class, or minus the loss of a target.
+
+    Args:
+        rule: what the model's outputs mean; its loss is taken in the exact form.
+        labels: int64, shape (N,): the true classes.
+        targets: int64, shape (N,): the classes to aim at, or None to leave the true one.
+    """
+
+    rule: OutputRule
+    labels: Tensor
+    targets: Tensor | None = None
+
+    def ascent(self, outputs: Tensor) -> Tensor:
+        """Returns, shape (N, K), a positive multiple of the objective's gradient in the outputs."""
+        if self.targets is None:
+            return self.rule.ascent(outputs, self.labels)
+        return self.rule.ascent(outputs, self.targets).neg_()
+
+    def value(self, outputs: Tensor) -> Tensor:
+        """Returns the objective, shape (N,)."""
+        if self.targets is None:
+            return self.rule.exact_loss(outputs, self.labels)
+        return self.rule.exact_loss(outputs, self.targets).neg_()
+
+    def take(self, index: Tensor) -> Goal:
+        """Returns the goals of some of the examples."""
+        targets = None if self.targets is None else self.targets[index]
+        return replace(self, labels=self.labels[index], targets=targets)
+
+
+def goal_of(
+    target: Target,
+    classifier: Classifier,
+    inputs: Tensor,
+    *,
+    labels: Tensor,
+    streams: ExampleStreams,
+) -> Goal:
+    """Returns what to climb: one forward pass where a class is chosen by the clean outputs.
+
+    In a run that pass is the clean prediction, which is then not paid for again.
+    """
+    if target == "none":
+        return Goal(classifier.outputs, labels)
+    if target == "random":
+        clean = torch.empty(len(inputs), classifier.classes, device=inputs.device)
+    else:
+        with torch.no_grad():
+            clean = classifier(inputs)
+    return Goal(classifier.outputs, labels, choose_targets(target, clean, labels, streams))
+
+
+def misled(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Says which examples are misclassified by more than rounding, bool, shape (N,)."""
+    return margin(outputs, labels) > RESOLUTION * outputs.abs().amax(1)

@@ -1,0 +1,98 @@
+"""Targets are never the true class, are chosen as said, and goals climb towards them."""
+
+import nets
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.attacks.targets import Goal, choose_targets, goal_of, misled
+from benchmark.classifier import PassCount
+from benchmark.outputs import LOG_SCORES, LOGITS, PROBABILITIES
+from benchmark.rng import ExampleStreams
+
+RULES = ("random", "least-likely", "second")
+
+
+def streams_of(count: int, seed: int = 0) -> ExampleStreams:
+    return ExampleStreams.derive(seed, torch.arange(count))
+
+
+@given(
+    rows=st.lists(
+        st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3), min_size=1, max_size=6
+    ),
+    true=st.integers(0, 2),
+    rule=st.sampled_from(RULES),
+    seed=st.integers(0, 99),
+)
+def test_a_target_is_another_class(rows, true, rule, seed):
+    outputs = torch.tensor(rows)
+    labels = torch.full((len(rows),), true)
+    before = outputs.clone()
+    targets = choose_targets(rule, outputs, labels, streams_of(len(rows), seed))
+    assert torch.equal(outputs, before)
+    assert targets.dtype == torch.int64
+    for row, target in zip(rows, targets.tolist(), strict=True):
+        others = [value for number, value in enumerate(row) if number != true]
+        assert 0 <= target < 3
+        assert target != true
+        if rule != "random":
+            assert row[target] == (min(others) if rule == "least-likely" else max(others))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_of_two_classes_the_other_one_is_the_target(rule):
+    labels = torch.arange(40) % 2
+    targets = choose_targets(rule, torch.zeros(40, 2), labels, streams_of(40))
+    assert torch.equal(targets, 1 - labels)
+
+
+def test_random_targets_are_even_and_belong_to_examples():
+    labels = torch.full((9000,), 3)
+    streams = streams_of(9000)
+    targets = choose_targets("random", torch.zeros(9000, 10), labels, streams)
+    counts = torch.bincount(targets, minlength=10)
+    assert int(counts[3]) == 0
+    assert float((counts[counts > 0] - 1000).abs().max()) < 5 * 1000**0.5
+    order = torch.randperm(9000, generator=nets.generator(0))
+    again = choose_targets("random", torch.zeros(9000, 10), labels, streams.take(order))
+    assert torch.equal(again, targets[order])
+
+
+@pytest.mark.parametrize("rule", [LOGITS, PROBABILITIES, LOG_SCORES], ids=repr)
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_goals_ascent_is_a_positive_multiple_of_its_gradient(rule, targeted):
+    draws = torch.randn(20, 4, generator=nets.generator(1), dtype=torch.float64)
+    raw = {LOGITS: draws, PROBABILITIES: draws.softmax(1), LOG_SCORES: draws.sigmoid().log()}
+    outputs = raw[rule].requires_grad_()
+    labels = torch.arange(20) % 4
+    goal = Goal(rule, labels, (labels + 1) % 4 if targeted else None)
+    (gradient,) = torch.autograd.grad(goal.value(outputs).sum(), outputs)
+    ascent = goal.ascent(outputs.detach())
+    cosines = torch.nn.functional.cosine_similarity(gradient, ascent, dim=1)
+    torch.testing.assert_close(cosines, torch.ones(20, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("target", "forward"), [("none", 0), ("random", 0), ("least-likely", 1), ("second", 1)]
+)
+def test_only_a_choice_by_the_outputs_costs_a_pass(mlp, batch, target, forward):
+    count = len(batch.labels)
+    goal = goal_of(target, mlp, batch.inputs, labels=batch.labels, streams=streams_of(count))
+    assert mlp.passes == PassCount(forward=forward * count)
+    assert (goal.targets is None) == (target == "none")
+    part = goal.take(torch.tensor([4, 2]))
+    assert part.labels.tolist() == batch.labels[[4, 2]].tolist()
+    if goal.targets is not None:
+        assert part.targets.tolist() == goal.targets[[4, 2]].tolist()
+
+
+def test_misled_means_by_more_than_rounding():
+    outputs = torch.tensor([[100.0, 100.0], [100.0, 100.0005], [100.0, 100.1], [100.0, 99.0]])
+    assert misled(outputs, torch.zeros(4, dtype=torch.int64)).tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]
