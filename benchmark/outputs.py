@@ -51,6 +51,13 @@ class OutputRule(ABC):
         """Returns the same loss in a form that does not round to zero where float32 saturates."""
 
     @abstractmethod
+    def as_logits(self, outputs: Tensor) -> Tensor:
+        """Returns scores, shape (N, K), for code that knows logits only.
+
+        They keep the order of the classes and give a softmax, where there is one.
+        """
+
+    @abstractmethod
     def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns, shape (N, K), a positive multiple of the loss's gradient in the outputs.
 
@@ -87,6 +94,10 @@ class Logits(OutputRule):
         r"""Returns :math:`\log(1 + e^d)`, with d the others' log-sum-exp minus :math:`z_y`."""
         others = outputs.scatter(1, labels.unsqueeze(1), -torch.inf)
         return functional.softplus(others.logsumexp(1) - _at(outputs, labels))
+
+    def as_logits(self, outputs: Tensor) -> Tensor:
+        """Returns the outputs."""
+        return outputs
 
     def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
         r"""Returns :math:`q - e_y`, with q the softmax over the classes other than y.
@@ -132,6 +143,10 @@ class Probabilities(OutputRule):
         """Returns the loss: what the model has rounded away can't be brought back."""
         return self.loss(outputs, labels)
 
+    def as_logits(self, outputs: Tensor) -> Tensor:
+        """Returns the logarithms: their softmax is the outputs; a probability of 0 stays finite."""
+        return outputs.clamp(min=torch.finfo(outputs.dtype).tiny).log()
+
     def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns minus the unit vector of the true class: the gradient times its probability."""
         return torch.zeros_like(outputs).scatter_(1, labels.unsqueeze(1), -1.0)
@@ -165,6 +180,10 @@ class LogScores(OutputRule):
     def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss, which is linear in the true class's log-score and does not saturate."""
         return self.loss(outputs, labels)
+
+    def as_logits(self, outputs: Tensor) -> Tensor:
+        """Returns the log-scores: the same order of classes; they need not sum to 1."""
+        return outputs
 
     def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
         r"""Returns the gradient itself: -1 for y and :math:`1 / (e^{-u_k} - 1)` for the others."""

@@ -32,6 +32,9 @@ from benchmark.threat import ZERO, Epsilon, Norm
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
+# "pgd", or an attack of another library: "foolbox:LinfPGD".
+ATTACK_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*(:[A-Za-z0-9_][A-Za-z0-9._+-]*)?$"
+AttackName = Annotated[str, Field(pattern=ATTACK_PATTERN, max_length=80)]
 Source = Annotated[str, Field(min_length=1, max_length=4000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -206,13 +209,14 @@ def _without_defaults(spec: Spec, written: Any, *, always: tuple[str, ...]) -> d
 class AttackSpec(Spec):
     """One attack at one or more epsilons.
 
+    ``name`` is a registered name, or a library's scheme and name such as ``foolbox:LinfPGD``.
     Besides these keys it takes the attack's own parameters (its dataclass fields), which are
     checked when the attack is built.  ``label`` tells two entries of one attack apart in tables.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
 
-    name: Name
+    name: AttackName
     epsilon: tuple[EpsilonField, ...] = Field(min_length=1)
     label: Name = ""
     norm: Norm | None = None
@@ -234,8 +238,8 @@ class AttackSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _label_defaults_to_name(cls, written: Any) -> Any:
-        if isinstance(written, dict) and "name" in written:
-            return {"label": written["name"], **written}
+        if isinstance(written, dict) and isinstance(written.get("name"), str):
+            return {"label": written["name"].replace(":", "-"), **written}
         return written
 
     @model_validator(mode="after")
