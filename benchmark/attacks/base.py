@@ -26,8 +26,10 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from torch import Tensor
 
 from benchmark.attacks import ATTACKS
+from benchmark.attacks.adapters import ATTACK_SOURCES
 from benchmark.classifier import Classifier
-from benchmark.errors import SpecError, suggest
+from benchmark.errors import RequestError, SpecError, suggest
+from benchmark.registry import their_code
 from benchmark.rng import ExampleStreams
 from benchmark.specs import AttackSpec, key_path
 from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
@@ -55,6 +57,12 @@ class Attack(ABC):
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
     #: Goes up when the same parameters begin to give other candidates: recorded results are redone.
     version: ClassVar[int] = 1
+    #: Parameters that a user may not set, each with the reason (`benchmark.attacks.adapters`).
+    reserved: ClassVar[Mapping[str, str]] = {}
+    #: Laws of `benchmark.conformance` that the attack does not keep, each with the reason.
+    departures: ClassVar[Mapping[str, str]] = {}
+    #: Whether it takes gradients of the model: such attacks are refused on models without them.
+    needs_gradient: ClassVar[bool] = True
 
     @abstractmethod
     def propose(
@@ -116,11 +124,19 @@ def move(inputs: Tensor, direction: Tensor, *, threat: ThreatModel) -> Tensor:
 def build_attack(spec: AttackSpec, *, where: str = "") -> Attack:
     """Returns the attack that a spec asks for, its parameters checked against its fields.
 
+    A name with a colon is an attack of another library (see `attack_class`).
+
     Raises `UnknownNameError` for an unknown attack and `SpecError` for an unknown parameter, a
     wrong value, or a norm that the attack can't do.
     """
+    return make_attack(
+        attack_class(spec.name, where=f"{where}.name" if where else ""), spec, where=where
+    )
+
+
+def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> Attack:
+    """Returns the attack of this class that a spec asks for, as `build_attack` does."""
     prefix = f"{where}." if where else ""
-    attack = ATTACKS.load(spec.name, where=f"{prefix}name")
     if not _is_attack(attack):
         raise SpecError(
             f"attack {spec.name!r} must be a dataclass derived from benchmark.attacks.base.Attack, "
@@ -129,6 +145,11 @@ def build_attack(spec: AttackSpec, *, where: str = "") -> Attack:
         )
     known = _parameter_names(attack)
     for key in spec.parameters:
+        if key in attack.reserved:
+            raise SpecError(
+                f"attack {spec.name!r} takes no {key!r} here: {attack.reserved[key]}",
+                where=f"{prefix}{key}",
+            )
         if key not in known:
             choices = [*known, *AttackSpec.model_fields]
             raise SpecError(
@@ -146,6 +167,22 @@ def build_attack(spec: AttackSpec, *, where: str = "") -> Attack:
     except (ValidationError, SpecError) as error:
         raise _explained(error, where=where) from error
     return built
+
+
+def attack_class(name: str, *, where: str = "") -> type[Attack]:
+    """Returns the class of a registered attack, or of another library's: ``"foolbox:LinfPGD"``.
+
+    Raises a `RequestError` where there is none of that name, or it can't be imported.
+    """
+    scheme, colon, rest = name.partition(":")
+    if not colon:
+        return ATTACKS.load(name, where=where)
+    source = ATTACK_SOURCES.load(scheme, where=where)
+    try:
+        with their_code(f"attack {name!r} can't be had"):
+            return source.attack(rest)
+    except RequestError as error:
+        raise SpecError(str(error), where=where) from error
 
 
 def threats_of(spec: AttackSpec, attack: Attack, *, bounds: Bounds) -> tuple[ThreatModel, ...]:
