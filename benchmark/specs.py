@@ -7,6 +7,7 @@ exists is told later, by the registries, before anything is computed (`benchmark
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -450,17 +451,24 @@ def resolve(written: str, folder: Path) -> str:
 
     >>> resolve("w.safetensors", Path("suites")), resolve("torchvision:resnet50", Path("suites"))
     ('suites/w.safetensors', 'torchvision:resnet50')
-    >>> resolve("nets/small.py:Net", Path("suites")), resolve("random", Path("suites"))
-    ('suites/nets/small.py:Net', 'random')
+    >>> resolve("../nets/small.py:Net", Path("suites")), resolve("random", Path("suites"))
+    ('nets/small.py:Net', 'random')
     """
     path, colon, factory = written.partition(".py:")
     if colon:
-        return f"{folder / Path(path).expanduser()}.py:{factory}"
+        return f"{_joined(folder, path + '.py')}:{factory}"
     scheme = re.match(r"[A-Za-z][A-Za-z0-9_.-]+:", written)
     named = written.endswith((*FILE_SUFFIXES, ".json", ".bin", ".py"))
     if scheme or not (named or "/" in written or written.startswith("~")):
         return written
-    return str(folder / Path(written).expanduser())
+    return _joined(folder, written)
+
+
+def _joined(folder: Path, written: str) -> str:
+    """Returns a path with no ``..`` that can be left out without leading elsewhere."""
+    path = folder / Path(written).expanduser()
+    short = os.path.normpath(path)
+    return short if os.path.realpath(short) == os.path.realpath(path) else str(path)
 
 
 def _refuse_twins(kind: str, names: list[str], *, key: str) -> None:
