@@ -8,10 +8,11 @@ file, puts the declared normalisation in front, and finds out how many classes t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from benchmark.registry import Registry
+from benchmark.registry import Entry, Registry, lazily
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,6 +71,12 @@ class BuiltModel:
 class ModelSource(ABC):
     """A place that models come from."""
 
+    def check(self, spec: ModelSpec) -> None:  # noqa: B027  most can know nothing before
+        """Refuses what can be known to be wrong before anything is loaded.
+
+        Raises a `RequestError`.
+        """
+
     @abstractmethod
     def open(self, spec: ModelSpec) -> Found:
         """Returns the model of a spec.  Raises a `RequestError`."""
@@ -81,3 +88,35 @@ class ModelSource(ABC):
 
 # By scheme or by what a file is: "torchvision", "timm", "python", "onnx", ...
 MODEL_SOURCES: Registry[ModelSource] = Registry("model source", group="gibbon.model_sources")
+
+
+def _made(reference: str) -> Callable[[], ModelSource]:
+    def load() -> ModelSource:
+        source: ModelSource = lazily(reference)()()
+        return source
+
+    return load
+
+
+for _name, _module, _class, _summary in (
+    ("python", "python", "Python", "a factory: path/to/net.py:build or package.module:Net"),
+    (
+        "checkpoint",
+        "checkpoint",
+        "Checkpoint",
+        "a whole pickled module, where it is trusted",
+    ),
+    ("torchscript", "torchscript", "TorchScript", "a TorchScript file: net.torchscript, net.pt"),
+    ("exported", "exported", "Exported", "a torch.export program: net.pt2"),
+    ("onnx", "onnx_file", "OnnxFile", "an ONNX file through ONNX Runtime, forward only: net.onnx"),
+    ("torchvision", "torchvision_models", "Torchvision", "torchvision:resnet50"),
+    ("timm", "timm_models", "Timm", "timm:resnet18, where timm is installed"),
+    ("robustbench", "robustbench_models", "RobustBench", "robustbench:NAME, where it is installed"),
+    ("hf", "hf_models", "HuggingFace", "hf:org/name or hf:folder, where transformers is installed"),
+):
+    MODEL_SOURCES.register(Entry(_name, _summary, _made(f"benchmark.sources.{_module}:{_class}")))
+
+
+def place_of(spec: ModelSpec, scheme: str) -> str:
+    """Returns what a spec's model says after its scheme, or all of it where it has none."""
+    return spec.model.removeprefix(f"{scheme}:")

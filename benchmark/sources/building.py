@@ -2,38 +2,195 @@
 
 from __future__ import annotations
 
+import difflib
+import errno
+import importlib.util
 import inspect
+import json
+import os
+import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from benchmark.classifier import Classifier
-from benchmark.errors import ModelError
-from benchmark.models import MODELS
+from benchmark.errors import (
+    ModelError,
+    RequestError,
+    SpecError,
+    UnknownNameError,
+    WeightsError,
+    suggest,
+)
+from benchmark.models import MODELS, ModelBuilder
+from benchmark.references import is_reference
 from benchmark.registry import their_code
-from benchmark.sources import BuiltModel
-from benchmark.specs import ModelSpec
+from benchmark.sources import MODEL_SOURCES, BuiltModel, Found, Preprocessing
+from benchmark.sources.adopting import complete, same_random_numbers
+from benchmark.sources.checkpoint import load_checkpoint
+from benchmark.sources.files import SUFFIXES, kind_of
+from benchmark.sources.python import check_arguments
+from benchmark.specs import FILE_SUFFIXES, ModelSpec
+
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]+):(?!:)")
+RANDOM = "random"  # as weights: none
+FORMS = (
+    "expected a registered name, a file (net.onnx, net.pt2, net.torchscript), a factory "
+    "(path/to/net.py:build, package.module:Net) or SOURCE:NAME with one of the sources"
+)
 
 
 def check_model(spec: ModelSpec, *, where: str) -> None:
-    """Refuses a spec whose source does not exist, before anything is loaded."""
-    MODELS.get(spec.model, where=where)
+    """Refuses a spec whose source does not exist, before anything is loaded.
+
+    ``where`` is what error messages call the spec, such as ``"models[0]"``.
+    Raises a `RequestError`.
+    """
+    try:
+        if spec.model in MODELS.names():
+            _takes_weights(spec, MODELS.load(spec.model))
+            _check_weights_file(spec)
+            return
+        source = MODEL_SOURCES.load(source_of(spec))
+        if spec.weights is not None and names_file(spec.weights):
+            _check_weights_file(spec)
+        source.check(spec)
+    except RequestError as error:
+        kind = type(error) if isinstance(error, WeightsError | ModelError) else SpecError
+        raise kind(f"{where}: {error}" if where else str(error)) from error
 
 
 def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
     """Returns the classifier of a spec, for inputs of a dataset's shape.
 
-    Raises a `RequestError` that names the source and the cure.
+    A model starts from the same random numbers each time.  Raises a `RequestError` that names the
+    source and the cure.
     """
+    with same_random_numbers():
+        if spec.model in MODELS.names():
+            return complete(_registered(spec), spec=spec, input_shape=input_shape)
+        source = MODEL_SOURCES.load(source_of(spec))
+        with their_code("the model can't be built"):
+            found = source.open(spec)
+            found = _with_weights(found, spec)
+    found = replace(found, identity=_identity(found, spec))
+    return complete(
+        found, spec=spec, input_shape=input_shape, prepared=lambda: source.preprocessing(spec)
+    )
+
+
+def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
+    """Returns how a model's own configuration prepares pictures, or None where it has none.
+
+    The model is not built.  Raises a `RequestError`.
+    """
+    if spec.model in MODELS.names():
+        return None
+    with their_code("the model's configuration can't be read"):
+        return MODEL_SOURCES.load(source_of(spec)).preprocessing(spec)
+
+
+def source_of(spec: ModelSpec) -> str:
+    """Returns the name of the source that a spec's model comes from, told by its form.
+
+    Raises `UnknownNameError` or `ModelError` where it has none.
+    """
+    text = spec.model
+    scheme = SCHEME.match(text)
+    if scheme and scheme[1] in MODEL_SOURCES.names():
+        return scheme[1]
+    path = Path(text)
+    if path.is_file() or path.suffix.lower() in SUFFIXES:
+        kind = kind_of(path)
+        if kind:
+            return kind
+    if scheme and (not is_reference(text) or _is_typo(scheme[1])):
+        raise UnknownNameError("model source", scheme[1], known=MODEL_SOURCES.names())
+    if is_reference(text):
+        return "python"
+    if path.is_dir():
+        configured = (path / "config.json").is_file()
+        cure = f": a model of transformers is given as hf:{text}" if configured else ""
+        raise ModelError(f"model {text!r} is a folder{cure or f'; {_forms()}'}")
+    known = sorted(MODELS.names())
+    raise ModelError(
+        f"unknown model {text!r}{suggest(text, known)} Known: {', '.join(known)}; {_forms()}"
+    )
+
+
+def _forms() -> str:
+    return f"{FORMS} {', '.join(MODEL_SOURCES.names())}"
+
+
+def _is_typo(scheme: str) -> bool:
+    """Says whether what may be a package is none, and looks like a source."""
+    near = difflib.get_close_matches(scheme, MODEL_SOURCES.names(), n=1, cutoff=0.7)
+    return bool(near) and scheme not in sys.modules and importlib.util.find_spec(scheme) is None
+
+
+def names_file(weights: str) -> bool:
+    """Says whether what is given as weights names a file and not a word of the source.
+
+    >>> names_file("net.safetensors"), names_file("IMAGENET1K_V1"), names_file("random")
+    (True, False, False)
+    """
+    return weights.endswith(FILE_SUFFIXES) or "/" in weights or Path(weights).is_file()
+
+
+def _check_weights_file(spec: ModelSpec) -> None:
+    if spec.weights is None or Path(spec.weights).exists():
+        return
+    path = Path(spec.weights)
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = [each.name for each in beside if each.name.endswith(FILE_SUFFIXES)]
+    near = suggest(path.name, names).removesuffix(".")
+    raise WeightsError(f"{spec.name!r}: {path}: can't be read: {os.strerror(errno.ENOENT)}{near}")
+
+
+def _takes_weights(spec: ModelSpec, builder: ModelBuilder) -> None:
+    if spec.weights is not None:
+        with their_code("the model can't be built"):
+            if "weights" not in inspect.signature(builder).parameters:
+                raise ModelError(f"{spec.name!r}: it takes no weights file")
+
+
+def _registered(spec: ModelSpec) -> Found:
     builder = MODELS.load(spec.model)
+    arguments = dict(spec.arguments)
+    _takes_weights(spec, builder)
+    if spec.weights is not None:
+        arguments["weights"] = Path(spec.weights)
+    check_arguments(builder, arguments, name=spec.model)
     with their_code("the model can't be built"):
-        if spec.weights is None:
-            built = builder()
-        elif "weights" in inspect.signature(builder).parameters:
-            built = builder(weights=Path(spec.weights))
-        else:
-            raise ModelError("it takes no weights file")
+        built: object = builder(**arguments)
     if not isinstance(built, Classifier):
         raise ModelError(
             "its entry point must return a benchmark.classifier.Classifier, "
             f"got {type(built).__name__}"
         )
-    return BuiltModel(built, spec.model)
+    found = Found(module=built, identity=spec.model, weights_used=True)
+    return replace(found, identity=_identity(found, spec))
+
+
+def _with_weights(found: Found, spec: ModelSpec) -> Found:
+    """Returns it with the spec's weights file loaded, where the source has not done so."""
+    if spec.weights is None or found.weights_used:
+        return found
+    if not names_file(spec.weights):
+        if spec.weights == RANDOM:
+            return found
+        raise WeightsError(
+            f"weights {spec.weights!r}: expected a file or {RANDOM!r}; there is no such file"
+        )
+    module = found.module if isinstance(found.module, nn.Module) else found.module.module
+    done = load_checkpoint(module, Path(spec.weights), trust_pickle=spec.trust_pickle)
+    return replace(found, notes=(*found.notes, *done))
+
+
+def _identity(found: Found, spec: ModelSpec) -> str:
+    # Two settings of a model that answers at random can't be told apart by their answers.
+    if not spec.arguments:
+        return found.identity
+    return f"{found.identity} {json.dumps(spec.arguments, sort_keys=True, default=repr)}"
