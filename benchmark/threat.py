@@ -22,11 +22,12 @@ class Norm(StrEnum):
 
     LINF = "linf"
     L2 = "l2"
+    L1 = "l1"
 
     @property
     def symbol(self) -> str:
         """The norm as it is printed in tables."""
-        return {"linf": "L∞", "l2": "L2"}[self.value]
+        return {"linf": "L∞", "l2": "L2", "l1": "L1"}[self.value]
 
 
 @dataclass(frozen=True, order=True)

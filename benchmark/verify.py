@@ -33,9 +33,10 @@ from benchmark.threat import Bounds, Norm, ThreatModel
 
 # How far a candidate may overstep by rounding.  Adding epsilon to a float32 of the size of the
 # bounds errs by at most 2^-24 of that size, once a step; a Euclidean norm over d coordinates adds
-# up the errors of all of them.
+# up the errors of all of them, and so does the sum of their absolute values.
 LINF_TOLERANCE = 1e-6
 L2_TOLERANCE = 2.0**-23
+L1_TOLERANCE = 2.0**-23
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,8 @@ def tolerance(threat: ThreatModel, *, bounds: Bounds, coordinates: int) -> float
     """Returns by how much a candidate may overstep epsilon, in the units of the input."""
     if threat.norm is Norm.LINF:
         return LINF_TOLERANCE * bounds.width
+    if threat.norm is Norm.L1:
+        return L1_TOLERANCE * bounds.width * coordinates
     return L2_TOLERANCE * bounds.width * math.sqrt(coordinates)
 
 

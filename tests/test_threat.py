@@ -100,7 +100,8 @@ def test_a_box_has_a_finite_inside(low, high):
 
 
 def test_norms_have_a_symbol_and_a_written_form():
-    assert [(norm.value, norm.symbol) for norm in Norm] == [("linf", "L∞"), ("l2", "L2")]
+    written = [(norm.value, norm.symbol) for norm in Norm]
+    assert written == [("linf", "L∞"), ("l2", "L2"), ("l1", "L1")]
     assert f"{Norm('l2')}" == "l2"
 
 

@@ -120,8 +120,8 @@ def test_only_the_examples_out_of_budget_are_refused(evaluated, right):
 def test_the_budget_is_kept_to_rounding(norm, factor, evaluated, right):
     def act(classifier, inputs, labels, threat):
         direction = torch.ones_like(inputs)
-        if norm is Norm.L2:
-            direction /= direction[0].norm()
+        if norm is not Norm.LINF:
+            direction /= direction[0].norm(p=2 if norm is Norm.L2 else 1)
         yield inputs + factor * threat.radius * direction
 
     judged = measured(act, evaluated, right, threat=nets.threat("0.3", norm=norm, bounds=None))
@@ -584,3 +584,7 @@ def test_the_tolerance_is_that_of_rounding_and_far_below_any_budget(width):
     for norm, coordinates in ((Norm.LINF, 1), (Norm.LINF, 784), (Norm.L2, 784), (Norm.L2, 150528)):
         slack = tolerance(nets.threat("8/255", norm=norm), bounds=bounds, coordinates=coordinates)
         assert 2.0**-24 * width < slack < 1e-4 * width
+    for coordinates, budget in ((784, 1), (150528, 60)):  # usual budgets grow with the coordinates
+        threat = nets.threat(budget, norm=Norm.L1)
+        slack = tolerance(threat, bounds=bounds, coordinates=coordinates)
+        assert 2.0**-24 * width < slack < 1e-3 * threat.radius * width

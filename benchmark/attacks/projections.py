@@ -1,8 +1,14 @@
-"""Balls around inputs, the box, and steps of unit length: the geometry of gradient attacks."""
+"""Balls around inputs, the box, and steps of unit length: the geometry of gradient attacks.
+
+Source for L1: F. Croce and M. Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image
+classifiers", ICML 2021, section 2 (the projection onto the ball cut with the box),
+https://arxiv.org/abs/2103.01208.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,9 +16,22 @@ from torch import Tensor
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Norm, ThreatModel
 
+# The share of coordinates that a sparse step in L1 moves: those of the largest gradient.
+SPARSE_SHARE = 0.01
+
 
 class Region(ABC):
     """All points that a threat model allows around given inputs."""
+
+    def __init__(self, inputs: Tensor, *, threat: ThreatModel) -> None:
+        self.inputs = inputs
+        self.threat = threat
+        self.radius = threat.radius
+        self.bounds = threat.bounds
+
+    def take(self, index: Tensor) -> Region:
+        """Returns the region around some of the inputs: ``index`` is a mask or positions."""
+        return type(self)(self.inputs[index], threat=self.threat)
 
     @abstractmethod
     def project(self, points: Tensor) -> Tensor:
@@ -31,8 +50,7 @@ class LinfRegion(Region):
     """An L∞ ball cut with the box is a box itself."""
 
     def __init__(self, inputs: Tensor, *, threat: ThreatModel) -> None:
-        self.inputs = inputs
-        self.radius = threat.radius
+        super().__init__(inputs, threat=threat)
         self.lower = inputs - threat.radius
         self.upper = inputs + threat.radius
         if threat.bounds is not None:
@@ -55,11 +73,6 @@ class LinfRegion(Region):
 
 class L2Region(Region):
     """A Euclidean ball cut with the box."""
-
-    def __init__(self, inputs: Tensor, *, threat: ThreatModel) -> None:
-        self.inputs = inputs
-        self.radius = threat.radius
-        self.bounds = threat.bounds
 
     def project(self, points: Tensor) -> Tensor:
         """Returns the nearest points of the ball, then put into the box.
@@ -85,8 +98,109 @@ class L2Region(Region):
         return gradient / lengths(gradient).clamp(min=TINY)
 
 
+class L1Region(Region):
+    """An L1 ball cut with the box."""
+
+    def project(self, points: Tensor) -> Tensor:
+        r"""Returns the nearest points of the ball that are in the box (proposition 2.1).
+
+        With :math:`w = p - x`, and :math:`c_i` the room that the box leaves in the direction of
+        :math:`w_i`, they are :math:`x_i + \mathrm{sign}(w_i) \min(\max(|w_i| - \lambda, 0), c_i)`,
+        with the smallest :math:`\lambda \ge 0` that makes the change no longer than epsilon.
+        """
+        change = points.sub_(self.inputs)
+        sizes = change.abs()
+        room = torch.full_like(sizes, torch.inf)
+        if self.bounds is not None:
+            above, below = self.bounds.high - self.inputs, self.inputs - self.bounds.low
+            room = torch.where(change > 0, above, below).clamp_(min=0.0)
+        threshold = _threshold(sizes.flatten(1), room.flatten(1), radius=self.radius)
+        kept = sizes.sub_(_each(threshold, sizes)).clamp_(min=0.0).minimum(room)
+        points = self.inputs + change.sign_().mul_(kept)
+        if self.bounds is None:
+            return points
+        return points.clamp_(self.bounds.low, self.bounds.high)
+
+    def random_point(self, streams: ExampleStreams) -> Tensor:
+        """Returns a uniform point of the ball, then the nearest allowed one.
+
+        Exponential numbers with random signs, over the sum of all of them and one more, are uniform
+        in the ball.
+        """
+        shape = self.inputs.shape[1:]
+        draws = streams.child("size").uniform((shape.numel() + 1,))
+        sizes = torch.log1p(draws.neg_()).neg_()  # 1 - u is never 0
+        shares = sizes[:, :-1] / sizes.sum(1, keepdim=True)
+        change = streams.child("sign").signs(shape).mul_(shares.view(-1, *shape))
+        return self.project(self.inputs.add(change, alpha=self.radius))
+
+    def unit(self, gradient: Tensor) -> Tensor:
+        """Returns the signs of the largest hundredth of the coordinates, by their number.
+
+        The steepest direction moves the largest alone; see `sparse_unit`.
+        """
+        return sparse_unit(gradient, share=SPARSE_SHARE)
+
+
+def sparse_unit(gradient: Tensor, *, share: float | Tensor) -> Tensor:
+    """Returns the signs of the largest coordinates of each gradient, divided by their number.
+
+    Args:
+        gradient: shape (N, *input_shape); an example without any gradient gets zeros.
+        share: of the coordinates that move, above 0, at most 1, at least one coordinate; for all
+            examples or for each, shape (N,).  Coordinates that equal the smallest of them move too.
+
+    Source: F. Tramèr and D. Boneh, "Adversarial training and robustness for multiple
+    perturbations", NeurIPS 2019, section 4.1 and algorithm 1, https://arxiv.org/abs/1904.13000.
+
+    >>> sparse_unit(torch.tensor([[3.0, -2.0, 1.0, 0.5]]), share=0.5)
+    tensor([[ 0.5000, -0.5000,  0.0000,  0.0000]])
+    """
+    sizes = gradient.flatten(1).abs()
+    count = sizes.shape[1]
+    moving = torch.as_tensor(share, device=sizes.device).mul(count).ceil().clamp(1, count).long()
+    ordered = sizes.sort(dim=1, descending=True).values
+    last = (moving - 1).expand(len(sizes)).unsqueeze(1)
+    large = (sizes >= ordered.gather(1, last)) & (sizes > 0)
+    signs = gradient.flatten(1).sign() * large
+    return (signs / large.sum(1, keepdim=True).clamp(min=1)).view_as(gradient)
+
+
+def _threshold(sizes: Tensor, room: Tensor, *, radius: float) -> Tensor:
+    r"""Returns the :math:`\lambda` of `L1Region.project`, shape (N,).
+
+    The length of the change, :math:`\sum_i (|w_i| - \lambda)^+ - (|w_i| - c_i - \lambda)^+`, falls
+    with :math:`\lambda` in straight pieces that meet at the sorted :math:`|w_i|` and
+    :math:`|w_i| - c_i`.  Sums are taken in float64: they may have hundreds of thousands of terms.
+    """
+    corners = torch.cat([sizes, (sizes - room).clamp_(min=0.0)], dim=1).to(_wide(sizes.device))
+    corners, order = corners.sort(dim=1, descending=True)
+    slopes = torch.where(order < sizes.shape[1], 1.0, -1.0).to(corners.dtype)
+    sums, slopes = (slopes * corners).cumsum(1), slopes.cumsum(1)
+    lengths_there = sums - slopes * corners
+    # The piece that meets the radius begins at the last corner where the change is still too short.
+    short = (lengths_there < radius).sum(1, keepdim=True)
+    last = (short - 1).clamp_(min=0)
+    excess, slope = sums.gather(1, last) - radius, slopes.gather(1, last)
+    threshold = torch.where(slope > 0, excess / slope.clamp(min=1.0), corners.gather(1, last))
+    inside = short == corners.shape[1]  # no corner is too far: nothing has to be taken away
+    return threshold.clamp_(min=0.0).masked_fill_(inside, 0.0).squeeze(1).to(sizes.dtype)
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # which Metal has not
+
+
+def _each(values: Tensor, points: Tensor) -> Tensor:
+    return values.view(-1, *(1,) * (points.ndim - 1))
+
+
 TINY = torch.finfo(torch.float32).tiny
-REGIONS = {Norm.LINF: LinfRegion, Norm.L2: L2Region}
+REGIONS: dict[Norm, Callable[..., Region]] = {
+    Norm.LINF: LinfRegion,
+    Norm.L2: L2Region,
+    Norm.L1: L1Region,
+}
 
 
 def region(inputs: Tensor, *, threat: ThreatModel) -> Region:
@@ -97,4 +211,4 @@ def region(inputs: Tensor, *, threat: ThreatModel) -> Region:
 def lengths(perturbations: Tensor) -> Tensor:
     """Returns the Euclidean length of each example, shaped to multiply the perturbations."""
     flat: Tensor = torch.linalg.vector_norm(perturbations.flatten(1), dim=1)
-    return flat.view(-1, *(1,) * (perturbations.ndim - 1))
+    return _each(flat, perturbations)

@@ -45,9 +45,8 @@ def choose_targets(
     """
     if rule == "random":
         others = outputs.shape[1] - 1
-        # In float64 a uniform number below 1 stays below the number of classes.
-        draws = streams.child("target").uniform((1,)).squeeze(1).double()
-        chosen = draws.mul_(others).long()
+        draws = streams.child("target").uniform((1,)).squeeze(1)
+        chosen = draws.mul_(others).long().clamp_(max=others - 1)
         return chosen + (chosen >= labels)
     column = labels.unsqueeze(1)
     if rule == "least-likely":

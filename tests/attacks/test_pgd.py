@@ -1,5 +1,7 @@
 """PGD against the optimum of linear models, and what each of its parameters does."""
 
+import math
+
 import nets
 import pytest
 import torch
@@ -79,7 +81,7 @@ def test_whatever_the_steps_candidates_stay_inside(steps, step_size, epsilon, no
     attack = PGD(steps=steps, step_size=step_size, restarts=2)
     for candidates in climbed(attack, classifier, batch, threat, seed=seed):
         change = (candidates - batch.inputs).flatten(1).double()
-        length = change.abs().amax(1) if norm is Norm.LINF else change.norm(dim=1)
+        length = change.norm(dim=1, p={Norm.LINF: math.inf, Norm.L2: 2, Norm.L1: 1}[norm])
         assert float(length.max()) <= threat.radius * (1 + 1e-6) + 1e-6
         assert float(candidates.min()) >= 0
         assert float(candidates.max()) <= 1

@@ -16,6 +16,7 @@ points = st.lists(
 SLOW = {
     Norm.LINF: lambda change: max(abs(each) for each in change),
     Norm.L2: lambda change: math.sqrt(math.fsum(each * each for each in change)),
+    Norm.L1: lambda change: math.fsum(abs(each) for each in change),
 }
 
 
