@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import ModelError, OutputError
+from benchmark.memory import is_shortage
 from benchmark.outputs import LOGITS, OutputRule
 from benchmark.snapshot import Snapshot
 from benchmark.threat import Bounds
@@ -238,6 +239,8 @@ def probe(classifier: Classifier, inputs: Tensor) -> Tensor:
     except OutputError as error:
         raise ModelError(str(error)) from error
     except (RuntimeError, TypeError, ValueError) as error:
+        if is_shortage(error):
+            raise
         raise ModelError(
             f"the model can't be run on inputs of shape {tuple(inputs.shape)}: {error}"
         ) from error

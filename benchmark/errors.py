@@ -14,7 +14,8 @@
     │   └── RecordError           a stored record can't be read back
     └── CellError                 one cell went wrong: it is recorded as failed, the others go on
         ├── AttackError           an attack broke its contract
-        └── OutputError           a model returned something that can't be scored
+        ├── OutputError           a model returned something that can't be scored
+        └── MemoryShortageError   memory ran out, and no smaller batch may be tried
 
 A `RequestError` says what was wrong, what was expected, what came, the nearest right name, and
 where.  A `CellError`, like any other exception raised inside a cell, is caught at one place only:
@@ -89,6 +90,10 @@ class AttackError(CellError):
 
 class OutputError(CellError):
     """A model returned something that can't be scored, such as NaN."""
+
+
+class MemoryShortageError(CellError):
+    """Memory ran out, and no smaller batch may be tried."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -17,6 +17,8 @@ from benchmark.rng import ExampleStreams
 class NoiseSign(DirectionAttack):
     """Adds plus or minus epsilon to every coordinate at random."""
 
+    needs_gradient = False
+
     def direction(
         self,
         classifier: Classifier,

@@ -17,6 +17,8 @@ from benchmark.rng import ExampleStreams
 class NoiseUniform(DirectionAttack):
     """Adds noise drawn from U(-epsilon, epsilon) to every coordinate."""
 
+    needs_gradient = False
+
     def direction(
         self,
         classifier: Classifier,

@@ -14,7 +14,8 @@ from benchmark.attacks.base import parameters_of
 from benchmark.checks import candidate_flags
 from benchmark.metrics.rates import Share, attack_success, mean, share
 from benchmark.records import Agreement, Evaluation, Transfer, WorstCase
-from benchmark.runner.plan import Cell, LoadedModel, PlannedExperiment
+from benchmark.runner.loading import LoadedModel
+from benchmark.runner.plan import Cell, PlannedExperiment
 from benchmark.runner.store import Outcome
 from benchmark.specs import UNATTACKED
 from benchmark.threat import Norm

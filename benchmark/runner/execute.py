@@ -1,17 +1,18 @@
 """Computes the cells of a job, batch by batch, and saves what it has from time to time.
 
 Whatever a cell raises is caught at its boundary: the cell is recorded as failed, the others go on.
-Ctrl-C saves what is there and goes up.
+Ctrl-C saves what is there and goes up.  A batch counts as a whole or not at all: where memory runs
+out it is tried again by halves, and nothing is counted twice.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,11 +21,13 @@ from torch import Tensor
 
 from benchmark.attacks.base import DirectionAttack, parameters_of
 from benchmark.classifier import Classifier, Watch
-from benchmark.datasets.base import Batch
-from benchmark.errors import AttackError
+from benchmark.datasets.base import Batch, Dataset
+from benchmark.errors import AttackError, DatasetError, MemoryShortageError
+from benchmark.memory import give_back, is_shortage
 from benchmark.records import Failure, Verdict
 from benchmark.rng import ExampleStreams, derive_key
-from benchmark.runner.plan import Cell, LoadedModel, Plan, PlannedAttack, PlannedExperiment
+from benchmark.runner.loading import LoadedModel
+from benchmark.runner.plan import Cell, Plan, PlannedAttack, PlannedExperiment
 from benchmark.runner.progress import Progress
 from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome
 from benchmark.verify import (
@@ -96,8 +99,23 @@ class Job:
             restarts = _positive(parameters.get("restarts"))
         shared = self.attack is not None and isinstance(self.attack.attack, DirectionAttack)
         gradients = min(1, len(self.cells)) if shared else len(self.cells) * steps * restarts
-        answers = sum(restarts + len(each.others) for each in self.cells)
+        answers = restarts * len(self.cells) + self.others
         return 2 * gradients + answers + (self.clean is not None)
+
+    @property
+    def others(self) -> int:
+        """How many answers of other models than the source it needs for one example."""
+        return sum(len(each.others) for each in self.cells)
+
+    def effort(self, keeper: Keeper | None) -> int:
+        """Estimated passes for one example, those that are left for later not counted."""
+        return self.work if keeper is None else self.work - self.others
+
+    @property
+    def models(self) -> tuple[LoadedModel, ...]:
+        """The source and all models that are asked."""
+        asked = (other for each in self.cells for other in each.others)
+        return (self.source, *dict.fromkeys(asked))
 
     @property
     def digest(self) -> str:
@@ -116,15 +134,23 @@ class Job:
 
 @dataclass
 class Findings:
-    """What a job has found so far, by cell digest, and which of its cells failed."""
+    """What a job has found so far, by cell digest, and which of its cells failed.
+
+    ``candidates`` are those of one batch, until they are put away.
+    """
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
+    candidates: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, cell: Cell, chunk: Outcome) -> None:
-        """Appends a batch to a cell's outcome."""
-        sofar = self.outcomes.get(cell.digest)
-        self.outcomes[cell.digest] = chunk if sofar is None else sofar.then(chunk)
+    def absorb(self, batch: Findings) -> None:
+        """Appends all that came of one batch."""
+        for digest, failure in batch.failures.items():
+            self.outcomes.pop(digest, None)
+            self.failures[digest] = failure
+        for digest, chunk in batch.outcomes.items():
+            sofar = self.outcomes.get(digest)
+            self.outcomes[digest] = chunk if sofar is None else sofar.then(chunk)
 
     def fail_all(self, works: Iterable[CellWork], error: BaseException) -> None:
         """Marks those of these cells as failed that did not fail before."""
@@ -135,6 +161,7 @@ class Findings:
     def fail(self, cell: Cell, error: BaseException) -> None:
         """Marks a cell as failed and forgets what it had found."""
         self.outcomes.pop(cell.digest, None)
+        self.candidates.pop(cell.digest, None)
         self.failures[cell.digest] = Failure(
             dataset=cell.dataset,
             model=cell.source.name,
@@ -180,32 +207,93 @@ def find_jobs(plan: Plan, folder: RunFolder) -> list[Job]:
     return jobs
 
 
+class BatchSizes:
+    """How many examples each source is given at once: less from where memory ran out on.
+
+    ``asked`` is what the user wants; None leaves it to what fits.
+    """
+
+    def __init__(self, asked: int | None) -> None:
+        self._asked = asked
+        self._fitting: dict[str, int] = {}
+
+    def of(self, job: Job) -> int:
+        """Returns the size of a job's batches."""
+        fitting = self._fitting.get(job.source.digest)
+        return fitting or job.experiment.batch_sizes[job.source.name]
+
+    def may_halve(self, count: int) -> bool:
+        """Says whether a batch of this size that is too large may be tried by halves."""
+        return self._asked is None and count > 1
+
+    def halve(self, job: Job, *, tried: int) -> int:
+        """Returns the size to go on with after a batch was too large."""
+        self._fitting[job.source.digest] = max(1, tried // 2)
+        return self._fitting[job.source.digest]
+
+    def begin_again(self, job: Job) -> None:
+        """Forgets that memory ran out: a single example was too large for one attack alone."""
+        self._fitting.pop(job.source.digest, None)
+
+
+class Keeper(Protocol):
+    """Takes the candidates of a job, to have other models asked later."""
+
+    def keep(self, cell: str, candidates: Tensor) -> None:
+        """Takes the candidates of a cell's next examples."""
+
+
 def execute(
-    job: Job, plan: Plan, folder: RunFolder, *, progress: Progress
+    job: Job,
+    plan: Plan,
+    folder: RunFolder,
+    *,
+    sizes: BatchSizes,
+    progress: Progress,
+    keeper: Keeper | None = None,
 ) -> Mapping[str, Failure]:
-    """Computes a job's cells, writes their outcomes, and returns the failures by cell digest."""
+    """Computes a job's cells, writes their outcomes, and returns the failures by cell digest.
+
+    With a keeper the source alone is asked; the candidates go to the keeper, and a job that is
+    interrupted begins again, since they are not there any more.
+    """
     cells = {work.cell.digest: work for work in job.all_cells}
-    findings = Findings(folder.read_partial(job.digest, cells))
+    findings = Findings(folder.read_partial(job.digest, cells) if keeper is None else {})
     ids = job.experiment.ids
-    done = min((len(each.example_id) for each in findings.outcomes.values()), default=0)
-    progress.advance(done * job.work, doing=job.name)
+    position = min((len(each.example_id) for each in findings.outcomes.values()), default=0)
+    effort = job.effort(keeper)
+    progress.advance(position * effort, doing=job.name)
     saved = time.monotonic()
     try:
-        size = job.experiment.batch_size
-        for start in range(done, len(ids), size):
-            chunk = ids[start : start + size]
-            with boundary(lambda error: findings.fail_all(job.all_cells, error)):
-                _run_batch(job, chunk, plan.device, findings)
-            if set(findings.failures) >= set(cells):
-                progress.advance((len(ids) - start) * job.work, doing=job.name)
-                break
-            progress.advance(len(chunk) * job.work, doing=job.name)
-            if time.monotonic() - saved > plan.settings.save_every:
-                _save(job, findings, folder)
-                saved = time.monotonic()
+        while position < len(ids) and set(findings.failures) < set(cells):
+            size = sizes.of(job)
+            batches = _batches(job, ids[position:], plan.device, findings, sizes, keeper)
+            with closing(batches):
+                for found in batches:
+                    findings.absorb(found.findings)
+                    if keeper is not None:
+                        for digest, candidates in found.findings.candidates.items():
+                            keeper.keep(digest, candidates)
+                    position += found.count
+                    progress.advance(found.count * effort, doing=job.name)
+                    if set(findings.failures) >= set(cells):
+                        break
+                    if keeper is None and time.monotonic() - saved > plan.settings.save_every:
+                        _save(job, findings, folder)
+                        saved = time.monotonic()
+            if position < len(ids) and set(findings.failures) < set(cells):
+                tried = min(size, len(ids) - position)
+                size = sizes.halve(job, tried=tried)
+                give_back(plan.device)
+                progress.note(
+                    f"{job.name}: out of memory with {tried} examples at a time, "
+                    f"going on with {size}"
+                )
     except KeyboardInterrupt:
-        _save(job, findings, folder)
+        if keeper is None:
+            _save(job, findings, folder)
         raise
+    progress.advance((len(ids) - position) * effort, doing=job.name)
     # The cell that the shared passes are booked on comes last but for the unattacked one: a run
     # that is killed between two of these books them on the same cell when it goes on.
     for digest in [*reversed([work.cell.digest for work in job.cells]), *cells]:
@@ -215,24 +303,113 @@ def execute(
         recorded = cells[digest].recorded
         if recorded is None:
             folder.write(digest, outcome)
-        elif _same_candidates(recorded, outcome):
-            folder.write(digest, recorded.with_targets(outcome))
-        else:
+        elif not _same_candidates(recorded, outcome):
             findings.fail(cells[digest].cell, AttackError(NOT_REPEATED))
+        elif keeper is None:
+            folder.write(digest, recorded.with_targets(outcome))
     folder.drop_partial(job.digest)
-    for failure in findings.failures.values():
-        name = f"{failure.dataset}, {failure.model}, {failure.attack} at epsilon {failure.epsilon}"
-        progress.failed(name, error=failure.error)
+    if findings.failures:
+        sizes.begin_again(job)
+    tell_failures(findings.failures.values(), progress)
     return findings.failures
 
 
+def tell_failures(failures: Iterable[Failure], progress: Progress) -> None:
+    """Says which cells failed."""
+    for failure in failures:
+        name = f"{failure.dataset}, {failure.model}, {failure.attack} at epsilon {failure.epsilon}"
+        progress.failed(name, error=failure.error)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What came of one batch, and how many examples it had."""
+
+    findings: Findings
+    count: int
+
+
+def _batches(
+    job: Job,
+    ids: NDArray[np.int64],
+    device: torch.device,
+    findings: Findings,
+    sizes: BatchSizes,
+    keeper: Keeper | None,
+) -> Generator[_Found]:
+    """Yields what came of each batch; ends early where memory ran out and less may be tried."""
+    size = sizes.of(job)
+    chunks = [ids[start : start + size] for start in range(0, len(ids), size)]
+    with closing(_stream(job.experiment.dataset, chunks)) as stream:
+        for chunk in chunks:
+            # What is found counts once the whole batch is known to have fitted.
+            found = Findings(failures=dict(findings.failures))
+            try:
+                retry = sizes.may_halve(len(chunk))
+                with boundary(
+                    lambda error, found=found: found.fail_all(job.all_cells, error),  # type: ignore[misc]
+                    retry=retry,
+                    count=len(chunk),
+                ):
+                    batch = _next(stream, chunk, job.experiment.dataset)
+                    _run_batch(job, batch, device, found, retry=retry, keep=keeper is not None)
+            except TooLargeError:
+                return
+            yield _Found(found, len(chunk))
+
+
+def _stream(dataset: Dataset, chunks: Sequence[NDArray[np.int64]]) -> Generator[Batch]:
+    yield from dataset.batches(chunks)  # whose own stream is closed with this one
+
+
+def _next(stream: Iterator[Batch], ids: NDArray[np.int64], dataset: Dataset) -> Batch:
+    batch = next(stream, None)
+    if batch is None or not np.array_equal(batch.ids.numpy(), ids):
+        raise DatasetError(
+            f"dataset {dataset.name!r}: batches() must give the examples that were asked for, in "
+            "that order"
+        )
+    return batch
+
+
+class TooLargeError(Exception):
+    """Memory ran out, and half the batch may be tried."""
+
+
 @contextmanager
-def boundary(on_error: Callable[[BaseException], None]) -> Iterator[None]:
-    """The boundary of a cell: whatever is raised inside is handed over and goes no further."""
+def boundary(
+    on_error: Callable[[BaseException], None], *, retry: bool, count: int
+) -> Iterator[None]:
+    """The boundary of a cell: whatever is raised inside is handed over and goes no further.
+
+    But where memory ran out on a batch of ``count`` examples that may be tried by halves: that goes
+    up to where the batch is cut, with nothing that would hold on to its tensors.
+    """
     try:
         yield
+    except TooLargeError:
+        raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  the one place where all is caught
-        on_error(error)
+        if not is_shortage(error):
+            on_error(error)
+            return
+        if not retry:
+            on_error(_explained(error, count))
+            return
+    else:
+        return
+    raise TooLargeError
+
+
+def _explained(error: BaseException, count: int) -> MemoryShortageError:
+    cure = (
+        "there is nothing left to halve" if count == 1 else "--batch-size auto tries smaller ones"
+    )
+    shortage = MemoryShortageError(
+        f"out of memory with {count} example{'s' * (count > 1)} at a time: {cure} ({error})"
+    )
+    shortage.__cause__ = error
+    return shortage
 
 
 def _same_candidates(recorded: Outcome, again: Outcome) -> bool:
@@ -259,11 +436,17 @@ def _missing(cell: Cell, targets: tuple[LoadedModel, ...], folder: RunFolder) ->
     return CellWork(cell, missing, recorded.only(kept))
 
 
-def _run_batch(job: Job, ids: NDArray[np.int64], device: torch.device, findings: Findings) -> None:
-    """Adds one batch to the findings of every cell of a job that has not failed."""
+def _run_batch(
+    job: Job, given: Batch, device: torch.device, found: Findings, *, retry: bool, keep: bool
+) -> None:
+    """Puts what came of one batch, for every cell of a job that has not failed, into ``found``.
+
+    ``retry`` says that the batch may be tried again by halves; ``keep`` that candidates are kept
+    and no other model is asked.
+    """
     source = job.source.classifier
-    batch = job.experiment.dataset.batch(ids).to(device)
-    live = [work for work in job.cells if work.cell.digest not in findings.failures]
+    batch, count = given.to(device), len(given.ids)
+    live = [work for work in job.cells if work.cell.digest not in found.failures]
     watch: Watch | None = None
     free = False
     if job.attack is not None and live:
@@ -272,27 +455,34 @@ def _run_batch(job: Job, ids: NDArray[np.int64], device: torch.device, findings:
 
         def fail_all(error: BaseException) -> None:
             chunks.clear()
-            findings.fail_all(live, error)
+            found.fail_all(live, error)
 
-        seed = derive_key(job.attack.stream_key, int(ids[0]))
-        with boundary(fail_all), guarding(source, batch, seed=seed) as guarded:
+        first_id = int(given.ids[0])
+        seed = derive_key(job.attack.stream_key, first_id)
+        with (
+            boundary(fail_all, retry=retry, count=count),
+            guarding(source, batch, seed=seed) as guarded,
+        ):
             watch = guarded.watch
-            for work, chunk in _attack_batch(job.attack, live, guarded, batch, findings):
+            for work, chunk in _attack_batch(
+                job.attack, live, guarded, batch, found, retry=retry, keep=keep
+            ):
                 chunks[work.cell.digest] = chunk
         intact = bool(chunks)
         free = intact and watch is not None and watch.outputs is not None
         if not intact:  # the attack may have spoilt them
-            watch, batch = None, job.experiment.dataset.batch(ids).to(device)
+            watch = None
+            batch = job.experiment.dataset.batch(given.ids.cpu().numpy()).to(device)
         first = live[0].cell.digest  # where the shared passes are booked
         if free and job.clean is not None and first in chunks:
-            chunks[first] = _fewer_forward(chunks[first], len(ids))
+            chunks[first] = _fewer_forward(chunks[first], count)
         for work in live:
-            if work.cell.digest in chunks and work.cell.digest not in findings.failures:
-                findings.add(work.cell, chunks[work.cell.digest])
-    if job.clean is not None and job.clean.cell.digest not in findings.failures:
+            if work.cell.digest in chunks and work.cell.digest not in found.failures:
+                found.outcomes[work.cell.digest] = chunks[work.cell.digest]
+    if job.clean is not None and job.clean.cell.digest not in found.failures:
         clean = job.clean.cell
-        with boundary(lambda error: findings.fail(clean, error)):
-            findings.add(clean, _clean_batch(job.clean, batch, watch))
+        with boundary(lambda error: found.fail(clean, error), retry=retry, count=count):
+            found.outcomes[clean.digest] = _clean_batch(job.clean, batch, watch)
 
 
 def _attack_batch(
@@ -300,7 +490,10 @@ def _attack_batch(
     works: list[CellWork],
     guarded: Guarded,
     batch: Batch,
-    findings: Findings,
+    found: Findings,
+    *,
+    retry: bool,
+    keep: bool,
 ) -> Iterator[tuple[CellWork, Outcome]]:
     """Yields what came of one batch, cell by cell; a cell that raises is marked as failed."""
     source = works[0].cell.source
@@ -315,31 +508,43 @@ def _attack_batch(
             watch.zero_gradient = None
         tries = next(proposals)
         cell = work.cell
-        with boundary(lambda error, cell=cell: findings.fail(cell, error)):  # type: ignore[misc]
+        with boundary(
+            lambda error, cell=cell: found.fail(cell, error),  # type: ignore[misc]
+            retry=retry,
+            count=len(batch.ids),
+        ):
             judged = judge(
                 classifier, batch, proposed=tries, threat=threat, ask_source=work.asks_source
             )
             spent = meter.read()
-            scores, errors = _score_targets(work, judged)
+            others = () if keep else work.others
+            scores, errors = _score_targets(work, judged, others, retry=retry)
+            if keep and work.others:
+                found.candidates[cell.digest] = judged.candidates
             yield work, _chunk(work, batch, judged, watch, scores, errors, spent)
         meter.skip()
 
 
 def _score_targets(
-    work: CellWork, judged: Judged
+    work: CellWork, judged: Judged, others: Sequence[LoadedModel], *, retry: bool
 ) -> tuple[dict[str, TargetOutcome], dict[str, str]]:
     scores: dict[str, TargetOutcome] = {}
     errors: dict[str, str] = {}
     if judged.answers is not None and work.asks_source:
-        scores[work.cell.source.digest] = _target_outcome(judged.answers)
-    for target in work.others:
+        scores[work.cell.source.digest] = target_outcome(judged.answers)
+    for target in others:
 
         def note(error: BaseException, digest: str = target.digest) -> None:
-            errors[digest] = f"{type(error).__name__}: {error}"
+            errors[digest] = described(error)
 
-        with boundary(note):
-            scores[target.digest] = _target_outcome(ask(target.classifier, judged.candidates))
+        with boundary(note, retry=retry, count=len(judged.candidates)):
+            scores[target.digest] = target_outcome(ask(target.classifier, judged.candidates))
     return scores, errors
+
+
+def described(error: BaseException) -> str:
+    """Returns what is recorded of an exception of a model that was scored."""
+    return f"{type(error).__name__}: {error}"
 
 
 def _chunk(
@@ -371,7 +576,7 @@ def _clean_batch(work: CellWork, batch: Batch, watch: Watch | None) -> Outcome:
     source = work.cell.source
     clean = clean_answers(source.classifier, batch, watch=watch)
     count = len(batch.labels)
-    answers = _target_outcome(clean.answers)
+    answers = target_outcome(clean.answers)
     labels = _array(batch.labels, np.int32)
     spent = _Spent(count, 0, time.perf_counter() - started)
     return Outcome(
@@ -445,7 +650,8 @@ class _Meter:
         )
 
 
-def _target_outcome(answers: Answers) -> TargetOutcome:
+def target_outcome(answers: Answers) -> TargetOutcome:
+    """Returns a model's answers as they are stored."""
     return TargetOutcome(
         _array(answers.predicted, np.int32), _array(answers.confidence, np.float32)
     )

@@ -11,47 +11,39 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from benchmark.attacks.base import Attack, build_attack, parameters_of, threats_of
-from benchmark.classifier import Classifier, probe
 from benchmark.datasets import DataRequest
-from benchmark.datasets.base import Batch, Dataset, sample_ids
+from benchmark.datasets.base import Dataset
 from benchmark.datasets.sources import check_dataset, open_dataset
 from benchmark.errors import (
-    DatasetError,
     DeviceError,
     ModelError,
     RequestError,
     SpecError,
     WeightsError,
 )
-from benchmark.records import ModelCard
+from benchmark.memory import free_memory, guess_batch_size
 from benchmark.registry import their_code
-from benchmark.rng import ExampleStreams, derive_key
+from benchmark.rng import derive_key
+from benchmark.runner.data import Selection, default_batch_size, select
+from benchmark.runner.digests import digest_of
+from benchmark.runner.loading import LoadedModel, Variant, load_model
+from benchmark.runner.progress import Progress, Silent
+from benchmark.runner.stage import Stage
+from benchmark.runner.variants import Precision
 from benchmark.sources import BuiltModel
-from benchmark.sources.building import build_model, check_model
+from benchmark.sources.building import check_model
 from benchmark.specs import UNATTACKED, AttackSpec, Experiment, ModelSpec, Suite
 from benchmark.threat import ZERO, Epsilon, ThreatModel
-from benchmark.weights import state_digest
 
-DIGEST_FORMAT = 1  # goes up when the meaning of a stored outcome changes
-PROBE_SIZE = 256
-PROBE_DIGITS = 4  # of the probe's means: far coarser than the rounding of another device or batch
-PROBE_STEADY = 1e-4  # of the largest output: what a GPU's sums may differ by from call to call
-PROBE_NOISE = 0.1  # how far the probe goes from the data, as a share of the bounds
-# Numbers in one batch of inputs unless a batch size is asked for: 1,000 MNIST pictures, with which
-# FGSM at five epsilons takes at most a tenth more than its passes; fewer, larger pictures.
-DEFAULT_BATCH_NUMBERS = 1000 * 28 * 28
-SMALLEST_DEFAULT_BATCH = 16
 SAVE_EVERY = 10.0
 
 
@@ -61,7 +53,8 @@ class RunSettings:
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-        batch_size: examples in one pass; chosen by the size of an input if None.
+        batch_size: examples in one pass; if None chosen by the size of an input and what is free,
+            and halved where memory runs out.
         precision: what the model computes in; ``"bfloat16"`` is another model to the records.
         compile: whether models go through ``torch.compile``.
         models_in_memory: how many models are kept on the device at once; what fits if None.
@@ -76,7 +69,7 @@ class RunSettings:
 
     device: str = "auto"
     batch_size: int | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     compile: bool = False
     models_in_memory: int | None = None
     workers: int | None = None
@@ -86,20 +79,6 @@ class RunSettings:
     data_folder: Path = DataRequest.folder
     download: bool = True
     save_every: float = SAVE_EVERY
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model of an experiment, ready to be evaluated, and what its results are filed under.
-
-    ``steady``: it answers the same inputs alike each time.
-    """
-
-    name: str
-    classifier: Classifier
-    digest: str
-    card: ModelCard
-    steady: bool
 
 
 @dataclass(frozen=True)
@@ -150,7 +129,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class PlannedExperiment:
-    """An experiment with everything loaded."""
+    """An experiment with everything looked at.
+
+    ``skipped`` says why examples were left out, one sentence each; ``flags`` what a reader of the
+    results should know of both dataset and models.  ``batch_sizes`` go by the name of the source.
+    """
 
     spec: Experiment
     dataset: Dataset
@@ -158,7 +141,9 @@ class PlannedExperiment:
     models: tuple[LoadedModel, ...]
     attacks: tuple[PlannedAttack, ...]
     cells: tuple[Cell, ...]
-    batch_size: int
+    batch_sizes: Mapping[str, int]
+    skipped: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,6 +154,7 @@ class Plan:
     settings: RunSettings
     device: torch.device
     experiments: tuple[PlannedExperiment, ...]
+    stage: Stage
 
 
 @dataclass(frozen=True)
@@ -192,6 +178,7 @@ def make_plan(
     *,
     where: str = "",
     supplied: Supplied = NOTHING_SUPPLIED,
+    progress: Progress | None = None,
 ) -> Plan:
     """Returns the plan of a suite.
 
@@ -200,8 +187,14 @@ def make_plan(
     Raises a `RequestError` for a name, an option, a weights file, a dataset, a device or a model
     that is wrong.  What costs least is checked first.
     """
-    if settings.batch_size is not None and settings.batch_size < 1:
-        raise SpecError(f"must be at least 1, got {settings.batch_size}", where="--batch-size")
+    for option, number in [
+        ("--batch-size", settings.batch_size),
+        ("--models-in-memory", settings.models_in_memory),
+        ("--workers", settings.workers),
+    ]:
+        least = 0 if option == "--workers" else 1
+        if number is not None and number < least:
+            raise SpecError(f"must be at least {least}, got {number}", where=option)
     device = choose_device(settings.device)
     short = len(suite.experiments) == 1
     attacks, keys = [], []
@@ -226,11 +219,13 @@ def make_plan(
                 for place, spec in enumerate(experiment.attacks)
             )
         )
+    stage = Stage(device, places=settings.models_in_memory)
+    loader = _Loader(settings, device, stage, supplied, progress or Silent())
     experiments = tuple(
-        _plan_experiment(experiment, planned, settings, device, where=key, supplied=supplied)
+        loader.load(experiment, planned, where=key)
         for experiment, planned, key in zip(suite.experiments, attacks, keys, strict=True)
     )
-    return Plan(suite, settings, device, experiments)
+    return Plan(suite, settings, device, experiments, stage)
 
 
 def choose_device(asked: str) -> torch.device:
@@ -256,142 +251,6 @@ def choose_device(asked: str) -> torch.device:
     return device
 
 
-def load_model(
-    spec: ModelSpec,
-    *,
-    dataset: Dataset,
-    device: torch.device,
-    supplied: Supplied = NOTHING_SUPPLIED,
-) -> LoadedModel:
-    """Returns a model that was seen to do what it declares, on examples of this dataset.
-
-    Raises `ModelError` where it does not fit the dataset or breaks its declaration, and
-    `WeightsError` where its weights can't be had.
-    """
-    built = supplied.models.get(spec.name)
-    if built is None:
-        built = build_model(spec, input_shape=dataset.input_shape)
-    classifier = built.classifier
-    _check_fit(classifier, dataset)
-    batch = dataset.batch(sample_ids(dataset, PROBE_SIZE)).to(device)
-    with their_code("the model can't be run"), classifier.evaluating(device):
-        outputs = probe(classifier, batch.inputs).double().cpu()
-        again = probe(classifier, batch.inputs).double().cpu()
-        steady = bool((again - outputs).abs().max() <= PROBE_STEADY * outputs.abs().max())
-        means = [
-            f"{float(value):.{PROBE_DIGITS}g}"
-            for value in (
-                classifier.outputs.confidence(outputs).mean(),
-                outputs.abs().mean(),
-                *_between_pixels(classifier, batch),
-            )
-        ]
-    weights = state_digest(classifier.module)
-    digest = _digest(
-        model=built.identity,
-        weights=weights,
-        outputs=classifier.outputs.name,
-        bounds=[classifier.bounds.low, classifier.bounds.high],
-        # A model that answers at random would be another one every time.
-        predictions=outputs.argmax(1).tolist() if steady else [],
-        means=means if steady else [],
-    )
-    card = ModelCard(
-        name=spec.name,
-        model=spec.model,
-        weights_digest=weights,
-        digest=digest,
-        outputs=classifier.outputs.name,
-        classes=classifier.classes,
-        parameters=sum(parameter.numel() for parameter in classifier.module.parameters()),
-        notes=built.notes,
-    )
-    return LoadedModel(spec.name, classifier, digest, card, steady)
-
-
-def _between_pixels(classifier: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Returns what the model does off the grid of the data: its mean output, and mean gradient.
-
-    The gradient of a model that has none is NaN: it can still be attacked by what needs none.
-    A step in front of the model that rounds inputs to pixel values, say, changes nothing on the
-    data itself and everything for an attack.
-    """
-    key = derive_key("gibbon", "the probe between pixels")
-    noise = ExampleStreams.derive(key, batch.ids).uniform(batch.inputs.shape[1:])
-    bounds = classifier.bounds
-    nearby = batch.inputs + (noise - 0.5) * (PROBE_NOISE * bounds.width)
-    nearby = nearby.clamp_(bounds.low, bounds.high)
-    leaf = nearby.detach().requires_grad_()
-    with torch.enable_grad():
-        outputs = classifier(leaf)
-    gradient = torch.tensor(torch.nan)
-    if outputs.requires_grad:
-        ascent = classifier.outputs.ascent(outputs.detach(), batch.labels)
-        (gradient,) = torch.autograd.grad(outputs, leaf, ascent)
-    return outputs.detach().double().abs().mean(), gradient.double().abs().mean()
-
-
-def _check_fit(classifier: Classifier, dataset: Dataset) -> None:
-    if dataset.partial:
-        _check_labels(classifier, dataset)
-    elif classifier.classes != len(dataset.classes):
-        raise ModelError(
-            f"it has {classifier.classes} classes, "
-            f"dataset {dataset.name!r} has {len(dataset.classes)}"
-        )
-    if classifier.input_shape != dataset.input_shape:
-        raise ModelError(
-            f"it takes inputs of shape {classifier.input_shape}, "
-            f"dataset {dataset.name!r} has {dataset.input_shape}"
-        )
-    if classifier.bounds != dataset.bounds:
-        raise ModelError(
-            f"it takes inputs in [{classifier.bounds.low}, {classifier.bounds.high}], dataset "
-            f"{dataset.name!r} has them in [{dataset.bounds.low}, {dataset.bounds.high}]"
-        )
-
-
-def _check_labels(classifier: Classifier, dataset: Dataset) -> None:
-    highest = int(dataset.labels.max())
-    if highest >= classifier.classes:
-        raise ModelError(
-            f"it has {classifier.classes} classes, so that labels go from 0 to "
-            f"{classifier.classes - 1}; dataset {dataset.name!r} has a label {highest}"
-        )
-
-
-def _check_dataset(dataset: Dataset) -> None:
-    classes, bounds = len(dataset.classes), dataset.bounds
-    if len(dataset) == 0:
-        raise DatasetError(f"dataset {dataset.name!r} is empty")
-    low, high = int(dataset.labels.min()), int(dataset.labels.max())
-    if low < 0 or high >= classes:
-        raise DatasetError(
-            f"dataset {dataset.name!r}: labels must be 0 to {classes - 1}, got {low} to {high}"
-        )
-    ids = sample_ids(dataset, PROBE_SIZE)
-    batch = dataset.batch(ids)
-    for what, expected, came in [
-        ("inputs", torch.float32, batch.inputs.dtype),
-        ("labels", torch.int64, batch.labels.dtype),
-        ("a batch's shape", (len(ids), *dataset.input_shape), tuple(batch.inputs.shape)),
-    ]:
-        if expected != came:
-            raise DatasetError(f"dataset {dataset.name!r}: {what} must be {expected}, got {came}")
-    asked = np.array_equal(batch.ids.numpy(), ids)
-    if not asked or not np.array_equal(batch.labels.numpy(), dataset.labels[ids]):
-        raise DatasetError(
-            f"dataset {dataset.name!r}: a batch must hold the examples that were asked for, in "
-            "that order, with their labels"
-        )
-    least, most = float(batch.inputs.min()), float(batch.inputs.max())
-    if not (bounds.low <= least and most <= bounds.high):  # NaN is not in any box either
-        raise DatasetError(
-            f"dataset {dataset.name!r}: inputs must be in [{bounds.low:g}, {bounds.high:g}], "
-            f"got [{least:g}, {most:g}]"
-        )
-
-
 def _plan_attack(
     spec: AttackSpec, experiment: Experiment, seed: int, *, where: str, given: Attack | None
 ) -> PlannedAttack:
@@ -404,46 +263,147 @@ def _plan_attack(
     return PlannedAttack(spec, attack, (), key, transferred)
 
 
-def _plan_experiment(
-    spec: Experiment,
-    attacks: tuple[PlannedAttack, ...],
-    settings: RunSettings,
-    device: torch.device,
-    *,
-    where: str,
-    supplied: Supplied,
-) -> PlannedExperiment:
-    name = spec.dataset.name
-    dataset = supplied.datasets.get(name)
-    request = DataRequest(spec.dataset.split, settings.data_folder, settings.download)
-    with their_code(f"{where}dataset: {name!r} can't be loaded"):
-        if dataset is None:
-            dataset = open_dataset(spec.dataset, request)
-        _check_dataset(dataset)
-    ids = sample_ids(dataset, settings.limit)
-    models = []
-    for place, model in enumerate(spec.models):
+@dataclass(frozen=True)
+class _Loader:
+    """Loads what experiments name, and looks at it."""
+
+    settings: RunSettings
+    device: torch.device
+    stage: Stage
+    supplied: Supplied
+    progress: Progress
+
+    def load(
+        self, spec: Experiment, attacks: tuple[PlannedAttack, ...], *, where: str
+    ) -> PlannedExperiment:
+        """Returns an experiment with its dataset and models looked at, and its cells."""
+        name = spec.dataset.name
+        dataset, chosen = self._data(spec, where=where)
+        models = tuple(
+            self._model(model, dataset, chosen, where=f"{where}models[{place}]: {model.name!r}: ")
+            for place, model in enumerate(spec.models)
+        )
+        attacks = tuple(
+            replace(
+                planned, threats=threats_of(planned.spec, planned.attack, bounds=dataset.bounds)
+            )
+            for planned in attacks
+        )
+        left_out = _left_out(models, attacks, where=where)
+        data_digest = digest_of(
+            content=dataset.digest,
+            ids=hashlib.sha256(chosen.ids.astype("<i8").tobytes()).hexdigest(),
+        )
+        cells = tuple(
+            cell
+            for cell in _cells(name, data_digest, models, attacks)
+            if (cell.source.name, cell.label) not in left_out
+        )
+        return PlannedExperiment(
+            spec,
+            dataset,
+            chosen.ids,
+            models,
+            attacks,
+            cells,
+            self._batch_sizes(models, dataset),
+            chosen.skipped,
+            tuple(_sentences(name, chosen, left_out)),
+        )
+
+    def _data(self, spec: Experiment, *, where: str) -> tuple[Dataset, Selection]:
+        asked, settings = spec.dataset, self.settings
+        dataset = self.supplied.datasets.get(asked.name)
+        request = DataRequest(
+            asked.split, settings.data_folder, settings.download, workers=settings.workers
+        )
+        with their_code(f"{where}dataset: {asked.name!r} can't be loaded"):
+            if dataset is None:
+                dataset = open_dataset(asked, request)
+            chosen = select(
+                dataset,
+                limit=settings.limit,
+                skip_unreadable=settings.skip_unreadable or asked.skip_unreadable,
+                progress=self.progress,
+            )
+        return dataset, chosen
+
+    def _model(
+        self, spec: ModelSpec, dataset: Dataset, chosen: Selection, *, where: str
+    ) -> LoadedModel:
+        self.stage.expect()
         try:
-            models.append(load_model(model, dataset=dataset, device=device, supplied=supplied))
+            model = load_model(
+                spec,
+                dataset=dataset,
+                sample=chosen.sample,
+                device=self.device,
+                variant=Variant(self.settings.precision, self.settings.compile),
+                given=self.supplied.models.get(spec.name),
+            )
         except RequestError as error:
             kind = WeightsError if isinstance(error, WeightsError) else ModelError
-            raise kind(f"{where}models[{place}]: {model.name!r}: {error}") from error
-    attacks = tuple(
-        replace(planned, threats=threats_of(planned.spec, planned.attack, bounds=dataset.bounds))
-        for planned in attacks
-    )
-    data_digest = _digest(
-        content=dataset.digest, ids=hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()
-    )
-    cells = tuple(_cells(name, data_digest, tuple(models), attacks))
-    size = settings.batch_size or default_batch_size(dataset)
-    return PlannedExperiment(spec, dataset, ids, tuple(models), attacks, cells, size)
+            raise kind(f"{where}{error}") from error
+        self.stage.admit(model.handle)
+        return model
+
+    def _batch_sizes(self, models: Sequence[LoadedModel], dataset: Dataset) -> dict[str, int]:
+        """Returns how many examples each source is given at once, to begin with."""
+        if self.settings.batch_size is not None:
+            return {model.name: self.settings.batch_size for model in models}
+        free = free_memory(self.device)
+        if free is not None and self.device.type != "cpu":  # there the models are not loaded yet
+            free -= sum(model.handle.size for model in models)
+        return {
+            model.name: guess_batch_size(
+                default_batch_size(dataset),
+                device=self.device,
+                kept=model.kept,
+                numbers=math.prod(dataset.input_shape),
+                free=free,
+            )
+            for model in models
+        }
 
 
-def default_batch_size(dataset: Dataset) -> int:
-    """Returns how many examples of a dataset go into one pass unless it is said."""
-    fitting = DEFAULT_BATCH_NUMBERS // max(1, math.prod(dataset.input_shape))
-    return max(SMALLEST_DEFAULT_BATCH, fitting)
+def _left_out(
+    models: Sequence[LoadedModel], attacks: Sequence[PlannedAttack], *, where: str
+) -> dict[tuple[str, str], str]:
+    """Returns which models are no source of which attacks, by both names, and why.
+
+    A model without gradients can't be attacked by what needs them; it stays a target where the
+    attack is transferred from another one.  Raises `ModelError` where there is none.
+    """
+    left_out = {}
+    others = any(not model.forward_only for model in models)
+    for place, model in enumerate(models):
+        for planned in attacks:
+            if not model.forward_only or not planned.attack.needs_gradient:
+                continue
+            if not (planned.transferred and others):
+                raise ModelError(
+                    f"{where}models[{place}]: {model.name!r}: {model.forward_only}: attack "
+                    f"{planned.label!r} needs them; name the attack under transfer and add a model "
+                    "with gradients to make the examples on, or take an attack that needs none, "
+                    "such as noise-sign"
+                )
+            left_out[model.name, planned.label] = model.forward_only
+    return left_out
+
+
+def _sentences(
+    dataset: str, chosen: Selection, left_out: Mapping[tuple[str, str], str]
+) -> Iterator[str]:
+    if chosen.skipped:
+        total = len(chosen.ids) + len(chosen.skipped)
+        yield (
+            f"{dataset}: {len(chosen.skipped)} of {total} examples can't be read and were left out"
+        )
+    for (model, attack), reason in left_out.items():
+        yield (
+            f"{dataset}, {model}: no examples of {attack} are made on it, only on the others: "
+            f"{reason}"
+        )
 
 
 def _cells(
@@ -453,13 +413,13 @@ def _cells(
     attacks: tuple[PlannedAttack, ...],
 ) -> Iterator[Cell]:
     for source in models:
-        digest = _digest(data=data_digest, source=source.digest, attack=UNATTACKED)
+        digest = digest_of(data=data_digest, source=source.digest, attack=UNATTACKED)
         yield Cell(dataset, source, None, None, (source,), digest)
         for planned in attacks:
             others = models if planned.transferred else ()
             targets = (source, *(each for each in others if each is not source))
             for threat in planned.threats:
-                digest = _digest(
+                digest = digest_of(
                     data=data_digest,
                     source=source.digest,
                     attack=[_identity(planned.attack), _code(type(planned.attack))],
@@ -485,11 +445,21 @@ def _code(kind: type[Attack]) -> str:
     try:
         module = inspect.getmodule(kind)
         source = inspect.getsource(module if module is not None else kind)
-        return hashlib.sha256(ast.unparse(ast.parse(source)).encode()).hexdigest()
+        tree = _WithoutDemands().visit(ast.parse(source))
+        return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
     except (OSError, TypeError, SyntaxError):  # typed into a console, or compiled: no source
         return ""
 
 
-def _digest(**parts: object) -> str:
-    text = json.dumps({"format": DIGEST_FORMAT, **parts}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+class _WithoutDemands(ast.NodeTransformer):
+    """Leaves out what an attack says it needs, which changes none of its candidates."""
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
+        return None if any(map(_is_demand, node.targets)) else node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign | None:
+        return None if _is_demand(node.target) else node
+
+
+def _is_demand(target: ast.expr) -> bool:
+    return isinstance(target, ast.Name) and target.id == "needs_gradient"

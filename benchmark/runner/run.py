@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 from benchmark.checks import masking_flags
@@ -21,7 +20,7 @@ from benchmark.records import (
     WorstCase,
 )
 from benchmark.runner import aggregate
-from benchmark.runner.execute import Job, execute, find_jobs
+from benchmark.runner.execute import find_jobs
 from benchmark.runner.plan import (
     NOTHING_SUPPLIED,
     Cell,
@@ -33,6 +32,7 @@ from benchmark.runner.plan import (
 from benchmark.runner.progress import Progress, Silent
 from benchmark.runner.provenance import now, provenance
 from benchmark.runner.store import Outcome, RunFolder
+from benchmark.runner.turns import execute_all
 from benchmark.specs import Suite
 
 Publish = Callable[[RunRecord, Path], None]
@@ -58,23 +58,22 @@ def run_suite(
     Raises a `RequestError` where the request is wrong, before anything is computed.
     """
     teller = progress if progress is not None else Silent()
-    plan = make_plan(suite, settings, where=where, supplied=supplied)
-    with RunFolder.open(output, suite=suite.name) as folder, ExitStack() as stack:
+    plan = make_plan(suite, settings, where=where, supplied=supplied, progress=teller)
+    for sentence in dict.fromkeys(_told(plan)):
+        teller.note(sentence)
+    with RunFolder.open(output, suite=suite.name) as folder, plan.stage:
         started = time.monotonic()
         origin = provenance(plan)
         _check_kin(folder, plan)
         if settings.fresh:
             folder.forget(cell.digest for each in plan.experiments for cell in each.cells)
         _claim(folder, suite, origin)
-        for experiment in plan.experiments:
-            for model in experiment.models:
-                stack.enter_context(model.classifier.evaluating(plan.device))
         jobs = find_jobs(plan, folder)
         todo = sum(len(job.all_cells) for job in jobs)
         total = sum(len(experiment.cells) for experiment in plan.experiments)
         work = sum(job.work * len(job.experiment.ids) for job in jobs)
         teller.start(work=work, cells=todo, reused=total - todo)
-        failures = list(_compute(jobs, plan, folder, teller))
+        failures = list(execute_all(jobs, plan, folder, progress=teller))
         finished = origin.model_copy(
             update={
                 "finished": now(),
@@ -120,11 +119,15 @@ def _claim(folder: RunFolder, suite: Suite, origin: Provenance) -> None:
         RunRecord(suite=suite, status="running", provenance=origin).write(folder.path)
 
 
-def _compute(
-    jobs: list[Job], plan: Plan, folder: RunFolder, progress: Progress
-) -> Iterator[Failure]:
-    for job in jobs:
-        yield from execute(job, plan, folder, progress=progress).values()
+def _told(plan: Plan) -> Iterator[str]:
+    """Yields what the user should know before anything is computed."""
+    for experiment in plan.experiments:
+        for note in experiment.dataset.notes:
+            yield f"{experiment.spec.dataset.name}: {note}"
+        for model in experiment.models:
+            for note in model.card.notes:
+                yield f"{model.name}: {note}"
+        yield from experiment.flags
 
 
 def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Provenance) -> RunRecord:
@@ -154,6 +157,7 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
         for model in experiment.models
         if not model.steady
     ]
+    flags += [sentence for experiment in plan.experiments for sentence in experiment.flags]
     cards = {
         (model.name, model.digest): model.card
         for experiment in plan.experiments
@@ -173,6 +177,7 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
                 classes=experiment.dataset.classes,
                 input_shape=experiment.dataset.input_shape,
                 notes=experiment.dataset.notes,
+                skipped=experiment.skipped,
             )
             for experiment in plan.experiments
         ),

@@ -7,11 +7,12 @@ goes on where it stopped.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 LOCK_FILE = ".gibbon.lock"
 OUTCOMES = "outcomes"
+CANDIDATES = ".candidates"
 META_KEY = b"gibbon"
 OUTCOME_FORMAT = 2
 # What a run writes; a folder that holds one of these but no record of a run is somebody else's.
@@ -135,6 +137,17 @@ class Outcome:
         return replace(self, scores=kept, meta=self.meta.model_copy(update={"targets": names}))
 
 
+class CandidateFile:
+    """Takes candidates of a cell, batch after batch."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def append(self, candidates: NDArray[np.float32]) -> None:
+        """Writes the candidates of the next examples."""
+        self._file.write(np.ascontiguousarray(candidates, dtype="<f4").data)
+
+
 class RunFolder:
     """A run's folder, locked for as long as it is open."""
 
@@ -165,6 +178,7 @@ class RunFolder:
             folder._clear()
             yield folder
         finally:
+            folder.drop_candidates()
             lock.release()
 
     @property
@@ -220,11 +234,48 @@ class RunFolder:
         """Removes what an unfinished job had saved."""
         self._file(f"{job}.partial").unlink(missing_ok=True)
 
+    @contextmanager
+    def writing_candidates(self, digest: str, *, shape: tuple[int, ...]) -> Iterator[CandidateFile]:
+        """Opens a file for a cell's candidates, float32 of this shape, which is there for a time.
+
+        Raises `RunFolderError` where it can't be written.
+        """
+        path = self._candidates(digest)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with path.open("wb") as file:
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(file, header)
+                yield CandidateFile(file)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def read_candidates(self, digest: str) -> NDArray[np.float32]:
+        """Returns the candidates that were kept of a cell, mapped from disk."""
+        candidates: NDArray[np.float32] = np.load(self._candidates(digest), mmap_mode="r")
+        return candidates
+
+    def drop_candidates(self, *digests: str) -> None:
+        """Removes the candidates of these cells, or of all."""
+        if digests:
+            for digest in digests:
+                self._candidates(digest).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self.path / CANDIDATES, ignore_errors=True)
+
+    def room_for_candidates(self) -> int:
+        """Returns how many bytes there are for candidates on the disk."""
+        return shutil.disk_usage(self.path).free
+
+    def _candidates(self, digest: str) -> Path:
+        return self.path / CANDIDATES / f"{digest}.npy"
+
     def _file(self, name: str) -> Path:
         return self.outcomes / f"{name}.parquet"
 
     def _clear(self) -> None:
-        """Removes what a killed run left half written."""
+        """Removes what a killed run left half written, or meant to remove."""
+        self.drop_candidates()
         try:
             for file in self.outcomes.glob(".*.parquet.tmp"):
                 file.unlink()
