@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+from benchmark.datasets import DATASETS
 from benchmark.errors import SpecError, suggest
-from benchmark.specs import Suite, decode_suite, name_from
+from benchmark.models import MODELS
+from benchmark.specs import Suite, decode_suite, is_path, name_from
 
 LONGEST_NAME = 80
 WHERE = "evaluate"  # what error messages of a decoded suite call the request
@@ -480,7 +482,12 @@ class _Said:
         self._refuse_what_is_missing()
         run = dict(self.run.said)
         models, attacks = self._models(), self._attacks()
-        dataset = {"name": _named(self.dataset.said["source"]), **self.dataset.said}
+        source = self.dataset.said["source"]
+        dataset = {
+            "name": _named(source),
+            **self.dataset.said,
+            "source": _as_path(source, DATASETS.names()),
+        }
         labels = [each["label"] for each in attacks]
         crossed = labels if run.pop("transfer", True) and len(models) > 1 else []
         written = {
@@ -531,7 +538,15 @@ class _Said:
         made = iter(
             unlike([_named(each["model"]) for each in found if "name" not in each], taken=given)
         )
-        return [{**each, "name": each["name"] if "name" in each else next(made)} for each in found]
+        return [
+            {
+                **each,
+                "name": each["name"] if "name" in each else next(made),
+                "model": _as_path(each["model"], MODELS.names()),
+                **({"weights": _as_path(each["weights"], ())} if "weights" in each else {}),
+            }
+            for each in found
+        ]
 
     def _attacks(self) -> list[dict[str, Any]]:
         found = [{**self.all_attacks.said, **scope.said} for scope in self.attacks]
@@ -561,6 +576,12 @@ def _read(option: Option, text: str | None) -> Any:
         return option.read(text)
     except ValueError as error:
         raise SpecError(f"{option.flag}: expected {error}, got {text!r}") from error
+
+
+def _as_path(source: str, names: Iterable[str]) -> str:
+    """Returns a file or folder that is called like a word so that it can't be taken for one."""
+    bare = not is_path(source) and source not in names and Path(source).exists()
+    return f"./{source}" if bare else source
 
 
 def _named(source: str) -> str:

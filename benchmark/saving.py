@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import RecordError
 from benchmark.records import RUN_FILE, RunRecord, write_atomically
-from benchmark.specs import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite, resolve
+from benchmark.specs import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite, is_path
 
 PYTHON_FILE = ".py:"
 
 
-def save_suite(suite: Suite, file: Path, *, names: Callable[[str], bool]) -> None:
+def save_suite(suite: Suite, file: Path) -> None:
     """Writes a suite of one experiment as TOML, paths in it relative to the file.
 
-    ``names`` says whether a word is a registered name, not a path.  Raises `RunFolderError` where
-    it can't be written.
+    Raises `RunFolderError` where it can't be written.
     """
-    write_atomically(file, suite_toml(suite, folder=file.parent, names=names))
+    write_atomically(file, suite_toml(suite, folder=file.parent))
 
 
-def suite_toml(suite: Suite, *, folder: Path, names: Callable[[str], bool]) -> str:
-    r"""Returns a suite of one experiment as TOML, to stand in a folder.
+def suite_toml(suite: Suite, *, folder: Path) -> str:
+    """Returns a suite of one experiment as TOML, to stand in a folder.
 
     ``parse_suite`` makes the same suite of it, read in that folder from wherever.
 
     >>> suite = Suite.model_validate({"name": "mine", "dataset": "mnist", "models": ["rbf"]})
-    >>> print(suite_toml(suite, folder=Path(), names=lambda word: True))
+    >>> print(suite_toml(suite, folder=Path()))
     name = "mine"
     dataset = "mnist"
     models = ["rbf"]
@@ -41,8 +40,8 @@ def suite_toml(suite: Suite, *, folder: Path, names: Callable[[str], bool]) -> s
     keys: dict[str, Any] = {"name": suite.name}
     keys |= {key: text for key in ("title", "description") if (text := getattr(suite, key))}
     keys |= {"seed": suite.seed} if suite.seed else {}
-    dataset = _dataset(experiment.dataset, folder, names)
-    models = [_model(each, folder, names) for each in experiment.models]
+    dataset = _dataset(experiment.dataset, folder)
+    models = [_model(each, folder) for each in experiment.models]
     tables = list(_tables(experiment))
     if isinstance(dataset, str):
         keys["dataset"] = dataset
@@ -103,22 +102,20 @@ def _at(old: AttackSpec, new: AttackSpec) -> bool:
     return same and set(old.epsilon) <= set(new.epsilon)
 
 
-def _dataset(spec: DatasetSpec, folder: Path, names: Callable[[str], bool]) -> str | dict[str, Any]:
-    written = spec.model_dump(exclude_none=True)
-    if isinstance(written, str):
-        written = {"name": spec.name, "source": spec.source}
+def _dataset(spec: DatasetSpec, folder: Path) -> str | dict[str, Any]:
+    dumped = spec.model_dump(exclude_none=True)
+    written = {"name": spec.name, "source": spec.source} if isinstance(dumped, str) else dumped
     for key in ("source", "class_map", "labels"):
         if key in written:
-            written[key] = _path(written[key], folder, names if key == "source" else _no_name)
-    only_name = written == {"name": spec.name, "source": spec.name}
-    return spec.name if only_name else written
+            written[key] = _seen(written[key], folder)
+    return spec.name if written == {"name": spec.name, "source": spec.name} else written
 
 
-def _model(spec: ModelSpec, folder: Path, names: Callable[[str], bool]) -> str | dict[str, Any]:
+def _model(spec: ModelSpec, folder: Path) -> str | dict[str, Any]:
     written = spec.model_dump(exclude_none=True)
-    written["model"] = _path(written["model"], folder, names)
-    if spec.weights is not None:
-        written["weights"] = _path(spec.weights, folder, _no_name)
+    for key in ("model", "weights"):
+        if key in written:
+            written[key] = _seen(written[key], folder)
     return spec.name if written == {"name": spec.name, "model": spec.name} else written
 
 
@@ -135,22 +132,16 @@ def _tables(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "[transfer]", {"attacks": list(experiment.transfer.attacks)}
 
 
-def _no_name(word: str) -> bool:
-    return False
-
-
-def _path(written: str, folder: Path, names: Callable[[str], bool]) -> str:
-    """Returns what was written as seen from a folder: a path relative to it, a word as it is."""
+def _seen(written: str, folder: Path) -> str:
+    """Returns a path as seen from a folder; a word, or an absolute path, as it is."""
     path, python, factory = written.partition(PYTHON_FILE)
     path += python.removesuffix(":")
-    bare = "/" not in path and not names(path) and Path(path).exists()
-    if not bare and resolve(written, Path("elsewhere")) == written:
-        return written  # a word, or an absolute path
-    seen = os.path.relpath(Path(path).absolute(), folder.absolute())
+    if not is_path(path) or Path(path).is_absolute():
+        return written
+    seen = os.path.relpath(path, folder)
     if os.path.realpath(folder / seen) != os.path.realpath(path):
         seen = str(Path(path).absolute())  # a link stands between the two
-    if "/" not in seen:
-        seen = f"./{seen}"  # a bare word could be a name
+    seen = seen if is_path(seen) else f"./{seen}"
     return f"{seen}:{factory}" if python else seen
 
 

@@ -453,19 +453,29 @@ def resolve(written: str, folder: Path) -> str:
     ('suites/w.safetensors', 'torchvision:resnet50')
     >>> resolve("../nets/small.py:Net", Path("suites")), resolve("random", Path("suites"))
     ('nets/small.py:Net', 'random')
+    >>> resolve("../photos", Path("suites")), resolve("./mnist", Path())
+    ('./photos', './mnist')
     """
-    path, colon, factory = written.partition(".py:")
-    if colon:
+    path, python, factory = written.partition(".py:")
+    if python:
         return f"{_joined(folder, path + '.py')}:{factory}"
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9_.-]+:", written)
-    named = written.endswith((*FILE_SUFFIXES, ".json", ".bin", ".py"))
-    if scheme or not (named or "/" in written or written.startswith("~")):
+    if not is_path(written):
         return written
-    return _joined(folder, written)
+    joined = _joined(folder, written)
+    return joined if is_path(joined) else f"./{joined}"
+
+
+def is_path(written: str) -> bool:
+    """Says whether a source or a file is a path by its form, and not a word."""
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9_.-]+:", written)
+    if ".py:" in written:
+        return True
+    named = written.endswith((*FILE_SUFFIXES, ".json", ".bin", ".py"))
+    return not scheme and (named or "/" in written or written.startswith("~"))
 
 
 def _joined(folder: Path, written: str) -> str:
-    """Returns a path with no ``..`` that can be left out without leading elsewhere."""
+    """Returns a path without a ``..`` that can be left out and leads to the same place."""
     path = folder / Path(written).expanduser()
     short = os.path.normpath(path)
     return short if os.path.realpath(short) == os.path.realpath(path) else str(path)
