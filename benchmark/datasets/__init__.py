@@ -29,17 +29,21 @@ class DataRequest:
         folder: where datasets that are not embedded are looked for and downloaded to; ``~`` is the
             home folder.
         download: whether what is not there may be fetched from the network.
+        workers: processes that decode pictures; chosen by the number of processors if None.
 
-    Raises `SpecError` where there is no such split.
+    Raises `SpecError` where there is no such split, or the number of workers is negative.
     """
 
     split: Split = "test"
     folder: Path = Path("~/.cache/gibbon")
     download: bool = True
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.split not in get_args(Split):
             raise SpecError(f"split must be 'train' or 'test', got {self.split!r}")
+        if self.workers is not None and self.workers < 0:
+            raise SpecError(f"workers must be 0 or more, got {self.workers}")
 
 
 DatasetLoader = Callable[[DataRequest], "Dataset"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -96,9 +96,13 @@ class Dataset(ABC):
     def batch(self, ids: NDArray[np.int64]) -> Batch:
         """Returns the examples with these ids, in this order."""
 
-    def batches(self, chunks: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yields one batch for each list of ids; a dataset that reads files works ahead."""
-        return map(self.batch, chunks)
+    def batches(self, chunks: Sequence[NDArray[np.int64]]) -> Generator[Batch, None, None]:
+        """Yields one batch for each list of ids; a dataset that reads files works ahead.
+
+        Closing the generator stops what works ahead.
+        """
+        for chunk in chunks:
+            yield self.batch(chunk)
 
     def unreadable(
         self, ids: NDArray[np.int64], *, told: Callable[[int], None]

@@ -48,7 +48,7 @@ def download_into(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
-            with _silence_bounded(NETWORK_TIMEOUT_S):
+            with silence_bounded():
                 download(Path(temporary))
             _move_files(Path(temporary) / keep, folder / keep)
     except FAILURES as error:
@@ -67,10 +67,11 @@ def _move_files(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _silence_bounded(seconds: float) -> Iterator[None]:
+def silence_bounded() -> Iterator[None]:
+    """While inside, a connection that is silent for `NETWORK_TIMEOUT_S` is given up."""
     # torchvision's downloads take no time-out, so the process's default is lent to them.
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(NETWORK_TIMEOUT_S)
     try:
         yield
     finally:

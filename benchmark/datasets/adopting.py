@@ -1,0 +1,186 @@
+"""Takes what a user has in hand for a dataset: tensors, a torch `Dataset`, a `DataLoader`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
+
+from benchmark.datasets.base import Dataset
+from benchmark.datasets.held import HeldDataset
+from benchmark.datasets.items import Items, ItemsDataset, as_array, as_input, as_label, pair_of
+from benchmark.datasets.preparing import Preparation
+from benchmark.datasets.reading import Ids
+from benchmark.datasets.spool import Example, spool
+from benchmark.errors import DatasetError
+
+AS_THEY_ARE = Preparation()
+ACCEPTED = (
+    "expected a pair (inputs, labels) of tensors or arrays, a torch Dataset whose items are pairs, "
+    "or a DataLoader"
+)
+NOT_REPEATED = (
+    "gives other examples when it is read again: results can't be repeated; leave out random "
+    "transforms and shuffling"
+)
+
+
+def adopt_data(
+    data: object,
+    *,
+    name: str,
+    preparation: Preparation = AS_THEY_ARE,
+    workers: int | None = 0,
+) -> Dataset:
+    """Returns a dataset of what a user has in hand.
+
+    Labels are positions among the model's classes.  What is taken:
+
+    - A Gibbon `Dataset` is taken as it is.
+    - A pair of tensors or arrays: inputs of shape (N, ...), uint8 or floating-point in [0, 1], and
+      integer labels of shape (N,).  It is not copied.
+    - A map-style torch `Dataset`: an item is a pair of a tensor, an array or a PIL picture and of a
+      label; its position is the example id.  All items are read once, here.
+    - A `DataLoader`: its dataset by position, with its ``collate_fn`` and its number of workers; a
+      sampler that shuffles or a ``drop_last`` changes nothing.  A sampler that takes some of the
+      items takes those, in the dataset's order.
+    - An `IterableDataset`, or a loader whose items can't be asked for by position: read once, onto
+      disk, in the order in which it comes.
+
+    Args:
+        data: any of these.
+        name: what the tables say.
+        preparation: what is done to PIL's pictures.
+        workers: processes that read a map-style dataset; chosen if None.  A loader has its own.
+
+    Raises `DatasetError` where data are of another kind, do not fit together, lie outside [0, 1] or
+    differ when they are read again.
+
+    >>> import torch
+    >>> adopted = adopt_data((torch.rand(4, 3, 8, 8), torch.tensor([0, 3, 1, 1])), name="mine")
+    >>> len(adopted), adopted.input_shape, adopted.partial
+    (4, (3, 8, 8), True)
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, DataLoader):
+        return _adopt_loader(data, name, preparation)
+    if isinstance(data, IterableDataset):
+        return _adopt_stream(data, name, preparation)
+    tensors = data.tensors if isinstance(data, TensorDataset) else data
+    if isinstance(tensors, tuple | list) and len(tensors) == 2 and _is_array(tensors[0]):
+        return _adopt_arrays(tensors, name, preparation)
+    if isinstance(data, Items) and not isinstance(data, str | bytes | dict):
+        classes = class_names(data)
+        return ItemsDataset(name, data, preparation=preparation, workers=workers, classes=classes)
+    raise DatasetError(f"dataset {name!r}: {ACCEPTED}, got {type(data).__name__}")
+
+
+def class_names(data: object) -> tuple[str, ...]:
+    """Returns the names that a torch dataset gives its classes, or none."""
+    names = getattr(data, "classes", None)
+    if isinstance(names, tuple | list) and all(isinstance(each, str) for each in names):
+        return tuple(names)
+    return ()
+
+
+def _adopt_arrays(
+    pair: Sequence[Any], name: str, preparation: Preparation, *, notes: tuple[str, ...] = ()
+) -> Dataset:
+    say = f"dataset {name!r}"
+    if preparation.declared:
+        raise DatasetError(
+            f"{say}: {', '.join(preparation.declared)} apply to pictures, and these are arrays"
+        )
+    inputs, labels = pair_of(pair, say=say)
+    if isinstance(labels, list | tuple):
+        labels = np.asarray(labels)
+    return HeldDataset(
+        name, as_array(inputs, say=say), labels=as_array(labels, say=say), notes=notes
+    )
+
+
+def _adopt_loader(loader: DataLoader[Any], name: str, preparation: Preparation) -> Dataset:
+    items: Any = loader.dataset
+    if isinstance(items, IterableDataset) or not isinstance(items, Items):
+        return _adopt_stream(loader, name, preparation)
+    batched = loader.batch_sampler is not None
+    if not batched and len(items) and _is_batch(pair_of(items[0], say=f"dataset {name!r}")[1]):
+        return _adopt_stream(_in_order(items), name, preparation)
+    positions, notes = _positions(loader, items, name)
+    if isinstance(items, TensorDataset) and positions is None and not preparation.declared:
+        return _adopt_arrays(items.tensors, name, preparation, notes=notes)
+    return ItemsDataset(
+        name,
+        items,
+        collate=loader.collate_fn if batched else None,
+        preparation=preparation,
+        workers=loader.num_workers,
+        classes=class_names(items),
+        positions=positions,
+        notes=notes,
+    )
+
+
+def _in_order(items: Items) -> Iterator[Any]:
+    return (items[position] for position in range(len(items)))
+
+
+def _positions(
+    loader: DataLoader[Any], items: Items, name: str
+) -> tuple[Ids | None, tuple[str, ...]]:
+    """Returns which items a loader takes, in the dataset's order; None for all."""
+    sampler: Any = loader.sampler
+    if isinstance(sampler, SequentialSampler):
+        return None, ()
+    if isinstance(sampler, RandomSampler) and sampler.num_samples == len(items):
+        return None, ("The loader's shuffling changes nothing: ids are positions in its dataset.",)
+    taken, again = (sorted(set(sampler)) for _ in range(2))
+    if taken != again:
+        raise DatasetError(
+            f"dataset {name!r}: the loader's sampler takes other items each time, so that the "
+            "result can't be repeated: give a Subset of its dataset"
+        )
+    note = f"The loader's sampler takes {len(taken):,} of {len(items):,} items, in their order."
+    return np.array(taken, dtype=np.int64), (note,)
+
+
+def _adopt_stream(data: Any, name: str, preparation: Preparation) -> Dataset:
+    say = f"dataset {name!r}"
+    examples = _examples(data, preparation, say=say)
+    first = next(examples, None)
+    if first is None:
+        raise DatasetError(f"{say} is empty")
+    dataset = spool(name, chain([first], examples))
+    again = next(_examples(data, preparation, say=say), None)
+    if again is not None and not np.array_equal(again[0], first[0]):
+        raise DatasetError(f"{say} {NOT_REPEATED}")
+    return dataset
+
+
+def _examples(data: Any, preparation: Preparation, *, say: str) -> Iterator[Example]:
+    """Yields input and label of all examples of a stream of pairs or of batches of them."""
+    for count, found in enumerate(data):
+        each = f"{say}: number {count} of what it gives"
+        given, written = pair_of(found, say=each)
+        pairs = zip(given, written, strict=True) if _is_batch(written) else [(given, written)]
+        for single, label in pairs:
+            yield as_input(single, preparation, say=each), as_label(label, say=each)
+
+
+def _is_batch(written: Any) -> bool:
+    return isinstance(written, list | tuple) or (_is_array(written) and written.ndim > 0)
+
+
+def _is_array(thing: object) -> bool:
+    return isinstance(thing, Tensor | np.ndarray)
