@@ -21,6 +21,9 @@ for _name, _reference, _summary in [
     ("noise-uniform", "noise_uniform:NoiseUniform", "uniform noise within epsilon (control)"),
     ("noise-sign", "noise_sign:NoiseSign", "plus or minus epsilon at random (control)"),
     ("pgd", "pgd:PGD", "projected gradient descent, L∞ or L2 (Madry et al. 2018)"),
+    ("pgd-l1", "pgd_l1:PGDL1", "the same in L1, with sparse steps (Tramèr and Boneh 2019)"),
+    ("bim", "bim:BIM", "basic iterative method, also targeted (Kurakin et al. 2016)"),
+    ("mi-fgsm", "mi_fgsm:MIFGSM", "the same with momentum, L∞ or L2 (Dong et al. 2018)"),
 ]:
     ATTACKS.register(Entry(_name, _summary, lazily(f"benchmark.attacks.{_reference}")))
 

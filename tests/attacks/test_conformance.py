@@ -25,7 +25,23 @@ VARIANTS = {
         {"steps": 4, "restarts": 3, "keep": "best-loss"},
         {"steps": 4, "loss": "margin", "keep": "first-success"},
         {"steps": 3, "random_start": False, "step_size": "1/20", "keep": "best-loss"},
-    ]
+    ],
+    "pgd-l1": [
+        {"steps": 4, "sparsity": 0.9},
+        {"steps": 4, "restarts": 2, "sparsity": 0.8, "keep": "best-loss"},
+        {"steps": 4, "random_start": False, "sparsity": 0, "keep": "first-success"},
+    ],
+    "bim": [
+        {},
+        {"steps": 4, "step_size": "1/10", "keep": "first-success"},
+        {"steps": 4, "step_size": "1/10", "target": "least-likely", "keep": "best-loss"},
+    ],
+    "mi-fgsm": [
+        {"steps": 4},
+        {"steps": 4, "target": "second", "keep": "best-loss"},
+        {"steps": 4, "target": "random", "decay": 0.5},
+        {"steps": 4, "step_size": "1/10", "keep": "first-success"},
+    ],
 }
 WIDE = Bounds(-2.0, 3.0)
 
