@@ -419,7 +419,9 @@ def _title(key: Key) -> str:
 
 
 def _sentence(each: Compared) -> str:
-    place = f"{each.key.dataset}, {each.key.model}: {_title(each.key)}"
+    # A check in a test has one name for its data and its model.
+    names = dict.fromkeys([each.key.dataset, each.key.model])
+    place = f"{', '.join(names)}: {_title(each.key)}"
     if each.verdict == "missing":
         return f"{place}: missing: {each.reason}"
     if each.verdict == "new":
