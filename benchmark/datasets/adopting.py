@@ -19,7 +19,7 @@ from torch.utils.data import (
 from benchmark.datasets.base import Dataset
 from benchmark.datasets.held import HeldDataset
 from benchmark.datasets.items import Items, ItemsDataset, as_array, as_input, as_label, pair_of
-from benchmark.datasets.preparing import Preparation
+from benchmark.datasets.preparation import Preparation
 from benchmark.datasets.reading import Ids
 from benchmark.datasets.spool import Example, spool
 from benchmark.errors import DatasetError

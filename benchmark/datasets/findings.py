@@ -12,7 +12,7 @@ import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from benchmark.datasets.preparing import Look
+from benchmark.datasets.preparation import Look
 from benchmark.errors import RunFolderError
 from benchmark.records import write_atomically
 

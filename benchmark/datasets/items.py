@@ -21,7 +21,7 @@ from PIL.Image import Image
 
 from benchmark.datasets.base import PIXEL_BOUNDS, PIXEL_MAX, Batch, Dataset
 from benchmark.datasets.held import check_labels, check_range, name_classes
-from benchmark.datasets.preparing import Agreement, Look, Preparation, look_at
+from benchmark.datasets.preparation import Agreement, Look, Preparation, look_at
 from benchmark.datasets.reading import (
     Assembly,
     Ids,
@@ -313,7 +313,9 @@ def pair_of(found: Any, *, say: str) -> tuple[Any, Any]:
 def as_input(given: Any, preparation: Preparation, *, say: str) -> NDArray[Any]:
     """Returns an input as an array of uint8 or float32.  Raises `DatasetError`."""
     if isinstance(given, Image):
-        return preparation(given)
+        from benchmark.datasets.prepare import prepare
+
+        return prepare(given, preparation)
     if preparation.declared:
         raise DatasetError(
             f"{say} holds a {type(given).__name__}: {', '.join(preparation.declared)} apply to "

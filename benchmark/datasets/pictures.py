@@ -27,7 +27,8 @@ from PIL import Image, UnidentifiedImageError
 from benchmark.datasets.base import PIXEL_BOUNDS, PIXEL_MAX, Batch, Dataset
 from benchmark.datasets.findings import Finding, Findings
 from benchmark.datasets.listing import Listing
-from benchmark.datasets.preparing import Agreement, Preparation, look_at
+from benchmark.datasets.preparation import Agreement, Preparation, look_at
+from benchmark.datasets.prepare import prepare
 from benchmark.datasets.reading import (
     Assembly,
     Ids,
@@ -245,7 +246,7 @@ class _Examiner:
 def _decode(path: str, preparation: Preparation) -> NDArray[Any] | str:
     try:
         with Image.open(path) as picture:
-            return preparation(picture)
+            return prepare(picture, preparation)
     except Exception as error:  # noqa: BLE001  a decoder raises anything on damaged bytes
         return _reason(error)
 

@@ -109,8 +109,8 @@ class Kept:
     that is larger than this.
     """
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
+        self.limit = KEPT_BYTES
         self.bytes = 0
         self.inputs: dict[int, NDArray[Any]] = {}
 

@@ -31,7 +31,7 @@ from benchmark.specs import DatasetSpec
 if TYPE_CHECKING:
     from benchmark.datasets.base import Dataset
     from benchmark.datasets.class_map import ClassMap
-    from benchmark.datasets.preparing import Preparation
+    from benchmark.datasets.preparation import Preparation
 
 TORCHVISION = "torchvision:"
 IMAGENET = "imagenet"
@@ -230,7 +230,7 @@ def _class_map(spec: DatasetSpec) -> ClassMap | None:
 
 
 def _preparation(spec: DatasetSpec) -> Preparation:
-    from benchmark.datasets.preparing import Preparation
+    from benchmark.datasets.preparation import Preparation
 
     return Preparation(
         resize=spec.resize, crop=spec.crop, interpolation=spec.interpolation, colour=spec.colour

@@ -13,7 +13,7 @@ from benchmark.datasets import DataRequest
 from benchmark.datasets.adopting import adopt_data
 from benchmark.datasets.base import Dataset
 from benchmark.datasets.download import FAILURES, silence_bounded
-from benchmark.datasets.preparing import Preparation
+from benchmark.datasets.preparation import Preparation
 from benchmark.errors import DatasetError, SpecError, suggest
 
 OURS = ("root", "download", "transform", "target_transform", "transforms", "loader")

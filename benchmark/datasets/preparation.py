@@ -1,17 +1,10 @@
-"""From a picture as it is found to an input: colour, size and crop, as torchvision does it.
-
-Pictures are PIL's.  They are resized with antialiasing and cropped from the centre by
-`torchvision.transforms.v2.functional`, so that an input is what torchvision's own pipelines make of
-the picture.  As in torchvision's loader, an orientation in the EXIF data is not applied.
-"""
+"""What is done to pictures, and whether they then go together: told from their headers alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL.Image import Image
 
 from benchmark.errors import DatasetError
@@ -117,26 +110,7 @@ class Preparation:
 
     def size(self, look: Look) -> tuple[int, int]:
         """Returns the (height, width) of the input that a picture becomes."""
-        return self.resized(look) if self.crop is None else _both(self.crop)
-
-    def __call__(self, picture: Image) -> NDArray[np.uint8]:
-        """Returns the input that a picture becomes: uint8, shape (C, H, W)."""
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.v2 import functional
-
-        mode = MODES[self.colour or colour_of(picture.mode)]
-        if picture.mode != mode:
-            if picture.mode == "P" and "transparency" in picture.info:
-                picture = picture.convert("RGBA")  # the same colours, without PIL's warning
-            picture = picture.convert(mode)
-        if self.resize is not None:
-            size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
-            how = InterpolationMode(self.interpolation)
-            picture = functional.resize(picture, size, interpolation=how, antialias=True)
-        if self.crop is not None:
-            picture = functional.center_crop(picture, list(_both(self.crop)))
-        pixels = np.asarray(picture)
-        return pixels[None].copy() if mode == "L" else pixels.transpose(2, 0, 1).copy()
+        return self.resized(look) if self.crop is None else both_sides(self.crop)
 
 
 @dataclass
@@ -203,7 +177,7 @@ class Agreement:
         if self.preparation.crop is None:
             return
         height, width = self.preparation.resized(look)
-        crop_height, crop_width = _both(self.preparation.crop)
+        crop_height, crop_width = both_sides(self.preparation.crop)
         if crop_height > height or crop_width > width:
             resized = "" if self.preparation.resize is None else " once it is resized"
             raise DatasetError(
@@ -246,7 +220,8 @@ class Agreement:
         raise DatasetError(f"dataset {self.dataset!r}: pictures of several sizes: {sizes}: {cure}")
 
 
-def _both(size: Size) -> tuple[int, int]:
+def both_sides(size: Size) -> tuple[int, int]:
+    """Returns height and width of what is written as one side or as both."""
     return size if isinstance(size, tuple) else (size, size)
 
 
