@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmark.attacks.base import STRICT, Attack, Length
 from benchmark.attacks.iterates import Keep, State, climb
 from benchmark.attacks.projections import region
-from benchmark.attacks.targets import Target, goal_of
+from benchmark.attacks.targets import Target, aim
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams
 from benchmark.threat import PIXEL_STEPS, Norm, ThreatModel
@@ -64,7 +64,7 @@ class BIM(Attack):
         pixel = classifier.bounds.width / PIXEL_STEPS
         step = pixel if self.step_size is None else self.step_size
         steps = _steps(threat.radius / pixel) if self.steps is None else self.steps
-        goal = goal_of(self.target, classifier, inputs, labels=labels, streams=streams)
+        goal = aim(self.target, classifier, inputs, labels=labels, streams=streams)
 
         def update(state: State, gradient: Tensor) -> State:
             ahead = state.points.add(state.allowed.unit(gradient), alpha=step)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from benchmark.attacks.gradients import Gradients
+from benchmark.attacks.objectives import Objective
 from benchmark.attacks.projections import Region
-from benchmark.attacks.targets import Goal, misled
 from benchmark.classifier import Classifier
 
 Keep = Literal["last", "best-loss", "first-success"]
@@ -39,11 +39,11 @@ class State:
 
     points: Tensor
     allowed: Region
-    goal: Goal
+    goal: Objective
     memory: Tensor
 
     @classmethod
-    def at(cls, points: Tensor, *, allowed: Region, goal: Goal) -> State:
+    def at(cls, points: Tensor, *, allowed: Region, goal: Objective) -> State:
         """Returns the state at the start, with a memory of zeros."""
         return cls(points, allowed, goal, torch.zeros_like(points))
 
@@ -108,7 +108,7 @@ def _to_first_success(gradients: Gradients, state: State, *, update: Update, ste
     places = torch.arange(len(found), device=found.device)
     for _ in range(steps):
         outputs, gradient = gradients.at(state.points, state.goal.ascent)
-        done = misled(outputs, state.goal.labels)
+        done = state.goal.misled(outputs)
         found[places[done]] = state.points[done]
         stay = torch.nonzero(~done).squeeze(1)
         if len(stay) < len(places):

@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmark.attacks.base import STRICT, Attack, Length
 from benchmark.attacks.iterates import Keep, State, climb
 from benchmark.attacks.projections import TINY, region
-from benchmark.attacks.targets import Target, goal_of
+from benchmark.attacks.targets import Target, aim
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Norm, ThreatModel
@@ -62,7 +62,7 @@ class MIFGSM(Attack):
     ) -> Iterator[Tensor]:
         """Yields the one candidate."""
         step = threat.radius / self.steps if self.step_size is None else self.step_size
-        goal = goal_of(self.target, classifier, inputs, labels=labels, streams=streams)
+        goal = aim(self.target, classifier, inputs, labels=labels, streams=streams)
 
         def update(state: State, gradient: Tensor) -> State:
             momentum = accumulate(state.memory, gradient, decay=self.decay)

@@ -18,7 +18,7 @@ NeurIPS 2019, section 4.1 and algorithm 1, https://arxiv.org/abs/1904.13000.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -27,8 +27,8 @@ from torch import Tensor
 
 from benchmark.attacks.base import STRICT, Attack, Length
 from benchmark.attacks.iterates import Keep, State, climb
+from benchmark.attacks.objectives import CrossEntropy, Margin, Objective
 from benchmark.attacks.projections import region, sparse_unit
-from benchmark.attacks.targets import Goal
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Bounds, Norm, ThreatModel
@@ -48,6 +48,7 @@ class PGDL1(Attack):
         random_start: start at a uniform point of the ball, projected, rather than at the input.
         sparsity: the share of coordinates that a step leaves alone, q: 0.99 moves one of a hundred.
             Coordinates that stand at the box, with a gradient that points out of it, do not count.
+        loss: ``"cross-entropy"``, in its exact form, or ``"margin"``.
         keep: which iterate is returned (`benchmark.attacks.iterates`).
     """
 
@@ -58,6 +59,7 @@ class PGDL1(Attack):
     step_size: Annotated[Length, Field(gt=0)] | None = None
     random_start: bool = True
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    loss: Literal["cross-entropy", "margin"] = "cross-entropy"
     keep: Keep = "last"
 
     def propose(
@@ -71,7 +73,9 @@ class PGDL1(Attack):
     ) -> Iterator[Tensor]:
         """Yields one candidate a restart."""
         allowed = region(inputs, threat=threat)
-        goal = Goal(classifier.outputs, labels)
+        goal: Objective = CrossEntropy(labels, classifier.outputs)
+        if self.loss == "margin":
+            goal = Margin(labels)
         step = (
             PATH_LENGTH * threat.radius / self.steps if self.step_size is None else self.step_size
         )

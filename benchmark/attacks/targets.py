@@ -1,4 +1,4 @@
-"""Which class a targeted attack aims at, and what an attack climbs to get there.
+"""Which class a targeted attack aims at, and how it gets there.
 
 Sources of the rules: A. Kurakin, I. Goodfellow and S. Bengio, "Adversarial examples in the physical
 world", 2016, section 2.3 (the least likely class), https://arxiv.org/abs/1607.02533;
@@ -8,22 +8,17 @@ section III (a class at random; the easiest one), https://arxiv.org/abs/1608.046
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from benchmark.attacks.objectives import CrossEntropy, Objective, TargetedCrossEntropy
 from benchmark.classifier import Classifier
-from benchmark.outputs import OutputRule, margin
 from benchmark.rng import ExampleStreams
 
 Target = Literal["none", "random", "least-likely", "second"]
 TargetRule = Literal["random", "least-likely", "second"]
-
-# An example counts as misled inside an attack only by more than the rounding of another batch size,
-# relative to its largest output: the trust boundary asks again, in a batch of its own.
-RESOLUTION = 1e-5
 
 
 def choose_targets(
@@ -54,60 +49,25 @@ def choose_targets(
     return outputs.scatter(1, column, -torch.inf).argmax(1)
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What an attack climbs: the loss of the true class, or minus the loss of a target.
-
-    Args:
-        rule: what the model's outputs mean; its loss is taken in the exact form.
-        labels: int64, shape (N,): the true classes.
-        targets: int64, shape (N,): the classes to aim at, or None to leave the true one.
-    """
-
-    rule: OutputRule
-    labels: Tensor
-    targets: Tensor | None = None
-
-    def ascent(self, outputs: Tensor) -> Tensor:
-        """Returns, shape (N, K), a positive multiple of the objective's gradient in the outputs."""
-        if self.targets is None:
-            return self.rule.ascent(outputs, self.labels)
-        return self.rule.ascent(outputs, self.targets).neg_()
-
-    def value(self, outputs: Tensor) -> Tensor:
-        """Returns the objective, shape (N,)."""
-        if self.targets is None:
-            return self.rule.exact_loss(outputs, self.labels)
-        return self.rule.exact_loss(outputs, self.targets).neg_()
-
-    def take(self, index: Tensor) -> Goal:
-        """Returns the goals of some of the examples."""
-        targets = None if self.targets is None else self.targets[index]
-        return replace(self, labels=self.labels[index], targets=targets)
-
-
-def goal_of(
+def aim(
     target: Target,
     classifier: Classifier,
     inputs: Tensor,
     *,
     labels: Tensor,
     streams: ExampleStreams,
-) -> Goal:
-    """Returns what to climb: one forward pass where a class is chosen by the clean outputs.
+) -> Objective:
+    """Returns the loss to climb: of the true class, or minus that of a target.
 
-    In a run that pass is the clean prediction, which is then not paid for again.
+    One forward pass where a class is chosen by the clean outputs.  In a run that pass is the clean
+    prediction, which is then not paid for again.
     """
     if target == "none":
-        return Goal(classifier.outputs, labels)
+        return CrossEntropy(labels, classifier.outputs)
     if target == "random":
         clean = torch.empty(len(inputs), classifier.classes, device=inputs.device)
     else:
         with torch.no_grad():
             clean = classifier(inputs)
-    return Goal(classifier.outputs, labels, choose_targets(target, clean, labels, streams))
-
-
-def misled(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Says which examples are misclassified by more than rounding, bool, shape (N,)."""
-    return margin(outputs, labels) > RESOLUTION * outputs.abs().amax(1)
+    targets = choose_targets(target, clean, labels, streams)
+    return TargetedCrossEntropy(labels, classifier.outputs, targets)
