@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmark.errors import ModelError, OutputError
 from benchmark.memory import is_shortage
 from benchmark.outputs import LOGITS, OutputRule
-from benchmark.snapshot import Snapshot
+from benchmark.snapshot import Belongings, Snapshot, move_attributes
 from benchmark.threat import Bounds
 
 PIXELS = Bounds(0.0, 1.0)
@@ -152,31 +152,26 @@ class Classifier:
 
     @contextmanager
     def evaluating(self, device: torch.device | str | None = None) -> Iterator[Classifier]:
-        """While inside: eval mode, frozen parameters, on ``device``.  All put back afterwards."""
-        modes = [(module, module.training) for module in self.module.modules()]
-        frozen = [(parameter, parameter.requires_grad) for parameter in self.module.parameters()]
-        homes = [(parameter, parameter.data) for parameter in self.module.parameters()]
-        buffers = [(module, dict(module.named_buffers(recurse=False))) for module, _ in modes]
+        """While inside: eval mode, frozen parameters, on ``device``.  All put back afterwards.
+
+        Put back are the mode of every sub-module, which parameters are frozen, the tensors of
+        parameters, buffers and attributes, gradients and hooks, also after an exception.
+        """
+        belongings = Belongings(self.module)
         outer = self.snapshot
         try:
             self.module.eval()
-            self.module.requires_grad_(False)
+            for parameter in self.module.parameters():  # a ScriptModule has no requires_grad_()
+                parameter.requires_grad_(False)
             if device is not None:
                 self.module.to(device)
+                move_attributes(self.module, torch.device(device))
             with self._listen():
                 self.snapshot = Snapshot(self.module)
                 yield self
         finally:
             self.snapshot = outer
-            for parameter, data in homes:
-                parameter.data = data
-            for module, own in buffers:
-                for name, buffer in own.items():
-                    setattr(module, name, buffer)
-            for module, training in modes:
-                module.training = training
-            for parameter, requires_grad in frozen:
-                parameter.requires_grad_(requires_grad)
+            belongings.put_back()
 
     @contextmanager
     def watching(self, inputs: Tensor) -> Iterator[Watch]:

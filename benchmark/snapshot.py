@@ -1,5 +1,8 @@
 """A module's state as it was: to tell whether something changed it, and to put it back.
 
+`Snapshot` holds copies, and tells what an attack did to a model.  `Belongings` holds what the
+caller's module was made of before we evaluated it elsewhere, without copies.
+
 Attacks are other people's code.  One that trains, re-normalises, thaws, hooks or patches the model
 that it attacks would spoil every number after it, so that the state is compared after each batch.
 Tensors are compared by version counter, which every in-place operation raises, and by value, since
@@ -8,8 +11,9 @@ writing through ``.data`` or numpy goes past the counter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,6 +122,108 @@ def _ways(module: nn.Module) -> _Ways:
     own = module.__dict__
     hooks = tuple((name, tuple(own[name].items())) for name in HOOKS if name in own)
     return _Ways(type(module), own.get("forward"), hooks)
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    """What one module holds by name, and what it held."""
+
+    own: MutableMapping[str, Any]
+    before: dict[str, Any]
+
+    def put_back(self) -> None:
+        for name in [name for name in self.own.keys() if name not in self.before]:  # noqa: SIM118
+            del self.own[name]
+        for name, tensor in self.before.items():
+            if name not in self.own or self.own[name] is not tensor:
+                self.own[name] = tensor
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A tensor's content, gradient and freedom, which stay behind when it is moved."""
+
+    tensor: Tensor
+    data: Tensor
+    grad: Tensor | None
+    grad_data: Tensor | None
+    requires_grad: bool
+
+    def put_back(self) -> None:
+        self.tensor.data = self.data
+        self.tensor.requires_grad_(self.requires_grad)
+        if self.grad is not None and self.grad_data is not None:
+            self.grad.data = self.grad_data
+        if self.tensor.grad is not self.grad:
+            self.tensor.grad = self.grad
+
+
+class Belongings:
+    """Everything of a module that evaluating it changes, as it is now: nothing is copied.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> belongings, weight = Belongings(layer), layer.weight
+    >>> _ = layer.eval().requires_grad_(False).to("meta")
+    >>> belongings.put_back()
+    >>> layer.weight is weight, layer.training, weight.requires_grad, weight.device.type
+    (True, True, True, 'cpu')
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        modules = list(module.modules())
+        self._modes = [(each, each.training) for each in modules]
+        self._ways = [(each, _ways(each)) for each in modules]
+        self._tensors = [
+            _Tensors(own, {name: own[name] for name in own.keys()})  # noqa: SIM118
+            for each in modules
+            for own in (each._parameters, each._buffers)
+        ]
+        self._attributes = [(each, dict(each.__dict__)) for each in modules]
+        self._contents = [
+            _Content(
+                each,
+                each.data,
+                each.grad,
+                each.grad.data if each.grad is not None else None,
+                each.requires_grad,
+            )
+            for each in (*module.parameters(), *module.buffers())
+        ]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Puts everything back."""
+        for each in self._tensors:
+            each.put_back()
+        for content in self._contents:
+            content.put_back()
+        for module, before in self._attributes:
+            for name in module.__dict__.keys() | before.keys():
+                _put_attribute_back(module, name, before)
+        for module, ways in self._ways:
+            if _ways(module) != ways:
+                ways.restore(module)
+        for module, training in self._modes:
+            module.training = training
+
+
+def move_attributes(module: nn.Module, device: torch.device) -> None:
+    """Moves the tensors that are neither parameters nor buffers, which `Module.to` leaves."""
+    for each in module.modules():
+        for name, value in list(each.__dict__.items()):
+            if isinstance(value, Tensor) and value.device.type != device.type:
+                each.__dict__[name] = value.to(device)
+
+
+def _put_attribute_back(module: nn.Module, name: str, before: dict[str, Any]) -> None:
+    """Puts a plain tensor back; a module's other attributes are its own business."""
+    old, new = before.get(name), module.__dict__.get(name)
+    if old is new or not (isinstance(old, Tensor) or isinstance(new, Tensor)):
+        return
+    if name in before:
+        module.__dict__[name] = old
+    else:
+        del module.__dict__[name]
 
 
 @torch.no_grad()
