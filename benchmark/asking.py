@@ -102,8 +102,13 @@ def scalar(text: str) -> Any:
     return value if len(read) == 1 and isinstance(value, bool | int | float | str | list) else text
 
 
-def batch_size(text: str) -> int | None:
-    """Returns the batch size that a text asks for; None for ``auto``.  Raises ValueError."""
+def read_batch_size(text: str) -> int | None:
+    """Returns the batch size that an option asks for; None for ``auto``.  Raises `SpecError`."""
+    read: int | None = _read(BY_FLAG["--batch-size"], text)
+    return read
+
+
+def _batch_size(text: str) -> int | None:
     return None if text == "auto" else _whole(text, least=1, otherwise="auto or ")
 
 
@@ -288,7 +293,7 @@ OPTIONS: tuple[Option, ...] = (
         "Examples in one pass; auto begins with a guess and halves it where memory runs out. "
         "Changes no result. [default: auto]",
         "auto|N",
-        batch_size,
+        _batch_size,
     ),
     Option(
         "--precision",
@@ -333,6 +338,26 @@ OPTIONS: tuple[Option, ...] = (
     Option("--save-suite", "Run", "Write the same as a suite, for `run FILE`.", "FILE", Path),
 )
 BY_FLAG = {option.flag: option for option in OPTIONS}
+GROUPS: dict[Group, str] = {
+    "Models": "What stands after a --model is about that model; before the first, about all.",
+    "Dataset": "What is evaluated. Resizing and cropping belong to it, normalisation to models.",
+    "Attacks": "What stands after an --attack is about that attack; before the first, about all. "
+    "Any other option is the attack's own parameter, such as --steps 20.",
+    "Run": "How it is done: none of this changes a result but --limit, --precision and --seed.",
+}
+EXAMPLES = (
+    "A model that comes with the package:",
+    "    evaluate --model maxout --dataset mnist --attack fgsm --epsilon 0.1,0.25",
+    "Your own network and pictures, two attacks:",
+    "    evaluate --model nets/small.py:build --weights small.safetensors \\",
+    "        --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 \\",
+    "        --dataset photos/val --resize 256 --crop 224 \\",
+    "        --attack fgsm --epsilon 8/255 --attack pgd --steps 20",
+    "How far examples made for one fool the other, kept as a suite:",
+    "    evaluate --model torchvision:resnet50 --model timm:vit_small_patch16_224 \\",
+    "        --dataset photos/val --class-map imagenet --attack pgd --epsilon 4/255 \\",
+    "        --save-suite suites/transfer.toml",
+)
 REQUIRED = ("--model", "--dataset", "--attack")
 _KEY_FLAGS = {(each.group, each.name): each.flag for each in OPTIONS}
 

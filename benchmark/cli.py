@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``list``, ``train``, ``compare`` and ``baseline``.
+"""The command line: ``evaluate``, ``run``, ``list``, ``train``, ``compare`` and ``baseline``.
 
 Exit codes: 0 done; 1 a cell failed or a regression was found; 2 the request was wrong; 130
 interrupted.  torch is imported only once a command needs it, so that ``--help`` and ``list`` answer
@@ -9,31 +9,30 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from benchmark.errors import RequestError
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
-    from benchmark.models import TrainingProgress
+    from benchmark.asking import RunOptions
     from benchmark.records import RunRecord
     from benchmark.registry import Entry, Registry
+    from benchmark.specs import Suite
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 RUNS = Path("results/runs")
 CHECKPOINTS = Path("checkpoints")
 DEFAULT_SUITE = "goodfellow2015"
-QUIET_SECONDS = 15.0  # between two lines of progress where there is no terminal
+DATA_DIR = "GIBBON_DATA"  # in the environment
 
 app = typer.Typer(
     name="gibbon",
@@ -46,6 +45,13 @@ app = typer.Typer(
 )
 
 
+class Precision(StrEnum):
+    """What models compute in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class Kind(StrEnum):
     """What can be listed."""
 
@@ -53,6 +59,70 @@ class Kind(StrEnum):
     ATTACKS = "attacks"
     DATASETS = "datasets"
     SUITES = "suites"
+
+
+class InOrder(TyperCommand):
+    """A command that reads its words by itself, because their order says what belongs to what."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Leaves all words as they stand; ``--help`` is the one option that is everybody's."""
+        super().parse_args(ctx, ["--help"] if "--help" in args else [])
+        ctx.args = list(args)
+        return args
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Writes the options in groups."""
+        from benchmark.asking import GROUPS, OPTIONS
+
+        for group, what in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_text(what)
+                formatter.write_dl(
+                    [
+                        (f"{option.flag} {option.value}".rstrip(), option.help)
+                        for option in OPTIONS
+                        if option.group == group
+                    ]
+                )
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Writes examples."""
+        from benchmark.asking import EXAMPLES
+
+        with formatter.section("Examples"):
+            formatter.write("\n".join(f"  {line}" if line else "" for line in EXAMPLES) + "\n")
+
+
+@app.command(
+    cls=InOrder,
+    options_metavar="--model SOURCE --dataset SOURCE --attack NAME --epsilon E [OPTIONS]",
+)
+def evaluate(context: typer.Context) -> None:
+    """Evaluate models on a dataset under attacks: a suite of one experiment, without a file.
+
+    Prints the tables and writes the same files as `run`; running it again computes nothing.
+    """
+    from benchmark.asking import WHERE, ask
+    from benchmark.saving import results_folder, save_suite
+
+    asked = ask(context.args)
+
+    from benchmark.fitting import check_parameters, with_preprocessing
+
+    def save() -> None:
+        if asked.save_suite is not None:
+            save_suite(suite, asked.save_suite)
+            typer.echo(f"the suite is in {asked.save_suite}: run it with `run`", err=True)
+
+    try:
+        check_parameters(asked)
+        suite, notes = with_preprocessing(asked.suite)
+        for note in notes:
+            typer.echo(note, err=True)
+        folder = asked.run.output or results_folder(RUNS, suite, limit=asked.run.limit)
+        _carry_out(suite, folder, asked.run, where=WHERE, ready=save)
+    except RequestError as error:
+        raise RequestError(asked.in_options(str(error))) from error
 
 
 @app.command()
@@ -65,8 +135,35 @@ def run(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Examples in one pass; changes no result.")
+        str,
+        typer.Option(
+            metavar="auto|N",
+            help="Examples in one pass; auto begins with a guess and halves it where memory runs "
+            "out. Changes no result.",
+        ),
+    ] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="What models compute in.")
+    ] = Precision.FLOAT32,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Send models through torch.compile.")
+    ] = False,
+    models_in_memory: Annotated[
+        int | None,
+        typer.Option(min=1, help="Models kept on the device at once. [default: what fits]"),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Processes that read pictures. [default: by the number of processors]"
+        ),
+    ] = None,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unreadable", help="Leave out pictures that can't be read, and say which."
+        ),
+    ] = False,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Take a fixed sample of this many examples of each dataset."),
@@ -74,32 +171,62 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again.")] = False,
     data_dir: Annotated[
         Path | None,
-        typer.Option(envvar="GIBBON_DATA", help="Folder of datasets that are not embedded."),
+        typer.Option(envvar=DATA_DIR, help="Folder of datasets that are not embedded."),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Download no dataset.")] = False,
 ) -> None:
     """Run a suite: compute what is not recorded yet, write the files and print the tables."""
+    from benchmark.asking import RunOptions, read_batch_size
     from benchmark.specs import read_suite
 
+    options = RunOptions(
+        device=device,
+        batch_size=read_batch_size(batch_size),
+        precision=precision.value,
+        compile=compile_,
+        models_in_memory=models_in_memory,
+        workers=workers,
+        skip_unreadable=skip_unreadable,
+        limit=limit,
+        fresh=fresh,
+        data_dir=data_dir,
+        offline=offline,
+    )
     asked = read_suite(suite)
-    folder = output if output is not None else RUNS / asked.name
+    _carry_out(asked, output or RUNS / asked.name, options, where=suite)
 
+
+def _carry_out(
+    suite: Suite,
+    folder: Path,
+    options: RunOptions,
+    *,
+    where: str,
+    ready: Callable[[], None] | None = None,
+) -> NoReturn:
+    """Runs a suite, prints its tables and ends with the exit code."""
     from benchmark.report import print_tables, write_report
     from benchmark.runner.plan import RunSettings
     from benchmark.runner.run import run_suite
+    from benchmark.showing import RunProgress
 
-    defaults = RunSettings()
+    data_dir = options.data_dir or os.environ.get(DATA_DIR)
     settings = RunSettings(
-        device=device,
-        batch_size=batch_size,
-        limit=limit,
-        fresh=fresh,
-        data_folder=data_dir if data_dir is not None else defaults.data_folder,
-        download=not offline,
+        device=options.device,
+        batch_size=options.batch_size,
+        precision=options.precision,
+        compile=options.compile,
+        models_in_memory=options.models_in_memory,
+        workers=options.workers,
+        skip_unreadable=options.skip_unreadable,
+        limit=options.limit,
+        fresh=options.fresh,
+        data_folder=Path(data_dir) if data_dir else RunSettings.data_folder,
+        download=not options.offline,
     )
-    with RunProgress(Console(stderr=True)) as progress:
+    with RunProgress(Console(stderr=True), ready=ready) as progress:
         record = run_suite(
-            asked, folder, settings=settings, where=suite, progress=progress, publish=write_report
+            suite, folder, settings=settings, where=where, progress=progress, publish=write_report
         )
     print_tables(record, Console(), folder=folder)
     _tell_failures(record)
@@ -151,8 +278,9 @@ def train(
     trainer = TRAINERS.load(model)
 
     from benchmark.runner.plan import choose_device
+    from benchmark.showing import training_bar
 
-    with _training_bar(model) as report:
+    with training_bar(model) as report:
         result = trainer(
             TrainingRequest(
                 output=output if output is not None else CHECKPOINTS / model,
@@ -231,7 +359,9 @@ def main() -> None:
     # busy cores the default suite took 4.5 minutes with that, and 1.9 without.  Read once by torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _tell_warning
+            app()
     except RequestError as error:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(WRONG_REQUEST)
@@ -241,102 +371,6 @@ def main() -> None:
                 "interrupted; what was done is kept: run the same command again to go on", err=True
             )
         raise
-
-
-class RunProgress:
-    """Shows how far a run is: a bar in a terminal, a line now and then elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self.console = console
-        self.bar = Progress(
-            TextColumn("{task.description:<28}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("elapsed"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-            speed_estimate_period=60.0,
-        )
-        self.task: TaskID | None = None
-        self.check: TaskID | None = None
-        self.work = self.done = 0
-        self.began = self.told = time.monotonic()
-
-    def __enter__(self) -> RunProgress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def note(self, text: str) -> None:
-        """Prints what the user should know."""
-        self.console.print(escape(text), highlight=False, soft_wrap=True)
-
-    def checking(self, examples: int, *, of: int, dataset: str) -> None:
-        """Moves a bar for the pictures that are looked at."""
-        if self.check is None:
-            self.check = self.bar.add_task(f"reading {dataset}", total=of)
-        self.bar.update(self.check, advance=examples)
-        if self.bar.tasks[self.bar.task_ids.index(self.check)].finished:
-            self.bar.remove_task(self.check)
-            self.check = None
-
-    def start(self, *, work: int, cells: int, reused: int) -> None:
-        """Says what there is to do."""
-        self.work, self.began = work, time.monotonic()
-        self.console.print(f"{cells} cells to compute, {reused} recorded already", highlight=False)
-        if cells:
-            self.task = self.bar.add_task("starting", total=work)
-
-    def advance(self, work: int, *, doing: str) -> None:
-        """Moves the bar, or writes a line if the last one was some time ago."""
-        self.done += work
-        if self.task is not None:
-            self.bar.update(self.task, advance=work, description=doing)
-        now = time.monotonic()
-        if not self.console.is_terminal and now - self.told > QUIET_SECONDS and self.done:
-            self.told = now
-            left = (now - self.began) * (self.work - self.done) / self.done
-            self.console.print(
-                f"{self.done / self.work:.0%} done, about {left:.0f} s left ({doing})",
-                highlight=False,
-            )
-
-    def failed(self, cell: str, *, error: str) -> None:
-        """Says at once that a cell failed."""
-        self.console.print(f"[bold red]failed:[/] {escape(f'{cell}: {error}')}", soft_wrap=True)
-
-
-@contextmanager
-def _training_bar(model: str) -> Iterator[Callable[[TrainingProgress], None]]:
-    console = Console(stderr=True)
-    with RunProgress(console) as shown:
-        started = False
-
-        def report(progress: TrainingProgress) -> None:
-            nonlocal started
-            if not started:
-                shown.work = progress.steps
-                shown.task = shown.bar.add_task(f"training {model}", total=progress.steps)
-                started = True
-            doing = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.4f}"
-            shown.advance(progress.step - shown.done, doing=doing)
-
-        yield report
 
 
 def _registry(kind: Kind) -> Registry[object]:
@@ -361,6 +395,10 @@ def _print_lines(lines: list[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in lines), default=0)
     for name, summary in lines:
         typer.echo(f"{name:<{width}}  {summary}")
+
+
+def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def _tell_failures(record: RunRecord) -> None:

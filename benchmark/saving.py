@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import RecordError
+from benchmark.errors import RecordError, RunFolderError
 from benchmark.records import RUN_FILE, RunRecord, write_atomically
 from benchmark.specs import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite, is_path
 
@@ -21,6 +21,11 @@ def save_suite(suite: Suite, file: Path) -> None:
 
     Raises `RunFolderError` where it can't be written.
     """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunFolderError(f"{file}: can't be written: {reason}") from error
     write_atomically(file, suite_toml(suite, folder=file.parent))
 
 
