@@ -24,6 +24,10 @@ for _name, _reference, _summary in [
     ("pgd-l1", "pgd_l1:PGDL1", "the same in L1, with sparse steps (Tramèr and Boneh 2019)"),
     ("bim", "bim:BIM", "basic iterative method, also targeted (Kurakin et al. 2016)"),
     ("mi-fgsm", "mi_fgsm:MIFGSM", "the same with momentum, L∞ or L2 (Dong et al. 2018)"),
+    ("deepfool", "deepfool:DeepFool", "nearest linearised boundary (Moosavi-Dezfooli et al. 2016)"),
+    ("ddn", "ddn:DDN", "decoupled direction and norm, nearest in L2 (Rony et al. 2019)"),
+    ("fmn", "fmn:FMN", "fast minimum norm, nearest in L∞, L2 or L1 (Pintor et al. 2021)"),
+    ("cw", "cw:CW", "distance and margin by Adam, nearest in L2 (Carlini and Wagner 2017)"),
 ]:
     ATTACKS.register(Entry(_name, _summary, lazily(f"benchmark.attacks.{_reference}")))
 

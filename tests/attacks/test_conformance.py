@@ -42,6 +42,16 @@ VARIANTS = {
         {"steps": 4, "target": "random", "decay": 0.5},
         {"steps": 4, "step_size": "1/10", "keep": "first-success"},
     ],
+    "deepfool": [{"steps": 5}, {"steps": 5, "classes": 3}],
+    "ddn": [
+        {"steps": 15, "gamma": 0.2, "init_norm": "1/2"},
+        {"steps": 15, "gamma": 0.2, "init_norm": "1/2", "target": "second"},
+    ],
+    "fmn": [{"steps": 15}, {"steps": 15, "target": "second"}],
+    "cw": [
+        {"steps": 20, "searches": 3, "step_size": 0.05, "init_constant": 1.0},
+        {"steps": 20, "searches": 2, "step_size": 0.05, "init_constant": 1.0, "target": "random"},
+    ],
 }
 WIDE = Bounds(-2.0, 3.0)
 
