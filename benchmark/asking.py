@@ -413,13 +413,18 @@ def ask(words: Sequence[str]) -> Asked:
     return said.asked()
 
 
+def name_of(source: str) -> str:
+    """Returns a name for a source; ``.`` is called what that folder is called."""
+    return name_from(source) or name_from(str(Path(source).resolve())) or "data"
+
+
 def suite_name(dataset: str, models: Sequence[str]) -> str:
     """Returns what a suite is called that nobody named: its dataset and its models.
 
     >>> suite_name("mnist", ["softmax", "maxout"])
     'mnist-softmax+maxout'
     """
-    return f"{dataset}-{'+'.join(models)}"[:LONGEST_NAME]
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", f"{dataset}-{'+'.join(models)}")[:LONGEST_NAME]
 
 
 def unlike(names: Sequence[str], *, taken: Iterable[str] = ()) -> list[str]:
@@ -509,7 +514,7 @@ class _Said:
         models, attacks = self._models(), self._attacks()
         source = self.dataset.said["source"]
         dataset = {
-            "name": _named(source),
+            "name": name_of(source),
             **self.dataset.said,
             "source": _as_path(source, DATASETS.names()),
         }
@@ -561,7 +566,7 @@ class _Said:
             found.append(said)
         given = [each["name"] for each in found if "name" in each]
         made = iter(
-            unlike([_named(each["model"]) for each in found if "name" not in each], taken=given)
+            unlike([name_of(each["model"]) for each in found if "name" not in each], taken=given)
         )
         return [
             {
@@ -607,11 +612,6 @@ def _as_path(source: str, names: Iterable[str]) -> str:
     """Returns a file or folder that is called like a word so that it can't be taken for one."""
     bare = not is_path(source) and source not in names and Path(source).exists()
     return f"./{source}" if bare else source
-
-
-def _named(source: str) -> str:
-    """Returns a name for a source; a folder such as ``.`` is called what it is called."""
-    return name_from(source) or name_from(str(Path(source).resolve())) or "data"
 
 
 def _in_options(line: str, *, models: Sequence[str], attacks: Sequence[str]) -> str:

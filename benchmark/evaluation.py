@@ -21,22 +21,25 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from benchmark.asking import suite_name, unlike
+from benchmark.asking import WHERE, name_of, suite_name, unlike
 from benchmark.attacks.base import Attack, build_attack, parameters_of
 from benchmark.classifier import Classifier
 from benchmark.datasets import DataRequest
+from benchmark.datasets.adopting import adopt_data
 from benchmark.datasets.base import Dataset
 from benchmark.datasets.sources import open_dataset
-from benchmark.errors import CellError, SpecError, UnknownNameError
+from benchmark.errors import CellError, ModelError, RequestError, SpecError, UnknownNameError
+from benchmark.fitting import with_preprocessing
 from benchmark.records import Evaluation, Failure, RunRecord, Transfer
 from benchmark.report import write_report
 from benchmark.report.html_tables import chapters_html
 from benchmark.report.terminal import print_chapters, short_chapters
 from benchmark.runner.plan import RunSettings, Supplied
-from benchmark.runner.progress import Progress
+from benchmark.runner.progress import Progress, Silent
 from benchmark.runner.run import run_suite
 from benchmark.runner.store import OUTCOMES, Outcome, read_outcome
 from benchmark.sources import BuiltModel
+from benchmark.sources.adopting import adopt_model
 from benchmark.specs import (
     UNATTACKED,
     AttackSpec,
@@ -57,7 +60,6 @@ Model = nn.Module | Classifier | ModelSpec | str
 Data = TorchDataset[Any] | DataLoader[Any] | tuple[Tensor, Tensor] | Dataset | DatasetSpec | str
 AttackLike = str | Mapping[str, Any] | Attack
 Budget = float | str | Epsilon
-WHERE = "evaluate"  # what error messages call the request
 
 
 def evaluate(
@@ -146,15 +148,20 @@ def evaluate(
         compile=compile,
         limit=limit,
     )
-    supplied = asked.supplied(settings)
+    teller = progress if progress is not None else Silent()
+    suite, supplied = asked.suite, asked.supplied(settings)
+    if not supplied.datasets:
+        suite, notes = with_preprocessing(suite)
+        for note in notes:
+            teller.note(note)
     with _folder(output) as folder:
         record = run_suite(
-            asked.suite,
+            suite,
             folder,
             settings=settings,
             where=WHERE,
             supplied=supplied,
-            progress=progress,
+            progress=teller,
             publish=write_report if output is not None else None,
         )
         read = {
@@ -454,8 +461,8 @@ class _Asked:
         crossed = labels if transfer and len(specs) > 1 else []
         suite = decode_suite(
             {
-                "name": suite_name(dataset.name, [each["name"] for each in specs]),
-                "dataset": dataset.model_dump(),
+                "name": suite_name(dataset["name"], [each["name"] for each in specs]),
+                "dataset": dataset,
                 "models": specs,
                 "attacks": written,
                 "seed": seed,
@@ -493,16 +500,15 @@ class _Asked:
 
     def _dataset(self, spec: DatasetSpec, settings: RunSettings) -> Dataset:
         if self.data is not None:
-            from benchmark.datasets.adopting import adopt_data
-
             return adopt_data(self.data, name=spec.name)
         request = DataRequest(spec.split, settings.data_folder, settings.download)
         return open_dataset(spec, request)
 
     def _adopted(self, spec: ModelSpec, dataset: Dataset) -> BuiltModel:
-        from benchmark.sources.adopting import adopt_model
-
-        return adopt_model(self.models[spec.name], spec=spec, input_shape=dataset.input_shape)
+        try:
+            return adopt_model(self.models[spec.name], spec=spec, input_shape=dataset.input_shape)
+        except RequestError as error:
+            raise ModelError(f"model {spec.name!r}: {error}") from error
 
 
 def _check_attack(spec: AttackSpec, given: Attack | None) -> None:
@@ -536,30 +542,28 @@ def _model_spec(name: str, model: Model, normalised: Mapping[str, Any]) -> dict[
     if isinstance(model, str):
         return {**said, "name": name, "model": model}
     module = model.module if isinstance(model, Classifier) else model
-    return {**said, "name": name, "model": name_from(type(module).__name__)}
+    return {**said, "name": name, "model": name_from(type(module).__name__) or "model"}
 
 
-def _data_spec(data: Data) -> DatasetSpec:
+def _data_spec(data: Data) -> dict[str, Any]:
     if isinstance(data, DatasetSpec):
-        return data
+        dumped = data.model_dump(exclude_none=True)
+        return {"name": data.name, "source": data.source} if isinstance(dumped, str) else dumped
     if isinstance(data, str):
-        return DatasetSpec.model_validate(data)
-    if isinstance(data, Dataset):
-        name = name_from(data.name)
-    elif isinstance(data, DataLoader):
-        name = type(data.dataset).__name__
-    else:
-        name = type(data).__name__ if isinstance(data, TorchDataset) else "data"
-    return DatasetSpec(name=name, source=name)
+        return {"name": name_of(data), "source": data}
+    held: object = data.dataset if isinstance(data, DataLoader) else data
+    name = held.name if isinstance(held, Dataset) else type(held).__name__
+    name = "data" if isinstance(held, tuple | list) else name_from(name) or "data"
+    return {"name": name, "source": name}
 
 
 def _name_of(model: Model) -> str:
     if isinstance(model, ModelSpec):
         return model.name
     if isinstance(model, str):
-        return name_from(model)
+        return name_of(model)
     module = model.module if isinstance(model, Classifier) else model
-    return name_from(type(module).__name__)
+    return name_from(type(module).__name__) or "model"
 
 
 def _listed(budgets: Budget | Sequence[Budget] | None) -> Sequence[Budget]:
