@@ -1,0 +1,128 @@
+"""foolbox's attacks: ``foolbox:LinfPGD``.
+
+Source: J. Rauber, R. Zimmermann, M. Bethge and W. Brendel, "Foolbox Native", JOSS 2020,
+https://doi.org/10.21105/joss.02607, https://github.com/bethgelab/foolbox.  Tried with 3.3.4.
+
+Of the three things that an attack of foolbox returns, what its authors call *clipped* is taken for
+a budget (points of the ball; the raw ones may lie outside), and the raw ones where the nearest
+example is looked for.  Its word on success is not.  Parameters that are lengths (``abs_stepsize``)
+are in the units of the model's input.  foolbox refuses inputs that leave its bounds by rounding: it
+is given bounds that hold the inputs as float32 has them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.attacks.adapters import AttackSource
+from benchmark.attacks.adapters.adapting import BY_BATCH, Foreign, Library, Task, adapt
+from benchmark.attacks.base import Attack
+from benchmark.errors import SpecError
+from benchmark.threat import Norm
+
+LIBRARY = Library("foolbox", "foolbox", "pip install foolbox")
+NORMS = {1: Norm.L1, 2: Norm.L2, float("inf"): Norm.LINF}
+POWERS = {norm: power for power, norm in NORMS.items()}
+REFUSED = {
+    "GenAttack": "it needs target classes",
+    "DatasetAttack": "it needs to be fed with a dataset first",
+    "SpatialAttack": "it turns and shifts pictures, which no norm measures",
+    "VirtualAdversarialAttack": "it refuses the labels of other classes than those predicted",
+}
+RESERVED = {
+    "distance": "the norm is the suite's `norm`",
+    "init_attack": "it takes an object, which a suite can't name",
+    "tensorboard": "libraries write no files here",
+    "channel_axis": "pictures have their channels first",
+}
+BLIND = {
+    *("BoundaryAttack", "HopSkipJumpAttack", "PointwiseAttack", "SaltAndPepperNoiseAttack"),
+    *("GaussianBlurAttack", "InversionAttack", "LinearSearchBlendedUniformNoiseAttack"),
+    *("BinarySearchContrastReductionAttack", "LinearSearchContrastReductionAttack"),
+    *("BinarizationRefinementAttack", "L2ContrastReductionAttack"),
+}
+CONTROL = "it is a control that does not look for the worst case"
+
+
+class Foolbox(AttackSource):
+    """Attacks of foolbox."""
+
+    @cache  # noqa: B019  one source a process, and a class must be one and the same each time
+    def attack(self, name: str) -> type[Attack]:
+        """Returns the class of ``foolbox.attacks.NAME``."""
+        attacks = LIBRARY.load("attacks")
+        bases = LIBRARY.load("attacks.base")
+        kind = getattr(attacks, name, None)
+        if not (inspect.isclass(kind) and issubclass(kind, bases.Attack)) or kind is bases.Attack:
+            raise LIBRARY.unknown(name, known=_known(attacks, bases))
+        blind = kind.__name__ in BLIND or "Noise" in kind.__name__
+        own = _norm(kind)
+        if kind.__name__ in REFUSED:
+            raise SpecError(f"foolbox's {name} can't be used here: {REFUSED[kind.__name__]}")
+        if own == 0:
+            raise SpecError(f"foolbox's {name} can't be used here: it works in L0")
+        departures = {"batch": BY_BATCH}
+        if blind:
+            departures |= {"optimum": CONTROL, "larger-budget": CONTROL}
+        foreign = Foreign(
+            name=name,
+            library=LIBRARY,
+            norms=tuple(Norm) if own is None else (NORMS[own],),
+            run=lambda task: _run(kind, task),
+            signature=inspect.signature(kind),
+            minimal=issubclass(kind, bases.MinimizationAttack),
+            needs_gradient=not blind,
+            reserved=RESERVED,
+            departures=departures,
+            about=kind.__doc__ or "",
+        )
+        return adapt(foreign, module=__name__)
+
+
+def _run(kind: type[Any], task: Task) -> Tensor:
+    foolbox = LIBRARY.load()
+    given = dict(task.parameters)
+    if "distance" in inspect.signature(kind).parameters:
+        given["distance"] = LIBRARY.load("distances").LpDistance(POWERS[task.norm])
+    model = foolbox.PyTorchModel(
+        task.model, bounds=(task.bounds.low, task.bounds.high), device=task.inputs.device
+    )
+    nearest = task.epsilon == torch.inf
+    raw, clipped, _ = kind(**given)(
+        model, task.inputs, task.labels, epsilons=None if nearest else task.epsilon
+    )
+    found: Tensor = raw if nearest else clipped
+    return found
+
+
+def _norm(kind: type[Any]) -> float | None:
+    """Returns the p of the norm that a class works in, or None for one that is told."""
+    distance = kind.__dict__.get("distance", getattr(kind, "distance", None))
+    if isinstance(distance, property):
+        if "distance" in inspect.signature(kind).parameters:
+            return None
+        required = {
+            each.name
+            for each in inspect.signature(kind).parameters.values()
+            if each.default is each.empty
+        }
+        distance = None if required else kind().distance
+    return None if distance is None else float(distance.p)
+
+
+def _known(attacks: ModuleType, bases: ModuleType) -> list[str]:
+    return [
+        name
+        for name, kind in vars(attacks).items()
+        if inspect.isclass(kind) and issubclass(kind, bases.AttackWithDistance)
+        if kind.__name__ not in REFUSED
+    ]
+
+
+FOOLBOX = Foolbox()
