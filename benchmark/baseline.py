@@ -221,7 +221,8 @@ def side_of(record: RunRecord, outcome: Callable[[str], Outcome | None], *, name
             for row in record.transfers
             if row.source != row.target and row.status != "failed"
         ),
-        *(_worst(row, rows, answers) for row in record.worst_cases),
+        # Over one attack it is that attack's error, but for what is wrong unattacked alone.
+        *(_worst(row, rows, answers) for row in record.worst_cases if len(row.attacks) > 1),
     ]
     failed = [_key(row) for row in record.evaluations if row.status == "failed"]
     failed += [_hop(row) for row in record.transfers if row.status == "failed"]

@@ -276,7 +276,8 @@ def write_junit(comparison: Comparison, path: Path) -> None:
         else:
             ElementTree.SubElement(case, "system-out").text = _sentence(each)
     ElementTree.indent(root)
-    write_atomically(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
+    text = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    write_atomically(path, text + b"\n")
 
 
 def _check_data(old: Side, new: Side) -> None:

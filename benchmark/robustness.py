@@ -112,17 +112,7 @@ def named_side(record: RunRecord, outcomes: Mapping[str, Outcome], *, name: str)
     """Returns the errors of a check's one model, its data and its model under the check's name."""
     side = side_of(record, outcomes.get, name=name)
     (content,) = side.datasets.values()
-    # The worst case over one attack is that attack, but for examples that are wrong clean alone.
-    alone = {
-        (worst.epsilon, all_attacks(worst))
-        for worst in record.worst_cases
-        if len(worst.attacks) == 1
-    }
-    cells = tuple(
-        replace(cell, key=_renamed(cell.key, name))
-        for cell in side.cells
-        if (cell.key.epsilon, cell.key.attack) not in alone
-    )
+    cells = tuple(replace(cell, key=_renamed(cell.key, name)) for cell in side.cells)
     return replace(
         side,
         suite=SUITE,
@@ -245,13 +235,10 @@ def _lines(record: RunRecord, side: Side, allowed: Allowed) -> Iterator[tuple[Ke
         limit = allowed.max_clean_error if row.unattacked else allowed.max_error
         measured = clean_error(row) if row.unattacked else adversarial_error(row)
         yield _key(row, name), _line(name, row, measured, limit)
+    known = {cell.key for cell in side.cells}
     for worst in record.worst_cases:
-        if len(worst.attacks) > 1:
-            key = next(
-                cell.key
-                for cell in side.cells
-                if cell.key.measure == "worst_case_error" and cell.key.epsilon == worst.epsilon
-            )
+        key = Key(name, name, all_attacks(worst), worst.epsilon, "worst_case_error")
+        if key in known:
             yield (
                 key,
                 Line(

@@ -76,6 +76,26 @@ def mcnemar(only_old: int, only_new: int) -> float:
     return min(1.0, 2.0 * float(bdtr(min(only_old, only_new), differing, 0.5)))
 
 
+def fewest_broken(fixed: int, *, alpha: float = 0.05, tests: int = 1) -> int:
+    """Returns how many examples must become wrong for McNemar's exact test to be significant.
+
+    ``fixed`` of them become right at the same time; the p-value is multiplied by ``tests``, as
+    Holm does with the smallest of so many.  Of N examples, a rate that rises by fewer than
+    (broken - fixed) / N can't be told from chance.
+
+    Raises `RequestError` where a number makes no sense.
+
+    >>> fewest_broken(0), fewest_broken(0, tests=20), fewest_broken(20)
+    (6, 10, 36)
+    """
+    if fixed < 0 or tests < 1 or not 0 < alpha <= 1:
+        raise RequestError(f"no test of {fixed} fixed examples at {alpha:g}, one of {tests}")
+    broken = fixed + 1
+    while tests * mcnemar(fixed, broken) >= alpha:
+        broken += 1
+    return broken
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Returns p-values adjusted for being several, in their order.
 

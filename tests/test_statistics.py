@@ -1,4 +1,4 @@
-"""Wilson intervals against SciPy's."""
+"""Wilson intervals against SciPy's, and how much a paired test can tell."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from benchmark.errors import RequestError
-from benchmark.statistics import wilson_interval
+from benchmark.statistics import fewest_broken, mcnemar, wilson_interval
 
 counts = st.integers(1, 10**6).flatmap(
     lambda total: st.tuples(st.integers(0, total), st.just(total))
@@ -40,3 +40,18 @@ def test_the_interval_of_the_rest_is_its_mirror(counted):
 def test_there_is_no_rate_of_nothing(count, total):
     with pytest.raises(RequestError, match=f"no rate of {count} in {total}"):
         wilson_interval(count, total)
+
+
+@given(st.integers(0, 60), st.sampled_from([0.001, 0.05, 0.2]), st.integers(1, 50))
+def test_fewest_broken_is_where_the_test_turns(fixed, alpha, tests):
+    broken = fewest_broken(fixed, alpha=alpha, tests=tests)
+    assert tests * mcnemar(fixed, broken) < alpha
+    assert broken == fixed + 1 or tests * mcnemar(fixed, broken - 1) >= alpha
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"fixed": -1}, {"fixed": 0, "alpha": 0}, {"fixed": 0, "tests": 0}]
+)
+def test_there_is_no_test_of_less_than_nothing(wrong):
+    with pytest.raises(RequestError, match="no test"):
+        fewest_broken(**wrong)
