@@ -6,6 +6,7 @@ A module that a caller holds is never changed: what is put in front of it is a m
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,11 +22,13 @@ from benchmark.snapshot import Snapshot
 from benchmark.sources import BuiltModel, Found, Preprocessing, Size
 from benchmark.sources.programs import Program, is_program
 from benchmark.sources.scripts import Script, is_script
+from benchmark.sources.wording import gist, many
 from benchmark.specs import ModelSpec
 
 RULES: dict[str, OutputRule] = {rule.name: rule for rule in (LOGITS, PROBABILITIES, LOG_SCORES)}
 TRIED = 2  # examples in the batch that tells how many classes there are
 SEED = 0  # of the random numbers that a model starts from
+CHANNELS_TOLD = re.compile(r"to have (\d+) channels, but got")  # by torch's convolutions
 SURE = 1e-4  # how far rows of probabilities may sum from 1
 
 
@@ -198,8 +201,8 @@ def _check_channels(
         return
     if declared:
         raise ModelError(
-            f"mean and std have {_many(len(mean), 'number')}, the inputs have "
-            f"{_many(channels, 'channel')}: give a number a channel"
+            f"mean and std have {many(len(mean), 'number')}, the inputs have "
+            f"{many(channels, 'channel')}: give a number a channel"
             + _colour_cure(len(mean), channels)
         )
     raise _Colour(len(mean), channels)
@@ -209,7 +212,7 @@ class _Colour(Exception):  # noqa: N818  becomes a ModelError with advice
     """A model for a number of channels, and inputs of another number."""
 
     def __init__(self, taken: int, given: int) -> None:
-        super().__init__(f"it takes {_many(taken, 'channel')}, the inputs have {given}")
+        super().__init__(f"it takes {many(taken, 'channel')}, the inputs have {given}")
         self.taken, self.given = taken, given
 
 
@@ -224,6 +227,9 @@ def _advice(
         raise
     except Exception as error:
         taken = _channels_of(module)
+        told = CHANNELS_TOLD.search(str(error))
+        if told:
+            taken = int(told[1])
         if isinstance(error, _Colour):
             colour: _Colour | None = error
         else:
@@ -234,7 +240,7 @@ def _advice(
             raise ModelError(f"{colour}{cure}") from error
         raise ModelError(
             f"it can't be run on inputs of shape {tuple(input_shape)}: "
-            f"{type(error).__name__}: {_gist(error)}{_size_cure(input_shape, prepared())}"
+            f"{type(error).__name__}: {gist(error)}{_size_cure(input_shape, prepared())}"
         ) from error
 
 
@@ -253,7 +259,8 @@ def _colour_cure(taken: int, given: int) -> str:
 
 
 def _size_cure(input_shape: tuple[int, ...], prepared: Preprocessing | None) -> str:
-    if prepared is None or prepared.crop is None or _pair(prepared.crop) == input_shape[1:]:
+    size = (prepared.crop or prepared.resize) if prepared is not None else None
+    if prepared is None or size is None or _pair(size) == input_shape[1:]:
         return ""
     options = [
         f"--{name} {'x'.join(map(str, _pair(size))) if isinstance(size, tuple) else size}"
@@ -317,17 +324,5 @@ def _look_like_probabilities(outputs: Tensor) -> bool:
     return bool((outputs >= 0).all() and ((sums - 1).abs() <= SURE).all())
 
 
-def _gist(error: Exception) -> str:
-    # TorchScript puts a traceback in front of what happened.
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return "(no message)"
-    return lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
-
-
 def _row(numbers: tuple[float, ...]) -> str:
     return ", ".join(f"{each:.4g}" for each in numbers)
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -32,10 +32,10 @@ from benchmark.sources.adopting import complete, same_random_numbers
 from benchmark.sources.checkpoint import load_checkpoint
 from benchmark.sources.files import SUFFIXES, kind_of
 from benchmark.sources.python import check_arguments
+from benchmark.sources.words import RANDOM, names_file
 from benchmark.specs import FILE_SUFFIXES, ModelSpec
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]+):(?!:)")
-RANDOM = "random"  # as weights: none
 FORMS = (
     "expected a registered name, a file (net.onnx, net.pt2, net.torchscript), a factory "
     "(path/to/net.py:build, package.module:Net) or SOURCE:NAME with one of the sources"
@@ -128,15 +128,6 @@ def _is_typo(scheme: str) -> bool:
     """Says whether what may be a package is none, and looks like a source."""
     near = difflib.get_close_matches(scheme, MODEL_SOURCES.names(), n=1, cutoff=0.7)
     return bool(near) and scheme not in sys.modules and importlib.util.find_spec(scheme) is None
-
-
-def names_file(weights: str) -> bool:
-    """Says whether what is given as weights names a file and not a word of the source.
-
-    >>> names_file("net.safetensors"), names_file("IMAGENET1K_V1"), names_file("random")
-    (True, False, False)
-    """
-    return weights.endswith(FILE_SUFFIXES) or "/" in weights or Path(weights).is_file()
 
 
 def _check_weights_file(spec: ModelSpec) -> None:

@@ -24,6 +24,7 @@ from benchmark.errors import ModelError, WeightsError
 from benchmark.registry import their_code
 from benchmark.sources import Found, ModelSource, Preprocessing, place_of
 from benchmark.sources.files import check_file, kind_of
+from benchmark.sources.wording import gist
 from benchmark.specs import ModelSpec
 from benchmark.weights import HEADER_START, LISTED, PICKLE_MARKS, fit_weights, read_weights
 
@@ -214,8 +215,7 @@ def _asks_for_code(error: pickle.UnpicklingError) -> bool:
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return WeightsError(f"{path}: damaged, or not a checkpoint: {reason[0]}")
+    return WeightsError(f"{path}: damaged, or not a checkpoint: {gist(error)}")
 
 
 def _some(content: Mapping[Any, Any]) -> str:

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from benchmark.errors import ModelError
+from benchmark.specs import ModelSpec
 
 SUFFIXES = {
     ".onnx": "onnx",
@@ -41,3 +42,11 @@ def check_file(path: Path) -> None:
         raise ModelError(f"{path}: is a folder, expected a model's file")
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file")
+
+
+def refuse_extras(spec: ModelSpec, *, what: str) -> None:
+    """Refuses weights and arguments for a file that holds all of a model.  Raises `ModelError`."""
+    if spec.arguments:
+        raise ModelError(f"{what} takes no arguments: leave out {', '.join(spec.arguments)}")
+    if spec.weights is not None:
+        raise ModelError(f"{what} holds its own weights: leave out {spec.weights!r}")

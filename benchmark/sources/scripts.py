@@ -38,7 +38,7 @@ class Script(nn.Module):
     @classmethod
     def around(cls, script: nn.Module, *, own: bool) -> Self:
         """Returns it around a script; around a copy of one that is somebody else's."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # that TorchScript is deprecated
             return cls(script if own else copy.deepcopy(script))
 

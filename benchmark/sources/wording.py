@@ -1,0 +1,28 @@
+"""How errors of other people's code are told in one line."""
+
+from __future__ import annotations
+
+LONG = 200  # characters: from there on a message is cut after its first sentence
+
+
+def gist(error: BaseException) -> str:
+    r"""Returns what an error says, on one line.
+
+    >>> gist(ValueError("no such layer\n  in line 3"))
+    'no such layer'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # TorchScript puts a traceback in front of what happened.
+    line = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
+    return (line.partition(". ")[0] if len(line) > LONG else line).rstrip(". ")
+
+
+def many(number: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    >>> many(1, "channel"), many(3, "channel")
+    ('1 channel', '3 channels')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
