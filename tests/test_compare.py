@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import planted
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 from typer.testing import CliRunner
 
-from benchmark.baseline import Content, Key, Side, Wrong, read_side, save_baseline
+from benchmark.baseline import (
+    Content,
+    Key,
+    Side,
+    Wrong,
+    read_side,
+    save_baseline,
+    write_baseline,
+)
 from benchmark.cli import app
 from benchmark.compare import (
     Comparison,
@@ -25,9 +39,10 @@ from benchmark.compare import (
     comparison_markdown,
     limits_beside,
     read_limits,
+    sentences,
     write_junit,
 )
-from benchmark.errors import RecordError, SpecError
+from benchmark.errors import RecordError, RunFolderError, SpecError
 from benchmark.records import (
     DatasetCard,
     Evaluation,
@@ -36,11 +51,32 @@ from benchmark.records import (
     RunRecord,
     Verdict,
 )
+from benchmark.report.summary import append_summary
+from benchmark.runner.plan import RunSettings
+from benchmark.runner.run import run_suite
 from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome
 from benchmark.specs import parse_suite
 from benchmark.statistics import holm, mcnemar
 from benchmark.threat import ZERO, Epsilon
 
+PAIR = """
+name = "pair"
+dataset = "squares"
+models = ["one", "two"]
+[[attacks]]
+name = "fgsm"
+epsilon = ["0.05", "0.1"]
+[[attacks]]
+name = "noise-sign"
+epsilon = "0.1"
+[transfer]
+attacks = ["fgsm"]
+"""
+MORE = """
+[[attacks]]
+name = "darkens"
+epsilon = "0.1"
+"""
 SUITE = """
 name = "gate"
 dataset = "made-up"
@@ -282,6 +318,7 @@ def write_run(folder: Path, clean: NDArray[np.bool_], attacked: NDArray[np.bool_
     return folder
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 2**64 - 1), st.integers(1, 200))
 def test_a_baseline_holds_every_bit(
     tmp_path_factory: pytest.TempPathFactory, seed: int, size: int
@@ -367,3 +404,337 @@ def test_the_limits_beside_a_baseline_are_used(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text('[[limits]]\nattack = "fgsm"\nmax_increase = 4\n')
     result = CliRunner().invoke(app, ["compare", str(tmp_path / "b.json"), str(new)])
     assert result.exit_code == 0, result.stdout
+
+
+# Real runs of small models: transfers, worst cases, what fails
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
+    """Runs two small models under FGSM and noise; returns the folder."""
+    plant = planted.Plant(monkeypatch)
+    plant.dataset("squares", lambda request: planted.squares())
+    plant.model("one", planted.rows(0))
+    plant.model("two", planted.rows(6))
+    plant.attack("darkens", planted.Darkens)
+
+    def run(name: str, text: str = PAIR, **change: Callable[..., object]) -> Path:
+        for model, build in change.items():
+            plant.model(model, build)
+        run_suite(parse_suite(text, where=name), tmp_path / name, settings=RunSettings())
+        return tmp_path / name
+
+    run.plant = plant  # type: ignore[attr-defined]
+    return run
+
+
+def test_transfers_and_worst_cases_are_compared_too(pair: Callable[..., Path]) -> None:
+    run = read_side(pair("old"))
+    record = RunRecord.read(Path(run.name))
+    measured = {
+        (
+            cell.key.measure,
+            cell.key.model,
+            cell.key.target,
+            cell.key.attack,
+            str(cell.key.epsilon),
+        ): float(np.mean(cell.wrong))
+        for cell in run.cells
+    }
+    assert len(measured) == 2 + 6 + 4 + 2
+    for hop in record.transfers:
+        if hop.source != hop.target:
+            key = ("transfer_error", hop.source, hop.target, hop.attack, str(hop.epsilon))
+            assert measured[key] == pytest.approx(hop.error)
+    for worst in record.worst_cases:
+        key = ("worst_case_error", worst.model, "", "all-linf", str(worst.epsilon))
+        if len(worst.attacks) > 1:
+            assert measured[key] == pytest.approx(worst.worst_case_error)
+        else:
+            assert key not in measured
+
+
+def test_a_baseline_of_a_run_is_the_run(pair: Callable[..., Path], tmp_path: Path) -> None:
+    folder = pair("old")
+    saved = save_baseline(folder, tmp_path / "b.json")
+    run, read = read_side(folder), read_side(tmp_path / "b.json")
+    assert saved.measures == len(run.cells) == len(read.cells)
+    held = {cell.key: cell for cell in read.cells}
+    for cell in run.cells:
+        other = held[cell.key]
+        assert np.array_equal(other.wrong, cell.wrong)
+        assert np.array_equal(other.example_id, cell.example_id)
+        assert (other.made_with, other.invalid) == (cell.made_with, cell.invalid)
+    assert set(verdicts(compare(read, run))) == {"unchanged"}
+    write_baseline(read, tmp_path / "again.json", gibbon=saved.gibbon)
+    assert {cell.key for cell in read_side(tmp_path / "again.json").cells} == set(held)
+
+
+def test_a_model_that_is_worse_as_a_target_has_regressed_transfers(
+    pair: Callable[..., Path],
+) -> None:
+    old, new = pair("old"), pair("new", two=planted.rows(6, factor=-1.0))
+    measures = compare(read_side(old), read_side(new)).measures
+    of_one = [each for each in measures if each.key.model == "one" and each.key.attack == "fgsm"]
+    found = {(each.key.target, str(each.key.epsilon)): each.verdict for each in of_one}
+    assert found[("", "0.05")] == found[("", "0.1")] == "unchanged"
+    assert found[("two", "0.05")] == "regressed"
+
+
+def test_an_attack_more_is_new_and_spoils_no_worst_case(pair: Callable[..., Path]) -> None:
+    old, new = pair("old"), pair("new", PAIR.replace("[transfer]", MORE + "[transfer]"))
+    comparison = compare(read_side(old), read_side(new))
+    assert comparison.passed
+    assert [each.key.attack for each in comparison.measures if each.verdict == "new"] == [
+        "darkens",
+        "darkens",
+    ]
+    less = compare(read_side(new), read_side(old))
+    missing = {each.key.attack: each.reason for each in less.measures if each.verdict == "missing"}
+    assert missing == {
+        "darkens": "not in the new run",
+        "all-linf": "made with fgsm, noise-sign, not with fgsm, noise-sign, darkens",
+    }
+
+
+def test_what_fails_does_not_pass_though_the_baseline_has_it_not(
+    pair: Callable[..., Path],
+) -> None:
+    old = pair("old")
+    pair.plant.attack("darkens", planted.Raises)  # type: ignore[attr-defined]
+    new = pair("new", PAIR.replace("[transfer]", MORE + "[transfer]"))
+    comparison = compare(read_side(old), read_side(new))
+    assert not comparison.passed
+    assert [
+        (each.key.model, each.key.attack, each.reason)
+        for each in comparison.measures
+        if each.verdict == "missing"
+    ] == [("one", "darkens", "failed in the new run"), ("two", "darkens", "failed in the new run")]
+    with pytest.raises(RecordError, match="2 cells failed: no baseline is made of them"):
+        save_baseline(new, new / "b.json")
+
+
+def test_a_target_that_failed_is_missing(pair: Callable[..., Path]) -> None:
+    text = PAIR.replace('"0.05", "0.1"', '"0.05", "0.3"')
+    old = pair("old", text)
+    new = pair("new", text, two=lambda: planted.classifier(planted.NaNBeyond(6)))
+    failed = read_side(new).failed
+    assert {key.target for key in failed} >= {"two"}
+    assert not compare(read_side(old), read_side(new)).passed
+
+
+def test_an_empty_run_is_no_baseline(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", bits(10), bits(400))
+    record = RunRecord.read(folder)
+    record.model_copy(update={"evaluations": ()}).write(folder)
+    with pytest.raises(RecordError, match="empty"):
+        save_baseline(folder, tmp_path / "b.json")
+    with pytest.raises(RecordError, match="holds nothing to compare with"):
+        compare(read_side(folder), side(bits(1), bits(1)))
+    comparison = compare(side(bits(1), bits(1)), read_side(folder))
+    assert verdicts(comparison) == ["missing", "missing"]
+
+
+def test_a_run_without_its_outcomes_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", bits(10), bits(400))
+    (folder / "outcomes" / "bbb.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RecordError, match="run: the outcomes of cell bbb are missing or damaged"):
+        read_side(folder)
+
+
+def transfers(count: int, *, size: int) -> Side:
+    """A side with noise for transfers, which no packing makes small."""
+    random = np.random.default_rng(0)
+    ids = np.arange(size)
+    one = side(bits(10, size=size), random.random(size) < 0.5)
+    hops = [
+        Wrong(
+            replace(one.cells[1].key, measure="transfer_error", target=f"t{number}"),
+            one.cells[1].made_with,
+            0,
+            ids,
+            random.random(size) < 0.5,
+        )
+        for number in range(count)
+    ]
+    return replace(one, cells=(*one.cells, *hops), datasets={"made-up": Content("d", size)})
+
+
+def test_transfers_that_take_much_room_are_thinned(tmp_path: Path) -> None:
+    many = transfers(40, size=10_000)
+    saved = write_baseline(many, tmp_path / "b.json", gibbon="0")
+    assert saved.datasets[0].transfer_every == 4
+    assert (tmp_path / "b.json").stat().st_size < 40_000
+    read = read_side(tmp_path / "b.json")
+    assert {len(cell.wrong) for cell in read.cells if cell.key.target} == {2500}
+    assert {len(cell.wrong) for cell in read.cells if not cell.key.target} == {10_000}
+    comparison = compare(read, many)
+    assert set(verdicts(comparison)) == {"unchanged"}
+    write_baseline(read, tmp_path / "again.json", gibbon="0")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_few_examples_are_never_thinned(tmp_path: Path) -> None:
+    saved = write_baseline(transfers(400, size=1_500), tmp_path / "b.json", gibbon="0")
+    assert saved.datasets[0].transfer_every == 1
+
+
+def test_a_baseline_from_before_transfers_is_read(tmp_path: Path) -> None:
+    def packed(row: NDArray[np.bool_]) -> str:
+        return base64.b64encode(zlib.compress(np.packbits(row).tobytes(), 9)).decode()
+
+    ids = np.arange(EXAMPLES) % 2 == 0
+    cell = {"dataset": "made-up", "model": "m", "invalid": 0}
+    old = {
+        "kind": "gibbon-baseline",
+        "version": 1,
+        "suite": "gate",
+        "gibbon": "0.1.0",
+        "datasets": [{"name": "made-up", "digest": "d", "of": EXAMPLES, "ids": packed(ids)}],
+        "cells": [
+            {
+                **cell,
+                "attack": "fgsm",
+                "epsilon": "8/255",
+                "measure": "adversarial_error",
+                "made_with": "fgsm",
+                "wrong": packed(bits(400)[ids]),
+            }
+        ],
+    }
+    (tmp_path / "b.json").write_text(json.dumps(old, indent=1))
+    comparison = compare(read_side(tmp_path / "b.json"), side(bits(10), bits(440)))
+    assert verdicts(comparison) == ["regressed", "new"]
+    assert (comparison.measures[0].examples, comparison.measures[0].broken) == (500, 20)
+
+
+# What it says
+
+
+def test_what_few_examples_cannot_show_is_said() -> None:
+    old = side(bits(2, size=50), bits(20, size=50))
+    comparison = compare(old, side(bits(2, size=50), bits(22, size=50)))
+    assert comparison.passed
+    assert comparison.measures[1].verdict == "unchanged"
+    (told,) = sentences(comparison)
+    assert "more than allowed, but 50 examples can't show that it is more than chance" in told
+    text = comparison_markdown(comparison)
+    assert text.index("50 examples can't show it") < text.index("<details>")
+
+
+def test_markdown_folds_up_what_is_unchanged() -> None:
+    text = comparison_markdown(compare(side(bits(10), bits(400)), side(bits(10), bits(440))))
+    assert "2 measures: 1 regressed, 1 unchanged." in text
+    folded = text.partition("<details><summary>1 measure unchanged</summary>\n\n")[2]
+    assert "| unchanged |" in folded.partition("</details>")[0]
+    assert "regressed" not in folded.partition("</details>")[0]
+    quiet = comparison_markdown(compare(side(bits(1), bits(2)), side(bits(1), bits(2))))
+    assert quiet.count("| Verdict") == 1
+
+
+def test_a_junit_report_counts_and_explains(tmp_path: Path) -> None:
+    comparison = compare(transfers(1, size=EXAMPLES), side(bits(10), bits(0), name="new"))
+    write_junit(comparison, tmp_path / "j.xml")
+    root = ElementTree.parse(tmp_path / "j.xml").getroot()  # noqa: S314
+    assert root.tag == "testsuites"
+    (suite,) = root
+    cases = list(suite)
+    assert [suite.get(key) for key in ("tests", "failures", "errors", "skipped")] == [
+        str(len(cases)),
+        str(len(list(root.iter("failure")))),
+        "0",
+        "0",
+    ]
+    assert len({(case.get("classname"), case.get("name")) for case in cases}) == len(cases)
+    for case in cases:
+        assert {"classname", "name", "time"} <= set(case.keys())
+    assert [each.get("type") for each in root.iter("failure")] == ["missing"]
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("max_increase = -1", r"max_increase: .*got -1"),
+        ("max_increase = nan", "max_increase"),
+        ("max_incraese = 1", "max_incraese: unknown key; did you mean 'max_increase'"),
+        ("[[limits]]\nmodel = 'm'", r"limits\[0\]\.max_increase: is missing"),
+        ("[[limits]]\nmax_increase = 1\nmodle = 'm'", r"limits\[0\]\.modle: .*'model'"),
+        ("[[limits]]\nmax_increase = 1\nmeasure = 'confidence'", "clean_error.*'confidence'"),
+        ("limits = 3", "limits: must be a list"),
+        ("max_increase = ", "malformed TOML"),
+    ],
+)
+def test_wrong_limits_are_named(tmp_path: Path, written: str, message: str) -> None:
+    (tmp_path / "robust.toml").write_text(written)
+    with pytest.raises(SpecError, match=message) as caught:
+        read_limits(tmp_path / "robust.toml")
+    assert "robust.toml" in str(caught.value)
+
+
+def test_a_limit_that_covers_nothing_is_refused() -> None:
+    one = side(bits(1), bits(1))
+    limits = Limits(limits=(Limit(max_increase=1, attack="fgms"),))
+    with pytest.raises(SpecError, match=r"limits\[0\]: .*no attack 'fgms'.*did you mean 'fgsm'"):
+        compare(one, one, limits=limits)
+    apart = Limits(limits=(Limit(max_increase=1, attack="fgsm", measure="clean_error"),))
+    with pytest.raises(SpecError, match=r"limits\[0\]: covers no measure"):
+        compare(one, one, limits=apart)
+
+
+def test_limits_by_measure_and_target() -> None:
+    old = transfers(2, size=EXAMPLES)
+    limits = Limits(
+        limits=(
+            Limit(measure="transfer_error", max_increase=5.0),
+            Limit(target="t1", max_increase=7.0),
+        )
+    )
+    compared = compare(old, old, limits=limits).measures
+    assert [each.limit for each in compared] == [1.0, 1.0, 5.0, 7.0]
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, 2.0, float("nan")])
+def test_alpha_is_a_probability(alpha: float) -> None:
+    with pytest.raises(SpecError, match="alpha"):
+        compare(side(bits(1), bits(1)), side(bits(1), bits(1)), alpha=alpha)
+
+
+@pytest.mark.parametrize("option", [["--max-increase", "nan"], ["--alpha", "0"]])
+def test_a_gate_that_nothing_fails_is_refused(tmp_path: Path, option: list[str]) -> None:
+    run = write_run(tmp_path / "run", bits(10), bits(400))
+    result = CliRunner().invoke(app, ["compare", str(run), str(run), *option])
+    assert result.exit_code == 2 or isinstance(result.exception, SpecError)
+
+
+def test_comparing_imports_no_torch(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", bits(10), bits(400))
+    script = f"""
+import sys
+from benchmark.cli import main
+for words in (["baseline", "save", {str(run)!r}, {str(tmp_path / "b.json")!r}],
+              ["compare", {str(tmp_path / "b.json")!r}, {str(run)!r}]):
+    sys.argv = ["gibbon", *words]
+    try:
+        main()
+    except SystemExit as leaving:
+        assert not leaving.code
+sys.exit("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 measures: 2 unchanged" in done.stdout
+
+
+def test_the_job_summary_is_appended_and_cut(tmp_path: Path) -> None:
+    place = tmp_path / "summary.md"
+    append_summary("one", None)
+    append_summary("one", "")
+    assert not place.exists()
+    append_summary("| one |\n", str(place))
+    append_summary("two\n" * 300_000, str(place))
+    text = place.read_text()
+    assert text.startswith("| one |\n\ntwo\n")
+    assert text.endswith("two\n\nThe rest is too long to be shown here.\n\n")
+    assert len(text) < 1_048_576
+    with pytest.raises(RunFolderError, match="GITHUB_STEP_SUMMARY"):
+        append_summary("one", str(tmp_path / "nowhere" / "summary.md"))
