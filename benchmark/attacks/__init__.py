@@ -24,10 +24,15 @@ for _name, _reference, _summary in [
     ("pgd-l1", "pgd_l1:PGDL1", "the same in L1, with sparse steps (Tramèr and Boneh 2019)"),
     ("bim", "bim:BIM", "basic iterative method, also targeted (Kurakin et al. 2016)"),
     ("mi-fgsm", "mi_fgsm:MIFGSM", "the same with momentum, L∞ or L2 (Dong et al. 2018)"),
+    ("apgd-ce", "apgd:APGDCE", "auto-PGD on the cross-entropy (Croce and Hein 2020)"),
+    ("apgd-dlr", "apgd:APGDDLR", "the same on the difference of logits ratio"),
+    ("apgd-t", "apgd:APGDT", "the same on the targeted ratio, for nine classes in turn"),
     ("deepfool", "deepfool:DeepFool", "nearest linearised boundary (Moosavi-Dezfooli et al. 2016)"),
     ("ddn", "ddn:DDN", "decoupled direction and norm, nearest in L2 (Rony et al. 2019)"),
     ("fmn", "fmn:FMN", "fast minimum norm, nearest in L∞, L2 or L1 (Pintor et al. 2021)"),
     ("cw", "cw:CW", "distance and margin by Adam, nearest in L2 (Carlini and Wagner 2017)"),
+    ("fab", "fab:FAB", "fast adaptive boundary attack, nearest in L∞, L2 or L1 (Croce, Hein 2020)"),
+    ("fab-t", "fab_t:FABT", "the same towards one likely class after another"),
 ]:
     ATTACKS.register(Entry(_name, _summary, lazily(f"benchmark.attacks.{_reference}")))
 

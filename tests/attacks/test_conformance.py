@@ -36,6 +36,9 @@ VARIANTS = {
         {"steps": 4, "step_size": "1/10", "keep": "first-success"},
         {"steps": 4, "step_size": "1/10", "target": "least-likely", "keep": "best-loss"},
     ],
+    "apgd-ce": [{"steps": 5}, {"steps": 4, "restarts": 2, "keep": "first-success"}],
+    "apgd-dlr": [{"steps": 5}, {"steps": 5, "keep": "first-success"}],
+    "apgd-t": [{"steps": 4, "n_target_classes": 2}, {"steps": 4, "keep": "first-success"}],
     "mi-fgsm": [
         {"steps": 4},
         {"steps": 4, "target": "second", "keep": "best-loss"},
@@ -48,6 +51,8 @@ VARIANTS = {
         {"steps": 15, "gamma": 0.2, "init_norm": "1/2", "target": "second"},
     ],
     "fmn": [{"steps": 15}, {"steps": 15, "target": "second"}],
+    "fab": [{"steps": 4}, {"steps": 3, "restarts": 2}],
+    "fab-t": [{"steps": 4, "target_classes": 2}, {"steps": 3, "restarts": 2}],
     "cw": [
         {"steps": 20, "searches": 3, "step_size": 0.05, "init_constant": 1.0},
         {"steps": 20, "searches": 2, "step_size": 0.05, "init_constant": 1.0, "target": "random"},

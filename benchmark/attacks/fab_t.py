@@ -1,0 +1,82 @@
+"""The fast adaptive boundary attack, targeted, as AutoAttack has it.
+
+One run for each of the likeliest other classes, in which the boundary to that class alone is looked
+at; a point counts whatever wrong class it is given.  See `benchmark.attacks.boundary_walk` for the
+algorithm.
+
+Sources: F. Croce and M. Hein, "Minimally distorted adversarial examples with a fast adaptive
+boundary attack", ICML 2020, https://arxiv.org/abs/1907.02044; the same, "Reliable evaluation of
+adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020, section 6,
+https://arxiv.org/abs/2003.01690.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from benchmark.attacks.base import STRICT
+from benchmark.attacks.boundaries import rivals_of
+from benchmark.attacks.boundary_walk import Walk
+from benchmark.attacks.minimal import Aim, MinimalNormAttack, Nearest
+from benchmark.classifier import Classifier
+from benchmark.rng import ExampleStreams
+from benchmark.threat import Bounds, Norm
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FABT(MinimalNormAttack):
+    """Walks along the boundary to one rival class after another.
+
+    Each step costs one backward pass, however many classes there are.  With fewer than
+    ``target_classes`` rivals all of them are targets.  Examples without gradients are treated as by
+    `fab`.
+
+    Args:
+        steps: steps of one run.
+        restarts: runs for each target; the first starts at the input, the others at random points.
+        target_classes: how many classes are targets, the likeliest at the input.
+        alpha_max: the largest share of the step that is taken from the input.
+        eta: by which factor steps overshoot the boundary.
+        beta: what is left of a perturbation after a step back.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
+
+    steps: Annotated[int, Field(ge=1)] = 100
+    restarts: Annotated[int, Field(ge=1)] = 1
+    target_classes: Annotated[int, Field(ge=1)] = 9
+    alpha_max: Annotated[float, Field(ge=0, le=1)] = 0.1
+    eta: Annotated[float, Field(ge=1)] = 1.05
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.9
+
+    def nearest(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        norm: Norm,
+        bounds: Bounds | None,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one try, the nearest over all targets and runs."""
+        nearest = Nearest(inputs, norm=norm)
+        with torch.no_grad():
+            outputs = classifier(inputs)
+        nearest.offer(inputs, Aim(labels).reached(outputs))
+        rows = nearest.missing
+        rivals = rivals_of(outputs, labels, count=self.target_classes)[rows]
+        walk = Walk(classifier, bounds, self.steps, self.alpha_max, self.eta, self.beta)
+        for number in range(rivals.shape[1] if len(rows) else 0):
+            target = rivals[:, number : number + 1]
+            drawn = streams.child(number)
+            for start in walk.starts(nearest, rows=rows, restarts=self.restarts, streams=drawn):
+                walk.run(nearest, start, rows=rows, labels=labels[rows], rivals=target)
+        walk.search(nearest, labels=labels)
+        yield nearest.points
