@@ -413,7 +413,7 @@ def test_the_limits_beside_a_baseline_are_used(tmp_path: Path) -> None:
 def pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
     """Runs two small models under FGSM and noise; returns the folder."""
     plant = planted.Plant(monkeypatch)
-    plant.dataset("squares", lambda request: planted.squares())
+    plant.dataset("squares", lambda request: planted.squares(examples=240))
     plant.model("one", planted.rows(0))
     plant.model("two", planted.rows(6))
     plant.attack("darkens", planted.Darkens)
