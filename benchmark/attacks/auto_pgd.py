@@ -1,0 +1,266 @@
+"""The search of the APGD attacks: which climbs are made, and which of their points is returned.
+
+A climb goes from a random point with steps and step sizes as `benchmark.attacks.paces` has them.
+In L1 three climbs follow each other, in balls of three, two and one epsilon, with 30 %, 30 % and
+40 % of the steps, each from the best point of the one before, projected (F. Croce and M. Hein,
+"Mind the box", ICML 2021, section 4, https://arxiv.org/abs/2103.01208).
+
+Croce and Hein return the point of the highest objective, and count an example as misled if any
+point of the climb was misclassified.  Here both are one: the point that is returned is the
+misclassified point of the highest objective, or where none is, the point of the highest objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from benchmark.attacks.gradients import Gradients
+from benchmark.attacks.objectives import Objective
+from benchmark.attacks.paces import (
+    Halving,
+    Pace,
+    Rows,
+    Sparsening,
+    Trail,
+    choose,
+    halving_checkpoints,
+    sparsening_checkpoints,
+)
+from benchmark.attacks.projections import Region, region
+from benchmark.classifier import Classifier
+from benchmark.outputs import margin
+from benchmark.rng import ExampleStreams
+from benchmark.threat import Epsilon, Norm, ThreatModel
+
+Keep = Literal["best-loss", "first-success"]
+
+RADII = ((3, 3), (2, 3))  # in L1, before the ball itself: units of epsilon, tenths of the steps
+
+
+@dataclass(frozen=True)
+class Try:
+    """One search from a random point: what it climbs, and where its random numbers come from."""
+
+    goal: Objective
+    streams: ExampleStreams
+
+
+def search(
+    classifier: Classifier,
+    inputs: Tensor,
+    *,
+    tries: Iterable[Try],
+    threat: ThreatModel,
+    steps: int,
+    rho: float,
+    keep: Keep,
+) -> Tensor:
+    """Returns for each example the best point of all tries, of the inputs' shape.
+
+    Of several tries the point with the largest margin of a wrong class over the true one counts,
+    as outside.  A try costs ``steps + 1`` forward and ``steps`` backward passes (in L1 two forward
+    passes more); with ``"first-success"`` an example takes part up to its first misclassified point
+    only, and the others close ranks.
+
+    Args:
+        classifier: the model under attack.
+        inputs: shape (N, *input_shape).
+        tries: objectives and streams for all N examples.
+        threat: the norm, the budget and the box.
+        steps: gradient steps of one try.
+        rho: share of the steps between checkpoints that must raise the objective (L∞ and L2).
+        keep: ``"best-loss"`` or ``"first-success"``.
+
+    Raises `OutputError` where a gradient is NaN or infinite.
+    """
+    gradients = Gradients(classifier)
+    points = inputs.clone()
+    margins = torch.full_like(inputs.flatten(1)[:, 0], -torch.inf)
+    left = torch.arange(len(inputs), device=inputs.device)
+    for each in tries:
+        if not len(left):
+            break
+        start = _start(
+            gradients, inputs[left], each.goal.take(left), threat=threat,
+            streams=each.streams.take(left), steps=steps, rho=rho,
+        )  # fmt: skip
+        found = _climb(gradients, start, rho=rho, stop=keep == "first-success")
+        better = found.margins > margins[left]
+        points[left[better]] = found.points[better]
+        margins[left[better]] = found.margins[better]
+        left = left[~found.stopped]
+    gradients.check()
+    return points
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a climb begins, and how it goes."""
+
+    points: Tensor
+    allowed: Region
+    goal: Objective
+    steps: int
+    resumed: bool
+
+
+def _start(
+    gradients: Gradients,
+    inputs: Tensor,
+    goal: Objective,
+    *,
+    threat: ThreatModel,
+    streams: ExampleStreams,
+    steps: int,
+    rho: float,
+) -> _Start:
+    """Returns the start of the last climb of a try; in L1 the wider ones are made here."""
+    *wider, (radius, last) = _radii(threat, steps=steps)
+    first = wider[0][0] if wider else radius
+    points = region(inputs, threat=first).random_point(streams)
+    for number, (ball, count) in enumerate(wider):
+        allowed = region(inputs, threat=ball)
+        start = _Start(allowed.project(points), allowed, goal, count, resumed=number > 0)
+        points = _climb(gradients, start, rho=rho, stop=False).best.clone()
+    allowed = region(inputs, threat=radius)
+    return _Start(allowed.project(points), allowed, goal, last, resumed=bool(wider))
+
+
+def _radii(threat: ThreatModel, *, steps: int) -> list[tuple[ThreatModel, int]]:
+    if threat.norm is not Norm.L1:
+        return [(threat, steps)]
+    wider = []
+    for factor, tenths in RADII:
+        epsilon = Epsilon(factor * threat.epsilon.value, f"{factor} * {threat.epsilon}")
+        wider.append((replace(threat, epsilon=epsilon), tenths * steps // 10))
+    rest = steps - sum(count for _, count in wider)
+    return [*(each for each in wider if each[1]), (threat, rest)]
+
+
+@dataclass(frozen=True)
+class _Kept(Rows):
+    """The point of each example that will be returned: misled before not, then by objective."""
+
+    points: Tensor
+    value: Tensor
+    gap: Tensor  # the margin of the best wrong class over the true one
+
+    def or_better(self, points: Tensor, *, value: Tensor, gap: Tensor) -> _Kept:
+        misled, before = gap > 0, self.gap > 0
+        better = misled & ~before | (misled == before) & (value > self.value)
+        return _Kept(
+            choose(better, points, self.points),
+            torch.where(better, value, self.value),
+            torch.where(better, gap, self.gap),
+        )
+
+
+@dataclass(frozen=True)
+class _Climber:
+    """A climb under way, for the examples that still take part; ``places`` says which these are."""
+
+    trail: Trail
+    pace: Pace
+    kept: _Kept
+    allowed: Region
+    goal: Objective
+    places: Tensor
+
+    @classmethod
+    def begin(cls, start: _Start, *, outputs: Tensor, gradient: Tensor) -> _Climber:
+        points, goal = start.points, start.goal
+        value = goal.value(outputs)
+        trail = Trail.begin(points, gradient=gradient, value=value)
+        pace: Pace = Halving.begin(trail)
+        if start.allowed.threat.norm is Norm.L1:
+            pace = Sparsening.begin(trail, start.allowed, resumed=start.resumed)
+        kept = _Kept(points, value, margin(outputs, goal.labels))
+        places = torch.arange(len(points), device=points.device)
+        return cls(trail, pace, kept, start.allowed, goal, places)
+
+    def then(self, points: Tensor, *, outputs: Tensor, gradient: Tensor) -> _Climber:
+        value = self.goal.value(outputs)
+        return replace(
+            self,
+            trail=self.trail.then(points, gradient=gradient, value=value),
+            pace=self.pace.noted(value > self.trail.value),
+            kept=self.kept.or_better(points, value=value, gap=margin(outputs, self.goal.labels)),
+        )
+
+    def checked(self, *, enough: float) -> _Climber:
+        pace, back = self.pace.checked(self.trail, self.allowed, enough=enough)
+        return replace(self, trail=self.trail.back_to_best(back), pace=pace)
+
+    def take(self, index: Tensor) -> _Climber:
+        return _Climber(
+            self.trail.take(index),
+            self.pace.take(index),
+            self.kept.take(index),
+            self.allowed.take(index),
+            self.goal.take(index),
+            self.places[index],
+        )
+
+
+class _Found:
+    """What came of a climb, for N examples.
+
+    Attributes:
+        points: shape (N, *input_shape).
+        margins: shape (N,): of the best wrong class over the true one, at these points.
+        stopped: bool, shape (N,): whether the climb ended with a misclassified point.
+        best: the point of the highest objective, of the examples that did not stop.
+    """
+
+    def __init__(self, points: Tensor) -> None:
+        self.points = torch.empty_like(points)
+        self.margins = torch.empty_like(points.flatten(1)[:, 0])
+        self.stopped = torch.zeros_like(self.margins, dtype=torch.bool)
+        self.best = points
+
+    def release(self, climber: _Climber, *, outputs: Tensor) -> _Climber:
+        """Takes in the examples that are misled now; returns the climb of the others."""
+        done = climber.goal.misled(outputs)
+        left = torch.nonzero(~done).squeeze(1)
+        if len(left) == len(done):
+            return climber
+        self.stopped[climber.places[done]] = True
+        self.end(climber.take(done))
+        return climber.take(left)
+
+    def end(self, climber: _Climber) -> _Found:
+        """Takes in all examples of a climb."""
+        self.points[climber.places] = climber.kept.points
+        self.margins[climber.places] = climber.kept.gap
+        self.best = climber.trail.best_points
+        return self
+
+
+def _climb(gradients: Gradients, start: _Start, *, rho: float, stop: bool) -> _Found:
+    sparse = start.allowed.threat.norm is Norm.L1
+    checkpoints = (sparsening_checkpoints if sparse else halving_checkpoints)(start.steps)
+    found = _Found(start.points)
+    outputs, gradient = gradients.at(start.points, start.goal.ascent)
+    climber = _Climber.begin(start, outputs=outputs, gradient=gradient)
+    for number in range(1, start.steps + 1):
+        if stop:
+            climber = found.release(climber, outputs=outputs)
+            if not len(climber.places):
+                return found
+        points = climber.pace.ahead(climber.trail, climber.allowed, first=number == 1)
+        if number < start.steps:
+            outputs, gradient = gradients.at(points, climber.goal.ascent)
+        else:  # nothing follows the last gradient
+            with torch.no_grad():
+                outputs, gradient = gradients.classifier(points), climber.trail.gradient
+        climber = climber.then(points, outputs=outputs, gradient=gradient)
+        if number in checkpoints:
+            climber = climber.checked(enough=rho * checkpoints[number])
+    if stop:
+        climber = found.release(climber, outputs=outputs)
+    return found.end(climber)
