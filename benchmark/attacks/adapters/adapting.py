@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import BeforeValidator
@@ -324,8 +324,8 @@ def adapt(foreign: Foreign, *, module: str) -> type[Attack]:
     }
     base: type[Attack] = NearestExample if foreign.minimal else FixedBudget
     plain = types.new_class(foreign.name, (base,), exec_body=lambda body: body.update(namespace))
-    made: type[Attack] = checked(plain, frozen=True, kw_only=True, config=STRICT)  # type: ignore[call-overload]
-    return made
+    made: Any = checked(plain, frozen=True, kw_only=True, config=STRICT)
+    return cast("type[Attack]", made)
 
 
 def parameters_given(attack: Attack) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _run(name: str, task: Task) -> Tensor:
     for member, needed in CLASSES_NEEDED.items():
         if member in attack.attacks_to_run and task.classes < needed:
             raise AttackError(
-                f"autoattack:{name} runs {member}, whose loss needs {needed} classes, and the model "
+                f"autoattack:{name} runs {member}, whose loss needs {needed} classes; the model "
                 f"has {task.classes}: name others with autoattack:custom, or take our autoattack"
             )
     for member in (attack.apgd_targeted, attack.fab):

@@ -1,0 +1,28 @@
+"""The laws that an attack keeps, for the authors of attacks to try on their own.
+
+`check_attack` runs every law of `benchmark.conformance.laws` on small models made for it
+(`benchmark.conformance.subjects`), in every norm that the attack claims, and returns an
+`AttackVerdict`: which laws are kept, which are broken, and from which the attack departs as it has
+written down (`benchmark.attacks.base.Attack.departures`).  Our own tests run the same laws.
+
+>>> verdict = check_attack("fgsm")
+>>> verdict.passed, len(verdict.broken)
+(True, 0)
+"""
+
+from __future__ import annotations
+
+from benchmark.conformance.checking import check_attack
+from benchmark.conformance.laws import LAWS, Law, Seen
+from benchmark.conformance.verdict import AttackVerdict, Finding, Standing, verdict_table
+
+__all__ = [
+    "LAWS",
+    "AttackVerdict",
+    "Finding",
+    "Law",
+    "Seen",
+    "Standing",
+    "check_attack",
+    "verdict_table",
+]

@@ -1,0 +1,107 @@
+"""Tries an attack against the laws."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmark.attacks.adapters import ATTACK_SOURCES
+from benchmark.attacks.base import Attack, attack_class, make_attack, parameters_of
+from benchmark.attacks.noise_sign import NoiseSign
+from benchmark.attacks.noise_uniform import NoiseUniform
+from benchmark.conformance.laws import LAWS, Law
+from benchmark.conformance.verdict import AttackVerdict, Finding, Standing
+from benchmark.errors import SpecError
+from benchmark.references import is_reference, load_reference
+from benchmark.specs import AttackSpec
+from benchmark.threat import Norm
+
+_CONTROL = "it is a control that does not look for the worst case"
+# What these would say of themselves, if results were not filed under their code.
+CONTROLS: Mapping[type[Attack], Mapping[str, str]] = {
+    kind: {"larger-budget": _CONTROL, "optimum": _CONTROL} for kind in (NoiseSign, NoiseUniform)
+}
+NOT_EXCUSED = "no attack may depart from this law, though this one says that it does"
+Progress = Callable[[str], None]
+
+
+def check_attack(
+    attack: str | type[Attack] | Attack,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    norms: Sequence[Norm] = (),
+    laws: Sequence[Law] = LAWS,
+    progress: Progress = lambda _: None,
+) -> AttackVerdict:
+    """Returns how an attack stands to the laws, tried one by one in every norm.
+
+    Args:
+        attack: a registered name, another library's (``"foolbox:LinfPGD"``), a reference such as
+            ``"my_package:MyAttack"`` or ``"attacks/mine.py:MyAttack"``, a class, or an attack.
+        parameters: the attack's parameters where they are not its defaults.
+        norms: the norms to try; all that it claims if there are none.
+        laws: the laws to try.
+        progress: is told what is tried next.
+
+    Raises a `RequestError` where there is no such attack, or a parameter or norm is wrong.  What
+    the attack raises while it is tried is a law broken.
+    """
+    name = attack if isinstance(attack, str) else _name(attack)
+    built = _built(attack, name, parameters or {})
+    for norm in norms:
+        if norm not in built.norms:
+            raise SpecError(f"attack {name!r} works in {', '.join(built.norms)}, not in {norm}")
+    began = time.perf_counter()
+    findings = []
+    for norm in norms or built.norms:
+        for law in laws:
+            progress(f"{law.name}, {norm.symbol}")
+            findings.append(_tried(built, norm, law))
+    described = ", ".join(f"{key} = {value!r}" for key, value in parameters_of(built).items())
+    return AttackVerdict(name, described, tuple(findings), time.perf_counter() - began)
+
+
+def departures_of(attack: Attack) -> Mapping[str, str]:
+    """Returns the laws that an attack says it departs from, each with the reason."""
+    return {**CONTROLS.get(type(attack), {}), **attack.departures}
+
+
+def find_attack(text: str) -> Any:
+    """Returns what a name, a library's name or a reference names.  Raises a `RequestError`."""
+    scheme, colon, _ = text.partition(":")
+    if is_reference(text) and not (colon and scheme in ATTACK_SOURCES.names()):
+        return load_reference(text, what="attack")
+    return attack_class(text)
+
+
+def _built(attack: str | type[Attack] | Attack, name: str, parameters: Mapping[str, Any]) -> Attack:
+    found = find_attack(attack) if isinstance(attack, str) else attack
+    if isinstance(found, Attack):
+        if parameters:
+            raise SpecError(f"attack {name!r} is made already: its parameters are its own")
+        return found
+    plain = name if ":" not in name else _name(found)
+    return make_attack(
+        found, AttackSpec.model_validate({"name": plain, "epsilon": 0, **parameters})
+    )
+
+
+def _name(attack: object) -> str:
+    kind = attack if isinstance(attack, type) else type(attack)
+    return kind.__name__
+
+
+def _tried(attack: Attack, norm: Norm, law: Law) -> Finding:
+    try:
+        seen = law.look(attack, norm)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever an author's code may raise
+        return Finding(law, norm, Standing.BROKEN, "", f"it raised {type(error).__name__}: {error}")
+    if not seen.broken:
+        return Finding(law, norm, Standing.KEPT, seen.figure)
+    reason = departures_of(attack).get(law.name)
+    if reason is None:
+        return Finding(law, norm, Standing.BROKEN, seen.figure, f"{seen.broken}.")
+    if not law.excusable:
+        return Finding(law, norm, Standing.BROKEN, seen.figure, f"{seen.broken}; {NOT_EXCUSED}.")
+    return Finding(law, norm, Standing.DEPARTS, seen.figure, f"{seen.broken}: {reason}.")
