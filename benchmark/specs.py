@@ -475,9 +475,9 @@ def is_path(written: str) -> bool:
 
 
 def _joined(folder: Path, written: str) -> str:
-    """Returns a path without a ``..`` that can be left out and leads to the same place."""
+    """Returns the shortest way to a path that is sure to lead to the same place."""
     path = folder / Path(written).expanduser()
-    short = os.path.normpath(path)
+    short = os.path.normpath(path) if path.is_absolute() else os.path.relpath(path)
     return short if os.path.realpath(short) == os.path.realpath(path) else str(path)
 
 
