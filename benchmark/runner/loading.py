@@ -103,11 +103,11 @@ def load_model(
     _check_fit(classifier, dataset)
     batch = sample.to(device)
     with their_code("the model can't be run"), classifier.evaluating(device):
-        kept = _measured(classifier, batch.inputs)
         outputs = _probed(classifier, batch.inputs)
         again = _probed(classifier, batch.inputs)
         steady = bool((again - outputs).abs().max() <= PROBE_STEADY * outputs.abs().max())
         gradient_free, between = _between_pixels(classifier, batch)
+        kept = _measured(classifier, batch.inputs)
         means = [
             f"{float(value):.{PROBE_DIGITS}g}"
             for value in (
