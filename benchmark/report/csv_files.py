@@ -7,6 +7,7 @@ printed as it was written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any
 
 import pandas as pd
@@ -46,4 +47,6 @@ def _objects(kind: type[Record], records: Sequence[Record]) -> pd.DataFrame:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
+    if isinstance(value, StrEnum):
+        return str(value)
     return value
