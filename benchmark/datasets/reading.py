@@ -11,7 +11,6 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -48,22 +47,11 @@ def read_ahead(
     Raises `DatasetError` as ``read`` does, also where it does so in a worker, and where a worker
     dies.
     """
-    if workers == 0:
+    if workers == 0 or not groups:
         for group in groups:
             yield group, read(group)
         return
-    loader = DataLoader(
-        _Groups(read),
-        batch_size=None,
-        sampler=groups,  # any iterable of indices will do
-        collate_fn=_as_it_is,
-        num_workers=min(workers, len(groups)),
-        prefetch_factor=GROUPS_AHEAD,
-        worker_init_fn=_begin_worker,
-        generator=torch.Generator(),  # the global one is the caller's
-    )
-    with _starting_quietly():
-        found: Iterator[T | _Raised] = iter(loader)
+    found = _start(read, groups, workers=workers)
     for group in groups:
         try:
             part = next(found)
@@ -213,11 +201,22 @@ def _begin_worker(_: int) -> None:
     warnings.simplefilter("ignore")
 
 
-@contextmanager
-def _starting_quietly() -> Iterator[None]:
-    # More workers than processors may be asked for; and torch itself starts threads before a fork,
-    # which its workers, that run no operation of several threads, are made for.
+def _start(
+    read: Callable[[Ids], T], groups: Sequence[Ids], *, workers: int
+) -> Iterator[T | _Raised]:
+    # More workers than processors may be asked for; and Python warns of a fork where there are
+    # threads, as torch starts them: its workers run no operation of several threads.
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*worker processes in total", append=False)
+        warnings.filterwarnings("ignore", message=".*worker processes in total")
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork")
-        yield
+        loader = DataLoader(
+            _Groups(read),
+            batch_size=None,
+            sampler=groups,  # any iterable of indices will do
+            collate_fn=_as_it_is,
+            num_workers=min(workers, len(groups)),
+            prefetch_factor=GROUPS_AHEAD,
+            worker_init_fn=_begin_worker,
+            generator=torch.Generator(),  # the global one is the caller's
+        )
+        return iter(loader)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -214,7 +213,7 @@ def test_it_holds_exactly_what_was_written(make: Make, tmp_path):
 
 
 @every_kind
-@pytest.mark.parametrize(("workers", "kept"), [(0, 0), (0, 200), (2, 0), (2, 1 << 20)])
+@pytest.mark.parametrize(("workers", "kept"), [(0, 0), (0, 200), (2, 0)])
 def test_batches_hold_what_was_asked_for_however_it_is_split(
     make: Make, tmp_path, monkeypatch, workers, kept
 ):
@@ -225,7 +224,7 @@ def test_batches_hold_what_was_asked_for_however_it_is_split(
     assert whole.ids.tolist() == asked.tolist()
     assert whole.labels.tolist() == CONTENT.labels[asked].tolist()
     assert torch.equal(whole.inputs, torch.from_numpy(CONTENT.pixels[asked]).float() / 255)
-    for chunks in ([asked[:2], asked[2:]], [asked[:1], asked[1:1], asked[1:]], [asked]):
+    for chunks in ([asked[:2], asked[2:]], [asked[:1], asked[1:1], asked[1:]]):
         parts = list(dataset.batches(chunks))
         assert [part.ids.tolist() for part in parts] == [chunk.tolist() for chunk in chunks]
         for name in ("ids", "inputs", "labels"):
@@ -299,4 +298,4 @@ def test_what_it_is_called_is_what_it_was_named(make: Make, tmp_path):
 
 
 def _open_files() -> int:
-    return len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    return len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0
