@@ -24,6 +24,10 @@ for _name, _reference, _summary in [
     ("pgd-l1", "pgd_l1:PGDL1", "the same in L1, with sparse steps (Tramèr and Boneh 2019)"),
     ("bim", "bim:BIM", "basic iterative method, also targeted (Kurakin et al. 2016)"),
     ("mi-fgsm", "mi_fgsm:MIFGSM", "the same with momentum, L∞ or L2 (Dong et al. 2018)"),
+    ("di-mi-fgsm", "di_mi_fgsm:DIMIFGSM", "that on diverse inputs, for transfer (Xie et al. 2019)"),
+    ("ti-mi-fgsm", "ti_mi_fgsm:TIMIFGSM", "that with smoothed gradients (Dong et al. 2019)"),
+    ("vmi-fgsm", "vmi_fgsm:VMIFGSM", "that with variance tuning (Wang and He 2021)"),
+    ("rotation", "rotation:Rotation", "a turn towards the gradient (Goodfellow et al. 2015)"),
     ("apgd-ce", "apgd:APGDCE", "auto-PGD on the cross-entropy (Croce and Hein 2020)"),
     ("apgd-dlr", "apgd:APGDDLR", "the same on the difference of logits ratio"),
     ("apgd-t", "apgd:APGDT", "the same on the targeted ratio, for nine classes in turn"),
@@ -33,6 +37,7 @@ for _name, _reference, _summary in [
     ("cw", "cw:CW", "distance and margin by Adam, nearest in L2 (Carlini and Wagner 2017)"),
     ("fab", "fab:FAB", "fast adaptive boundary attack, nearest in L∞, L2 or L1 (Croce, Hein 2020)"),
     ("fab-t", "fab_t:FABT", "the same towards one likely class after another"),
+    ("square", "square:Square", "random search without gradients (Andriushchenko et al. 2020)"),
 ]:
     ATTACKS.register(Entry(_name, _summary, lazily(f"benchmark.attacks.{_reference}")))
 

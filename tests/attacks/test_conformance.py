@@ -39,6 +39,9 @@ VARIANTS = {
     "apgd-ce": [{"steps": 5}, {"steps": 4, "restarts": 2, "keep": "first-success"}],
     "apgd-dlr": [{"steps": 5}, {"steps": 5, "keep": "first-success"}],
     "apgd-t": [{"steps": 4, "n_target_classes": 2}, {"steps": 4, "keep": "first-success"}],
+    "di-mi-fgsm": [{"steps": 3}, {"steps": 3, "probability": 1, "smallest": 0.4}],
+    "ti-mi-fgsm": [{"steps": 3, "kernel": 3}, {"steps": 3}],
+    "vmi-fgsm": [{"steps": 3, "neighbours": 2}],
     "mi-fgsm": [
         {"steps": 4},
         {"steps": 4, "target": "second", "keep": "best-loss"},
@@ -53,6 +56,7 @@ VARIANTS = {
     "fmn": [{"steps": 15}, {"steps": 15, "target": "second"}],
     "fab": [{"steps": 4}, {"steps": 3, "restarts": 2}],
     "fab-t": [{"steps": 4, "target_classes": 2}, {"steps": 3, "restarts": 2}],
+    "square": [{"queries": 30}, {"queries": 15, "restarts": 2, "target": "second"}],
     "cw": [
         {"steps": 20, "searches": 3, "step_size": 0.05, "init_constant": 1.0},
         {"steps": 20, "searches": 2, "step_size": 0.05, "init_constant": 1.0, "target": "random"},
