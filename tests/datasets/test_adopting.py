@@ -1,0 +1,293 @@
+"""What a user has in hand, taken for a dataset: what is kept of it, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from made_up_pictures import made_up, picture_of
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
+from torch.utils.data import Dataset as TorchDataset
+
+from benchmark.datasets import reading
+from benchmark.datasets.adopting import adopt_data
+from benchmark.datasets.base import ArrayDataset
+from benchmark.datasets.items import RANDOM
+from benchmark.datasets.preparation import Preparation
+from benchmark.errors import DatasetError
+
+INPUTS = torch.rand(12, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(12) % 4
+PAIRS = list(zip(INPUTS, LABELS, strict=True))
+
+
+def refused(data: object, **options) -> str:
+    with pytest.raises(DatasetError) as raised:
+        adopt_data(data, name="mine", **options)
+    return str(raised.value).removeprefix("dataset 'mine': ")
+
+
+def whole(dataset) -> torch.Tensor:
+    return dataset.batch(np.arange(len(dataset))).inputs
+
+
+class Changing(TorchDataset):
+    """Items are as the given function makes them of their position."""
+
+    def __init__(self, make, *, count: int = 12) -> None:
+        self.make = make
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, position: int):
+        return self.make(position)
+
+
+class Stream(IterableDataset):
+    """What the given function gives, each time anew."""
+
+    def __init__(self, make) -> None:
+        self.make = make
+
+    def __iter__(self):
+        return iter(self.make())
+
+
+def test_a_dataset_of_ours_is_taken_as_it_is():
+    dataset = ArrayDataset(
+        "ours", np.zeros((2, 3), np.uint8), targets=np.array([0, 1]), classes=("a", "b")
+    )
+    assert adopt_data(dataset, name="mine") is dataset
+
+
+def test_tensors_that_need_gradients_or_are_narrow_are_taken():
+    inputs = (INPUTS > 0.5).to(torch.bfloat16).requires_grad_()
+    dataset = adopt_data((inputs, LABELS), name="mine")
+    assert torch.equal(whole(dataset), (INPUTS > 0.5).float())
+
+
+def test_names_of_classes_come_from_the_torch_dataset():
+    data = Changing(lambda position: PAIRS[position])
+    data.classes = ["ant", "bee", "cat", "dog"]
+    assert adopt_data(data, name="mine").classes == ("ant", "bee", "cat", "dog")
+    data.classes = ["ant", "bee"]
+    assert adopt_data(data, name="mine").classes == ("0", "1", "2", "3")
+
+
+def test_labels_are_those_of_the_items_not_of_attributes():
+    data = Changing(lambda position: (INPUTS[position], 3 - LABELS[position]))
+    data.targets = LABELS
+    assert adopt_data(data, name="mine").labels.tolist() == (3 - LABELS).tolist()
+
+
+def test_pictures_are_prepared():
+    content = made_up(4, height=9, width=7)
+    data = Changing(lambda k: (picture_of(content.pixels[k]), 0), count=4)
+    dataset = adopt_data(data, name="mine", preparation=Preparation(crop=5))
+    assert dataset.input_shape == (3, 5, 5)
+    expected = torch.from_numpy(content.pixels[:, :, 2:7, 1:6]).float() / 255
+    assert torch.equal(whole(dataset), expected)
+
+
+# Loaders.
+
+
+def test_a_shuffling_loader_is_read_in_the_datasets_order():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    for data in (PAIRS, TensorDataset(INPUTS, LABELS)):
+        dataset = adopt_data(DataLoader(data, batch_size=5, shuffle=True), name="mine")
+        assert torch.equal(whole(dataset), INPUTS)
+        assert dataset.notes == (
+            "The loader's shuffling changes nothing: ids are positions in its dataset.",
+        )
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_nothing_is_dropped():
+    loader = DataLoader(PAIRS, batch_size=5, drop_last=True)
+    assert len(adopt_data(loader, name="mine")) == 12
+
+
+def test_the_loaders_collate_fn_makes_the_inputs():
+    def halved(items):
+        inputs, labels = torch.utils.data.default_collate(items)
+        return inputs / 2, labels
+
+    loader = DataLoader(PAIRS, batch_size=5, collate_fn=halved)
+    assert torch.equal(whole(adopt_data(loader, name="mine")), INPUTS / 2)
+
+
+def test_a_sampler_of_some_takes_those_in_their_order():
+    loader = DataLoader(PAIRS, sampler=SubsetRandomSampler([7, 2, 5]))
+    dataset = adopt_data(loader, name="mine")
+    assert torch.equal(whole(dataset), INPUTS[[2, 5, 7]])
+    assert dataset.labels.tolist() == LABELS[[2, 5, 7]].tolist()
+    assert dataset.notes == ("The loader's sampler takes 3 of 12 items, in their order.",)
+    subset = adopt_data(Subset(PAIRS, [2, 5, 7]), name="mine")
+    assert dataset.digest == subset.digest
+
+
+def test_a_sampler_of_others_each_time_is_refused():
+    sampler = RandomSampler(PAIRS, num_samples=5)
+    assert refused(DataLoader(PAIRS, sampler=sampler)) == (
+        "the loader's sampler takes other items each time, so that the result can't be repeated: "
+        "give a Subset of its dataset"
+    )
+
+
+@pytest.mark.parametrize("batch_size", [None, 5])
+def test_a_dataset_of_batches_is_taken_apart(batch_size):
+    batches = [(INPUTS[k : k + 4], LABELS[k : k + 4]) for k in (0, 4, 8)]
+    loaders = {
+        None: DataLoader(Changing(batches.__getitem__, count=3), batch_size=None, shuffle=True),
+        5: DataLoader(Stream(lambda: PAIRS), batch_size=5, num_workers=1),
+    }
+    dataset = adopt_data(loaders[batch_size], name="mine")
+    assert torch.equal(whole(dataset), INPUTS)
+    assert dataset.labels.tolist() == LABELS.tolist()
+
+
+# What can't be repeated.
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda position: (torch.rand(3), 0),
+        lambda position: (torch.zeros(3), int(torch.randint(2, ()))),
+    ],
+)
+def test_items_that_change_are_refused_at_once(make):
+    assert refused(Changing(make)).endswith(f"differs when read again: {RANDOM}")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_item_that_changes_later_is_refused_then(monkeypatch, workers):
+    monkeypatch.setattr(reading, "KEPT_BYTES", 0)
+    inputs = INPUTS.clone()
+    data = Changing(lambda position: (inputs[position], LABELS[position]))
+    dataset = adopt_data(data, name="mine", workers=workers)
+    inputs[3, 0, 0, 0] = 1 - inputs[3, 0, 0, 0]
+    assert dataset.batch(np.array([2, 4])).ids.tolist() == [2, 4]
+    with pytest.raises(DatasetError, match="item 3 differs from when it was first read: an item"):
+        dataset.batch(np.array([2, 3]))
+
+
+def test_a_stream_that_changes_is_refused():
+    data = Stream(lambda: [(torch.rand(3), 0), (torch.rand(3), 1)])
+    assert refused(data) == "dataset 'mine' gives other examples when it is read again: results " \
+        "can't be repeated; leave out random transforms and shuffling"  # fmt: skip
+
+
+def test_a_stream_that_ends_after_one_reading_is_taken():
+    once = iter(PAIRS)
+    dataset = adopt_data(Stream(lambda: once), name="mine")
+    assert torch.equal(whole(dataset), INPUTS)
+
+
+# What does not fit.
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            3,
+            "expected a pair (inputs, labels) of tensors or arrays, a torch Dataset whose items "
+            "are pairs, or a DataLoader, got int",
+        ),
+        ((INPUTS, LABELS, LABELS), "item 0 is a Tensor: expected a pair of an input and a label"),
+        (TensorDataset(INPUTS), "item 0 is a tuple of 1: expected a pair of an input and a label"),
+        (
+            [{"image": 1, "label": 2}],
+            "item 0 is a dict with the keys 'image', 'label': expected a pair of an input and a "
+            "label",
+        ),
+        ([("a.jpg", 2)], "item 0 holds a str: expected a tensor, an array or a PIL picture"),
+        ([(INPUTS[0], "cat")], "item 0: a label must be the index of one class, got str: give its "
+            "index"),
+        ([(INPUTS[0], 0.5)], "item 0: a label must be the index of one class, got float: give its "
+            "index"),
+        (
+            [(INPUTS[0], torch.rand(4))],
+            "item 0: a label must be the index of one class, got torch.float32 of shape (4,): for "
+            "one-hot or soft labels give the index of the largest",
+        ),
+        (
+            [(INPUTS[0], 0), (INPUTS[1, :, 1:], 0)],
+            "inputs must be alike: item 0 has shape (3, 4, 5), item 1 has (3, 3, 5)",
+        ),
+        (
+            [(INPUTS[0], 0), (torch.zeros(3, 4, 5, dtype=torch.uint8), 0)],
+            "inputs must be alike: item 0 has dtype float32, item 1 has uint8",
+        ),
+        (
+            [(INPUTS[0].long(), 0)],
+            "item 0: inputs must be uint8, of which 255 stands for 1, or floating-point in [0, 1], "
+            "got int64",
+        ),
+        (
+            [(INPUTS[0] * 4 - 2, 0)],
+            None,
+        ),
+        ([(INPUTS[0], -1)], "example 0 has label -1: labels are positions among the model's "
+            "classes, counted from 0"),
+        ([], "dataset 'mine' is empty"),
+        (Stream(lambda: []), "dataset 'mine' is empty"),
+        (DataLoader(Stream(lambda: []), batch_size=2), "dataset 'mine' is empty"),
+        (
+            Stream(lambda: [(INPUTS[0], 0), (INPUTS[1, :2], 0)]),
+            "inputs must be alike: example 0 is float32 of shape (3, 4, 5), example 1 float32 of "
+            "shape (2, 4, 5)",
+        ),
+    ],
+)  # fmt: skip
+def test_data_of_another_kind_are_refused(data, message):
+    if message is None:
+        assert "leave Normalize out of the transform and give mean and std" in refused(data)
+    else:
+        assert refused(data) == message.removeprefix("dataset 'mine': ")
+
+
+def test_pictures_of_mixed_sizes_are_refused_with_the_cure():
+    content = made_up(2, height=9, width=7)
+    small = picture_of(content.pixels[1][:, 1:])
+    data = [(picture_of(content.pixels[0]), 0), (small, 1)]
+    assert refused(data) == (
+        "pictures of several sizes: item 0 is 9 x 7 (height x width), item 1 is 8 x 7: say a size "
+        "for all, such as --resize 256 --crop 224"
+    )
+
+
+@pytest.mark.parametrize("data", [PAIRS, (INPUTS, LABELS), DataLoader(PAIRS)])
+def test_tensors_are_not_resized(data):
+    assert "apply to pictures" in refused(data, preparation=Preparation(resize=8))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_dataset_raises_is_told_with_its_item(workers):
+    def make(position: int):
+        if position == 5:
+            raise KeyError("no such file")
+        return PAIRS[position]
+
+    assert refused(Changing(make, count=40), workers=workers) in (
+        "item 5 can't be read: KeyError: 'no such file'"
+    )
+
+
+def test_a_collate_fn_that_is_given_one_item_must_give_one():
+    loader = DataLoader(PAIRS, batch_size=2, collate_fn=lambda items: (INPUTS[:2], LABELS[:2]))
+    assert refused(loader) == (
+        "item 0: the loader's collate_fn must make a batch of one of one item, got Tensor"
+    )

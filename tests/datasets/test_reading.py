@@ -1,0 +1,94 @@
+"""Reading ahead: order, errors from a worker, workers that die, and how many there are."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from benchmark.datasets import DataRequest, reading
+from benchmark.datasets.reading import Kept, choose_workers, grouped, read_ahead
+from benchmark.errors import DatasetError, SpecError
+
+GROUPS = [np.array([k, k + 1]) for k in range(0, 40, 2)]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_groups_come_in_order(workers):
+    found = list(read_ahead(np.sum, GROUPS, workers=workers))
+    assert [group.tolist() for group, _ in found] == [group.tolist() for group in GROUPS]
+    assert [total for _, total in found] == [group.sum() for group in GROUPS]
+    assert multiprocessing.active_children() == []
+
+
+def test_more_workers_than_processors_are_no_warning():
+    assert len(list(read_ahead(np.sum, GROUPS, workers=(os.cpu_count() or 1) + 1))) == 20
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_comes_out_as_it_went_in(workers):
+    def read(group):
+        if 6 in group:
+            raise DatasetError("a.jpg: truncated")
+        return group
+
+    found = read_ahead(read, GROUPS, workers=workers)
+    with pytest.raises(DatasetError, match=r"^a\.jpg: truncated$"):
+        list(found)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_dies_is_told():
+    def read(group):
+        if 6 in group:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return group
+
+    with pytest.raises(DatasetError, match=r"ended unexpectedly .* --workers 0 reads in the main"):
+        list(read_ahead(read, GROUPS, workers=2))
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_leave_interruptions_to_the_main_process():
+    found = read_ahead(lambda group: signal.getsignal(signal.SIGINT), GROUPS, workers=1)
+    assert {handler for _, handler in found} == {signal.SIG_IGN}
+
+
+@pytest.mark.parametrize(
+    ("processors", "asked", "count", "expected"),
+    [(4, None, 1000, 4), (64, None, 1000, 8), (4, None, 31, 0), (1, None, 1000, 0), (4, 3, 5, 3),
+     (4, 0, 1000, 0), (4, 3, 0, 0)],
+)  # fmt: skip
+def test_workers_follow_the_machine_unless_they_are_given(
+    monkeypatch, processors, asked, count, expected
+):
+    monkeypatch.setattr(reading.os, "sched_getaffinity", lambda pid: range(processors))
+    assert choose_workers(asked, count) == expected
+
+
+def test_a_negative_number_of_workers_is_refused():
+    with pytest.raises(SpecError, match="workers must be 0 or more, got -1"):
+        DataRequest(workers=-1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 1000])
+@pytest.mark.parametrize("size", [0, 784, 3 << 20])
+@pytest.mark.parametrize("workers", [0, 1, 8])
+def test_groups_hold_every_id_once_in_order_and_not_too_much(count, size, workers):
+    groups = grouped(np.arange(count), size=size, workers=workers)
+    assert [i for group in groups for i in group] == list(range(count))
+    for group in groups:
+        assert 1 <= len(group) <= reading.LARGEST_GROUP
+        assert len(group) == 1 or len(group) * size <= reading.GROUP_BYTES
+
+
+def test_what_came_first_is_kept_up_to_the_limit(monkeypatch):
+    monkeypatch.setattr(reading, "KEPT_BYTES", 10)
+    kept = Kept()
+    for example, size in [(3, 4), (1, 4), (3, 4), (2, 4), (7, 2), (8, 1)]:
+        kept.add(example, np.zeros(size, np.uint8))
+    assert list(kept.inputs) == [3, 1, 7]
+    assert kept.bytes == 10
