@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 import model_zoo
 from benchmark import cli
+from benchmark.asking import OPTIONS
 from benchmark.datasets.base import Batch
 from benchmark.outputs import LOG_SCORES, PROBABILITIES
 from benchmark.records import RunRecord
@@ -172,6 +174,170 @@ def test_a_failed_cell_is_told_and_makes_exit_code_1(gibbon: Gibbon) -> None:
     assert gibbon("run", "mine.toml").code == 1
 
 
+def test_a_run_takes_how_to_run_it(gibbon: Gibbon) -> None:
+    words = "--batch-size auto --precision bfloat16 --models-in-memory 1 --workers 0"
+    said = gibbon("run", suite(HEAD + FGSM), *words.split(), "--skip-unreadable")
+    assert said.code == 0, said.err
+    assert "2 cells to compute, 0 recorded already" in gibbon("run", "mine.toml").err
+
+
+# Evaluate: a request in words
+
+EVALUATE = "evaluate --model one --dataset squares --attack fgsm --epsilon 0.1"
+
+
+def test_evaluate_is_a_run_of_the_same_suite(gibbon: Gibbon) -> None:
+    words = f"{EVALUATE},8/255 --model two --attack pgd --steps 3".split()
+    said = gibbon(*words)
+    assert said.code == 0, said.err
+    assert "10 cells to compute, 0 recorded already" in said.err
+    assert "Transfer on squares, pgd, ε = 8/255: error" in said.out
+    folder = Path("results/runs/squares-one+two")
+    assert "results/runs/squares-one+two/tables.md" in said.out.replace("\n", "")
+    text = (
+        'name = "squares-one+two"\ndataset = "squares"\nmodels = ["one", "two"]\n'
+        '[[attacks]]\nname = "fgsm"\nepsilon = ["0.1", "8/255"]\n'
+        '[[attacks]]\nname = "pgd"\nepsilon = ["0.1", "8/255"]\nsteps = 3\n'
+        '[transfer]\nattacks = ["fgsm", "pgd"]\n'
+    )
+    assert gibbon("run", suite(text), "--output", "run").code == 0
+    assert RunRecord.read(folder).suite == RunRecord.read(Path("run")).suite
+    assert {each.name for each in folder.iterdir()} == {each.name for each in Path("run").iterdir()}
+    for name in ("transfer.csv", "worst_case.csv", "agreement.csv", "tables.md"):
+        assert (folder / name).read_text() == (Path("run") / name).read_text()
+    assert "0 cells to compute, 10 recorded already" in gibbon(*words).err
+
+
+def test_evaluate_saves_the_suite_that_it_ran(gibbon: Gibbon) -> None:
+    said = gibbon(*EVALUATE.split(), "--save-suite", "suites/s.toml", "--limit", "9")
+    assert said.code == 0
+    assert "the suite is in suites/s.toml: run it with `run`" in said.err
+    said = gibbon(*("run", "suites/s.toml", "--limit", "9", "--output", "results/runs/squares-one"))
+    assert "0 cells to compute, 2 recorded already" in said.err
+
+
+def test_evaluate_goes_on_where_nothing_is_lost_and_else_elsewhere(gibbon: Gibbon) -> None:
+    assert gibbon(*EVALUATE.split()).code == 0
+    said = gibbon(*EVALUATE.split(), "--attack", "pgd")
+    assert "1 cells to compute, 2 recorded already" in said.err
+    folder = Path("results/runs/squares-one")
+    before = {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+    other = f"{EVALUATE.replace('one', 'two')} --name one"
+    said = gibbon(*other.split())
+    assert said.code == 0
+    assert "results/runs/squares-one-2/tables.md" in said.out.replace("\n", "")
+    assert {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()} == before
+    assert "0 cells to compute, 2 recorded already" in gibbon(*other.split()).err
+
+
+def test_evaluate_takes_a_factory_with_weights_and_normalisation(gibbon: Gibbon) -> None:
+    Path("net.py").write_text(
+        "import torch\n"
+        "def build(spread=1.0):\n"
+        "    linear = torch.nn.Linear(16, 3)\n"
+        "    torch.nn.init.normal_(linear.weight, std=spread)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), linear)\n"
+    )
+    save_file({"1.weight": torch.randn(3, 16), "1.bias": torch.zeros(3)}, "w.safetensors")
+    words = (
+        "evaluate --model net.py:build --arg spread=2.0 --weights w.safetensors --mean 0.5 "
+        "--std 0.25 --model net.py:build --dataset squares --attack fgsm --epsilon 0.1"
+    )
+    said = gibbon(*words.split())
+    assert said.code == 0, said.err
+    record = RunRecord.read(Path("results/runs/squares-build+build-2"))
+    assert [card.name for card in record.models] == ["build", "build-2"]
+    assert record.models[0].weights_digest != record.models[1].weights_digest
+    assert len(record.transfers) == 4
+
+
+def test_evaluate_tells_a_failed_cell(gibbon: Gibbon) -> None:
+    said = gibbon(*EVALUATE.split(), "--attack", "raises")
+    assert said.code == 1
+    told = "failed: squares, one, raises at epsilon 0.1: RuntimeError: planted trouble"
+    assert said.err.count(told) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("evaluate", ["error: missing: --model, --dataset, --attack"]),
+        (f"{EVALUATE} --modell x", ["--modell: no such option", "did you mean '--model'?"]),
+        (f"{EVALUATE} --attack pgd --stepz 3", ["--stepz: no such option", "mean '--steps'?"]),
+        (f"{EVALUATE} --attack pgd --steps 0", ["error: --attack pgd --steps: ", "got 0"]),
+        (f"{EVALUATE} --attack pgd --steps x", ["--attack pgd --steps: ", "got 'x'"]),
+        (f"{EVALUATE} --norm l2", ["--attack fgsm --norm: attack 'fgsm' works in linf"]),
+        (EVALUATE.replace("fgsm", "fgms"), ["--attack: unknown attack 'fgms'; did you mean 'fgsm"]),
+        (EVALUATE.replace("one", "on"), ["error: --model on: unknown model 'on'", "'one'"]),
+        (EVALUATE.replace("squares", "sqares"), ["--dataset: unknown dataset 'sqares'", "squares"]),
+        (EVALUATE.replace("squares", "no/where"), ["--dataset: ", "no file or folder 'no/where'"]),
+        (f"{EVALUATE} --weights w.pt", ["--model one: ", "it takes no weights file"]),
+        (f"{EVALUATE} --class-map imagenet", ["--dataset: ", "has no use for class_map"]),
+        (f"{EVALUATE} --device gpu", ["--device: expected auto, cpu, cuda, cuda:1 or mps"]),
+        (f"{EVALUATE} --batch-size 0", ["--batch-size: expected auto or a whole number"]),
+        (f"{EVALUATE} --mean 0.5 --std 1", ["--model one", "mean and std are declared"]),
+        (f"evaluate extra {EVALUATE[9:]}", ["unexpected 'extra': every word belongs to an option"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_request_is_told_in_options(gibbon: Gibbon, words: str, parts: list[str]) -> None:
+    said = gibbon(*words.split(), "--save-suite", "s.toml")
+    assert_refused(said, *parts)
+    assert "evaluate:" not in said.err
+    assert not Path("s.toml").exists()
+
+
+def test_the_help_of_evaluate_names_every_option(gibbon: Gibbon) -> None:
+    said = gibbon("evaluate", "--model", "x", "--help")
+    assert said.code == 0
+    for option in OPTIONS:
+        assert option.flag in said.out
+    for part in ("Models:", "Dataset:", "Attacks:", "Run:", "Examples:", "--steps 20"):
+        assert part in said.out
+
+
+def test_the_data_folder_comes_from_the_environment(
+    gibbon: Gibbon, plant: planted.Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def load(request: Any) -> Any:
+        seen.append((request.folder, request.download))
+        return planted.squares()
+
+    plant.dataset("squares", load)
+    monkeypatch.setenv("GIBBON_DATA", "elsewhere")
+    assert gibbon(*EVALUATE.split()).code == 0
+    assert gibbon(*EVALUATE.split(), "--data-dir", "here", "--offline").code == 0
+    assert seen == [(Path("elsewhere"), True), (Path("here"), False)]
+
+
+def test_ctrl_c_is_told_and_what_was_done_is_kept(
+    gibbon: Gibbon, plant: planted.Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.attack("interrupts", planted.Interrupts)
+    monkeypatch.setattr(planted.Interrupts, "after", 1)
+    monkeypatch.setattr(planted.Interrupts, "asked", [])
+    words = [*EVALUATE.split(), "--attack", "interrupts"]
+    said = gibbon(*words)
+    assert said.code == 130
+    assert "interrupted; what was done is kept" in said.err
+    assert "1 cells to compute, 2 recorded already" in gibbon(*words).err
+
+
+def test_warnings_are_a_line_each(gibbon: Gibbon, plant: planted.Plant) -> None:
+    def warned() -> Any:
+        warnings.warn("mind\n the gap", stacklevel=1)
+        return planted.rows(1)()
+
+    plant.model("one", warned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        said = gibbon(*EVALUATE.split())
+    assert said.code == 0
+    assert "warning: mind the gap" in said.err.splitlines()
+
+
 # What is wrong with the suite
 
 
@@ -205,7 +371,7 @@ def test_a_failed_cell_is_told_and_makes_exit_code_1(gibbon: Gibbon) -> None:
             HEAD + FGSM + 'norm = "l2"\n',
             ["attacks[0].norm: attack 'fgsm' works in linf, not in l2"],
         ),
-        (HEAD + FGSM + 'norm = "l7"\n', ["attacks[0].norm: ", "'linf' or 'l2'", "got 'l7'"]),
+        (HEAD + FGSM + 'norm = "l7"\n', ["attacks[0].norm: ", "'linf'", "'l2'", "got 'l7'"]),
         (HEAD + FGSM + 'clip = "no"\n', ["attacks[0].clip: ", "boolean", "got 'no'"]),
         (HEAD + "seed = true\n", ["seed: ", "integer", "got True"]),
         (HEAD + "seed = -1\n", ["seed: ", "greater than or equal to 0", "got -1"]),
@@ -472,7 +638,7 @@ def trouble(_: torch.Tensor) -> Any:
             ["declares log-scores", "must not exceed 0"],
         ),
         (lambda: planted.classifier(Says(trouble)), ["can't be run", "KeyError: 'the key'"]),
-        (lambda: planted.classifier(torch.nn.Linear(7, 3)), ["can't be run", "(60, 1, 4, 4)"]),
+        (lambda: planted.classifier(torch.nn.Linear(7, 3)), ["can't be run", "cannot be mult"]),
         (
             lambda: planted.Classifier(planted.Rows(1), classes=3, input_shape=(16,)),
             ["it takes inputs of shape (16,), dataset 'squares' has (1, 4, 4)"],
@@ -592,6 +758,8 @@ def python(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         "list datasets",
         "list suites",
         "run no-such-suite",
+        "evaluate --help",
+        "evaluate --model rbf --dataset mnist --attack fgsm --epsilon big",
     ],
 )
 def test_what_needs_no_torch_imports_none(words: str) -> None:
