@@ -125,6 +125,9 @@ def complete(
                     f"std {_row(std)}"
                 )
         outputs = _try(module, input_shape)
+    size_told = _size_told(input_shape, prepared())
+    if size_told:
+        notes.append(f"{size_told}; its inputs here are {'x'.join(map(str, input_shape[1:]))}")
     rule = RULES[spec.outputs or LOGITS.name]
     if spec.outputs is None and outputs.shape[1] > 1 and _look_like_probabilities(outputs):
         notes.append(
@@ -240,7 +243,7 @@ def _advice(
             raise ModelError(f"{colour}{cure}") from error
         raise ModelError(
             f"it can't be run on inputs of shape {tuple(input_shape)}: "
-            f"{type(error).__name__}: {gist(error)}{_size_cure(input_shape, prepared())}"
+            f"{type(error).__name__}: {gist(error)}{_cure(module, input_shape, prepared())}"
         ) from error
 
 
@@ -258,7 +261,15 @@ def _colour_cure(taken: int, given: int) -> str:
     return f'. The pictures are {are}: convert them with --colour {colour} (colour = "{colour}")'
 
 
-def _size_cure(input_shape: tuple[int, ...], prepared: Preprocessing | None) -> str:
+def _cure(module: nn.Module, input_shape: tuple[int, ...], prepared: Preprocessing | None) -> str:
+    kinds = {each.dtype for each in module.parameters() if each.is_floating_point()}
+    if kinds and torch.float32 not in kinds:
+        return f". Its parameters are {kinds.pop()} and inputs float32: convert it with .float()"
+    told = _size_told(input_shape, prepared)
+    return f". {told[0].upper()}{told[1:]}" if told else ""
+
+
+def _size_told(input_shape: tuple[int, ...], prepared: Preprocessing | None) -> str:
     size = (prepared.crop or prepared.resize) if prepared is not None else None
     if prepared is None or size is None or _pair(size) == input_shape[1:]:
         return ""
@@ -267,7 +278,7 @@ def _size_cure(input_shape: tuple[int, ...], prepared: Preprocessing | None) -> 
         for name, size in (("resize", prepared.resize), ("crop", prepared.crop))
         if size is not None
     ]
-    return f". Its configuration prepares pictures with {' '.join(options)}"
+    return f"its configuration prepares pictures with {' '.join(options)}"
 
 
 def _pair(size: Size) -> tuple[int, int]:

@@ -6,7 +6,6 @@ import difflib
 import errno
 import importlib.util
 import inspect
-import json
 import os
 import re
 import sys
@@ -31,7 +30,7 @@ from benchmark.sources import MODEL_SOURCES, BuiltModel, Found, Preprocessing
 from benchmark.sources.adopting import complete, same_random_numbers
 from benchmark.sources.checkpoint import load_checkpoint
 from benchmark.sources.files import SUFFIXES, kind_of
-from benchmark.sources.python import check_arguments
+from benchmark.sources.python import check_arguments, identity_of
 from benchmark.sources.words import RANDOM, names_file
 from benchmark.specs import FILE_SUFFIXES, ModelSpec
 
@@ -75,7 +74,6 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
         with their_code("the model can't be built"):
             found = source.open(spec)
             found = _with_weights(found, spec)
-    found = replace(found, identity=_identity(found, spec))
     return complete(
         found, spec=spec, input_shape=input_shape, prepared=lambda: source.preprocessing(spec)
     )
@@ -161,8 +159,8 @@ def _registered(spec: ModelSpec) -> Found:
             "its entry point must return a benchmark.classifier.Classifier, "
             f"got {type(built).__name__}"
         )
-    found = Found(module=built, identity=spec.model, weights_used=True)
-    return replace(found, identity=_identity(found, spec))
+    identity = identity_of(spec.model, spec.arguments)
+    return Found(module=built, identity=identity, weights_used=True)
 
 
 def _with_weights(found: Found, spec: ModelSpec) -> Found:
@@ -178,10 +176,3 @@ def _with_weights(found: Found, spec: ModelSpec) -> Found:
     module = found.module if isinstance(found.module, nn.Module) else found.module.module
     done = load_checkpoint(module, Path(spec.weights), trust_pickle=spec.trust_pickle)
     return replace(found, notes=(*found.notes, *done))
-
-
-def _identity(found: Found, spec: ModelSpec) -> str:
-    # Two settings of a model that answers at random can't be told apart by their answers.
-    if not spec.arguments:
-        return found.identity
-    return f"{found.identity} {json.dumps(spec.arguments, sort_keys=True, default=repr)}"

@@ -18,7 +18,7 @@ import torch
 from benchmark.errors import ModelError
 from benchmark.sources import Found, ModelSource, Preprocessing, place_of
 from benchmark.sources.checkpoint import VOUCH
-from benchmark.sources.files import check_file, refuse_extras
+from benchmark.sources.files import archive_digest, check_file, refuse_extras
 from benchmark.sources.libraries import without_pickles
 from benchmark.sources.wording import gist
 from benchmark.specs import ModelSpec
@@ -43,14 +43,14 @@ class Exported(ModelSource):
         if not spec.trust_pickle:
             _refuse_code(path)
         try:
-            with without_pickles(trusted=spec.trust_pickle), _quiet(), path.open("rb") as file:
+            with _reading(spec), _quiet(), path.open("rb") as file:
                 program = torch.export.load(file)
                 module = program.module()
         except Exception as error:
             raise ModelError(
                 f"{path}: damaged, no exported program, or of another torch: {gist(error)}"
             ) from error
-        return Found(module=module, identity="exported", weights_used=True)
+        return Found(module=module, identity=f"exported:{archive_digest(path)}", weights_used=True)
 
     def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
         """Returns None: a program does not say how pictures are prepared for it."""
@@ -81,6 +81,15 @@ def _refuse_code(path: Path) -> None:
                 f"{path}: holds {what} ({found[0]}), which can do anything when it is loaded: "
                 f"export it without, or vouch for the file with {VOUCH}"
             )
+
+
+@contextmanager
+def _reading(spec: ModelSpec) -> Iterator[None]:
+    if spec.trust_pickle:
+        yield
+        return
+    with without_pickles():
+        yield
 
 
 @contextmanager

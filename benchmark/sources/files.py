@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ SUFFIXES = {
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar", ".safetensors"), "checkpoint"),
 }
 TORCHSCRIPT_PART = "constants.pkl"  # torch.save's zip files hold data.pkl alone
+ASIDE, LINES = (".data/", "data/sample_inputs/"), ".debug_pkl"
 EXPORTED_PARTS = ("archive_format", "serialized_exported_program.json")
 
 
@@ -42,6 +44,25 @@ def check_file(path: Path) -> None:
         raise ModelError(f"{path}: is a folder, expected a model's file")
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file")
+
+
+def archive_digest(path: Path) -> str:
+    """Returns a digest of what torch's zip archive holds: graph, tensors and constants.
+
+    The archive's own name is in every entry's: it does not count, and neither do the inputs that
+    the model was exported with and what maps code back to lines.  Raises `ModelError`.
+    """
+    digest = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {name.partition("/")[2]: name for name in archive.namelist()}
+            for entry, name in sorted(entries.items()):
+                if not entry.startswith(ASIDE) and not entry.endswith(LINES):
+                    digest.update(f"{entry}:".encode())
+                    digest.update(hashlib.sha256(archive.read(name)).digest())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: damaged, or not an archive of torch's: {error}") from error
+    return digest.hexdigest()
 
 
 def refuse_extras(spec: ModelSpec, *, what: str) -> None:

@@ -68,13 +68,12 @@ def fetching(what: str) -> Iterator[None]:
 def without_pickles(*, trusted: bool = False) -> Iterator[None]:
     """While inside, torch reads tensors alone from any file, whatever a library asks it for.
 
-    With ``trusted`` libraries read as they will.
+    With ``trusted`` it reads everything.
     """
     before = {name: os.environ.get(name) for name in (SAFE, UNSAFE)}
     try:
-        if not trusted:
-            os.environ.pop(UNSAFE, None)
-            os.environ[SAFE] = "1"
+        os.environ.pop(SAFE if trusted else UNSAFE, None)
+        os.environ[UNSAFE if trusted else SAFE] = "1"
         yield
     finally:
         for name, value in before.items():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -33,11 +35,29 @@ class Python(ModelSource):
         with importing(reference):
             thing = load_reference(reference, what="model")
             module = make(thing, spec.arguments, name=name)
-        return Found(module=module, identity=f"python:{name}")
+        return Found(module=module, identity=identity_of(f"python:{name}", spec.arguments))
 
     def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
         """Returns None: code does not say how pictures are prepared for it."""
         return None
+
+
+def identity_of(name: str, arguments: Mapping[str, Any]) -> str:
+    """Returns what results of a factory's model are filed under besides its tensors and answers.
+
+    Two settings of a model that answers at random can't be told apart by its answers.  A path does
+    not count: what is in the file shows in tensors and answers.
+
+    >>> identity_of("python:build", {"sigma": 0.1})
+    'python:build {"sigma": 0.1}'
+    """
+    settings = {
+        key: value
+        for key, value in arguments.items()
+        if not (isinstance(value, str) and Path(value).exists())
+    }
+    text = json.dumps(settings, sort_keys=True, default=repr)
+    return f"{name} {text}" if settings else name
 
 
 def make(thing: object, arguments: Mapping[str, Any], *, name: str) -> nn.Module | Classifier:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +68,32 @@ class RobustBench(ModelSource):
             return Found(module=module, identity=SCHEME)
         utils = library("robustbench.utils", package="robustbench", scheme=SCHEME)
         arguments = {"model_dir": FOLDER.expanduser(), **CHOICES, **spec.arguments}
-        said = io.StringIO()  # it prints what it does
-        try:
+        notes = [f"its weights are RobustBench's, {_chosen(spec)}"]
+
+        def load(*, trusted: bool) -> nn.Module:
             with (
-                contextlib.redirect_stdout(said),
-                without_pickles(trusted=spec.trust_pickle),
+                contextlib.redirect_stdout(io.StringIO()),  # it prints what it does
+                without_pickles(trusted=trusted),
                 fetching(spec.model),
             ):
-                module = utils.load_model(model_name=name, **arguments)
+                made: nn.Module = utils.load_model(model_name=name, **arguments)
+                return made
+
+        try:
+            module = load(trusted=False)
         except pickle.UnpicklingError as error:
-            raise WeightsError(
-                f"the checkpoint of {name!r} is a pickle that asks for code, which can do anything "
-                f"when it is loaded: vouch for it with {VOUCH}"
-            ) from error
-        return Found(
-            module=module,
-            identity=SCHEME,
-            weights_used=True,
-            notes=(f"its weights are RobustBench's, {_chosen(spec)}",),
-        )
+            if not spec.trust_pickle:
+                raise WeightsError(
+                    f"the checkpoint of {name!r} is a pickle that asks for code, which can do "
+                    f"anything when it is loaded: vouch for it with {VOUCH}"
+                ) from error
+            said = f"the checkpoint of {name!r} is a pickle that asks for code; it is trusted"
+            warnings.warn(said, stacklevel=2)
+            notes.append("the checkpoint was loaded as a trusted pickle, running its code")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch says the same
+                module = load(trusted=True)
+        return Found(module=module, identity=SCHEME, weights_used=True, notes=tuple(notes))
 
     def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
         """Returns how RobustBench prepares pictures, where it has them prepared at all."""

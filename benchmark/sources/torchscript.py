@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmark.errors import ModelError
 from benchmark.sources import Found, ModelSource, Preprocessing, place_of
-from benchmark.sources.files import check_file, refuse_extras
+from benchmark.sources.files import archive_digest, check_file, refuse_extras
 from benchmark.sources.wording import gist
 from benchmark.specs import ModelSpec
 
@@ -34,7 +34,9 @@ class TorchScript(ModelSource):
                 module: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         except Exception as error:
             raise ModelError(f"{path}: damaged, or no TorchScript file: {gist(error)}") from error
-        return Found(module=module, identity="torchscript", weights_used=True)
+        return Found(
+            module=module, identity=f"torchscript:{archive_digest(path)}", weights_used=True
+        )
 
     def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
         """Returns None: a script does not say how pictures are prepared for it."""
