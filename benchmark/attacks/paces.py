@@ -18,9 +18,9 @@ Checkpoints are :math:`w_j = \lceil p_j N \rceil` with :math:`p_0 = 0`, :math:`p
 
 `Sparsening`, for L1, is that of the second: steps without momentum, of length
 :math:`\eta = \epsilon`, in the k largest coordinates of the gradient, k = d / 5 at first.  At a
-checkpoint, every :math:`\lceil 0.04 N \rceil` steps, k becomes 2/3 of the number of coordinates that
-the best point has changed.  Where that number fell by more than 5 %, the step size is epsilon again
-and the search goes on from the best point; elsewhere the step size is divided by 1.5, down to
+checkpoint, every :math:`\lceil 0.04 N \rceil` steps, k becomes 2/3 of the number of coordinates
+that the best point has changed.  Where that number fell by more than 5 %, the step size is epsilon
+again and the search goes on from the best point; elsewhere the step size is divided by 1.5, down to
 epsilon / 10.
 
 Sources: F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of
