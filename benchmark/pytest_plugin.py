@@ -158,7 +158,9 @@ class Robustness:
         self._report(LINES, [vars(line) for line in found.lines])
         if file is not None and self._update and found.sound:
             update_baseline(file, side, gibbon=results.record.provenance.gibbon)
-            self._report(REWRITTEN, str(file))
+            root = self._item.config.rootpath
+            inside = file.is_relative_to(root)
+            self._report(REWRITTEN, str(file.relative_to(root) if inside else file))
         return results, found.message if found.problems else ""
 
     def _report(self, name: str, content: object) -> None:
