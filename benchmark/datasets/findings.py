@@ -53,7 +53,8 @@ class Findings:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._found = _read(path)
+        self._remembered = _read(path)
+        self._found: dict[str, Finding] = {}
 
     def of(self, path: Path) -> Finding:
         """Returns what is known of a file: nothing yet where it is new or was changed."""
@@ -62,13 +63,16 @@ class Findings:
             size, changed = stat.st_size, stat.st_mtime_ns
         except OSError:
             size, changed = -1, -1
-        known = self._found.get(str(path))
-        if known is None or (known.size, known.changed) != (size, changed):
-            known = self._found[str(path)] = Finding(size, changed)
+        for known in (self._found.get(str(path)), self._remembered.get(str(path))):
+            if known is not None and (known.size, known.changed) == (size, changed):
+                break
+        else:
+            known = Finding(size, changed)
+        self._found[str(path)] = known
         return known
 
     def save(self) -> None:
-        """Writes what is known of files that have settled."""
+        """Writes what is known of the files that were asked about and have settled."""
         settled = time.time_ns() - SETTLED_NS
         files = {
             path: list(astuple(finding))

@@ -18,6 +18,8 @@ GREY_MODES = ("1", "L", "LA", "La")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 MODES: dict[Colour, str] = {"grey": "L", "rgb": "RGB"}
 CHANNELS: dict[Colour, int] = {"grey": 1, "rgb": 3}
+PPM_CODECS = ("ppm", "ppm_plain")
+PIXEL_MAX = 255
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = 1
 
@@ -54,19 +56,29 @@ def colour_of(mode: str) -> Colour:
 
 def look_at(picture: Image) -> Look:
     """Returns what a picture's header says, without decoding it."""
-    # PIL gives pictures of 16 bits a channel as 8 where they have colours: the header tells.
-    tiles = getattr(picture, "tile", None) or ()
-    deep = picture.mode not in GREY_MODES + COLOUR_MODES or any("16" in str(t[3]) for t in tiles)
     return Look(
         height=picture.height,
         width=picture.width,
         mode=picture.mode,
         transparent=bool(picture.has_transparency_data),
-        deep=deep,
+        deep=picture.mode not in GREY_MODES + COLOUR_MODES or _is_cut(picture),
         # Asking for EXIF data that the header does not hold would decode the picture.
         turned="exif" in picture.info
         and picture.getexif().get(EXIF_ORIENTATION, UPRIGHT) != UPRIGHT,
     )
+
+
+def _is_cut(picture: Image) -> bool:
+    """Says whether PIL decodes a picture to fewer bits than it has, as it does with colours."""
+    for tile in getattr(picture, "tile", None) or ():
+        raw, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        if tile.codec_name in PPM_CODECS and others[0] > PIXEL_MAX:
+            return True
+        # A raw mode such as "RGB;16B"; "BGR;16" is 16 bits a pixel.
+        _, _, bits = str(raw).partition(";")
+        if bits.startswith("16") and not str(raw).startswith("BGR"):
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -216,7 +228,7 @@ class Agreement:
             cure = "say a size for all, such as --resize 256 --crop 224"
         else:
             sizes += f", both with the shorter side resized to {self.preparation.resize}"
-            cure = f"add a crop, such as --crop {self.preparation.resize}, or resize to H,W"
+            cure = f"add a crop, such as --crop {self.preparation.resize}, or resize both sides, --resize HxW"
         raise DatasetError(f"dataset {self.dataset!r}: pictures of several sizes: {sizes}: {cure}")
 
 

@@ -172,6 +172,21 @@ def test_more_than_eight_bits_a_channel_are_refused(tmp_path, name):
         opened(root, colour="rgb")
 
 
+@pytest.mark.parametrize("kind", ["P3", "P6"])
+def test_a_wide_range_in_a_ppm_file_is_refused(tmp_path, kind):
+    root = write(tmp_path / "photos", {"a/c.png": COLOUR, "b/c.png": COLOUR})
+    rows = b"1000 2000 3000\n" * 30 if kind == "P3" else bytes(180)
+    (root / "b" / "d.ppm").write_bytes(f"{kind}\n5 6\n65535\n".encode() + rows)
+    with pytest.raises(DatasetError, match=r"b/d\.ppm has more than 8 bits a channel \(RGB\)"):
+        opened(root)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "png", "tif", "ppm"])
+def test_no_width_is_taken_for_a_depth(tmp_path, suffix):
+    files = {f"{c}/{width}.{suffix}": smooth(4, width) for c in "ab" for width in (16, 53, 160)}
+    assert opened(write(tmp_path / "photos", files), crop=4).input_shape == (3, 4, 4)
+
+
 def test_sixteen_bits_in_colour_are_refused_though_pillow_would_cut_them_off(tmp_path):
     root = write(tmp_path / "photos", {"a/c.png": COLOUR, "b/c.png": COLOUR})
     from struct import pack
@@ -214,7 +229,7 @@ def test_an_exif_orientation_is_not_applied_and_noted(tmp_path):
             {"resize": 16},
             "dataset 'photos': pictures of several sizes: a/x.png is 16 x 24 (height x width), "
             "b/y.png is 16 x 20, both with the shorter side resized to 16: add a crop, such as "
-            "--crop 16, or resize to H,W",
+            "--crop 16, or resize both sides, --resize HxW",
         ),
         (
             {"crop": (22, 30)},
