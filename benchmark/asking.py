@@ -418,13 +418,17 @@ def name_of(source: str) -> str:
     return name_from(source) or name_from(str(Path(source).resolve())) or "data"
 
 
-def suite_name(dataset: str, models: Sequence[str]) -> str:
-    """Returns what a suite is called that nobody named: its dataset and its models.
+def suite_name(dataset: str, models: Sequence[str], *, precision: Precision = "float32") -> str:
+    """Returns what a suite is called that nobody named: after its dataset and its models.
+
+    In another precision they are other models, whose results don't take the place of these.
 
     >>> suite_name("mnist", ["softmax", "maxout"])
     'mnist-softmax+maxout'
     """
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", f"{dataset}-{'+'.join(models)}")[:LONGEST_NAME]
+    words = re.sub(r"[^A-Za-z0-9._+-]+", "-", f"{dataset}-{'+'.join(models)}")
+    ending = "" if precision == "float32" else f"-{precision}"
+    return words[: LONGEST_NAME - len(ending)] + ending
 
 
 def unlike(names: Sequence[str], *, taken: Iterable[str] = ()) -> list[str]:
@@ -521,7 +525,11 @@ class _Said:
         labels = [each["label"] for each in attacks]
         crossed = labels if run.pop("transfer", True) and len(models) > 1 else []
         written = {
-            "name": suite_name(dataset["name"], [each["name"] for each in models]),
+            "name": suite_name(
+                dataset["name"],
+                [each["name"] for each in models],
+                precision=run.get("precision", "float32"),
+            ),
             "dataset": dataset,
             "models": models,
             "attacks": attacks,

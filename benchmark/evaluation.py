@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -38,6 +40,7 @@ from benchmark.runner.plan import RunSettings, Supplied
 from benchmark.runner.progress import Progress, Silent
 from benchmark.runner.run import run_suite
 from benchmark.runner.store import OUTCOMES, Outcome, read_outcome
+from benchmark.showing import RunProgress
 from benchmark.sources import BuiltModel
 from benchmark.sources.adopting import adopt_model
 from benchmark.specs import (
@@ -57,9 +60,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Model = nn.Module | Classifier | ModelSpec | str
-Data = TorchDataset[Any] | DataLoader[Any] | tuple[Tensor, Tensor] | Dataset | DatasetSpec | str
+Array = Tensor | NDArray[Any]
+Data = TorchDataset[Any] | DataLoader[Any] | tuple[Array, Array] | Dataset | DatasetSpec | str
 AttackLike = str | Mapping[str, Any] | Attack
 Budget = float | str | Epsilon
+NAMED = 5  # of many rows, an error names so many
 
 
 def evaluate(
@@ -81,7 +86,7 @@ def evaluate(
     compile: bool = False,  # noqa: A002  # as it is called everywhere else
     limit: int | None = None,
     output: Path | str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
     **parameters: Any,
 ) -> Results:
     """Returns how a model does on data, as it is and under attack.
@@ -112,7 +117,7 @@ def evaluate(
         limit: take a fixed sample of this many examples.
         output: a folder that keeps what ``run_benchmark.py evaluate`` writes, and in which a call
             that is interrupted goes on; a temporary one otherwise.
-        progress: is told how far the work is.
+        progress: whether to show how far the work is, on stderr; or what is told of it.
         **parameters: the attack's own parameters, such as ``steps=20``, where there is one attack.
 
     The model comes back as it was, also after an exception: mode, ``requires_grad``, device, hooks.
@@ -148,13 +153,12 @@ def evaluate(
         compile=compile,
         limit=limit,
     )
-    teller = progress if progress is not None else Silent()
     suite, supplied = asked.suite, asked.supplied(settings)
-    if not supplied.datasets:
-        suite, notes = with_preprocessing(suite)
-        for note in notes:
-            teller.note(note)
-    with _folder(output) as folder:
+    with _folder(output) as folder, _told(progress) as teller:
+        if not supplied.datasets:
+            suite, notes = with_preprocessing(suite)
+            for note in notes:
+                teller.note(note)
         record = run_suite(
             suite,
             folder,
@@ -319,10 +323,6 @@ class Results:
         return frame(Transfer, self.transfers)
 
     def __str__(self) -> str:
-        from io import StringIO
-
-        from rich.console import Console
-
         written = StringIO()
         print_chapters(short_chapters(self.record), Console(file=written, color_system=None))
         return written.getvalue()
@@ -343,7 +343,9 @@ class Results:
         if not rows:
             raise SpecError("no attack was asked for: there is nothing but the clean error")
         if len(rows) > 1:
-            what = "; ".join(f"{row.model}, {row.attack} at {row.epsilon}" for row in rows)
+            named = [f"{row.model}, {row.attack} at {row.epsilon}" for row in rows]
+            more = [f"and {len(rows) - NAMED} more"] if len(rows) > NAMED else []
+            what = "; ".join([*named[:NAMED], *more])
             raise SpecError(f"there are several {kind}; choose one with select(...): {what}")
         (row,) = rows
         if row.status == "failed":
@@ -584,3 +586,14 @@ def _folder(output: Path | str | None) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="gibbon-") as folder:
         yield Path(folder)
+
+
+@contextmanager
+def _told(progress: Progress | bool) -> Iterator[Progress]:
+    if not isinstance(progress, bool):
+        yield progress
+    elif progress:
+        with RunProgress(Console(stderr=True)) as shown:
+            yield shown
+    else:
+        yield Silent()

@@ -211,6 +211,9 @@ def test_a_suite_is_named_after_its_data_and_models(
     asked = ask(words.split())
     assert asked.suite.name == "photos-net+net-2"
     assert len(suite_name("d", ["model"] * 40)) == 80
+    assert suite_name("d", ["model"] * 40, precision="bfloat16").endswith("-bfloat16")
+    asked = ask(f"{BASE} --precision bfloat16".split())
+    assert asked.suite.name == "mnist-rbf-bfloat16"
 
 
 def test_a_folder_that_is_called_like_a_word_stays_a_path(

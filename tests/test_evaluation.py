@@ -251,6 +251,14 @@ def test_progress_is_told(plant: planted.Plant) -> None:
     assert {"advance", "failed"} <= set(told.heard)
 
 
+def test_progress_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(planted.Rows(1), PAIR, attack="fgsm", epsilon="0.1", progress=True)
+    said = capsys.readouterr()
+    assert "2 cells to compute, 0 recorded already" in said.err
+    evaluate(planted.Rows(1), PAIR, attack="fgsm", epsilon="0.1")
+    assert (said.out, capsys.readouterr()) == ("", ("", ""))
+
+
 # What is refused
 
 
@@ -310,6 +318,8 @@ def test_one_number_of_several_has_to_be_chosen(results: Results) -> None:
         _ = results.adversarial_error
     with pytest.raises(SpecError, match="several models; choose one"):
         _ = results.clean_error
+    with pytest.raises(SpecError, match=r"one, fgsm at 8/255; .*; and 3 more$"):
+        _ = results.examples
     chosen = results.select(model="one", attack="pgd", epsilon=0.1)
     (row,) = [
         row
