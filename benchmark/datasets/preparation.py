@@ -228,7 +228,10 @@ class Agreement:
             cure = "say a size for all, such as --resize 256 --crop 224"
         else:
             sizes += f", both with the shorter side resized to {self.preparation.resize}"
-            cure = f"add a crop, such as --crop {self.preparation.resize}, or resize both sides, --resize HxW"
+            cure = (
+                f"add a crop, such as --crop {self.preparation.resize}, or resize both sides, "
+                "--resize HxW"
+            )
         raise DatasetError(f"dataset {self.dataset!r}: pictures of several sizes: {sizes}: {cure}")
 
 

@@ -111,18 +111,18 @@ def kind_of(source: str, *, where: str = "") -> Kind:
     if path.suffix in (".csv", ".npz", ".npy"):
         if path.is_file():
             return KINDS[path.suffix]
-        raise SpecError(f"dataset: no file {source!r}", where=where)
+        raise SpecError(f"no file {source!r}", where=where)
     if is_reference(source):
         place = source.rpartition(":")[0]
         if place.endswith(".py") and not Path(place).expanduser().is_file():
-            raise SpecError(f"dataset: no file {place!r}", where=where)
+            raise SpecError(f"no file {place!r}", where=where)
         return KINDS["factory"]
     if path.is_file():
         raise SpecError(
-            f"dataset: {source!r} is a file of no kind that is known; expected {FORMS}", where=where
+            f"{source!r} is a file of no kind that is known; expected {FORMS}", where=where
         )
     if ":" not in source and len(path.parts) > 1:
-        raise SpecError(f"dataset: no file or folder {source!r}", where=where)
+        raise SpecError(f"no file or folder {source!r}", where=where)
     known = DATASETS.names()
     raise SpecError(
         f"unknown dataset {source!r}{suggest(source, known)} Known: {', '.join(sorted(known))}; "

@@ -64,13 +64,13 @@ def test_a_source_is_told_by_what_it_is(tmp_path, monkeypatch, source, kind):
             ".npz or .npy file, torchvision:NAME, path/to/data.py:FACTORY or "
             "package.module:FACTORY",
         ),
-        ("photos/val", "dataset: no file or folder 'photos/val'"),
-        ("list.csv", "dataset: no file 'list.csv'"),
-        ("x.npz", "dataset: no file 'x.npz'"),
-        ("data.py:load", "dataset: no file 'data.py'"),
+        ("photos/val", "no file or folder 'photos/val'"),
+        ("list.csv", "no file 'list.csv'"),
+        ("x.npz", "no file 'x.npz'"),
+        ("data.py:load", "no file 'data.py'"),
         (
             "notes.txt",
-            "dataset: 'notes.txt' is a file of no kind that is known; expected a registered name, "
+            "'notes.txt' is a file of no kind that is known; expected a registered name, "
             "a folder of class folders, a .csv file of paths and labels, an .npz or .npy file, "
             "torchvision:NAME, path/to/data.py:FACTORY or package.module:FACTORY",
         ),
