@@ -38,6 +38,7 @@ VERSION: Literal[1] = 1
 # is kept where all of them take more; never fewer examples than the second number.
 TRANSFER_ROOM, FEWEST_EXAMPLES = 24_000, 1_000
 
+SAVE_AGAIN = "; save it again with `baseline save`"
 LARGEST = 10**9  # examples; a damaged file must not fill memory
 
 Measure = Literal["clean_error", "adversarial_error", "worst_case_error", "transfer_error"]
@@ -335,7 +336,7 @@ def _from_baseline(path: Path) -> Side:
             )
         ]
     except RecordError as error:
-        raise RecordError(f"{path}: {error}; save it again with `baseline save`") from error
+        raise RecordError(f"{path}: {error}{SAVE_AGAIN}") from error
     return Side(
         str(path),
         baseline.suite,
@@ -423,26 +424,30 @@ def _text(baseline: Baseline) -> str:
 
 def _parse(path: Path) -> Baseline:
     try:
-        written: Any = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: can't be read: {error.strerror or error}") from error
+    try:
+        written: Any = json.loads(content)
     except ValueError as error:
-        raise RecordError(f"{path}: neither a run's folder nor a baseline: {error}") from error
+        ours = f'"{KIND}"'.encode() in content
+        what = "damaged, or cut short" if ours else "neither a run's folder nor a baseline"
+        raise RecordError(f"{path}: {what}: {error}{SAVE_AGAIN if ours else ''}") from error
     if not isinstance(written, dict) or written.get("kind") != KIND:
-        raise RecordError(f"{path}: neither a run's folder nor a baseline")
+        raise RecordError(
+            f"{path}: neither a run's folder nor a baseline, such as `baseline save` writes"
+        )
     if written.get("version") != VERSION:
         raise RecordError(
             f"{path}: a baseline of schema version {written.get('version')!r}, this Gibbon reads "
-            f"{VERSION}; save it again with `baseline save`"
+            f"{VERSION}{SAVE_AGAIN}"
         )
     try:
         baseline = Baseline.model_validate(written)
     except ValidationError as error:
         first = error.errors()[0]
         place = key_path(list(first["loc"]))
-        raise RecordError(
-            f"{path}: damaged: {place}: {first['msg']}; save it again with `baseline save`"
-        ) from error
+        raise RecordError(f"{path}: damaged: {place}: {first['msg']}{SAVE_AGAIN}") from error
     names = {dataset.name for dataset in baseline.datasets}
     for cell in baseline.cells:
         if cell.dataset not in names:

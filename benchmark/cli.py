@@ -322,7 +322,11 @@ def compare(
     if max_increase is not None:
         allowed = allowed.allowing(max_increase)
     comparison = gate.compare(
-        read_side(baseline), read_side(run_folder), limits=allowed, alpha=alpha
+        read_side(baseline),
+        read_side(run_folder),
+        limits=allowed,
+        alpha=alpha,
+        where=str(place or ""),
     )
     text = gate.comparison_markdown(comparison)
     if markdown is not None:

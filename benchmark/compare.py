@@ -7,6 +7,7 @@ McNemar's exact test, adjusted over all measures that were compared (Holm).
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -81,7 +82,7 @@ class Limits(Spec):
         fitting = [limit.max_increase for limit in self.limits if limit.covers(measured)]
         return fitting[-1] if fitting else self.max_increase
 
-    def check(self, known: Iterable[Key]) -> None:
+    def check(self, known: Iterable[Key], *, where: str = "") -> None:
         """Raises `SpecError` where a limit covers nothing: a name in it must be misspelt."""
         keys = list(known)
         for place, limit in enumerate(self.limits):
@@ -93,7 +94,7 @@ class Limits(Spec):
                 if asked not in there:
                     problem = f"{name}: no {name} {asked!r} is compared{suggest(asked, there)}"
                     break
-            raise SpecError(f"limits[{place}]: {problem}")
+            raise SpecError(f"limits[{place}]: {problem}", where=where)
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,11 @@ class Comparison:
 
 
 def compare(
-    old: Side, new: Side, *, limits: Limits | None = None, alpha: float = ALPHA
+    old: Side, new: Side, *, limits: Limits | None = None, alpha: float = ALPHA, where: str = ""
 ) -> Comparison:
     """Returns how a new run compares with an old one.
+
+    ``where`` is what error messages call the limits, such as their file.
 
     Raises `RecordError` where a dataset of one name has another content in the two runs, or where
     the old one holds nothing, and `SpecError` for limits that cover nothing.
@@ -156,7 +159,7 @@ def compare(
     allowed = limits if limits is not None else Limits()
     olds = {cell.key: cell for cell in old.cells}
     news = {cell.key: cell for cell in new.cells}
-    allowed.check([*olds, *news])
+    allowed.check([*olds, *news], where=where)
     pairs = {
         key: (cell, news[key].over(cell.made_with) if key in news else None)
         for key, cell in olds.items()
@@ -334,13 +337,43 @@ def _incomparable(old: Wrong, new: Wrong | None, run: Side) -> str:
     if new is None:
         return "failed in the new run" if old.key in run.failed else "not in the new run"
     if new.made_with != old.made_with:
-        return f"made with {new.made_with}, not with {old.made_with}"
+        return f"made with {_difference(old.made_with, new.made_with)}"
     common = np.isin(old.example_id, new.example_id)
     if not common.all():
         return f"only {np.count_nonzero(common):,} of {len(common):,} examples"
     if new.invalid > old.invalid:
         return f"{new.invalid:,} candidates out of budget"
     return ""
+
+
+def _difference(old: str, new: str) -> str:
+    """Returns how an attack was made otherwise than before, by parameter where they can be told.
+
+    >>> _difference('pgd {"steps": 40} in linf, clipped', 'pgd {"steps": 1} in linf, clipped')
+    'steps 1 instead of 40'
+    >>> _difference("fgsm, pgd", "fgsm")
+    'fgsm instead of fgsm, pgd'
+    """
+    whole = f"{new} instead of {old}"
+    (before, were, then), (after, are, now) = _apart(old), _apart(new)
+    if (before, then) != (after, now):
+        return whole
+    told = [
+        f"{key} {are.get(key, NOTHING)} instead of {were.get(key, NOTHING)}"
+        for key in sorted({*were, *are})
+        if were.get(key) != are.get(key)
+    ]
+    return ", ".join(told) or whole
+
+
+def _apart(made_with: str) -> tuple[str, dict[str, object], str]:
+    """Returns an attack's name, its parameters, and the rest."""
+    name, _, written = made_with.partition(" {")
+    parameters, _, rest = written.rpartition("}")
+    try:
+        return name, json.loads(f"{{{parameters}}}"), rest
+    except ValueError:
+        return made_with, {}, ""
 
 
 def _single(cell: Wrong, verdict: Verdict, reason: str = "") -> Compared:
@@ -393,7 +426,7 @@ def _row(each: Compared) -> tuple[Cell, ...]:
     tested = each.p_value is not None
     key = each.key
     return cells(
-        each.verdict + (f" ({each.reason})" if each.reason else ""),
+        Cell(each.verdict, f"({each.reason})" if each.reason else ""),
         key.dataset,
         f"{key.model} → {key.target}" if key.target else key.model,
         key.attack,

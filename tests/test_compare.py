@@ -345,7 +345,8 @@ def test_a_baseline_is_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text[:50], "neither a run's folder nor a baseline"),
+        (lambda text: text[:50], "damaged, or cut short: .*save it again"),
+        (lambda text: text[:10], "neither a run's folder nor a baseline"),
         (lambda text: json.dumps({"version": 1}), "neither a run's folder nor a baseline"),
         (
             lambda text: text.replace('"version": 1', '"version": 2'),
@@ -493,7 +494,7 @@ def test_an_attack_more_is_new_and_spoils_no_worst_case(pair: Callable[..., Path
     missing = {each.key.attack: each.reason for each in less.measures if each.verdict == "missing"}
     assert missing == {
         "darkens": "not in the new run",
-        "all-linf": "made with fgsm, noise-sign, not with fgsm, noise-sign, darkens",
+        "all-linf": "made with fgsm, noise-sign instead of fgsm, noise-sign, darkens",
     }
 
 
