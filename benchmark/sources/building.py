@@ -26,7 +26,7 @@ from benchmark.errors import (
 from benchmark.models import MODELS, ModelBuilder
 from benchmark.references import is_reference
 from benchmark.registry import their_code
-from benchmark.sources import MODEL_SOURCES, BuiltModel, Found, Preprocessing
+from benchmark.sources import MODEL_SOURCES, BuiltModel, Found, ModelSource, Preprocessing
 from benchmark.sources.adopting import complete, same_random_numbers
 from benchmark.sources.checkpoint import load_checkpoint
 from benchmark.sources.files import SUFFIXES, kind_of
@@ -34,7 +34,7 @@ from benchmark.sources.python import check_arguments, identity_of
 from benchmark.sources.words import RANDOM, names_file
 from benchmark.specs import FILE_SUFFIXES, ModelSpec
 
-SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]+):(?!:)")
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]+):")
 FORMS = (
     "expected a registered name, a file (net.onnx, net.pt2, net.torchscript), a factory "
     "(path/to/net.py:build, package.module:Net) or SOURCE:NAME with one of the sources"
@@ -52,7 +52,7 @@ def check_model(spec: ModelSpec, *, where: str) -> None:
             _takes_weights(spec, MODELS.load(spec.model))
             _check_weights_file(spec)
             return
-        source = MODEL_SOURCES.load(source_of(spec))
+        source = _source(spec)
         if spec.weights is not None and names_file(spec.weights):
             _check_weights_file(spec)
         source.check(spec)
@@ -70,7 +70,7 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
     with same_random_numbers():
         if spec.model in MODELS.names():
             return complete(_registered(spec), spec=spec, input_shape=input_shape)
-        source = MODEL_SOURCES.load(source_of(spec))
+        source = _source(spec)
         with their_code("the model can't be built"):
             found = source.open(spec)
             found = _with_weights(found, spec)
@@ -87,7 +87,21 @@ def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
     if spec.model in MODELS.names():
         return None
     with their_code("the model's configuration can't be read"):
-        return MODEL_SOURCES.load(source_of(spec)).preprocessing(spec)
+        return _source(spec).preprocessing(spec)
+
+
+def _source(spec: ModelSpec) -> ModelSource:
+    name = source_of(spec)
+    source: object = MODEL_SOURCES.load(name)
+    if isinstance(source, type):  # an entry point may name the class
+        with their_code(f"model source {name!r} can't be made"):
+            source = source()
+    if not isinstance(source, ModelSource):
+        raise ModelError(
+            f"model source {name!r}: its entry point must name a benchmark.sources.ModelSource, "
+            f"got {type(source).__name__}"
+        )
+    return source
 
 
 def source_of(spec: ModelSpec) -> str:
@@ -99,6 +113,8 @@ def source_of(spec: ModelSpec) -> str:
     scheme = SCHEME.match(text)
     if scheme and scheme[1] in MODEL_SOURCES.names():
         return scheme[1]
+    if scheme and text.startswith("//", scheme.end()):
+        raise ModelError(f"model {text!r} is an address: download it, and give the file")
     path = Path(text)
     if path.is_file() or path.suffix.lower() in SUFFIXES:
         kind = kind_of(path)

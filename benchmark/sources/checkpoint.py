@@ -46,7 +46,7 @@ HARMLESS: list[Any] = [
     _SCALAR,
     (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy before 2 wrote it
 ]
-ASKS_FOR = re.compile(r"Unsupported (?:global|class|operand).*?([A-Za-z_]\w*(?:\.\w+)+)", re.DOTALL)
+ASKS_FOR = re.compile(r"Unsupported (?:global: GLOBAL|class) ([A-Za-z_][\w.]*\w)")
 
 
 @dataclass(frozen=True)
