@@ -206,6 +206,7 @@ def _carry_out(
 ) -> NoReturn:
     """Runs a suite, prints its tables and ends with the exit code."""
     from benchmark.report import print_tables, write_report
+    from benchmark.report.summary import JOB_SUMMARY, append_summary, run_markdown
     from benchmark.runner.plan import RunSettings
     from benchmark.runner.run import run_suite
     from benchmark.showing import RunProgress
@@ -224,12 +225,14 @@ def _carry_out(
         data_folder=Path(data_dir) if data_dir else RunSettings.data_folder,
         download=not options.offline,
     )
-    with RunProgress(Console(stderr=True), ready=ready) as progress:
+    with RunProgress(Console(stderr=True, emoji=False), ready=ready) as progress:
         record = run_suite(
             suite, folder, settings=settings, where=where, progress=progress, publish=write_report
         )
     print_tables(record, Console(), folder=folder)
     _tell_failures(record)
+    if place := os.environ.get(JOB_SUMMARY):
+        append_summary(run_markdown(record), place)
     raise typer.Exit(FAILED if record.failures else DONE)
 
 
@@ -367,7 +370,9 @@ def main() -> None:
             warnings.showwarning = _tell_warning
             app()
     except RequestError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        # Without emoji: net.py:x:Net is no picture.
+        console = Console(stderr=True, emoji=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(WRONG_REQUEST)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:  # what typer makes of Ctrl-C

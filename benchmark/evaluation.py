@@ -593,7 +593,7 @@ def _told(progress: Progress | bool) -> Iterator[Progress]:
     if not isinstance(progress, bool):
         yield progress
     elif progress:
-        with RunProgress(Console(stderr=True)) as shown:
+        with RunProgress(Console(stderr=True, emoji=False)) as shown:
             yield shown
     else:
         yield Silent()

@@ -105,7 +105,7 @@ class RunProgress:
 @contextmanager
 def training_bar(model: str) -> Iterator[Callable[[TrainingProgress], None]]:
     """While inside, shows a training's progress, of which the function that it gives is told."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     with RunProgress(console) as shown:
         started = False
 

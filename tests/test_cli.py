@@ -287,6 +287,11 @@ def test_a_wrong_request_is_told_in_options(gibbon: Gibbon, words: str, parts: l
     assert not Path("s.toml").exists()
 
 
+def test_an_error_holds_what_was_written(gibbon: Gibbon) -> None:
+    said = gibbon(*EVALUATE.replace("one", "a:x:b[bold].py:x").split())
+    assert_refused(said, "a:x:b[bold].py:x")
+
+
 def test_the_help_of_evaluate_names_every_option(gibbon: Gibbon) -> None:
     said = gibbon("evaluate", "--model", "x", "--help")
     assert said.code == 0
