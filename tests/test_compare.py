@@ -51,7 +51,7 @@ from benchmark.records import (
     RunRecord,
     Verdict,
 )
-from benchmark.report.summary import append_summary
+from benchmark.report.summary import append_summary, run_markdown
 from benchmark.runner.plan import RunSettings
 from benchmark.runner.run import run_suite
 from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome
@@ -739,3 +739,15 @@ def test_the_job_summary_is_appended_and_cut(tmp_path: Path) -> None:
     assert len(text) < 1_048_576
     with pytest.raises(RunFolderError, match="GITHUB_STEP_SUMMARY"):
         append_summary("one", str(tmp_path / "nowhere" / "summary.md"))
+
+
+def test_a_run_puts_its_tables_into_the_job_summary(pair: Callable[..., Path]) -> None:
+    text = run_markdown(RunRecord.read(pair("old")))
+    assert text.startswith("## Robustness of pair: done")
+    assert "| one     | fgsm       |  0.05 |" in text
+    assert "Source ↓ target →" in text
+    pair.plant.attack("darkens", planted.Raises)  # type: ignore[attr-defined]
+    new = pair("new", PAIR.replace("[transfer]", MORE + "[transfer]"))
+    failed = run_markdown(RunRecord.read(new))
+    assert failed.startswith("## Robustness of pair: failed")
+    assert "planted trouble" in failed

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmark.errors import RunFolderError
+from benchmark.records import RunRecord
+from benchmark.report.markdown import chapter_markdown, escape
+from benchmark.report.terminal import short_chapters
 
 JOB_SUMMARY = "GITHUB_STEP_SUMMARY"  # the variable that names the file, where there is one
 # GitHub shows nothing of a step whose summary is larger than 1 MiB.
@@ -33,3 +36,12 @@ def append_summary(text: str, place: str | None) -> None:
             f"{place}: the job summary can't be written: {error.strerror or error}; is "
             f"{JOB_SUMMARY} set to a file?"
         ) from error
+
+
+def run_markdown(record: RunRecord) -> str:
+    """Returns a run's tables for a job's summary: those that a terminal shows."""
+    chapters = [each for each in short_chapters(record) if each.tables or each.notes]
+    word = "failed" if record.failures else "done"
+    parts = [f"## Robustness of {escape(record.suite.title or record.suite.name)}: {word}"]
+    parts += [part for each in chapters for part in chapter_markdown(each, level=0)]
+    return "\n\n".join(parts) + "\n"
