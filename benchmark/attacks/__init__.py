@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmark.registry import Entry, Registry, lazily
+from benchmark.threat import Norm
 
 if TYPE_CHECKING:
     from benchmark.attacks.base import Attack
@@ -20,7 +21,7 @@ for _name, _reference, _summary in [
     ("fgsm-naive", "fgsm_naive:FGSMNaive", "the same with the ordinary float32 gradient"),
     ("noise-uniform", "noise_uniform:NoiseUniform", "uniform noise within epsilon (control)"),
     ("noise-sign", "noise_sign:NoiseSign", "plus or minus epsilon at random (control)"),
-    ("pgd", "pgd:PGD", "projected gradient descent, L∞ or L2 (Madry et al. 2018)"),
+    ("pgd", "pgd:PGD", "projected gradient descent (Madry et al. 2018)"),
     ("pgd-l1", "pgd_l1:PGDL1", "the same in L1, with sparse steps (Tramèr and Boneh 2019)"),
     ("bim", "bim:BIM", "basic iterative method, also targeted (Kurakin et al. 2016)"),
     ("mi-fgsm", "mi_fgsm:MIFGSM", "the same with momentum, L∞ or L2 (Dong et al. 2018)"),
@@ -31,6 +32,7 @@ for _name, _reference, _summary in [
     ("apgd-ce", "apgd:APGDCE", "auto-PGD on the cross-entropy (Croce and Hein 2020)"),
     ("apgd-dlr", "apgd:APGDDLR", "the same on the difference of logits ratio"),
     ("apgd-t", "apgd:APGDT", "the same on the targeted ratio, for nine classes in turn"),
+    ("lbfgs", "lbfgs:LBFGS", "box-constrained L-BFGS, nearest in L2 (Szegedy et al. 2014)"),
     ("deepfool", "deepfool:DeepFool", "nearest linearised boundary (Moosavi-Dezfooli et al. 2016)"),
     ("ddn", "ddn:DDN", "decoupled direction and norm, nearest in L2 (Rony et al. 2019)"),
     ("fmn", "fmn:FMN", "fast minimum norm, nearest in L∞, L2 or L1 (Pintor et al. 2021)"),
@@ -41,4 +43,7 @@ for _name, _reference, _summary in [
 ]:
     ATTACKS.register(Entry(_name, _summary, lazily(f"benchmark.attacks.{_reference}")))
 
-__all__ = ["ATTACKS"]
+# An attack that is another algorithm in one of its norms, in a file of its own.
+IN_NORM: dict[tuple[str, Norm | None], str] = {("pgd", Norm.L1): "pgd-l1"}
+
+__all__ = ["ATTACKS", "IN_NORM"]

@@ -2,7 +2,8 @@ r"""The square attack: random search over square windows, without gradients.
 
 Algorithm 1: sample a window and a change in it, and keep the change where it lowers the margin of
 the true class.  In L∞ (algorithm 2) every channel of the window is set to
-:math:`x \pm \epsilon`; in L2 (algorithm 3) the budget of two windows, and what was not spent, is moved into one of them along
+:math:`x \pm \epsilon`; in L2 (algorithm 3) the budget of two windows, and what was not spent, is
+moved into one of them along
 
 .. math::
     \eta_{r,s} \propto \sum_{k = d(r,s)}^{n} \frac{1}{(k+1)^2}
@@ -143,7 +144,8 @@ class Square(Attack):
 
     def _share(self, query: int) -> float:
         place = query / self.queries * SCHEDULE
-        return self.share * 0.5 ** float(sum(place > halving for halving in HALVINGS))
+        halvings = sum(place > halving for halving in HALVINGS)
+        return math.ldexp(self.share, -halvings)
 
 
 @plain(frozen=True)

@@ -57,6 +57,7 @@ VARIANTS = {
     "fab": [{"steps": 4}, {"steps": 3, "restarts": 2}],
     "fab-t": [{"steps": 4, "target_classes": 2}, {"steps": 3, "restarts": 2}],
     "square": [{"queries": 30}, {"queries": 15, "restarts": 2, "target": "second"}],
+    "lbfgs": [{"iterations": 3, "searches": 2, "init_constant": 1.0, "target": "second"}],
     "cw": [
         {"steps": 20, "searches": 3, "step_size": 0.05, "init_constant": 1.0},
         {"steps": 20, "searches": 2, "step_size": 0.05, "init_constant": 1.0, "target": "random"},
