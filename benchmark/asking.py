@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, cast
 from benchmark.datasets import DATASETS
 from benchmark.errors import SpecError, suggest
 from benchmark.models import MODELS
-from benchmark.specs import Suite, decode_suite, is_path, name_from
+from benchmark.specs import Suite, decode_suite, is_path, label_from, name_from
 
 LONGEST_NAME = 80
 WHERE = "evaluate"  # what error messages of a decoded suite call the request
@@ -597,7 +597,9 @@ class _Said:
         if any("epsilon" not in each for each in found):
             raise SpecError("missing: --epsilon, how far an attack may go, such as 8/255")
         given = [each["label"] for each in found if "label" in each]
-        made = iter(unlike([each["name"] for each in found if "label" not in each], taken=given))
+        made = iter(
+            unlike([label_from(each["name"]) for each in found if "label" not in each], taken=given)
+        )
         return [
             {**each, "label": each["label"] if "label" in each else next(made)} for each in found
         ]

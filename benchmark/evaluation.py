@@ -52,6 +52,7 @@ from benchmark.specs import (
     Suite,
     TransferSpec,
     decode_suite,
+    label_from,
     name_from,
 )
 from benchmark.threat import Epsilon, Norm
@@ -453,7 +454,7 @@ class _Asked:
                 f"{', '.join(parameters)}: parameters belong to one attack by name; put them into "
                 'its mapping: {"name": "pgd", "steps": 20}'
             )
-        labels = unlike([str(each.get("label", each["name"])) for each in written])
+        labels = unlike([str(each.get("label", label_from(each["name"]))) for each in written])
         for spec, label in zip(written, labels, strict=True):
             spec.update({"epsilon": budgets, **spec, **parameters, "label": label})
             if not spec["epsilon"]:

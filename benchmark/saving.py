@@ -11,7 +11,15 @@ from typing import Any
 
 from benchmark.errors import RecordError, RunFolderError
 from benchmark.records import RUN_FILE, RunRecord, write_atomically
-from benchmark.specs import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite, is_path
+from benchmark.specs import (
+    AttackSpec,
+    DatasetSpec,
+    Experiment,
+    ModelSpec,
+    Suite,
+    is_path,
+    label_from,
+)
 
 PYTHON_FILE = ".py:"
 
@@ -128,7 +136,7 @@ def _tables(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
     for attack in experiment.attacks:
         epsilons = [str(each) for each in attack.epsilon]
         written: dict[str, Any] = {"name": attack.name}
-        written |= {"label": attack.label} if attack.label != attack.name else {}
+        written |= {"label": attack.label} if attack.label != label_from(attack.name) else {}
         written |= {"epsilon": epsilons[0] if len(epsilons) == 1 else epsilons}
         written |= {"norm": str(attack.norm)} if attack.norm is not None else {}
         written |= {} if attack.clip else {"clip": False}

@@ -94,6 +94,15 @@ def name_from(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", words).lstrip("._+-")[:80]
 
 
+def label_from(attack: str) -> str:
+    """Returns what an attack is called in tables unless it is given a label.
+
+    >>> label_from("pgd"), label_from("foolbox:LinfPGD")
+    ('pgd', 'foolbox-LinfPGD')
+    """
+    return attack.replace(":", "-")
+
+
 class ModelSpec(Spec):
     """One model, and how to make it.
 
@@ -240,7 +249,7 @@ class AttackSpec(Spec):
     @classmethod
     def _label_defaults_to_name(cls, written: Any) -> Any:
         if isinstance(written, dict) and isinstance(written.get("name"), str):
-            return {"label": written["name"].replace(":", "-"), **written}
+            return {"label": label_from(written["name"]), **written}
         return written
 
     @model_validator(mode="after")

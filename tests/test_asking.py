@@ -95,6 +95,10 @@ def attacks(text: str) -> list[dict[str, Any]]:
             ],
         ),
         (
+            "--epsilon 1 --attack foolbox:LinfPGD --steps 3",
+            [{"name": "foolbox:LinfPGD", "label": "foolbox-LinfPGD", "epsilon": ["1"], "steps": 3}],
+        ),
+        (
             "--epsilon 1 --attack pgd --label pgd-2 --attack pgd --attack pgd",
             [
                 {"name": "pgd", "label": "pgd-2", "epsilon": ["1"]},

@@ -14,7 +14,7 @@ from benchmark.asking import ask
 from benchmark.errors import RunFolderError
 from benchmark.records import Provenance, RunRecord
 from benchmark.saving import results_folder, save_suite, suite_toml
-from benchmark.specs import Suite, decode_suite, parse_suite, read_suite
+from benchmark.specs import Suite, decode_suite, label_from, parse_suite, read_suite
 
 FIRST = "--model x/net.onnx --dataset mnist --attack fgsm --epsilon 0.1"
 
@@ -72,7 +72,10 @@ datasets = table(
 )
 attacks = st.tuples(
     table(
-        {"name": st.sampled_from(["fgsm", "pgd"]), "epsilon": st.lists(epsilons, min_size=1)},
+        {
+            "name": st.sampled_from(["fgsm", "pgd", "foolbox:LinfPGD"]),
+            "epsilon": st.lists(epsilons, min_size=1),
+        },
         {"norm": st.sampled_from(["linf", "l2"]), "clip": st.booleans()},
     ),
     st.dictionaries(keys, scalars, max_size=2),
@@ -98,11 +101,12 @@ def suites(draw: Any) -> Suite:
             model["std"] = [2.0]
     written["dataset"]["name"] = "data"
     for place, attack in enumerate(written["attacks"]):
-        attack["label"] = f"attack-{place}"
+        if place:
+            attack["label"] = f"attack-{place}"
         budgets = {"0.10": "0.1"}
         attack["epsilon"] = list(dict.fromkeys(budgets.get(e, e) for e in attack["epsilon"]))
     if written["attacks"] and draw(st.booleans()):
-        written["transfer"] = {"attacks": [written["attacks"][0]["label"]]}
+        written["transfer"] = {"attacks": [label_from(written["attacks"][0]["name"])]}
     return decode_suite(written, where="drawn")
 
 
