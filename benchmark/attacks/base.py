@@ -25,7 +25,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 from torch import Tensor
 
-from benchmark.attacks import ATTACKS
+from benchmark.attacks import ATTACKS, IN_NORM
 from benchmark.attacks.adapters import ATTACK_SOURCES
 from benchmark.classifier import Classifier
 from benchmark.errors import RequestError, SpecError, suggest
@@ -124,13 +124,15 @@ def move(inputs: Tensor, direction: Tensor, *, threat: ThreatModel) -> Tensor:
 def build_attack(spec: AttackSpec, *, where: str = "") -> Attack:
     """Returns the attack that a spec asks for, its parameters checked against its fields.
 
-    A name with a colon is an attack of another library (see `attack_class`).
+    A name with a colon is an attack of another library (see `attack_class`).  ``"pgd"`` in L1 is
+    another class than in L∞ and L2 (`benchmark.attacks.IN_NORM`).
 
     Raises `UnknownNameError` for an unknown attack and `SpecError` for an unknown parameter, a
     wrong value, or a norm that the attack can't do.
     """
+    name = IN_NORM.get((spec.name, spec.norm), spec.name)
     return make_attack(
-        attack_class(spec.name, where=f"{where}.name" if where else ""), spec, where=where
+        attack_class(name, where=f"{where}.name" if where else ""), spec, where=where
     )
 
 

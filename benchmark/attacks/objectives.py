@@ -4,10 +4,10 @@ Each is a function of the model's outputs and gives its gradient in closed form,
 factor that may differ from example to example: attacks follow directions, and in this form the
 direction stays exact where a factor would round to zero.
 
-Sources: the difference of logits ratio and its targeted form are equations (6) and (7) of F. Croce
-and M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
-parameter-free attacks", ICML 2020, https://arxiv.org/abs/2003.01690; the margin is f6 of N. Carlini
-and D. Wagner, "Towards evaluating the robustness of neural networks", IEEE S&P 2017,
+Sources: the difference of logits ratio and its targeted form are from F. Croce and M. Hein,
+"Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
+ICML 2020, sections 4 and 5, https://arxiv.org/abs/2003.01690; the margin is f6 of N. Carlini and D.
+Wagner, "Towards evaluating the robustness of neural networks", IEEE S&P 2017, section V,
 https://arxiv.org/abs/1608.04644.
 """
 

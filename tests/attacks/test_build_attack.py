@@ -9,6 +9,7 @@ from benchmark.attacks import ATTACKS
 from benchmark.attacks.base import Attack, build_attack, move, parameters_of, threats_of
 from benchmark.attacks.fgsm import FGSM
 from benchmark.attacks.pgd import PGD
+from benchmark.attacks.pgd_l1 import PGDL1
 from benchmark.errors import SpecError, UnknownNameError
 from benchmark.registry import Entry
 from benchmark.specs import AttackSpec
@@ -37,6 +38,15 @@ def test_a_step_size_is_a_number_or_a_fraction(written):
     attack = build_attack(spec(step_size=written))
     expected = None if written is None else float(Epsilon.parse(written))
     assert parameters_of(attack)["step_size"] == expected
+
+
+def test_pgd_in_l1_is_the_one_with_sparse_steps():
+    attack = build_attack(spec(norm="l1", steps=7, sparsity=0.9, loss="margin"))
+    assert attack == PGDL1(steps=7, sparsity=0.9, loss="margin")
+    for norm in (None, "linf", "l2"):
+        assert build_attack(spec(norm=norm)) == PGD()
+    shared = parameters_of(PGD())
+    assert {name: parameters_of(PGDL1())[name] for name in shared} == shared
 
 
 def test_an_attack_can_not_be_changed():
