@@ -14,11 +14,15 @@ import pytest
 import torch
 import torchvision
 from made_up_pictures import CLASSES, made_up, picture_of, write_folder
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
 from benchmark.datasets import DataRequest, pictures, reading
 from benchmark.datasets.pictures import PictureDataset
+from benchmark.datasets.preparation import Preparation, look_at
+from benchmark.datasets.prepare import prepare
 from benchmark.datasets.sources import open_dataset
 from benchmark.errors import DatasetError
 from benchmark.specs import DatasetSpec
@@ -98,6 +102,19 @@ def test_every_kind_of_picture_is_read(tmp_path, suffix):
     theirs = [np.asarray(picture) for picture, _ in torchvision.datasets.ImageFolder(root)]
     ours = (everything(opened(root)) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     np.testing.assert_array_equal(ours.numpy(), np.stack(theirs))
+
+
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    resize=st.one_of(
+        st.none(), st.integers(1, 60), st.tuples(st.integers(1, 60), st.integers(1, 60))
+    ),
+)
+def test_the_size_told_from_the_header_is_the_size_that_comes_out(height, width, resize):
+    picture = Image.new("RGB", (width, height))
+    preparation = Preparation(resize=resize)
+    assert prepare(picture, preparation).shape == (3, *preparation.size(look_at(picture)))
 
 
 # Colour.
