@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast, get_args
 
 import torch
 from pydantic import BeforeValidator
@@ -41,8 +41,8 @@ from benchmark.threat import Bounds, Norm, ThreatModel
 PICTURE_AXES = 3  # channels, height, width: what most libraries take for granted
 
 BY_BATCH = (
-    "the library draws its random numbers for a batch as a whole, so that they change when it is "
-    "split or reordered"
+    "the library treats a batch as a whole, in its random numbers or in when it stops, so that "
+    "candidates change when it is split or reordered"
 )
 # Names that mean the same in every library.
 RESERVED = {
@@ -368,33 +368,53 @@ def _asked(
     return frame.back(returned)
 
 
-def _number(written: object) -> object:
-    # A length is often written as a fraction of pixel values.
-    if isinstance(written, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*/\s*\d+\s*", written):
-        return float(Fraction(written.replace(" ", "")))
-    return written
+def _number(written: object) -> int | float:
+    """Returns a number; a length is often written as a fraction: ``"2/255"``."""
+    if isinstance(written, int | float) and not isinstance(written, bool):
+        return written  # an integer stays one: what is documented as a number may be a count
+    try:
+        return float(Fraction(str(written)))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError('must be a number such as 0.01 or "2/255"') from None
 
 
-Number = Annotated[int | float, BeforeValidator(_number)]
-_TYPES: dict[object, Any] = {
-    **{"int": int, int: int, "bool": bool, bool: bool, "str": str, str: str},
-    **{"float": Number, float: Number},
-}
+def _number_or_none(written: object) -> int | float | None:
+    return None if written is None else _number(written)
+
+
+Number = Annotated[Any, BeforeValidator(_number)]
+NumberOrNone = Annotated[Any, BeforeValidator(_number_or_none)]
+_TYPES: dict[str, Any] = {"int": int, "bool": bool, "str": str, "float": Number}
 
 
 def _type(parameter: inspect.Parameter, about: str) -> Any:
     """Returns what a parameter may be, by its annotation, its documentation, or its default."""
-    own = _TYPES.get(parameter.annotation)
-    if own is not None:
-        return own
-    written = re.search(rf"^\s*{re.escape(parameter.name)}\s*\((\w+)\)", about, re.MULTILINE)
-    if written is not None and written[1] in _TYPES:
-        return _TYPES[written[1]]
-    default = parameter.default
-    if isinstance(default, bool | str) and parameter.annotation is parameter.empty:
-        return type(default)
-    is_number = isinstance(default, int | float) and not isinstance(default, bool)
-    return Number if is_number and "str" not in str(parameter.annotation) else Any
+    named = _annotated(parameter)
+    if not named:
+        written = re.search(rf"^\s*{re.escape(parameter.name)}\s*\((\w+)\)", about, re.MULTILINE)
+        named = {written[1]} & _TYPES.keys() if written is not None else set()
+    if not named and parameter.annotation is REQUIRED and parameter.default is not REQUIRED:
+        kind = type(parameter.default).__name__
+        named = {"float"} if kind == "int" else {kind} & _TYPES.keys()
+    optional = parameter.default is None
+    if "float" in named and "str" not in named:
+        return NumberOrNone if optional else Number
+    if len(named) != 1:
+        return Any
+    (name,) = named
+    return _TYPES[name] | None if optional else _TYPES[name]
+
+
+def _annotated(parameter: inspect.Parameter) -> set[str]:
+    """Returns the names of the plain types in an annotation, whether it is text or not."""
+    annotation = parameter.annotation
+    parts = get_args(annotation) or (annotation,)
+    words = annotation.split("|") if isinstance(annotation, str) else map(_name_of, parts)
+    return {word.strip() for word in words} & _TYPES.keys()
+
+
+def _name_of(kind: object) -> str:
+    return kind.__name__ if isinstance(kind, type) else ""
 
 
 def _default(parameter: inspect.Parameter) -> Any:

@@ -89,6 +89,12 @@ REFUSED = {
     "str_attack": "it minimises a distance between groups of pixels",
     **dict.fromkeys(("sigma_zero", "fga", "vfga"), "it works in L0"),
 }
+DEPARTURES = {
+    "fmn": {
+        "optimum": "in L1 and L2 it stays too far away from some examples, also with 100 steps"
+    },
+    "apgd": {"optimum": "in L1 it misses some unless ``use_large_reps`` is set"},
+}
 ALWAYS_SET = {
     "inputs": "they are the dataset's",
     "labels": "they are the dataset's",
@@ -128,7 +134,7 @@ class AdversarialLibrary(AttackSource):
             minimal=not how.budget,
             unit=True,
             reserved=reserved,
-            departures={"batch": BY_BATCH},
+            departures={"batch": BY_BATCH, **DEPARTURES.get(name, {})},
         )
         return adapt(foreign, module=__name__)
 

@@ -78,6 +78,12 @@ CLASSES = {
     "ZooAttack": _Class(_L2, minimal=True, needs_gradient=False),
     "SimBA": _Class(_L2, minimal=True, needs_gradient=False),
 }
+DEPARTURES = {
+    "DeepFool": {
+        "optimum": "its overshoot of 1e-6 leaves some on the boundary itself; the parameter's name, "
+        "epsilon, is the suite's"
+    },
+}
 UNREPEATABLE = (
     "it draws from a generator that the operating system seeds, so that no run can be repeated"
 )
@@ -136,7 +142,7 @@ class Art(AttackSource):
             minimal=known.minimal,
             needs_gradient=known.needs_gradient,
             reserved=RESERVED,
-            departures={"batch": BY_BATCH},
+            departures={"batch": BY_BATCH, **DEPARTURES.get(name, {})},
         )
         return adapt(foreign, module=__name__)
 

@@ -47,6 +47,14 @@ BLIND = {
     *("BinarySearchContrastReductionAttack", "LinearSearchContrastReductionAttack"),
     *("BinarizationRefinementAttack", "L2ContrastReductionAttack"),
 }
+# In 3.3.4 the projection onto the L2 ball divides a norm by itself where epsilon was meant, so that
+# nothing is ever drawn nearer and what is found lies at the end of the first, long steps.
+_NEVER_NEAR = (
+    "its projection divides a norm by itself (3.3.4), so that it never comes near the input"
+)
+FAULTS = {
+    "L2FMNAttack": dict.fromkeys(("outputs", "larger-budget", "optimum"), _NEVER_NEAR),
+}
 CONTROL = "it is a control that does not look for the worst case"
 
 
@@ -67,7 +75,7 @@ class Foolbox(AttackSource):
             raise SpecError(f"foolbox's {name} can't be used here: {REFUSED[kind.__name__]}")
         if own == 0:
             raise SpecError(f"foolbox's {name} can't be used here: it works in L0")
-        departures = {"batch": BY_BATCH}
+        departures = {"batch": BY_BATCH, **FAULTS.get(kind.__name__, {})}
         if blind:
             departures |= {"optimum": CONTROL, "larger-budget": CONTROL}
         foreign = Foreign(

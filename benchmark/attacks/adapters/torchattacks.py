@@ -58,6 +58,18 @@ REFUSED = {
     **dict.fromkeys(("JSMA", "SparseFool", "OnePixel", "Pixle"), "it works in L0"),
 }
 BLIND = ("Square", "SPSA")
+_RESIZED = "it climbs randomly resized pictures, for transfer, and not the model's own loss"
+_NEGATIVE = (
+    "its loss takes the largest of the other logits for 0 where all are negative, as the "
+    "logarithms of probabilities are"
+)
+DEPARTURES = {
+    "DIFGSM": {"optimum": _RESIZED},
+    "TIFGSM": {"optimum": _RESIZED},
+    "TPGD": {"optimum": "it climbs away from the clean prediction, which is flat at the input"},
+    "Jitter": {"optimum": "it climbs rescaled logits with noise on them, and not the loss"},
+    "CW": {"outputs": _NEGATIVE},
+}
 
 
 class Torchattacks(AttackSource):
@@ -86,7 +98,7 @@ class Torchattacks(AttackSource):
                 "norm": NORM,
                 "n_classes": "it is the model's number of classes",
             },
-            departures={"batch": BY_BATCH},
+            departures={"batch": BY_BATCH, **DEPARTURES.get(name, {})},
             about=kind.__doc__ or "",
         )
         return adapt(foreign, module=__name__)
