@@ -171,7 +171,7 @@ def test_a_fraction_is_an_epsilon():
             "x.toml: name: must be made of letters, digits",
         ),
         ('name = "../x"\ndataset = "mnist"\nmodels = ["rbf"]', "x.toml: name: "),
-        (BASE + FGSM + 'norm = "l1"', "x.toml: attacks[0].norm: "),
+        (BASE + FGSM + 'norm = "l7"', "x.toml: attacks[0].norm: "),
     ],
 )
 def test_what_can_not_be_is_told(text, fault):
