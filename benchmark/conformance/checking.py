@@ -22,7 +22,7 @@ _CONTROL = "it is a control that does not look for the worst case"
 CONTROLS: Mapping[type[Attack], Mapping[str, str]] = {
     kind: {"larger-budget": _CONTROL, "optimum": _CONTROL} for kind in (NoiseSign, NoiseUniform)
 }
-NOT_EXCUSED = "no attack may depart from this law, though this one says that it does"
+NOT_EXCUSED = "no attack may depart from this law, though this one says so"
 Progress = Callable[[str], None]
 
 

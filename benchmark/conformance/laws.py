@@ -154,10 +154,10 @@ def leaves_the_model_alone(attack: Attack, norm: Norm) -> Seen:
         snapshot = Snapshot(classifier.module)
         _proposed(attack, classifier, batch, norm=norm)
         difference = snapshot.difference()
-    if difference is not None:
-        return Seen(f"the attack {difference}")
-    if any(parameter.grad is not None for parameter in classifier.module.parameters()):
-        return Seen("gradients were left on the model's parameters")
+        if difference is not None:
+            return Seen(f"the attack {difference}")
+        if any(parameter.grad is not None for parameter in classifier.module.parameters()):
+            return Seen("gradients were left on the model's parameters")
     return Seen()
 
 

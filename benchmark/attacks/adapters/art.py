@@ -80,7 +80,7 @@ CLASSES = {
 }
 DEPARTURES = {
     "DeepFool": {
-        "optimum": "its overshoot of 1e-6 leaves some on the boundary itself; the parameter's name, "
+        "optimum": "its overshoot of 1e-6 leaves some on the boundary; the parameter's name, "
         "epsilon, is the suite's"
     },
 }
