@@ -7,8 +7,8 @@ first, u the steepest direction in the norm and :math:`\alpha = 0.75`,
     z^{(k+1)} &= P_S(x^{(k)} + \eta \, u(\nabla f(x^{(k)}))) \\
     x^{(k+1)} &= P_S(x^{(k)} + \alpha (z^{(k+1)} - x^{(k)}) + (1 - \alpha)(x^{(k)} - x^{(k-1)}))
 
-but :math:`x^{(1)} = z^{(1)}`.  At checkpoint :math:`w_j` the step size is halved, and the search
-goes on from the best point so far, where
+but :math:`x^{(1)} = z^{(1)}`.  At checkpoint :math:`w_j`, once :math:`x^{(w_j)}` is known, the step
+size is halved, and the search goes on from the best point so far, where
 
 1. fewer than :math:`\rho (w_j - w_{j-1})` steps since :math:`w_{j-1}` raised f, or
 2. the step size was not halved at :math:`w_{j-1}`, and the best value has not risen since then.
