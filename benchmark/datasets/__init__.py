@@ -1,9 +1,9 @@
 """Datasets: registered ones, one file each, and a user's own, one file a kind of source.
 
 `DATASETS` maps a name to a function that takes a `DataRequest` (which split, and where to look for
-what is not embedded) and returns a `Dataset`.  `benchmark.datasets.sources` opens what a spec names,
-`benchmark.datasets.adopting` takes what a user has in hand.  No torch is imported before one is
-loaded.
+what is not embedded) and returns a `Dataset`.  `benchmark.datasets.sources` opens what a spec
+names, `benchmark.datasets.adopting` takes what a user has in hand.  No torch is imported before one
+is loaded.
 """
 
 from __future__ import annotations

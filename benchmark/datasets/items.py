@@ -88,8 +88,7 @@ class ItemsDataset(Dataset):
         self._workers = workers
         self._positions = np.arange(count) if positions is None else positions
         self._reader = _Reader(name, items, collate, preparation)
-        self._kept = Kept()
-        self._survey = self._read_all()
+        self._survey, self._kept = self._read_all()
         self._labels = check_labels(self._survey.labels, name=name)
         self._classes = name_classes(classes, self._labels)
         self._notes = (*notes, *self._survey.notes)
@@ -162,7 +161,7 @@ class ItemsDataset(Dataset):
         )
         return assembly.batches(chunks)
 
-    def _read_all(self) -> _Survey:
+    def _read_all(self) -> tuple[_Survey, Kept]:
         name, positions = self._name, self._positions
         spread = np.unique(np.linspace(0, len(positions) - 1, READ_TWICE).astype(np.int64))
         first = self._reader(positions[spread])
@@ -170,14 +169,16 @@ class ItemsDataset(Dataset):
             if one.digest != other.digest:
                 raise DatasetError(f"dataset {name!r}: {one.say} differs when read again: {RANDOM}")
         survey = _Survey(name, first[0], Agreement(name, self._reader.preparation))
+        like = first[0].content
+        kept = Kept(len(positions), like.shape, dtype=like.dtype)
         workers = choose_workers(self._workers, len(positions))
         groups = grouped(positions, size=survey.bytes, workers=workers)
         for _, found in read_ahead(self._reader, groups, workers=workers):
             for item in found:
-                self._kept.add(len(survey.digests), item.content)
                 survey.add(item)
+                kept.add(len(survey.digests) - 1, item.content)
         check_range(survey.low, survey.high, name=name)
-        return survey
+        return survey, kept
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class PictureDataset(Dataset):
             )
         self._input_shape = agreement.input_shape
         self._notes = (*listing.notes, *agreement.notes)
-        self._kept = Kept()
+        self._kept = Kept(len(self), self._input_shape, dtype=np.dtype(np.uint8))
 
     @property
     def name(self) -> str:
@@ -175,8 +175,7 @@ class PictureDataset(Dataset):
         told(len(ids) - len(open_ids))
         missing = np.array(open_ids, dtype=np.int64)
         workers = choose_workers(self._workers, len(missing))
-        keep = self._bytes * len(self) <= self._kept.limit
-        examine = _Examiner(self._paths, self._preparation, keep)
+        examine = _Examiner(self._paths, self._preparation, keep=self._kept.holds_all)
         groups = grouped(missing, size=self._bytes, workers=workers)
         try:
             for group, found in read_ahead(examine, groups, workers=workers):

@@ -7,6 +7,7 @@ exhausted or dropped.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import warnings
@@ -94,19 +95,39 @@ class Kept:
     """Examples that stay in memory once they were read, as many as fit.
 
     What came first stays: dropping the oldest would lose all of them in every pass over a dataset
-    that is larger than this.
+    that is larger than this.  They lie in one block, since thousands of pieces that live long
+    between others that do not would hold several times their size.
+
+    Args:
+        count: how many examples there are.
+        shape, dtype: of one of them.
     """
 
-    def __init__(self) -> None:
-        self.limit = KEPT_BYTES
-        self.bytes = 0
-        self.inputs: dict[int, NDArray[Any]] = {}
+    def __init__(self, count: int, shape: tuple[int, ...], *, dtype: np.dtype[Any]) -> None:
+        size = max(1, math.prod(shape) * dtype.itemsize)
+        room = min(count, KEPT_BYTES // size)
+        self.holds_all = room == count
+        self._block = np.empty((room, *shape), dtype)  # takes no memory until it is written to
+        self._rows: dict[int, int] = {}
 
     def add(self, example: int, content: NDArray[Any]) -> None:
         """Keeps an example if there is room."""
-        if example not in self.inputs and self.bytes + content.nbytes <= self.limit:
-            self.inputs[example] = content
-            self.bytes += content.nbytes
+        row = len(self._rows)
+        if example in self._rows or row == len(self._block) or not self._fits(content):
+            return
+        self._block[row] = content
+        self._rows[example] = row
+
+    def examples(self) -> set[int]:
+        """Returns which examples are kept."""
+        return set(self._rows)
+
+    def __getitem__(self, example: int) -> NDArray[Any]:
+        content: NDArray[Any] = self._block[self._rows[example]]
+        return content
+
+    def _fits(self, content: NDArray[Any]) -> bool:
+        return bool(content.shape == self._block.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -132,8 +153,7 @@ class Assembly:
 
     def batches(self, chunks: Sequence[Ids]) -> Generator[Batch, None, None]:
         """Yields a batch for each list of ids, in its order."""
-        kept = self.kept.inputs
-        at_hand = set(kept)  # what is added meanwhile was planned to be read
+        at_hand = self.kept.examples()  # what is added meanwhile was planned to be read
         wanted = [each for chunk in chunks for each in chunk.tolist() if each not in at_hand]
         missing = np.array(wanted, dtype=np.int64)
         workers = choose_workers(self.workers, len(missing))
@@ -143,7 +163,7 @@ class Assembly:
             inputs = torch.empty((len(chunk), *self.input_shape), dtype=torch.float32)
             rows = inputs.numpy()
             for row, example in zip(rows, chunk.tolist(), strict=True):
-                content = kept[example] if example in at_hand else next(found)
+                content = self.kept[example] if example in at_hand else next(found)
                 if content.shape != self.input_shape:
                     raise DatasetError(
                         f"example {example} has shape {content.shape} now, it had "
