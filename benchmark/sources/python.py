@@ -108,15 +108,12 @@ def check_arguments(factory: Any, arguments: Mapping[str, Any], *, name: str) ->
         and (each.name not in arguments or each.kind not in KEYWORD_KINDS)
     ]
     if lacking:
-        example = ", ".join(f"{each} = ..." for each in lacking)
+        given = " ".join(f"--arg {each}=..." for each in lacking)
+        written = ", ".join(f"{each} = ..." for each in lacking)
         raise ModelError(
-            f"{name} needs {_count(len(lacking), 'argument')} {', '.join(lacking)}: "
-            f"give the model arguments, `arguments = {{ {example} }}` in a suite"
+            f"{name} needs the argument{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}: "
+            f"{given} (arguments = {{ {written} }} in a suite)"
         )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"the {noun}" if number == 1 else f"the {noun}s"
 
 
 def _kind(thing: object) -> str:

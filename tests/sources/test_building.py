@@ -246,7 +246,11 @@ def test_pictures_of_another_size_than_the_configurations_are_noted() -> None:
         ("net.py:ends", {}, "ends raised: RuntimeError: it ended the program, with exit code 3"),
         ("net.py:nothing", {}, "nothing returned None: expected a torch.nn.Module"),
         ("net.py:number", {}, "number is of type int: expected a function or a class"),
-        ("net.py:Net", {}, "Net needs the arguments channels, scale: give the model arguments"),
+        (
+            "net.py:Net",
+            {},
+            "Net needs the arguments channels, scale: --arg channels=... --arg scale=... (arg",
+        ),
         ("net.py:Net", {"arguments": {"channels": 2}}, "Net needs the argument scale"),
         (
             "net.py:build",
