@@ -211,8 +211,8 @@ def move_attributes(module: nn.Module, device: torch.device) -> None:
     """Moves the tensors that are neither parameters nor buffers, which `Module.to` leaves."""
     for each in module.modules():
         for name, value in list(each.__dict__.items()):
-            if isinstance(value, Tensor) and value.device.type != device.type:
-                each.__dict__[name] = value.to(device)
+            if isinstance(value, Tensor):
+                each.__dict__[name] = value.to(device)  # the same one where it is there already
 
 
 def _put_attribute_back(module: nn.Module, name: str, before: dict[str, Any]) -> None:

@@ -204,6 +204,7 @@ def _changed(source: Classifier, fields: dict[str, object]) -> bool:
 def _global_state(device: torch.device, seed: int) -> Iterator[None]:
     """While inside: seeded global generators; they and torch's settings are put back after."""
     cuda = [device] if device.type == "cuda" else []
+    metal = torch.mps.get_rng_state() if device.type == "mps" else None
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     grad_mode, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     strict, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
@@ -212,12 +213,17 @@ def _global_state(device: torch.device, seed: int) -> Iterator[None]:
         # torch.manual_seed would queue a call for CUDA each time, on machines without it too.
         torch.default_generator.manual_seed(seed)
         if cuda:
-            torch.cuda.manual_seed(seed)
+            with torch.cuda.device(device):  # it may be another one than the current
+                torch.cuda.manual_seed(seed)
+        if metal is not None:
+            torch.mps.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         random.seed(seed)
         try:
             yield
         finally:
+            if metal is not None:
+                torch.mps.set_rng_state(metal)
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
             torch.set_grad_enabled(grad_mode)

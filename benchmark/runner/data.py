@@ -19,7 +19,7 @@ from benchmark.runner.progress import Progress
 # FGSM at five epsilons takes at most a tenth more than its passes; fewer, larger pictures.
 DEFAULT_BATCH_NUMBERS = 1000 * 28 * 28
 SMALLEST_DEFAULT_BATCH = 16
-NAMED = 10  # pictures that an error names
+NAMED = 10  # pictures that a sentence names
 
 
 @dataclass(frozen=True)

@@ -197,11 +197,11 @@ def _between_pixels(classifier: Classifier, batch: Batch) -> tuple[bool, tuple[T
         return outputs.detach()
 
     outputs = torch.cat(in_pieces(run, len(nearby), device=nearby.device))
-    mean = outputs.double().abs().mean()
+    mean = outputs.cpu().double().abs().mean()
     if not gradients:
         return True, (mean, torch.tensor(torch.nan))
     found = torch.cat([gradients[start] for start in sorted(gradients)])
-    return False, (mean, found.double().abs().mean())
+    return False, (mean, found.cpu().double().abs().mean())
 
 
 def _check_fit(classifier: Classifier, dataset: Dataset) -> None:

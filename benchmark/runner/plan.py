@@ -33,7 +33,7 @@ from benchmark.errors import (
 from benchmark.memory import free_memory, guess_batch_size
 from benchmark.registry import their_code
 from benchmark.rng import derive_key
-from benchmark.runner.data import Selection, default_batch_size, select
+from benchmark.runner.data import NAMED, Selection, default_batch_size, select
 from benchmark.runner.digests import digest_of
 from benchmark.runner.loading import LoadedModel, Variant, load_model
 from benchmark.runner.progress import Progress, Silent
@@ -395,9 +395,11 @@ def _sentences(
     dataset: str, chosen: Selection, left_out: Mapping[tuple[str, str], str]
 ) -> Iterator[str]:
     if chosen.skipped:
-        total = len(chosen.ids) + len(chosen.skipped)
+        count, total = len(chosen.skipped), len(chosen.ids) + len(chosen.skipped)
+        more = f"; and {count - NAMED} more" if count > NAMED else ""
         yield (
-            f"{dataset}: {len(chosen.skipped)} of {total} examples can't be read and were left out"
+            f"{dataset}: {count} of {total} examples can't be read and were left out: "
+            f"{'; '.join(chosen.skipped[:NAMED])}{more}"
         )
     for (model, attack), reason in left_out.items():
         yield (

@@ -400,8 +400,9 @@ def _write_table(table: pa.Table, path: Path) -> None:
 
 
 def _read_table(path: Path) -> pa.Table:
-    # Without partitioning=None a folder above called "a=b" would become a column.
-    return pq.read_table(path, partitioning=None, page_checksum_verification=True)
+    # Not read_table, which imports pandas: a quarter of the time that a comparison takes.
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read()
 
 
 @contextmanager

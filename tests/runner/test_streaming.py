@@ -167,7 +167,10 @@ def test_unreadable_examples_are_skipped_counted_and_listed(
     (card,) = record.datasets
     assert (card.examples, card.of) == (58, 60)
     assert card.skipped == tuple(BAD.values())
-    assert "squares: 2 of 60 examples can't be read and were left out" in record.flags
+    assert (
+        "squares: 2 of 60 examples can't be read and were left out: pictures/4.png: cut off; "
+        "pictures/17.png: not a picture"
+    ) in record.flags
     assert row(record, "fgsm").examples == 58
 
 
