@@ -36,6 +36,8 @@ class Program(nn.Module):
         for part in program.modules():
             part.training = False
         self.train(False)
+        # torch.compile would unroll a batch that is run in parts.
+        self._run = torch.compiler.disable(_run)  # type: ignore[no-untyped-call]
 
     @classmethod
     def around(cls, program: nn.Module, *, own: bool) -> Self:
@@ -49,7 +51,11 @@ class Program(nn.Module):
 
     def forward(self, inputs: Tensor) -> Any:
         """Returns what the program returns."""
-        return self.program(inputs)
+        return self._run(self.program, inputs)
+
+
+def _run(program: nn.Module, inputs: Tensor) -> Any:
+    return program(inputs)
 
 
 def _check_mode(graph: torch.fx.Graph) -> None:
