@@ -78,7 +78,7 @@ def nearest_boundary(
         upstream.scatter_(1, rival.unsqueeze(1), 1.0)
         again = number + 1 < rivals.shape[1]
         (normal,) = torch.autograd.grad(outputs, leaf, upstream, retain_graph=again)
-        finite(normal)
+        normal = finite(normal)
         size = dual_size(normal, norm=norm)
         distance = torch.where(size > 0, gap.abs() / size, torch.inf)
         nearer = distance < nearest

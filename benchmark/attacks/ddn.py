@@ -41,9 +41,10 @@ class DDN(MinimalNormAttack):
     """Learns a direction by gradient steps and adapts the norm at each of them.
 
     The gradient is that of the training loss in its exact form, which doesn't vanish where the
-    model is sure.  Candidates are not rounded to pixel values, which the paper's are.  An example
-    whose gradient is zero keeps its direction for that step; one that never had any stays where it
-    is.
+    model is sure.  As in the authors' code the next step starts from the perturbation that came of
+    the last, norm and box included, not from the sum of all steps.  Candidates are not rounded to
+    pixel values, which the paper's are.  An example whose gradient is zero keeps its direction for
+    that step; one that never had any stays where it is.
 
     Args:
         steps: gradient steps; the paper has 100, 300 and 1,000.
@@ -83,13 +84,14 @@ class DDN(MinimalNormAttack):
             reached = aim.reached(outputs)
             nearest.offer(points, reached)
             budget = budget * torch.where(reached, 1 - self.gamma, 1 + self.gamma)
-            finite(gradient)
+            gradient = finite(gradient)
             unit = gradient / lengths(gradient).clamp(min=TINY)
             direction.add_(unit, alpha=_step_size(step, steps=self.steps))
             scale = like(budget, inputs) / lengths(direction).clamp(min=TINY)
             points = inputs + scale * direction
             if bounds is not None:
                 points.clamp_(bounds.low, bounds.high)
+            direction = points - inputs
         with torch.no_grad():
             nearest.offer(points, aim.reached(classifier(points)))
         yield nearest.points

@@ -213,8 +213,8 @@ class Constants:
 
 
 def finite(gradient: Tensor) -> Tensor:
-    """Returns the gradient with zeros in the place of NaN and infinity; it is overwritten."""
-    return gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    """Returns a copy of the gradient with zeros in the place of NaN and infinity."""
+    return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def like(mask: Tensor, points: Tensor) -> Tensor:
