@@ -277,8 +277,10 @@ def test_all_can_be_read_and_is_told_to_the_last(make: Make, tmp_path):
 
 
 @every_kind
-def test_nothing_is_left_behind_when_it_is_dropped_half_read(make: Make, tmp_path):
-    files = set(Path(tempfile.gettempdir()).glob("gibbon-*"))
+def test_nothing_is_left_behind_when_it_is_dropped_half_read(make: Make, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     descriptors = _open_files()
     dataset = make(tmp_path, CONTENT, 2)
     state = torch.get_rng_state()
@@ -288,7 +290,7 @@ def test_nothing_is_left_behind_when_it_is_dropped_half_read(make: Make, tmp_pat
     assert torch.equal(torch.get_rng_state(), state)
     assert multiprocessing.active_children() == []
     del dataset, batches
-    assert set(Path(tempfile.gettempdir()).glob("gibbon-*")) == files
+    assert list(temporary.iterdir()) == []
     assert _open_files() <= descriptors
 
 
