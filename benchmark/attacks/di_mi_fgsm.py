@@ -20,7 +20,7 @@ https://arxiv.org/abs/1803.06978.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
 import torch
@@ -55,6 +55,9 @@ class DIMIFGSM(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    departures: ClassVar[Mapping[str, str]] = {
+        "optimum": "it climbs randomly resized pictures, for transfer, not the model's own loss"
+    }
 
     steps: Annotated[int, Field(ge=1)] = 10
     decay: Annotated[float, Field(ge=0)] = 1.0

@@ -16,7 +16,7 @@ optimiser is scipy's L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -54,6 +54,9 @@ class LBFGS(MinimalNormAttack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
+    departures: ClassVar[Mapping[str, str]] = {
+        "optimum": "unless told otherwise it aims at a random class, which may be far away"
+    }
 
     iterations: Annotated[int, Field(ge=1)] = 100
     searches: Annotated[int, Field(ge=1)] = 9

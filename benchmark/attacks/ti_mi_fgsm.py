@@ -16,7 +16,7 @@ by translation-invariant attacks", CVPR 2019, section 3, https://arxiv.org/abs/1
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
@@ -54,6 +54,9 @@ class TIMIFGSM(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    departures: ClassVar[Mapping[str, str]] = {
+        "optimum": "it climbs a blurred gradient, for transfer, not the model's own loss"
+    }
 
     steps: Annotated[int, Field(ge=1)] = 10
     decay: Annotated[float, Field(ge=0)] = 1.0

@@ -34,11 +34,11 @@ def linear(*, bounds: Bounds = PIXELS) -> Classifier:
     return _classifier(_filled(net, seed=1, spread=3.0), bounds=bounds)
 
 
-def perceptron(*, bounds: Bounds = PIXELS) -> Classifier:
+def perceptron(*, bounds: Bounds = PIXELS, seed: int = 2) -> Classifier:
     """Returns a smooth network with one hidden layer."""
     hidden, top = nn.Linear(COORDINATES, HIDDEN), nn.Linear(HIDDEN, CLASSES)
     net = nn.Sequential(nn.Flatten(), hidden, nn.Tanh(), top)
-    return _classifier(_filled(net, seed=2, spread=3.0), bounds=bounds)
+    return _classifier(_filled(net, seed=seed, spread=3.0), bounds=bounds)
 
 
 def convolutional(*, bounds: Bounds = PIXELS) -> Classifier:
@@ -61,7 +61,7 @@ def with_outputs(rule: OutputRule) -> Classifier:
         PROBABILITIES.name: nn.Softmax(dim=1),
         LOG_SCORES.name: nn.LogSigmoid(),
     }
-    net = nn.Sequential(perceptron().module, endings[rule.name])
+    net = nn.Sequential(perceptron(seed=4).module, endings[rule.name])
     return _classifier(net, rule=rule)
 
 
