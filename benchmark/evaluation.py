@@ -504,7 +504,9 @@ class _Asked:
     def _dataset(self, spec: DatasetSpec, settings: RunSettings) -> Dataset:
         if self.data is not None:
             return adopt_data(self.data, name=spec.name)
-        request = DataRequest(spec.split, settings.data_folder, settings.download)
+        request = DataRequest(
+            spec.split, settings.data_folder, settings.download, workers=settings.workers
+        )
         return open_dataset(spec, request)
 
     def _adopted(self, spec: ModelSpec, dataset: Dataset) -> BuiltModel:
