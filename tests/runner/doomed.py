@@ -1,6 +1,7 @@
 """A run that dies at its n-th moment: before a batch, and before and after a file gets its name.
 
-``python doomed.py FOLDER MOMENT SIGNAL SAVE_EVERY``; prints how many moments it lived through.
+``python doomed.py FOLDER MOMENT SIGNAL SAVE_EVERY PLACES``; prints how many moments it lived
+through.  PLACES are the models that may be in memory at once.
 """
 
 from __future__ import annotations
@@ -49,8 +50,10 @@ def plant(patch: pytest.MonkeyPatch) -> planted.Plant:
     return planting
 
 
-def settings(save_every: float) -> RunSettings:
-    return RunSettings(device="cpu", batch_size=BATCH_SIZE, save_every=save_every)
+def settings(save_every: float, places: int = 2) -> RunSettings:
+    return RunSettings(
+        device="cpu", batch_size=BATCH_SIZE, save_every=save_every, models_in_memory=places
+    )
 
 
 class Fate:
@@ -77,14 +80,15 @@ class Fate:
         return watched
 
 
-def main(folder: str, moment: str, name: str, save_every: str) -> None:
+def main(folder: str, moment: str, name: str, save_every: str, places: str) -> None:
     patch = pytest.MonkeyPatch()
     plant(patch)
     fate = Fate(int(moment), getattr(signal, name))
     patch.setattr(execute, "_run_batch", fate.around(execute._run_batch, after=False))
     patch.setattr(Path, "replace", fate.around(Path.replace, after=True))
     try:
-        run_suite(SUITE, Path(folder), settings=settings(float(save_every)), publish=write_report)
+        asked = settings(float(save_every), int(places))
+        run_suite(SUITE, Path(folder), settings=asked, publish=write_report)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.stdout.write(f"{fate.lived}\n")

@@ -17,6 +17,7 @@ from benchmark.records import RunRecord
 from benchmark.report import write_report
 from benchmark.runner.plan import RunSettings
 from benchmark.runner.run import run_suite
+from benchmark.runner.store import CANDIDATES
 
 SAME_BYTES = ("transfer.csv", "worst_case.csv", "agreement.csv", "tables.md")
 NEVER, ALWAYS = 1e9, 0.0  # seconds between two savings
@@ -36,14 +37,22 @@ def finished(folder: Path, save_every: float = NEVER) -> Path:
     return folder
 
 
-def go_on(folder: Path, save_every: float = NEVER) -> RunRecord:
+def go_on(folder: Path, save_every: float = NEVER, *, places: int = 2) -> RunRecord:
     return run_suite(
-        doomed.SUITE, folder, settings=doomed.settings(save_every), publish=write_report
+        doomed.SUITE, folder, settings=doomed.settings(save_every, places), publish=write_report
     )
 
 
-def die(folder: Path, moment: int, *, name: str = "SIGKILL", save_every: float = NEVER) -> int:
-    command = [sys.executable, doomed.__file__, str(folder), str(moment), name, str(save_every)]
+def die(
+    folder: Path,
+    moment: int,
+    *,
+    name: str = "SIGKILL",
+    save_every: float = NEVER,
+    places: int = 2,
+) -> int:
+    options = [str(folder), str(moment), name, str(save_every), str(places)]
+    command = [sys.executable, doomed.__file__, *options]
     environment = {**os.environ, "PYTHONPATH": str(Path(planted.__file__).parent)}
     done = subprocess.run(command, check=False, capture_output=True, timeout=120, env=environment)
     return done.returncode
@@ -85,6 +94,18 @@ def test_killed_at_some_moment(whole: Path, tmp_path: Path, moment: int, save_ev
     assert die(tmp_path, moment, save_every=save_every) in (KILLED, 0)
     go_on(tmp_path, save_every)
     assert_same_tables(tmp_path, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", moments(seed=2, count=8, below=LIVED))
+@pytest.mark.parametrize("then", [1, 2])
+def test_killed_while_models_come_in_turns(
+    whole: Path, tmp_path: Path, moment: int, then: int
+) -> None:
+    assert die(tmp_path, moment, places=1) in (KILLED, 0)
+    go_on(tmp_path, places=then)
+    assert_same_tables(tmp_path, whole)
+    assert not (tmp_path / CANDIDATES).exists()
 
 
 def test_killed_and_interrupted(whole: Path, tmp_path: Path) -> None:
