@@ -13,15 +13,11 @@ written down (`benchmark.attacks.base.Attack.departures`).  Our own tests run th
 from __future__ import annotations
 
 from benchmark.conformance.checking import check_attack
-from benchmark.conformance.laws import LAWS, Law, Seen
 from benchmark.conformance.verdict import AttackVerdict, Finding, Standing, verdict_table
 
 __all__ = [
-    "LAWS",
     "AttackVerdict",
     "Finding",
-    "Law",
-    "Seen",
     "Standing",
     "check_attack",
     "verdict_table",

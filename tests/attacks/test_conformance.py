@@ -7,9 +7,8 @@ import pytest
 
 from benchmark.attacks import ATTACKS
 from benchmark.attacks.base import Attack, build_attack
-from benchmark.conformance import LAWS
 from benchmark.conformance.checking import departures_of
-from benchmark.conformance.laws import law
+from benchmark.conformance.laws import LAWS, law
 from benchmark.specs import AttackSpec
 from benchmark.threat import Norm
 
