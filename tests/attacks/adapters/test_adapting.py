@@ -20,7 +20,7 @@ from benchmark.classifier import Classifier
 from benchmark.errors import AttackError, RequestError, SpecError, UnknownNameError
 from benchmark.records import Verdict
 from benchmark.registry import Entry
-from benchmark.runner import plan as planning
+from benchmark.runner.plan import _identity
 from benchmark.specs import AttackSpec
 from benchmark.threat import Bounds, Norm
 
@@ -170,22 +170,13 @@ def test_a_library_that_fails_to_import_says_what_it_lacks(absent):
 def test_results_are_filed_under_library_version_class_and_parameters(odd, plant):
     one = asking.built("odd:Up", steps=3)
     assert one == asking.built("odd:Up", steps=3)
-    name, kind, _, parameters = json.loads(identity(one))
+    name, kind, _, parameters = json.loads(_identity(one))
     assert (name, kind) == (__name__, "Up")
     assert parameters["release"] == "'odd-lib 1.2'"
     assert parameters["steps"] == "3"
     plant("oddlib", __version__="1.3")
     odd("Up", upwards)
-    assert identity(asking.built("odd:Up", steps=3)) != identity(one)
-
-
-def identity(attack) -> str:
-    found = getattr(planning, "_identity", None)
-    if found is None:
-        from benchmark.runner import digests
-
-        found = digests.identity
-    return found(attack)
+    assert _identity(asking.built("odd:Up", steps=3)) != _identity(one)
 
 
 def test_the_label_of_tables_is_made_of_the_name():

@@ -141,5 +141,7 @@ class TestThePackage:
     @pytest.mark.slow
     @pytest.mark.parametrize("members", [["apgd-ce"], ["apgd-t", "fab-t"]])
     def test_it_keeps_the_laws_but_for_what_is_written_down(self, members):
-        verdict = check_attack("autoattack:custom", parameters={"attacks": members})
+        verdict = check_attack(
+            "autoattack:custom", parameters={"attacks": members}, norms=[Norm.LINF]
+        )
         assert verdict.broken == ()
