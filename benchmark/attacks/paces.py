@@ -40,7 +40,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from benchmark.attacks.projections import Region, sparse_unit
+from benchmark.attacks.projections import Region, sparse_units
 
 MOMENTUM = 0.75  # alpha
 FIRST_STEP = 2.0  # in units of epsilon
@@ -207,7 +207,7 @@ class Sparsening(Pace):
     def ahead(self, trail: Trail, allowed: Region, *, first: bool) -> Tensor:
         """Returns a sparse step along the gradient."""
         lengths = _each(self.step * allowed.radius, trail.points)
-        unit = sparse_unit(trail.gradient, share=self.share)
+        unit = sparse_units(trail.gradient, shares=self.share)
         return allowed.project(unit.mul_(lengths).add_(trail.points))
 
     def noted(self, rose: Tensor) -> Sparsening:

@@ -7,6 +7,7 @@ https://arxiv.org/abs/2103.01208.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from benchmark.threat import Norm, ThreatModel
 
 # The share of coordinates that a sparse step in L1 moves: those of the largest gradient.
 SPARSE_SHARE = 0.01
+ROUNDING = 1e-3  # of a share times the number of coordinates: 0.3 of 10 are 3, not 4
 
 
 class Region(ABC):
@@ -142,13 +144,13 @@ class L1Region(Region):
         return sparse_unit(gradient, share=SPARSE_SHARE)
 
 
-def sparse_unit(gradient: Tensor, *, share: float | Tensor) -> Tensor:
+def sparse_unit(gradient: Tensor, *, share: float) -> Tensor:
     """Returns the signs of the largest coordinates of each gradient, divided by their number.
 
     Args:
         gradient: shape (N, *input_shape); an example without any gradient gets zeros.
-        share: of the coordinates that move, above 0, at most 1, at least one coordinate; for all
-            examples or for each, shape (N,).  Coordinates that equal the smallest of them move too.
+        share: of the coordinates that move, above 0, at most 1, at least one coordinate.
+            Coordinates that equal the smallest of them move too.
 
     Source: F. Tramèr and D. Boneh, "Adversarial training and robustness for multiple
     perturbations", NeurIPS 2019, section 4.1 and algorithm 1, https://arxiv.org/abs/1904.13000.
@@ -158,10 +160,21 @@ def sparse_unit(gradient: Tensor, *, share: float | Tensor) -> Tensor:
     """
     sizes = gradient.flatten(1).abs()
     count = sizes.shape[1]
-    moving = torch.as_tensor(share, device=sizes.device).mul(count).ceil().clamp(1, count).long()
+    moving = min(max(1, math.ceil(share * count - ROUNDING)), count)
+    return _signs_from(gradient, sizes, least=sizes.topk(moving).values[:, -1:])
+
+
+def sparse_units(gradient: Tensor, *, shares: Tensor) -> Tensor:
+    """Returns what `sparse_unit` does, with a share for each example, shape (N,)."""
+    sizes = gradient.flatten(1).abs()
+    count = sizes.shape[1]
+    moving = shares.mul(count).sub_(ROUNDING).ceil_().clamp_(1, count).long()
     ordered = sizes.sort(dim=1, descending=True).values
-    last = (moving - 1).expand(len(sizes)).unsqueeze(1)
-    large = (sizes >= ordered.gather(1, last)) & (sizes > 0)
+    return _signs_from(gradient, sizes, least=ordered.gather(1, (moving - 1).unsqueeze(1)))
+
+
+def _signs_from(gradient: Tensor, sizes: Tensor, *, least: Tensor) -> Tensor:
+    large = (sizes >= least) & (sizes > 0)
     signs = gradient.flatten(1).sign() * large
     return (signs / large.sum(1, keepdim=True).clamp(min=1)).view_as(gradient)
 
@@ -173,8 +186,9 @@ def _threshold(sizes: Tensor, room: Tensor, *, radius: float) -> Tensor:
     with :math:`\lambda` in straight pieces that meet at the sorted :math:`|w_i|` and
     :math:`|w_i| - c_i`.  Sums are taken in float64: they may have hundreds of thousands of terms.
     """
-    corners = torch.cat([sizes, (sizes - room).clamp_(min=0.0)], dim=1).to(_wide(sizes.device))
+    corners = torch.cat([sizes, (sizes - room).clamp_(min=0.0)], dim=1)
     corners, order = corners.sort(dim=1, descending=True)
+    corners = corners.to(_wide(sizes.device))
     slopes = torch.where(order < sizes.shape[1], 1.0, -1.0).to(corners.dtype)
     sums, slopes = (slopes * corners).cumsum(1), slopes.cumsum(1)
     lengths_there = sums - slopes * corners

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmark.attacks.projections import lengths, region, sparse_unit
+from benchmark.attacks.projections import lengths, region, sparse_unit, sparse_units
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Bounds, Norm, ThreatModel
 
@@ -231,7 +231,7 @@ def test_a_sparse_step_moves_the_largest_coordinates_alike(rows, share):
     unit = sparse_unit(gradient, share=share).flatten()
     moving = int((unit != 0).sum())
     sizes = gradient.flatten().abs()
-    least = min(math.ceil(share * 6 - 1e-6), int((sizes > 0).sum()))
+    least = min(math.ceil(share * 6 - 1e-3), int((sizes > 0).sum()))
     assert least <= moving <= int((sizes > 0).sum())
     if moving:
         assert float(unit.abs().sum()) == pytest.approx(1)
@@ -241,7 +241,7 @@ def test_a_sparse_step_moves_the_largest_coordinates_alike(rows, share):
 
 def test_the_share_that_moves_may_differ_from_example_to_example():
     gradient = torch.arange(1.0, 11.0).repeat(3, 1)
-    unit = sparse_unit(gradient, share=torch.tensor([0.1, 0.45, 1.0]))
+    unit = sparse_units(gradient, shares=torch.tensor([0.1, 0.45, 1.0]))
     assert (unit != 0).sum(1).tolist() == [1, 5, 10]
 
 
