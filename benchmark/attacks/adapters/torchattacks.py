@@ -7,8 +7,7 @@ with 3.5.1.
 It works in [0, 1] and always clips to it: inputs of another box are scaled, and parameters that
 are lengths (``alpha``) are shares of the box's width.  Its switch for normalised inputs stays off,
 since the model normalises by itself; and as it is given a view of the model, neither its guess of
-the device nor its switching to eval and training mode reaches the model.  Some classes
-(``TIFGSM``, ``PIFGSM``) work on pictures with three channels only, and fail on others.
+the device nor its switching to eval and training mode reaches the model.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from benchmark.attacks.adapters.adapting import (
     adapt,
 )
 from benchmark.attacks.base import Attack
-from benchmark.errors import SpecError
+from benchmark.errors import AttackError, SpecError
 from benchmark.threat import Norm
 
 LIBRARY = Library(
@@ -58,6 +57,8 @@ REFUSED = {
     **dict.fromkeys(("JSMA", "SparseFool", "OnePixel", "Pixle"), "it works in L0"),
 }
 BLIND = ("Square", "SPSA")
+RGB_ONLY = ("TIFGSM", "PIFGSM", "PIFGSMPP")
+RGB = 3
 _RESIZED = "it climbs randomly resized pictures, for transfer, and not the model's own loss"
 _NEGATIVE = (
     "its loss takes the largest of the other logits for 0 where all are negative, as the "
@@ -110,6 +111,11 @@ def usable(name: str) -> bool:
 
 
 def _run(kind: type[Any], task: Task) -> Tensor:
+    if kind.__name__ in RGB_ONLY and task.inputs.shape[1] != RGB:
+        raise AttackError(
+            f"torchattacks:{kind.__name__} works on pictures with three channels only, these have "
+            f"{task.inputs.shape[1]}"
+        )
     given = dict(task.parameters)
     known = inspect.signature(kind).parameters
     given |= {name: task.epsilon for name in BUDGETS if name in known}

@@ -10,7 +10,7 @@ from torch import nn
 from benchmark.classifier import Classifier
 from benchmark.conformance import Standing, check_attack
 from benchmark.conformance.laws import law
-from benchmark.errors import SpecError
+from benchmark.errors import AttackError, SpecError
 from benchmark.threat import Bounds, Norm
 
 MADE: list["Stand"] = []
@@ -119,6 +119,16 @@ def test_the_type_of_a_parameter_is_what_its_documentation_says(stand_in):
 def test_what_can_not_be_asked_is_told(stand_in, name, parameters, told):
     with pytest.raises(SpecError, match=told):
         asking.built(f"torchattacks:{name}", **parameters)
+
+
+class TIFGSM(Stand):
+    pass
+
+
+def test_what_works_on_three_channels_only_says_so(plant):
+    plant("torchattacks", __version__="9.9", __all__=["TIFGSM"], TIFGSM=TIFGSM)
+    with pytest.raises(AttackError, match="three channels only, these have 1"):
+        asking.asked(asking.built("torchattacks:TIFGSM"), nets.mlp(), nets.random_batch())
 
 
 class RobModel(nn.Module):
