@@ -15,12 +15,14 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.attacks.base import Attack, DirectionAttack, move
+from benchmark.attacks.minimal import MinimalNormAttack, within
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch
 from benchmark.errors import AttackError
@@ -127,6 +129,13 @@ def propose(
         _check_form(direction, batch.inputs, what="direction")
         for threat in threats:
             yield iter([move(batch.inputs, direction, threat=threat)])
+    elif isinstance(attack, MinimalNormAttack):
+        searched: dict[tuple[Norm, Bounds | None], list[Tensor]] = {}
+        for threat in threats:
+            space = (threat.norm, threat.bounds)
+            if space not in searched:
+                searched[space] = _found(attack, source, batch, threat=threat, streams=streams)
+            yield map(partial(within, batch.inputs, threat=threat), searched[space])
     else:
         for threat in threats:
             yield _tries(attack, source, batch, threat=threat, streams=streams)
@@ -240,6 +249,30 @@ def tolerance(threat: ThreatModel, *, bounds: Bounds, coordinates: int) -> float
     if threat.norm is Norm.L1:
         return L1_TOLERANCE * bounds.width * coordinates
     return L2_TOLERANCE * bounds.width * math.sqrt(coordinates)
+
+
+def _found(
+    attack: MinimalNormAttack,
+    source: Classifier,
+    batch: Batch,
+    *,
+    threat: ThreatModel,
+    streams: ExampleStreams,
+) -> list[Tensor]:
+    """Returns what one search finds, which serves every epsilon of the norm and box."""
+    tries = attack.nearest(
+        source,
+        batch.inputs,
+        labels=batch.labels.clone(),
+        norm=threat.norm,
+        bounds=threat.bounds,
+        streams=streams,
+    )
+    kept = []
+    for found in tries:
+        _check_form(found, batch.inputs, what="point found")
+        kept.append(found.detach().clone())
+    return kept
 
 
 def _tries(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.attacks.base import DirectionAttack, parameters_of
+from benchmark.attacks.minimal import MinimalNormAttack
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch, Dataset
 from benchmark.errors import AttackError, DatasetError, MemoryShortageError
@@ -43,6 +44,7 @@ from benchmark.verify import (
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+SHARING = (DirectionAttack, MinimalNormAttack)  # attacks that serve every epsilon at once
 SAME_SHARE = 0.95
 NOT_REPEATED = (
     "the attack did not make the same candidates again, so that a new target can't be scored on "
@@ -97,8 +99,9 @@ class Job:
             parameters = parameters_of(self.attack.attack)
             steps = _positive(parameters.get("steps"))
             restarts = _positive(parameters.get("restarts"))
-        shared = self.attack is not None and isinstance(self.attack.attack, DirectionAttack)
-        gradients = min(1, len(self.cells)) if shared else len(self.cells) * steps * restarts
+        shared = self.attack is not None and isinstance(self.attack.attack, SHARING)
+        searches = min(1, len(self.cells)) if shared else len(self.cells)
+        gradients = searches * steps * restarts
         answers = restarts * len(self.cells) + self.others
         return 2 * gradients + answers + (self.clean is not None)
 
@@ -504,7 +507,7 @@ def _attack_batch(
     watch = guarded.watch
     proposals = propose(planned.attack, classifier, guarded.batch, threats=threats, streams=streams)
     for work, threat in zip(works, threats, strict=True):
-        if not isinstance(planned.attack, DirectionAttack):
+        if not isinstance(planned.attack, SHARING):
             watch.zero_gradient = None
         tries = next(proposals)
         cell = work.cell

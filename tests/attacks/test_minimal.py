@@ -23,7 +23,7 @@ from benchmark.outputs import PROBABILITIES
 from benchmark.records import Verdict
 from benchmark.rng import ExampleStreams
 from benchmark.specs import AttackSpec
-from benchmark.threat import Bounds, Norm
+from benchmark.threat import Bounds, Norm, ThreatModel
 from benchmark.verify import judge, propose
 
 BOX = Bounds(0.0, 1.0)
@@ -291,6 +291,28 @@ def test_a_curve_of_epsilons_is_monotone_and_agrees_with_the_distances():
             judged = judge(classifier, batch, proposed=tries, threat=threat)
             expected = wrong & (smallest_found <= threat.radius)
             assert judged.any_misled.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("attack", [DDN(steps=4), FAB(steps=2)], ids=name_of)
+def test_one_search_serves_every_epsilon(attack):
+    classifier = nets.mlp()
+    batch = nets.labelled(classifier, nets.random_batch(10))
+    threats = [nets.threat(epsilon, norm=Norm.L2) for epsilon in ("0.1", "0.2", "0.5")]
+    alone = ThreatModel(Norm.L2, threats[0].epsilon, None)
+    streams = ExampleStreams.derive(0, batch.ids)
+    spent = []
+    with classifier.evaluating():
+        for asked in ([threats[0]], threats, [*threats, alone]):
+            classifier.passes = PassCount()
+            proposals = propose(attack, classifier, batch, threats=asked, streams=streams)
+            candidates = [list(tries) for tries in list(proposals)]
+            spent.append(classifier.passes.backward)
+            for (found,), threat in zip(candidates, asked, strict=True):
+                length = distances(found, batch.inputs, norm=Norm.L2)
+                assert float(length.max()) <= threat.radius
+    # Another box is another search.
+    assert spent[0] == spent[1]
+    assert spent[2] > spent[1]
 
 
 def test_what_lies_outside_the_budget_is_the_input_not_a_projection():
