@@ -12,7 +12,7 @@ adversarial attacks on image classifiers", ICML 2021, https://arxiv.org/abs/2103
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
 import torch
@@ -28,6 +28,10 @@ from benchmark.rng import ExampleStreams
 from benchmark.threat import Norm, ThreatModel
 
 NORMS = (Norm.LINF, Norm.L2, Norm.L1)
+DEPARTURES = {
+    "batch": "near a maximum, the rounding of another batch size may turn a comparison of two "
+    "values, and with it a later step size"
+}
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -48,6 +52,7 @@ class APGDCE(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    departures: ClassVar[Mapping[str, str]] = DEPARTURES
 
     steps: Count = 100
     restarts: Count = 1
@@ -85,6 +90,7 @@ class APGDDLR(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    departures: ClassVar[Mapping[str, str]] = DEPARTURES
 
     steps: Count = 100
     restarts: Count = 1
@@ -125,6 +131,7 @@ class APGDT(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = NORMS
+    departures: ClassVar[Mapping[str, str]] = DEPARTURES
 
     steps: Count = 100
     restarts: Count = 1
