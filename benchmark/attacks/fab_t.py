@@ -20,7 +20,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from benchmark.attacks.base import STRICT
+from benchmark.attacks.base import STRICT, Length
 from benchmark.attacks.boundaries import rivals_of
 from benchmark.attacks.boundary_walk import Walk
 from benchmark.attacks.minimal import Aim, MinimalNormAttack, Nearest
@@ -44,6 +44,8 @@ class FABT(MinimalNormAttack):
         alpha_max: the largest share of the step that is taken from the input.
         eta: by which factor steps overshoot the boundary.
         beta: what is left of a perturbation after a step back.
+        enough: an example with a point found within this distance, in the units of the input, is
+            not walked with to further targets: for one who asks at one epsilon alone.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
@@ -54,6 +56,7 @@ class FABT(MinimalNormAttack):
     alpha_max: Annotated[float, Field(ge=0, le=1)] = 0.1
     eta: Annotated[float, Field(ge=1)] = 1.05
     beta: Annotated[float, Field(ge=0, le=1)] = 0.9
+    enough: Length = 0.0
 
     def nearest(
         self,
@@ -70,11 +73,14 @@ class FABT(MinimalNormAttack):
         with torch.no_grad():
             outputs = classifier(inputs)
         nearest.offer(inputs, Aim(labels).reached(outputs))
-        rows = nearest.missing
-        rivals = rivals_of(outputs, labels, count=self.target_classes)[rows]
+        missing = nearest.missing
+        rivals = rivals_of(outputs, labels, count=self.target_classes)
         walk = Walk(classifier, bounds, self.steps, self.alpha_max, self.eta, self.beta)
-        for number in range(rivals.shape[1] if len(rows) else 0):
-            target = rivals[:, number : number + 1]
+        for number in range(rivals.shape[1]):
+            rows = missing[nearest.distances[missing] > self.enough]
+            if not len(rows):
+                break
+            target = rivals[rows, number : number + 1]
             drawn = streams.child(number)
             for start in walk.starts(nearest, rows=rows, restarts=self.restarts, streams=drawn):
                 walk.run(nearest, start, rows=rows, labels=labels[rows], rivals=target)

@@ -376,6 +376,21 @@ def test_fab_t_costs_one_gradient_a_step():
     assert classifier.passes == PassCount(forward=10 * (1 + 2 * 2 * 3 + 5), backward=10 * 2 * 3)
 
 
+def test_fab_t_stops_where_a_point_is_near_enough():
+    classifier = nets.mlp()
+    batch = nets.labelled(classifier, nets.random_batch(20))
+    sizes, spent = [], []
+    for enough in (0.0, 0.03):
+        classifier.passes = PassCount()
+        points = found(FABT(steps=5, enough=enough), classifier, batch, Norm.LINF)
+        sizes.append(distances(points, batch.inputs, norm=Norm.LINF))
+        spent.append(classifier.passes.backward)
+    assert spent[1] < spent[0]
+    assert bool((sizes[0] <= sizes[1] + 1e-6).all())
+    # Asked at that distance, both say the same.
+    assert torch.equal(sizes[0] <= 0.03, sizes[1] <= 0.03)
+
+
 def test_restarts_never_make_a_point_worse():
     classifier = nets.mlp()
     batch = nets.labelled(classifier, nets.random_batch(20))
