@@ -79,6 +79,8 @@ CLASSES = {
     "SimBA": _Class(_L2, minimal=True, needs_gradient=False),
 }
 DEPARTURES = {
+    "CarliniL2Method": {"optimum": "the 10 steps that it takes by default are too few"},
+    "SquareAttack": {"optimum": "the 100 queries that it makes by default are too few"},
     "DeepFool": {
         "optimum": "its overshoot of 1e-6 leaves some on the boundary; the parameter's name, "
         "epsilon, is the suite's"

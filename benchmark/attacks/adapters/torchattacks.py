@@ -70,6 +70,7 @@ DEPARTURES = {
     "TPGD": {"optimum": "it climbs away from the clean prediction, which is flat at the input"},
     "Jitter": {"optimum": "it climbs rescaled logits with noise on them, and not the loss"},
     "CW": {"outputs": _NEGATIVE},
+    "SPSA": {"optimum": "the one step that it takes by default is too few"},
 }
 
 
