@@ -53,6 +53,8 @@ VARIANTS = {
 THOROUGH = ("cw", "lbfgs", "square")
 # What our own attacks may say that they depart from: nothing that a number stands on.
 EXCUSED = {"optimum", "larger-budget"}
+# They choose step sizes by comparing values: after many steps rounding decides some of these.
+COMPARING = {"apgd-ce", "apgd-dlr", "apgd-t"}
 
 
 def cases():
@@ -102,4 +104,5 @@ def test_an_attack_comes_near_the_optimum_of_a_linear_model(name, norm):
 @pytest.mark.parametrize("name", ATTACKS.names())
 def test_an_attack_departs_from_no_law_that_numbers_stand_on(name):
     norm = ATTACKS.load(name).norms[0]
-    assert departures_of(built(name, norm, {})).keys() <= EXCUSED
+    excused = EXCUSED | ({"batch"} if name in COMPARING else set())
+    assert departures_of(built(name, norm, {})).keys() <= excused
