@@ -355,9 +355,10 @@ def _proposed(attack: Attack, classifier: Classifier, batch: Batch, *, norm: Nor
 
 
 def _generators() -> dict[str, Any]:
+    numbers = np.random.get_state(legacy=False)  # noqa: NPY002
     return {
         "torch": torch.get_rng_state().tolist(),
-        "numpy": np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002
+        "numpy": str({**numbers["state"], "key": numbers["state"]["key"].tolist()}),
         "Python": random.getstate(),
     }
 
