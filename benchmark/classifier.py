@@ -39,13 +39,15 @@ class Watch:
 
     ``outputs`` is what the model returned for exactly these inputs, if it was asked, so that a
     clean prediction need not be paid for twice.  ``zero_gradient`` (bool, shape (N,)) marks the
-    examples whose first input gradient was zero in every coordinate.
+    examples whose first input gradient was zero in every coordinate.  ``gradients`` is the sum of
+    all input gradients, a number, or None where none was taken.
     """
 
     inputs: Tensor
     version: int
     outputs: Tensor | None = None
     zero_gradient: Tensor | None = None
+    gradients: Tensor | None = None
 
     def covers(self, inputs: Tensor) -> bool:
         """Says whether a tensor is these inputs: same storage, shape and unchanged content."""
@@ -217,7 +219,11 @@ class Classifier:
 
     def _seen(self, gradient: Tensor) -> Tensor:
         watch = self._watch
-        if watch is not None and watch.zero_gradient is None and len(gradient) == len(watch.inputs):
+        if watch is None:
+            return gradient
+        total = gradient.sum()  # a NaN anywhere makes it NaN; looked at once, in the end
+        watch.gradients = total if watch.gradients is None else watch.gradients + total
+        if watch.zero_gradient is None and len(gradient) == len(watch.inputs):
             flat = gradient.flatten(1)
             watch.zero_gradient = (flat.amax(1) == 0) & (flat.amin(1) == 0)
         return gradient

@@ -25,7 +25,7 @@ from benchmark.attacks.base import Attack, DirectionAttack, move
 from benchmark.attacks.minimal import MinimalNormAttack, within
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch
-from benchmark.errors import AttackError
+from benchmark.errors import AttackError, OutputError
 from benchmark.metrics.distances import distances
 from benchmark.outputs import margin
 from benchmark.records import Verdict
@@ -181,7 +181,9 @@ def guarding(source: Classifier, batch: Batch, *, seed: int = 0) -> Iterator[Gua
     so from ``seed`` on.  Generators and torch's global settings are put back afterwards, and so are
     the model and the classifier, also after an exception.
 
-    Raises `AttackError` where the attack changed its inputs, the model or the classifier.
+    Raises `AttackError` where the attack changed its inputs, the model or the classifier, and
+    `OutputError` where an input gradient was not a number: ``sign(NaN)`` is 0 in torch, so that the
+    attack would have stayed where it was and proved nothing.
     """
     snapshot = source.snapshot or Snapshot(source.module)
     fields = dict(source.__dict__)
@@ -201,6 +203,11 @@ def guarding(source: Classifier, batch: Batch, *, seed: int = 0) -> Iterator[Gua
         raise AttackError(f"the attack {difference}")
     if given.inputs._version != watch.version or not equal(given.inputs, batch.inputs):
         raise AttackError("the attack changed its inputs in place")
+    if watch.gradients is not None and not math.isfinite(watch.gradients.item()):
+        raise OutputError(
+            "the model's input gradient is NaN or infinite: look for a root or a norm at 0, or for "
+            "0 / 0"
+        )
 
 
 def _changed(source: Classifier, fields: dict[str, object]) -> bool:

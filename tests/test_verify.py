@@ -310,6 +310,36 @@ def test_the_model_is_put_back_where_the_attack_raises_too(harm, told, evaluated
     assert not any(each.training for each in evaluated.module.modules())
 
 
+class _RootAtZero(nn.Module):
+    """Its gradient is NaN wherever the first pixel is 0."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        flat = inputs.flatten(1)
+        return torch.stack([(flat[:, 0] * 0).sqrt() + flat[:, 1], flat[:, 2], flat[:, 3]], dim=1)
+
+
+def naive_gradient(classifier: Classifier, batch: Batch) -> None:
+    classifier.loss_gradient(batch.inputs, batch.labels)
+
+
+def exact_gradient(classifier: Classifier, batch: Batch) -> None:
+    rule = classifier.outputs
+    classifier.ascend(batch.inputs, lambda outputs: rule.ascent(outputs, batch.labels))
+
+
+@pytest.mark.parametrize("take", [naive_gradient, exact_gradient])
+def test_a_gradient_that_is_no_number_is_no_robustness(take):
+    classifier = Classifier(_RootAtZero(), classes=3, input_shape=(1, 2, 2))
+    batch = Batch(torch.arange(4), torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.int64))
+
+    def attacked() -> None:
+        with classifier.evaluating(), guarding(classifier, batch) as guarded:
+            take(classifier, guarded.batch)
+
+    with pytest.raises(OutputError, match="input gradient is NaN or infinite"):
+        attacked()
+
+
 def test_the_guard_works_without_evaluating_too(conv, right):
     conv.module.eval()
 
