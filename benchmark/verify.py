@@ -22,23 +22,16 @@ import torch
 from torch import Tensor
 
 from benchmark.attacks.base import Attack, DirectionAttack, move
+from benchmark.attacks.candidates import check, check_form, tries_of
 from benchmark.attacks.minimal import MinimalNormAttack, within
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch
 from benchmark.errors import AttackError, OutputError
-from benchmark.metrics.distances import distances
 from benchmark.outputs import margin
 from benchmark.records import Verdict
 from benchmark.rng import ExampleStreams
 from benchmark.snapshot import Snapshot, equal
 from benchmark.threat import Bounds, Norm, ThreatModel
-
-# How far a candidate may overstep by rounding.  Adding epsilon to a float32 of the size of the
-# bounds errs by at most 2^-24 of that size, once a step; a Euclidean norm over d coordinates adds
-# up the errors of all of them, and so does the sum of their absolute values.
-LINF_TOLERANCE = 1e-6
-L2_TOLERANCE = 2.0**-23
-L1_TOLERANCE = 2.0**-23
 
 
 @dataclass(frozen=True)
@@ -126,7 +119,7 @@ def propose(
     if isinstance(attack, DirectionAttack):
         labels = batch.labels.clone()
         direction = attack.direction(source, batch.inputs, labels=labels, streams=streams)
-        _check_form(direction, batch.inputs, what="direction")
+        check_form(direction, batch.inputs, what="direction")
         for threat in threats:
             yield iter([move(batch.inputs, direction, threat=threat)])
     elif isinstance(attack, MinimalNormAttack):
@@ -138,7 +131,9 @@ def propose(
             yield map(partial(within, batch.inputs, threat=threat), searched[space])
     else:
         for threat in threats:
-            yield _tries(attack, source, batch, threat=threat, streams=streams)
+            yield tries_of(
+                attack, source, batch.inputs, labels=batch.labels, threat=threat, streams=streams
+            )
 
 
 def judge(
@@ -161,7 +156,7 @@ def judge(
     best: _Try | None = None
     asked = ask_source
     for candidates in proposed:
-        _check_form(candidates, batch.inputs, what="candidate")
+        check_form(candidates, batch.inputs, what="candidate")
         checked = _check(candidates.detach(), batch, threat=threat, bounds=source.bounds)
         if best is not None and not asked:  # a second try: now they must be compared
             best, asked = _answered(source, best, batch.labels), True
@@ -249,15 +244,6 @@ def _global_state(device: torch.device, seed: int) -> Iterator[None]:
                 torch.set_num_threads(threads)
 
 
-def tolerance(threat: ThreatModel, *, bounds: Bounds, coordinates: int) -> float:
-    """Returns by how much a candidate may overstep epsilon, in the units of the input."""
-    if threat.norm is Norm.LINF:
-        return LINF_TOLERANCE * bounds.width
-    if threat.norm is Norm.L1:
-        return L1_TOLERANCE * bounds.width * coordinates
-    return L2_TOLERANCE * bounds.width * math.sqrt(coordinates)
-
-
 def _found(
     attack: MinimalNormAttack,
     source: Classifier,
@@ -277,41 +263,9 @@ def _found(
     )
     kept = []
     for found in tries:
-        _check_form(found, batch.inputs, what="point found")
+        check_form(found, batch.inputs, what="point found")
         kept.append(found.detach().clone())
     return kept
-
-
-def _tries(
-    attack: Attack,
-    source: Classifier,
-    batch: Batch,
-    *,
-    threat: ThreatModel,
-    streams: ExampleStreams,
-) -> Iterator[Tensor]:
-    # The attack gets labels of its own, and what it proposes is copied: an author may go on working
-    # in place on a tensor that was judged already.
-    proposed: object = attack.propose(
-        source, batch.inputs, labels=batch.labels.clone(), threat=threat, streams=streams
-    )
-    if isinstance(proposed, Tensor):  # an author's ``return`` in the place of ``yield``
-        proposed = [proposed]
-    if not isinstance(proposed, Iterable):
-        raise AttackError(f"propose must yield tensors, got {type(proposed).__name__}")
-    for candidates in proposed:
-        _check_form(candidates, batch.inputs, what="candidate")
-        yield candidates.detach().clone()
-
-
-def _check_form(candidates: object, inputs: Tensor, *, what: str) -> None:
-    if not isinstance(candidates, Tensor):
-        raise AttackError(f"a {what} must be a tensor, got {type(candidates).__name__}")
-    if candidates.shape != inputs.shape or candidates.dtype != inputs.dtype:
-        raise AttackError(
-            f"a {what} must have shape {tuple(inputs.shape)} and dtype {inputs.dtype}, "
-            f"got {tuple(candidates.shape)} and {candidates.dtype}"
-        )
 
 
 @dataclass(frozen=True)
@@ -338,32 +292,10 @@ class _Try:
 
 
 def _check(candidates: Tensor, batch: Batch, *, threat: ThreatModel, bounds: Bounds) -> _Try:
-    # One look at the extremes is enough where all is well, as it nearly always is: the comparisons
-    # are false for NaN, and an infinite coordinate has an infinite distance.
-    distance = distances(candidates, batch.inputs, norm=threat.norm)
-    reach = threat.radius + tolerance(threat, bounds=bounds, coordinates=batch.inputs[0].numel())
-    box, slack = threat.bounds, LINF_TOLERANCE * bounds.width
-    extremes = [distance.amax()] if box is None else [distance.amax(), *torch.aminmax(candidates)]
-    farthest, *ends = torch.stack(extremes).tolist()
-    within = box is None or (ends[0] >= box.low - slack and ends[1] <= box.high + slack)
-    verdict = torch.zeros_like(batch.labels)
-    sound = farthest <= reach and within
-    if not sound:
-        finite = torch.isfinite(distance)
-        verdict[distance > reach] = Verdict.OUT_OF_BUDGET
-        if box is not None:
-            verdict[_outside(candidates, box, slack=slack)] = Verdict.OUT_OF_BOUNDS
-        verdict[~finite] = Verdict.NOT_FINITE
-        # Whatever a model says of a point that does not count must not spoil the others.
-        valid = verdict == Verdict.VALID
-        candidates = torch.where(_like(valid, candidates), candidates, batch.inputs)
-    nobody = torch.zeros_like(verdict, dtype=torch.bool)
-    return _Try(Judged(candidates, None, verdict, distance, nobody), sound)
-
-
-def _outside(candidates: Tensor, bounds: Bounds, *, slack: float) -> Tensor:
-    flat = candidates.flatten(1)
-    return (flat.amin(1) < bounds.low - slack) | (flat.amax(1) > bounds.high + slack)
+    found = check(candidates, batch.inputs, threat=threat, bounds=bounds)
+    nobody = torch.zeros_like(found.verdict, dtype=torch.bool)
+    judged = Judged(found.candidates, None, found.verdict, found.distance, nobody)
+    return _Try(judged, found.sound)
 
 
 def _answered(source: Classifier, tried: _Try, labels: Tensor) -> _Try:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.attacks.base import Attack, DirectionAttack
+from benchmark.attacks.candidates import tolerance
 from benchmark.classifier import Classifier, PassCount
 from benchmark.datasets.base import Batch
 from benchmark.errors import AttackError, OutputError
@@ -25,7 +26,6 @@ from benchmark.verify import (
     guarding,
     judge,
     propose,
-    tolerance,
 )
 
 COUNT = 40
