@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -100,6 +100,20 @@ def scalar(text: str) -> Any:
         return text
     value = read["value"]
     return value if len(read) == 1 and isinstance(value, bool | int | float | str | list) else text
+
+
+def read_parameters(words: Sequence[str]) -> dict[str, Any]:
+    """Returns an attack's own parameters, which `evaluate` takes in the same words.
+
+    Raises `SpecError` where a word belongs to no option, or an option is given twice.
+
+    >>> read_parameters("--steps 20 --step-size 2/255 --no-random-start".split())
+    {'steps': 20, 'step_size': '2/255', 'random_start': False}
+    """
+    scope = _Scope()
+    for flag, value in _split(words, known={}, example="--steps"):
+        scope.say_parameter(flag, None if value is None else scalar(value))
+    return scope.said
 
 
 def read_batch_size(text: str) -> int | None:
@@ -408,7 +422,7 @@ def ask(words: Sequence[str]) -> Asked:
     ('mnist-rbf', {'steps': 20})
     """
     said = _Said()
-    for word in _split(words):
+    for word in _split(words, known=BY_FLAG):
         said.take(word)
     return said.asked()
 
@@ -461,18 +475,20 @@ def misspelt(flag: str, known: Iterable[str] = ()) -> str:
     return suggest(flag, [*BY_FLAG, *known])
 
 
-def _split(words: Sequence[str]) -> Iterable[_Word]:
+def _split(
+    words: Sequence[str], *, known: Mapping[str, Option], example: str = "--model"
+) -> Iterable[_Word]:
     """Yields options with their values, written ``--key value`` or ``--key=value``."""
     place = 0
     while place < len(words):
         word = words[place]
         if not re.match(r"--[A-Za-z]", word):
             raise SpecError(
-                f"unexpected {word!r}: every word belongs to an option, such as --model {word}"
+                f"unexpected {word!r}: every word belongs to an option, such as {example} {word}"
             )
         flag, equals, value = word.partition("=")
         place += 1
-        option = BY_FLAG.get(flag)
+        option = known.get(flag)
         if equals:
             yield _Word(flag, value)
         elif option is not None and not option.value:

@@ -1,8 +1,8 @@
-"""The command line: ``evaluate``, ``run``, ``list``, ``train``, ``compare`` and ``baseline``.
+"""The command line: `evaluate`, `run`, `check`, `list`, `train`, `compare` and `baseline`.
 
-Exit codes: 0 done; 1 a cell failed or a regression was found; 2 the request was wrong; 130
-interrupted.  torch is imported only once a command needs it, so that ``--help`` and ``list`` answer
-at once.
+Exit codes: 0 done; 1 a cell failed, a regression was found or an attack breaks a law; 2 the request
+was wrong; 130 interrupted.  torch is imported only once a command needs it, so that ``--help`` and
+``list`` answer at once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rich.markup import escape
 from typer.core import TyperCommand
 
 from benchmark.errors import RequestError
+from benchmark.threat import Norm
 
 if TYPE_CHECKING:
     from benchmark.asking import RunOptions
@@ -91,6 +92,21 @@ class InOrder(TyperCommand):
 
         with formatter.section("Examples"):
             formatter.write("\n".join(f"  {line}" if line else "" for line in EXAMPLES) + "\n")
+
+
+class WithExamples(TyperCommand):
+    """A command that is told what it is about first, with examples for an epilogue."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Returns the arguments, then the options."""
+        options, *arguments = super().collect_usage_pieces(ctx)
+        return [*arguments, options]
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Writes examples."""
+        with formatter.section("Examples"):
+            lines = (self.epilog or "").splitlines()
+            formatter.write("".join(f"  {line}\n" for line in lines))
 
 
 @app.command(
@@ -234,6 +250,67 @@ def _carry_out(
     if place := os.environ.get(JOB_SUMMARY):
         append_summary(run_markdown(record), place)
     raise typer.Exit(FAILED if record.failures else DONE)
+
+
+@app.command(
+    cls=WithExamples,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    options_metavar="[--norm NORM] [--law LAW] [PARAMETERS]",
+    epilog="""\
+Your own attack:
+    check attacks/mine.py:MyAttack
+    check my_package.attacks:MyAttack --norm l2
+With parameters of its own, and one law alone:
+    check pgd --steps 10 --no-random-start --law optimum
+An attack of another library:
+    check foolbox:LinfPGD --steps 20""",
+)
+def check(
+    context: typer.Context,
+    attack: Annotated[
+        str,
+        typer.Argument(
+            metavar="ATTACK",
+            help="path/to/mine.py:MyAttack, my_package:MyAttack, foolbox:LinfPGD, or a name of "
+            "`list attacks`.",
+        ),
+    ],
+    norm: Annotated[
+        list[Norm] | None,
+        typer.Option(help="A norm to try; may be repeated. [default: all that it claims]"),
+    ] = None,
+    law: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAW", help="A law to try; may be repeated. [default: all]"),
+    ] = None,
+) -> None:
+    """Try an attack against the laws that every attack here keeps; exit code 1 if it breaks one.
+
+    Small models are made for it; no data are needed.  Any other option is a parameter of the
+    attack, such as --steps 20.
+    """
+    from benchmark.asking import read_parameters
+    from benchmark.errors import SpecError
+
+    if attack.startswith("--"):
+        raise SpecError(f"say which attack first: check ATTACK {attack} ...")
+    parameters = read_parameters(context.args)
+
+    from benchmark.conformance import check_attack, verdict_table
+    from benchmark.conformance import laws as conformance
+    from benchmark.report.terminal import print_table
+    from benchmark.showing import checking_bar
+
+    laws = [conformance.law(name) for name in dict.fromkeys(law or ())] or conformance.LAWS
+    with checking_bar() as progress:
+        verdict = check_attack(
+            attack, parameters=parameters, norms=norm or (), laws=laws, progress=progress
+        )
+    table = verdict_table(verdict)
+    print_table(table, Console())
+    for note in table.notes:
+        typer.echo(note)
+    raise typer.Exit(DONE if verdict.passed else FAILED)
 
 
 @app.command("list")

@@ -119,3 +119,17 @@ def training_bar(model: str) -> Iterator[Callable[[TrainingProgress], None]]:
             shown.advance(progress.step - shown.done, doing=doing)
 
         yield report
+
+
+@contextmanager
+def checking_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """While inside, shows how far a check is: the function it gives is told of each try."""
+    with RunProgress(Console(stderr=True, emoji=False)) as shown:
+
+        def report(doing: str, done: int, of: int) -> None:
+            if shown.task is None:
+                shown.work = of
+                shown.task = shown.bar.add_task(doing, total=of)
+            shown.advance(done - shown.done, doing=doing)
+
+        yield report

@@ -743,6 +743,87 @@ def test_an_empty_dataset_is_refused(gibbon: Gibbon, plant: planted.Plant) -> No
     assert_refused(gibbon("run", suite(HEAD + FGSM)), "'squares'", "empty")
 
 
+# Check: an attack against the laws
+
+ATTACKS_OF_MINE = """
+from dataclasses import dataclass
+import torch
+from benchmark.attacks.base import Attack
+from benchmark.threat import Norm
+
+@dataclass(frozen=True)
+class Good(Attack):
+    norms = (Norm.LINF, Norm.L2)
+    length: float = 1.0
+
+    def propose(self, classifier, inputs, *, labels, threat, streams):
+        moved = inputs + self.length * threat.radius / 6 * (0.5 - inputs).sign()
+        yield moved if threat.bounds is None else moved.clamp(threat.bounds.low, threat.bounds.high)
+
+@dataclass(frozen=True)
+class Draws(Good):
+    def propose(self, classifier, inputs, *, labels, threat, streams):
+        yield (inputs + threat.radius * (torch.rand_like(inputs) - 0.5)).clamp(0, 1)
+
+def function(): ...
+"""
+
+
+@pytest.fixture
+def mine() -> None:
+    Path("mine.py").write_text(ATTACKS_OF_MINE, encoding="utf-8")
+
+
+def test_an_attack_that_keeps_the_laws_passes(gibbon: Gibbon, mine: None) -> None:
+    laws = ["--law", "budget", "--law", "seed", "--law", "batch"]
+    said = gibbon("check", "mine.py:Good", "--norm", "linf", "--norm", "l2", *laws, "--length", "1")
+    assert said.code == 0, said
+    assert "Conformance of mine.py:Good" in said.out
+    assert re.search(r"budget .*L∞, L2 +kept +at most 0.1667 ε / at most 1 ε", said.out)
+    assert "Parameters: length = 1.0." in said.out
+    assert "mine.py:Good: 6 of 6 laws and norms kept, none broken" in said.out
+
+
+def test_an_attack_that_breaks_a_law_is_told_what_to_do(gibbon: Gibbon, mine: None) -> None:
+    said = gibbon("check", "mine:Draws", "--norm", "linf", "--law", "generators", "--law", "seed")
+    assert said.code == 1
+    assert re.search(r"generators .*L∞ +BROKEN", said.out)
+    assert (
+        "BROKEN, generators in L∞: the global generator of torch moved. "
+        "Draw every random number from `streams`" in said.out
+    )
+    assert "0 of 2 laws and norms kept, 2 broken" in said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("mine.py:Goof", ["no 'Goof'", "did you mean 'Good'?"]),
+        ("mine.py:function", ["'mine.py:function' must be a dataclass derived from"]),
+        ("nine.py:Good", ["no file 'nine.py'", "did you mean 'mine.py'?"]),
+        ("fgsn", ["unknown attack 'fgsn'; did you mean 'fgsm'?"]),
+        ("fulbox:PGD", ["'fulbox'"]),
+        ("pgd --step 4", ["no parameter 'step'", "'steps'"]),
+        ("pgd --steps few", ["steps", "'few'"]),
+        ("pgd --epsilon 0.1", ["epsilon is no parameter", "budgets of their own"]),
+        ("fgsm --norm l2", ["'fgsm' works in linf, not in l2"]),
+        ("fgsm --norm l3", ["l3"]),
+        ("fgsm --law seeds", ["unknown law 'seeds'; did you mean 'seed'?"]),
+        ("fgsm 20", ["unexpected '20'", "--steps 20"]),
+        ("--steps 20 pgd", ["say which attack first"]),
+    ],
+)
+def test_a_wrong_check_is_refused(gibbon: Gibbon, mine: None, words: str, parts: list[str]) -> None:
+    assert_refused(gibbon("check", *words.split()), *parts)
+
+
+def test_the_help_of_check_holds_examples(gibbon: Gibbon) -> None:
+    said = gibbon("check", "--help")
+    assert said.code == 0
+    assert "check attacks/mine.py:MyAttack\n" in said.out
+    assert "check foolbox:LinfPGD --steps 20" in said.out
+
+
 # Lists, help and the ways in
 
 
@@ -764,6 +845,7 @@ def python(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         "list suites",
         "run no-such-suite",
         "evaluate --help",
+        "check --help",
         "evaluate --model rbf --dataset mnist --attack fgsm --epsilon big",
     ],
 )

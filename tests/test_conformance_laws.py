@@ -1,6 +1,7 @@
 """The laws see what they are for: each is broken on purpose, and only what it is about is told."""
 
 import random
+import re
 from typing import ClassVar
 
 import numpy as np
@@ -298,17 +299,38 @@ def test_from_some_laws_no_attack_may_depart():
 
 def test_what_an_attack_raises_is_a_law_broken_and_the_others_go_on():
     verdict = check_attack(Raises, laws=[law("seed"), law("batch")])
-    assert [each.sentence for each in verdict.broken] == ["it raised RuntimeError: no luck"] * 2
+    assert len(verdict.broken) == 2
+    for each in verdict.broken:
+        assert re.fullmatch(
+            r"it raised RuntimeError: no luck \(test_conformance_laws.py, line \d+\)\.",
+            each.sentence,
+        )
 
 
 def test_all_laws_are_tried_in_every_norm_and_told_one_by_one():
     told = []
-    verdict = check_attack(PGD(steps=2), laws=LAWS[:2], progress=told.append)
-    assert told == ["budget, L∞", "inputs, L∞", "budget, L2", "inputs, L2"]
+    verdict = check_attack(PGD(steps=2), laws=LAWS[:2], progress=lambda *words: told.append(words))
+    assert told == [
+        ("budget, L∞", 0, 4),
+        ("inputs, L∞", 1, 4),
+        ("budget, L2", 2, 4),
+        ("inputs, L2", 3, 4),
+    ]
     assert [each.norm for each in verdict.findings] == [Norm.LINF] * 2 + [Norm.L2] * 2
     assert "steps = 2" in verdict.parameters
     only = check_attack("pgd", parameters={"steps": 2}, norms=[Norm.L2], laws=LAWS[:1])
     assert [each.norm for each in only.findings] == [Norm.L2]
+
+
+def test_an_attack_that_is_another_in_one_norm_is_tried_as_that():
+    verdict = check_attack("pgd", parameters={"steps": 2}, norms=[Norm.L1], laws=[law("seed")])
+    assert "sparsity" in verdict.parameters
+    assert verdict.passed
+
+
+def test_what_the_laws_choose_themselves_is_refused():
+    with pytest.raises(SpecError, match="epsilon is no parameter"):
+        check_attack("pgd", parameters={"epsilon": 0.1})
 
 
 def test_a_control_departs_as_we_have_written_down():
@@ -373,10 +395,12 @@ def test_the_table_has_a_row_a_law_and_more_where_norms_differ():
         ("passes", "L∞, L2", "kept"),
     ]
     assert rows[1][4] == "2 forward, 2 backward an example"
-    assert table.notes[0].startswith("PGD: 4 of 4 laws and norms kept, none broken (")
+    assert table.notes[-1].startswith("PGD: 4 of 4 laws and norms kept, none broken (")
     broken = verdict_table(check_attack(HalfHearted, laws=[law("optimum")]))
     assert [str(cell) for cell in broken.rows[0]][3] == "BROKEN"
-    assert "0 of 1 laws and norms kept, 1 broken" in broken.notes[0]
+    assert broken.notes[0].startswith("BROKEN, optimum in L∞: 24 of 24 examples are not misled")
+    assert broken.notes[0].endswith(law("optimum").cure)
+    assert "0 of 1 laws and norms kept, 1 broken" in broken.notes[-1]
 
 
 def test_laws_have_names_of_their_own_and_say_what_they_ask():
@@ -386,6 +410,7 @@ def test_laws_have_names_of_their_own_and_say_what_they_ask():
         assert law(each.name) is each
         assert each.says[0].islower()
         assert not each.says.endswith(".")
+        assert each.cure.endswith(".")
         assert each.look.__doc__
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from benchmark.attacks import IN_NORM
 from benchmark.attacks.adapters import ATTACK_SOURCES
 from benchmark.attacks.base import Attack, attack_class, make_attack, parameters_of
 from benchmark.attacks.noise_sign import NoiseSign
@@ -15,7 +20,7 @@ from benchmark.conformance.verdict import AttackVerdict, Finding, Standing
 from benchmark.errors import SpecError
 from benchmark.references import is_reference, load_reference
 from benchmark.specs import AttackSpec
-from benchmark.threat import Norm
+from benchmark.threat import ZERO, Norm
 
 _CONTROL = "it is a control that does not look for the worst case"
 # What these would say of themselves, if results were not filed under their code.
@@ -23,7 +28,7 @@ CONTROLS: Mapping[type[Attack], Mapping[str, str]] = {
     kind: {"larger-budget": _CONTROL, "optimum": _CONTROL} for kind in (NoiseSign, NoiseUniform)
 }
 NOT_EXCUSED = "no attack may depart from this law, though this one says so"
-Progress = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
 
 
 def check_attack(
@@ -32,7 +37,7 @@ def check_attack(
     parameters: Mapping[str, Any] | None = None,
     norms: Sequence[Norm] = (),
     laws: Sequence[Law] = LAWS,
-    progress: Progress = lambda _: None,
+    progress: Progress = lambda *_: None,
 ) -> AttackVerdict:
     """Returns how an attack stands to the laws, tried one by one in every norm.
 
@@ -42,22 +47,22 @@ def check_attack(
         parameters: the attack's parameters where they are not its defaults.
         norms: the norms to try; all that it claims if there are none.
         laws: the laws to try.
-        progress: is told what is tried next.
+        progress: is told what is tried next, how many tries are done, and of how many.
 
     Raises a `RequestError` where there is no such attack, or a parameter or norm is wrong.  What
     the attack raises while it is tried is a law broken.
     """
     name = attack if isinstance(attack, str) else _name(attack)
-    built = _built(attack, name, parameters or {})
+    built = _built(attack, name, parameters or {}, norms=norms)
     for norm in norms:
         if norm not in built.norms:
             raise SpecError(f"attack {name!r} works in {', '.join(built.norms)}, not in {norm}")
     began = time.perf_counter()
-    findings = []
-    for norm in norms or built.norms:
-        for law in laws:
-            progress(f"{law.name}, {norm.symbol}")
-            findings.append(_tried(built, norm, law))
+    findings: list[Finding] = []
+    tries = list(itertools.product(dict.fromkeys(norms or built.norms), laws))
+    for done, (norm, law) in enumerate(tries):
+        progress(f"{law.name}, {norm.symbol}", done, len(tries))
+        findings.append(_tried(built, norm, law))
     described = ", ".join(f"{key} = {value!r}" for key, value in parameters_of(built).items())
     return AttackVerdict(name, described, tuple(findings), time.perf_counter() - began)
 
@@ -75,16 +80,29 @@ def find_attack(text: str) -> Any:
     return attack_class(text)
 
 
-def _built(attack: str | type[Attack] | Attack, name: str, parameters: Mapping[str, Any]) -> Attack:
-    found = find_attack(attack) if isinstance(attack, str) else attack
+def _built(
+    attack: str | type[Attack] | Attack,
+    name: str,
+    parameters: Mapping[str, Any],
+    *,
+    norms: Sequence[Norm],
+) -> Attack:
+    found: Any = attack
+    if isinstance(attack, str):
+        (only,) = {*norms} if len({*norms}) == 1 else (None,)
+        found = find_attack(IN_NORM.get((attack, only), attack))
     if isinstance(found, Attack):
         if parameters:
             raise SpecError(f"attack {name!r} is made already: its parameters are its own")
         return found
-    plain = name if ":" not in name else _name(found)
-    return make_attack(
-        found, AttackSpec.model_validate({"name": plain, "epsilon": 0, **parameters})
-    )
+    for key in parameters:
+        if key in AttackSpec.model_fields:
+            raise SpecError(
+                f"{key} is no parameter of an attack: the laws try budgets of their own"
+            )
+    # Not validated: a reference is no name that a suite can give.
+    spec = AttackSpec.model_construct(name=name, epsilon=(ZERO,), label=name, **parameters)
+    return make_attack(found, spec)
 
 
 def _name(attack: object) -> str:
@@ -96,12 +114,20 @@ def _tried(attack: Attack, norm: Norm, law: Law) -> Finding:
     try:
         seen = law.look(attack, norm)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever an author's code may raise
-        return Finding(law, norm, Standing.BROKEN, "", f"it raised {type(error).__name__}: {error}")
+        return Finding(law, norm, Standing.BROKEN, "", _raised(error, by=attack))
     if not seen.broken:
         return Finding(law, norm, Standing.KEPT, seen.figure)
     reason = departures_of(attack).get(law.name)
     if reason is None:
-        return Finding(law, norm, Standing.BROKEN, seen.figure, f"{seen.broken}.")
+        return Finding(law, norm, Standing.BROKEN, seen.figure, f"{seen.broken}. {law.cure}")
     if not law.excusable:
         return Finding(law, norm, Standing.BROKEN, seen.figure, f"{seen.broken}; {NOT_EXCUSED}.")
     return Finding(law, norm, Standing.DEPARTS, seen.figure, f"{seen.broken}: {reason}.")
+
+
+def _raised(error: BaseException, *, by: Attack) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = inspect.getsourcefile(type(by))
+    frame = next((each for each in reversed(frames) if each.filename == theirs), frames[-1])
+    place = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return f"it raised {type(error).__name__}: {error} ({place})."

@@ -23,6 +23,7 @@ from benchmark.attacks.base import Attack, parameters_of
 from benchmark.classifier import PIXELS, Classifier
 from benchmark.conformance import subjects
 from benchmark.datasets.base import Batch
+from benchmark.errors import UnknownNameError
 from benchmark.outputs import LOG_SCORES, PROBABILITIES
 from benchmark.records import Verdict
 from benchmark.rng import ExampleStreams, derive_key
@@ -64,12 +65,14 @@ class Law:
         name: what `Attack.departures` calls it.
         says: what it asks, as the end of the sentence "the attack ...".
         look: looks for a breach, given an attack and a norm.
+        cure: what the author of an attack that breaks it can do, as a sentence.
         excusable: whether an attack may depart from it.
     """
 
     name: str
     says: str
     look: Callable[[Attack, Norm], Seen]
+    cure: str
     excusable: bool = False
 
 
@@ -175,12 +178,13 @@ def leaves_generators_alone(attack: Attack, norm: Norm) -> Seen:
 def keeps_grad_mode(attack: Attack, norm: Norm) -> Seen:
     """Gradients stay switched on or off outside, and it works in the same way either way."""
     classifier, batch = subjects.perceptron(), subjects.random_batch(5)
-    threat = threat_of("0.1", norm=norm)
-    with torch.enable_grad():
+    threat, here = threat_of("0.1", norm=norm), torch.device("cpu")
+    # Seeded alike: what follows a global generator is told by another law.
+    with isolated(1, device=here), torch.enable_grad():
         expected = run(attack, classifier, batch, threat=threat)
         if not torch.is_grad_enabled():
             return Seen("gradients were left switched off")
-    with torch.no_grad():
+    with isolated(1, device=here), torch.no_grad():
         found = run(attack, classifier, batch, threat=threat)
         if torch.is_grad_enabled():
             return Seen("gradients were left switched on")
@@ -317,29 +321,99 @@ def has_its_passes_counted(attack: Attack, norm: Norm) -> Seen:
 
 
 LAWS = (
-    Law("budget", "stays in the budget and the box", stays_in_budget),
-    Law("inputs", "leaves inputs, labels and streams alone", leaves_inputs_alone),
-    Law("model", "leaves the model alone", leaves_the_model_alone),
-    Law("generators", "leaves the global generators alone", leaves_generators_alone),
-    Law("grad-mode", "keeps the grad mode, and works in either", keeps_grad_mode),
-    Law("seed", "gives the same candidates for a seed", follows_its_seed),
-    Law("batch", "gives the same candidates however a batch is split", ignores_the_batch, True),
-    Law("zero", "is the identity at epsilon 0", stays_at_epsilon_zero),
-    Law("outputs", "serves probabilities and log-scores too", serves_every_output, True),
-    Law("larger-budget", "misleads more with a larger budget", gains_by_budget, True),
+    Law(
+        "budget",
+        "stays in the budget and the box",
+        stays_in_budget,
+        "Project the step onto the ball of radius `threat.radius` in `threat.norm` last of all, "
+        "and into `threat.bounds` where there are any: `benchmark.attacks.projections` does it.",
+    ),
+    Law(
+        "inputs",
+        "leaves inputs, labels and streams alone",
+        leaves_inputs_alone,
+        "Work on `inputs.clone()`; operations that end in an underscore, `+=` and assignments to "
+        "an index change what they are given.",
+    ),
+    Law(
+        "model",
+        "leaves the model alone",
+        leaves_the_model_alone,
+        "Ask the classifier alone: its methods take gradients of the inputs and leave mode, "
+        "parameters, buffers and hooks as they are.",
+    ),
+    Law(
+        "generators",
+        "leaves the global generators alone",
+        leaves_generators_alone,
+        "Draw every random number from `streams`, and never call `manual_seed`.",
+    ),
+    Law(
+        "grad-mode",
+        "keeps the grad mode, and works in either",
+        keeps_grad_mode,
+        "Switch gradients on or off in a `with` block, `torch.enable_grad()` or "
+        "`torch.no_grad()`, with no `yield` inside it.",
+    ),
+    Law(
+        "seed",
+        "gives the same candidates for a seed",
+        follows_its_seed,
+        "Draw every random number from `streams`: an attack has no other source of chance.",
+    ),
+    Law(
+        "batch",
+        "gives the same candidates however a batch is split",
+        ignores_the_batch,
+        "Reduce by example, never over the batch: steps, stops and random numbers of one example "
+        "must not follow from another.",
+        True,
+    ),
+    Law(
+        "zero",
+        "is the identity at epsilon 0",
+        stays_at_epsilon_zero,
+        "Let the last step be a projection onto the ball, which at radius 0 is the input itself.",
+    ),
+    Law(
+        "outputs",
+        "serves probabilities and log-scores too",
+        serves_every_output,
+        "Take losses and gradients of `benchmark.attacks.objectives`, which know what the outputs "
+        "of the model mean, rather than of raw outputs.",
+        True,
+    ),
+    Law(
+        "larger-budget",
+        "misleads more with a larger budget",
+        gains_by_budget,
+        "Look whether the loss goes up, not down, and whether the length of a step grows with "
+        "`threat.radius`.",
+        True,
+    ),
     Law(
         "optimum",
         f"comes within {OPTIMUM_FACTOR:g} times the optimum on a linear model",
         comes_near_the_optimum,
+        "Look at the sign and the length of the steps, and whether there are enough of them to "
+        "cross the ball.",
         True,
     ),
-    Law("passes", "has all its passes counted", has_its_passes_counted),
+    Law(
+        "passes",
+        "has all its passes counted",
+        has_its_passes_counted,
+        "Ask the classifier, not `classifier.module`: what goes past it is in no table.",
+    ),
 )
 
 
 def law(name: str) -> Law:
-    """Returns the law of that name."""
-    return next(each for each in LAWS if each.name == name)
+    """Returns the law of that name.  Raises `UnknownNameError`."""
+    for each in LAWS:
+        if each.name == name:
+            return each
+    raise UnknownNameError("law", name, known=[each.name for each in LAWS])
 
 
 def _proposed(attack: Attack, classifier: Classifier, batch: Batch, *, norm: Norm) -> None:

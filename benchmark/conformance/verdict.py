@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from benchmark.conformance.laws import Law
-from benchmark.report.layout import NOTHING, Cell, Column, Table, cells
+from benchmark.report.layout import NOTHING, Column, Table, cells
 from benchmark.threat import Norm
 
 
@@ -28,7 +28,8 @@ class Finding:
         norm: the norm it was tried in.
         standing: whether it is kept.
         figure: the number that tells how closely; empty where there is none.
-        sentence: what was seen where it is not kept, and why the attack says it departs.
+        sentence: what was seen where it is not kept, and why the attack says it departs or what its
+            author can do.
     """
 
     law: Law
@@ -84,7 +85,10 @@ class AttackVerdict:
 
 
 def verdict_table(verdict: AttackVerdict) -> Table:
-    """Returns the verdict as a table: a row a law, or several where the norms differ."""
+    """Returns the verdict as a table: a row a law, or several where the norms differ.
+
+    Its notes say what was seen of each law that is not kept, then the verdict.
+    """
     rows = []
     for group in _grouped(verdict.findings):
         first = group[0]
@@ -93,10 +97,9 @@ def verdict_table(verdict: AttackVerdict) -> Table:
             cells(
                 first.law.name,
                 first.law.says,
-                ", ".join(each.norm.symbol for each in group),
+                _norms(group),
                 first.standing.value,
                 " / ".join(figures) or NOTHING,
-                Cell(first.sentence),
             )
         )
     columns = (
@@ -104,13 +107,21 @@ def verdict_table(verdict: AttackVerdict) -> Table:
         Column("the attack ...", "left", level=1),
         Column("norm", "left"),
         Column("verdict", "left"),
-        Column("measured", "left", level=1),
-        Column("what was seen", "left"),
+        Column("measured", "left"),
     )
-    notes = [verdict.sentence]
+    notes = [
+        f"{group[0].standing.value}, {group[0].law.name} in {_norms(group)}: {group[0].sentence}"
+        for group in _grouped(verdict.findings)
+        if group[0].sentence
+    ]
     if verdict.parameters:
         notes.append(f"Parameters: {verdict.parameters}.")
+    notes.append(verdict.sentence)
     return Table(f"Conformance of {verdict.attack}", columns, tuple(rows), tuple(notes))
+
+
+def _norms(group: list[Finding]) -> str:
+    return ", ".join(each.norm.symbol for each in group)
 
 
 def _grouped(findings: tuple[Finding, ...]) -> Iterator[list[Finding]]:
