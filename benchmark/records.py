@@ -25,6 +25,7 @@ RUN_FILE = "run.json"
 Status = Literal["done", "failed"]
 Rate = Annotated[float, Field(ge=0, le=1)] | None
 Count = Annotated[int, Field(ge=0)] | None
+Distance = Annotated[float, Field(ge=0)] | None
 
 
 class Verdict(IntEnum):
@@ -49,6 +50,11 @@ class Evaluation(Record):
     what each rate is a share of; ``examples``, ``clean_correct`` and ``misclassified`` are the
     denominators.  ``forward_passes`` and ``backward_passes`` count what was spent on the source
     model, by example; work that several epsilons share is counted once, at the first of them.
+
+    ``nearest_*`` are of the smallest adversarial distances that a search found, the same at every
+    epsilon, and None for attacks that stay within an epsilon: for how many examples one was found
+    (0 away where the clean input is misclassified), and quantiles over all examples, which are None
+    where too few were found.
     """
 
     dataset: str
@@ -88,6 +94,10 @@ class Evaluation(Record):
     iterate: str = ""
     parameters: str = ""
     digest: str = ""
+    nearest_found: Count = None
+    nearest_median: Distance = None
+    nearest_q10: Distance = None
+    nearest_q90: Distance = None
 
     @property
     def unattacked(self) -> bool:
@@ -164,6 +174,28 @@ class WorstCase(Record):
     worst_case_error_high: Rate
 
 
+class Member(Record):
+    """What one of several attacks tried in turn came to: each sees what the others left over.
+
+    ``given`` examples were not misled before, ``misled`` of them were by this one; ``error_after``
+    is the share of all examples misled by then.
+    """
+
+    dataset: str
+    model: str
+    attack: str
+    epsilon: EpsilonField
+    member: str
+    examples: int
+    given: Count = None
+    misled: Count = None
+    error_after: Rate = None
+    error_after_low: Rate = None
+    error_after_high: Rate = None
+    status: Status = "done"
+    digest: str = ""
+
+
 class Failure(Record):
     """A cell that raised: what was tried and the traceback."""
 
@@ -238,6 +270,7 @@ class RunRecord(Record):
     transfers: tuple[Transfer, ...] = ()
     agreements: tuple[Agreement, ...] = ()
     worst_cases: tuple[WorstCase, ...] = ()
+    members: tuple[Member, ...] = ()
     failures: tuple[Failure, ...] = ()
     flags: tuple[str, ...] = ()
 

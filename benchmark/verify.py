@@ -5,7 +5,9 @@ and the model is asked again, under ``no_grad``.  A candidate out of budget is n
 whatever the model says of it; nothing is clipped into the budget silently.
 
 The cost is the floor of `DESIGN`: for a `DirectionAttack` at k epsilons one forward and one
-backward pass, which give the clean prediction too, and k forward passes.
+backward pass, which give the clean prediction too, and k forward passes.  For a
+`MinimalNormAttack` it is one search and one forward pass at any number of epsilons: at each the
+candidate is the point found or the clean input, and what the model says of both is known.
 """
 
 from __future__ import annotations
@@ -16,17 +18,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.attacks.base import Attack, DirectionAttack, move
-from benchmark.attacks.candidates import check, check_form, tries_of
+from benchmark.attacks.candidates import LINF_TOLERANCE, check, check_form, outside, tries_of
 from benchmark.attacks.minimal import MinimalNormAttack, within
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch
 from benchmark.errors import AttackError, OutputError
+from benchmark.metrics.distances import distances
 from benchmark.outputs import margin
 from benchmark.records import Verdict
 from benchmark.rng import ExampleStreams
@@ -76,6 +80,10 @@ class Judged:
         verdict: int64, shape (N,), a `Verdict` each.
         distance: float32, shape (N,), in the norm of the threat model.
         any_misled: bool, shape (N,): misclassified by any valid candidate that was tried.
+        misled_by: int64, shape (N,), the position of the first try that misled, -1 where none did;
+            None where there was one try.
+        nearest: float32, shape (N,), the smallest adversarial distance (see `smallest`); None but
+            for a `MinimalNormAttack`.
     """
 
     candidates: Tensor
@@ -83,15 +91,22 @@ class Judged:
     verdict: Tensor
     distance: Tensor
     any_misled: Tensor
+    misled_by: Tensor | None = None
+    nearest: Tensor | None = None
 
 
 def clean_answers(source: Classifier, batch: Batch, *, watch: Watch | None = None) -> CleanAnswers:
     """Returns what the source says of clean inputs: what it was seen to say, else asked now."""
-    outputs = watch.outputs if watch is not None else None
-    if outputs is None or not bool(torch.isfinite(outputs).all()):
-        outputs = source.predict(batch.inputs)
+    outputs = _clean_outputs(source, batch, watch=watch)
     certain = source.outputs.true_class_probability(outputs, batch.labels) == 1
     return CleanAnswers(answers_from(source, outputs), certain)
+
+
+def _clean_outputs(source: Classifier, batch: Batch, *, watch: Watch | None) -> Tensor:
+    outputs = watch.outputs if watch is not None else None
+    if outputs is None or not bool(torch.isfinite(outputs).all()):
+        return source.predict(batch.inputs)
+    return outputs.detach()
 
 
 def answers_from(classifier: Classifier, outputs: Tensor) -> Answers:
@@ -123,12 +138,13 @@ def propose(
         for threat in threats:
             yield iter([move(batch.inputs, direction, threat=threat)])
     elif isinstance(attack, MinimalNormAttack):
-        searched: dict[tuple[Norm, Bounds | None], list[Tensor]] = {}
+        searches: dict[tuple[Norm, Bounds | None], _Search] = {}
         for threat in threats:
             space = (threat.norm, threat.bounds)
-            if space not in searched:
-                searched[space] = _found(attack, source, batch, threat=threat, streams=streams)
-            yield map(partial(within, batch.inputs, threat=threat), searched[space])
+            if space not in searches:
+                found = _found(attack, source, batch, threat=threat, streams=streams)
+                searches[space] = _Search(found, norm=threat.norm, bounds=threat.bounds)
+            yield _Near(searches[space], batch.inputs, threat=threat)
     else:
         for threat in threats:
             yield tries_of(
@@ -143,6 +159,7 @@ def judge(
     proposed: Iterable[Tensor],
     threat: ThreatModel,
     ask_source: bool = True,
+    watch: Watch | None = None,
 ) -> Judged:
     """Returns which candidates count, and what the source says of them.
 
@@ -151,21 +168,41 @@ def judge(
     valid ones, so that its flag is raised.  ``ask_source=False`` saves the forward pass where there
     is one try and the source's answers are known already.
 
+    Of a search for the nearest adversarial examples the source is asked once, for all epsilons; the
+    clean input also stands where it is misclassified and the point found is not.  ``watch`` saves
+    asking of the clean inputs where the attack did.
+
     Raises `AttackError` for candidates of another shape or dtype, or where there are none.
     """
-    best: _Try | None = None
-    asked = ask_source
-    for candidates in proposed:
-        check_form(candidates, batch.inputs, what="candidate")
-        checked = _check(candidates.detach(), batch, threat=threat, bounds=source.bounds)
-        if best is not None and not asked:  # a second try: now they must be compared
-            best, asked = _answered(source, best, batch.labels), True
-        if asked:
-            checked = _answered(source, checked, batch.labels)
-        best = checked if best is None else _better(best, checked, batch.labels)
-    if best is None:
-        raise AttackError("the attack proposed no candidate")
-    return best.judged
+    if isinstance(proposed, _Near):
+        asked = proposed.search.asked(source, batch, watch=watch)
+        known = (_composed(source, batch, point, asked, threat=threat) for point in asked.points)
+        return replace(_best(known, batch.labels), nearest=asked.nearest)
+    tries = _checked(source, batch, proposed=proposed, threat=threat)
+    if not ask_source:
+        ahead = list(islice(tries, 2))
+        if len(ahead) == 1:
+            return ahead[0].judged
+        tries = chain(ahead, tries)  # several: now they must be compared
+    return _best((_answered(source, each, batch.labels) for each in tries), batch.labels)
+
+
+def smallest(
+    source: Classifier,
+    batch: Batch,
+    *,
+    found: Sequence[Tensor],
+    norm: Norm,
+    bounds: Bounds | None,
+    watch: Watch | None = None,
+) -> Tensor:
+    """Returns the smallest adversarial distance of each example, float32, shape (N,).
+
+    That is the least distance among the points found, one tensor a try, that are finite, within the
+    bounds and misclassified by the source, which is asked here.  It is 0 where the clean input is
+    misclassified, and NaN where nothing was found.
+    """
+    return _Search(found, norm=norm, bounds=bounds).asked(source, batch, watch=watch).nearest
 
 
 @contextmanager
@@ -291,6 +328,116 @@ class _Try:
         return ranks.masked_fill(self.judged.verdict != Verdict.VALID, 0.0)
 
 
+@dataclass(frozen=True)
+class _Point:
+    """What one try of a search found, and what the source says of it.
+
+    Args:
+        found: shape (N, *input_shape).
+        outputs: shape (N, K): of the clean input where the point does not count.
+        distance: shape (N,).
+        misled: bool, shape (N,): finite, within the bounds and misclassified.
+    """
+
+    found: Tensor
+    outputs: Tensor
+    distance: Tensor
+    misled: Tensor
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the source says of all that a search found, and of the clean inputs."""
+
+    points: tuple[_Point, ...]
+    clean: Tensor
+    clean_wrong: Tensor
+    nearest: Tensor
+
+
+class _Search:
+    """What one search for the nearest adversarial examples found; the source is asked once."""
+
+    def __init__(self, found: Sequence[Tensor], *, norm: Norm, bounds: Bounds | None) -> None:
+        self.found = found
+        self.norm = norm
+        self.bounds = bounds
+        self._asked: _Asked | None = None
+
+    def asked(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> _Asked:
+        """Returns the source's answers, which are asked for the first time only."""
+        if self._asked is None:
+            clean = _clean_outputs(source, batch, watch=watch)
+            clean_wrong = clean.argmax(1) != batch.labels
+            points = tuple(self._point(found, source, batch, clean) for found in self.found)
+            nearest = torch.full_like(batch.labels, torch.inf, dtype=torch.float32)
+            for point in points:
+                reached = point.distance.float().masked_fill(~point.misled, torch.inf)
+                nearest = torch.minimum(nearest, reached)
+            nearest = nearest.masked_fill(clean_wrong, 0.0)
+            nearest = nearest.masked_fill(torch.isinf(nearest), torch.nan)
+            self._asked = _Asked(points, clean, clean_wrong, nearest)
+        return self._asked
+
+    def _point(self, found: Tensor, source: Classifier, batch: Batch, clean: Tensor) -> _Point:
+        distance = distances(found, batch.inputs, norm=self.norm)
+        counts = torch.isfinite(distance)
+        if self.bounds is not None:
+            slack = LINF_TOLERANCE * source.bounds.width
+            counts &= ~outside(found, self.bounds, slack=slack)
+        # Where nothing was found, or nothing that counts, the clean input stands: that is known.
+        moved = counts & (found != batch.inputs).flatten(1).any(1)
+        outputs = clean
+        if bool(moved.any()):
+            safe = torch.where(_like(moved, found), found, batch.inputs)
+            outputs = torch.where(moved.unsqueeze(1), source.predict(safe), clean)
+        return _Point(found, outputs, distance, counts & (outputs.argmax(1) != batch.labels))
+
+
+class _Near(Iterator[Tensor]):
+    """The tries of a search at one epsilon, as candidates."""
+
+    def __init__(self, search: _Search, inputs: Tensor, *, threat: ThreatModel) -> None:
+        self.search = search
+        self._tries = map(partial(within, inputs, threat=threat), search.found)
+
+    def __next__(self) -> Tensor:
+        return next(self._tries)
+
+
+def _composed(
+    source: Classifier, batch: Batch, point: _Point, asked: _Asked, *, threat: ThreatModel
+) -> _Try:
+    """Returns what one try of a search comes to at one epsilon, without asking the source."""
+    taken = (point.distance <= threat.radius) & (point.misled | ~asked.clean_wrong)
+    candidates = torch.where(_like(taken, batch.inputs), point.found, batch.inputs)
+    tried = _check(candidates, batch, threat=threat, bounds=source.bounds)
+    return _with_outputs(
+        source, tried, torch.where(taken.unsqueeze(1), point.outputs, asked.clean), batch.labels
+    )
+
+
+def _checked(
+    source: Classifier, batch: Batch, *, proposed: Iterable[Tensor], threat: ThreatModel
+) -> Iterator[_Try]:
+    for candidates in proposed:
+        check_form(candidates, batch.inputs, what="candidate")
+        yield _check(candidates.detach(), batch, threat=threat, bounds=source.bounds)
+
+
+def _best(tries: Iterable[_Try], labels: Tensor) -> Judged:
+    best: _Try | None = None
+    first = torch.full_like(labels, -1)
+    count = 0
+    for tried in tries:
+        first = torch.where((first < 0) & tried.judged.any_misled, count, first)
+        best = tried if best is None else _better(best, tried, labels)
+        count += 1
+    if best is None:
+        raise AttackError("the attack proposed no candidate")
+    return replace(best.judged, misled_by=first) if count > 1 else best.judged
+
+
 def _check(candidates: Tensor, batch: Batch, *, threat: ThreatModel, bounds: Bounds) -> _Try:
     found = check(candidates, batch.inputs, threat=threat, bounds=bounds)
     nobody = torch.zeros_like(found.verdict, dtype=torch.bool)
@@ -299,8 +446,11 @@ def _check(candidates: Tensor, batch: Batch, *, threat: ThreatModel, bounds: Bou
 
 
 def _answered(source: Classifier, tried: _Try, labels: Tensor) -> _Try:
+    return _with_outputs(source, tried, source.predict(tried.judged.candidates), labels)
+
+
+def _with_outputs(source: Classifier, tried: _Try, outputs: Tensor, labels: Tensor) -> _Try:
     judged = tried.judged
-    outputs = source.predict(judged.candidates)
     answers = answers_from(source, outputs)
     misled = answers.predicted != labels
     if not tried.sound:

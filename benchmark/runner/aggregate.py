@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.attacks.base import parameters_of
 from benchmark.checks import candidate_flags
+from benchmark.metrics.nearest import MEDIAN, NINE_TENTHS, TENTH, quantile
 from benchmark.metrics.rates import Share, attack_success, mean, share
-from benchmark.records import Agreement, Evaluation, Transfer, WorstCase
+from benchmark.records import Agreement, Evaluation, Member, Transfer, WorstCase
 from benchmark.runner.loading import LoadedModel
 from benchmark.runner.plan import Cell, PlannedExperiment
 from benchmark.runner.store import Outcome
@@ -23,6 +24,15 @@ from benchmark.transfer import Scored, agreement_share, transfer_shares
 
 Outcomes = Mapping[str, Outcome]
 Row = TypeVar("Row", Evaluation, Transfer)
+
+
+@runtime_checkable
+class Several(Protocol):
+    """An attack that tries others in turn, and yields one try for each of ``members``."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """What its tries are called, in their order."""
 
 
 def evaluations(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Evaluation]:
@@ -120,6 +130,42 @@ def worst_cases(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[W
             )
 
 
+def members(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Member]:
+    """Yields a row for each member of every attack that is several in turn."""
+    for cell in experiment.cells:
+        if cell.attack is None or not isinstance(cell.attack.attack, Several):
+            continue
+        outcome = outcomes.get(cell.digest)
+        count = len(experiment.ids)
+        before = 0
+        for position, name in enumerate(cell.attack.attack.members):
+            row = Member(
+                dataset=cell.dataset,
+                model=cell.source.name,
+                attack=cell.label,
+                epsilon=cell.epsilon,
+                member=name,
+                examples=count,
+                digest=cell.digest,
+            )
+            if outcome is None:
+                yield row.model_copy(update={"status": "failed"})
+                continue
+            misled = int(np.count_nonzero(outcome.first_misled == position))
+            after = Share(before + misled, count)
+            low, high = _interval(after)
+            yield row.model_copy(
+                update={
+                    "given": count - before,
+                    "misled": misled,
+                    "error_after": after.value,
+                    "error_after_low": low,
+                    "error_after_high": high,
+                }
+            )
+            before = after.count
+
+
 def _evaluation(
     cell: Cell, outcome: Outcome | None, clean: Outcome | None, examples: int
 ) -> Evaluation:
@@ -146,6 +192,8 @@ def _evaluation(
         found |= _against_clean(outcome, clean, misled, source, attacked=cell.attack is not None)
     if cell.attack is not None:
         found |= _about_candidates(outcome, epsilon=float(cell.epsilon))
+    if outcome.nearest is not None:
+        found |= _about_distances(outcome.nearest)
     return _completed(row, found)
 
 
@@ -187,6 +235,15 @@ def _about_candidates(outcome: Outcome, *, epsilon: float) -> dict[str, object]:
         "mean_distance": mean(outcome.distance, among=finite),
         "max_distance": float(outcome.distance[finite].max()) if finite.any() else None,
         "flags": "; ".join(flags),
+    }
+
+
+def _about_distances(nearest: NDArray[np.float32]) -> dict[str, object]:
+    return {
+        "nearest_found": int(np.count_nonzero(np.isfinite(nearest))),
+        "nearest_median": quantile(nearest, MEDIAN),
+        "nearest_q10": quantile(nearest, TENTH),
+        "nearest_q90": quantile(nearest, NINE_TENTHS),
     }
 
 

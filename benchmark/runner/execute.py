@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.attacks.base import DirectionAttack, parameters_of
+from benchmark.attacks.base import Attack, DirectionAttack, parameters_of
 from benchmark.attacks.minimal import MinimalNormAttack
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch, Dataset
@@ -94,15 +94,13 @@ class Job:
     @property
     def work(self) -> int:
         """Estimated passes for one example."""
-        steps, restarts = 1, 1
+        steps, tries = 1, 1
         if self.attack is not None:
-            parameters = parameters_of(self.attack.attack)
-            steps = _positive(parameters.get("steps"))
-            restarts = _positive(parameters.get("restarts"))
+            steps, tries = _steps_and_tries(self.attack.attack)
         shared = self.attack is not None and isinstance(self.attack.attack, SHARING)
         searches = min(1, len(self.cells)) if shared else len(self.cells)
-        gradients = searches * steps * restarts
-        answers = restarts * len(self.cells) + self.others
+        gradients = searches * steps
+        answers = tries * len(self.cells) + self.others
         return 2 * gradients + answers + (self.clean is not None)
 
     @property
@@ -517,7 +515,12 @@ def _attack_batch(
             count=len(batch.ids),
         ):
             judged = judge(
-                classifier, batch, proposed=tries, threat=threat, ask_source=work.asks_source
+                classifier,
+                batch,
+                proposed=tries,
+                threat=threat,
+                ask_source=work.asks_source,
+                watch=watch,
             )
             spent = meter.read()
             others = () if keep else work.others
@@ -566,11 +569,11 @@ def _chunk(
         distance=_array(judged.distance, np.float32),
         any_misclassified=_array(judged.any_misled, np.bool_),
         saturated=None,
-        zero_gradient=_array(watch.zero_gradient, np.bool_)
-        if watch.zero_gradient is not None
-        else None,
+        zero_gradient=_maybe(watch.zero_gradient, np.bool_),
         scores=scores,
         meta=_meta(work, scores, errors, spent),
+        nearest=_maybe(judged.nearest, np.float32),
+        misled_by=_maybe(judged.misled_by, np.int16),
     )
 
 
@@ -662,6 +665,19 @@ def target_outcome(answers: Answers) -> TargetOutcome:
 
 def _array(values: Tensor, kind: type[Scalar]) -> NDArray[Scalar]:
     return values.detach().cpu().numpy().astype(kind)
+
+
+def _maybe(values: Tensor | None, kind: type[Scalar]) -> NDArray[Scalar] | None:
+    return None if values is None else _array(values, kind)
+
+
+def _steps_and_tries(attack: Attack) -> tuple[int, int]:
+    """Returns how many gradients and how many tries an attack may take, members added up."""
+    if attack.made_of:
+        return sum(_steps_and_tries(each)[0] for each in attack.made_of), len(attack.made_of)
+    parameters = parameters_of(attack)
+    restarts = _positive(parameters.get("restarts"))
+    return _positive(parameters.get("steps")) * restarts, restarts
 
 
 def _positive(value: object) -> int:

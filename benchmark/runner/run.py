@@ -14,6 +14,7 @@ from benchmark.records import (
     DatasetCard,
     Evaluation,
     Failure,
+    Member,
     Provenance,
     RunRecord,
     Transfer,
@@ -135,6 +136,7 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
     transfers: list[Transfer] = []
     agreements: list[Agreement] = []
     worst_cases: list[WorstCase] = []
+    members: list[Member] = []
     for experiment in plan.experiments:
         outcomes = {
             cell.digest: outcome
@@ -146,6 +148,7 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
         transfers.extend(aggregate.transfers(experiment, outcomes))
         agreements.extend(aggregate.agreements(experiment, outcomes))
         worst_cases.extend(aggregate.worst_cases(experiment, outcomes))
+        members.extend(aggregate.members(experiment, outcomes))
     flags = [
         f"{row.dataset}, {row.model}, {row.attack} at epsilon {row.epsilon}: {row.flags}"
         for row in evaluations
@@ -185,6 +188,7 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
         transfers=tuple(transfers),
         agreements=tuple(agreements),
         worst_cases=tuple(worst_cases),
+        members=tuple(members),
         failures=tuple(failures),
         flags=(*flags, *masking_flags(evaluations, transfers)),
     )

@@ -74,7 +74,10 @@ class Outcome:
     """What came of one cell, example by example; every array has shape (N,).
 
     ``zero_gradient`` is None for attacks that took no gradient.  ``scores`` go by the digest of the
-    model that answered: what a suite calls it does not matter.
+    model that answered: what a suite calls it does not matter.  ``nearest`` is the smallest
+    adversarial distance, NaN where nothing was found, and None for attacks that stay within an
+    epsilon.  ``misled_by`` is the position of the first try that misled, -1 where none did, and
+    None where there was one try.
     """
 
     example_id: NDArray[np.int64]
@@ -86,6 +89,15 @@ class Outcome:
     zero_gradient: NDArray[np.bool_] | None
     scores: Mapping[str, TargetOutcome]
     meta: OutcomeMeta = field(default_factory=OutcomeMeta)
+    nearest: NDArray[np.float32] | None = None
+    misled_by: NDArray[np.int16] | None = None
+
+    @property
+    def first_misled(self) -> NDArray[np.int16]:
+        """``misled_by``, also where there was one try: then it is that one or none."""
+        if self.misled_by is not None:
+            return self.misled_by
+        return np.where(self.any_misclassified, 0, -1).astype(np.int16)
 
     def misclassified(self, target: str) -> NDArray[np.bool_]:
         """Returns which candidates are valid and misclassified by the target of that digest."""
@@ -109,7 +121,11 @@ class Outcome:
             _join(self.saturated, more.saturated),
             _join(self.zero_gradient, more.zero_gradient),
             scores,
-            self.meta.model_copy(
+            nearest=_join(self.nearest, more.nearest),
+            misled_by=None
+            if self.misled_by is None and more.misled_by is None
+            else np.concatenate([self.first_misled, more.first_misled]),
+            meta=self.meta.model_copy(
                 update={
                     "forward_passes": self.meta.forward_passes + more.meta.forward_passes,
                     "backward_passes": self.meta.backward_passes + more.meta.backward_passes,
@@ -224,7 +240,10 @@ class RunFolder:
             table = _to_table(outcome)
             tables.append(table.append_column("cell", pa.array([digest] * table.num_rows)))
         metas = {digest: outcome.meta.model_dump_json() for digest, outcome in outcomes.items()}
-        joined = pa.concat_tables([table.replace_schema_metadata() for table in tables])
+        joined = pa.concat_tables(
+            [table.replace_schema_metadata() for table in tables],
+            promote_options="default",  # a column that a cell does not have is null there
+        )
         _write_table(
             joined.replace_schema_metadata({f"cell:{key}": value for key, value in metas.items()}),
             self._file(f"{job}.partial"),
@@ -314,9 +333,7 @@ def read_outcome(outcomes: Path, digest: str) -> Outcome | None:
     return None
 
 
-def _join(
-    one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None
-) -> NDArray[np.bool_] | None:
+def _join(one: NDArray[Scalar] | None, other: NDArray[Scalar] | None) -> NDArray[Scalar] | None:
     return None if one is None or other is None else np.concatenate([one, other])
 
 
@@ -349,6 +366,10 @@ def _to_table(outcome: Outcome) -> pa.Table:
         "saturated": repeated(outcome.saturated, pa.bool_()),
         "zero_gradient": repeated(outcome.zero_gradient, pa.bool_()),
     }
+    if outcome.nearest is not None:
+        columns["nearest_distance"] = repeated(outcome.nearest, pa.float32())
+    if outcome.misled_by is not None:
+        columns["misled_by"] = repeated(outcome.misled_by, pa.int16())
     return pa.table(columns).replace_schema_metadata({META_KEY: outcome.meta.model_dump_json()})
 
 
@@ -360,6 +381,8 @@ def _from_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
     first = target == present[0]
 
     def maybe(name: str, kind: type[Scalar]) -> NDArray[Scalar] | None:
+        if name not in table.column_names:
+            return None
         column = table.column(name)
         return None if column.null_count else column.to_numpy()[first].astype(kind)
 
@@ -384,6 +407,8 @@ def _from_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
             for code in present
         },
         meta=meta,
+        nearest=maybe("nearest_distance", np.float32),
+        misled_by=maybe("misled_by", np.int16),
     )
 
 

@@ -31,6 +31,7 @@ ATTACKS: list[Any] = [
     {"name": "pgd", "epsilon": "0.1", "steps": 3, "restarts": 2},
     {"name": "noise-uniform", "epsilon": "0.2"},
     {"name": "greedy", "epsilon": ["0.1", "0.2"]},
+    {"name": "deepfool", "norm": "linf", "epsilon": ["0.05", "0.1"], "steps": 3},
 ]
 
 
@@ -105,6 +106,8 @@ def answers(folder: Path) -> dict[str, Any]:
                 outcome.distance.tobytes(),
                 outcome.any_misclassified.tolist(),
                 outcome.zero_gradient is not None and outcome.zero_gradient.tolist(),
+                outcome.nearest is not None and outcome.nearest.tobytes(),
+                outcome.misled_by is not None and outcome.misled_by.tolist(),
                 [
                     (digest, each.predicted.tolist(), each.confidence.tobytes())
                     for digest, each in outcome.scores.items()

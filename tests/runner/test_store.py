@@ -61,13 +61,15 @@ def outcomes(draw: st.DrawFn, size: int | None = None) -> Outcome:
             for digest in targets
         },
         meta=meta,
+        nearest=draw(st.none() | arrays(np.float32, count, elements=floats)),
+        misled_by=draw(st.none() | arrays(np.int16, count, elements=st.integers(-1, 9))),
     )
 
 
 def assert_same(one: Outcome, other: Outcome) -> None:
     for name in ("example_id", "label", "verdict", "distance", "any_misclassified"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), strict=True)
-    for name in ("saturated", "zero_gradient"):
+    for name in ("saturated", "zero_gradient", "nearest", "misled_by"):
         mine, theirs = getattr(one, name), getattr(other, name)
         assert (mine is None) == (theirs is None)
         if mine is not None:
@@ -122,6 +124,38 @@ def test_joining_batches_is_associative(data: st.DataObject) -> None:
     )
     assert len(one.example_id) == sum(len(each.example_id) for each in (first, second, third))
     assert set(one.meta.targets) == set(one.scores)
+
+
+@few
+@given(data=st.data())
+def test_distances_and_tries_go_where_their_examples_go(data: st.DataObject) -> None:
+    first, second = data.draw(outcomes()), data.draw(outcomes())
+    joined = first.then(second)
+    both = first.nearest is not None and second.nearest is not None
+    assert (joined.nearest is not None) == both
+    np.testing.assert_array_equal(
+        joined.first_misled, np.concatenate([first.first_misled, second.first_misled])
+    )
+    kept = first.only([]).with_targets(second.only([]))
+    assert kept.nearest is first.nearest
+    assert kept.misled_by is first.misled_by
+
+
+def test_columns_that_do_not_apply_are_not_in_the_file(folder: RunFolder) -> None:
+    folder.write(CELL, plain())
+    names = pq.read_schema(folder.outcomes / f"{CELL}.parquet").names
+    assert not {"nearest_distance", "misled_by"} & set(names)
+
+
+def test_an_example_without_an_adversarial_one_is_not_a_null(folder: RunFolder) -> None:
+    nothing = np.full(40, np.nan, dtype=np.float32)
+    folder.write(CELL, replace(plain(), nearest=nothing))
+    column = pq.read_table(folder.outcomes / f"{CELL}.parquet").column("nearest_distance")
+    assert column.null_count == 0
+    read = folder.read(CELL)
+    assert read is not None
+    assert read.nearest is not None
+    assert np.isnan(read.nearest).all()
 
 
 def test_of_several_cells_only_those_asked_for_are_given_back(folder: RunFolder) -> None:

@@ -27,6 +27,7 @@ ATTACKS: list[Any] = [
     {"name": "fgsm", "epsilon": ["0.05", "0.1", "0.2"]},
     {"name": "pgd", "epsilon": "0.1", "steps": 3, "restarts": 2},
     {"name": "noise-uniform", "epsilon": "0.2"},
+    {"name": "deepfool", "norm": "linf", "epsilon": ["0.05", "0.1"], "steps": 3},
 ]
 
 
@@ -73,7 +74,7 @@ def watched(plant: planted.Plant, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 @pytest.fixture
 def asked(suite: MakeSuite) -> Suite:
-    return suite(*ATTACKS, models=NAMES, transfer=("fgsm", "noise-uniform"))
+    return suite(*ATTACKS, models=NAMES, transfer=("fgsm", "noise-uniform", "deepfool"))
 
 
 @pytest.mark.parametrize("places", [1, 2])
