@@ -99,8 +99,9 @@ class Robustness:
         """
         __tracebackhide__ = True
         from benchmark.errors import RequestError, SpecError
-        from benchmark.robustness import Allowed
+        from benchmark.robustness import Allowed, unmeasured
 
+        name = name if name is not None else _name_of(self._item)
         try:
             if isinstance(model, Mapping):
                 raise SpecError("a check is of one model: check each, with a name of its own")
@@ -109,7 +110,7 @@ class Robustness:
                 data,
                 allowed=Allowed(max_error, max_clean_error, max_increase, alpha),
                 baseline=baseline,
-                name=name if name is not None else _name_of(self._item),
+                name=name,
                 asked={
                     "attack": attack,
                     "epsilon": epsilon,
@@ -119,7 +120,12 @@ class Robustness:
                 },
             )
         except RequestError as error:
+            self._report(LINES, [vars(unmeasured(name, verdict="wrong request"))])
             raise error.with_traceback(None)  # noqa: B904  # the test's line is what matters
+        except Exception as error:
+            verdict = f"raised {type(error).__name__}"
+            self._report(LINES, [vars(unmeasured(name, verdict=verdict))])
+            raise
         if failure:
             pytest.fail(failure, pytrace=False)
         return results

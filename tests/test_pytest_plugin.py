@@ -373,6 +373,44 @@ def test_the_job_summary_holds_the_checks(run, tmp_path, monkeypatch) -> None:
     assert "| regressed |" in text
 
 
+@pytest.mark.parametrize(
+    ("attack", "given", "verdict"),
+    [
+        ("fgms", "data", "wrong request"),
+        ("fgsm", "data, max_error=None", "wrong request"),
+        ("fgsm", "Raising()", "wrong request"),
+        ("fgsm", "data, stepps=3", "wrong request"),
+        ("fgsm", "data, output=3", "raised TypeError"),
+    ],
+)
+def test_a_check_that_could_not_be_made_is_not_passed_over(
+    run, tmp_path, monkeypatch, attack, given, verdict
+) -> None:
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    limit = "" if "max_error" in given else ", max_error=1.0"
+    result = run(
+        f"""
+class Raising:
+    def __len__(self):
+        raise ZeroDivisionError
+
+def test_sound(robustness):
+    robustness.check(Halves(0), data, attack="fgsm", epsilon=0.02, max_error=1.0)
+
+def test_other(robustness):
+    robustness.check(
+        Halves(0), {given}, attack="{attack}", epsilon=0.02{limit}
+    )
+"""
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    text = summary.read_text()
+    assert text.startswith("## Robustness checks: failed")
+    assert verdict in text
+    assert "test_other" in text
+
+
 def test_a_job_summary_that_cannot_be_written_spoils_nothing(run, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere" / "summary.md"))
     result = run(SAME, UPDATE)
