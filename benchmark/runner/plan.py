@@ -25,7 +25,6 @@ from benchmark.datasets.base import Dataset
 from benchmark.datasets.sources import check_dataset, open_dataset
 from benchmark.errors import (
     DeviceError,
-    MissingLibraryError,
     ModelError,
     RequestError,
     SpecError,
@@ -198,7 +197,7 @@ def make_plan(
             raise SpecError(f"must be at least {least}, got {number}", where=option)
     device = choose_device(settings.device)
     short = len(suite.experiments) == 1
-    attacks, keys, missing = [], [], []
+    attacks, keys = [], []
     for index, experiment in enumerate(suite.experiments):
         prefix = "" if short else f"experiments[{index}]."
         key = f"{where or f'suite {suite.name}'}: {prefix}"
@@ -208,26 +207,23 @@ def make_plan(
         for place, model in enumerate(experiment.models):
             if model.name not in supplied.models:
                 check_model(model, where=f"{key}models[{place}]")
-        planned: list[PlannedAttack] = []
-        absent: dict[str, str] = {}
-        for place, spec in enumerate(experiment.attacks):
-            given = supplied.attacks.get(spec.label)
-            at = f"{key}attacks[{place}]"
-            try:
-                planned.append(_plan_attack(spec, experiment, suite.seed, where=at, given=given))
-            except MissingLibraryError as error:
-                if not spec.optional:
-                    raise
-                absent[spec.label] = str(error).removeprefix(f"{at}.name: ")
-        attacks.append(tuple(planned))
-        missing.append(absent)
+        attacks.append(
+            tuple(
+                _plan_attack(
+                    spec,
+                    experiment,
+                    suite.seed,
+                    where=f"{key}attacks[{place}]",
+                    given=supplied.attacks.get(spec.label),
+                )
+                for place, spec in enumerate(experiment.attacks)
+            )
+        )
     stage = Stage(device, places=settings.models_in_memory)
     loader = _Loader(settings, device, stage, supplied, progress or Silent())
     experiments = tuple(
-        loader.load(experiment, planned, where=key, missing=absent)
-        for experiment, planned, key, absent in zip(
-            suite.experiments, attacks, keys, missing, strict=True
-        )
+        loader.load(experiment, planned, where=key)
+        for experiment, planned, key in zip(suite.experiments, attacks, keys, strict=True)
     )
     return Plan(suite, settings, device, experiments, stage)
 
@@ -278,12 +274,7 @@ class _Loader:
     progress: Progress
 
     def load(
-        self,
-        spec: Experiment,
-        attacks: tuple[PlannedAttack, ...],
-        *,
-        where: str,
-        missing: Mapping[str, str],
+        self, spec: Experiment, attacks: tuple[PlannedAttack, ...], *, where: str
     ) -> PlannedExperiment:
         """Returns an experiment with its dataset and models looked at, and its cells."""
         name = spec.dataset.name
@@ -317,7 +308,7 @@ class _Loader:
             cells,
             self._batch_sizes(models, dataset),
             chosen.skipped,
-            tuple(_sentences(name, chosen, left_out, missing)),
+            tuple(_sentences(name, chosen, left_out)),
         )
 
     def _data(self, spec: Experiment, *, where: str) -> tuple[Dataset, Selection]:
@@ -401,10 +392,7 @@ def _left_out(
 
 
 def _sentences(
-    dataset: str,
-    chosen: Selection,
-    left_out: Mapping[tuple[str, str], str],
-    missing: Mapping[str, str],
+    dataset: str, chosen: Selection, left_out: Mapping[tuple[str, str], str]
 ) -> Iterator[str]:
     if chosen.skipped:
         count, total = len(chosen.skipped), len(chosen.ids) + len(chosen.skipped)
@@ -413,8 +401,6 @@ def _sentences(
             f"{dataset}: {count} of {total} examples can't be read and were left out: "
             f"{'; '.join(chosen.skipped[:NAMED])}{more}"
         )
-    for attack, reason in missing.items():
-        yield f"{dataset}: the optional attack {attack} was not run: {reason}"
     for (model, attack), reason in left_out.items():
         yield (
             f"{dataset}, {model}: no examples of {attack} are made on it, only on the others: "
@@ -438,7 +424,7 @@ def _cells(
                 digest = digest_of(
                     data=data_digest,
                     source=source.digest,
-                    attack=[_identity(planned.attack), *_codes(planned.attack)],
+                    attack=[_identity(planned.attack), _code(type(planned.attack))],
                     key=planned.stream_key,
                     norm=threat.norm,
                     epsilon=str(threat.epsilon.value),
@@ -450,14 +436,7 @@ def _cells(
 def _identity(attack: Attack) -> str:
     kind = type(attack)
     parameters = {key: repr(value) for key, value in sorted(parameters_of(attack).items())}
-    named = [kind.__module__, kind.__qualname__, kind.version, parameters]
-    return json.dumps([*named, *map(_identity, attack.made_of)])
-
-
-def _codes(attack: Attack) -> list[str]:
-    """Returns the digests of an attack's code, and of those that it is made of."""
-    own = _code(type(attack))
-    return [own, *(each for member in attack.made_of for each in _codes(member))]
+    return json.dumps([kind.__module__, kind.__qualname__, kind.version, parameters])
 
 
 def _code(kind: type[Attack]) -> str:
