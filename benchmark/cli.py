@@ -318,7 +318,7 @@ def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     long: Annotated[bool, typer.Option("--long", help="Print the cards too.")] = False,
 ) -> None:
-    """List models, attacks, datasets or suites, a line each."""
+    """List models, attacks, datasets or suites, a line each, and where else they may come from."""
     if kind is Kind.SUITES:
         from benchmark.specs import shipped_suites
 
@@ -327,8 +327,9 @@ def list_(
         )
         return
     entries = _registry(kind).entries()
+    sources = [("", ""), *_sources(kind)]
     if not long:
-        _print_lines([(entry.name, _summary(entry)) for entry in entries])
+        _print_lines([*((entry.name, _summary(entry)) for entry in entries), *sources])
         return
     for entry in entries:
         try:
@@ -337,6 +338,7 @@ def list_(
             details = f"(no card: {error})"
         typer.echo(f"{entry.name}: {_summary(entry)}")
         typer.echo("".join(f"    {line}\n" for line in details.splitlines()))
+    _print_lines(sources[1:])
 
 
 @app.command()
@@ -472,6 +474,22 @@ def _registry(kind: Kind) -> Registry[object]:
     return registries[kind]
 
 
+def _sources(kind: Kind) -> list[tuple[str, str]]:
+    """Returns where things of a kind may come from besides their registry, with a line each."""
+    from benchmark.attacks.adapters import ATTACK_SOURCES
+    from benchmark.datasets.sources import KINDS
+    from benchmark.sources import MODEL_SOURCES
+
+    if kind is Kind.DATASETS:
+        return [(each.example, each.title) for name, each in KINDS.items() if name != "registered"]
+    registry: Registry[Any] = ATTACK_SOURCES if kind is Kind.ATTACKS else MODEL_SOURCES
+    colon = ":NAME" if kind is Kind.ATTACKS else ""
+    return [
+        (f"{entry.name}{colon}", _summary(entry) + ("" if entry.installed else " [not installed]"))
+        for entry in registry.entries()
+    ]
+
+
 def _summary(entry: Entry[object]) -> str:
     ours = entry.origin in ("benchmark", "model_zoo", "gibbon-bench")
     return entry.summary if ours else f"{entry.summary} [{entry.origin}]"
@@ -480,7 +498,7 @@ def _summary(entry: Entry[object]) -> str:
 def _print_lines(lines: list[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in lines), default=0)
     for name, summary in lines:
-        typer.echo(f"{name:<{width}}  {summary}")
+        typer.echo(f"{name:<{width}}  {summary}".rstrip())
 
 
 def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -5,6 +5,7 @@
     GibbonError
     ├── RequestError              the request was wrong: nothing is computed, exit code 2
     │   ├── SpecError             a suite, recipe or option says something impossible
+    │   │   └── MissingLibraryError  a library that it needs is not there
     │   ├── UnknownNameError      no model, attack, dataset or suite of that name
     │   ├── DatasetError          a dataset is damaged, empty or can't be had
     │   ├── WeightsError          a weights file is damaged, of another shape, or a pickle
@@ -41,6 +42,10 @@ class SpecError(RequestError):
 
     def __init__(self, message: str, *, where: str = "") -> None:
         super().__init__(f"{where}: {message}" if where else message)
+
+
+class MissingLibraryError(SpecError):
+    """A library that was asked for is not installed, or can't be imported."""
 
 
 class UnknownNameError(RequestError):

@@ -9,11 +9,12 @@ is either an `Entry` or the thing itself, whose docstring then gives the line.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
@@ -26,7 +27,8 @@ T = TypeVar("T")
 class Entry(Generic[T]):
     """One named thing: its name, a line about it, where it came from, and how to load it.
 
-    ``details`` is a longer text, such as a model card, for ``list --long``.
+    ``details`` is a longer text, such as a model card, for ``list --long``.  ``package`` is what
+    must be installed besides, by the name that it is imported by.
     """
 
     name: str
@@ -34,6 +36,12 @@ class Entry(Generic[T]):
     load: Callable[[], T]
     origin: str = "benchmark"
     details: Callable[[], str] = str
+    package: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs besides is there; nothing is imported to find out."""
+        return not self.package or importlib.util.find_spec(self.package) is not None
 
 
 class Registry(Generic[T]):
@@ -102,7 +110,7 @@ class Registry(Generic[T]):
         except RequestError as error:  # told when it is asked for
             return _broken(point.name, origin=origin, error=error)
         if isinstance(loaded, Entry):
-            return Entry(point.name, loaded.summary, loaded.load, origin, loaded.details)
+            return replace(loaded, name=point.name, origin=origin)
         return Entry(point.name, first_line(loaded), lambda: loaded, origin)
 
 

@@ -222,6 +222,8 @@ class AttackSpec(Spec):
     ``name`` is a registered name, or a library's scheme and name such as ``foolbox:LinfPGD``.
     Besides these keys it takes the attack's own parameters (its dataclass fields), which are
     checked when the attack is built.  ``label`` tells two entries of one attack apart in tables.
+    Where the library of an ``optional`` attack is not installed, the run goes on without it, with a
+    flag, and the tables say that it was not run.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
@@ -231,6 +233,7 @@ class AttackSpec(Spec):
     label: Name = ""
     norm: Norm | None = None
     clip: bool = Field(default=True, strict=True)
+    optional: bool = Field(default=False, strict=True)
 
     @field_validator("epsilon", mode="before")
     @classmethod
@@ -257,6 +260,11 @@ class AttackSpec(Spec):
         if self.label == UNATTACKED:
             raise ValueError(f"{UNATTACKED!r} is the unattacked row: it is always there")
         return self
+
+    @model_serializer(mode="wrap")
+    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "optional" or self.optional}
 
     @property
     def parameters(self) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import re
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save_file
 import model_zoo
 from benchmark import cli
 from benchmark.asking import OPTIONS
+from benchmark.attacks.adapters.adapting import Library
 from benchmark.datasets.base import Batch
 from benchmark.outputs import LOG_SCORES, PROBABILITIES
 from benchmark.records import RunRecord
@@ -172,6 +174,35 @@ def test_a_failed_cell_is_told_and_makes_exit_code_1(gibbon: Gibbon) -> None:
     (failure,) = RunRecord.read(folder).failures
     assert failure.traceback.startswith("Traceback")
     assert gibbon("run", "mine.toml").code == 1
+
+
+FOREIGN = '[[attacks]]\nname = "foolbox:NeverSeen"\nepsilon = "0.1"\n'
+
+
+def test_an_optional_attack_without_its_library_is_left_out_and_told(
+    gibbon: Gibbon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = Library("no_such_foolbox", "foolbox", "pip install foolbox")
+    monkeypatch.setattr("benchmark.attacks.adapters.foolbox.LIBRARY", absent)
+    said = gibbon("run", suite(HEAD + FGSM + FOREIGN + "optional = true\n"))
+    assert said.code == 0, said.err
+    assert "2 cells to compute" in said.err
+    assert re.search(r"foolbox-NeverSeen .*not run", said.out)
+    record = RunRecord.read(Path("results/runs/mine"))
+    assert record.flags == (
+        "squares: the optional attack foolbox-NeverSeen was not run: foolbox is not installed: "
+        "pip install foolbox.",
+    )
+    assert record.suite.experiments[0].attacks[1].optional
+
+
+def test_an_attack_without_its_library_is_refused_unless_it_is_optional(
+    gibbon: Gibbon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = Library("no_such_foolbox", "foolbox", "pip install foolbox")
+    monkeypatch.setattr("benchmark.attacks.adapters.foolbox.LIBRARY", absent)
+    said = gibbon("run", suite(HEAD + FGSM + FOREIGN))
+    assert_refused(said, "mine.toml: attacks[1].name", "not installed: pip install foolbox")
 
 
 def test_a_run_takes_how_to_run_it(gibbon: Gibbon) -> None:
@@ -879,9 +910,34 @@ def test_what_needs_no_torch_imports_none(words: str) -> None:
 def test_a_list_holds_a_line_about_each(gibbon: Gibbon, kind: str, names: list[str]) -> None:
     said = gibbon("list", kind)
     assert said.code == 0
-    lines = {line.split()[0]: line for line in said.out.splitlines()}
+    lines = {line.split()[0]: line for line in said.out.splitlines() if line}
     assert set(names) <= set(lines)
     assert all(len(lines[name].split()) > 3 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sources"),
+    [
+        ("models", ["python", "onnx", "torchvision", "timm", "hf"]),
+        ("attacks", ["foolbox:NAME", "torchattacks:NAME", "art:NAME", "advlib:NAME"]),
+        ("datasets", ["photos/val", "data.npz", "torchvision:CIFAR100", "path/to/data.py:load"]),
+    ],
+)
+def test_a_list_says_where_else_they_come_from(
+    gibbon: Gibbon, kind: str, sources: list[str]
+) -> None:
+    _, _, others = gibbon("list", kind).out.partition("\n\n")
+    assert set(sources) <= {line.split()[0] for line in others.splitlines()}
+
+
+def test_a_list_says_what_is_not_installed(gibbon: Gibbon, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "art" else find("math")
+    )
+    (line,) = (each for each in gibbon("list", "attacks").out.splitlines() if "art:NAME" in each)
+    assert line.endswith(" [not installed]")
+    assert gibbon("list", "attacks").out.count("[not installed]") == 1
 
 
 def test_a_long_list_holds_the_cards(gibbon: Gibbon) -> None:

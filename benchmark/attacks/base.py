@@ -28,7 +28,7 @@ from torch import Tensor
 from benchmark.attacks import ATTACKS, IN_NORM
 from benchmark.attacks.adapters import ATTACK_SOURCES
 from benchmark.classifier import Classifier
-from benchmark.errors import RequestError, SpecError, suggest
+from benchmark.errors import MissingLibraryError, RequestError, SpecError, suggest
 from benchmark.registry import their_code
 from benchmark.rng import ExampleStreams
 from benchmark.specs import AttackSpec, key_path
@@ -174,7 +174,8 @@ def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> A
 def attack_class(name: str, *, where: str = "") -> type[Attack]:
     """Returns the class of a registered attack, or of another library's: ``"foolbox:LinfPGD"``.
 
-    Raises a `RequestError` where there is none of that name, or it can't be imported.
+    Raises a `RequestError` where there is none of that name, or it can't be imported; a
+    `MissingLibraryError` where that is for want of its library.
     """
     scheme, colon, rest = name.partition(":")
     if not colon:
@@ -183,6 +184,8 @@ def attack_class(name: str, *, where: str = "") -> type[Attack]:
     try:
         with their_code(f"attack {name!r} can't be had"):
             return source.attack(rest)
+    except MissingLibraryError as error:
+        raise MissingLibraryError(str(error), where=where) from error
     except RequestError as error:
         raise SpecError(str(error), where=where) from error
 

@@ -49,11 +49,13 @@ class Kind:
 
     Args:
         title: what errors call it.
+        example: how one is written.
         options: what it takes besides a name.
         open: returns the dataset of a spec.
     """
 
     title: str
+    example: str
     options: tuple[str, ...]
     open: Callable[[DatasetSpec, DataRequest], Dataset]
 
@@ -238,13 +240,18 @@ def _preparation(spec: DatasetSpec) -> Preparation:
 
 
 KINDS = {
-    "registered": Kind("a registered dataset", ("split",), _open_registered),
-    "folder": Kind("a folder of pictures", ("class_map", *PREPARATION), _open_folder),
-    ".csv": Kind("a CSV file of pictures", ("class_map", *PREPARATION), _open_csv),
-    ".npz": Kind("a file of arrays", ("inputs", "labels", "layout"), _open_npz),
-    ".npy": Kind("a file of an array", ("labels", "layout"), _open_npy),
+    "registered": Kind("a registered dataset", "mnist", ("split",), _open_registered),
+    "folder": Kind("a folder of pictures", "photos/val", ("class_map", *PREPARATION), _open_folder),
+    ".csv": Kind("a CSV file of pictures", "photos.csv", ("class_map", *PREPARATION), _open_csv),
+    ".npz": Kind("a file of arrays", "data.npz", ("inputs", "labels", "layout"), _open_npz),
+    ".npy": Kind("a file of an array", "data.npy", ("labels", "layout"), _open_npy),
     "torchvision": Kind(
-        "a dataset of torchvision's", ("split", "arguments", *PREPARATION), _open_torchvision
+        "a dataset of torchvision's",
+        "torchvision:CIFAR100",
+        ("split", "arguments", *PREPARATION),
+        _open_torchvision,
     ),
-    "factory": Kind("a factory", ("arguments", *PREPARATION), _open_factory),
+    "factory": Kind(
+        "a factory", "path/to/data.py:load", ("arguments", *PREPARATION), _open_factory
+    ),
 }

@@ -98,6 +98,14 @@ def _made(reference: str) -> Callable[[], ModelSource]:
     return load
 
 
+_PACKAGES = {
+    "onnx": "onnxruntime",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "robustbench": "robustbench",
+    "hf": "transformers",
+}
+
 for _name, _module, _class, _summary in (
     ("python", "python", "Python", "a factory: path/to/net.py:build or package.module:Net"),
     (
@@ -110,11 +118,12 @@ for _name, _module, _class, _summary in (
     ("exported", "exported", "Exported", "a torch.export program: net.pt2"),
     ("onnx", "onnx_file", "OnnxFile", "an ONNX file through ONNX Runtime, forward only: net.onnx"),
     ("torchvision", "torchvision_models", "Torchvision", "torchvision:resnet50"),
-    ("timm", "timm_models", "Timm", "timm:resnet18, where timm is installed"),
-    ("robustbench", "robustbench_models", "RobustBench", "robustbench:NAME, where it is installed"),
-    ("hf", "hf_models", "HuggingFace", "hf:org/name or hf:folder, where transformers is installed"),
+    ("timm", "timm_models", "Timm", "timm:resnet18"),
+    ("robustbench", "robustbench_models", "RobustBench", "robustbench:NAME"),
+    ("hf", "hf_models", "HuggingFace", "hf:org/name or hf:folder, through transformers"),
 ):
-    MODEL_SOURCES.register(Entry(_name, _summary, _made(f"benchmark.sources.{_module}:{_class}")))
+    _load = _made(f"benchmark.sources.{_module}:{_class}")
+    MODEL_SOURCES.register(Entry(_name, _summary, _load, package=_PACKAGES.get(_name, "")))
 
 
 def place_of(spec: ModelSpec, scheme: str) -> str:

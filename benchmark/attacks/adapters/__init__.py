@@ -35,15 +35,14 @@ class AttackSource(ABC):
 # By scheme: what stands before the colon.
 ATTACK_SOURCES: Registry[AttackSource] = Registry("attack source", group="gibbon.attack_sources")
 
-for _name, _reference, _summary in [
-    ("foolbox", "foolbox:FOOLBOX", "foolbox's attacks: foolbox:LinfPGD (Rauber et al. 2020)"),
-    ("torchattacks", "torchattacks:TORCHATTACKS", "torchattacks:DIFGSM (Kim 2020)"),
-    ("art", "art:ART", "art:ProjectedGradientDescentPyTorch (Nicolae et al. 2018)"),
-    ("advlib", "advlib:ADVLIB", "adversarial-library's attacks: advlib:fmn (Rony et al.)"),
-    ("autoattack", "autoattack:AUTOATTACK", "autoattack:standard (Croce and Hein 2020)"),
+for _name, _package, _summary in [
+    ("foolbox", "foolbox", "foolbox's attacks: foolbox:LinfPGD (Rauber et al. 2020)"),
+    ("torchattacks", "torchattacks", "torchattacks:DIFGSM (Kim 2020)"),
+    ("art", "art", "art:ProjectedGradientDescentPyTorch (Nicolae et al. 2018)"),
+    ("advlib", "adv_lib", "adversarial-library's attacks: advlib:fmn (Rony et al.)"),
+    ("autoattack", "autoattack", "autoattack:standard (Croce and Hein 2020)"),
 ]:
-    ATTACK_SOURCES.register(
-        Entry(_name, _summary, lazily(f"benchmark.attacks.adapters.{_reference}"))
-    )
+    _load = lazily(f"benchmark.attacks.adapters.{_name}:{_name.upper()}")
+    ATTACK_SOURCES.register(Entry(_name, _summary, _load, package=_package))
 
 __all__ = ["ATTACK_SOURCES", "AttackSource"]

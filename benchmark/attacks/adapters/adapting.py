@@ -34,7 +34,7 @@ from benchmark.attacks.adapters.isolation import isolated, silence
 from benchmark.attacks.base import STRICT, Attack
 from benchmark.attacks.minimal import MinimalNormAttack
 from benchmark.classifier import PIXELS, Classifier
-from benchmark.errors import AttackError, RequestError, UnknownNameError
+from benchmark.errors import AttackError, MissingLibraryError, UnknownNameError
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Bounds, Norm, ThreatModel
 
@@ -74,7 +74,10 @@ class Library:
     note: str = ""
 
     def load(self, submodule: str = "") -> types.ModuleType:
-        """Returns the library's module.  Raises `RequestError` with the line that installs it."""
+        """Returns the library's module.
+
+        Raises `MissingLibraryError` with the line that installs it.
+        """
         name = f"{self.module}.{submodule}" if submodule else self.module
         try:
             with silence():
@@ -83,7 +86,9 @@ class Library:
             absent = isinstance(error, ModuleNotFoundError) and error.name == self.module
             what = "is not installed" if absent else f"can't be imported ({error})"
             note = f" {self.note}" if self.note else ""
-            raise RequestError(f"{self.distribution} {what}: {self.install}.{note}") from error
+            raise MissingLibraryError(
+                f"{self.distribution} {what}: {self.install}.{note}"
+            ) from error
 
     @property
     def release(self) -> str:
