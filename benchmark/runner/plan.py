@@ -25,6 +25,7 @@ from benchmark.datasets.base import Dataset
 from benchmark.datasets.sources import check_dataset, open_dataset
 from benchmark.errors import (
     DeviceError,
+    MissingLibraryError,
     ModelError,
     RequestError,
     SpecError,
@@ -197,7 +198,7 @@ def make_plan(
             raise SpecError(f"must be at least {least}, got {number}", where=option)
     device = choose_device(settings.device)
     short = len(suite.experiments) == 1
-    attacks, keys = [], []
+    attacks, keys, missing = [], [], []
     for index, experiment in enumerate(suite.experiments):
         prefix = "" if short else f"experiments[{index}]."
         key = f"{where or f'suite {suite.name}'}: {prefix}"
@@ -207,23 +208,26 @@ def make_plan(
         for place, model in enumerate(experiment.models):
             if model.name not in supplied.models:
                 check_model(model, where=f"{key}models[{place}]")
-        attacks.append(
-            tuple(
-                _plan_attack(
-                    spec,
-                    experiment,
-                    suite.seed,
-                    where=f"{key}attacks[{place}]",
-                    given=supplied.attacks.get(spec.label),
-                )
-                for place, spec in enumerate(experiment.attacks)
-            )
-        )
+        planned: list[PlannedAttack] = []
+        absent: dict[str, str] = {}
+        for place, spec in enumerate(experiment.attacks):
+            given = supplied.attacks.get(spec.label)
+            at = f"{key}attacks[{place}]"
+            try:
+                planned.append(_plan_attack(spec, experiment, suite.seed, where=at, given=given))
+            except MissingLibraryError as error:
+                if not spec.optional:
+                    raise
+                absent[spec.label] = str(error).removeprefix(f"{at}.name: ")
+        attacks.append(tuple(planned))
+        missing.append(absent)
     stage = Stage(device, places=settings.models_in_memory)
     loader = _Loader(settings, device, stage, supplied, progress or Silent())
     experiments = tuple(
-        loader.load(experiment, planned, where=key)
-        for experiment, planned, key in zip(suite.experiments, attacks, keys, strict=True)
+        loader.load(experiment, planned, where=key, missing=absent)
+        for experiment, planned, key, absent in zip(
+            suite.experiments, attacks, keys, missing, strict=True
+        )
     )
     return Plan(suite, settings, device, experiments, stage)
 
@@ -274,7 +278,12 @@ class _Loader:
     progress: Progress
 
     def load(
-        self, spec: Experiment, attacks: tuple[PlannedAttack, ...], *, where: str
+        self,
+        spec: Experiment,
+        attacks: tuple[PlannedAttack, ...],
+        *,
+        where: str,
+        missing: Mapping[str, str],
     ) -> PlannedExperiment:
         """Returns an experiment with its dataset and models looked at, and its cells."""
         name = spec.dataset.name
@@ -308,7 +317,7 @@ class _Loader:
             cells,
             self._batch_sizes(models, dataset),
             chosen.skipped,
-            tuple(_sentences(name, chosen, left_out)),
+            tuple(_sentences(name, chosen, left_out, missing)),
         )
 
     def _data(self, spec: Experiment, *, where: str) -> tuple[Dataset, Selection]:
@@ -392,7 +401,10 @@ def _left_out(
 
 
 def _sentences(
-    dataset: str, chosen: Selection, left_out: Mapping[tuple[str, str], str]
+    dataset: str,
+    chosen: Selection,
+    left_out: Mapping[tuple[str, str], str],
+    missing: Mapping[str, str],
 ) -> Iterator[str]:
     if chosen.skipped:
         count, total = len(chosen.skipped), len(chosen.ids) + len(chosen.skipped)
@@ -401,6 +413,8 @@ def _sentences(
             f"{dataset}: {count} of {total} examples can't be read and were left out: "
             f"{'; '.join(chosen.skipped[:NAMED])}{more}"
         )
+    for attack, reason in missing.items():
+        yield f"{dataset}: the optional attack {attack} was not run: {reason}"
     for (model, attack), reason in left_out.items():
         yield (
             f"{dataset}, {model}: no examples of {attack} are made on it, only on the others: "
