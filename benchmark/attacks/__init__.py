@@ -40,6 +40,8 @@ for _name, _reference, _summary in [
     ("fab", "fab:FAB", "fast adaptive boundary attack, nearest in L∞, L2 or L1 (Croce, Hein 2020)"),
     ("fab-t", "fab_t:FABT", "the same towards one likely class after another"),
     ("square", "square:Square", "random search without gradients (Andriushchenko et al. 2020)"),
+    ("worst-of", "worst_of:WorstOf", "a list of attacks, each on what no earlier one misled"),
+    ("autoattack", "autoattack:AutoAttack", "four attacks in turn (Croce and Hein 2020)"),
 ]:
     ATTACKS.register(Entry(_name, _summary, lazily(f"benchmark.attacks.{_reference}")))
 

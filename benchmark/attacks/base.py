@@ -31,7 +31,7 @@ from benchmark.classifier import Classifier
 from benchmark.errors import MissingLibraryError, RequestError, SpecError, suggest
 from benchmark.registry import their_code
 from benchmark.rng import ExampleStreams
-from benchmark.specs import AttackSpec, key_path
+from benchmark.specs import WORDS, AttackSpec, key_path
 from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
 
 # For our own attacks: parameters are checked when an attack is made, unknown ones refused.
@@ -50,6 +50,10 @@ def _length(written: object) -> float:
 Length = Annotated[float, BeforeValidator(_length)]
 
 
+class MemberError(SpecError):
+    """What is wrong with the attacks that one is made of, each line with its key path in front."""
+
+
 class Attack(ABC):
     """Proposes candidates for given inputs, labels, threat model and random streams."""
 
@@ -63,6 +67,20 @@ class Attack(ABC):
     departures: ClassVar[Mapping[str, str]] = {}
     #: Whether it takes gradients of the model: such attacks are refused on models without them.
     needs_gradient: ClassVar[bool] = True
+
+    @property
+    def made_of(self) -> tuple[Attack, ...]:
+        """The attacks that it runs, in order: what they are made of is part of what it is."""
+        return ()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of its tries in order, where each try is another attack's."""
+        return ()
+
+    def for_one(self, threat: ThreatModel) -> Attack:
+        """Returns the attack for one who asks for errors alone, and at one threat model alone."""
+        return self
 
     @abstractmethod
     def propose(
@@ -139,7 +157,7 @@ def build_attack(spec: AttackSpec, *, where: str = "") -> Attack:
 def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> Attack:
     """Returns the attack of this class that a spec asks for, as `build_attack` does."""
     prefix = f"{where}." if where else ""
-    if not _is_attack(attack):
+    if not is_attack(attack):
         raise SpecError(
             f"attack {spec.name!r} must be a dataclass derived from benchmark.attacks.base.Attack, "
             f"got {attack!r}",
@@ -159,16 +177,21 @@ def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> A
                 f"Its parameters: {', '.join(known) or 'none'}",
                 where=f"{prefix}{key}",
             )
-    if spec.norm is not None and spec.norm not in attack.norms:
-        raise SpecError(
-            f"attack {spec.name!r} works in {', '.join(attack.norms)}, not in {spec.norm}",
-            where=f"{prefix}norm",
-        )
+    _check_norm(spec, attack, where=f"{prefix}norm")
     try:
         built: Attack = _make(attack, spec.parameters)
     except (ValidationError, SpecError) as error:
-        raise _explained(error, where=where) from error
+        raise explained(error, where=where) from error
+    _check_norm(spec, built, where=f"{prefix}norm")  # an attack made of others does what all can
     return built
+
+
+def _check_norm(spec: AttackSpec, attack: Attack | type[Attack], *, where: str) -> None:
+    if spec.norm is not None and spec.norm not in attack.norms:
+        raise SpecError(
+            f"attack {spec.name!r} works in {', '.join(attack.norms)}, not in {spec.norm}",
+            where=where,
+        )
 
 
 def attack_class(name: str, *, where: str = "") -> type[Attack]:
@@ -204,7 +227,8 @@ def parameters_of(attack: Attack) -> Mapping[str, Any]:
     return {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
 
 
-def _is_attack(thing: object) -> bool:
+def is_attack(thing: object) -> bool:
+    """Says whether this is the class of an attack."""
     return isinstance(thing, type) and issubclass(thing, Attack) and dataclasses.is_dataclass(thing)
 
 
@@ -218,7 +242,11 @@ def _parameter_names(attack: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(attack) if field.init]
 
 
-def _explained(error: ValidationError | SpecError, *, where: str) -> SpecError:
+def explained(error: ValidationError | SpecError, *, where: str) -> SpecError:
+    """Returns what is wrong with an attack's parameters, in lines that begin with a key path."""
+    if isinstance(error, MemberError):
+        prefix = f"{where}." if where else ""
+        return SpecError("\n".join(f"{prefix}{line}" for line in str(error).splitlines()))
     if isinstance(error, SpecError):
         return SpecError(str(error), where=where)
     lines = []
@@ -226,5 +254,7 @@ def _explained(error: ValidationError | SpecError, *, where: str) -> SpecError:
         parts = [where, key_path(list(problem["loc"]))]
         place = ".".join(part for part in parts if part)
         what = f"{problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+        if problem["type"] == "missing":
+            what = WORDS["missing"]
         lines.append(f"{place}: {what}" if place else what)
     return SpecError("\n".join(lines))

@@ -13,6 +13,7 @@ https://arxiv.org/abs/2003.01690.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -26,7 +27,7 @@ from benchmark.attacks.boundary_walk import Walk
 from benchmark.attacks.minimal import Aim, MinimalNormAttack, Nearest
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams
-from benchmark.threat import Bounds, Norm
+from benchmark.threat import Bounds, Norm, ThreatModel
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -57,6 +58,10 @@ class FABT(MinimalNormAttack):
     eta: Annotated[float, Field(ge=1)] = 1.05
     beta: Annotated[float, Field(ge=0, le=1)] = 0.9
     enough: Length = 0.0
+
+    def for_one(self, threat: ThreatModel) -> FABT:
+        """Returns the same, content with any point in the budget."""
+        return replace(self, enough=max(self.enough, threat.radius))
 
     def nearest(
         self,

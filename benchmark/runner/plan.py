@@ -438,7 +438,7 @@ def _cells(
                 digest = digest_of(
                     data=data_digest,
                     source=source.digest,
-                    attack=[_identity(planned.attack), _code(type(planned.attack))],
+                    attack=[_identity(planned.attack), *_codes(planned.attack)],
                     key=planned.stream_key,
                     norm=threat.norm,
                     epsilon=str(threat.epsilon.value),
@@ -450,7 +450,14 @@ def _cells(
 def _identity(attack: Attack) -> str:
     kind = type(attack)
     parameters = {key: repr(value) for key, value in sorted(parameters_of(attack).items())}
-    return json.dumps([kind.__module__, kind.__qualname__, kind.version, parameters])
+    named = [kind.__module__, kind.__qualname__, kind.version, parameters]
+    return json.dumps([*named, *map(_identity, attack.made_of)])
+
+
+def _codes(attack: Attack) -> list[str]:
+    """Returns the digests of an attack's code, and of those that it is made of."""
+    own = _code(type(attack))
+    return [own, *(each for member in attack.made_of for each in _codes(member))]
 
 
 def _code(kind: type[Attack]) -> str:

@@ -48,13 +48,20 @@ VARIANTS = {
         {"steps": 20, "searches": 3, "step_size": 0.05, "init_constant": 1.0},
         {"steps": 20, "searches": 2, "step_size": 0.05, "init_constant": 1.0, "target": "random"},
     ],
+    "worst-of": [
+        {"attacks": [{"name": "apgd-ce", "steps": 3}, {"name": "fab-t", "steps": 2}]},
+        {"attacks": [{"name": "fmn", "steps": 15}]},
+    ],
+    "autoattack": [{"steps": 3, "target_classes": 2, "queries": 10}],
 }
+# What can't be made without: of the others the defaults are tried.
+NEEDED = {"worst-of": {"attacks": [{"name": "apgd-ce"}, {"name": "fab-t", "steps": 20}]}}
 # With their own parameters they take more than a few seconds to come near the optimum.
-THOROUGH = ("cw", "lbfgs", "square")
+THOROUGH = ("autoattack", "cw", "lbfgs", "square")
 # What our own attacks may say that they depart from: nothing that a number stands on.
 EXCUSED = {"optimum", "larger-budget"}
 # They choose step sizes by comparing values: after many steps rounding decides some of these.
-COMPARING = {"apgd-ce", "apgd-dlr", "apgd-t"}
+COMPARING = {"apgd-ce", "apgd-dlr", "apgd-t", "autoattack", "worst-of"}
 
 
 def cases():
@@ -98,11 +105,11 @@ def test_a_larger_budget_misleads_more_of_a_linear_model(name, norm, parameters)
 
 @pytest.mark.parametrize(("name", "norm"), list(unhurried()))
 def test_an_attack_comes_near_the_optimum_of_a_linear_model(name, norm):
-    check(built(name, norm, {}), norm, "optimum")
+    check(built(name, norm, NEEDED.get(name, {})), norm, "optimum")
 
 
 @pytest.mark.parametrize("name", ATTACKS.names())
 def test_an_attack_departs_from_no_law_that_numbers_stand_on(name):
     norm = ATTACKS.load(name).norms[0]
     excused = EXCUSED | ({"batch"} if name in COMPARING else set())
-    assert departures_of(built(name, norm, {})).keys() <= excused
+    assert departures_of(built(name, norm, NEEDED.get(name, {}))).keys() <= excused

@@ -119,7 +119,7 @@ def test_a_wrong_parameter_is_told_with_its_place(odd, parameters, fault):
 
 def test_a_parameter_without_a_default_is_asked_for(odd):
     odd("Needs", upwards, signature=inspect.signature(lambda model, strength: None))
-    with pytest.raises(SpecError, match="strength: Field required"):
+    with pytest.raises(SpecError, match="strength: is missing"):
         asking.built("odd:Needs")
 
 
