@@ -1,48 +1,43 @@
-"""What was found out about files of pictures, kept on disk: 50,000 are not decoded twice.
+"""What was found out about pictures, kept on disk: 50,000 are not decoded twice.
 
-A finding holds for a file's path, size and time of last change.  A file that was changed in the
-last seconds is looked at again next time: a second change could leave both as they are.
+A finding is filed under the SHA-256 of a picture's bytes, which are read and hashed anew in every
+run: it holds for the same bytes wherever they lie, and for no others.  No path, size, inode or time
+of change is trusted, since none of them says what a file holds: links come to point elsewhere,
+archives and copies bring their times along, file systems are mounted in one another's place, and a
+clock ticks slower than a disk writes.
+
+What fails is not kept: the next run may read what this one could not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import time
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from benchmark.datasets.preparation import Look
 from benchmark.errors import RunFolderError
 from benchmark.records import write_atomically
 
-FORMAT = 1
-SETTLED_NS = 2_000_000_000  # what the clocks of file systems may lag behind
+FORMAT = 2
 
 
 @dataclass
 class Finding:
-    """What was found out about one file.
+    """What was found out about a picture.
 
     Args:
-        size: bytes.
-        changed: when it was last changed, ns.
-        look: what its header says; None where it has none that can be read.
-        fault: why it can't be read; empty where nothing speaks against it so far.
-        sha256: of its bytes; empty where it was not computed.
+        look: what its header says; None as long as nobody looked.
         decoded: whether all of it was decoded once.
     """
 
-    size: int
-    changed: int
     look: Look | None = None
-    fault: str = ""
-    sha256: str = ""
     decoded: bool = False
 
 
 class Findings:
-    """Findings by path, read from a file and written back.
+    """Findings by the SHA-256 of a picture's bytes, read from a file and written back.
 
     A file that is damaged, foreign or of another format holds none; one that can't be written is
     gone without.
@@ -54,34 +49,25 @@ class Findings:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._remembered = _read(path)
-        self._found: dict[str, Finding] = {}
+        self._asked: dict[str, Finding] = {}
 
-    def of(self, path: Path) -> Finding:
-        """Returns what is known of a file: nothing yet where it is new or was changed."""
-        try:
-            stat = path.stat()
-            size, changed = stat.st_size, stat.st_mtime_ns
-        except OSError:
-            size, changed = -1, -1
-        for known in (self._found.get(str(path)), self._remembered.get(str(path))):
-            if known is not None and (known.size, known.changed) == (size, changed):
-                break
-        else:
-            known = Finding(size, changed)
-        self._found[str(path)] = known
-        return known
+    def of(self, sha256: str) -> Finding:
+        """Returns what is known of a picture: nothing yet where it is new."""
+        known = self._remembered.get(sha256, Finding())
+        return self._asked.setdefault(sha256, replace(known))
 
     def save(self) -> None:
-        """Writes what is known of the files that were asked about and have settled."""
-        settled = time.time_ns() - SETTLED_NS
-        files = {
-            path: list(astuple(finding))
-            for path, finding in self._found.items()
-            if 0 <= finding.changed < settled
+        """Writes what is known of the pictures that were asked about, if any of it is new."""
+        pictures = {
+            sha256: [astuple(known.look), known.decoded]
+            for sha256, known in self._asked.items()
+            if known.look is not None
         }
+        if all(self._remembered.get(sha256) == self._asked[sha256] for sha256 in pictures):
+            return
         with contextlib.suppress(OSError, RunFolderError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, json.dumps({"format": FORMAT, "files": files}))
+            write_atomically(self.path, json.dumps({"format": FORMAT, "pictures": pictures}))
 
 
 def _read(path: Path) -> dict[str, Finding]:
@@ -90,8 +76,8 @@ def _read(path: Path) -> dict[str, Finding]:
         if content["format"] != FORMAT:
             return {}
         return {
-            name: Finding(size, changed, look and Look(*look), *rest)
-            for name, (size, changed, look, *rest) in content["files"].items()
+            sha256: Finding(Look(*look), decoded)
+            for sha256, (look, decoded) in content["pictures"].items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,8 @@ class PictureDataset(Dataset):
         self._files = _look_at_all(listing.paths, findings)
         agreement = Agreement(name, preparation)
         for path, file in zip(listing.paths, self._files, strict=True):
-            if file.look is not None:
-                agreement.add(listing.say(path), file.look)
+            if file.known.look is not None:
+                agreement.add(listing.say(path), file.known.look)
         if agreement.first is None:
             raise DatasetError(
                 f"dataset {name!r} has no picture that can be read: {self._files[0].fault}"
@@ -130,8 +130,6 @@ class PictureDataset(Dataset):
 
     @cached_property
     def _digest(self) -> str:
-        _hash_all(self._listing.paths, self._files)
-        self._findings.save()
         declared = {"classes": self.classes, "preparation": self._preparation.declared}
         content = hashlib.sha256(json.dumps(declared, sort_keys=True).encode())
         for file in self._files:
@@ -167,11 +165,12 @@ class PictureDataset(Dataset):
     def unreadable(self, ids: Ids, *, told: Callable[[int], None]) -> Mapping[int, str]:
         """Returns which of these pictures can't be read, by id: file and reason.
 
-        Every picture is decoded once: one that was cut off shows only then.  What is found is kept
-        on disk.
+        Every picture is decoded once: one that was cut off shows only then.  Which ones could be
+        decoded is kept on disk.
         """
         check_ids(ids, name=self._name, count=len(self))
-        open_ids = [i for i in ids.tolist() if not (self._files[i].decoded or self._files[i].fault)]
+        files = self._files
+        open_ids = [i for i in ids.tolist() if not (files[i].fault or files[i].known.decoded)]
         told(len(ids) - len(open_ids))
         missing = np.array(open_ids, dtype=np.int64)
         workers = choose_workers(self._workers, len(missing))
@@ -180,9 +179,8 @@ class PictureDataset(Dataset):
         try:
             for group, found in read_ahead(examine, groups, workers=workers):
                 for i, content in zip(group.tolist(), found, strict=True):
-                    file = self._files[i]
-                    file.fault = content if isinstance(content, str) else ""
-                    file.decoded = not file.fault
+                    files[i].fault = content if isinstance(content, str) else ""
+                    files[i].known.decoded = not files[i].fault
                     if not isinstance(content, str) and content is not None:
                         self._kept.add(i, content)
                 told(len(group))
@@ -190,7 +188,7 @@ class PictureDataset(Dataset):
             if open_ids:
                 self._findings.save()
         paths = self._listing.paths
-        return {i: f"{paths[i]}: {fault}" for i in ids.tolist() if (fault := self._files[i].fault)}
+        return {i: f"{paths[i]}: {fault}" for i in ids.tolist() if (fault := files[i].fault)}
 
     @cached_property
     def _paths(self) -> tuple[str, ...]:
@@ -203,7 +201,7 @@ class PictureDataset(Dataset):
 
 def remembered(folder: Path, about: Path) -> Findings:
     """Returns what is known of pictures; ``folder`` is where downloads are kept."""
-    key = hashlib.sha256(str(about.absolute()).encode()).hexdigest()[:24]
+    key = hashlib.sha256(str(about.resolve()).encode()).hexdigest()[:24]
     return Findings(folder.expanduser() / FINDINGS_FOLDER / f"{key}.json")
 
 
@@ -250,42 +248,41 @@ def _decode(path: str, preparation: Preparation) -> NDArray[Any] | str:
         return _reason(error)
 
 
-def _look_at_all(paths: Sequence[Path], findings: Findings) -> list[Finding]:
-    files = [findings.of(path) for path in paths]
-    new = [
-        (path, file)
-        for path, file in zip(paths, files, strict=True)
-        if file.look is None and not file.fault
-    ]
+@dataclass
+class _File:
+    """One file, as this run finds it.
+
+    Args:
+        sha256: of its bytes; empty where they can't be read.
+        known: what is known of a picture of these bytes.
+        fault: why it can't be read; empty where nothing speaks against it so far.
+    """
+
+    sha256: str
+    known: Finding
+    fault: str = ""
+
+
+def _look_at_all(paths: Sequence[Path], findings: Findings) -> list[_File]:
     with _quietly(), ThreadPoolExecutor(THREADS) as threads:
-        for _ in threads.map(_look_at_one, *zip(*new, strict=True)) if new else ():
-            pass
-    if new:
-        findings.save()
+        files = list(threads.map(partial(_look_at_one, findings=findings), paths))
+    findings.save()
     return files
 
 
-def _look_at_one(path: Path, file: Finding) -> None:
-    try:
-        with Image.open(path) as picture:
-            file.look = look_at(picture)
-    except Exception as error:  # noqa: BLE001  a decoder raises anything on damaged bytes
-        file.fault = _reason(error)
-
-
-def _hash_all(paths: Sequence[Path], files: Sequence[Finding]) -> None:
-    new = [pair for pair in zip(paths, files, strict=True) if not pair[1].sha256]
-    with ThreadPoolExecutor(THREADS) as threads:
-        for _ in threads.map(_hash_one, *zip(*new, strict=True)) if new else ():
-            pass
-
-
-def _hash_one(path: Path, file: Finding) -> None:
+def _look_at_one(path: Path, *, findings: Findings) -> _File:
+    file = _File("", Finding())
     try:
         with path.open("rb") as stream:
             file.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        file.fault = file.fault or _reason(error)
+            file.known = findings.of(file.sha256)
+            if file.known.look is None:
+                stream.seek(0)
+                with Image.open(stream) as picture:
+                    file.known.look = look_at(picture)
+    except Exception as error:  # noqa: BLE001  a decoder raises anything on damaged bytes
+        file.fault = _reason(error)
+    return file
 
 
 def _reason(error: Exception) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -320,52 +321,147 @@ def test_a_folder_of_nothing_readable_is_refused(tmp_path):
 # What is remembered.
 
 
-def settle(root: Path) -> None:
-    for path in root.glob("*/*"):
-        os.utime(path, ns=(0, time.time_ns() - 10 * 10**9))
-
-
 def test_findings_are_kept_and_pictures_are_not_decoded_again(tmp_path, monkeypatch):
-    root = damaged(tmp_path / "photos")
-    (root / "b" / "5.jpg").unlink()
-    settle(root)
+    root = write_folder(tmp_path / "photos", made_up())
     first = opened(root)
-    digest, found = first.digest, first.unreadable(np.arange(6), told=lambda count: None)
+    digest, found = first.digest, first.unreadable(np.arange(12), told=lambda count: None)
     monkeypatch.setattr(pictures, "prepare", None)
     monkeypatch.setattr(pictures, "look_at", None)
-    monkeypatch.setattr(pictures.hashlib, "file_digest", None)
     again = opened(root)
     assert again.digest == digest
-    assert again.unreadable(np.arange(6), told=lambda count: None) == found
-    assert found.keys() == {1, 2, 5}
+    assert again.unreadable(np.arange(12), told=lambda count: None) == found == {}
 
 
-def test_a_changed_picture_is_looked_at_again(tmp_path):
+def test_findings_are_not_written_again_where_nothing_is_new(tmp_path):
     root = write_folder(tmp_path / "photos", made_up())
-    settle(root)
-    digest = opened(root).digest
-    path = root / "ant" / "0001.png"
-    path.write_bytes((root / "ant" / "0002.png").read_bytes())
-    settle(root)
-    os.utime(path, ns=(0, time.time_ns() - 5 * 10**9))
-    assert opened(root).digest != digest
+    for _ in range(2):
+        opened(root).unreadable(np.arange(12), told=lambda count: None)
+        (remembered,) = (tmp_path / "cache" / "pictures").glob("*.json")
+        written = remembered.stat().st_ino  # a file is written by renaming a new one
+        opened(root).unreadable(np.arange(12), told=lambda count: None)
+        assert remembered.stat().st_ino == written
+        os.utime(root / "ant" / "0001.png", ns=(0, 0))
 
 
-def test_a_picture_changed_just_now_is_not_remembered(tmp_path):
+def alike(tmp_path: Path) -> tuple[Path, Path, np.ndarray, np.ndarray]:
+    """Two folders whose files differ in nothing but pixels: not in size nor in time of change."""
+    contents = made_up(seed=1), made_up(seed=2)
+    roots = [tmp_path / name for name in ("v1", "v2")]
+    for root, content in zip(roots, contents, strict=True):
+        for name in CLASSES:
+            (root / name).mkdir(parents=True)
+        for k, (pixels, label) in enumerate(zip(content.pixels, content.labels, strict=True)):
+            path = root / CLASSES[label] / f"{k:04}.bmp"
+            picture_of(pixels).save(path)
+            os.utime(path, ns=(10**18, 10**18))
+    first, second = (sorted(root.glob("*/*.bmp")) for root in roots)
+    for one, other in zip(first, second, strict=True):
+        assert (one.stat().st_size, one.stat().st_mtime_ns) == (
+            other.stat().st_size,
+            other.stat().st_mtime_ns,
+        )
+    return (*roots, contents[0].pixels, contents[1].pixels)
+
+
+def seen(root: Path) -> tuple[str, torch.Tensor]:
+    """What a run makes of a folder: its digest, and the inputs that it evaluates."""
+    dataset = opened(root)
+    assert dataset.unreadable(np.arange(12), told=lambda count: None) == {}
+    return dataset.digest, (everything(dataset) * 255).round().to(torch.uint8)
+
+
+def replaced_link(cur: Path, v2: Path) -> None:
+    cur.unlink()
+    cur.symlink_to(v2)
+
+
+def replaced_folder(cur: Path, v2: Path) -> None:
+    cur.unlink()
+    shutil.copytree(v2, cur)  # keeps times
+
+
+def rewritten_in_place(cur: Path, v2: Path) -> None:
+    for path in v2.glob("*/*.bmp"):
+        target = cur / path.relative_to(v2)
+        with target.open("r+b") as file:
+            file.write(path.read_bytes())
+        os.utime(target, ns=(10**18, 10**18))
+
+
+def replaced_links_of_pictures(cur: Path, v2: Path) -> None:
+    for path in v2.glob("*/*.bmp"):
+        target = cur / path.relative_to(v2)
+        target.unlink()
+        target.symlink_to(path)
+
+
+@pytest.mark.parametrize(
+    "change", [replaced_link, replaced_folder, rewritten_in_place, replaced_links_of_pictures]
+)
+def test_the_digest_is_of_the_pictures_that_are_evaluated(tmp_path, change):
+    v1, v2, first, second = alike(tmp_path)
+    cur = tmp_path / "cur"
+    cur.symlink_to(v1)
+    digest, inputs = seen(cur)
+    np.testing.assert_array_equal(inputs, first)
+    change(cur, v2)
+    after, inputs = seen(cur)
+    np.testing.assert_array_equal(inputs, second)
+    assert after != digest
+    assert after == seen(v2)[0]
+
+
+def test_what_a_header_says_is_not_taken_from_another_picture(tmp_path):
+    v1, v2, _, _ = alike(tmp_path)
+    cur = tmp_path / "cur"
+    cur.symlink_to(v1)
+    seen(cur)
+    for path in v2.glob("*/*.bmp"):
+        size = path.stat().st_size
+        picture = picture_of(made_up(1, height=4, width=3).pixels[0])
+        picture.save(path)
+        path.write_bytes(path.read_bytes().ljust(size, b"-"))
+        os.utime(path, ns=(10**18, 10**18))
+    replaced_link(cur, v2)
+    assert opened(cur).input_shape == (3, 4, 3)
+
+
+@pytest.mark.parametrize("failing", ["file_digest", "look_at", "prepare"])
+def test_a_passing_fault_is_forgotten(tmp_path, monkeypatch, failing):
     root = write_folder(tmp_path / "photos", made_up())
-    path = root / "ant" / "0001.png"
-    digest, stat = opened(root).digest, path.stat()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(0, stat.st_mtime_ns))  # as a clock of coarse ticks would have it
-    assert opened(root).digest != digest
+    expected = opened(root).digest
+    calls: list[object] = []
+
+    def failing_once(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return original(*args)
+
+    owner = pictures.hashlib if failing == "file_digest" else pictures
+    original = getattr(owner, failing)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, failing, failing_once)
+        if failing == "look_at":
+            (remembered,) = (tmp_path / "cache" / "pictures").glob("*.json")
+            remembered.unlink()
+        (reason,) = opened(root).unreadable(np.arange(12), told=lambda count: None).values()
+    assert reason.endswith("Input/output error")
+    again = opened(root)
+    assert again.unreadable(np.arange(12), told=lambda count: None) == {}
+    assert again.digest == expected
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0, "files": {}}', "null"])
+def test_a_fault_is_found_again(tmp_path):
+    root = damaged(tmp_path / "photos")
+    found = [opened(root).unreadable(np.arange(7), told=lambda count: None) for _ in range(2)]
+    assert found[0] == found[1]
+    assert found[0].keys() == {1, 2, 5, 6}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0, "pictures": {}}', "null"])
 def test_damaged_findings_are_as_none(tmp_path, content):
     root = write_folder(tmp_path / "photos", made_up())
-    settle(root)
     digest = opened(root).digest
     (remembered,) = (tmp_path / "cache" / "pictures").glob("*.json")
     remembered.write_text(content)
@@ -374,7 +470,6 @@ def test_damaged_findings_are_as_none(tmp_path, content):
 
 def test_findings_that_can_not_be_written_are_gone_without(tmp_path):
     root = write_folder(tmp_path / "photos", made_up())
-    settle(root)
     (tmp_path / "cache").write_text("a file in the way")
     assert len(opened(root).digest) == 64
 
