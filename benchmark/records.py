@@ -177,8 +177,9 @@ class WorstCase(Record):
 class Member(Record):
     """What one of several attacks tried in turn came to: each sees what the others left over.
 
-    ``given`` examples were not misled before, ``misled`` of them were by this one; ``error_after``
-    is the share of all examples misled by then.
+    ``given`` examples were classified correctly when clean and not misled before, ``misled`` of
+    them were by this one; ``error_after`` is the share of all examples misclassified clean or by
+    then, and so after the last of them the worst-case error.
     """
 
     dataset: str

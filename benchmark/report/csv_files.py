@@ -12,17 +12,31 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.records import Agreement, Evaluation, Record, RunRecord, Transfer, WorstCase
+from benchmark.records import (
+    Agreement,
+    Evaluation,
+    Member,
+    Record,
+    RunRecord,
+    Transfer,
+    WorstCase,
+)
 
 
 def csv_files(record: RunRecord) -> dict[str, str]:
-    """Returns the CSV files of a run: name to content."""
-    return {
+    """Returns the CSV files of a run: name to content.
+
+    ``members.csv`` is among them where an attack of the run tries others in turn.
+    """
+    files = {
         "evaluations.csv": csv_text(Evaluation, record.evaluations),
         "transfer.csv": csv_text(Transfer, record.transfers),
         "worst_case.csv": csv_text(WorstCase, record.worst_cases),
         "agreement.csv": csv_text(Agreement, record.agreements),
     }
+    if record.members:
+        files["members.csv"] = csv_text(Member, record.members)
+    return files
 
 
 def csv_text(kind: type[Record], records: Sequence[Record]) -> str:

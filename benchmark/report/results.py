@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmark.records import Agreement, Evaluation, RunRecord, Status, Transfer
+from benchmark.records import Agreement, Evaluation, Member, RunRecord, Status, Transfer
 from benchmark.report.wording import counted
 from benchmark.specs import UNATTACKED, Experiment, PublishedRow
 from benchmark.threat import Epsilon
@@ -193,6 +193,17 @@ def worst_case_error(found: Evaluation) -> Measured:
         found.worst_case_error,
         found.worst_case_error_low,
         found.worst_case_error_high,
+        found.examples,
+    )
+
+
+def error_after(found: Member) -> Measured:
+    """Returns the share misclassified clean or by a member of a list, or by one before it."""
+    return _shared(
+        found.status,
+        found.error_after,
+        found.error_after_low,
+        found.error_after_high,
         found.examples,
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmark.records import Evaluation, RunRecord, Transfer, WorstCase
+from benchmark.records import Evaluation, Member, RunRecord, Transfer, WorstCase
 from benchmark.report.layout import (
     FAILED,
     NOT_RUN,
@@ -30,6 +30,7 @@ from benchmark.report.results import (
     State,
     adversarial_error,
     clean_error,
+    error_after,
     error_given_source,
     same_class_given_both,
     same_class_given_source,
@@ -40,6 +41,7 @@ from benchmark.report.results import (
 from benchmark.report.wording import (
     count,
     interval,
+    length,
     parameters_in_words,
     percent,
     share,
@@ -52,7 +54,9 @@ PAPER = "Published and measured"
 TROUBLE = "Failures and flags"
 EVALUATIONS = "Evaluations"
 CURVES = "Error against epsilon"
+NEAREST = "Smallest adversarial distance"
 WORST_CASE = "Worst case over attacks"
+MEMBERS = "Worst of several attacks"
 TRANSFER = "Transfer"
 AGREEMENT = "Agreement between targets"
 
@@ -75,10 +79,24 @@ _CURVE_NOTES = (
     "Adversarial error over all examples, with its Wilson 95 % interval; the first column is the "
     "clean error. Counts stand in the evaluations.",
 )
+_NEAREST_NOTES = (
+    "How far the nearest misclassified point is that the attack found, in the units of the input: "
+    "a bound from above on the smallest distance that there is. Found: of all examples, those with "
+    "such a point, which is the input itself, at distance 0, where that is misclassified. The "
+    "model was asked again; nothing that an attack claims counts.",
+    f"Quantiles are over all examples, those without a point counting as infinitely far; {NOTHING} "
+    "where the quantile is infinite, because too few were found. The error at any ε is the share "
+    "of all examples whose distance is at most ε.",
+)
 _WORST_CASE_NOTES = (
     "Of all examples, those misclassified clean or by any candidate of any of the attacks named; "
     "1 − worst-case error is the robust accuracy. It is a lower bound on what an adversary can "
     "reach. An attack that failed is named so and counts for nothing.",
+)
+_MEMBER_NOTES = (
+    "The attacks of a list in their order, each on what no earlier one misled; examples that are "
+    "misclassified clean are given to none. Error after it: of all examples, those misclassified "
+    "clean or misled by this attack or one before it.",
 )
 _TRANSFER_NOTES = (
     "Rows are the models that the examples were made on (sources), columns the models that they "
@@ -104,7 +122,9 @@ def chapters(record: RunRecord) -> tuple[Chapter, ...]:
         Chapter(PAPER, (paper,) if paper else ()),
         Chapter(EVALUATIONS, tuple(evaluation_tables(results)), EVALUATION_NOTES),
         Chapter(CURVES, tuple(curve_tables(results)), _CURVE_NOTES),
+        Chapter(NEAREST, tuple(nearest_tables(results)), _NEAREST_NOTES),
         Chapter(WORST_CASE, tuple(worst_case_tables(results)), _WORST_CASE_NOTES),
+        Chapter(MEMBERS, tuple(member_tables(results)), _MEMBER_NOTES),
         Chapter(TRANSFER, tuple(transfer_tables(results)), _TRANSFER_NOTES),
         Chapter(AGREEMENT, tuple(agreement_tables(results)), _AGREEMENT_NOTES),
     )
@@ -238,13 +258,18 @@ def _attack_in_words(results: Results, experiment: Experiment, attack: AttackSpe
 
 
 def _any_done(results: Results, experiment: Experiment, attack: AttackSpec) -> Evaluation | None:
-    for model in experiment.models:
+    return next(_evaluated(results, experiment, attack), None)
+
+
+def _evaluated(
+    results: Results, experiment: Experiment, attack: AttackSpec, *, model: str | None = None
+) -> Iterator[Evaluation]:
+    """Yields what was measured of an attack, on one model or on all."""
+    for name in [model] if model is not None else [each.name for each in experiment.models]:
         for epsilon in attack.epsilon:
-            cut = Cut(experiment.dataset.name, attack.label, epsilon)
-            found = results.evaluation(cut, model.name)
+            found = results.evaluation(_cut(experiment, attack, epsilon), name)
             if found is not None and found.status == "done":
-                return found
-    return None
+                yield found
 
 
 def _clipping(clip: bool) -> str:
@@ -321,6 +346,64 @@ def _curve_row(results: Results, model: str, cuts: list[Cut]) -> tuple[Cell, ...
     )
 
 
+# --- smallest adversarial distance ---------------------------------------------------------------
+
+
+def nearest_tables(results: Results) -> Iterator[Table]:
+    """Yields a table a dataset: a line per model and attack that looks for the nearest example."""
+    for experiment in results.experiments:
+        searching = [
+            attack
+            for attack in experiment.attacks
+            if any(
+                each.nearest_found is not None for each in _evaluated(results, experiment, attack)
+            )
+        ]
+        rows = tuple(
+            _nearest_row(results, experiment, model.name, attack)
+            for model in experiment.models
+            for attack in searching
+        )
+        if rows:
+            yield Table(
+                title=_on(experiment.dataset.name),
+                columns=(
+                    Column("Model", "left"),
+                    Column("Attack", "left"),
+                    Column("Norm", "left"),
+                    Column("Clipped", level=1),
+                    Column("Found"),
+                    Column("Examples", level=2),
+                    Column("10 % within"),
+                    Column("Median distance"),
+                    Column("90 % within"),
+                ),
+                rows=rows,
+                notes=tuple(_attack_notes(results, experiment, searching)),
+            )
+
+
+def _nearest_row(
+    results: Results, experiment: Experiment, model: str, attack: AttackSpec
+) -> tuple[Cell, ...]:
+    # One search serves every epsilon of an attack: any cell that is done has its distances.
+    any_done = _any_done(results, experiment, attack)
+    norm = (any_done.norm if any_done else None) or attack.norm
+    head = (model, attack.label, norm.symbol if norm else NOTHING, yes_no(attack.clip))
+    for each in _evaluated(results, experiment, attack, model=model):
+        if each.nearest_found is not None:
+            return cells(
+                *head,
+                percent(each.nearest_found / each.examples if each.examples else None),
+                count(each.examples),
+                length(each.nearest_q10),
+                length(each.nearest_median),
+                length(each.nearest_q90),
+            )
+    word = _word(results.state(_cut(experiment, attack, attack.epsilon[0]), model))
+    return cells(*head, word, *[NOTHING] * 4)
+
+
 # --- worst case ----------------------------------------------------------------------------------
 
 
@@ -366,6 +449,51 @@ def _worst_case_row(results: Results, experiment: Experiment, found: WorstCase) 
         interval(found.worst_case_error_low, found.worst_case_error_high, rate=rate),
         share(found.misclassified, found.examples),
         ", ".join([*found.attacks, *failed]),
+    )
+
+
+# --- worst of several attacks --------------------------------------------------------------------
+
+
+def member_tables(results: Results) -> Iterator[Table]:
+    """Yields a table a dataset: a line per model, list of attacks, epsilon and attack of it."""
+    for experiment in results.experiments:
+        labels = {attack.label for attack in experiment.attacks}
+        rows = tuple(
+            _member_row(each)
+            for each in results.record.members
+            if each.dataset == experiment.dataset.name and each.attack in labels
+        )
+        if rows:
+            yield Table(
+                title=_on(experiment.dataset.name),
+                columns=(
+                    Column("Model", "left"),
+                    Column("Attack", "left"),
+                    Column("ε"),
+                    Column("Member", "left"),
+                    Column("Given", level=1),
+                    Column("Misled"),
+                    Column("Error after it"),
+                    Column("95 % interval", level=1),
+                ),
+                rows=rows,
+            )
+
+
+def _member_row(found: Member) -> tuple[Cell, ...]:
+    after = error_after(found)
+    head = cells(found.model, found.attack, str(found.epsilon), found.member)
+    if after.state != "done":
+        return (*head, *cells(NOTHING, NOTHING, _word(after.state), NOTHING))
+    return (
+        *head,
+        *cells(
+            count(found.given),
+            count(found.misled),
+            percent(after.rate),
+            interval(after.low, after.high, rate=after.rate),
+        ),
     )
 
 

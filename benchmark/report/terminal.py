@@ -16,9 +16,13 @@ from benchmark.report.published import paper_table
 from benchmark.report.results import Results
 from benchmark.report.tables import (
     EVALUATIONS,
+    MEMBERS,
+    NEAREST,
     PAPER,
     TRANSFER,
     evaluation_tables,
+    member_tables,
+    nearest_tables,
     transfer_tables,
     trouble,
 )
@@ -39,12 +43,18 @@ def print_tables(record: RunRecord, console: Console, *, folder: Path | None = N
 
 
 def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
-    """Returns the paper's table, the evaluations and the transfer errors; failures come last."""
+    """Returns what most came for: the paper's table, the evaluations and what is made of them.
+
+    That is the smallest distances, the members of lists and the transfer errors.  Failures come
+    last.
+    """
     results = Results(record)
     paper = paper_table(results)
     return (
         Chapter(PAPER, (paper,) if paper else ()),
         Chapter(EVALUATIONS, tuple(evaluation_tables(results))),
+        Chapter(NEAREST, tuple(nearest_tables(results))),
+        Chapter(MEMBERS, tuple(member_tables(results))),
         Chapter(TRANSFER, tuple(transfer_tables(results, only_error=True))),
         trouble(record),  # last: it is what must not scroll away
     )

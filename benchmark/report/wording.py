@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Final
 
 from benchmark.report.layout import NOTHING
@@ -21,6 +22,7 @@ MEASURES: Final[dict[Measure, str]] = {
 # Clean errors below this are compared in hundredths of a point, as the literature does.
 _SMALL_CLEAN_ERROR = 0.1
 _MOST_DECIMALS = 4
+_MOST_PLACES = 6  # of a distance; smaller ones are written with a power of ten
 
 
 def decimals_of(rate: float | None, *, clean: bool = False) -> int:
@@ -116,6 +118,20 @@ def counted(rate: float | None, whole: int | None) -> int | None:
     8940
     """
     return None if rate is None or whole is None else round(rate * whole)
+
+
+def length(distance: float | None) -> str:
+    """Returns a distance with three digits; None prints as a dash.
+
+    >>> length(0.0823529), length(1.5), length(0.0), length(12345.6), length(None)
+    ('0.0824', '1.50', '0', '12346', '–')
+    """
+    if distance is None:
+        return NOTHING
+    if distance == 0:
+        return "0"
+    decimals = max(0, 2 - math.floor(math.log10(distance)))
+    return f"{distance:.{decimals}f}" if decimals <= _MOST_PLACES else f"{distance:.2e}"
 
 
 def yes_no(truth: bool | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +23,7 @@ from benchmark.threat import Norm
 from benchmark.transfer import Scored, agreement_share, transfer_shares
 
 Outcomes = Mapping[str, Outcome]
-Row = TypeVar("Row", Evaluation, Transfer)
-
-
-@runtime_checkable
-class Several(Protocol):
-    """An attack that tries others in turn, and yields one try for each of ``members``."""
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """What its tries are called, in their order."""
+Row = TypeVar("Row", Evaluation, Transfer, Member)
 
 
 def evaluations(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Evaluation]:
@@ -133,37 +124,40 @@ def worst_cases(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[W
 def members(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Member]:
     """Yields a row for each member of every attack that is several in turn."""
     for cell in experiment.cells:
-        if cell.attack is None or not isinstance(cell.attack.attack, Several):
+        if cell.attack is None:
             continue
-        outcome = outcomes.get(cell.digest)
-        count = len(experiment.ids)
-        before = 0
-        for position, name in enumerate(cell.attack.attack.members):
-            row = Member(
+        names = cell.attack.attack.members
+        rows = [
+            Member(
                 dataset=cell.dataset,
                 model=cell.source.name,
                 attack=cell.label,
                 epsilon=cell.epsilon,
                 member=name,
-                examples=count,
+                examples=len(experiment.ids),
                 digest=cell.digest,
             )
-            if outcome is None:
-                yield row.model_copy(update={"status": "failed"})
-                continue
-            misled = int(np.count_nonzero(outcome.first_misled == position))
-            after = Share(before + misled, count)
+            for name in names
+        ]
+        outcome = outcomes.get(cell.digest)
+        clean = _clean_of(experiment, cell.source, outcomes)
+        if outcome is None or clean is None:
+            yield from (row.model_copy(update={"status": "failed"}) for row in rows)
+            continue
+        done = clean.misclassified(cell.source.digest)
+        for position, row in enumerate(rows):
+            before = int(np.count_nonzero(done))
+            done = done | (outcome.first_misled == position)
+            after = share(done)
             low, high = _interval(after)
-            yield row.model_copy(
-                update={
-                    "given": count - before,
-                    "misled": misled,
-                    "error_after": after.value,
-                    "error_after_low": low,
-                    "error_after_high": high,
-                }
-            )
-            before = after.count
+            counts: dict[str, object] = {
+                "given": after.total - before,
+                "misled": after.count - before,
+                "error_after": after.value,
+                "error_after_low": low,
+                "error_after_high": high,
+            }
+            yield _completed(row, counts)
 
 
 def _evaluation(

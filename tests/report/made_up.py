@@ -14,6 +14,7 @@ from benchmark.records import (
     DatasetCard,
     Evaluation,
     Failure,
+    Member,
     ModelCard,
     Provenance,
     RunRecord,
@@ -420,13 +421,112 @@ def made_up_record() -> RunRecord:
     )
 
 
+SEARCHES = """
+name = "searches"
+
+[[experiments]]
+dataset = "mnist"
+models = ["softmax", "maxout", "broken"]
+[[experiments.attacks]]
+name = "fmn"
+norm = "l2"
+epsilon = ["8/255", "0.25"]
+[[experiments.attacks]]
+name = "deepfool"
+epsilon = "0.25"
+clip = false
+[[experiments.attacks]]
+name = "worst-of"
+epsilon = "0.25"
+attacks = ["fgsm", "apgd-ce", "square"]
+"""
+
+
+def searched(model: str, attack: str, epsilon: Epsilon, wrong: int, **more: Any) -> Evaluation:
+    """Returns a row of an attack that looks for the nearest example."""
+    norm, clip = (Norm.L2, True) if attack == "fmn" else (Norm.LINF, False)
+    return attacked("mnist", model, attack, epsilon, wrong, norm=norm, clip=clip, **more)
+
+
+def members(model: str, misled: tuple[int, ...]) -> list[Member]:
+    """Returns the rows of the list of three attacks, which misled so many each."""
+    rows = []
+    before = CLEAN[model]
+    for name, count in zip(("fgsm", "apgd-ce", "square"), misled, strict=True):
+        rows.append(
+            Member(
+                dataset="mnist",
+                model=model,
+                attack="worst-of",
+                epsilon=HIGH,
+                member=name,
+                examples=EXAMPLES,
+                given=EXAMPLES - before,
+                misled=count,
+                **rate("error_after", before + count, EXAMPLES),
+            )
+        )
+        before += count
+    return rows
+
+
+def searching_record() -> RunRecord:
+    """Returns a made-up run of attacks that look for the nearest example, and of a list."""
+    before = made_up_record()
+    all_found = {"nearest_found": 1000, "nearest_q10": 0.0, "nearest_median": 0.0823529}
+    some_found = {"nearest_found": 600, "nearest_q10": 0.000012, "nearest_median": 12.5}
+    lost = {"dataset": "mnist", "model": "broken", "attack": "worst-of", "epsilon": HIGH}
+    none = {"examples": EXAMPLES, "status": "failed"}
+    return before.model_copy(
+        update={
+            "suite": parse_suite(SEARCHES, where="searches.toml"),
+            "models": before.models[:3],
+            "datasets": before.datasets[:1],
+            "evaluations": (
+                clean("mnist", "softmax", confidence=0.61),
+                searched("softmax", "fmn", LOW, 300, **all_found, nearest_q90=1.5),
+                searched("softmax", "fmn", HIGH, 700, **all_found, nearest_q90=1.5),
+                searched("softmax", "deepfool", HIGH, 96, nearest_found=96, nearest_q10=None),
+                attacked("mnist", "softmax", "worst-of", HIGH, 996),
+                clean("mnist", "maxout", confidence=0.99),
+                failed("fmn", LOW).model_copy(update={"model": "maxout"}),
+                searched("maxout", "fmn", HIGH, 600, **some_found),
+                attacked("mnist", "maxout", "worst-of", HIGH, 911),
+                failed("none", Epsilon.parse("0")),
+                failed("fmn", LOW),
+                failed("fmn", HIGH),
+                failed("worst-of", HIGH),
+            ),
+            "members": (
+                *members("softmax", (700, 200, 0)),
+                *members("maxout", (850, 0, 50)),
+                *(
+                    Member.model_validate({**lost, **none, "member": name})
+                    for name in ("fgsm", "apgd-ce", "square")
+                ),
+            ),
+            "transfers": (),
+            "agreements": (),
+            "worst_cases": (),
+            "failures": (),
+            "flags": (),
+        }
+    )
+
+
 def golden_files() -> dict[str, str]:
     """Returns what the golden files hold, as it is made now."""
     from benchmark.report.csv_files import csv_files
     from benchmark.report.markdown import tables_markdown
 
     record = made_up_record()
-    return csv_files(record) | {"tables.md": tables_markdown(record)}
+    searching = searching_record()
+    return {
+        **csv_files(record),
+        "tables.md": tables_markdown(record),
+        "searching-members.csv": csv_files(searching)["members.csv"],
+        "searching-tables.md": tables_markdown(searching),
+    }
 
 
 if __name__ == "__main__":
