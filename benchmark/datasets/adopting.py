@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import (
+    ConcatDataset,
     DataLoader,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
     TensorDataset,
 )
 
@@ -44,7 +46,10 @@ def adopt_data(
 ) -> Dataset:
     """Returns a dataset of what a user has in hand.
 
-    Labels are positions among the model's classes.  What is taken:
+    Labels are positions among the model's classes.  Where a torch dataset names its classes, those
+    are the model's, one for one, whether or not there is an example of each: see `class_names`.
+
+    What is taken:
 
     - A Gibbon `Dataset` is taken as it is.
     - A pair of tensors or arrays: inputs of shape (N, ...), uint8 or floating-point in [0, 1], and
@@ -76,7 +81,7 @@ def adopt_data(
     if isinstance(data, DataLoader):
         return _adopt_loader(data, name, preparation)
     if isinstance(data, IterableDataset):
-        return _adopt_stream(data, name, preparation)
+        return _adopt_stream(data, name, preparation, classes=class_names(data))
     tensors = data.tensors if isinstance(data, TensorDataset) else data
     if isinstance(tensors, tuple | list) and len(tensors) == 2 and _is_array(tensors[0]):
         return _adopt_arrays(tensors, name, preparation)
@@ -87,11 +92,36 @@ def adopt_data(
 
 
 def class_names(data: object) -> tuple[str, ...]:
-    """Returns the names that a torch dataset gives its classes, or none."""
+    """Returns the names that a torch dataset gives its classes, by label, or none.
+
+    They are its ``classes``, names or tuples of synonyms, or else its ``class_to_idx``; a `Subset`
+    has those of its dataset, a `ConcatDataset` those that all its datasets have.  A dataset with a
+    ``target_transform``, or with a ``class_to_idx`` of its own making, has labels of which its
+    names say nothing: it has none.
+    """
+    if isinstance(data, Subset):
+        return class_names(data.dataset)
+    if isinstance(data, ConcatDataset):
+        first, *others = map(class_names, data.datasets)
+        return first if all(each == first for each in others) else ()
+    if getattr(data, "target_transform", None) is not None:
+        return ()
+    index = getattr(data, "class_to_idx", None)
     names = getattr(data, "classes", None)
-    if isinstance(names, tuple | list) and all(isinstance(each, str) for each in names):
-        return tuple(names)
-    return ()
+    if not isinstance(names, list | tuple):
+        names = sorted(index, key=index.__getitem__) if _is_index(index) else ()
+    synonyms = tuple(each if isinstance(each, tuple) else (each,) for each in names)
+    if not all(isinstance(each, str) for several in synonyms for each in several):
+        return ()
+    # Classes of one name each can be found in an index; a synonym may be that of several.
+    single = all(len(several) == 1 for several in synonyms)
+    if single and _is_index(index) and index != {name: k for k, (name,) in enumerate(synonyms)}:
+        return ()
+    return tuple(map(", ".join, synonyms))
+
+
+def _is_index(thing: object) -> TypeGuard[dict[str, int]]:
+    return isinstance(thing, dict) and all(isinstance(each, int) for each in thing.values())
 
 
 def _adopt_arrays(
@@ -113,10 +143,10 @@ def _adopt_arrays(
 def _adopt_loader(loader: DataLoader[Any], name: str, preparation: Preparation) -> Dataset:
     items: Any = loader.dataset
     if isinstance(items, IterableDataset) or not isinstance(items, Items):
-        return _adopt_stream(loader, name, preparation)
+        return _adopt_stream(loader, name, preparation, classes=class_names(items))
     batched = loader.batch_sampler is not None
     if not batched and len(items) and _is_batch(pair_of(items[0], say=f"dataset {name!r}")[1]):
-        return _adopt_stream(_in_order(items), name, preparation)
+        return _adopt_stream(_in_order(items), name, preparation, classes=class_names(items))
     positions, notes = _positions(loader, items, name)
     if isinstance(items, TensorDataset) and positions is None and not preparation.declared:
         return _adopt_arrays(items.tensors, name, preparation, notes=notes)
@@ -155,13 +185,15 @@ def _positions(
     return np.array(taken, dtype=np.int64), (note,)
 
 
-def _adopt_stream(data: Any, name: str, preparation: Preparation) -> Dataset:
+def _adopt_stream(
+    data: Any, name: str, preparation: Preparation, *, classes: tuple[str, ...]
+) -> Dataset:
     say = f"dataset {name!r}"
     examples = _examples(data, preparation, say=say)
     first = next(examples, None)
     if first is None:
         raise DatasetError(f"{say} is empty")
-    dataset = spool(name, chain([first], examples))
+    dataset = spool(name, chain([first], examples), classes=classes)
     again = next(_examples(data, preparation, say=say), None)
     if again is not None and not np.array_equal(again[0], first[0]):
         raise DatasetError(f"{say} {NOT_REPEATED}")

@@ -31,14 +31,15 @@ BYTES_AS_FLOATS = "divide them by 255, or give them as uint8"
 
 
 class HeldDataset(Dataset):
-    """Inputs and labels in arrays.  Labels count among the model's own classes.
+    """Inputs and labels in arrays.
 
     Args:
         name: what the tables say.
         inputs: uint8, or floating-point in [0, 1]; shape (N, ...).  It is not copied.
         labels: integers, shape (N,), 0 or more.
         layout: the order of the axes: inputs come out as (N, C, H, W).  As they are if None.
-        classes: the classes' names, by label; their numbers where there are too few names.
+        classes: the classes' names, by label, if they are known; they are the model's, one for one,
+            unless a label exceeds them.
         notes: what a reader of the results should know, as sentences.
 
     Raises `DatasetError` where it is empty, its parts don't fit together or an input is outside
@@ -65,6 +66,7 @@ class HeldDataset(Dataset):
         _check_inputs(inputs, name=name, count=len(self._labels))
         self._inputs = inputs if layout is None else _channels_first(inputs, layout, name=name)
         self._classes = name_classes(classes, self._labels)
+        self._partial = self._classes != classes
         if self._inputs.dtype != np.uint8:
             blocks = [(float(part.min()), float(part.max())) for part in self._blocks()]
             # A NaN goes through numpy's minimum and maximum.
@@ -98,8 +100,8 @@ class HeldDataset(Dataset):
 
     @property
     def partial(self) -> bool:
-        """Labels count among the model's own classes."""
-        return True
+        """Whether labels count among the model's own classes, of which no names are known."""
+        return self._partial
 
     @property
     def notes(self) -> tuple[str, ...]:

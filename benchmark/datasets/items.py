@@ -54,8 +54,7 @@ class Items(Protocol):
 class ItemsDataset(Dataset):
     """The items of a map-style dataset, each a pair of an input and a label.
 
-    Inputs are uint8, floating-point in [0, 1], or PIL's pictures.  Labels count among the model's
-    own classes.
+    Inputs are uint8, floating-point in [0, 1], or PIL's pictures.
 
     Args:
         name: what the tables say.
@@ -63,7 +62,8 @@ class ItemsDataset(Dataset):
         collate: makes a batch of a list of items, as a `DataLoader`'s does; none if None.
         preparation: what is done to PIL's pictures.
         workers: processes that read; chosen if None.
-        classes: the classes' names, by label, if they are known.
+        classes: the classes' names, by label, if they are known; they are the model's, one for one,
+            unless a label exceeds them.
         positions: which items, if not all.
 
     Raises `DatasetError` where items are not such pairs, do not go together, or change.
@@ -91,6 +91,7 @@ class ItemsDataset(Dataset):
         self._survey, self._kept = self._read_all()
         self._labels = check_labels(self._survey.labels, name=name)
         self._classes = name_classes(classes, self._labels)
+        self._partial = self._classes != classes
         self._notes = (*notes, *self._survey.notes)
 
     @property
@@ -120,8 +121,8 @@ class ItemsDataset(Dataset):
 
     @property
     def partial(self) -> bool:
-        """Labels count among the model's own classes."""
-        return True
+        """Whether labels count among the model's own classes, of which no names are known."""
+        return self._partial
 
     @property
     def notes(self) -> tuple[str, ...]:

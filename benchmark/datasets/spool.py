@@ -18,12 +18,20 @@ from benchmark.errors import DatasetError
 Example = tuple[NDArray[Any], int]
 
 
-def spool(name: str, examples: Iterable[Example]) -> HeldDataset:
+def spool(
+    name: str,
+    examples: Iterable[Example],
+    *,
+    classes: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> HeldDataset:
     """Returns a dataset of these examples, in the order in which they come.
 
     Args:
         name: what the tables say.
         examples: an input, uint8 or float32, and a label each.
+        classes: the classes' names, by label, if they are known.
+        notes: what a reader of the results should know, as sentences.
 
     Raises `DatasetError` where there is none, and where they don't go together.
     """
@@ -35,7 +43,8 @@ def spool(name: str, examples: Iterable[Example]) -> HeldDataset:
         file.flush()
         shape = (len(labels), *first.shape)
         inputs = np.memmap(file, dtype=first.dtype, mode="r", shape=shape)
-    return HeldDataset(name, inputs, labels=np.array(labels, dtype=np.int64))
+    numbers = np.array(labels, dtype=np.int64)
+    return HeldDataset(name, inputs, labels=numbers, classes=classes, notes=notes)
 
 
 def _write(

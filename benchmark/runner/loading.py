@@ -209,8 +209,9 @@ def _check_fit(classifier: Classifier, dataset: Dataset) -> None:
         _check_labels(classifier, dataset)
     elif classifier.classes != len(dataset.classes):
         raise ModelError(
-            f"it has {classifier.classes} classes, "
-            f"dataset {dataset.name!r} has {len(dataset.classes)}"
+            f"it has {classifier.classes} classes, dataset {dataset.name!r} has "
+            f"{len(dataset.classes)}: if they are some of the model's, say which, with a class map "
+            "for pictures in files or a target_transform for a torch dataset"
         )
     if classifier.input_shape != dataset.input_shape:
         raise ModelError(

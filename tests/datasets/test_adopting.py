@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
+import planted
 import pytest
 import torch
-from made_up_pictures import made_up, picture_of
+import torchvision
+from made_up_pictures import made_up, picture_of, write_folder
 from torch.utils.data import (
+    ConcatDataset,
     DataLoader,
     IterableDataset,
     RandomSampler,
@@ -16,12 +21,13 @@ from torch.utils.data import (
 )
 from torch.utils.data import Dataset as TorchDataset
 
+from benchmark import evaluate
 from benchmark.datasets import reading
 from benchmark.datasets.adopting import adopt_data
 from benchmark.datasets.base import ArrayDataset
 from benchmark.datasets.items import RANDOM
 from benchmark.datasets.preparation import Preparation
-from benchmark.errors import DatasetError
+from benchmark.errors import DatasetError, ModelError
 
 INPUTS = torch.rand(12, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(12) % 4
@@ -75,12 +81,82 @@ def test_tensors_that_need_gradients_or_are_narrow_are_taken():
     assert torch.equal(whole(dataset), (INPUTS > 0.5).float())
 
 
-def test_names_of_classes_come_from_the_torch_dataset():
+def named(**attributes) -> Changing:
     data = Changing(lambda position: PAIRS[position])
-    data.classes = ["ant", "bee", "cat", "dog"]
-    assert adopt_data(data, name="mine").classes == ("ant", "bee", "cat", "dog")
-    data.classes = ["ant", "bee"]
-    assert adopt_data(data, name="mine").classes == ("0", "1", "2", "3")
+    for name, value in attributes.items():
+        setattr(data, name, value)
+    return data
+
+
+FOUR = ("ant", "bee", "cat", "dog")
+NUMBERS = ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("data", "classes", "partial"),
+    [
+        (named(classes=list(FOUR)), FOUR, False),
+        (named(classes=[*FOUR, "eel"]), (*FOUR, "eel"), False),
+        (named(classes=[("ant", "emmet"), "bee", "cat", "dog"]), ("ant, emmet", *FOUR[1:]), False),
+        (named(class_to_idx={"bee": 1, "ant": 0, "cat": 2, "dog": 3}), FOUR, False),
+        (Subset(named(classes=FOUR), [0, 1, 4]), FOUR, False),
+        (Subset(Subset(named(classes=FOUR), [0, 1, 4]), [1]), FOUR, False),
+        (ConcatDataset([named(classes=FOUR), named(classes=FOUR)]), FOUR, False),
+        (DataLoader(named(classes=FOUR), shuffle=True), FOUR, False),
+        (ConcatDataset([named(classes=FOUR), named(classes=FOUR[::-1])]), NUMBERS, True),
+        (named(), NUMBERS, True),
+        (named(classes=["ant", "bee"]), NUMBERS, True),
+        (named(classes=4), NUMBERS, True),
+        (named(classes=[4, 3, 2, 1]), NUMBERS, True),
+        (named(class_to_idx={"ant": 0, "bee": 217, "cat": 2, "dog": 3}), NUMBERS, True),
+        (named(classes=FOUR, class_to_idx=dict(zip(FOUR, range(3, -1, -1), strict=True))),
+         NUMBERS, True),
+        (named(classes=FOUR, target_transform=int), NUMBERS, True),
+    ],
+)  # fmt: skip
+def test_classes_that_a_torch_dataset_names_are_the_models_one_for_one(data, classes, partial):
+    dataset = adopt_data(data, name="mine")
+    assert (dataset.classes, dataset.partial) == (classes, partial)
+
+
+def test_torchvisions_synonyms_may_be_shared_by_classes():
+    names = [("crane",), ("crane", "bird"), ("maillot",), ("maillot", "suit")]
+    index = {each: k for k, synonyms in enumerate(names) for each in synonyms}
+    assert len(index) == len(names)
+    dataset = adopt_data(named(classes=names, class_to_idx=index), name="mine")
+    assert (dataset.classes[1], dataset.partial) == ("crane, bird", False)
+
+
+def test_a_stream_names_its_classes_too():
+    data = Stream(lambda: PAIRS)
+    data.classes = list(FOUR)
+    for each in (data, DataLoader(data, batch_size=5)):
+        dataset = adopt_data(each, name="mine")
+        assert (dataset.classes, dataset.partial) == (FOUR, False)
+
+
+def test_a_folder_of_two_classes_is_not_scored_by_a_model_of_three(tmp_path):
+    to_tensor = torchvision.transforms.ToTensor()
+    root = write_folder(tmp_path, made_up(height=4, width=4))
+    grey = torchvision.transforms.Grayscale()
+    options = {"transform": torchvision.transforms.Compose([grey, to_tensor])}
+    whole = torchvision.datasets.ImageFolder(root, **options)
+    shutil.rmtree(root / "bee")  # "cat" becomes 1, where the model has "bee"
+    some = torchvision.datasets.ImageFolder(root, **options)
+    mapped = torchvision.datasets.ImageFolder(root, target_transform=[0, 2].__getitem__, **options)
+    model = planted.Rows()
+    with pytest.raises(ModelError, match=r"has 3 classes, .* has 2: .* a target_transform for"):
+        evaluate(model, some, attack="fgsm", epsilon=0.1)
+    clean = evaluate(model, mapped, attack="fgsm", epsilon=0.1).record.evaluations[0]
+    subset = Subset(whole, [i for i, label in enumerate(whole.targets) if label != 1])
+    expected = evaluate(model, subset, attack="fgsm", epsilon=0.1).record.evaluations[0]
+    assert clean.examples == expected.examples == 8
+    assert clean.clean_error == expected.clean_error
+
+
+def test_made_up_pictures_of_torchvisions_name_no_classes():
+    data = torchvision.datasets.FakeData(6, (3, 4, 4), num_classes=2)
+    assert adopt_data(data, name="mine").partial
 
 
 def test_labels_are_those_of_the_items_not_of_attributes():

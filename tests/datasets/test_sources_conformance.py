@@ -170,7 +170,7 @@ def loader_of_stream(folder: Path, content: Content, workers: int) -> Dataset:
     return adopt_data(DataLoader(Stream(content), batch_size=5), name="mine")
 
 
-WHOLE = (in_memory, folder_of_classes)
+WHOLE = (in_memory, folder_of_classes, of_torchvision)
 KINDS = (
     *WHOLE,
     folder_with_map,
@@ -178,7 +178,6 @@ KINDS = (
     npz,
     large_npz,
     npy,
-    of_torchvision,
     factory,
     factory_of_loader,
     pair,
