@@ -635,6 +635,24 @@ def test_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
+class Noisy(planted.Rows):
+    """How strong its noise is stands in a plain number."""
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__(1)
+        self.sigma = sigma
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs + self.sigma * torch.randn_like(inputs))
+
+
+def test_two_models_that_answer_at_random_have_each_their_own_numbers() -> None:
+    found = evaluate({"s0.01": Noisy(0.01), "s3": Noisy(3.0)}, PAIR, attack="fgsm", epsilon="0.1")
+    weak, strong = (found.select(model=name).examples for name in ("s0.01", "s3"))
+    assert len({card.digest for card in found.record.models}) == 2
+    assert not np.array_equal(weak.clean_predicted, strong.clean_predicted)
+
+
 # The package
 
 

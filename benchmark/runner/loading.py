@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.classifier import Classifier, probe
 from benchmark.datasets.base import Batch, Dataset, sample_ids
@@ -18,10 +21,11 @@ from benchmark.memory import in_pieces, kept_bytes, state_bytes
 from benchmark.records import ModelCard
 from benchmark.registry import their_code
 from benchmark.rng import ExampleStreams, derive_key
-from benchmark.runner.digests import digest_of
+from benchmark.runner.digests import code_digest, digest_of
 from benchmark.runner.stage import COPIES, Handle
 from benchmark.runner.variants import Precision, uncompiled, vary
 from benchmark.sources import BuiltModel
+from benchmark.sources.adopting import same_random_numbers
 from benchmark.sources.building import build_model
 from benchmark.specs import ModelSpec
 from benchmark.weights import state_digest
@@ -32,6 +36,7 @@ SMALLEST_PROBE = 16
 PROBE_DIGITS = 4  # of the probe's means: far coarser than the rounding of another device or batch
 PROBE_STEADY = 1e-4  # of the largest output: what a GPU's sums may differ by from call to call
 PROBE_NOISE = 0.1  # how far the probe goes from the data, as a share of the bounds
+DRAWS = 4  # of a model that answers at random: what it does seldom may not show in the first
 MEASURED_EXAMPLES = 2  # enough to tell what each needs from what the batch needs
 NO_GRADIENT = "its outputs have no gradient in its inputs"
 
@@ -40,9 +45,9 @@ NO_GRADIENT = "its outputs have no gradient in its inputs"
 class LoadedModel:
     """A model of an experiment, ready to be evaluated, and what its results are filed under.
 
-    ``steady``: it answers the same inputs alike each time.  ``forward_only`` says why there are no
-    gradients, and is empty where there are.  ``kept`` are the bytes that a backward pass needs for
-    an example.
+    ``steady``: it answers the same inputs alike each time; ``repeats``: it does so where random
+    numbers start from the same seed.  ``forward_only`` says why there are no gradients, and is
+    empty where there are.  ``kept`` are the bytes that a backward pass needs for an example.
     """
 
     name: str
@@ -50,6 +55,7 @@ class LoadedModel:
     digest: str
     card: ModelCard
     steady: bool
+    repeats: bool = True
     forward_only: str = ""
     kept: int = 0
 
@@ -106,7 +112,9 @@ def load_model(
         outputs = _probed(classifier, batch.inputs)
         again = _probed(classifier, batch.inputs)
         steady = bool((again - outputs).abs().max() <= PROBE_STEADY * outputs.abs().max())
-        gradient_free, between = _between_pixels(classifier, batch)
+        draws = "" if steady else _draws(classifier, batch.inputs)
+        with nullcontext() if steady else same_random_numbers(device):
+            gradient_free, between = _between_pixels(classifier, batch)
         kept = _measured(classifier, batch.inputs)
         means = [
             f"{float(value):.{PROBE_DIGITS}g}"
@@ -123,9 +131,10 @@ def load_model(
         weights=weights,
         outputs=classifier.outputs.name,
         bounds=[classifier.bounds.low, classifier.bounds.high],
-        # A model that answers at random would be another one every time.
+        # A model that answers at random would be another one every time: its draws stand for it.
         predictions=outputs.argmax(1).tolist() if steady else [],
         means=means if steady else [],
+        **({} if steady else _drawn(own, draws, means[2:])),
         **other,
     )
     card = ModelCard(
@@ -141,7 +150,7 @@ def load_model(
     reason = classifier.forward_only or (NO_GRADIENT if gradient_free else "")
     rebuild = _again(build, weights) if given is None and built.rebuilds else None
     handle = Handle(classifier, size=COPIES * state_bytes(own), rebuild=rebuild)
-    return LoadedModel(spec.name, handle, digest, card, steady, reason, kept)
+    return LoadedModel(spec.name, handle, digest, card, steady, steady or bool(draws), reason, kept)
 
 
 def _again(
@@ -171,6 +180,57 @@ def _probed(classifier: Classifier, inputs: Tensor) -> Tensor:
         lambda part: probe(classifier, inputs[part]), len(inputs), device=inputs.device
     )
     return torch.cat([each.cpu() for each in pieces]).double()
+
+
+def _drawn(module: nn.Module, draws: str, between: list[str]) -> dict[str, object]:
+    """Returns what stands for the answers of a model that answers at random.
+
+    Where its draws can't be made again, that is something which no other run has.
+    """
+    return {
+        "draws": draws or uuid.uuid4().hex,
+        "between": between,
+        "settings": _settings(module),
+    }
+
+
+def _draws(classifier: Classifier, inputs: Tensor) -> str:
+    """Returns a digest of what the model answers where its random numbers start from a fixed seed.
+
+    Of every bit: two models that differ in how strong their noise is may answer almost alike.
+    Empty where it answers differently all the same: its random numbers are of another kind, such
+    as the system's, or of a generator that it keeps.
+    """
+
+    def drawn() -> list[bytes]:
+        with same_random_numbers(inputs.device):
+            return [_probed(classifier, inputs).numpy().tobytes() for _ in range(DRAWS)]
+
+    first = drawn()
+    return hashlib.sha256(b"".join(first)).hexdigest() if drawn() == first else ""
+
+
+def _settings(module: nn.Module) -> list[object]:
+    """Returns what the parts of a model are: their code, and the numbers and words that they hold.
+
+    Not whether they train.
+    """
+    parts = list(module.named_modules())
+    kinds = {type(part) for _, part in parts if not type(part).__module__.startswith("torch.")}
+    codes = {kind: code_digest(kind) for kind in kinds}
+    return [
+        [
+            name,
+            type(part).__qualname__,
+            codes.get(type(part), ""),
+            {
+                key: repr(value)
+                for key, value in vars(part).items()
+                if isinstance(value, bool | int | float | str) and key != "training"
+            },
+        ]
+        for name, part in parts
+    ]
 
 
 def _between_pixels(classifier: Classifier, batch: Batch) -> tuple[bool, tuple[Tensor, Tensor]]:

@@ -6,9 +6,7 @@ one `Job`, because an attack may serve several epsilons from shared work.
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +33,7 @@ from benchmark.memory import free_memory, guess_batch_size
 from benchmark.registry import their_code
 from benchmark.rng import derive_key
 from benchmark.runner.data import NAMED, Selection, default_batch_size, select
-from benchmark.runner.digests import digest_of
+from benchmark.runner.digests import code_digest, digest_of
 from benchmark.runner.loading import LoadedModel, Variant, load_model
 from benchmark.runner.progress import Progress, Silent
 from benchmark.runner.stage import Stage
@@ -456,33 +454,5 @@ def _identity(attack: Attack) -> str:
 
 def _codes(attack: Attack) -> list[str]:
     """Returns the digests of an attack's code, and of those that it is made of."""
-    own = _code(type(attack))
+    own = code_digest(type(attack))
     return [own, *(each for member in attack.made_of for each in _codes(member))]
-
-
-def _code(kind: type[Attack]) -> str:
-    """Returns a digest of the code of an attack's module, comments and layout left out.
-
-    So an author who changes an attack gets new numbers without thinking of `Attack.version`.
-    """
-    try:
-        module = inspect.getmodule(kind)
-        source = inspect.getsource(module if module is not None else kind)
-        tree = _WithoutDemands().visit(ast.parse(source))
-        return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
-    except (OSError, TypeError, SyntaxError):  # typed into a console, or compiled: no source
-        return ""
-
-
-class _WithoutDemands(ast.NodeTransformer):
-    """Leaves out what an attack says it needs, which changes none of its candidates."""
-
-    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
-        return None if any(map(_is_demand, node.targets)) else node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign | None:
-        return None if _is_demand(node.target) else node
-
-
-def _is_demand(target: ast.expr) -> bool:
-    return isinstance(target, ast.Name) and target.id == "needs_gradient"

@@ -38,6 +38,10 @@ from benchmark.specs import Suite
 
 Publish = Callable[[RunRecord, Path], None]
 UNSTEADY = "answers the same inputs differently each time: its numbers are one draw of many"
+UNREPEATABLE = (
+    f"{UNSTEADY}; its random numbers come from elsewhere than torch, numpy and random, so that "
+    "they are never taken from an earlier run"
+)
 
 
 def run_suite(
@@ -155,7 +159,8 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
         if row.flags
     ]
     flags += [
-        f"{experiment.spec.dataset.name}, {model.name}: {UNSTEADY}"
+        f"{experiment.spec.dataset.name}, {model.name}: "
+        f"{UNSTEADY if model.repeats else UNREPEATABLE}"
         for experiment in plan.experiments
         for model in experiment.models
         if not model.steady

@@ -145,15 +145,21 @@ def complete(
 
 
 @contextmanager
-def same_random_numbers() -> Iterator[None]:
-    """While inside, random numbers start from a fixed seed; generators are put back afterwards."""
+def same_random_numbers(device: torch.device | None = None) -> Iterator[None]:
+    """While inside, random numbers start from a fixed seed; generators are put back afterwards.
+
+    Those of the CPU, of torch's current CUDA device and of ``device`` are.
+    """
     cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    if cuda and device is not None and device.type == "cuda" and device.index is not None:
+        cuda = sorted({*cuda, device.index})
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     grad_mode, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(SEED)
-        if cuda:
-            torch.cuda.manual_seed(SEED)
+        for index in cuda:
+            with torch.cuda.device(index):
+                torch.cuda.manual_seed(SEED)
         np.random.seed(SEED)  # noqa: NPY002
         random.seed(SEED)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -533,9 +534,13 @@ def test_a_damaged_outcome_is_computed_again(run: Run, suite: MakeSuite, tmp_pat
 
 
 class Noisy(planted.Rows):
+    def __init__(self, rows: int, sigma: float = 0.1) -> None:
+        super().__init__(rows)
+        self.sigma = sigma
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs = super().forward(inputs)
-        return outputs + 0.1 * torch.randn_like(outputs)
+        return outputs + self.sigma * torch.randn_like(outputs)
 
 
 def test_a_model_that_answers_at_random_is_flagged_and_computed_once(
@@ -548,6 +553,94 @@ def test_a_model_that_answers_at_random_is_flagged_and_computed_once(
         "of many"
     ]
     assert run(suite("fgsm", models=("one", "two"))).provenance.computed_cells == 0
+
+
+def test_models_that_answer_at_random_are_told_apart_and_known_again(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    """Nothing but a plain number tells them apart; one is small against the rounding of means."""
+    for name, sigma in {"one": 3.0, "two": 0.1, "three": 0.1 + 1e-6}.items():
+        plant.model(name, lambda sigma=sigma: planted.classifier(Noisy(2, sigma)))
+    models = ("one", "two", "three")
+    record = run(suite("fgsm", models=models))
+    assert len({card.digest for card in record.models}) == 3
+    assert run(suite("fgsm", models=models)).provenance.computed_cells == 0
+    plant.model("one", lambda: planted.classifier(Noisy(2, 2.9)))
+    assert run(suite("fgsm", models=models)).provenance.computed_cells == 2
+
+
+class Seldom(planted.Rows):
+    """Answers alike in most calls; how seldom it does not may not show in any draw."""
+
+    def __init__(self, rows: int, share: float) -> None:
+        super().__init__(rows)
+        self.share = share
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = super().forward(inputs)
+        drawn = np.random.random((len(inputs), 1)) < self.share  # noqa: NPY002
+        return torch.where(torch.from_numpy(drawn), outputs.flip(1), outputs)
+
+
+def test_models_of_other_settings_are_others_where_their_draws_are_alike(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    plant.model("one", lambda: planted.classifier(Seldom(2, 0.5)))
+    run(suite("fgsm"))
+    plant.model("one", lambda: planted.classifier(Seldom(2, 0.5 + 1e-9)))
+    assert run(suite("fgsm")).provenance.computed_cells == 2
+
+
+class FromTheSystem(planted.Rows):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = super().forward(inputs)
+        seed = secrets.randbits(60)
+        noise = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(seed))
+        return outputs + 0.1 * noise
+
+
+def test_random_numbers_that_cannot_be_drawn_again_are_never_taken_from_an_earlier_run(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    plant.model("two", lambda: planted.classifier(FromTheSystem(2)))
+    record = run(suite("fgsm", models=("one", "two")))
+    assert [flag for flag in record.flags if "differently each time" in flag] == [
+        "squares, two: answers the same inputs differently each time: its numbers are one draw of "
+        "many; its random numbers come from elsewhere than torch, numpy and random, so that they "
+        "are never taken from an earlier run"
+    ]
+    assert run(suite("fgsm", models=("one", "two"))).provenance.computed_cells == 2
+
+
+NOISY_FILE = """
+import torch
+from torch import nn
+
+SIGMA = {sigma}
+
+
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+    def forward(self, inputs):
+        return self.net(inputs + SIGMA * torch.randn_like(inputs))
+"""
+
+
+def test_a_file_that_is_edited_makes_another_model_at_random(
+    run: Run, suite: MakeSuite, tmp_path: Path
+) -> None:
+    file = tmp_path / "noisy.py"
+    asked = suite("fgsm", models=({"name": "noisy", "model": f"{file}:Noisy"},))
+    file.write_text(NOISY_FILE.format(sigma=0.5))
+    run(asked)
+    assert run(asked).provenance.computed_cells == 0
+    file.write_text(NOISY_FILE.format(sigma=0.51))
+    assert run(asked).provenance.computed_cells == 2
+    file.write_text(NOISY_FILE.format(sigma=0.51) + "# a remark\n")
+    assert run(asked).provenance.computed_cells == 0
 
 
 class Opaque(planted.Rows):
