@@ -32,6 +32,11 @@ class Curve:
     epsilons: Distances
     errors: NDArray[np.float64]
 
+    def at(self, epsilon: float) -> float:
+        """Returns the error at one epsilon, as `error_within` does."""
+        place = int(np.searchsorted(self.epsilons, np.float32(epsilon), side="right"))
+        return float(self.errors[place - 1]) if place else 0.0
+
 
 def error_within(nearest: Distances, epsilon: float) -> float | None:
     """Returns the share of examples whose distance is at most epsilon; None of no examples.

@@ -19,14 +19,16 @@ TABLES_FILE = "tables.md"
 def write_report(record: RunRecord, folder: Path) -> None:
     """Writes all that is made from a record into a run's folder, each file whole or not at all.
 
-    ``evaluations.csv``, ``transfer.csv``, ``worst_case.csv``, ``agreement.csv``, ``tables.md``
-    and the folder ``tensorboard``.
+    ``evaluations.csv``, ``transfer.csv``, ``worst_case.csv``, ``agreement.csv``, ``members.csv``
+    where an attack tries others in turn, ``tables.md`` and the folder ``tensorboard``.  The
+    outcomes in the folder give the curves of attacks that look for the nearest example.
     """
     from benchmark.report.csv_files import csv_files
     from benchmark.report.markdown import tables_markdown
     from benchmark.report.tensorboard import FOLDER, write_tensorboard
+    from benchmark.report.whole_curves import whole_curves
 
     for name, content in csv_files(record).items():
         write_atomically(folder / name, content)
     write_atomically(folder / TABLES_FILE, tables_markdown(record))
-    write_tensorboard(record, folder / FOLDER)
+    write_tensorboard(record, folder / FOLDER, whole=whole_curves(record, folder))

@@ -11,7 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -23,10 +23,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from benchmark.errors import RecordError
+from benchmark.metrics.nearest import Curve
 from benchmark.records import RunRecord, write_atomically
 from benchmark.report.layout import FAILED, NOT_RUN, NOTHING
 from benchmark.report.results import Cut, Measured, Results, adversarial_error, clean_error
 from benchmark.report.tables import Matrix, transferred
+from benchmark.report.whole_curves import WholeCurves
 from benchmark.report.wording import percent
 from benchmark.specs import Experiment
 
@@ -43,6 +45,9 @@ _MARKERS: Final = "os^DvPX"
 _LINES: Final = ("-", "--", "-.", ":")
 _PANELS_A_ROW = 2
 _DOTS_PER_INCH = 110
+_NONE: Final[WholeCurves] = {}
+# A whole curve is drawn to where it has risen this far, or to the largest epsilon asked.
+_NEARLY_ALL = 0.95
 # Where a cell of a heat map is darker than this, its number is white.
 _DARK = 0.5
 
@@ -57,20 +62,29 @@ class Point:
 
 @dataclass(frozen=True)
 class Panel:
-    """The curves of one attack on one dataset: the points of each model that has any."""
+    """The curves of one attack on one dataset: the points of each model that has any.
+
+    ``whole`` holds the curves that are known at every epsilon.
+    """
 
     dataset: str
     attack: str
     curves: dict[str, tuple[Point, ...]]
+    whole: dict[str, Curve] = field(default_factory=dict, repr=False)
 
 
-def panels(record: RunRecord) -> tuple[Panel, ...]:
-    """Returns what there is to draw: the attacks that were made at two epsilons or more."""
+def panels(record: RunRecord, *, whole: WholeCurves = _NONE) -> tuple[Panel, ...]:
+    """Returns what there is to draw: attacks that were made at two epsilons or more, or at all."""
     results = Results(record)
     found = []
     for experiment in results.experiments:
         for attack in experiment.attacks:
-            if len(attack.epsilon) > 1:
+            known = {
+                model.name: whole[key]
+                for model in experiment.models
+                if (key := (experiment.dataset.name, model.name, attack.label)) in whole
+            }
+            if len(attack.epsilon) > 1 or known:
                 cuts = [
                     Cut(experiment.dataset.name, attack.label, each)
                     for each in sorted(attack.epsilon)
@@ -81,7 +95,7 @@ def panels(record: RunRecord) -> tuple[Panel, ...]:
                     if (points := _curve(results, model.name, cuts))
                 }
                 if curves:
-                    found.append(Panel(experiment.dataset.name, attack.label, curves))
+                    found.append(Panel(experiment.dataset.name, attack.label, curves, known))
     return tuple(found)
 
 
@@ -148,9 +162,9 @@ def transfer_png(results: Results, experiment: Experiment, cut: Cut, matrix: Mat
         return _rendered(transfer_heat_map(results, experiment, cut, matrix), ".png", "")
 
 
-def error_curves_png(record: RunRecord) -> bytes | None:
+def error_curves_png(record: RunRecord, *, whole: WholeCurves = _NONE) -> bytes | None:
     """Returns `error_curves` as PNG, or None where there is no curve to draw."""
-    drawn = panels(record)
+    drawn = panels(record, whole=whole)
     if not drawn:
         return None
     with _house_style():
@@ -196,9 +210,13 @@ def _curve(results: Results, model: str, cuts: list[Cut]) -> tuple[Point, ...]:
 
 
 def _draw_panel(axis: Axes, panel: Panel, names: list[str]) -> None:
+    end = _end(panel)
     for name, points in panel.curves.items():
         place = names.index(name)
         colour = COLOURS[place % len(COLOURS)]
+        if name in panel.whole:
+            _draw_steps(axis, panel.whole[name], points, name, place=place, end=end)
+            continue
         at = [point.epsilon for point in points]
         axis.plot(
             at,
@@ -224,6 +242,40 @@ def _draw_panel(axis: Axes, panel: Panel, names: list[str]) -> None:
     axis.set_ylim(-3, 103)
     axis.grid(visible=True, color="#dddddd", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_steps(
+    axis: Axes, curve: Curve, points: tuple[Point, ...], name: str, *, place: int, end: float
+) -> None:
+    """Draws a curve that is known at every epsilon, and marks where it was asked of."""
+    colour, line = COLOURS[place % len(COLOURS)], _LINES[place % len(_LINES)]
+    shown = curve.epsilons[curve.epsilons < end].tolist()
+    at = [0.0, *shown, end]
+    rates = [100 * curve.at(epsilon) for epsilon in at]
+    axis.step(at, rates, where="post", color=colour, linestyle=line, linewidth=1.5)
+    asked = [point.epsilon for point in points]
+    marked = [_percentage(point.measured.rate) for point in points]
+    marker = _MARKERS[place % len(_MARKERS)]
+    axis.plot(asked, marked, color=colour, marker=marker, linestyle="", markersize=4.5)
+    axis.vlines(
+        asked,
+        [_percentage(point.measured.low) for point in points],
+        [_percentage(point.measured.high) for point in points],
+        color=colour,
+        alpha=0.5,
+        linewidth=1.5,
+    )
+    axis.plot([], [], color=colour, marker=marker, linestyle=line, markersize=4.5, label=name)
+
+
+def _end(panel: Panel) -> float:
+    """Returns the epsilon that the curves of a panel are drawn to."""
+    ends = [point.epsilon for points in panel.curves.values() for point in points]
+    for curve in panel.whole.values():
+        if len(curve.errors):
+            reached = int(np.searchsorted(curve.errors, _NEARLY_ALL * curve.errors[-1]))
+            ends.append(float(curve.epsilons[reached]))
+    return max(ends, default=0.0)
 
 
 def _draw_matrix(axis: Axes, results: Results, cut: Cut, names: list[str], matrix: Matrix) -> None:

@@ -3,6 +3,7 @@
 Each model is one TensorBoard run, ``<dataset>/<model>``, and a measure has the same tag in all of
 them, such as ``adversarial_error/fgsm``: the curves of several models overlay in one chart.  The
 step is epsilon, as a whole number of thousandths of the input's unit; 0 is the unattacked model.
+``error_within/<attack>`` is the whole curve of an attack that looks for the nearest example.
 Figures are in the runs ``_figures`` and ``<dataset>/_figures``, tables in the run ``_tables``.
 
 The events are written with the protocol buffers of the tensorboard package: no torch, and unlike
@@ -18,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -28,11 +30,13 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from benchmark.metrics.nearest import Curve
 from benchmark.records import Evaluation, RunRecord
 from benchmark.report.figures import error_curves_png, transfer_png
 from benchmark.report.markdown import chapter_markdown
 from benchmark.report.results import Cut, Results
 from benchmark.report.tables import MATRICES, chapters
+from benchmark.report.whole_curves import WholeCurves
 from benchmark.specs import Experiment
 from benchmark.threat import Epsilon
 
@@ -43,6 +47,10 @@ EVENTS_FILE: Final = "events.out.tfevents.gibbon"
 FIGURES_RUN: Final = "_figures"
 TABLES_RUN: Final = "_tables"
 
+_NONE: Final[WholeCurves] = {}
+_WHOLE = "error_within"
+_WHOLE_TITLE = "Share of all examples with an adversarial example found within ε, from one search"
+_MOST_POINTS = 200  # of a whole curve
 _FILE_VERSION = "brain.Event:2"
 _PNG_SIZE = slice(16, 24)  # width and height in a PNG's header, four bytes each
 
@@ -150,12 +158,12 @@ class _Run:
                 writer.write(event.SerializeToString())
 
 
-def write_tensorboard(record: RunRecord, folder: Path) -> None:
-    """Writes the TensorBoard folder ``folder``.
+def write_tensorboard(record: RunRecord, folder: Path, *, whole: WholeCurves = _NONE) -> None:
+    """Writes the TensorBoard folder ``folder``, with the whole curves that there are.
 
     Event files of ours that are there are replaced, all else in the folder is left alone.
     """
-    runs = _runs(record)
+    runs = _runs(record, whole)
     new = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(new, ignore_errors=True)
     for name, run in runs.items():
@@ -178,7 +186,7 @@ def step_unit(epsilons: Sequence[Epsilon]) -> StepUnit:
     return STEP_UNITS[-1]
 
 
-def _runs(record: RunRecord) -> dict[str, _Run]:
+def _runs(record: RunRecord, whole: WholeCurves) -> dict[str, _Run]:
     results = Results(record)
     wall_time = _wall_time(record)
     unit = step_unit(
@@ -194,6 +202,10 @@ def _runs(record: RunRecord) -> dict[str, _Run]:
         for model in experiment.models:
             run = runs[f"{experiment.dataset.name}/{model.name}"] = _Run(wall_time)
             _add_scalars(run, results, experiment, model.name, unit)
+            for attack in experiment.attacks:
+                curve = whole.get((experiment.dataset.name, model.name, attack.label))
+                if curve is not None:
+                    _add_curve(run, curve, attack.label, unit)
         figures = runs[f"{experiment.dataset.name}/{FIGURES_RUN}"] = _Run(wall_time)
         for cut in results.transfer_cuts(experiment):
             for matrix in MATRICES:
@@ -206,7 +218,7 @@ def _runs(record: RunRecord) -> dict[str, _Run]:
     tables = runs[TABLES_RUN] = _Run(wall_time)
     for number, chapter in enumerate(chapters(record), start=1):
         tables.text(f"{number}. {chapter.title}", "\n\n".join(chapter_markdown(chapter, level=1)))
-    curves = error_curves_png(record)
+    curves = error_curves_png(record, whole=whole)
     if curves is not None:
         runs[FIGURES_RUN] = _Run(wall_time)
         runs[FIGURES_RUN].image("error against epsilon", curves, step=0, description="")
@@ -224,6 +236,16 @@ def _add_scalars(
                 run.scalar(
                     f"{scalars.tag}/{attack.label}", value, step=step, description=description
                 )
+
+
+def _add_curve(run: _Run, curve: Curve, attack: str, unit: StepUnit) -> None:
+    """Adds the error at the steps where it has risen, or at some of them where they are many."""
+    risen = np.unique(np.ceil(curve.epsilons.astype(np.float64) * unit.a_unit).astype(np.int64))
+    every = -(-len(risen) // _MOST_POINTS) or 1
+    description = f"{_WHOLE_TITLE}. {_step_in_words(unit)}"
+    for step in sorted({0, *risen[::every].tolist(), *risen[-1:].tolist()}):
+        error = curve.at(step / unit.a_unit)
+        run.scalar(f"{_WHOLE}/{attack}", error, step=step, description=description)
 
 
 def _points(

@@ -49,8 +49,8 @@ def test_a_median_misleads_half_at_that_epsilon(values):
 @given(distances, found)
 def test_the_curve_is_the_error_at_every_epsilon(values, epsilon):
     curve = error_curve(values)
-    place = int(np.searchsorted(curve.epsilons, np.float32(epsilon), side="right"))
-    assert (curve.errors[place - 1] if place else 0.0) == error_within(values, epsilon)
+    for place in (epsilon, *curve.epsilons.tolist()):
+        assert curve.at(place) == error_within(values, place)
 
 
 @given(distances)
