@@ -222,7 +222,7 @@ def _carry_out(
 ) -> NoReturn:
     """Runs a suite, prints its tables and ends with the exit code."""
     from benchmark.report import print_tables, write_report
-    from benchmark.report.summary import JOB_SUMMARY, append_summary, run_markdown
+    from benchmark.report.summary import run_markdown
     from benchmark.runner.plan import RunSettings
     from benchmark.runner.run import run_suite
     from benchmark.showing import RunProgress
@@ -247,8 +247,7 @@ def _carry_out(
         )
     print_tables(record, Console(), folder=folder)
     _tell_failures(record)
-    if place := os.environ.get(JOB_SUMMARY):
-        append_summary(run_markdown(record), place)
+    _summarise(run_markdown(record))
     raise typer.Exit(FAILED if record.failures else DONE)
 
 
@@ -396,7 +395,6 @@ def compare(
     from benchmark import compare as gate
     from benchmark.baseline import read_side
     from benchmark.records import write_atomically
-    from benchmark.report.summary import JOB_SUMMARY, append_summary
     from benchmark.report.terminal import print_table
 
     place = limits if limits is not None else gate.limits_beside(baseline)
@@ -419,7 +417,7 @@ def compare(
     typer.echo(gate.conclusion(comparison))
     for sentence in gate.sentences(comparison):
         typer.echo(sentence, err=True)
-    append_summary(text, os.environ.get(JOB_SUMMARY))
+    _summarise(text)
     raise typer.Exit(DONE if comparison.passed else FAILED)
 
 
@@ -503,6 +501,16 @@ def _print_lines(lines: list[tuple[str, str]]) -> None:
 
 def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
     typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+
+def _summarise(text: str) -> None:
+    """Appends to the job summary, if there is one: what was found must not be lost for it."""
+    from benchmark.report.summary import JOB_SUMMARY, append_summary
+
+    try:
+        append_summary(text, os.environ.get(JOB_SUMMARY))
+    except RequestError as error:
+        typer.echo(f"warning: {error}", err=True)
 
 
 def _tell_failures(record: RunRecord) -> None:

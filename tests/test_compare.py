@@ -727,6 +727,19 @@ sys.exit("torch" in sys.modules)
     assert "2 measures: 2 unchanged" in done.stdout
 
 
+def test_a_job_summary_that_cannot_be_written_changes_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = write_run(tmp_path / "old", bits(10), bits(400))
+    new = write_run(tmp_path / "new", bits(10), bits(440))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere" / "summary.md"))
+    for other, code in [(old, 0), (new, 1)]:
+        result = CliRunner().invoke(app, ["compare", str(old), str(other)])
+        assert result.exit_code == code
+        assert "warning: " in result.stderr
+        assert "the job summary can't be written" in result.stderr
+
+
 def test_the_job_summary_is_appended_and_cut(tmp_path: Path) -> None:
     place = tmp_path / "summary.md"
     append_summary("one", None)
