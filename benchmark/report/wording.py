@@ -146,13 +146,21 @@ def parameters_in_words(written: str) -> str:
 
     >>> parameters_in_words('{"steps": 20, "step_size": null, "random_start": true}')
     'steps 20, random start yes'
+    >>> parameters_in_words('{"attacks": ["pgd (steps 3)", "square (queries 20)"]}')
+    'attacks pgd (steps 3), square (queries 20)'
     """
     try:
         parameters: dict[str, object] = json.loads(written or "{}")
     except ValueError:
         return written
     return ", ".join(
-        f"{name.replace('_', ' ')} {yes_no(value) if isinstance(value, bool) else value}"
+        f"{name.replace('_', ' ')} {_value_in_words(value)}"
         for name, value in parameters.items()
         if value is not None and name != "keep"
     )
+
+
+def _value_in_words(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_value_in_words, value))
+    return yes_no(value) if isinstance(value, bool) else str(value)

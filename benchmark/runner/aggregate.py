@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.attacks.base import parameters_of
+from benchmark.attacks.base import Attack, parameters_of
 from benchmark.checks import candidate_flags
 from benchmark.metrics.nearest import MEDIAN, NINE_TENTHS, TENTH, quantile
 from benchmark.metrics.rates import Share, attack_success, mean, share
@@ -241,6 +241,14 @@ def _about_distances(nearest: NDArray[np.float32]) -> dict[str, object]:
     }
 
 
+def _kept(attack: Attack) -> Iterator[str]:
+    """Yields which iterates an attack returns, those of its members where it is made of others."""
+    if not attack.made_of:
+        yield str(parameters_of(attack).get("keep", "last"))
+    for member in attack.made_of:
+        yield from _kept(member)
+
+
 def _description(cell: Cell, examples: int) -> Evaluation:
     row = Evaluation(
         dataset=cell.dataset,
@@ -258,7 +266,7 @@ def _description(cell: Cell, examples: int) -> Evaluation:
             "algorithm": cell.attack.spec.name,
             "norm": cell.threat.norm,
             "clip": cell.threat.bounds is not None,
-            "iterate": str(parameters.get("keep", "last")),
+            "iterate": ", ".join(dict.fromkeys(_kept(cell.attack.attack))),
             "parameters": json.dumps(parameters, default=str),
         }
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmark.attacks.fgsm import FGSM
 from benchmark.outputs import LOG_SCORES, PROBABILITIES
+from benchmark.runner import plan as plan_module
 from benchmark.runner.plan import RunSettings, make_plan
 from benchmark.specs import Suite
 from benchmark.threat import Bounds
@@ -55,6 +56,42 @@ def test_another_attack_is_another_cell(
     clean, attacked = digests(suite(attack))
     assert clean == before[0]
     assert attacked != before[1]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [{"name": "pgd", "steps": 4}, "fgsm"],
+        [{"name": "pgd", "steps": 3, "keep": "last"}, "fgsm"],
+        ["fgsm", {"name": "pgd", "steps": 3}],
+        [{"name": "pgd", "steps": 3}],
+        [{"name": "bim", "steps": 3}, "fgsm"],
+    ],
+    ids=str,
+)
+def test_another_member_of_a_list_is_another_cell(
+    plant: planted.Plant, suite: MakeSuite, members: list[Any]
+) -> None:
+    listed = {"name": "worst-of", "epsilon": "0.25"}
+    before = digests(suite({**listed, "attacks": [{"name": "pgd", "steps": 3}, "fgsm"]}))
+    clean, attacked = digests(suite({**listed, "attacks": members}))
+    assert clean == before[0]
+    assert attacked != before[1]
+
+
+def test_a_members_code_and_version_are_part_of_a_lists_cell(
+    plant: planted.Plant, suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = suite({"name": "worst-of", "epsilon": "0.25", "attacks": ["fgsm"]})
+    before = digests(listed)
+    with monkeypatch.context() as patched:
+        patched.setattr(FGSM, "version", 2)
+        assert digests(listed)[1] != before[1]
+    code = plan_module.code_digest
+    monkeypatch.setattr(
+        plan_module, "code_digest", lambda kind: code(kind) + "changed" * (kind is FGSM)
+    )
+    assert digests(listed)[1] != before[1]
 
 
 def test_another_seed_is_another_attacked_cell(before: list[str], suite: MakeSuite) -> None:

@@ -1,0 +1,93 @@
+"""Our autoattack and its authors' code: the same answer, example by example."""
+
+import numpy as np
+import peers
+import pytest
+import torch
+from torch import nn
+
+from benchmark.attacks.autoattack import AutoAttack
+from benchmark.classifier import Classifier
+from benchmark.datasets import DataRequest
+from benchmark.datasets.base import Batch
+from benchmark.datasets.mnist import load
+from benchmark.rng import ExampleStreams
+from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
+from benchmark.verify import ask, judge, propose
+
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),
+]
+
+BOX = Bounds(0.0, 1.0)
+PICTURES = 200
+THEIRS = {Norm.LINF: "Linf", Norm.L2: "L2"}
+AGREEMENT = 0.99
+# Where some examples survive and others do not.
+CASES = [
+    ("maxout-adv", Norm.LINF, "0.1"),
+    ("maxout-adv", Norm.L2, "1"),
+    ("convolutional", Norm.LINF, "0.05"),
+    ("convolutional", Norm.L2, "0.75"),
+]
+
+
+def convolutional() -> Classifier:
+    """A small network trained for half a minute: nothing defends it."""
+    pictures = load(DataRequest(split="train")).batch(np.arange(4000))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 5, stride=2), nn.ReLU(),
+            nn.Flatten(), nn.Linear(256, 10),
+        )  # fmt: skip
+        optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
+        for _ in range(6):
+            for rows in torch.randperm(4000).split(100):
+                loss = nn.functional.cross_entropy(
+                    net(pictures.inputs[rows]), pictures.labels[rows]
+                )
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+    return Classifier(net, classes=10, input_shape=(1, 28, 28), bounds=BOX)
+
+
+def model(name: str) -> Classifier:
+    from model_zoo.zoo import build
+
+    return convolutional() if name == "convolutional" else build(name)
+
+
+def pictures(count: int = PICTURES) -> Batch:
+    return load(DataRequest(split="test")).batch(np.arange(count))
+
+
+def ours(classifier: Classifier, batch: Batch, *, threat: ThreatModel) -> torch.Tensor:
+    streams = ExampleStreams.derive(0, batch.ids)
+    (tries,) = propose(AutoAttack(), classifier, batch, threats=[threat], streams=streams)
+    return judge(classifier, batch, proposed=tries, threat=threat).any_misled
+
+
+def theirs(classifier: Classifier, batch: Batch, *, threat: ThreatModel) -> torch.Tensor:
+    attack = peers.library("pyautoattack").AutoAttack(
+        classifier, norm=THEIRS[threat.norm], eps=threat.radius, seed=0, device="cpu"
+    )
+    points, _ = attack.run_standard_evaluation(
+        batch.inputs.clone(), batch.labels.clone(), batch_size=len(batch.ids)
+    )
+    return ask(classifier, points.detach()).predicted != batch.labels
+
+
+@pytest.mark.parametrize(("name", "norm", "epsilon"), CASES)
+def test_the_same_examples_are_misled(name, norm, epsilon):
+    peers.library("pyautoattack")
+    batch, threat = pictures(), ThreatModel(norm, Epsilon.parse(epsilon), BOX)
+    classifier = model(name)
+    with classifier.evaluating():
+        here = ours(classifier, batch, threat=threat)
+        there = theirs(classifier, batch, threat=threat)
+    assert 0.05 < float(here.float().mean()) < 0.95
+    assert float((here == there).float().mean()) >= AGREEMENT
