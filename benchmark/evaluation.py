@@ -25,6 +25,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from benchmark.asking import WHERE, name_of, suite_name, unlike
 from benchmark.attacks.base import Attack, build_attack, parameters_of
+from benchmark.attacks.parameters import parameter_texts
 from benchmark.classifier import Classifier
 from benchmark.datasets import DataRequest
 from benchmark.datasets.adopting import adopt_data
@@ -529,8 +530,9 @@ def _attack_spec(attack: AttackLike, threat: Mapping[str, Any]) -> dict[str, Any
     if isinstance(attack, str):
         return {**threat, "name": attack}
     if isinstance(attack, Attack):
+        texts = parameter_texts(attack)
         own = {
-            key: value if isinstance(value, bool | int | float | str) else repr(value)
+            key: value if isinstance(value, bool | int | float | str) else texts[key]
             for key, value in parameters_of(attack).items()
             if key not in AttackSpec.model_fields
         }

@@ -11,7 +11,7 @@ import sys
 import weakref
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,9 +24,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import benchmark
 from benchmark import Results, evaluate
-from benchmark.attacks.base import STRICT
+from benchmark.attacks.base import STRICT, DirectionAttack
 from benchmark.attacks.fgsm import FGSM
 from benchmark.attacks.pgd import PGD
+from benchmark.baseline import made_with
 from benchmark.errors import (
     CellError,
     DatasetError,
@@ -37,8 +38,9 @@ from benchmark.errors import (
 )
 from benchmark.outputs import PROBABILITIES
 from benchmark.records import RunRecord
+from benchmark.rng import ExampleStreams
 from benchmark.specs import DatasetSpec, ModelSpec
-from benchmark.threat import Epsilon
+from benchmark.threat import Epsilon, Norm
 
 SQUARES = planted.squares()
 INPUTS = SQUARES.batch(np.arange(planted.EXAMPLES)).inputs
@@ -651,6 +653,47 @@ def test_two_models_that_answer_at_random_have_each_their_own_numbers() -> None:
     weak, strong = (found.select(model=name).examples for name in ("s0.01", "s3"))
     assert len({card.digest for card in found.record.models}) == 2
     assert not np.array_equal(weak.clean_predicted, strong.clean_predicted)
+
+
+@dataclasses.dataclass(frozen=True)
+class Along(DirectionAttack):
+    """Moves along the number in the middle of many."""
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+
+    amounts: Any
+
+    def direction(
+        self, classifier: Any, inputs: Tensor, *, labels: Tensor, streams: ExampleStreams
+    ) -> Tensor:
+        middle = np.asarray(self.amounts)[..., 2500].ravel()[0]
+        return torch.full_like(inputs, float(middle))
+
+
+@pytest.mark.parametrize(
+    "held", [lambda tensor: tensor, lambda tensor: tensor.numpy(), lambda tensor: [tensor.numpy()]]
+)
+def test_attacks_that_differ_in_a_tensor_have_each_their_own_numbers(
+    held: Any, tmp_path: Path
+) -> None:
+    """A tensor's repr leaves out what stands in the middle of many numbers."""
+    one, other = torch.zeros(5000), torch.zeros(5000)
+    other[2500] = 1.0
+    attacks = [Along(held(one)), Along(held(other))]
+    found = evaluate(planted.Rows(1), PAIR, attack=attacks, epsilon="0.1", output=tmp_path)
+    assert not found.failures, found.failures
+    _, still, moved = found.evaluations
+    assert len({row.digest for row in found.evaluations}) == 3
+    assert (still.mean_distance, moved.mean_distance) == (0, pytest.approx(0.1))
+    assert made_with(still) != made_with(moved)
+    specs = found.record.suite.experiments[0].attacks
+    assert specs[0].parameters != specs[1].parameters
+
+
+def test_an_attack_that_cannot_be_told_apart_is_refused() -> None:
+    refusal = r"parameter 'amounts' of attack Along is <object object at 0x.*make its class a data"
+    with pytest.raises(SpecError, match=refusal):
+        evaluate(planted.Rows(1), PAIR, attack=Along(object()), epsilon="0.1")
 
 
 # The package

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.attacks.base import Attack, parameters_of
+from benchmark.attacks.parameters import holds_arrays, parameter_text
 from benchmark.checks import candidate_flags
 from benchmark.metrics.nearest import MEDIAN, NINE_TENTHS, TENTH, quantile
 from benchmark.metrics.rates import Share, attack_success, mean, share
@@ -217,6 +218,10 @@ def _against_clean(
     return found
 
 
+def _written(parameter: object) -> str:
+    return parameter_text(parameter) if holds_arrays(parameter) else str(parameter)
+
+
 def _about_candidates(outcome: Outcome, *, epsilon: float) -> dict[str, object]:
     zero = outcome.zero_gradient
     finite = np.isfinite(outcome.distance)
@@ -267,7 +272,7 @@ def _description(cell: Cell, examples: int) -> Evaluation:
             "norm": cell.threat.norm,
             "clip": cell.threat.bounds is not None,
             "iterate": ", ".join(dict.fromkeys(_kept(cell.attack.attack))),
-            "parameters": json.dumps(parameters, default=str),
+            "parameters": json.dumps(parameters, default=_written),
         }
     )
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmark.attacks.base import Attack, build_attack, parameters_of, threats_of
+from benchmark.attacks.base import Attack, build_attack, threats_of
+from benchmark.attacks.parameters import parameter_texts
 from benchmark.datasets import DataRequest
 from benchmark.datasets.base import Dataset
 from benchmark.datasets.sources import check_dataset, open_dataset
@@ -260,7 +261,10 @@ def _plan_attack(
         attack = given if given is not None else build_attack(spec, where=where)
     transfer = experiment.transfer
     # Bounds are the dataset's; they are filled in once it is loaded.
-    key = derive_key(seed, _identity(attack))  # not its code: the same numbers after a tidying
+    try:
+        key = derive_key(seed, _identity(attack))  # not its code: the same numbers after a tidying
+    except SpecError as error:
+        raise SpecError(str(error), where=where) from error
     transferred = transfer is not None and spec.label in transfer.attacks
     return PlannedAttack(spec, attack, (), key, transferred)
 
@@ -447,8 +451,7 @@ def _cells(
 
 def _identity(attack: Attack) -> str:
     kind = type(attack)
-    parameters = {key: repr(value) for key, value in sorted(parameters_of(attack).items())}
-    named = [kind.__module__, kind.__qualname__, kind.version, parameters]
+    named = [kind.__module__, kind.__qualname__, kind.version, parameter_texts(attack)]
     return json.dumps([*named, *map(_identity, attack.made_of)])
 
 
