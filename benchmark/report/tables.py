@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmark.records import Evaluation, Member, RunRecord, Transfer, WorstCase
+from benchmark.report.comparison import COMPARED, COMPARED_NOTES, comparison_tables
 from benchmark.report.layout import (
     FAILED,
     NOT_RUN,
@@ -121,6 +122,7 @@ def chapters(record: RunRecord) -> tuple[Chapter, ...]:
         trouble(record),
         Chapter(PAPER, (paper,) if paper else ()),
         Chapter(EVALUATIONS, tuple(evaluation_tables(results)), EVALUATION_NOTES),
+        Chapter(COMPARED, tuple(comparison_tables(results)), COMPARED_NOTES),
         Chapter(CURVES, tuple(curve_tables(results)), _CURVE_NOTES),
         Chapter(NEAREST, tuple(nearest_tables(results)), _NEAREST_NOTES),
         Chapter(WORST_CASE, tuple(worst_case_tables(results)), _WORST_CASE_NOTES),

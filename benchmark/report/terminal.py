@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from benchmark.records import RunRecord
+from benchmark.report.comparison import COMPARED, comparison_tables
 from benchmark.report.layout import FAILED, NOT_RUN, Chapter, Column, Table
 from benchmark.report.published import paper_table
 from benchmark.report.results import Results
@@ -45,14 +46,15 @@ def print_tables(record: RunRecord, console: Console, *, folder: Path | None = N
 def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
     """Returns what most came for: the paper's table, the evaluations and what is made of them.
 
-    That is the smallest distances, the members of lists and the transfer errors.  Failures come
-    last.
+    That is attacks side by side, the smallest distances, the members of lists and the transfer
+    errors.  Failures come last.
     """
     results = Results(record)
     paper = paper_table(results)
     return (
         Chapter(PAPER, (paper,) if paper else ()),
         Chapter(EVALUATIONS, tuple(evaluation_tables(results))),
+        Chapter(COMPARED, tuple(comparison_tables(results))),
         Chapter(NEAREST, tuple(nearest_tables(results))),
         Chapter(MEMBERS, tuple(member_tables(results))),
         Chapter(TRANSFER, tuple(transfer_tables(results, only_error=True))),

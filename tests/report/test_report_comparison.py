@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from rich.console import Console
+
+from benchmark.records import Evaluation, Failure, Provenance, RunRecord
+from benchmark.report.comparison import COMPARED, comparison_tables
+from benchmark.report.results import Results
+from benchmark.report.tables import chapters
+from benchmark.report.terminal import print_tables
+from benchmark.specs import parse_suite
+from benchmark.threat import Epsilon, Norm
+
+HEAD = 'name = "compared"\ndataset = "mnist"\nmodels = ["maxout"]\n'
+ATTACKS = {"weak": "0.1", "strong": "0.1", "near": "1.5", "fails": "0.1", "absent": "0.1"}
+SUITE = HEAD + "".join(
+    f'[[attacks]]\nname = "{name}"\nepsilon = "{epsilon}"\n' for name, epsilon in ATTACKS.items()
+)
+
+
+def evaluation(attack: str, error: float, **more: object) -> Evaluation:
+    return Evaluation.model_validate(
+        {
+            "dataset": "mnist",
+            "model": "maxout",
+            "attack": attack,
+            "epsilon": Epsilon.parse(ATTACKS[attack]),
+            "examples": 200,
+            "adversarial_error": error,
+            "adversarial_error_low": error - 0.05,
+            "adversarial_error_high": error + 0.05,
+            "misclassified": round(200 * error),
+            "norm": Norm.LINF,
+            "iterate": "last",
+            **more,
+        }
+    )
+
+
+def record(suite: str = SUITE) -> RunRecord:
+    return RunRecord(
+        suite=parse_suite(suite, where="compared.toml"),
+        status="done",
+        provenance=Provenance(
+            gibbon="1", commit="", dirty=None, python="3", libraries={}, platform="", device="cpu",
+            threads=1, batch_size=1, limit=None, started="",
+        ),
+        evaluations=(
+            evaluation("weak", 0.25, forward_passes=4200, backward_passes=4000, seconds=1.25),
+            evaluation("strong", 0.8, forward_passes=200_000, seconds=30.0, iterate="best-loss"),
+            evaluation("near", 0.5, norm=Norm.L2, nearest_median=1.49),
+        ),
+        failures=(
+            Failure(
+                dataset="mnist", model="maxout", attack="fails", epsilon=Epsilon.parse("0.1"),
+                error="no luck", traceback="",
+            ),
+        ),
+    )  # fmt: skip
+
+
+def rows(record: RunRecord) -> list[list[str]]:
+    (table,) = comparison_tables(Results(record))
+    return [[str(cell) for cell in row] for row in table.rows]
+
+
+def test_the_strongest_stands_first_within_its_norm_and_what_was_not_run_last() -> None:
+    assert [row[0] for row in rows(record())] == ["near", "strong", "weak", "fails", "absent"]
+
+
+def test_a_row_holds_error_distance_and_cost() -> None:
+    near, strong, weak, fails, absent = rows(record())
+    assert near[1:7] == ["L2", "1.5", "yes", "50.0 %", "[45.0–55.0]", "1.49"]
+    assert weak[6:] == ["–", "21", "20", "1.2", "last"]
+    assert strong[7:] == ["1,000", "0", "30.0", "best-loss"]
+    assert fails[4] == "failed"
+    assert absent[4] == "not run"
+
+
+def test_two_attacks_or_two_models_are_not_compared() -> None:
+    for suite in (
+        HEAD + SUITE.removeprefix(HEAD).partition('[[attacks]]\nname = "near"')[0],
+        SUITE.replace('["maxout"]', '["maxout", "rbf"]'),
+    ):
+        assert list(comparison_tables(Results(record(suite)))) == []
+
+
+def test_it_is_among_the_tables_and_fits_a_terminal_of_100_columns() -> None:
+    assert COMPARED in [each.title for each in chapters(record())]
+    console = Console(width=100, record=True, file=None, quiet=False)
+    with console.capture() as captured:
+        print_tables(record(), console)
+    text = captured.get()
+    _, _, compared = text.partition(f"{COMPARED} on mnist: maxout")
+    assert "[45.0–55.0]" in compared
+    assert max(len(line) for line in compared.splitlines()) <= 100

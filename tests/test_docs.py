@@ -1,0 +1,70 @@
+"""The pages of the documentation say what the code does."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmark.attacks import ATTACKS
+from benchmark.conformance.laws import LAWS
+from benchmark.registry import Entry
+
+ATTACKS_PAGE = Path(__file__).parents[1] / "docs" / "attacks.md"
+
+
+def attack_lines() -> list[str]:
+    """Returns the table of our own attacks, as it must stand on the page."""
+    ours = [entry for entry in ATTACKS.entries() if entry.origin == "benchmark"]
+    head = [
+        "| attack | what it is | norms | parameters and defaults |",
+        "| --- | --- | --- | --- |",
+    ]
+    return head + [
+        f"| `{entry.name}` | {linked(entry)} | {norms(entry)} | {parameters(entry)} |"
+        for entry in ours
+    ]
+
+
+def linked(entry: Entry[Any]) -> str:
+    """Returns the line about an attack; its last words lead to the paper that its module names."""
+    text = inspect.getdoc(inspect.getmodule(entry.load())) or ""
+    found = re.search(r"Sources?: .*?(https://\S+?)[.,;]?(?:\s|$)", text, re.DOTALL)
+    place, bracket, words = entry.summary.partition(" (")
+    if found is None or not bracket or not any(letter.isdigit() for letter in words):
+        return entry.summary
+    return f"{place} ([{words.removesuffix(')')}]({found[1]}))"
+
+
+def norms(entry: Entry[Any]) -> str:
+    return ", ".join(norm.symbol for norm in entry.load().norms)
+
+
+def parameters(entry: Entry[Any]) -> str:
+    fields = dataclasses.fields(entry.load())
+    return ", ".join(f"`{field.name}`{default(field)}" for field in fields) or "none"
+
+
+def default(field: dataclasses.Field[Any]) -> str:
+    given = field.default
+    given = getattr(given, "default", given)  # pydantic keeps its own record of a field
+    if given is dataclasses.MISSING or repr(given) == "PydanticUndefined":
+        return ""
+    words = {True: "true", False: "false", None: "by rule"}
+    if given is None or isinstance(given, bool):
+        return f" {words[given]}"
+    return f" {given:.4g}" if isinstance(given, float) else f" {given}"
+
+
+def test_the_table_of_attacks_is_what_the_registry_says() -> None:
+    page = ATTACKS_PAGE.read_text(encoding="utf-8")
+    table = "\n".join(attack_lines())
+    assert table in page, f"docs/attacks.md must hold:\n{table}"
+
+
+def test_the_page_names_every_law() -> None:
+    page = ATTACKS_PAGE.read_text(encoding="utf-8")
+    for each in LAWS:
+        assert f"| `{each.name}` | {each.says} |" in page
