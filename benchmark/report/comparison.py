@@ -12,9 +12,9 @@ from benchmark.specs import AttackSpec, Experiment
 
 COMPARED = "Attacks compared"
 COMPARED_NOTES = (
-    "On one model, sorted by norm, ε and clipping, then by error: of all examples, those whose adversarial "
-    "example is misclassified, with its Wilson 95 % interval. Median distance: of the nearest "
-    "adversarial examples, where the attack looks for them.",
+    "On one model, sorted by norm, ε and clipping, then by error: of all examples, those whose "
+    "adversarial example is misclassified, with its Wilson 95 % interval. Median distance: of the "
+    "nearest adversarial examples, where the attack looks for them.",
     "Forward, backward: passes of the model, an example; those that several ε share are counted "
     "once, at the first of them. Seconds are of the machine of the run, and depend on what else it "
     "did: compare passes.",
