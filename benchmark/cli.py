@@ -262,7 +262,7 @@ Your own attack:
 With parameters of its own, and one law alone:
     check pgd --steps 10 --no-random-start --law optimum
 An attack of another library:
-    check foolbox:LinfPGD --steps 20""",
+    check foolbox:LinfPGD --steps 20 --rel-stepsize 0.1""",
 )
 def check(
     context: typer.Context,

@@ -128,6 +128,14 @@ class NeedsGradientsOutside(Breaks):
 
 
 @checked
+class RaisesWithoutGradients(Breaks):
+    def change(self, classifier, inputs, labels, threat, streams):
+        if not torch.is_grad_enabled():
+            raise RuntimeError("no grad")
+        yield from good(classifier, inputs, labels, threat, streams)
+
+
+@checked
 class Follows(Breaks):
     """Draws from torch's own generator."""
 
@@ -222,6 +230,11 @@ def _gradients_on():
         (Reseeds, "generators", "the global generator of torch moved"),
         (DrawsFromNumpyAndPython, "generators", "the global generator of numpy and Python moved"),
         (SwitchesGradientsOff, "grad-mode", "gradients were left switched off"),
+        (
+            RaisesWithoutGradients,
+            "grad-mode",
+            "switched off outside it raised RuntimeError: no grad",
+        ),
         (NeedsGradientsOutside, "grad-mode", "candidates differ where gradients are switched off"),
         (Follows, "seed", "candidates differ from run to run"),
         (ByBatch, "batch", "candidates differ by up to 0.0"),

@@ -185,7 +185,11 @@ def keeps_grad_mode(attack: Attack, norm: Norm) -> Seen:
         if not torch.is_grad_enabled():
             return Seen("gradients were left switched off")
     with isolated(1, device=here), torch.no_grad():
-        found = run(attack, classifier, batch, threat=threat)
+        try:
+            found = run(attack, classifier, batch, threat=threat)
+        except Exception as error:  # noqa: BLE001  it went well where they were on
+            name = type(error).__name__
+            return Seen(f"where gradients are switched off outside it raised {name}: {error}")
         if torch.is_grad_enabled():
             return Seen("gradients were left switched on")
     if not _same(expected, found):
