@@ -52,7 +52,7 @@ from benchmark.threat import Norm, ThreatModel
 
 STOPPING: Literal["first-success"] = "first-success"
 # Keys of an attack's spec that belong to the whole list.
-OF_ALL = ("epsilon", "norm", "clip")
+OF_ALL = ("epsilon", "norm", "clip", "optional")
 
 
 @plain(frozen=True)

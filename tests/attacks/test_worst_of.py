@@ -263,6 +263,7 @@ def test_a_table_makes_members_that_stop_at_the_first_success():
         ([{"name": "pgd", "steps": 0}], "attacks[1].attacks[0].steps: Input should be greater"),
         ([{"name": "pgd", "epsilon": 1}], "attacks[1].attacks[0].epsilon: belongs to the whole"),
         ([{"name": "pgd", "norm": "l2"}], "attacks[1].attacks[0].norm: belongs to the whole list"),
+        ([{"name": "pgd", "optional": True}], "attacks[1].attacks[0].optional: belongs to the"),
         ([{"name": "pgd", "label": "a b"}], "attacks[1].attacks[0].label: String should match"),
         (["pgd", "pgd"], "attacks[1].attacks[1]: two attacks of the list have the label 'pgd'"),
         (["pgd-l1", "square"], "attacks[1].attacks: must work in one norm, got pgd-l1 in l1"),
