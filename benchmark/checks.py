@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.records import Evaluation, Transfer, Verdict
+from benchmark.threat import PIXEL_STEPS, Norm, ThreatModel
 
 # From this share of examples on, zero gradients are worth a flag: below it they can't move a rate
 # by more than its usual interval.
@@ -47,6 +48,27 @@ def candidate_flags(
     if zero_gradient is not None and np.mean(zero_gradient) >= ZERO_GRADIENT_SHARE:
         count = int(np.count_nonzero(zero_gradient))
         yield f"the gradient is zero in every coordinate for {count} of {total} examples"
+
+
+def budget_flags(attack: str, threats: Iterable[ThreatModel]) -> Iterator[str]:
+    """Yields which budgets of an attack leave no picture out: any is within reach of any other.
+
+    A budget of pixel steps written without the 255 is the usual reason.
+    """
+    for threat in threats:
+        bounds = threat.bounds
+        if threat.norm is not Norm.LINF or bounds is None or threat.radius < bounds.width:
+            continue
+        steps = threat.epsilon.value
+        meant = (
+            f": did you mean {steps}/{PIXEL_STEPS}?"
+            if steps.denominator == 1 and steps <= PIXEL_STEPS
+            else ""
+        )
+        yield (
+            f"{attack}: epsilon {threat.epsilon} is as wide as the box "
+            f"[{bounds.low:g}, {bounds.high:g}]{meant}"
+        )
 
 
 def masking_flags(

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from benchmark.checks import MASKING, candidate_flags, masking_flags
+from benchmark.checks import MASKING, budget_flags, candidate_flags, masking_flags
 from benchmark.metrics.rates import Share
 from benchmark.records import Evaluation, Transfer, Verdict
-from benchmark.threat import Epsilon, Norm
+from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
 
 NAN = float("nan")
 
@@ -178,3 +178,31 @@ def test_examples_of_another_model_that_find_more_are_a_sign():
 )
 def test_other_transfers_are_no_sign(harmless):
     assert list(masking_flags([row("fgsm", 300)], [harmless])) == []
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "bounds", "said"),
+    [
+        ("8", Bounds(0, 1), "epsilon 8 is as wide as the box [0, 1]: did you mean 8/255?"),
+        ("1", Bounds(0, 1), "epsilon 1 is as wide as the box [0, 1]: did you mean 1/255?"),
+        ("1.5", Bounds(0, 1), "epsilon 1.5 is as wide as the box [0, 1]"),
+        ("300", Bounds(0, 1), "epsilon 300 is as wide as the box [0, 1]"),
+        ("2", Bounds(-1, 1), "epsilon 2 is as wide as the box [-1, 1]: did you mean 2/255?"),
+    ],
+)
+def test_a_budget_as_wide_as_the_box_is_flagged(epsilon, bounds, said):
+    threat = ThreatModel(Norm.LINF, Epsilon.parse(epsilon), bounds)
+    assert list(budget_flags("pgd", [threat])) == [f"pgd: {said}"]
+
+
+@pytest.mark.parametrize(
+    "threat",
+    [
+        ThreatModel(Norm.LINF, Epsilon.parse("254/255"), Bounds(0, 1)),
+        ThreatModel(Norm.LINF, Epsilon.parse("1"), Bounds(-1, 1)),
+        ThreatModel(Norm.LINF, Epsilon.parse("8"), None),
+        ThreatModel(Norm.L2, Epsilon.parse("8"), Bounds(0, 1)),
+    ],
+)
+def test_a_budget_within_the_box_or_without_one_is_not_flagged(threat):
+    assert list(budget_flags("pgd", [threat])) == []

@@ -589,7 +589,7 @@ class Interrupting(planted.Brightens):
     ("attack", "more", "raised"),
     [
         ("pgd", {}, None),
-        ("pgd", {"mean": [0.1], "std": [2.0]}, None),
+        ("pgd", {"mean": [0.1], "std": [0.5]}, None),
         ("pgd", {"precision": "bfloat16"}, None),
         ("pgd", {"stepz": 1}, SpecError),
         ("pgd", {"device": "gpu"}, RequestError),
@@ -694,6 +694,12 @@ def test_an_attack_that_cannot_be_told_apart_is_refused() -> None:
     refusal = r"parameter 'amounts' of attack Along is <object object at 0x.*make its class a data"
     with pytest.raises(SpecError, match=refusal):
         evaluate(planted.Rows(1), PAIR, attack=Along(object()), epsilon="0.1")
+
+
+def test_an_epsilon_that_lacks_its_255_is_flagged() -> None:
+    said = "data, fgsm: epsilon 8 is as wide as the box [0, 1]: did you mean 8/255?"
+    found = evaluate(planted.Rows(1), PAIR, attack="fgsm", epsilon=[8, 8 / 255])
+    assert [flag for flag in found.record.flags if "as wide as" in flag] == [said]
 
 
 # The package

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from benchmark.attacks.base import Attack, build_attack, threats_of
 from benchmark.attacks.parameters import parameter_texts
+from benchmark.checks import budget_flags
 from benchmark.datasets import DataRequest
 from benchmark.datasets.base import Dataset
 from benchmark.datasets.sources import check_dataset, open_dataset
@@ -319,7 +320,14 @@ class _Loader:
             cells,
             self._batch_sizes(models, dataset),
             chosen.skipped,
-            tuple(_sentences(name, chosen, left_out, missing)),
+            (
+                *_sentences(name, chosen, left_out, missing),
+                *(
+                    f"{name}, {flag}"
+                    for planned in attacks
+                    for flag in budget_flags(planned.label, planned.threats)
+                ),
+            ),
         )
 
     def _data(self, spec: Experiment, *, where: str) -> tuple[Dataset, Selection]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from benchmark.classifier import Classifier
+from benchmark.classifier import PIXELS, Classifier
 from benchmark.errors import ModelError, RequestError, suggest
 from benchmark.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
 from benchmark.snapshot import Snapshot
@@ -29,6 +29,11 @@ RULES: dict[str, OutputRule] = {rule.name: rule for rule in (LOGITS, PROBABILITI
 TRIED = 2  # examples in the batch that tells how many classes there are
 SEED = 0  # of the random numbers that a model starts from
 CHANNELS_TOLD = re.compile(r"to have (\d+) channels, but got")  # by torch's convolutions
+# By the channels that a model takes and that pictures have: what they are, and what to make them.
+COLOUR_CURES = {
+    (3, 1): ("grey", "rgb", "inputs.expand(-1, 3, -1, -1)"),
+    (1, 3): ("in colour", "grey", "inputs.mean(1, keepdim=True)"),
+}
 SURE = 1e-4  # how far rows of probabilities may sum from 1
 
 
@@ -114,10 +119,12 @@ def complete(
     mean, std = (spec.mean, spec.std) if spec.mean is not None else (found.mean, found.std)
     module = _plain(found.module, own=own)
     notes = list(found.notes)
-    with _advice(module, input_shape, prepared):
+    with _advice(module, input_shape, prepared, own=own):
         _check_tensors(module)
         if mean is not None and std is not None:
-            _check_channels(mean, input_shape, declared=spec.mean is not None)
+            if spec.mean is not None:
+                _check_scale(mean, std)
+            _check_channels(mean, input_shape, declared=spec.mean is not None, own=own)
             module = Normalised(module, mean=mean, std=std, axes=len(input_shape))
             if spec.mean is None:
                 notes.append(
@@ -202,8 +209,16 @@ def _check_tensors(module: nn.Module) -> None:
             raise ModelError(f"its {name!r} is on the meta device, without values")
 
 
+def _check_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    if not all(PIXELS.low <= each <= PIXELS.high for each in mean) or max(std) > PIXELS.width:
+        raise ModelError(
+            "mean and std are of pixels in [0, 1]: divide by 255; got mean "
+            f"{_row(mean)}, std {_row(std)}"
+        )
+
+
 def _check_channels(
-    mean: tuple[float, ...], input_shape: tuple[int, ...], *, declared: bool
+    mean: tuple[float, ...], input_shape: tuple[int, ...], *, declared: bool, own: bool
 ) -> None:
     channels = input_shape[0]
     if len(mean) == channels:
@@ -212,7 +227,7 @@ def _check_channels(
         raise ModelError(
             f"mean and std have {many(len(mean), 'number')}, the inputs have "
             f"{many(channels, 'channel')}: give a number a channel"
-            + _colour_cure(len(mean), channels)
+            + _colour_cure(len(mean), channels, own=own)
         )
     raise _Colour(len(mean), channels)
 
@@ -227,7 +242,11 @@ class _Colour(Exception):  # noqa: N818  becomes a ModelError with advice
 
 @contextmanager
 def _advice(
-    module: nn.Module, input_shape: tuple[int, ...], prepared: Callable[[], Preprocessing | None]
+    module: nn.Module,
+    input_shape: tuple[int, ...],
+    prepared: Callable[[], Preprocessing | None],
+    *,
+    own: bool,
 ) -> Iterator[None]:
     """While inside, what goes wrong because of the inputs' shape is told with its cure."""
     try:
@@ -245,7 +264,7 @@ def _advice(
             fits = taken is None or len(input_shape) != 3 or taken == input_shape[0]
             colour = None if fits or taken is None else _Colour(taken, input_shape[0])
         if colour is not None:
-            cure = _colour_cure(colour.taken, colour.given)
+            cure = _colour_cure(colour.taken, colour.given, own=own)
             raise ModelError(f"{colour}{cure}") from error
         raise ModelError(
             f"it can't be run on inputs of shape {tuple(input_shape)}: "
@@ -259,12 +278,23 @@ def _channels_of(module: nn.Module) -> int | None:
     return first.in_channels if first is not None else None
 
 
-def _colour_cure(taken: int, given: int) -> str:
-    ways = {(3, 1): ("grey", "rgb"), (1, 3): ("in colour", "grey")}
-    if (taken, given) not in ways:
+def _colour_cure(taken: int, given: int, *, own: bool) -> str:
+    """Returns how pictures become what a model takes.
+
+    One that is not our own was held by who called from Python, where there are no options.
+    """
+    if (taken, given) not in COLOUR_CURES:
         return ""
-    are, colour = ways[taken, given]
-    return f'. The pictures are {are}: convert them with --colour {colour} (colour = "{colour}")'
+    are, colour, of_tensors = COLOUR_CURES[taken, given]
+    if own:
+        return (
+            f". The pictures are {are}: convert them with --colour {colour} "
+            f'(colour = "{colour}"), or tensors with {of_tensors}'
+        )
+    return (
+        f". The pictures are {are}: convert tensors with {of_tensors}, or pictures in files with "
+        f'DatasetSpec(..., colour="{colour}")'
+    )
 
 
 def _cure(module: nn.Module, input_shape: tuple[int, ...], prepared: Preprocessing | None) -> str:

@@ -266,6 +266,20 @@ def test_pictures_of_another_size_than_the_configurations_are_noted() -> None:
             "mean and std have 3 numbers, the inputs have 1 channel: give a number a channel. The "
             "pictures are grey: convert them with --colour rgb",
         ),
+        *(
+            (
+                "net.py:build",
+                {"mean": mean, "std": std},
+                f"mean and std are of pixels in [0, 1]: divide by 255; got mean {mean[0]:g}, std "
+                f"{std[0]:g}",
+            )
+            for mean, std in (
+                ((125.0,), (60.0,)),
+                ((125.0,), (0.25,)),
+                ((0.5,), (60.0,)),
+                ((-0.5,), (0.5,)),
+            )
+        ),
         (
             "net.py:build",
             {"shape": (3, 6, 6)},
@@ -294,6 +308,21 @@ def test_what_is_wrong_with_a_model_is_told_with_the_cure(
     here: Path, model: str, fields: dict[str, Any], fault: str
 ) -> None:
     assert fault in refusal(model, **fields)
+
+
+def test_in_python_the_cure_names_no_option() -> None:
+    def told(taken: int, given: int) -> str:
+        net = nn.Sequential(nn.Conv2d(given, 2, 3), nn.Flatten(), nn.Linear(32, 4))
+        spec = ModelSpec(name="net", model="net", mean=(0.5,) * taken, std=(0.5,) * taken)
+        with pytest.raises(ModelError) as raised:
+            adopt_model(net, spec=spec, input_shape=(given, 6, 6))
+        return str(raised.value)
+
+    assert told(1, 3).endswith(
+        "The pictures are in colour: convert tensors with inputs.mean(1, keepdim=True), or "
+        'pictures in files with DatasetSpec(..., colour="grey")'
+    )
+    assert "inputs.expand(-1, 3, -1, -1)" in told(3, 1)
 
 
 def test_a_model_that_says_all_of_itself_takes_no_declarations(
