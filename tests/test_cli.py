@@ -205,6 +205,20 @@ def test_an_attack_without_its_library_is_refused_unless_it_is_optional(
     assert_refused(said, "mine.toml: attacks[1].name", "not installed: pip install foolbox")
 
 
+@pytest.mark.slow
+def test_attacks_are_compared_whichever_libraries_are_there(gibbon: Gibbon) -> None:
+    said = gibbon("run", "attack-comparison", "--limit", "4")
+    assert said.code == 0, said.err
+    assert "Attacks compared on mnist: maxout-adv" in said.out
+    record = RunRecord.read(Path("results/runs/attack-comparison"))
+    done = {row.attack for row in record.evaluations}
+    for attack in record.suite.experiments[0].attacks:
+        told = any(
+            f"the optional attack {attack.label} was not run" in each for each in record.flags
+        )
+        assert (attack.label in done) != told
+
+
 def test_a_run_takes_how_to_run_it(gibbon: Gibbon) -> None:
     words = "--batch-size auto --precision bfloat16 --models-in-memory 1 --workers 0"
     said = gibbon("run", suite(HEAD + FGSM), *words.split(), "--skip-unreadable")
