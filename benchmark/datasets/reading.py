@@ -2,17 +2,20 @@
 
 Worker processes are those of torch's `DataLoader`; what they read comes back through pipes as numpy
 arrays, so that neither shared memory nor open files limit it.  They stop when the iterator is
-exhausted or dropped.
+exhausted or dropped, and when the main process is gone, however it ended.
 """
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -33,6 +36,7 @@ LARGEST_GROUP = 32  # examples that a worker reads at a time
 GROUP_BYTES = 4 << 20
 GROUPS_AHEAD = 4  # a worker
 KEPT_BYTES = 256 << 20
+PARENT_SECONDS = 1.0  # how often a worker looks whether the main process is still there
 
 
 def read_ahead(
@@ -219,6 +223,18 @@ def _begin_worker(_: int) -> None:
     # An interruption is the main process's to handle: it stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    # torch's loop sees that the main process is gone, but then waits for ever for what it read
+    # to be taken out of a full pipe.  The sentinel tells at once, unless another process inherited
+    # its other end: then the parent's id tells.
+    main = multiprocessing.parent_process()
+    sentinels = [] if main is None else [main.sentinel]
+    while os.getppid() == parent and not wait(sentinels, timeout=PARENT_SECONDS):
+        pass
+    os._exit(1)
 
 
 def _start(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
+import time
+import warnings
 
 import numpy as np
 import pytest
@@ -55,6 +58,37 @@ def test_a_worker_that_dies_is_told():
 def test_workers_leave_interruptions_to_the_main_process():
     found = read_ahead(lambda group: signal.getsignal(signal.SIGINT), GROUPS, workers=1)
     assert {handler for _, handler in found} == {signal.SIG_IGN}
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("numbers", [1, 1 << 20])  # what the pipes hold, and what fills them
+def test_workers_end_with_the_process_that_started_them(ending, numbers):
+    reading_end, writing_end = os.pipe()
+
+    def main() -> None:
+        found = read_ahead(lambda group: np.zeros(numbers), GROUPS, workers=2)
+        next(found)
+        pids = " ".join(str(worker.pid) for worker in multiprocessing.active_children())
+        os.write(writing_end, pids.encode())
+        time.sleep(120)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork where there are threads
+        process = multiprocessing.get_context("fork").Process(target=main)
+        process.start()
+    os.close(writing_end)
+    with os.fdopen(reading_end, "rb", buffering=0) as pipe:
+        workers = [int(pid) for pid in pipe.read(100).split()]
+        assert len(workers) == 2
+        os.kill(process.pid, ending)
+        process.join()
+        # It ends when nobody holds the other end, which the workers inherited.
+        ended, _, _ = select.select([pipe], [], [], 20)
+        if not ended:
+            for pid in workers:
+                os.kill(pid, signal.SIGKILL)
+        assert ended
+        assert pipe.read(1) == b""
 
 
 @pytest.mark.parametrize(
