@@ -85,6 +85,91 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes | N
     assert "damaged" in told or "ONNX Runtime can't load it" in told
 
 
+# TorchScript
+
+
+class Reaches(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.linear = nn.Linear(36, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.linear(inputs.flatten(1)) + torch.from_file(self.name, True, 4)
+
+
+class AsItLoads(nn.Module):
+    """What TorchScript runs while a file is loaded stands in ``__setstate__``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.linear = nn.Linear(36, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.linear(inputs.flatten(1))
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.name, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.name, self.training = state
+        torch.save(torch.zeros(1), self.name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(Reaches, "'from_file'"), (AsItLoads, "'save'")], ids=["asked", "loaded"]
+)
+@pytest.mark.parametrize("inner", [False, True], ids=["itself", "within"])
+def test_a_script_that_reaches_files_needs_trust(
+    tmp_path: Path, kind: Callable[[str], nn.Module], name: str, inner: bool
+) -> None:
+    path, touched = tmp_path / "net.torchscript", tmp_path / "touched"
+    module = kind(str(touched))
+    write_script(path, nn.Sequential(module) if inner else module, how="scripted")
+    told = refusal(path)
+    assert f"its code names {name}, by which it may reach files or processes" in told
+    assert "--trust-pickle" in told
+    assert not touched.exists()
+    if kind is Reaches:
+        build(path, trust_pickle=True)
+        assert touched.exists()
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        'getattr(torch, "from\\137file")',
+        'getattr(torch, "from" "_file")',
+        "getattr(torch, 'from' '_file')",
+        'getattr (torch, "from" + "_file")',
+        "torch . from_file",
+        "torch.\\\n from_file",
+    ],
+)
+def test_a_name_that_is_hidden_in_a_script_is_refused(tmp_path: Path, hidden: str) -> None:
+    path, touched = tmp_path / "net.torchscript", tmp_path / "touched"
+    write_script(path, Reaches(str(touched)), how="scripted")
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            plain = name.endswith(".py")
+            archive.writestr(
+                name, content.replace(b"torch.from_file", hidden.encode()) if plain else content
+            )
+    assert "--trust-pickle" in refusal(path)
+    assert not touched.exists()
+
+
+def test_numbered_parts_of_a_script_are_no_hidden_names(tmp_path: Path) -> None:
+    layers = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(36, 5), nn.Linear(5, 4)))
+    write_script(tmp_path / "net.torchscript", layers, how="scripted")
+    assert build(tmp_path / "net.torchscript").classifier.classes == 4
+
+
 # torch.export
 
 
