@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import islice
 from typing import Any, TypeGuard
 
 import numpy as np
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import (
     ConcatDataset,
     DataLoader,
@@ -20,12 +20,21 @@ from torch.utils.data import (
 
 from benchmark.datasets.base import Dataset
 from benchmark.datasets.held import HeldDataset
-from benchmark.datasets.items import Items, ItemsDataset, as_array, as_input, as_label, pair_of
+from benchmark.datasets.items import (
+    Items,
+    ItemsDataset,
+    as_array,
+    as_input,
+    as_label,
+    digest_of,
+    pair_of,
+)
 from benchmark.datasets.preparation import Preparation
 from benchmark.datasets.reading import Ids
 from benchmark.datasets.spool import Example, spool
 from benchmark.errors import DatasetError
 
+COMPARED = 1024  # examples of a stream that are read a second time
 AS_THEY_ARE = Preparation()
 ACCEPTED = (
     "expected a pair (inputs, labels) of tensors or arrays, a torch Dataset whose items are pairs, "
@@ -60,7 +69,8 @@ def adopt_data(
       sampler that shuffles or a ``drop_last`` changes nothing.  A sampler that takes some of the
       items takes those, in the dataset's order.
     - An `IterableDataset`, or a loader whose items can't be asked for by position: read once, onto
-      disk, in the order in which it comes.
+      disk, in the order in which it comes, by one process.  The first 1,024 examples are read a
+      second time and compared, unless nothing comes then.
 
     Args:
         data: any of these.
@@ -143,7 +153,8 @@ def _adopt_arrays(
 def _adopt_loader(loader: DataLoader[Any], name: str, preparation: Preparation) -> Dataset:
     items: Any = loader.dataset
     if isinstance(items, IterableDataset) or not isinstance(items, Items):
-        return _adopt_stream(loader, name, preparation, classes=class_names(items))
+        data, notes = _in_one_process(loader)
+        return _adopt_stream(data, name, preparation, classes=class_names(items), notes=notes)
     batched = loader.batch_sampler is not None
     if not batched and len(items) and _is_batch(pair_of(items[0], say=f"dataset {name!r}")[1]):
         return _adopt_stream(_in_order(items), name, preparation, classes=class_names(items))
@@ -186,18 +197,51 @@ def _positions(
 
 
 def _adopt_stream(
-    data: Any, name: str, preparation: Preparation, *, classes: tuple[str, ...]
+    data: Any,
+    name: str,
+    preparation: Preparation,
+    *,
+    classes: tuple[str, ...],
+    notes: tuple[str, ...] = (),
 ) -> Dataset:
     say = f"dataset {name!r}"
-    examples = _examples(data, preparation, say=say)
-    first = next(examples, None)
-    if first is None:
-        raise DatasetError(f"{say} is empty")
-    dataset = spool(name, chain([first], examples), classes=classes)
-    again = next(_examples(data, preparation, say=say), None)
-    if again is not None and not np.array_equal(again[0], first[0]):
+    digests: list[bytes] = []
+    examples = _noted(_examples(data, preparation, say=say), digests)
+    dataset = spool(name, examples, classes=classes, notes=notes)
+    again = islice(_examples(data, preparation, say=say), COMPARED)
+    found = [digest_of(content, label) for content, label in again]
+    # A stream that can be read only once gives nothing the second time.
+    if found and found != digests:
         raise DatasetError(f"{say} {NOT_REPEATED}")
     return dataset
+
+
+def _noted(examples: Iterator[Example], digests: list[bytes]) -> Iterator[Example]:
+    """Hands examples on, and notes the digests of those that are to be compared."""
+    for content, label in examples:
+        if len(digests) < COMPARED:
+            digests.append(digest_of(content, label))
+        yield content, label
+
+
+def _in_one_process(loader: DataLoader[Any]) -> tuple[DataLoader[Any], tuple[str, ...]]:
+    """Returns a loader that gives each example of a stream once, and what to say of it.
+
+    Unless the stream itself sees to it, each worker process gives all of it.
+    """
+    if not isinstance(loader.dataset, IterableDataset) or loader.num_workers == 0:
+        return loader, ()
+    alone: DataLoader[Any] = DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        collate_fn=loader.collate_fn,
+        generator=Generator(),  # the global one is the caller's
+    )
+    note = (
+        f"The loader's stream was read by one process, not by {loader.num_workers} workers, each "
+        "of which gives all examples unless the stream divides them."
+    )
+    return alone, (note,)
 
 
 def _examples(data: Any, preparation: Preparation, *, say: str) -> Iterator[Example]:

@@ -276,9 +276,7 @@ class _Reader:
         look = look_at(given) if isinstance(given, Image) else None
         content = as_input(given, self.preparation, say=say)
         label = as_label(written, say=say)
-        digest = hashlib.blake2b(content.data, digest_size=DIGEST_BYTES)
-        digest.update(label.to_bytes(8, "little", signed=True))
-        return _Item(position, content, label, look, digest.digest())
+        return _Item(position, content, label, look, digest_of(content, label))
 
 
 @dataclass(frozen=True)
@@ -298,6 +296,13 @@ class _Again:
                     f"read: {RANDOM}"
                 )
         return [item.content for item in items]
+
+
+def digest_of(content: NDArray[Any], label: int) -> bytes:
+    """Returns a digest of an example."""
+    digest = hashlib.blake2b(content.data, digest_size=DIGEST_BYTES)
+    digest.update(label.to_bytes(8, "little", signed=True))
+    return digest.digest()
 
 
 def pair_of(found: Any, *, say: str) -> tuple[Any, Any]:

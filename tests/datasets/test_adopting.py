@@ -18,6 +18,7 @@ from torch.utils.data import (
     Subset,
     SubsetRandomSampler,
     TensorDataset,
+    get_worker_info,
 )
 from torch.utils.data import Dataset as TorchDataset
 
@@ -259,10 +260,53 @@ def test_an_item_that_changes_later_is_refused_then(monkeypatch, workers):
         dataset.batch(np.array([2, 3]))
 
 
-def test_a_stream_that_changes_is_refused():
-    data = Stream(lambda: [(torch.rand(3), 0), (torch.rand(3), 1)])
-    assert refused(data) == "dataset 'mine' gives other examples when it is read again: results " \
-        "can't be repeated; leave out random transforms and shuffling"  # fmt: skip
+def random_label(k: int) -> int:
+    return int(torch.randint(1000, ())) if k else 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [(torch.rand(3), 0), (torch.rand(3), 1)],
+        lambda: [(torch.rand(3) if k else torch.zeros(3), 0) for k in range(9)],
+        lambda: [(torch.zeros(3), random_label(k)) for k in range(9)],
+        lambda: [(torch.zeros(3), 0)] * (1 + int(torch.randint(1000, ()))),
+    ],
+    ids=["inputs", "later inputs", "labels", "number"],
+)
+@pytest.mark.parametrize("wrap", [Stream, lambda make: DataLoader(Stream(make), batch_size=4)])
+def test_a_stream_that_changes_is_refused(make, wrap):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert refused(wrap(make)) == (
+            "dataset 'mine' gives other examples when it is read again: results can't be "
+            "repeated; leave out random transforms and shuffling"
+        )
+
+
+class Divided(Stream):
+    """Every worker gives its share."""
+
+    def __iter__(self):
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        return iter(self.make()[first::step])
+
+
+@pytest.mark.parametrize("kind", [Stream, Divided])
+@pytest.mark.parametrize("batch_size", [None, 5])
+def test_workers_give_each_example_of_a_stream_once(kind, batch_size):
+    data = kind(lambda: PAIRS)
+    state = torch.get_rng_state()
+    dataset = adopt_data(DataLoader(data, batch_size=batch_size, num_workers=2), name="mine")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(whole(dataset), INPUTS)
+    assert dataset.labels.tolist() == LABELS.tolist()
+    assert dataset.notes == (
+        "The loader's stream was read by one process, not by 2 workers, each of which gives all "
+        "examples unless the stream divides them.",
+    )
+    assert adopt_data(DataLoader(data, batch_size=batch_size), name="mine").notes == ()
 
 
 def test_a_stream_that_ends_after_one_reading_is_taken():
