@@ -6,6 +6,7 @@ checks, the same numbers, the same tables.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -61,9 +62,12 @@ from benchmark.threat import Epsilon, Norm
 if TYPE_CHECKING:
     import pandas as pd
 
-Model = nn.Module | Classifier | ModelSpec | str
+T = TypeVar("T")
+Place = str | os.PathLike[str]
+Written = nn.Module | Classifier | ModelSpec | str
+Model = Written | os.PathLike[str]
 Array = Tensor | NDArray[Any]
-Data = TorchDataset[Any] | DataLoader[Any] | tuple[Array, Array] | Dataset | DatasetSpec | str
+Data = TorchDataset[Any] | DataLoader[Any] | tuple[Array, Array] | Dataset | DatasetSpec | Place
 AttackLike = str | Mapping[str, Any] | Attack
 Budget = float | str | Epsilon
 NAMED = 5  # of many rows, an error names so many
@@ -87,15 +91,15 @@ def evaluate(
     precision: Literal["float32", "bfloat16"] = "float32",
     compile: bool = False,  # noqa: A002  # as it is called everywhere else
     limit: int | None = None,
-    output: Path | str | None = None,
+    output: Place | None = None,
     progress: Progress | bool = False,
     **parameters: Any,
 ) -> Results:
     """Returns how a model does on data, as it is and under attack.
 
     Args:
-        model: a torch module, a `Classifier`, a source such as ``"torchvision:resnet50"``, a
-            `ModelSpec`, or several of these by name.  A module takes inputs of shape
+        model: a torch module, a `Classifier`, a source such as ``"torchvision:resnet50"`` or a
+            path, a `ModelSpec`, or several of these by name.  A module takes inputs of shape
             (N, *input_shape) in the bounds of the data, [0, 1] for pictures.
         data: a torch ``Dataset`` of (input, label), a ``DataLoader`` of batches of these, a pair
             of tensors (inputs, labels), a `Dataset` of ours, a `DatasetSpec`, or a source such as
@@ -137,9 +141,10 @@ def evaluate(
     >>> results.to_frame()[["attack", "epsilon", "examples"]].to_dict("list")
     {'attack': ['none', 'pgd'], 'epsilon': ['0', '8/255'], 'examples': [40, 40]}
     """
+    models = model if isinstance(model, Mapping) else {_name_of(model): model}
     asked = _Asked.of(
-        model if isinstance(model, Mapping) else {_name_of(model): model},
-        data,
+        {name: _written(each) for name, each in models.items()},
+        _written(data),
         [attack] if isinstance(attack, str | Mapping | Attack) else attack,
         budgets=_listed(epsilon),
         parameters=parameters,
@@ -437,7 +442,7 @@ class _Asked:
     @classmethod
     def of(
         cls,
-        models: Mapping[str, Model],
+        models: Mapping[str, Written],
         data: Data,
         attacks: Sequence[AttackLike],
         *,
@@ -542,7 +547,7 @@ def _attack_spec(attack: AttackLike, threat: Mapping[str, Any]) -> dict[str, Any
     return {**threat, **attack}
 
 
-def _model_spec(name: str, model: Model, normalised: Mapping[str, Any]) -> dict[str, Any]:
+def _model_spec(name: str, model: Written, normalised: Mapping[str, Any]) -> dict[str, Any]:
     said = {key: value for key, value in normalised.items() if value is not None}
     if isinstance(model, ModelSpec):
         return {**said, **model.model_dump(exclude_none=True), "name": name}
@@ -564,11 +569,16 @@ def _data_spec(data: Data) -> dict[str, Any]:
     return {"name": name, "source": name}
 
 
+def _written(given: T | os.PathLike[str]) -> T | str:
+    """Returns it with a path as text, which is what a source is."""
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
 def _name_of(model: Model) -> str:
     if isinstance(model, ModelSpec):
         return model.name
-    if isinstance(model, str):
-        return name_of(model)
+    if isinstance(model, str | os.PathLike):
+        return name_of(os.fspath(model))
     module = model.module if isinstance(model, Classifier) else model
     return name_from(type(module).__name__) or "model"
 
@@ -585,7 +595,7 @@ def _in_words(name: str) -> str:
 
 
 @contextmanager
-def _folder(output: Path | str | None) -> Iterator[Path]:
+def _folder(output: Place | None) -> Iterator[Path]:
     if output is not None:
         yield Path(output)
         return

@@ -198,13 +198,19 @@ class DatasetSpec(Spec):
 
 def _named(written: Any, *, key: str) -> Any:
     """Completes what was written: a source alone, a source without a name, a name alone."""
-    if isinstance(written, str):
-        written = {key: written}
+    if isinstance(written, dict):
+        written = {name: _as_text(value) for name, value in written.items()}
+    elif isinstance(_as_text(written), str):
+        written = {key: _as_text(written)}
     if isinstance(written, dict) and isinstance(written.get(key), str):
         return {"name": name_from(written[key]), **written}
     if isinstance(written, dict) and "name" in written:
         return {key: written["name"], **written}
     return written
+
+
+def _as_text(written: Any) -> Any:
+    return os.fspath(written) if isinstance(written, os.PathLike) else written
 
 
 def _without_defaults(spec: Spec, written: Any, *, always: tuple[str, ...]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import gc
 import math
 import subprocess
 import sys
+import warnings
 import weakref
 from html.parser import HTMLParser
 from pathlib import Path
@@ -700,6 +701,27 @@ def test_an_epsilon_that_lacks_its_255_is_flagged() -> None:
     said = "data, fgsm: epsilon 8 is as wide as the box [0, 1]: did you mean 8/255?"
     found = evaluate(planted.Rows(1), PAIR, attack="fgsm", epsilon=[8, 8 / 255])
     assert [flag for flag in found.record.flags if "as wide as" in flag] == [said]
+
+
+def test_a_path_is_taken_wherever_its_text_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, script = tmp_path / "data.npz", tmp_path / "net.torchscript"
+    np.savez(data, inputs=INPUTS.numpy(), labels=LABELS.numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that TorchScript is deprecated
+        torch.jit.save(torch.jit.trace(planted.Rows(1), INPUTS[:2]), script)
+    source = DatasetSpec(name="data", source=data, layout="NCHW")
+    asked = {"attack": "fgsm", "epsilon": "0.1"}
+    found = evaluate(script, source, output=tmp_path / "out", **asked)
+    assert results_of(found) == results_of(evaluate(str(script), source, **asked))
+    assert results_of(found) == results_of(evaluate({"net": script}, PAIR, **asked))
+    with pytest.raises(DatasetError, match=r"data\.npz.*layout"):
+        evaluate(script, data, **asked)
+
+
+def results_of(found: Results) -> list[tuple[str, float | None]]:
+    return [(row.model, row.adversarial_error) for row in found.evaluations]
 
 
 # The package

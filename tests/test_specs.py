@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.errors import SpecError, UnknownNameError
-from benchmark.specs import AttackSpec, Suite, key_path, parse_suite, read_suite, shipped_suites
+from benchmark.specs import (
+    AttackSpec,
+    DatasetSpec,
+    ModelSpec,
+    Suite,
+    key_path,
+    parse_suite,
+    read_suite,
+    shipped_suites,
+)
 from benchmark.threat import Epsilon, Norm
 
 BASE = 'name = "x"\ndataset = "mnist"\nmodels = ["softmax", "rbf"]\n'
@@ -276,3 +285,16 @@ def test_an_attacks_parameters_survive_a_round_trip_as_written(written):
 def test_a_key_path_is_written_as_in_the_file():
     assert key_path(["experiments", 0, "attacks", 2, "steps"]) == "experiments[0].attacks[2].steps"
     assert key_path([]) == ""
+
+
+def test_a_path_is_a_source_like_its_text() -> None:
+    path = Path("nets") / "net.onnx"
+    assert ModelSpec.model_validate(path) == ModelSpec.model_validate(str(path))
+    model = {"model": "nets/small.py:Net", "weights": "w.pt"}
+    assert ModelSpec.model_validate(
+        {"model": Path(model["model"]), "weights": Path(model["weights"])}
+    ) == ModelSpec.model_validate(model)
+    data = {"source": "photos", "class_map": "map.json", "labels": "y.npy"}
+    assert DatasetSpec.model_validate(
+        {key: Path(value) for key, value in data.items()}
+    ) == DatasetSpec.model_validate(data)
