@@ -427,15 +427,18 @@ def _checked(
 
 def _best(tries: Iterable[_Try], labels: Tensor) -> Judged:
     best: _Try | None = None
-    first = torch.full_like(labels, -1)
-    count = 0
-    for tried in tries:
-        first = torch.where((first < 0) & tried.judged.any_misled, count, first)
-        best = tried if best is None else _better(best, tried, labels)
-        count += 1
+    first: Tensor | None = None
+    for position, tried in enumerate(tries):
+        if best is None:
+            best = tried
+            continue
+        if first is None:  # there are several
+            first = torch.where(best.judged.any_misled, 0, torch.full_like(labels, -1))
+        first = torch.where((first < 0) & tried.judged.any_misled, position, first)
+        best = _better(best, tried, labels)
     if best is None:
         raise AttackError("the attack proposed no candidate")
-    return replace(best.judged, misled_by=first) if count > 1 else best.judged
+    return replace(best.judged, misled_by=first)
 
 
 def _check(candidates: Tensor, batch: Batch, *, threat: ThreatModel, bounds: Bounds) -> _Try:

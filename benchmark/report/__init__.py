@@ -23,12 +23,15 @@ def write_report(record: RunRecord, folder: Path) -> None:
     where an attack tries others in turn, ``tables.md`` and the folder ``tensorboard``.  The
     outcomes in the folder give the curves of attacks that look for the nearest example.
     """
-    from benchmark.report.csv_files import csv_files
+    from benchmark.report.csv_files import MEMBERS_FILE, csv_files
     from benchmark.report.markdown import tables_markdown
     from benchmark.report.tensorboard import FOLDER, write_tensorboard
     from benchmark.report.whole_curves import whole_curves
 
-    for name, content in csv_files(record).items():
+    files = csv_files(record)
+    for name, content in files.items():
         write_atomically(folder / name, content)
+    if MEMBERS_FILE not in files:  # of the suite as it was before
+        (folder / MEMBERS_FILE).unlink(missing_ok=True)
     write_atomically(folder / TABLES_FILE, tables_markdown(record))
     write_tensorboard(record, folder / FOLDER, whole=whole_curves(record, folder))

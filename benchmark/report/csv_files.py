@@ -23,10 +23,14 @@ from benchmark.records import (
 )
 
 
+# Written where an attack of the run tries others in turn.
+MEMBERS_FILE = "members.csv"
+
+
 def csv_files(record: RunRecord) -> dict[str, str]:
     """Returns the CSV files of a run: name to content.
 
-    ``members.csv`` is among them where an attack of the run tries others in turn.
+    `MEMBERS_FILE` is among them where an attack of the run tries others in turn.
     """
     files = {
         "evaluations.csv": csv_text(Evaluation, record.evaluations),
@@ -35,7 +39,7 @@ def csv_files(record: RunRecord) -> dict[str, str]:
         "agreement.csv": csv_text(Agreement, record.agreements),
     }
     if record.members:
-        files["members.csv"] = csv_text(Member, record.members)
+        files[MEMBERS_FILE] = csv_text(Member, record.members)
     return files
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from benchmark.attacks.base import STRICT, Attack
 from benchmark.classifier import Classifier
 from benchmark.metrics.nearest import error_within
+from benchmark.report import write_report
 from benchmark.report.tables import MEMBERS, NEAREST, chapters
 from benchmark.rng import ExampleStreams
 from benchmark.runner.store import Outcome, RunFolder, read_outcome
@@ -180,12 +181,16 @@ def test_a_list_of_attacks_has_a_row_for_each(run: Run, suite: MakeSuite, tmp_pa
         "epsilon": "0.1",
         "attacks": [{"name": "fgsm"}, {"name": "deepfool", "steps": 5}],
     }
-    record = run(suite(listed, "fgsm"))
+    record = run(suite(listed, "fgsm"), publish=write_report)
     first, second = record.members
     assert (first.member, second.member) == ("fgsm", "deepfool")
     assert first.given == row(record, "none").clean_correct
     assert first.error_after == row(record, "fgsm").worst_case_error
     assert second.error_after == row(record, "worst-of").adversarial_error
+    rows = (tmp_path / "run" / "members.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(record.members)
+    run(suite("fgsm"), publish=write_report)
+    assert not (tmp_path / "run" / "members.csv").exists()
 
 
 def test_one_try_has_no_column(run: Run, suite: MakeSuite, tmp_path: Path) -> None:
