@@ -38,7 +38,7 @@ from benchmark.records import Evaluation, Failure, RunRecord, Transfer
 from benchmark.report import write_report
 from benchmark.report.html_tables import chapters_html
 from benchmark.report.terminal import print_chapters, short_chapters
-from benchmark.runner.plan import RunSettings, Supplied
+from benchmark.runner.plan import RunSettings, Supplied, choose_device
 from benchmark.runner.progress import Progress, Silent
 from benchmark.runner.run import run_suite
 from benchmark.runner.store import OUTCOMES, Outcome, read_outcome
@@ -153,6 +153,9 @@ def evaluate(
         transfer=transfer,
         seed=seed,
     )
+    choose_device(str(device), where="device")
+    if batch_size != "auto" and batch_size < 1:
+        raise SpecError(f'must be "auto" or at least 1, got {batch_size}', where="batch_size")
     settings = RunSettings(
         device=str(device),
         batch_size=None if batch_size == "auto" else batch_size,

@@ -74,10 +74,12 @@ def load_reference(text: str, *, what: str) -> Any:
         module = _from_file(Path(place), what=what) if is_file else _import(place, what)
     thing: Any = module
     for part in name.split("."):
-        if not hasattr(thing, part):
-            public = [each for each in vars(thing) if not each.startswith("_")]
-            raise RequestError(f"{what} {text!r}: {place} has no {part!r}{suggest(part, public)}")
-        thing = getattr(thing, part)
+        try:
+            thing = getattr(thing, part)
+        except AttributeError:
+            public = [each for each in dir(thing) if not each.startswith("_")]
+            near = suggest(part, public)
+            raise RequestError(f"{what} {text!r}: {place} has no {part!r}{near}") from None
     return thing
 
 

@@ -724,6 +724,20 @@ def results_of(found: Results) -> list[tuple[str, float | None]]:
     return [(row.model, row.adversarial_error) for row in found.evaluations]
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"batch_size": 0}, 'batch_size: must be "auto" or at least 1, got 0'),
+        ({"device": "cuda:99"}, "device: 'cuda:99' is not there"),
+        ({"device": "gpu"}, "device: expected auto, cpu, cuda, cuda:1 or mps, got 'gpu'"),
+    ],
+)
+def test_what_is_wrong_is_called_as_the_call_does(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        evaluate(planted.Rows(1), PAIR, attack="fgsm", epsilon="0.1", **more)
+    assert str(raised.value).startswith(said)
+
+
 # The package
 
 

@@ -232,8 +232,11 @@ def make_plan(
     return Plan(suite, settings, device, experiments, stage)
 
 
-def choose_device(asked: str) -> torch.device:
-    """Returns the device that was asked for.  Raises `DeviceError` where it is not there."""
+def choose_device(asked: str, *, where: str = "--device") -> torch.device:
+    """Returns the device that was asked for.
+
+    ``where`` is what error messages call the option.  Raises `DeviceError` where it is not there.
+    """
     if asked == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -242,16 +245,16 @@ def choose_device(asked: str) -> torch.device:
         device = torch.device(asked)
     except RuntimeError:
         raise DeviceError(
-            f"--device: expected auto, cpu, cuda, cuda:1 or mps, got {asked!r}"
+            f"{where}: expected auto, cpu, cuda, cuda:1 or mps, got {asked!r}"
         ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
-            f"--device: {asked!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices"
+            f"{where}: {asked!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("--device: 'mps' is not there")
+        raise DeviceError(f"{where}: 'mps' is not there")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(f"--device: expected auto, cpu, cuda, cuda:1 or mps, got {asked!r}")
+        raise DeviceError(f"{where}: expected auto, cpu, cuda, cuda:1 or mps, got {asked!r}")
     return device
 
 

@@ -116,9 +116,7 @@ class AdversarialLibrary(AttackSource):
             raise SpecError(f"adv-lib's {name} can't be used here: {REFUSED[name]}")
         function = getattr(attacks, name, None)
         if name not in FUNCTIONS or function is None:
-            raise LIBRARY.unknown(
-                name, known=[each for each in FUNCTIONS if hasattr(attacks, each)]
-            )
+            raise LIBRARY.unknown(name, known=[each for each in FUNCTIONS if each in vars(attacks)])
         how = FUNCTIONS[name]
         reserved = {**ALWAYS_SET, "ε": BUDGET}
         if how.norm:

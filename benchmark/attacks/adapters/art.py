@@ -133,7 +133,7 @@ class Art(AttackSource):
             raise SpecError(f"ART's {name} can't be used here: {REFUSED[name]}")
         kind = getattr(evasion, name, None)
         if name not in CLASSES or kind is None:
-            raise LIBRARY.unknown(name, known=[each for each in CLASSES if hasattr(evasion, each)])
+            raise LIBRARY.unknown(name, known=[each for each in CLASSES if each in vars(evasion)])
         known = CLASSES[name]
         foreign = Foreign(
             name=name,
