@@ -1,13 +1,14 @@
 """The command line: `evaluate`, `run`, `check`, `list`, `train`, `compare` and `baseline`.
 
 Exit codes: 0 done; 1 a cell failed, a regression was found or an attack breaks a law; 2 the request
-was wrong; 130 interrupted.  torch is imported only once a command needs it, so that ``--help`` and
-``list`` answer at once.
+was wrong; 130 interrupted, 143 terminated.  torch is imported only once a command needs it,
+so that ``--help`` and ``list`` answer at once.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from benchmark.registry import Entry, Registry
     from benchmark.specs import Suite
 
-DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_REQUEST, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 RUNS = Path("results/runs")
 CHECKPOINTS = Path("checkpoints")
 DEFAULT_SUITE = "goodfellow2015"
@@ -442,6 +443,7 @@ def main() -> None:
     # Threads that wait in a loop take the core that another process would let them work on: on two
     # busy cores the default suite took 4.5 minutes with that, and 1.9 without.  Read once by torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # stops what it started, too
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _tell_warning
@@ -452,7 +454,7 @@ def main() -> None:
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(WRONG_REQUEST)
     except SystemExit as leaving:
-        if leaving.code == INTERRUPTED:  # what typer makes of Ctrl-C
+        if leaving.code in (INTERRUPTED, TERMINATED):  # 130: what typer makes of Ctrl-C
             typer.echo(
                 "interrupted; what was done is kept: run the same command again to go on", err=True
             )

@@ -362,6 +362,28 @@ def test_the_data_folder_comes_from_the_environment(
     assert seen == [(Path("elsewhere"), True), (Path("here"), False)]
 
 
+def test_termination_is_told_and_what_was_started_is_left_in_order(
+    gibbon: Gibbon, plant: planted.Plant
+) -> None:
+    left: list[bool] = []
+
+    def load(request: Any) -> Any:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            left.append(True)
+        return planted.squares()
+
+    plant.dataset("squares", load)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        said = gibbon(*EVALUATE.split())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (said.code, left) == (143, [True])
+    assert "interrupted; what was done is kept" in said.err
+
+
 def test_ctrl_c_is_told_and_what_was_done_is_kept(
     gibbon: Gibbon, plant: planted.Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
