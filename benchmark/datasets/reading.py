@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -74,7 +75,7 @@ def choose_workers(asked: int | None, count: int) -> int:
     """Returns how many processes read ``count`` examples: as asked, or as the machine suggests."""
     if asked is not None:
         return asked if count else 0
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     worth = count >= FEWEST_FOR_WORKERS and (available or 1) > 1
     return min(available or 1, MOST_WORKERS) if worth else 0
 
