@@ -24,18 +24,19 @@ pytestmark = [
 BOX = Bounds(0.0, 1.0)
 PICTURES = 200
 THEIRS = {Norm.LINF: "Linf", Norm.L2: "L2"}
-AGREEMENT = 0.99
-# Where some examples survive and others do not.
+# Where some examples survive and others do not; the share on which both must agree.
 CASES = [
-    ("maxout-adv", Norm.LINF, "0.1"),
-    ("maxout-adv", Norm.L2, "1"),
-    ("convolutional", Norm.LINF, "0.05"),
-    ("convolutional", Norm.L2, "0.75"),
+    ("convolutional", Norm.LINF, "0.1", 0.99),
+    ("convolutional", Norm.L2, "1.5", 0.99),
+    ("maxout-adv", Norm.LINF, "0.1", 0.99),
+    # The budget where most hangs on random starts: with another seed the authors' code disagrees
+    # with itself on 3 of 200 examples, and we with it on 2 to 4.
+    ("maxout-adv", Norm.L2, "1.5", 0.975),
 ]
 
 
 def convolutional() -> Classifier:
-    """A small network trained for half a minute: nothing defends it."""
+    """A small network trained for some seconds: nothing defends it."""
     pictures = load(DataRequest(split="train")).batch(np.arange(4000))
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -81,8 +82,8 @@ def theirs(classifier: Classifier, batch: Batch, *, threat: ThreatModel) -> torc
     return ask(classifier, points.detach()).predicted != batch.labels
 
 
-@pytest.mark.parametrize(("name", "norm", "epsilon"), CASES)
-def test_the_same_examples_are_misled(name, norm, epsilon):
+@pytest.mark.parametrize(("name", "norm", "epsilon", "agreement"), CASES)
+def test_the_same_examples_are_misled(name, norm, epsilon, agreement):
     peers.library("pyautoattack")
     batch, threat = pictures(), ThreatModel(norm, Epsilon.parse(epsilon), BOX)
     classifier = model(name)
@@ -90,4 +91,4 @@ def test_the_same_examples_are_misled(name, norm, epsilon):
         here = ours(classifier, batch, threat=threat)
         there = theirs(classifier, batch, threat=threat)
     assert 0.05 < float(here.float().mean()) < 0.95
-    assert float((here == there).float().mean()) >= AGREEMENT
+    assert float((here == there).float().mean()) >= agreement
