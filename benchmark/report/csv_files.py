@@ -22,7 +22,6 @@ from benchmark.records import (
     WorstCase,
 )
 
-
 # Written where an attack of the run tries others in turn.
 MEMBERS_FILE = "members.csv"
 
