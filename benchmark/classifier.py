@@ -39,8 +39,8 @@ class Watch:
 
     ``outputs`` is what the model returned for exactly these inputs, if it was asked, so that a
     clean prediction need not be paid for twice.  ``zero_gradient`` (bool, shape (N,)) marks the
-    examples whose first input gradient was zero in every coordinate.  ``gradients`` is the sum of
-    all input gradients, a number, or None where none was taken.
+    examples whose first input gradient was zero in every coordinate.  ``gradients`` is a
+    number that is NaN or infinite where any input gradient was, or None where none was taken.
     """
 
     inputs: Tensor
@@ -221,11 +221,15 @@ class Classifier:
         watch = self._watch
         if watch is None:
             return gradient
-        total = gradient.sum()  # a NaN anywhere makes it NaN; looked at once, in the end
-        watch.gradients = total if watch.gradients is None else watch.gradients + total
+        # A NaN anywhere makes these sums NaN; they are looked at once, in the end.
         if watch.zero_gradient is None and len(gradient) == len(watch.inputs):
             flat = gradient.flatten(1)
-            watch.zero_gradient = (flat.amax(1) == 0) & (flat.amin(1) == 0)
+            highest, lowest = flat.amax(1), flat.amin(1)
+            watch.zero_gradient = (highest == 0) & (lowest == 0)
+            total = (highest + lowest).sum()
+        else:
+            total = gradient.sum()
+        watch.gradients = total if watch.gradients is None else watch.gradients + total
         return gradient
 
 
