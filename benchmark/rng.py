@@ -8,14 +8,20 @@ sharding and device change nothing.  Streams are values: the same call gives the
 The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
 generators", OOPSLA 2014, figure 14) in its counter form: the j-th number of the stream with key s
 is ``mix(s + (j + 1) * GAMMA)``.  It is computed on whole tensors, on any device.
+
+Other people's code draws from global generators: `seeded_globals` seeds these and puts them back.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +29,7 @@ from torch import Tensor
 GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
 MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 MULTIPLIER_2 = 0x94D049BB133111EB - (1 << 64)
+NUMPY_SEEDS = 2**32
 MANTISSA_BITS = 24  # a float32 holds every multiple of 2^-24 in [0, 1) exactly
 
 
@@ -98,3 +105,50 @@ def _mix(state: Tensor) -> Tensor:
 def _shift(state: Tensor, by: int) -> Tensor:
     """Logical right shift: torch's own is arithmetic on int64."""
     return state.bitwise_right_shift(by).bitwise_and_((1 << (64 - by)) - 1)
+
+
+@contextmanager
+def seeded_globals(seed: int, *devices: torch.device) -> Iterator[None]:
+    """While inside: the global generators of torch, numpy and random start from ``seed``.
+
+    They are put back afterwards, also after an exception, and so are torch's grad mode and default
+    dtype.  Of torch's generators those of the CPU and of ``devices`` are meant.
+
+    >>> before = torch.get_rng_state()
+    >>> with seeded_globals(1):
+    ...     first = torch.rand(1)
+    >>> with seeded_globals(1):
+    ...     torch.rand(1) == first
+    tensor([True])
+    >>> torch.equal(torch.get_rng_state(), before)
+    True
+    """
+    cuda = sorted(
+        {
+            torch.cuda.current_device() if each.index is None else each.index
+            for each in devices
+            if each.type == "cuda"
+        }
+    )
+    metal = torch.mps.get_rng_state() if any(each.type == "mps" for each in devices) else None
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    grad_mode, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    with torch.random.fork_rng(devices=cuda):
+        # torch.manual_seed would queue a call for CUDA each time, on machines without it too.
+        torch.default_generator.manual_seed(seed)
+        for index in cuda:
+            with torch.cuda.device(index):  # it may be another one than the current
+                torch.cuda.manual_seed(seed)
+        if metal is not None:
+            torch.mps.manual_seed(seed)
+        np.random.seed(seed % NUMPY_SEEDS)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            if metal is not None:
+                torch.mps.set_rng_state(metal)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            torch.set_grad_enabled(grad_mode)
+            torch.set_default_dtype(dtype)

@@ -13,14 +13,12 @@ candidate is the point found or the clean input, and what the model says of both
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +31,7 @@ from benchmark.errors import AttackError, OutputError
 from benchmark.metrics.distances import distances
 from benchmark.outputs import margin
 from benchmark.records import Verdict
-from benchmark.rng import ExampleStreams
+from benchmark.rng import ExampleStreams, seeded_globals
 from benchmark.snapshot import Snapshot, equal
 from benchmark.threat import Bounds, Norm, ThreatModel
 
@@ -251,31 +249,12 @@ def _changed(source: Classifier, fields: dict[str, object]) -> bool:
 @contextmanager
 def _global_state(device: torch.device, seed: int) -> Iterator[None]:
     """While inside: seeded global generators; they and torch's settings are put back after."""
-    cuda = [device] if device.type == "cuda" else []
-    metal = torch.mps.get_rng_state() if device.type == "mps" else None
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    grad_mode, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     strict, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
-    with torch.random.fork_rng(devices=cuda):
-        # torch.manual_seed would queue a call for CUDA each time, on machines without it too.
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):  # it may be another one than the current
-                torch.cuda.manual_seed(seed)
-        if metal is not None:
-            torch.mps.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        random.seed(seed)
+    with seeded_globals(seed, device):
         try:
             yield
         finally:
-            if metal is not None:
-                torch.mps.set_rng_state(metal)
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            torch.set_grad_enabled(grad_mode)
-            torch.set_default_dtype(dtype)
             torch.use_deterministic_algorithms(strict, warn_only=lenient)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)

@@ -5,12 +5,10 @@ A module that a caller holds is never changed: what is put in front of it is a m
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -18,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from benchmark.classifier import PIXELS, Classifier
 from benchmark.errors import ModelError, RequestError, suggest
 from benchmark.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
+from benchmark.rng import seeded_globals
 from benchmark.snapshot import Snapshot
 from benchmark.sources import BuiltModel, Found, Preprocessing, Size
 from benchmark.sources.programs import Program, is_program
@@ -157,25 +156,11 @@ def same_random_numbers(device: torch.device | None = None) -> Iterator[None]:
 
     Those of the CPU, of torch's current CUDA device and of ``device`` are.
     """
-    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    if cuda and device is not None and device.type == "cuda" and device.index is not None:
-        cuda = sorted({*cuda, device.index})
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    grad_mode, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(SEED)
-        for index in cuda:
-            with torch.cuda.device(index):
-                torch.cuda.manual_seed(SEED)
-        np.random.seed(SEED)  # noqa: NPY002
-        random.seed(SEED)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            torch.set_grad_enabled(grad_mode)
-            torch.set_default_dtype(dtype)
+    devices = [] if device is None else [device]
+    if torch.cuda.is_available():
+        devices.append(torch.device("cuda", torch.cuda.current_device()))
+    with seeded_globals(SEED, *devices):
+        yield
 
 
 def _plain(module: nn.Module, *, own: bool) -> nn.Module:

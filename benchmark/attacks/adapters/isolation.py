@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import io
 import logging
-import random
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
-import numpy as np
 import torch
 
+from benchmark.rng import seeded_globals
+
 SEED_BITS = 63
-NUMPY_SEEDS = 2**32
 
 
 @contextmanager
@@ -30,25 +29,11 @@ def isolated(seed: int, *, device: torch.device) -> Iterator[None]:
     ``seed`` is any integer; ``device`` is where the model is, so that its generator is kept too.
     All of it is put back afterwards, also after an exception.
     """
-    seed %= 2**SEED_BITS
-    cuda = [device] if device.type == "cuda" else []
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    dtype, grad_mode, tracer = torch.get_default_dtype(), torch.is_grad_enabled(), sys.gettrace()
-    with torch.random.fork_rng(devices=cuda), silence():
-        # torch.manual_seed would queue a call for CUDA each time, on machines without it too.
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed(seed)
-        np.random.seed(seed % NUMPY_SEEDS)  # noqa: NPY002
-        random.seed(seed)
-        torch.set_grad_enabled(True)
+    tracer = sys.gettrace()
+    with seeded_globals(seed % 2**SEED_BITS, device), silence(), torch.enable_grad():
         try:
             yield
         finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            torch.set_grad_enabled(grad_mode)
-            torch.set_default_dtype(dtype)
             sys.settrace(tracer)
 
 
