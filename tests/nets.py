@@ -6,17 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.classifier import PIXELS, Classifier
+from benchmark.conformance.subjects import CLASSES, SHAPE, generator, labelled, random_batch
 from benchmark.datasets.base import Batch
 from benchmark.outputs import LOG_SCORES, PROBABILITIES, OutputRule
 from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
 
-SHAPE = (1, 6, 6)
+# The batches that plug-in authors' attacks are tried on serve the tests too.
+__all__ = ["CLASSES", "SHAPE", "Batch", "generator", "labelled", "random_batch"]
+
 PIXEL_COUNT = 36
-CLASSES = 4
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def filled(module: nn.Module, *, seed: int, spread: float = 1.0) -> nn.Module:
@@ -94,22 +92,6 @@ def logistic(weights: Tensor, bias: float) -> Classifier:
         net.weight[1].copy_(weights)
         net.bias.copy_(torch.tensor([0.0, bias]))
     return Classifier(net, classes=2, input_shape=(len(weights),))
-
-
-def random_batch(
-    count: int = 40, *, seed: int = 5, shape: tuple[int, ...] = SHAPE, bounds: Bounds = PIXELS
-) -> Batch:
-    draws = generator(seed)
-    inputs = torch.rand(count, *shape, generator=draws) * bounds.width + bounds.low
-    labels = torch.randint(CLASSES, (count,), generator=draws)
-    ids = torch.randperm(10 * count, generator=draws)[:count]
-    return Batch(ids, inputs, labels)
-
-
-def labelled(classifier: Classifier, batch: Batch) -> Batch:
-    """The same batch with what the model says of it as labels: no clean mistakes."""
-    with classifier.evaluating():
-        return Batch(batch.ids, batch.inputs, classifier.predict(batch.inputs).argmax(1))
 
 
 def threat(
