@@ -12,7 +12,6 @@ candidate is the point found or the clean input, and what the model says of both
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,10 +23,12 @@ from torch import Tensor
 
 from benchmark.attacks.base import Attack, DirectionAttack, move
 from benchmark.attacks.candidates import LINF_TOLERANCE, check, check_form, outside, tries_of
+from benchmark.attacks.gradients import refuse_no_numbers
 from benchmark.attacks.minimal import MinimalNormAttack, within
+from benchmark.attacks.projections import like
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch
-from benchmark.errors import AttackError, OutputError
+from benchmark.errors import AttackError
 from benchmark.metrics.distances import distances
 from benchmark.outputs import margin
 from benchmark.records import Verdict
@@ -233,11 +234,7 @@ def guarding(source: Classifier, batch: Batch, *, seed: int = 0) -> Iterator[Gua
         raise AttackError(f"the attack {difference}")
     if given.inputs._version != watch.version or not equal(given.inputs, batch.inputs):
         raise AttackError("the attack changed its inputs in place")
-    if watch.gradients is not None and not math.isfinite(watch.gradients.item()):
-        raise OutputError(
-            "the model's input gradient is NaN or infinite: look for a root or a norm at 0, or for "
-            "0 / 0"
-        )
+    refuse_no_numbers(watch.gradients)
 
 
 def _changed(source: Classifier, fields: dict[str, object]) -> bool:
@@ -368,7 +365,7 @@ class _Search:
         moved = counts & (found != batch.inputs).flatten(1).any(1)
         outputs = clean
         if bool(moved.any()):
-            safe = torch.where(_like(moved, found), found, batch.inputs)
+            safe = torch.where(like(moved, found), found, batch.inputs)
             outputs = torch.where(moved.unsqueeze(1), source.predict(safe), clean)
         return _Point(found, outputs, distance, counts & (outputs.argmax(1) != batch.labels))
 
@@ -389,7 +386,7 @@ def _composed(
 ) -> _Try:
     """Returns what one try of a search comes to at one epsilon, without asking the source."""
     taken = (point.distance <= threat.radius) & (point.misled | ~asked.clean_wrong)
-    candidates = torch.where(_like(taken, batch.inputs), point.found, batch.inputs)
+    candidates = torch.where(like(taken, batch.inputs), point.found, batch.inputs)
     tried = _check(candidates, batch, threat=threat, bounds=source.bounds)
     return _with_outputs(
         source, tried, torch.where(taken.unsqueeze(1), point.outputs, asked.clean), batch.labels
@@ -450,7 +447,7 @@ def _better(one: _Try, other: _Try, labels: Tensor) -> _Try:
         torch.where(take, new.answers.confidence, old.answers.confidence),
     )
     chosen = Judged(
-        torch.where(_like(take, old.candidates), new.candidates, old.candidates),
+        torch.where(like(take, old.candidates), new.candidates, old.candidates),
         answers,
         torch.where(take, new.verdict, old.verdict),
         torch.where(take, new.distance, old.distance),
@@ -458,7 +455,3 @@ def _better(one: _Try, other: _Try, labels: Tensor) -> _Try:
     )
     outputs = torch.where(take.unsqueeze(1), other.outputs, one.outputs)
     return _Try(chosen, one.sound and other.sound, outputs)
-
-
-def _like(mask: Tensor, points: Tensor) -> Tensor:
-    return mask.view(-1, *(1,) * (points.ndim - 1))

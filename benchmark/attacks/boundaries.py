@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmark.attacks.minimal import finite, like
+from benchmark.attacks.minimal import finite
+from benchmark.attacks.projections import like
 from benchmark.classifier import Classifier
 from benchmark.threat import Bounds, Norm
 

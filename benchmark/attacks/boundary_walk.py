@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from benchmark.attacks.boundaries import nearest_boundary, to_hyperplane
-from benchmark.attacks.minimal import Aim, Nearest, like
+from benchmark.attacks.minimal import Aim, Nearest
+from benchmark.attacks.projections import like
 from benchmark.classifier import Classifier
 from benchmark.metrics.distances import distances
 from benchmark.rng import ExampleStreams

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmark.attacks.base import Attack
+from benchmark.attacks.projections import like
 from benchmark.classifier import Classifier
 from benchmark.errors import AttackError
 from benchmark.metrics.distances import distances
@@ -110,8 +111,8 @@ def check(candidates: Tensor, inputs: Tensor, *, threat: ThreatModel, bounds: Bo
             verdict[outside(candidates, box, slack=slack)] = Verdict.OUT_OF_BOUNDS
         verdict[~finite] = Verdict.NOT_FINITE
         # Whatever a model says of a point that does not count must not spoil the others.
-        valid = (verdict == Verdict.VALID).view(-1, *(1,) * (inputs.ndim - 1))
-        candidates = torch.where(valid, candidates, inputs)
+        valid = verdict == Verdict.VALID
+        candidates = torch.where(like(valid, inputs), candidates, inputs)
     return Checked(candidates, verdict, distance, sound)
 
 

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from benchmark.attacks.adam import Adam
 from benchmark.attacks.base import STRICT, Length
-from benchmark.attacks.minimal import Aim, Constants, MinimalNormAttack, Nearest, finite, like
+from benchmark.attacks.minimal import Aim, Constants, MinimalNormAttack, Nearest, finite
+from benchmark.attacks.projections import like
 from benchmark.attacks.targets import Target
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams

@@ -26,8 +26,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from benchmark.attacks.base import STRICT, Length
-from benchmark.attacks.minimal import Aim, MinimalNormAttack, Nearest, finite, like
-from benchmark.attacks.projections import TINY, lengths
+from benchmark.attacks.minimal import Aim, MinimalNormAttack, Nearest, finite
+from benchmark.attacks.projections import TINY, lengths, like
 from benchmark.attacks.targets import Target
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from benchmark.attacks.base import STRICT
 from benchmark.attacks.boundaries import nearest_boundary, rivals_of, to_hyperplane
-from benchmark.attacks.minimal import Aim, MinimalNormAttack, Nearest, like
-from benchmark.attacks.projections import TINY
+from benchmark.attacks.minimal import Aim, MinimalNormAttack, Nearest
+from benchmark.attacks.projections import TINY, like
 from benchmark.classifier import Classifier
 from benchmark.metrics.distances import distances
 from benchmark.rng import ExampleStreams

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from benchmark.attacks.base import STRICT, Length
 from benchmark.attacks.boundaries import dual_size
-from benchmark.attacks.minimal import Aim, MinimalNormAttack, Nearest, finite, like
-from benchmark.attacks.projections import TINY, lengths
+from benchmark.attacks.minimal import Aim, MinimalNormAttack, Nearest, finite
+from benchmark.attacks.projections import TINY, lengths, like
 from benchmark.attacks.targets import Target
 from benchmark.classifier import Classifier
 from benchmark.metrics.distances import distances

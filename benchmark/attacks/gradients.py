@@ -48,8 +48,13 @@ class Gradients:
 
     def check(self) -> None:
         """Raises `OutputError` where a gradient since the start was NaN or infinite."""
-        if self._total is not None and not math.isfinite(self._total.item()):
-            raise OutputError(
-                "the model's input gradient is NaN or infinite: an attack that follows it would "
-                "stay where it is and prove nothing; look for a root or a norm at 0, or for 0 / 0"
-            )
+        refuse_no_numbers(self._total)
+
+
+def refuse_no_numbers(total: Tensor | None) -> None:
+    """Raises `OutputError` where a sum over gradients, if any were taken, is NaN or infinite."""
+    if total is not None and not math.isfinite(total.item()):
+        raise OutputError(
+            "the model's input gradient is NaN or infinite: an attack that follows it would "
+            "stay where it is and prove nothing; look for a root or a norm at 0, or for 0 / 0"
+        )

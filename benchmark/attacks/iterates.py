@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmark.attacks.gradients import Gradients
 from benchmark.attacks.objectives import Objective
-from benchmark.attacks.projections import Region
+from benchmark.attacks.projections import Region, like
 from benchmark.classifier import Classifier
 
 Keep = Literal["last", "best-loss", "first-success"]
@@ -132,5 +132,5 @@ def better(
         other_values: shape (N,).
     """
     larger = other_values > values
-    mask = larger.view(-1, *(1,) * (points.ndim - 1))
-    return torch.where(mask, other_points, points), torch.where(larger, other_values, values)
+    kept = torch.where(like(larger, points), other_points, points)
+    return kept, torch.where(larger, other_values, values)

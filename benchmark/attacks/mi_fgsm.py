@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmark.attacks.base import STRICT, Attack, Length
 from benchmark.attacks.iterates import Keep, State, climb
-from benchmark.attacks.projections import TINY, region
+from benchmark.attacks.projections import TINY, like, region
 from benchmark.attacks.targets import Target, aim
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams
@@ -76,5 +76,5 @@ class MIFGSM(Attack):
 def accumulate(momentum: Tensor, gradient: Tensor, *, decay: float) -> Tensor:
     """Returns equation (6), a new tensor.  A gradient of zero adds nothing, rather than 0 / 0."""
     sizes = gradient.flatten(1).abs().sum(1).clamp_(min=TINY)
-    unit = gradient / sizes.view(-1, *(1,) * (gradient.ndim - 1))
+    unit = gradient / like(sizes, gradient)
     return unit.add_(momentum, alpha=decay)

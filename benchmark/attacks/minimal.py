@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmark.attacks.base import Attack
+from benchmark.attacks.projections import like
 from benchmark.attacks.targets import Target, choose_targets
 from benchmark.classifier import Classifier
 from benchmark.metrics.distances import distances
@@ -215,8 +216,3 @@ class Constants:
 def finite(gradient: Tensor) -> Tensor:
     """Returns a copy of the gradient with zeros in the place of NaN and infinity."""
     return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def like(mask: Tensor, points: Tensor) -> Tensor:
-    """Returns a value an example, shape (N,), shaped to go with points (N, *input_shape)."""
-    return mask.view(-1, *(1,) * (points.ndim - 1))

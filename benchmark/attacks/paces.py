@@ -40,7 +40,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from benchmark.attacks.projections import Region, sparse_units
+from benchmark.attacks.projections import Region, like, sparse_units
 
 MOMENTUM = 0.75  # alpha
 FIRST_STEP = 2.0  # in units of epsilon
@@ -161,7 +161,7 @@ class Halving(Pace):
 
     def ahead(self, trail: Trail, allowed: Region, *, first: bool) -> Tensor:
         """Returns a step along the gradient, averaged with the last change of place."""
-        points, lengths = trail.points, _each(self.step * allowed.radius, trail.points)
+        points, lengths = trail.points, like(self.step * allowed.radius, trail.points)
         towards = allowed.project(allowed.unit(trail.gradient).mul_(lengths).add_(points))
         if first:
             return towards
@@ -206,7 +206,7 @@ class Sparsening(Pace):
 
     def ahead(self, trail: Trail, allowed: Region, *, first: bool) -> Tensor:
         """Returns a sparse step along the gradient."""
-        lengths = _each(self.step * allowed.radius, trail.points)
+        lengths = like(self.step * allowed.radius, trail.points)
         unit = sparse_units(trail.gradient, shares=self.share)
         return allowed.project(unit.mul_(lengths).add_(trail.points))
 
@@ -250,12 +250,8 @@ def sparsening_checkpoints(steps: int) -> dict[int, int]:
 
 def choose(mask: Tensor, points: Tensor, others: Tensor) -> Tensor:
     """Returns the points of the examples where ``mask`` (bool, shape (N,)) is true, else others."""
-    return torch.where(_each(mask, points), points, others)
+    return torch.where(like(mask, points), points, others)
 
 
 def _changed(points: Tensor, allowed: Region) -> Tensor:
     return (points != allowed.inputs).flatten(1).sum(1).to(points.dtype)
-
-
-def _each(values: Tensor, points: Tensor) -> Tensor:
-    return values.view(-1, *(1,) * (points.ndim - 1))

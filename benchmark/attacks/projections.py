@@ -117,7 +117,7 @@ class L1Region(Region):
             above, below = self.bounds.high - self.inputs, self.inputs - self.bounds.low
             room = torch.where(change > 0, above, below).clamp_(min=0.0)
         threshold = _threshold(sizes.flatten(1), room.flatten(1), radius=self.radius)
-        kept = sizes.sub_(_each(threshold, sizes)).clamp_(min=0.0).minimum(room)
+        kept = sizes.sub_(like(threshold, sizes)).clamp_(min=0.0).minimum(room)
         points = self.inputs + change.sign_().mul_(kept)
         if self.bounds is None:
             return points
@@ -205,7 +205,8 @@ def _wide(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64  # which Metal has not
 
 
-def _each(values: Tensor, points: Tensor) -> Tensor:
+def like(values: Tensor, points: Tensor) -> Tensor:
+    """Returns a value an example, shape (N,), shaped to go with points (N, *input_shape)."""
     return values.view(-1, *(1,) * (points.ndim - 1))
 
 
@@ -225,4 +226,4 @@ def region(inputs: Tensor, *, threat: ThreatModel) -> Region:
 def lengths(perturbations: Tensor) -> Tensor:
     """Returns the Euclidean length of each example, shaped to multiply the perturbations."""
     flat: Tensor = torch.linalg.vector_norm(perturbations.flatten(1), dim=1)
-    return _each(flat, perturbations)
+    return like(flat, perturbations)

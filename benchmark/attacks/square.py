@@ -28,8 +28,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from benchmark.attacks.base import STRICT, Attack
-from benchmark.attacks.minimal import Aim, like
-from benchmark.attacks.projections import TINY
+from benchmark.attacks.minimal import Aim
+from benchmark.attacks.projections import TINY, like
 from benchmark.attacks.targets import Target
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams

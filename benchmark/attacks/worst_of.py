@@ -41,7 +41,8 @@ from benchmark.attacks.base import (
     parameters_of,
 )
 from benchmark.attacks.candidates import Checked, check, tries_of
-from benchmark.attacks.minimal import Aim, like
+from benchmark.attacks.minimal import Aim
+from benchmark.attacks.projections import like
 from benchmark.classifier import Classifier
 from benchmark.errors import AttackError, RequestError
 from benchmark.outputs import margin
