@@ -179,8 +179,9 @@ OPTIONS: tuple[Option, ...] = (
         "--model",
         "Models",
         "Where a model comes from: a name of `list models`, path/to/net.py:build, "
-        "package.module:Net, torchvision:resnet50, timm:NAME, robustbench:NAME, hf:ORG/NAME, or a "
-        "file: net.torchscript, net.pt2, net.onnx. Several make a transfer matrix.",
+        "package.module:Net, torchvision:resnet50, timm:NAME, robustbench:NAME, hf:ORG/NAME, a "
+        "file: net.torchscript, net.pt2, net.onnx, or ensemble:A,B of such, or of other models by "
+        "name. Several make a transfer matrix.",
         "SOURCE",
     ),
     Option("--name", "Models", "What the tables call it. [default: made from the source]", "NAME"),
@@ -214,6 +215,20 @@ OPTIONS: tuple[Option, ...] = (
         _pair,
         "arguments",
         many=True,
+    ),
+    Option(
+        "--fuse",
+        "Models",
+        "In what an ensemble's members are fused: probabilities, logits or loss. "
+        "[default: probabilities]",
+        "KIND",
+    ),
+    Option(
+        "--shares",
+        "Models",
+        "Of an ensemble's members in the whole, a number each. [default: equal]",
+        "N[,N...]",
+        _numbers,
     ),
     Option(
         "--trust-pickle",

@@ -8,6 +8,9 @@ A model declares one of these rules:
 - `LOG_SCORES`: the logarithms of one probability a class that stand for themselves, each unit
   trained with its own Bernoulli cross-entropy, as in an RBF network; confidence is the winning
   unit's own output, unnormalised.
+- `LOSS_SCORES`: minus the logarithm of the loss that each class would have if it were the true one,
+  as an ensemble has it that is fused in its losses (`benchmark.ensembles`); the class of the
+  smallest loss is predicted, with the confidence :math:`e^{-L}`.
 
 All functions work example by example: outputs have shape (N, K), labels (N,), results (N,).
 """
@@ -23,6 +26,7 @@ from torch.nn import functional
 # How far rows of probabilities may sum from 1, and how far log-scores may exceed 0: float32
 # softmax over 1,000 classes is well inside.
 RULE_TOLERANCE = 1e-3
+FAR_BELOW = -16.0  # from here on log(1 + exp(d)) is exp(d) to the precision of float32
 
 
 class OutputRule(ABC):
@@ -63,6 +67,14 @@ class OutputRule(ABC):
 
         The factor may differ from example to example.  Unlike the gradient in float32 it does not
         vanish when the model is sure of the true class.
+        """
+
+    @abstractmethod
+    def log_losses(self, outputs: Tensor) -> Tensor:
+        r"""Returns, shape (N, K), the logarithm of the loss that each class would have as true one.
+
+        Finite and differentiable, also where the loss itself rounds to zero, and smallest for the
+        class that is predicted.
         """
 
     def __repr__(self) -> str:
@@ -110,6 +122,18 @@ class Logits(OutputRule):
         others = outputs.scatter(1, labels.unsqueeze(1), -torch.inf)
         return functional.softmax(others, dim=1).scatter_(1, labels.unsqueeze(1), -1.0)
 
+    def log_losses(self, outputs: Tensor) -> Tensor:
+        r"""Returns the logarithms of :math:`\log(1 + e^{d_k})`, :math:`d_k` as in `exact_loss`.
+
+        For the winning class alone d may be far below zero, and stands for itself there.  Any other
+        class has at most the probability 1/2, so that minus its log-softmax is exact.
+        """
+        winner = outputs.argmax(1, keepdim=True)
+        lead = outputs.scatter(1, winner, -torch.inf).logsumexp(1, keepdim=True)
+        own = _log_softplus(lead - outputs.gather(1, winner))
+        losses = -functional.log_softmax(outputs, dim=1)
+        return losses.scatter(1, winner, 1.0).log().scatter(1, winner, own)
+
 
 class Probabilities(OutputRule):
     """Probabilities that sum to 1."""
@@ -151,6 +175,13 @@ class Probabilities(OutputRule):
         """Returns minus the unit vector of the true class: the gradient times its probability."""
         return torch.zeros_like(outputs).scatter_(1, labels.unsqueeze(1), -1.0)
 
+    def log_losses(self, outputs: Tensor) -> Tensor:
+        """Returns the logarithms of the losses: a probability that is rounded to 1 loses epsilon.
+
+        What the model has rounded away can't be brought back.
+        """
+        return _log_above_zero(-self.as_logits(outputs))
+
 
 class LogScores(OutputRule):
     """Logarithms of independent probabilities, one a class."""
@@ -190,10 +221,66 @@ class LogScores(OutputRule):
         others = torch.expm1(-_below_zero(outputs)).reciprocal()
         return others.scatter_(1, labels.unsqueeze(1), -1.0)
 
+    def log_losses(self, outputs: Tensor) -> Tensor:
+        """Returns the logarithms of the losses.
+
+        The winning class's is summed without the part that its own score would have as a wrong
+        one, which may be larger than all of it.
+        """
+        below = outputs + (_below_zero(outputs) - outputs).detach()  # its gradient passes
+        missed = -torch.log(-torch.expm1(below))
+        winner = outputs.argmax(1, keepdim=True)
+        own = missed.scatter(1, winner, 0.0).sum(1, keepdim=True)
+        others = missed.sum(1, keepdim=True) - missed
+        return _log_above_zero(others.scatter(1, winner, own) - outputs)
+
+
+class LossScores(OutputRule):
+    r"""Minus the logarithm of the loss that each class would have as the true one.
+
+    The losses of a sure model are as small as :math:`e^{-1000}`, which no number holds; their
+    logarithms are ordinary numbers, and so are the gradients of these.
+    """
+
+    name = "loss-scores"
+
+    def problem(self, outputs: Tensor) -> str | None:
+        """Any finite number is the logarithm of a loss."""
+        return None
+
+    def confidence(self, outputs: Tensor) -> Tensor:
+        r"""Returns :math:`e^{-L}` of the smallest loss, unnormalised."""
+        return outputs.amax(1).neg().exp().neg().exp()
+
+    def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        r"""Returns :math:`e^{-L_y}`."""
+        return _at(outputs, labels).neg().exp().neg().exp()
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the loss of the true class."""
+        return _at(outputs, labels).neg().exp()
+
+    def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the loss, which rounds to zero only where its logarithm is below -100."""
+        return self.loss(outputs, labels)
+
+    def as_logits(self, outputs: Tensor) -> Tensor:
+        """Returns minus the losses: the mean of log-probabilities, if all members have logits."""
+        return outputs.neg().exp().neg()
+
+    def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns minus the unit vector of the true class: the gradient divided by the loss."""
+        return torch.zeros_like(outputs).scatter_(1, labels.unsqueeze(1), -1.0)
+
+    def log_losses(self, outputs: Tensor) -> Tensor:
+        """Returns the outputs, with the other sign."""
+        return -outputs
+
 
 LOGITS = Logits()
 PROBABILITIES = Probabilities()
 LOG_SCORES = LogScores()
+LOSS_SCORES = LossScores()
 
 
 def margin(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -223,3 +310,15 @@ def _at(values: Tensor, labels: Tensor) -> Tensor:
 def _below_zero(outputs: Tensor) -> Tensor:
     # u = 0 exactly (an input at a unit's centre) would give an infinite loss for a wrong class.
     return outputs.clamp(max=-torch.finfo(outputs.dtype).eps)
+
+
+def _log_softplus(values: Tensor) -> Tensor:
+    r"""Returns :math:`\log \log(1 + e^d)`, which is d itself once :math:`e^d` is small."""
+    small = values < FAR_BELOW
+    return torch.where(small, values, functional.softplus(values.clamp(min=FAR_BELOW)).log())
+
+
+def _log_above_zero(losses: Tensor) -> Tensor:
+    """Returns logarithms of losses of which none is below epsilon; gradients pass all the same."""
+    floor = torch.finfo(losses.dtype).eps
+    return (losses + (losses.clamp(min=floor) - losses).detach()).log()

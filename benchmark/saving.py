@@ -129,6 +129,9 @@ def _model(spec: ModelSpec, folder: Path) -> str | dict[str, Any]:
     for key in ("model", "weights"):
         if key in written:
             written[key] = _seen(written[key], folder)
+    if spec.ensemble:
+        del written["model"]
+        written["ensemble"] = [_model(each, folder) for each in spec.ensemble]
     return spec.name if written == {"name": spec.name, "model": spec.name} else written
 
 

@@ -47,6 +47,7 @@ FILE_SUFFIXES = (
 )
 # A key of an attack, a published row, ... that is not an attack's own parameter.
 UNATTACKED = "none"
+ENSEMBLE = "ensemble:"  # of the sources of its members, with commas between them
 # What pydantic says in Python's words, in TOML's.
 WORDS = {
     "missing": "is missing",
@@ -86,7 +87,11 @@ def name_from(source: str) -> str:
     ['maxout', 'resnet50', 'Net']
     >>> [name_from(each) for each in ("exports/net.onnx", "photos/val", "hf:org/vit-base")]
     ['net', 'val', 'vit-base']
+    >>> name_from("ensemble:maxout,torchvision:resnet50")
+    'maxout+resnet50'
     """
+    if _is_composed(source):
+        return "+".join(map(name_from, _members_of(source)))[:80]
     last = source.rstrip("/").rpartition(":")[2].rstrip("/")
     words = PurePath(last).name if "/" in last or "\\" in last else last
     for suffix in FILE_SUFFIXES:
@@ -116,6 +121,14 @@ class ModelSpec(Spec):
         mean, std: the model's normalisation, a number a channel: it is given (x - mean) / std.
         outputs: what its outputs mean, where the source does not say; logits by default.
         trust_pickle: whether a file that can run code when it is loaded may be loaded.
+        ensemble: the members of which it is made (see `benchmark.ensembles`): models like this one,
+            or names of other models of the experiment.  ``model`` says ``ensemble:`` and their
+            names then, and may be written instead.
+        fuse: in what members are fused: ``probabilities`` unless it is said.
+        shares: of the members in the whole, a number each; equal unless they are given.
+
+    ``mean``, ``std``, ``outputs`` and ``trust_pickle`` of an ensemble hold for those of its
+    members that say nothing of their own.
     """
 
     name: Name
@@ -126,11 +139,35 @@ class ModelSpec(Spec):
     std: tuple[Positive, ...] | None = Field(default=None, min_length=1)
     outputs: Literal["logits", "probabilities", "log-scores"] | None = None
     trust_pickle: bool = Field(default=False, strict=True)
+    ensemble: tuple[ModelSpec, ...] = ()
+    fuse: Literal["probabilities", "logits", "loss"] | None = None
+    shares: tuple[Positive, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, written: Any) -> Any:
-        return _named(written, key="model")
+        return _named(_with_members(written), key="model")
+
+    @model_validator(mode="after")
+    def _members_say_what_they_are(self) -> Self:
+        if not self.ensemble:
+            for key in ("fuse", "shares"):
+                if getattr(self, key) is not None:
+                    raise ValueError(
+                        f"{key} is for an ensemble: give its members, ensemble = [...]"
+                    )
+            return self
+        for key in ("weights", "arguments"):
+            if getattr(self, key):
+                raise ValueError(f"{key} are for one model: give them to a member of the ensemble")
+        if any(member.ensemble for member in self.ensemble):
+            raise ValueError("a member of an ensemble is an ensemble itself: name its members here")
+        if self.shares is not None and len(self.shares) != len(self.ensemble):
+            raise ValueError(
+                f"shares has {len(self.shares)} numbers and ensemble {len(self.ensemble)} members: "
+                "give each its own"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mean_and_std_belong_together(self) -> Self:
@@ -196,6 +233,39 @@ class DatasetSpec(Spec):
         return self.name if written == {"name": self.name, "source": self.name} else written
 
 
+def _with_members(written: Any) -> Any:
+    """Returns what was written of a model with the two forms of an ensemble made into both."""
+    if isinstance(written, str) and _is_composed(written):
+        written = {"model": written}
+    if not isinstance(written, dict):
+        return written
+    source = written.get("model")
+    in_words = _members_of(source) if isinstance(source, str) and _is_composed(source) else None
+    members = written.get("ensemble", in_words)
+    if not isinstance(members, list | tuple):
+        return written
+    if not members:
+        raise ValueError("ensemble must not be empty: name its members")
+    if source is not None and in_words is None:
+        raise ValueError("model and ensemble are both given: an ensemble is made of its members")
+    called = ",".join(map(_called, members))
+    return {**written, "model": f"{ENSEMBLE}{called}", "ensemble": members}
+
+
+def _is_composed(source: str) -> bool:
+    return source.startswith(ENSEMBLE)
+
+
+def _members_of(source: str) -> list[str]:
+    return [each.strip() for each in source.removeprefix(ENSEMBLE).split(",")]
+
+
+def _called(member: Any) -> str:
+    """Returns what a member is called; one that is no model is told when it is read."""
+    named = member.name if isinstance(member, ModelSpec) else _named(member, key="model")
+    return str(named.get("name", "")) if isinstance(named, dict) else str(named)
+
+
 def _named(written: Any, *, key: str) -> Any:
     """Completes what was written: a source alone, a source without a name, a name alone."""
     if isinstance(written, dict):
@@ -220,6 +290,22 @@ def _without_defaults(spec: Spec, written: Any, *, always: tuple[str, ...]) -> d
         for key, value in written.items()
         if key in always or getattr(spec, key) != fields[key].get_default(call_default_factory=True)
     }
+
+
+def _with_named_members(model: ModelSpec, named: Mapping[str, ModelSpec]) -> ModelSpec:
+    """Returns a model whose members that are names of models are these models."""
+    members = []
+    for member in model.ensemble:
+        known = named.get(member.name)
+        if member == ModelSpec(name=member.name, model=member.name) and known is not None:
+            if known.ensemble:
+                raise ValueError(
+                    f"member {member.name!r} of {model.name!r} is an ensemble itself: "
+                    "name its members"
+                )
+            member = known
+        members.append(member)
+    return model.model_copy(update={"ensemble": tuple(members)}) if members else model
 
 
 class AttackSpec(Spec):
@@ -291,6 +377,12 @@ class Experiment(Spec):
     models: tuple[ModelSpec, ...] = Field(min_length=1)
     attacks: tuple[AttackSpec, ...] = ()
     transfer: TransferSpec | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _members_by_name(cls, models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+        named = {model.name: model for model in models}
+        return tuple(_with_named_members(model, named) for model in models)
 
     @model_validator(mode="after")
     def _names_tell_apart(self) -> Self:
@@ -450,20 +542,22 @@ def _resolve_files(suite: Suite, folder: Path) -> Suite:
         data = experiment.dataset
         files = {key: getattr(data, key) for key in ("source", "class_map", "labels")}
         update = {key: value and resolve(value, folder) for key, value in files.items()}
-        models = tuple(
-            each.model_copy(
-                update={
-                    "model": resolve(each.model, folder),
-                    "weights": each.weights and resolve(each.weights, folder),
-                }
-            )
-            for each in experiment.models
-        )
+        models = tuple(_with_files(each, folder) for each in experiment.models)
         data = data.model_copy(update=update)
         return experiment.model_copy(update={"models": models, "dataset": data})
 
     experiments = tuple(map(resolved, suite.experiments))
     return suite.model_copy(update={"experiments": experiments})
+
+
+def _with_files(model: ModelSpec, folder: Path) -> ModelSpec:
+    return model.model_copy(
+        update={
+            "model": resolve(model.model, folder),
+            "weights": model.weights and resolve(model.weights, folder),
+            "ensemble": tuple(_with_files(each, folder) for each in model.ensemble),
+        }
+    )
 
 
 def resolve(written: str, folder: Path) -> str:
@@ -545,6 +639,7 @@ def _known_keys(location: list[str | int], *, short: bool) -> list[str]:
     owners: dict[str, type[Spec]] = {
         "experiments": Experiment,
         "models": ModelSpec,
+        "ensemble": ModelSpec,
         "dataset": DatasetSpec,
         "attacks": AttackSpec,
         "transfer": TransferSpec,

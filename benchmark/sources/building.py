@@ -6,15 +6,18 @@ import difflib
 import errno
 import importlib.util
 import inspect
+import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from benchmark.classifier import Classifier
+from benchmark.ensembles import DEFAULT, check_shares, ensemble
 from benchmark.errors import (
     ModelError,
     RequestError,
@@ -48,6 +51,10 @@ def check_model(spec: ModelSpec, *, where: str) -> None:
     Raises a `RequestError`.
     """
     try:
+        if spec.ensemble:
+            for member in members_of(spec):
+                check_model(member, where=f"member {member.name!r}")
+            return
         if spec.model in MODELS.names():
             _takes_weights(spec, MODELS.load(spec.model))
             _check_weights_file(spec)
@@ -67,6 +74,10 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
     A model starts from the same random numbers each time.  Raises a `RequestError` that names the
     source and the cure.
     """
+    if spec.ensemble:
+        return fuse_models(
+            spec, [build_model(each, input_shape=input_shape) for each in members_of(spec)]
+        )
     with same_random_numbers():
         if spec.model in MODELS.names():
             return complete(_registered(spec), spec=spec, input_shape=input_shape)
@@ -79,11 +90,57 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
     )
 
 
+def members_of(spec: ModelSpec) -> tuple[ModelSpec, ...]:
+    """Returns the members of an ensemble, with what it says for all of them."""
+    said = {key: getattr(spec, key) for key in ("outputs", "trust_pickle") if getattr(spec, key)}
+    normalised = {"mean": spec.mean, "std": spec.std} if spec.mean is not None else {}
+
+    def completed(member: ModelSpec) -> ModelSpec:
+        update = {key: value for key, value in said.items() if not getattr(member, key)}
+        return member.model_copy(update=update if member.mean else {**normalised, **update})
+
+    return tuple(map(completed, spec.ensemble))
+
+
+def fuse_models(spec: ModelSpec, members: Sequence[BuiltModel]) -> BuiltModel:
+    """Returns the ensemble that a spec makes of models that are built, in its members' order.
+
+    It can be made again if all of them can.  Raises `ModelError` where they can't be fused.
+    """
+    way = spec.fuse or DEFAULT
+    names = [each.name for each in spec.ensemble]
+    classifier = ensemble(
+        [each.classifier for each in members], fuse=way, shares=spec.shares, names=names
+    )
+    identity = {
+        "fuse": way,
+        "members": [[each.identity, each.classifier.outputs.name] for each in members],
+        "shares": check_shares(spec.shares, count=len(members)),
+    }
+    notes = [f"fuses the {way} of {', '.join(names)}" + _shares_told(spec)]
+    notes += [
+        f"{name}: {note}" for name, each in zip(names, members, strict=True) for note in each.notes
+    ]
+    return BuiltModel(
+        classifier,
+        f"ensemble {json.dumps(identity, sort_keys=True)}",
+        tuple(notes),
+        rebuilds=all(each.rebuilds for each in members),
+    )
+
+
+def _shares_told(spec: ModelSpec) -> str:
+    return f", in shares of {', '.join(f'{each:g}' for each in spec.shares)}" if spec.shares else ""
+
+
 def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
     """Returns how a model's own configuration prepares pictures, or None where it has none.
 
     The model is not built.  Raises a `RequestError`.
     """
+    if spec.ensemble:
+        first, *others = {preprocessing_of(each) for each in members_of(spec)}
+        return None if others else first
     if spec.model in MODELS.names():
         return None
     with their_code("the model's configuration can't be read"):
