@@ -70,7 +70,7 @@ class BIM(Attack):
             ahead = state.points.add(state.allowed.unit(gradient), alpha=step)
             return state.moved(state.allowed.project(ahead))
 
-        start = State.at(inputs, allowed=region(inputs, threat=threat), goal=goal)
+        start = State.forgetful(inputs, allowed=region(inputs, threat=threat), goal=goal)
         yield climb(classifier, start, update=update, steps=steps, keep=self.keep)
 
 

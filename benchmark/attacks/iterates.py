@@ -6,12 +6,13 @@ The loop asks for gradients and keeps, as the attack's ``keep`` says,
 - ``"last"``: the last point;
 - ``"best-loss"``: the point of the highest objective, which costs one more forward pass;
 - ``"first-success"``: the first misclassified point, else the last.  An example that was misled
-  leaves the batch and the others close ranks, so that it costs no more passes.
+  leaves the batch and the others close ranks, so that it costs no more passes, in later restarts
+  neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,6 +23,8 @@ from benchmark.attacks.gradients import Gradients
 from benchmark.attacks.objectives import Objective
 from benchmark.attacks.projections import Region, like
 from benchmark.classifier import Classifier
+from benchmark.outputs import margin
+from benchmark.rng import ExampleStreams
 
 Keep = Literal["last", "best-loss", "first-success"]
 
@@ -46,6 +49,11 @@ class State:
     def at(cls, points: Tensor, *, allowed: Region, goal: Objective) -> State:
         """Returns the state at the start, with a memory of zeros."""
         return cls(points, allowed, goal, torch.zeros_like(points))
+
+    @classmethod
+    def forgetful(cls, points: Tensor, *, allowed: Region, goal: Objective) -> State:
+        """Returns the state at the start of an attack that remembers nothing."""
+        return cls(points, allowed, goal, points.new_empty(len(points), 0))
 
     def take(self, index: Tensor) -> State:
         """Returns the state of some of the examples."""
@@ -74,13 +82,89 @@ def climb(
     """
     gradients = Gradients(classifier)
     if keep == "first-success":
-        found = _to_first_success(gradients, start, update=update, steps=steps)
+        found = _to_first_success(gradients, start, update=update, steps=steps).points
     elif keep == "best-loss":
         found = _to_best(gradients, start, update=update, steps=steps)
     else:
         found = _to_last(gradients, start, update=update, steps=steps)
     gradients.check()
     return found
+
+
+def climbs(
+    classifier: Classifier,
+    centre: State,
+    *,
+    update: Update,
+    steps: int,
+    keep: Keep,
+    restarts: int,
+    streams: ExampleStreams | None,
+) -> Iterator[Tensor]:
+    """Yields one candidate a restart, or with ``"first-success"`` one of all restarts together.
+
+    That is the first misclassified point of any restart, else the last point of the restart in
+    which a wrong class came nearest to the true one.  After every restart but an only one the model
+    is asked of the last points: one forward pass more for each example that is left.
+
+    Args:
+        classifier: the model under attack.
+        centre: the state at the inputs.
+        update: from one state and the gradient there to the next.
+        steps: gradient steps of one restart.
+        keep: which point is returned.
+        restarts: how many climbs there are.
+        streams: where random starts come from, a child for each restart; None to start at the
+            inputs.
+    """
+    if keep == "first-success":
+        yield _first_of_all(
+            classifier, centre, update=update, steps=steps, restarts=restarts, streams=streams
+        )
+        return
+    for number in range(restarts):
+        start = _start(centre, streams, number=number)
+        yield climb(classifier, start, update=update, steps=steps, keep=keep)
+
+
+def _start(centre: State, streams: ExampleStreams | None, *, number: int) -> State:
+    if streams is None:
+        return centre
+    return centre.moved(centre.allowed.random_point(streams.child(number)))
+
+
+def _first_of_all(
+    classifier: Classifier,
+    centre: State,
+    *,
+    update: Update,
+    steps: int,
+    restarts: int,
+    streams: ExampleStreams | None,
+) -> Tensor:
+    gradients = Gradients(classifier)
+    points = centre.points.clone()
+    margins = torch.full_like(points.flatten(1)[:, 0], -torch.inf)
+    rows = torch.arange(len(points), device=points.device)
+    for number in range(restarts):
+        here = centre if len(rows) == len(points) else centre.take(rows)
+        drawn = streams.take(rows) if streams is not None else None
+        start = _start(here, drawn, number=number)
+        found = _to_first_success(gradients, start, update=update, steps=steps)
+        if restarts == 1 or not len(found.left):
+            points[rows] = found.points
+            break
+        # The last points were not looked at: the trust boundary would, if they were tries.
+        outputs = classifier.predict(found.points[found.left])
+        goal = here.goal.take(found.left)
+        reached = torch.full_like(margins[rows], torch.inf)
+        reached[found.left] = margin(outputs, goal.labels)
+        points[rows], margins[rows] = better(points[rows], margins[rows], found.points, reached)
+        rows = rows[found.left[~goal.misled(outputs)]]
+        if not len(rows):
+            break
+    gradients.check()
+    return points
 
 
 def _to_last(gradients: Gradients, state: State, *, update: Update, steps: int) -> Tensor:
@@ -103,21 +187,35 @@ def _to_best(gradients: Gradients, state: State, *, update: Update, steps: int) 
     return best
 
 
-def _to_first_success(gradients: Gradients, state: State, *, update: Update, steps: int) -> Tensor:
+@dataclass(frozen=True)
+class _Stopped:
+    """Points, shape (N, *input_shape), and the positions of those that no step saw misclassified.
+
+    The last step's points are among the latter: nobody asked the model of them.
+    """
+
+    points: Tensor
+    left: Tensor
+
+
+def _to_first_success(
+    gradients: Gradients, state: State, *, update: Update, steps: int
+) -> _Stopped:
     found = torch.empty_like(state.points)
     places = torch.arange(len(found), device=found.device)
     for _ in range(steps):
         outputs, gradient = gradients.at(state.points, state.goal.ascent)
-        done = state.goal.misled(outputs)
-        found[places[done]] = state.points[done]
-        stay = torch.nonzero(~done).squeeze(1)
+        # One look a step at how many are left; who goes and who stays is not told apart in `found`:
+        # those who stay write their place again.
+        stay = torch.nonzero(~state.goal.misled(outputs)).squeeze(1)
         if len(stay) < len(places):
+            found[places] = state.points
             state, gradient, places = state.take(stay), gradient[stay], places[stay]
         if not len(places):
-            return found
+            break
         state = update(state, gradient)
     found[places] = state.points
-    return found
+    return _Stopped(found, places)
 
 
 def better(

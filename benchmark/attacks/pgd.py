@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from benchmark.attacks.base import STRICT, Attack, Length
-from benchmark.attacks.projections import Region, region
+from benchmark.attacks.iterates import Keep, State, climbs
+from benchmark.attacks.objectives import CrossEntropy, Margin, Objective
+from benchmark.attacks.projections import region
 from benchmark.classifier import Classifier
-from benchmark.outputs import margin, margin_ascent
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Norm, ThreatModel
 
@@ -37,13 +37,13 @@ class PGD(Attack):
 
     Args:
         steps: gradient steps of one run.
-        restarts: runs from different random points; each yields one candidate.
+        restarts: runs from different random points; each yields one candidate, but with
+            ``"first-success"``, where an example that is misled takes part in no more of them.
         step_size: length of one step in the units of the input; 2.5 epsilon / steps if None.
         random_start: start at a uniform point of the ball rather than at the input.
         loss: ``"cross-entropy"`` (the loss the model was trained with, in its exact form) or
             ``"margin"`` (Carlini and Wagner 2017: the best wrong class against the true one).
-        keep: which iterate is returned: ``"last"``; ``"best-loss"``, which costs one more forward
-            pass; or ``"first-success"``, the first misclassified one, else the last.
+        keep: which iterate is returned (`benchmark.attacks.iterates`).
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
@@ -53,7 +53,7 @@ class PGD(Attack):
     step_size: Annotated[Length, Field(gt=0)] | None = None
     random_start: bool = True
     loss: Literal["cross-entropy", "margin"] = "cross-entropy"
-    keep: Literal["last", "best-loss", "first-success"] = "last"
+    keep: Keep = "last"
 
     def propose(
         self,
@@ -64,65 +64,25 @@ class PGD(Attack):
         threat: ThreatModel,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields one candidate a restart."""
-        allowed = region(inputs, threat=threat)
+        """Yields one candidate a restart, or one in all with ``"first-success"``."""
+        goal: Objective = CrossEntropy(labels, classifier.outputs)
+        if self.loss == "margin":
+            goal = Margin(labels)
         step = self.step_size
         if step is None:
             step = PATH_LENGTH * threat.radius / self.steps
-        for restart in range(self.restarts):
-            start = inputs
-            if self.random_start:
-                start = allowed.random_point(streams.child(restart))
-            yield self._climb(classifier, start, labels=labels, allowed=allowed, step=step)
 
-    def _climb(
-        self, classifier: Classifier, start: Tensor, *, labels: Tensor, allowed: Region, step: float
-    ) -> Tensor:
-        def ascent(outputs: Tensor) -> Tensor:
-            if self.loss == "margin":
-                return margin_ascent(outputs, labels)
-            return classifier.outputs.ascent(outputs, labels)
+        def update(state: State, gradient: Tensor) -> State:
+            ahead = state.points.add(state.allowed.unit(gradient), alpha=step)
+            return state.moved(state.allowed.project(ahead))
 
-        points = start
-        kept = _Kept(points, torch.full_like(labels, -torch.inf, dtype=points.dtype))
-        for _ in range(self.steps):
-            outputs, gradient = classifier.ascend(points, ascent)
-            if self.keep != "last":
-                kept = kept.better(points, self._score(classifier, outputs, labels))
-            points = allowed.project(points.add(allowed.unit(gradient), alpha=step))
-        if self.keep == "last":
-            return points
-        if self.keep == "best-loss":
-            with torch.no_grad():
-                outputs = classifier(points)
-            return kept.better(points, self._score(classifier, outputs, labels)).points
-        return kept.or_else(points)
-
-    def _score(self, classifier: Classifier, outputs: Tensor, labels: Tensor) -> Tensor:
-        if self.keep == "first-success":
-            succeeded = margin(outputs, labels) > 0
-            return torch.where(succeeded, 1.0, -torch.inf)
-        if self.loss == "margin":
-            return margin(outputs, labels)
-        return classifier.outputs.exact_loss(outputs, labels)
-
-
-class _Kept:
-    """The best point of each example so far; an equal one does not replace it."""
-
-    def __init__(self, points: Tensor, scores: Tensor) -> None:
-        self.points = points
-        self.scores = scores
-
-    def better(self, points: Tensor, scores: Tensor) -> _Kept:
-        improved = scores > self.scores
-        chosen = torch.where(_like(improved, points), points, self.points)
-        return _Kept(chosen, torch.where(improved, scores, self.scores))
-
-    def or_else(self, points: Tensor) -> Tensor:
-        found = torch.isfinite(self.scores)
-        return torch.where(_like(found, points), self.points, points)
-
-
-def _like(mask: Tensor, points: Tensor) -> Tensor:
-    return mask.view(-1, *(1,) * (points.ndim - 1))
+        centre = State.forgetful(inputs, allowed=region(inputs, threat=threat), goal=goal)
+        return climbs(
+            classifier,
+            centre,
+            update=update,
+            steps=self.steps,
+            keep=self.keep,
+            restarts=self.restarts,
+            streams=streams if self.random_start else None,
+        )

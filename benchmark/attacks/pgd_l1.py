@@ -26,7 +26,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from benchmark.attacks.base import STRICT, Attack, Length
-from benchmark.attacks.iterates import Keep, State, climb
+from benchmark.attacks.iterates import Keep, State, climbs
 from benchmark.attacks.objectives import CrossEntropy, Margin, Objective
 from benchmark.attacks.projections import region, sparse_unit
 from benchmark.classifier import Classifier
@@ -43,7 +43,8 @@ class PGDL1(Attack):
 
     Args:
         steps: gradient steps of one run.
-        restarts: runs from different random points; each yields one candidate.
+        restarts: runs from different random points; each yields one candidate, but with
+            ``"first-success"``, where an example that is misled takes part in no more of them.
         step_size: length of one step in the units of the input; 2.5 epsilon / steps if None.
         random_start: start at a uniform point of the ball, projected, rather than at the input.
         sparsity: the share of coordinates that a step leaves alone, q: 0.99 moves one of a hundred.
@@ -71,8 +72,7 @@ class PGDL1(Attack):
         threat: ThreatModel,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields one candidate a restart."""
-        allowed = region(inputs, threat=threat)
+        """Yields one candidate a restart, or one in all with ``"first-success"``."""
         goal: Objective = CrossEntropy(labels, classifier.outputs)
         if self.loss == "margin":
             goal = Margin(labels)
@@ -85,10 +85,16 @@ class PGDL1(Attack):
             ahead = state.points.add(sparse_unit(free, share=1 - self.sparsity), alpha=step)
             return state.moved(state.allowed.project(ahead))
 
-        for restart in range(self.restarts):
-            points = allowed.random_point(streams.child(restart)) if self.random_start else inputs
-            start = State.at(points, allowed=allowed, goal=goal)
-            yield climb(classifier, start, update=update, steps=self.steps, keep=self.keep)
+        centre = State.forgetful(inputs, allowed=region(inputs, threat=threat), goal=goal)
+        return climbs(
+            classifier,
+            centre,
+            update=update,
+            steps=self.steps,
+            keep=self.keep,
+            restarts=self.restarts,
+            streams=streams if self.random_start else None,
+        )
 
 
 def _inward(gradient: Tensor, points: Tensor, *, bounds: Bounds | None) -> Tensor:

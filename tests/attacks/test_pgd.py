@@ -1,6 +1,7 @@
 """PGD against the optimum of linear models, and what each of its parameters does."""
 
 import math
+from dataclasses import replace
 
 import nets
 import pytest
@@ -151,7 +152,7 @@ def test_restarts_never_reduce_the_error(norm, keep):
     misled = []
     for restarts in (1, 2, 5):
         tries = climbed(PGD(steps=3, restarts=restarts, keep=keep), classifier, batch, threat)
-        assert len(tries) == restarts
+        assert len(tries) == (1 if keep == "first-success" else restarts)
         with classifier.evaluating():
             found = judge(classifier, batch, proposed=tries, threat=threat)
         assert torch.equal(found.any_misled, _misled(found, batch))
@@ -185,26 +186,79 @@ def test_a_step_has_the_length_that_was_asked_for(norm):
         torch.testing.assert_close(change.norm(dim=1), torch.full((6,), 0.04).double())
 
 
-def test_without_a_step_size_the_path_is_two_and_a_half_times_epsilon(monkeypatch):
-    classifier, batch, _ = regression()
-    seen = []
-    climb = PGD._climb
-
-    def noted(self, *args, step, **kwargs):
-        seen.append(step)
-        return climb(self, *args, step=step, **kwargs)
-
-    monkeypatch.setattr(PGD, "_climb", noted)
-    climbed(PGD(steps=10), classifier, batch, nets.threat("0.3"))
-    climbed(PGD(steps=10, step_size=0.07), classifier, batch, nets.threat("0.3"))
-    assert seen == [pytest.approx(PATH_LENGTH * 0.3 / 10), 0.07]
+def test_without_a_step_size_the_path_is_two_and_a_half_times_epsilon(mlp, batch):
+    for size, length in ((None, PATH_LENGTH * 0.3 / 10), (0.07, 0.07)):
+        attack = PGD(steps=10, step_size=size, random_start=False)
+        written = PGD(steps=10, step_size=length, random_start=False)
+        (found,), (expected,) = (
+            climbed(each, mlp, batch, nets.threat("0.3")) for each in (attack, written)
+        )
+        assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize(("keep", "more"), [("last", 0), ("best-loss", 1), ("first-success", 0)])
+@pytest.mark.parametrize(("keep", "more"), [("last", 0), ("best-loss", 1)])
 def test_passes_are_those_of_the_steps(mlp, batch, keep, more):
     count = len(batch.labels)
     climbed(PGD(steps=5, restarts=2, keep=keep), mlp, batch, nets.threat())
     assert mlp.passes == PassCount(forward=2 * (5 + more) * count, backward=2 * 5 * count)
+
+
+def alone(attack: PGD, classifier: Classifier, batch: Batch, threat: ThreatModel) -> list[Tensor]:
+    """The last points of every restart by itself, and after how many steps."""
+    parts = {name: getattr(attack, name) for name in ("random_start", "step_size", "restarts")}
+    return [
+        torch.stack(climbed(PGD(steps=steps, keep="last", **parts), classifier, batch, threat))
+        for steps in range(1, attack.steps + 1)
+    ]
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_who_is_misled_leaves_the_batch_and_takes_part_in_no_later_restart(norm):
+    """Against every restart run to its end with ``last``, once with each number of steps."""
+    classifier, batch = wandering()
+    batch = nets.labelled(classifier, batch)
+    threat = nets.threat({Norm.LINF: "0.02", Norm.L2: "0.15", Norm.L1: "0.4"}[norm], norm=norm)
+    attack = PGD(steps=4, step_size=threat.radius / 3, restarts=3, keep="first-success")
+    classifier.passes = PassCount()
+    (first,) = climbed(attack, classifier, batch, threat)
+    spent = replace(classifier.passes)
+    starts = torch.stack(
+        climbed(PGD(steps=1, step_size=1e-12, restarts=3), classifier, batch, threat)
+    )
+    paths = torch.stack([starts, *alone(attack, classifier, batch, threat)])  # step, restart, ...
+    with classifier.evaluating():
+        gaps = torch.stack(
+            [
+                torch.stack([margin(classifier.predict(points), batch.labels) for points in tries])
+                for tries in paths
+            ]
+        )
+    forward = backward = 0
+    for number in range(len(batch.labels)):
+        expected = None
+        for restart in range(3):
+            hits = (gaps[:, restart, number] > 0).nonzero().flatten().tolist()
+            lasted = min([*hits, 4])
+            forward, backward = forward + lasted + 1, backward + min(lasted + 1, 4)
+            if hits:
+                expected = paths[hits[0], restart, number]
+                break
+        if expected is None:
+            expected = paths[4, int(gaps[4, :, number].argmax()), number]
+        torch.testing.assert_close(first[number], expected, rtol=0, atol=1e-6)
+    assert spent == PassCount(forward=forward, backward=backward)
+    misled = (gaps > 0).any(0)
+    assert 0 < int(misled[0].sum()) < int(misled.any(0).sum()) < len(batch.labels)
+
+
+def test_nobody_is_left_for_a_restart_that_has_nothing_to_do():
+    classifier, batch = wandering()
+    batch = Batch(batch.ids, batch.inputs, (nets.labelled(classifier, batch).labels + 1) % 4)
+    classifier.passes = PassCount()
+    attack = PGD(steps=5, restarts=4, keep="first-success", random_start=False)
+    (found,) = climbed(attack, classifier, batch, nets.threat("0.1"))
+    assert torch.equal(found, batch.inputs)
+    assert classifier.passes == PassCount(forward=60, backward=60)
 
 
 def test_a_random_start_is_random_and_the_other_is_the_input(mlp, batch):
