@@ -253,10 +253,25 @@ def test_a_breach_is_seen_by_its_law_and_told(kind, name, told):
     torch.set_grad_enabled(True)
 
 
+@checked
+class ColourOnly(Breaks):
+    channels: ClassVar[int | None] = 3
+
+    def change(self, classifier, inputs, labels, threat, streams):
+        assert classifier.input_shape[0] == inputs.shape[1] == 3
+        yield from good(classifier, inputs, labels, threat, streams)
+
+
+def test_an_attack_on_colours_is_tried_on_colours():
+    verdict = check_attack(ColourOnly)
+    assert [each.standing for each in verdict.findings] == [Standing.KEPT] * len(LAWS)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("norm", list(Norm))
-def test_no_candidate_misleads_within_the_closed_form_distance(norm):
+def test_no_candidate_misleads_within_the_closed_form_distance(norm, channels):
     """The optimum is one: even the exact worst case misleads nobody within it, and all beyond."""
-    case = subjects.boundary_case()
+    case = subjects.boundary_case(shape=(channels, 6, 6))
     weights = case.classifier.module[1].weight.detach()
     labels = case.batch.labels
     with case.classifier.evaluating():

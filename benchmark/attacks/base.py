@@ -65,6 +65,8 @@ class Attack(ABC):
     reserved: ClassVar[Mapping[str, str]] = {}
     #: Laws of `benchmark.conformance` that the attack does not keep, each with the reason.
     departures: ClassVar[Mapping[str, str]] = {}
+    #: How many channels pictures must have; None where inputs of any shape will do.
+    channels: ClassVar[int | None] = None
     #: Whether it takes gradients of the model: such attacks are refused on models without them.
     needs_gradient: ClassVar[bool] = True
 

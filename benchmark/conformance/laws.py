@@ -98,12 +98,12 @@ def threat_of(epsilon: object, *, norm: Norm, bounds: Bounds | None = PIXELS) ->
 
 def stays_in_budget(attack: Attack, norm: Norm) -> Seen:
     """Candidates have the inputs' form, are finite, and stay within epsilon and the box."""
-    farthest = 0.0
+    farthest, shape = 0.0, subjects.shape_for(attack)
     for make in (subjects.perceptron, subjects.convolutional):
         for epsilon, bounds, clip in (("0.1", PIXELS, True), ("0.3", PIXELS, False),
                                       ("1/2", WIDE, True)):  # fmt: skip
-            classifier = make(bounds=bounds)
-            batch = subjects.random_batch(bounds=bounds)
+            classifier = make(bounds=bounds, shape=shape)
+            batch = subjects.random_batch(bounds=bounds, shape=shape)
             threat = threat_of(epsilon, norm=norm, bounds=bounds if clip else None)
             for candidates in run(attack, classifier, batch, threat=threat):
                 with classifier.evaluating():
@@ -124,7 +124,9 @@ def leaves_inputs_alone(attack: Attack, norm: Norm) -> Seen:
 
     A candidate in the inputs' own memory would change them when somebody works on it in place.
     """
-    classifier, batch = subjects.convolutional(), subjects.random_batch()
+    shape = subjects.shape_for(attack)
+    classifier = subjects.convolutional(shape=shape)
+    batch = subjects.random_batch(shape=shape)
     streams = streams_for(batch)
     described = dict(parameters_of(attack))
     given = {
@@ -152,7 +154,9 @@ def leaves_inputs_alone(attack: Attack, norm: Norm) -> Seen:
 
 def leaves_the_model_alone(attack: Attack, norm: Norm) -> Seen:
     """Mode, parameters, buffers, hooks and gradients of the model are as they were."""
-    classifier, batch = subjects.convolutional(), subjects.random_batch()
+    shape = subjects.shape_for(attack)
+    classifier = subjects.convolutional(shape=shape)
+    batch = subjects.random_batch(shape=shape)
     with classifier.evaluating():
         snapshot = Snapshot(classifier.module)
         _proposed(attack, classifier, batch, norm=norm)
@@ -166,7 +170,9 @@ def leaves_the_model_alone(attack: Attack, norm: Norm) -> Seen:
 
 def leaves_generators_alone(attack: Attack, norm: Norm) -> Seen:
     """The global generators of torch, numpy and Python stand where they stood."""
-    classifier, batch = subjects.convolutional(), subjects.random_batch()
+    shape = subjects.shape_for(attack)
+    classifier = subjects.convolutional(shape=shape)
+    batch = subjects.random_batch(shape=shape)
     with classifier.evaluating():
         before = _generators()
         _proposed(attack, classifier, batch, norm=norm)
@@ -177,7 +183,8 @@ def leaves_generators_alone(attack: Attack, norm: Norm) -> Seen:
 
 def keeps_grad_mode(attack: Attack, norm: Norm) -> Seen:
     """Gradients stay switched on or off outside, and it works in the same way either way."""
-    classifier, batch = subjects.perceptron(), subjects.random_batch(5)
+    shape = subjects.shape_for(attack)
+    classifier, batch = subjects.perceptron(shape=shape), subjects.random_batch(5, shape=shape)
     threat, here = threat_of("0.1", norm=norm), torch.device("cpu")
     # Seeded alike: what follows a global generator is told by another law.
     with isolated(1, device=here), torch.enable_grad():
@@ -199,7 +206,8 @@ def keeps_grad_mode(attack: Attack, norm: Norm) -> Seen:
 
 def follows_its_seed(attack: Attack, norm: Norm) -> Seen:
     """The same streams give the same candidates, wherever the global generators stand."""
-    classifier, batch = subjects.perceptron(), subjects.random_batch()
+    shape = subjects.shape_for(attack)
+    classifier, batch = subjects.perceptron(shape=shape), subjects.random_batch(shape=shape)
     threat, here = threat_of("0.1", norm=norm), torch.device("cpu")
     with isolated(1, device=here):
         first = run(attack, classifier, batch, threat=threat)
@@ -212,9 +220,9 @@ def follows_its_seed(attack: Attack, norm: Norm) -> Seen:
 
 def ignores_the_batch(attack: Attack, norm: Norm) -> Seen:
     """Splitting or reordering a batch changes no candidate."""
-    apart = 0.0
+    apart, shape = 0.0, subjects.shape_for(attack)
     for make in (subjects.perceptron, subjects.convolutional):
-        classifier, batch = make(), subjects.random_batch(12)
+        classifier, batch = make(shape=shape), subjects.random_batch(12, shape=shape)
         threat = threat_of("0.1", norm=norm)
         whole = run(attack, classifier, batch, threat=threat)
         places = torch.arange(12)
@@ -234,7 +242,9 @@ def ignores_the_batch(attack: Attack, norm: Norm) -> Seen:
 
 def stays_at_epsilon_zero(attack: Attack, norm: Norm) -> Seen:
     """At epsilon 0 the candidate is the input, bit for bit, and is answered alike."""
-    classifier, batch = subjects.convolutional(), subjects.random_batch()
+    shape = subjects.shape_for(attack)
+    classifier = subjects.convolutional(shape=shape)
+    batch = subjects.random_batch(shape=shape)
     for bounds in (PIXELS, None):
         threat = threat_of(0, norm=norm, bounds=bounds)
         with classifier.evaluating():
@@ -254,10 +264,10 @@ def stays_at_epsilon_zero(attack: Attack, norm: Norm) -> Seen:
 
 def serves_every_output(attack: Attack, norm: Norm) -> Seen:
     """It also moves examples of models that give probabilities or log-scores."""
-    moves = []
+    moves, shape = [], subjects.shape_for(attack)
     for rule in (PROBABILITIES, LOG_SCORES):
-        classifier = subjects.with_outputs(rule)
-        batch = subjects.labelled(classifier, subjects.random_batch())
+        classifier = subjects.with_outputs(rule, shape=shape)
+        batch = subjects.labelled(classifier, subjects.random_batch(shape=shape))
         threat = threat_of("0.3", norm=norm)
         with classifier.evaluating(), guarding(classifier, batch) as given:
             (tries,) = propose(
@@ -276,8 +286,9 @@ def serves_every_output(attack: Attack, norm: Norm) -> Seen:
 
 def gains_by_budget(attack: Attack, norm: Norm) -> Seen:
     """A larger budget misleads as many examples of a linear model, or more; none misleads none."""
-    classifier = subjects.linear()
-    batch = subjects.labelled(classifier, subjects.random_batch(200))
+    shape = subjects.shape_for(attack)
+    classifier = subjects.linear(shape=shape)
+    batch = subjects.labelled(classifier, subjects.random_batch(200, shape=shape))
     misled = []
     for epsilon in BUDGETS:
         threat = threat_of(epsilon, norm=norm, bounds=None)
@@ -295,7 +306,7 @@ def gains_by_budget(attack: Attack, norm: Norm) -> Seen:
 
 def comes_near_the_optimum(attack: Attack, norm: Norm) -> Seen:
     """On a linear model all examples are misled at twice their smallest adversarial distance."""
-    case = subjects.boundary_case()
+    case = subjects.boundary_case(shape=subjects.shape_for(attack))
     count = len(case.batch.ids)
     misled = 0
     for factor in FACTORS:
@@ -312,8 +323,10 @@ def comes_near_the_optimum(attack: Attack, norm: Norm) -> Seen:
 
 def has_its_passes_counted(attack: Attack, norm: Norm) -> Seen:
     """The classifier counts every pass that the model makes."""
-    classifier, tally = subjects.counting()
-    run(attack, classifier, subjects.random_batch(), threat=threat_of("0.1", norm=norm))
+    shape = subjects.shape_for(attack)
+    classifier, tally = subjects.counting(shape=shape)
+    batch = subjects.random_batch(shape=shape)
+    run(attack, classifier, batch, threat=threat_of("0.1", norm=norm))
     counted = classifier.passes
     each = tally.forward / 40, tally.backward / 40
     if (counted.forward, counted.backward) != (tally.forward, tally.backward):

@@ -1,26 +1,34 @@
 """Small models and batches to try attacks on, the same ones each time.
 
-All take inputs of shape (1, 6, 6) and tell four classes apart.  `boundary_case` is a linear model
-whose smallest adversarial distance is known in closed form.
+All take inputs of shape (1, 6, 6), or with as many channels as the attack asks for, and tell four
+classes apart.  `boundary_case` is a linear model whose smallest adversarial distance is known in
+closed form.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from benchmark.attacks.base import Attack
 from benchmark.classifier import PIXELS, Classifier
 from benchmark.datasets.base import Batch
 from benchmark.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
 from benchmark.threat import Bounds, Norm
 
-SHAPE = (1, 6, 6)
-PIXELS_EACH = 9  # of the 36, every class of the boundary case has its own
-COORDINATES = 36
+Shape = tuple[int, int, int]
+
+SHAPE: Shape = (1, 6, 6)
 CLASSES = 4
 HIDDEN, CHANNELS = 24, 5
+
+
+def shape_for(attack: Attack) -> Shape:
+    """Returns the shape of the inputs to try an attack on."""
+    return (attack.channels or SHAPE[0], *SHAPE[1:])
 
 
 def generator(seed: int) -> torch.Generator:
@@ -28,41 +36,42 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def linear(*, bounds: Bounds = PIXELS) -> Classifier:
+def linear(*, shape: Shape = SHAPE) -> Classifier:
     """Returns a linear model with random weights."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(COORDINATES, CLASSES))
-    return _classifier(_filled(net, seed=1, spread=3.0), bounds=bounds)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), CLASSES))
+    return _classifier(_filled(net, seed=1, spread=3.0), shape=shape)
 
 
-def perceptron(*, bounds: Bounds = PIXELS, seed: int = 2) -> Classifier:
+def perceptron(*, bounds: Bounds = PIXELS, seed: int = 2, shape: Shape = SHAPE) -> Classifier:
     """Returns a smooth network with one hidden layer."""
-    hidden, top = nn.Linear(COORDINATES, HIDDEN), nn.Linear(HIDDEN, CLASSES)
+    hidden, top = nn.Linear(math.prod(shape), HIDDEN), nn.Linear(HIDDEN, CLASSES)
     net = nn.Sequential(nn.Flatten(), hidden, nn.Tanh(), top)
-    return _classifier(_filled(net, seed=seed, spread=3.0), bounds=bounds)
+    return _classifier(_filled(net, seed=seed, spread=3.0), bounds=bounds, shape=shape)
 
 
-def convolutional(*, bounds: Bounds = PIXELS) -> Classifier:
+def convolutional(*, bounds: Bounds = PIXELS, shape: Shape = SHAPE) -> Classifier:
     """Returns a network with batch normalisation and dropout, so that training mode shows."""
+    channels, height, width = shape
     net = nn.Sequential(
-        nn.Conv2d(1, CHANNELS, 3, padding=1),
+        nn.Conv2d(channels, CHANNELS, 3, padding=1),
         nn.BatchNorm2d(CHANNELS),
         nn.ReLU(),
         nn.Dropout(0.5),
         nn.Flatten(),
-        nn.Linear(CHANNELS * COORDINATES, CLASSES),
+        nn.Linear(CHANNELS * height * width, CLASSES),
     )
-    return _classifier(_filled(net, seed=3, spread=20.0), bounds=bounds)
+    return _classifier(_filled(net, seed=3, spread=20.0), bounds=bounds, shape=shape)
 
 
-def with_outputs(rule: OutputRule) -> Classifier:
+def with_outputs(rule: OutputRule, *, shape: Shape = SHAPE) -> Classifier:
     """Returns a network whose outputs mean what ``rule`` says."""
     endings: dict[str, nn.Module] = {
         LOGITS.name: nn.Identity(),
         PROBABILITIES.name: nn.Softmax(dim=1),
         LOG_SCORES.name: nn.LogSigmoid(),
     }
-    net = nn.Sequential(perceptron(seed=4).module, endings[rule.name])
-    return _classifier(net, rule=rule)
+    net = nn.Sequential(perceptron(seed=4, shape=shape).module, endings[rule.name])
+    return _classifier(net, rule=rule, shape=shape)
 
 
 @dataclass
@@ -93,10 +102,10 @@ class Counting(nn.Module):
         self.tally.backward += len(gradient)
 
 
-def counting() -> tuple[Classifier, Tally]:
+def counting(*, shape: Shape = SHAPE) -> tuple[Classifier, Tally]:
     """Returns a smooth network, and the tally that it keeps itself."""
-    module = Counting(perceptron().module)
-    return _classifier(module), module.tally
+    module = Counting(perceptron(shape=shape).module)
+    return _classifier(module, shape=shape), module.tally
 
 
 def random_batch(
@@ -129,11 +138,11 @@ class BoundaryCase:
     distance: dict[Norm, float] = field(default_factory=dict)
 
 
-def boundary_case(count: int = 24) -> BoundaryCase:
+def boundary_case(count: int = 24, *, shape: Shape = SHAPE) -> BoundaryCase:
     r"""Returns a linear model with :math:`\|w_k - w_y\|_q` the same for all pairs of classes.
 
-    Each class looks at nine pixels of its own with weights of one size, so that an example is put
-    at any margin by moving the nine pixels of its class; then
+    Each class looks at pixels of its own, a fourth of them, with weights of one size, so that an
+    example is put at any margin by moving the pixels of its class; then
     :math:`r_p = (z_y - \max_{k \ne y} z_k) / \|w_k - w_y\|_q` with :math:`1/p + 1/q = 1`.
 
     >>> case = boundary_case()
@@ -141,25 +150,26 @@ def boundary_case(count: int = 24) -> BoundaryCase:
     {'linf': 0.0111, 'l2': 0.0471, 'l1': 0.2}
     """
     size, margin = 5.0, 1.0
+    coordinates, each = math.prod(shape), math.prod(shape) // CLASSES
     draws = generator(11)
-    signs = (torch.randint(2, (CLASSES, PIXELS_EACH), generator=draws) * 2 - 1).double()
-    order = torch.randperm(COORDINATES, generator=draws).view(CLASSES, PIXELS_EACH)
-    weights = torch.zeros(CLASSES, COORDINATES, dtype=torch.float64)
+    signs = (torch.randint(2, (CLASSES, each), generator=draws) * 2 - 1).double()
+    order = torch.randperm(coordinates, generator=draws).view(CLASSES, each)
+    weights = torch.zeros(CLASSES, coordinates, dtype=torch.float64)
     weights.scatter_(1, order, size * signs)
-    layer = nn.Linear(COORDINATES, CLASSES)
+    layer = nn.Linear(coordinates, CLASSES)
     with torch.no_grad():
         layer.weight.copy_(weights)
         layer.bias.copy_(-weights.sum(1) / 2)  # a grey picture favours no class
-    points = 0.4 + 0.2 * torch.rand(count, COORDINATES, generator=draws, dtype=torch.float64)
+    points = 0.4 + 0.2 * torch.rand(count, coordinates, generator=draws, dtype=torch.float64)
     labels = torch.arange(count) % CLASSES
     scores = (points - 0.5) @ weights.T
     others = scores.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1)
     own = scores.gather(1, labels.unsqueeze(1)).squeeze(1)
-    step = (margin + others - own) / (size * PIXELS_EACH)
+    step = (margin + others - own) / (size * each)
     points += step.unsqueeze(1) * weights[labels] / size
-    inputs = points.float().view(count, *SHAPE)
-    classifier = _classifier(nn.Sequential(nn.Flatten(), layer))
-    involved = 2 * PIXELS_EACH
+    inputs = points.float().view(count, *shape)
+    classifier = _classifier(nn.Sequential(nn.Flatten(), layer), shape=shape)
+    involved = 2 * each
     return BoundaryCase(
         classifier,
         Batch(torch.arange(count), inputs, labels),
@@ -172,9 +182,13 @@ def boundary_case(count: int = 24) -> BoundaryCase:
 
 
 def _classifier(
-    module: nn.Module, *, bounds: Bounds = PIXELS, rule: OutputRule = LOGITS
+    module: nn.Module,
+    *,
+    shape: Shape,
+    bounds: Bounds = PIXELS,
+    rule: OutputRule = LOGITS,
 ) -> Classifier:
-    return Classifier(module, classes=CLASSES, input_shape=SHAPE, outputs=rule, bounds=bounds)
+    return Classifier(module, classes=CLASSES, input_shape=shape, outputs=rule, bounds=bounds)
 
 
 def _filled(module: nn.Module, *, seed: int, spread: float) -> nn.Module:

@@ -232,6 +232,7 @@ class Foreign:
         minimal: whether it looks for the nearest adversarial example instead of using a budget.
         unit: whether it works in [0, 1] only.
         needs_gradient: whether it takes gradients of the model.
+        channels: how many channels pictures must have, where it works on no others.
         reserved: parameters that the benchmark sets, with the reason, besides `RESERVED`.
         departures: the laws that it does not keep, with the reason.
         about: its own documentation.
@@ -245,6 +246,7 @@ class Foreign:
     minimal: bool = False
     unit: bool = False
     needs_gradient: bool = True
+    channels: int | None = None
     reserved: Mapping[str, str] = dataclasses.field(default_factory=dict)
     departures: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"batch": BY_BATCH})
     about: str = ""
@@ -326,6 +328,7 @@ def adapt(foreign: Foreign, *, module: str) -> type[Attack]:
         "reserved": reserved,
         "departures": foreign.departures,
         "needs_gradient": foreign.needs_gradient,
+        "channels": foreign.channels,
     }
     base: type[Attack] = NearestExample if foreign.minimal else FixedBudget
     plain = types.new_class(foreign.name, (base,), exec_body=lambda body: body.update(namespace))
@@ -362,6 +365,11 @@ def _asked(
         parameters=parameters_given(attack),
     )
     expected = task.inputs.shape
+    if foreign.channels not in (None, expected[1]):
+        raise AttackError(
+            f"{foreign.name} of {foreign.library.release} works on pictures with "
+            f"{foreign.channels} channels only, these have {expected[1]}"
+        )
     with isolated(seed, device=frame.inputs.device):
         returned: object = foreign.run(task)
     if not isinstance(returned, Tensor) or returned.shape != expected:

@@ -33,6 +33,7 @@ REFUSED = {
     "GenAttack": "it needs target classes",
     "DatasetAttack": "it needs to be fed with a dataset first",
     "SpatialAttack": "it turns and shifts pictures, which no norm measures",
+    "PointwiseAttack": "it is made without a distance, and fails (3.3.4)",
     "VirtualAdversarialAttack": "it refuses the labels of other classes than those predicted",
 }
 RESERVED = {
@@ -42,7 +43,7 @@ RESERVED = {
     "channel_axis": "pictures have their channels first",
 }
 BLIND = {
-    *("BoundaryAttack", "HopSkipJumpAttack", "PointwiseAttack", "SaltAndPepperNoiseAttack"),
+    *("BoundaryAttack", "HopSkipJumpAttack", "SaltAndPepperNoiseAttack"),
     *("GaussianBlurAttack", "InversionAttack", "LinearSearchBlendedUniformNoiseAttack"),
     *("BinarySearchContrastReductionAttack", "LinearSearchContrastReductionAttack"),
     *("BinarizationRefinementAttack", "L2ContrastReductionAttack"),
@@ -52,9 +53,13 @@ BLIND = {
 _NEVER_NEAR = (
     "its projection divides a norm by itself (3.3.4), so that it never comes near the input"
 )
+_SPREAD = "its steps are Adam's, which move all coordinates alike, and in L1 that misses some"
 FAULTS = {
     "L2FMNAttack": dict.fromkeys(("outputs", "larger-budget", "optimum"), _NEVER_NEAR),
+    "L1AdamProjectedGradientDescentAttack": {"optimum": _SPREAD},
 }
+COMPILED = "BrendelBethge"  # those attacks compile their inner loop
+NUMBA = Library("numba", "numba", "pip install numba", "foolbox does not bring it.")
 CONTROL = "it is a control that does not look for the worst case"
 
 
@@ -69,15 +74,17 @@ class Foolbox(AttackSource):
         kind = getattr(attacks, name, None)
         if not (inspect.isclass(kind) and issubclass(kind, bases.Attack)) or kind is bases.Attack:
             raise LIBRARY.unknown(name, known=_known(attacks, bases))
-        blind = kind.__name__ in BLIND or "Noise" in kind.__name__
-        own = _norm(kind)
         if kind.__name__ in REFUSED:
             raise SpecError(f"foolbox's {name} can't be used here: {REFUSED[kind.__name__]}")
+        blind = kind.__name__ in BLIND or "Noise" in kind.__name__
+        own = _norm(kind)
         if own == 0:
             raise SpecError(f"foolbox's {name} can't be used here: it works in L0")
+        if COMPILED in kind.__name__:
+            NUMBA.load()
         departures = {"batch": BY_BATCH, **FAULTS.get(kind.__name__, {})}
         if blind:
-            departures |= {"optimum": CONTROL, "larger-budget": CONTROL}
+            departures |= dict.fromkeys(("outputs", "larger-budget", "optimum"), CONTROL)
         foreign = Foreign(
             name=name,
             library=LIBRARY,

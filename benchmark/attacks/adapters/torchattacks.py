@@ -29,7 +29,7 @@ from benchmark.attacks.adapters.adapting import (
     adapt,
 )
 from benchmark.attacks.base import Attack
-from benchmark.errors import AttackError, SpecError
+from benchmark.errors import SpecError
 from benchmark.threat import Norm
 
 LIBRARY = Library(
@@ -70,7 +70,9 @@ DEPARTURES = {
     "TPGD": {"optimum": "it climbs away from the clean prediction, which is flat at the input"},
     "Jitter": {"optimum": "it climbs rescaled logits with noise on them, and not the loss"},
     "CW": {"outputs": _NEGATIVE},
-    "SPSA": {"optimum": "the one step that it takes by default is too few"},
+    "SPSA": dict.fromkeys(
+        ("outputs", "optimum"), "the one step that it takes by default is too few"
+    ),
 }
 
 
@@ -95,6 +97,7 @@ class Torchattacks(AttackSource):
             minimal=name in NEAREST,
             unit=True,
             needs_gradient=name not in BLIND,
+            channels=RGB if name in RGB_ONLY else None,
             reserved={
                 **dict.fromkeys(BUDGETS, BUDGET),
                 "norm": NORM,
@@ -112,11 +115,6 @@ def usable(name: str) -> bool:
 
 
 def _run(kind: type[Any], task: Task) -> Tensor:
-    if kind.__name__ in RGB_ONLY and task.inputs.shape[1] != RGB:
-        raise AttackError(
-            f"torchattacks:{kind.__name__} works on pictures with three channels only, these have "
-            f"{task.inputs.shape[1]}"
-        )
     given = dict(task.parameters)
     known = inspect.signature(kind).parameters
     given |= {name: task.epsilon for name in BUDGETS if name in known}

@@ -85,16 +85,30 @@ class L0Nearest(L2Nearest):
     distance = LpDistance(0)
 
 
+class L1BrendelBethgeAttack(L2Nearest):
+    distance = LpDistance(1)
+
+
 class GenAttack(LinfPGD):
     pass
+
+
+class PointwiseAttack(Flexible):
+    """Fails when it is made, wherever it is looked at."""
+
+    distance = property(lambda self: self.never)
+
+    def __init__(self, init_attack=None) -> None:
+        pass
 
 
 @pytest.fixture
 def stand_in(plant):
     CALLS.clear()
     plant("foolbox", __version__="9.9", PyTorchModel=PyTorchModel)
-    kinds = {each.__name__: each for each in (LinfPGD, L2Nearest, Flexible, L0Nearest, GenAttack)}
-    plant("foolbox.attacks", Attack=Attack, PGD=LinfPGD, **kinds)
+    kinds = (LinfPGD, L2Nearest, Flexible, L0Nearest, L1BrendelBethgeAttack, GenAttack)
+    named = {each.__name__: each for each in (*kinds, PointwiseAttack)}
+    plant("foolbox.attacks", Attack=Attack, PGD=LinfPGD, **named)
     plant("foolbox.distances", LpDistance=LpDistance)
     plant(
         "foolbox.attacks.base",
@@ -158,6 +172,7 @@ def test_the_norm_is_the_classs_own_or_the_suites(stand_in):
     [
         ("L0Nearest", "can't be used here: it works in L0"),
         ("GenAttack", "can't be used here: it needs target classes"),
+        ("PointwiseAttack", "can't be used here: it is made without a distance"),
         ("LinfPDG", "unknown attack of foolbox 'LinfPDG'; did you mean 'LinfPGD'"),
         ("Attack", "unknown attack of foolbox 'Attack'"),
         ("__name__", "name"),
@@ -166,6 +181,14 @@ def test_the_norm_is_the_classs_own_or_the_suites(stand_in):
 def test_what_can_not_be_used_is_told(stand_in, name, told):
     with pytest.raises((SpecError, ValueError), match=told):
         asking.built(f"foolbox:{name}")
+
+
+def test_what_compiles_its_loop_names_the_compiler_where_it_is_missing(stand_in, absent, plant):
+    absent("numba")
+    with pytest.raises(SpecError, match="numba is not installed: pip install numba"):
+        asking.built("foolbox:L1BrendelBethgeAttack")
+    plant("numba")
+    assert asking.built("foolbox:L1BrendelBethgeAttack").norms == (Norm.L1,)
 
 
 @pytest.mark.parametrize("parameter", ["distance", "targeted"])
