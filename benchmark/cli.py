@@ -1,4 +1,4 @@
-"""The command line: `evaluate`, `run`, `check`, `list`, `train`, `compare` and `baseline`.
+"""The command line: `evaluate`, `run`, `report`, `check`, `list`, `train`, `compare`, `baseline`.
 
 Exit codes: 0 done; 1 a cell failed, a regression was found or an attack breaks a law; 2 the request
 was wrong; 130 interrupted, 143 terminated.  torch is imported only once a command needs it,
@@ -420,6 +420,44 @@ def compare(
         typer.echo(sentence, err=True)
     _summarise(text)
     raise typer.Exit(DONE if comparison.passed else FAILED)
+
+
+@app.command()
+def report(
+    run_name: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's folder, or its name in results/runs.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where it goes; - prints it. [default: RUN/report.html, .tex or .md]"),
+    ] = None,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Write the tables as LaTeX, with booktabs.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Write them as markdown.")] = False,
+) -> None:
+    """Write a run as one HTML page, or its tables as LaTeX or markdown.
+
+    Made from what is stored: no model is loaded.  Exit code 1 where a cell of the run had failed.
+    """
+    from benchmark.errors import SpecError
+    from benchmark.records import RunRecord
+    from benchmark.report.documents import Document, document, run_folder, write_document
+
+    if latex and markdown:
+        raise SpecError("--latex and --markdown are two documents: ask for one at a time")
+    kind = Document.LATEX if latex else Document.MARKDOWN if markdown else Document.HTML
+    folder = run_folder(run_name, runs=RUNS)
+    record = RunRecord.read(folder)
+    text = document(record, folder, kind)
+    if str(output) == "-":
+        typer.echo(text, nl=False)
+    else:
+        file = output or folder / kind.file_name
+        write_document(text, file)
+        typer.echo(f"{file}: {len(text.encode()) / 1000:,.0f} kB")
+    _tell_failures(record)
+    raise typer.Exit(FAILED if record.failures else DONE)
 
 
 baseline_app = typer.Typer(help="Save a run as a baseline that is small enough to be committed.")

@@ -20,18 +20,23 @@ def write_report(record: RunRecord, folder: Path) -> None:
     """Writes all that is made from a record into a run's folder, each file whole or not at all.
 
     ``evaluations.csv``, ``transfer.csv``, ``worst_case.csv``, ``agreement.csv``, ``members.csv``
-    where an attack tries others in turn, ``tables.md`` and the folder ``tensorboard``.  The
-    outcomes in the folder give the curves of attacks that look for the nearest example.
+    where an attack tries others in turn, ``confidence.csv``, ``tables.md`` and the folder
+    ``tensorboard``.  The outcomes in the folder give the histograms of confidence, and the curves
+    of attacks that look for the nearest example.
     """
+    from benchmark.report.confidence import CONFIDENCE_FILE, confidence_csv, confidences
     from benchmark.report.csv_files import MEMBERS_FILE, csv_files
     from benchmark.report.markdown import tables_markdown
     from benchmark.report.tensorboard import FOLDER, write_tensorboard
     from benchmark.report.whole_curves import whole_curves
 
     files = csv_files(record)
+    sure = confidences(record, folder)
+    if sure:
+        files[CONFIDENCE_FILE] = confidence_csv(sure)
     for name, content in files.items():
         write_atomically(folder / name, content)
-    if MEMBERS_FILE not in files:  # of the suite as it was before
-        (folder / MEMBERS_FILE).unlink(missing_ok=True)
+    for stale in {MEMBERS_FILE, CONFIDENCE_FILE} - files.keys():  # of the suite as it was before
+        (folder / stale).unlink(missing_ok=True)
     write_atomically(folder / TABLES_FILE, tables_markdown(record))
     write_tensorboard(record, folder / FOLDER, whole=whole_curves(record, folder))

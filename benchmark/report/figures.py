@@ -11,7 +11,6 @@ import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +24,9 @@ from matplotlib.patches import Rectangle
 from benchmark.errors import RecordError
 from benchmark.metrics.nearest import Curve
 from benchmark.records import RunRecord, write_atomically
+from benchmark.report.curves import Panel, Point, panels
 from benchmark.report.layout import FAILED, NOT_RUN, NOTHING
-from benchmark.report.results import Cut, Measured, Results, adversarial_error, clean_error
+from benchmark.report.results import Cut, Measured, Results
 from benchmark.report.tables import Matrix, transferred
 from benchmark.report.whole_curves import WholeCurves
 from benchmark.report.wording import percent
@@ -46,57 +46,8 @@ _LINES: Final = ("-", "--", "-.", ":")
 _PANELS_A_ROW = 2
 _DOTS_PER_INCH = 110
 _NONE: Final[WholeCurves] = {}
-# A whole curve is drawn to where it has risen this far, or to the largest epsilon asked.
-_NEARLY_ALL = 0.95
 # Where a cell of a heat map is darker than this, its number is white.
 _DARK = 0.5
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of an error curve: ``epsilon`` in the input's units, and the measured rate."""
-
-    epsilon: float
-    measured: Measured
-
-
-@dataclass(frozen=True)
-class Panel:
-    """The curves of one attack on one dataset: the points of each model that has any.
-
-    ``whole`` holds the curves that are known at every epsilon.
-    """
-
-    dataset: str
-    attack: str
-    curves: dict[str, tuple[Point, ...]]
-    whole: dict[str, Curve] = field(default_factory=dict, repr=False)
-
-
-def panels(record: RunRecord, *, whole: WholeCurves = _NONE) -> tuple[Panel, ...]:
-    """Returns what there is to draw: attacks that were made at two epsilons or more, or at all."""
-    results = Results(record)
-    found = []
-    for experiment in results.experiments:
-        for attack in experiment.attacks:
-            known = {
-                model.name: whole[key]
-                for model in experiment.models
-                if (key := (experiment.dataset.name, model.name, attack.label)) in whole
-            }
-            if len(attack.epsilon) > 1 or known:
-                cuts = [
-                    Cut(experiment.dataset.name, attack.label, each)
-                    for each in sorted(attack.epsilon)
-                ]
-                curves = {
-                    model.name: points
-                    for model in experiment.models
-                    if (points := _curve(results, model.name, cuts))
-                }
-                if curves:
-                    found.append(Panel(experiment.dataset.name, attack.label, curves, known))
-    return tuple(found)
 
 
 def curve_digest(record: RunRecord) -> str:
@@ -197,20 +148,8 @@ def _rendered(figure: Figure, suffix: str, digest: str) -> bytes:
     return stream.getvalue()
 
 
-def _curve(results: Results, model: str, cuts: list[Cut]) -> tuple[Point, ...]:
-    found = [
-        Point(float(cut.epsilon), adversarial_error(evaluation))
-        for cut in cuts
-        if (evaluation := results.evaluation(cut, model)) is not None
-    ]
-    unattacked = results.clean(cuts[0].dataset, model)
-    if unattacked is not None and cuts[0].epsilon.value > 0:
-        found.insert(0, Point(0.0, clean_error(unattacked)))
-    return tuple(point for point in found if point.measured.rate is not None)
-
-
 def _draw_panel(axis: Axes, panel: Panel, names: list[str]) -> None:
-    end = _end(panel)
+    end = panel.end
     for name, points in panel.curves.items():
         place = names.index(name)
         colour = COLOURS[place % len(COLOURS)]
@@ -266,16 +205,6 @@ def _draw_steps(
         linewidth=1.5,
     )
     axis.plot([], [], color=colour, marker=marker, linestyle=line, markersize=4.5, label=name)
-
-
-def _end(panel: Panel) -> float:
-    """Returns the epsilon that the curves of a panel are drawn to."""
-    ends = [point.epsilon for points in panel.curves.values() for point in points]
-    for curve in panel.whole.values():
-        if len(curve.errors):
-            reached = int(np.searchsorted(curve.errors, _NEARLY_ALL * curve.errors[-1]))
-            ends.append(float(curve.epsilons[reached]))
-    return max(ends, default=0.0)
 
 
 def _draw_matrix(axis: Axes, results: Results, cut: Cut, names: list[str], matrix: Matrix) -> None:

@@ -7,11 +7,12 @@ through: no times, no paths, no host, no count of what was computed or reused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tabulate import tabulate
 
 from benchmark.records import RunRecord
+from benchmark.report.contents import report_chapters
 from benchmark.report.layout import Chapter, Table
 from benchmark.report.tables import chapters
 
@@ -20,13 +21,12 @@ ALL = 2  # the level of columns that leaves out none
 
 def tables_markdown(record: RunRecord) -> str:
     """Returns the content of ``tables.md``."""
-    suite = record.suite
-    parts = [f"# {escape(suite.title or suite.name)}"]
-    if suite.description:
-        parts.append(escape(suite.description))
-    parts.extend(part for chapter in chapters(record) for part in chapter_markdown(chapter))
-    parts.extend(_provenance(record))
-    return "\n\n".join(parts) + "\n"
+    return _document(record, chapters(record))
+
+
+def report_markdown(record: RunRecord) -> str:
+    """Returns ``tables.md`` with the headline after failures and flags."""
+    return _document(record, report_chapters(record))
 
 
 def chapter_markdown(chapter: Chapter, *, level: int = ALL) -> Iterator[str]:
@@ -72,6 +72,16 @@ def escape(text: str) -> str:
     a\|b \<c> d\*e
     """
     return re.sub(r"([\\|<*])", r"\\\1", " ".join(text.split()))
+
+
+def _document(record: RunRecord, content: Iterable[Chapter]) -> str:
+    suite = record.suite
+    parts = [f"# {escape(suite.title or suite.name)}"]
+    if suite.description:
+        parts.append(escape(suite.description))
+    parts.extend(part for chapter in content for part in chapter_markdown(chapter))
+    parts.extend(_provenance(record))
+    return "\n\n".join(parts) + "\n"
 
 
 def _provenance(record: RunRecord) -> Iterator[str]:

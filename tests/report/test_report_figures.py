@@ -8,10 +8,10 @@ import pytest
 from benchmark.errors import RecordError
 from benchmark.records import RunRecord
 from benchmark.report import write_report
+from benchmark.report.curves import panels
 from benchmark.report.figures import (
     curve_digest,
     error_curves,
-    panels,
     save_error_curves,
     transfer_heat_map,
 )

@@ -12,7 +12,8 @@ from test_report_tensorboard import curve, read_back
 
 from benchmark.metrics.nearest import Curve, error_curve, error_within
 from benchmark.records import RunRecord, Verdict
-from benchmark.report.figures import error_curves, error_curves_png, panels
+from benchmark.report.curves import panels
+from benchmark.report.figures import error_curves, error_curves_png
 from benchmark.report.tensorboard import write_tensorboard
 from benchmark.report.whole_curves import whole_curves
 from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome

@@ -1,0 +1,102 @@
+"""LaTeX: every text survives, and what is written compiles alone and within a paper."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up import made_up_record, searching_record
+
+from benchmark.report.latex import escape, report_latex, table_latex
+from benchmark.report.layout import Cell, Column, Table, cells
+
+PAPER = r"""\documentclass{article}
+\usepackage{booktabs}
+\begin{document}
+\input{tables}
+After it.
+\end{document}
+"""
+
+
+@given(st.text())
+def test_no_character_has_a_meaning_of_its_own(text: str) -> None:
+    escaped = escape(text)
+    assert escaped.isascii()
+    assert "\n" not in escaped
+    # Without what escapes stand for, nothing is left that LaTeX would act on.
+    plain = re.sub(
+        r"\\[A-Za-z]+(\{(\\[ij]|[A-Za-z]?)\})?|\\[#$%&_{}`'^~=.\"](\{[^}]*\})?", "", escaped
+    )
+    plain = re.sub(r"\$(-|\^2|\\[|]|)\$|~|\{\}|''|``", "", plain)
+    assert not re.search(r"[\\%&#_{}$^]", plain), (text, escaped)
+
+
+@pytest.mark.parametrize(
+    ("raw", "escaped"),
+    [
+        ("50 % & more_of #1", r"50~\% \& more\_of \#1"),
+        (r"a\b{c}^~", r"a\textbackslash{}b\{c\}\textasciicircum{}\textasciitilde{}"),
+        ("−0.10 – é ñ ł", r"$-$0.10 -- \'{e} \~{n} \l{}"),
+        ("two\nlines", "two lines"),
+        ("犬", "?"),
+    ],
+)
+def test_escaping(raw: str, escaped: str) -> None:
+    assert escape(raw) == escaped
+
+
+def test_a_wide_table_gives_up_columns_and_details_and_never_its_numbers() -> None:
+    columns = tuple(Column(f"Column {place}", level=0) for place in range(9))
+    row = tuple(Cell("99.9 %", "[99.8–100.0]") for _ in columns)
+    text = table_latex(Table("t", columns, (row,)), caption="c", label="l")
+    assert text.count(r"99.9~\%") == 9
+    assert "[99.8" not in text
+
+
+def test_a_row_that_begins_with_a_bracket_is_no_option() -> None:
+    table = Table("t", (Column("Interval"),), (cells("[1–2]"), cells("[3–4]")))
+    text = table_latex(table, caption="c", label="l")
+    assert "{}[1--2] \\\\" in text
+    assert "{}[3--4] \\\\" in text
+
+
+def test_a_long_table_is_written_in_parts() -> None:
+    rows = tuple(cells(f"row {place}") for place in range(100))
+    text = table_latex(Table("t", (Column("C", "left"),), rows), caption="c", label="l")
+    assert text.count(r"\begin{tabular}") == 3
+    assert text.count(r"\toprule") == 3
+    assert "(part 3 of 3)" in text
+    assert re.findall(r"\\label\{(.*?)\}", text) == ["l", "l-2", "l-3"]
+
+
+def test_labels_are_told_apart_and_failures_are_there() -> None:
+    text = report_latex(made_up_record())
+    labels = re.findall(r"\\label\{(.*?)\}", text)
+    assert len(labels) == len(set(labels)) > 10
+    assert text.index("Failed cells") < text.index("Headline")
+    assert "& failed &" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("paper", [False, True], ids=["alone", "in a paper"])
+def test_it_compiles(tmp_path: Path, paper: bool) -> None:
+    record = made_up_record()
+    evil = record.model_copy(update={"flags": ("100 % of a_b & $x^2$ #1 {~} \\end{document} <é>",)})
+    for each in (evil, searching_record()):
+        (tmp_path / "tables.tex").write_text(report_latex(each), encoding="ascii")
+        (tmp_path / "paper.tex").write_text(PAPER)
+        name = "paper" if paper else "tables"
+        done = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+        assert (tmp_path / f"{name}.pdf").stat().st_size > 10_000
