@@ -77,6 +77,7 @@ CLASSES = {
     "ElasticNet": _Class(_L1, minimal=True),
     "ZooAttack": _Class(_L2, minimal=True, needs_gradient=False),
     "SimBA": _Class(_L2, minimal=True, needs_gradient=False),
+    "SignOPTAttack": _Class(_L2, minimal=True, needs_gradient=False),
 }
 DEPARTURES = {
     "CarliniL2Method": {"optimum": "the 10 steps that it takes by default are too few"},
@@ -99,12 +100,47 @@ REFUSED = {
     "ShadowAttack": "it takes one example at a time and no budget",
     "SpatialTransformation": "it turns and shifts pictures, which no norm measures",
     "Wasserstein": "it measures in the Wasserstein distance",
-    "UniversalPerturbation": "it makes one perturbation for all examples",
-    "TargetedUniversalPerturbation": "it makes one perturbation for all examples",
+    "CompositeAdversarialAttackPyTorch": "it turns and recolours pictures, which no norm measures",
+    "LaserAttack": "it draws beams of light, which no norm measures",
+    "LowProFool": "it needs the importance of each feature of a table",
+    "DecisionTreeAttack": "it attacks decision trees",
+    "HighConfidenceLowUncertainty": "it attacks Gaussian processes",
+    "MalwareGDTensorFlow": "it attacks detectors of malware",
+    "ProjectedGradientDescentTensorFlowV2": "it works on TensorFlow; "
+    "art:ProjectedGradientDescentPyTorch is the same",
+    **dict.fromkeys(
+        ("UniversalPerturbation", "TargetedUniversalPerturbation"),
+        "it makes one perturbation for all examples",
+    ),
     **dict.fromkeys(
         ("PixelAttack", "ThresholdAttack", "SaliencyMapMethod", "CarliniL0Method"),
         "it works in L0 or counts in pixel values",
     ),
+    **dict.fromkeys(
+        (
+            *("AdversarialPatch", "AdversarialPatchNumpy", "AdversarialPatchPyTorch"),
+            *("AdversarialPatchTensorFlowV2", "AdversarialTexturePyTorch"),
+            *("DPatch", "RobustDPatch", "GRAPHITEBlackbox", "GRAPHITEWhiteboxPyTorch"),
+        ),
+        "it makes a patch, which no norm measures",
+    ),
+    **dict.fromkeys(
+        ("CarliniWagnerASR", "ImperceptibleASR", "ImperceptibleASRPyTorch"),
+        "it attacks the recognition of speech",
+    ),
+    **dict.fromkeys(("FrameSaliencyAttack", "OverTheAirFlickeringPyTorch"), "it attacks videos"),
+    **dict.fromkeys(("OverloadPyTorch", "SNAL"), "it attacks detectors of objects"),
+    **dict.fromkeys(
+        (
+            *("FeatureAdversariesNumpy", "FeatureAdversariesPyTorch"),
+            "FeatureAdversariesTensorFlowV2",
+        ),
+        "it needs pictures to imitate",
+    ),
+}
+# Imported once it runs, and not brought by ART.
+ALSO_NEEDED = {
+    "AutoAttack": Library("multiprocess", "multiprocess", "pip install multiprocess"),
 }
 RESERVED = {
     "estimator": "it is the suite's model",
@@ -134,6 +170,8 @@ class Art(AttackSource):
         kind = getattr(evasion, name, None)
         if name not in CLASSES or kind is None:
             raise LIBRARY.unknown(name, known=[each for each in CLASSES if each in vars(evasion)])
+        if name in ALSO_NEEDED:
+            ALSO_NEEDED[name].load()
         known = CLASSES[name]
         foreign = Foreign(
             name=name,

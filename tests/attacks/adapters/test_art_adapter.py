@@ -1,5 +1,7 @@
 """ART: on a stand-in for its traps, and on the library itself where it is installed."""
 
+import inspect
+
 import asking
 import nets
 import numpy as np
@@ -7,6 +9,7 @@ import peers
 import pytest
 import torch
 
+from benchmark.attacks.adapters.art import CLASSES, REFUSED
 from benchmark.conformance import check_attack
 from benchmark.errors import SpecError
 from benchmark.threat import Bounds, Norm
@@ -76,13 +79,17 @@ class DeepFool:
         return x + 0.02
 
 
+class AutoAttack(DeepFool):
+    pass
+
+
 @pytest.fixture
 def stand_in(plant):
     ESTIMATORS.clear()
     CALLS.clear()
     plant("art", __version__="9.9")
     plant("art.attacks")
-    kinds = (ProjectedGradientDescentPyTorch, DeepFool)
+    kinds = (ProjectedGradientDescentPyTorch, DeepFool, AutoAttack)
     plant("art.attacks.evasion", **{each.__name__: each for each in kinds})
     plant("art.estimators")
     plant("art.estimators.classification", PyTorchClassifier=PyTorchClassifier)
@@ -138,12 +145,19 @@ def test_lengths_may_be_fractions_and_stay_in_the_units_of_the_input(stand_in):
         (NAME, {"decay": "much"}, "decay: must be a number"),
         ("art:HopSkipJump", {}, "it draws from a generator that the operating system seeds"),
         ("art:Wasserstein", {}, "it measures in the Wasserstein distance"),
+        ("art:DPatch", {}, "can't be used here: it makes a patch, which no norm measures"),
         ("art:DeepFol", {}, "did you mean 'DeepFool'"),
     ],
 )
 def test_what_can_not_be_asked_is_told(stand_in, name, parameters, told):
     with pytest.raises(SpecError, match=told):
         asking.built(name, **parameters)
+
+
+def test_what_one_attack_alone_needs_is_named_where_it_is_missing(stand_in, absent):
+    absent("multiprocess")
+    with pytest.raises(SpecError, match=r"multiprocess is not installed: pip install multiproc"):
+        asking.built("art:AutoAttack")
 
 
 def test_a_search_is_given_no_budget(stand_in):
@@ -158,6 +172,12 @@ class TestTheLibrary:
     @pytest.fixture(autouse=True)
     def installed(self):
         peers.library("art")
+
+    def test_each_of_its_attacks_is_known_or_refused_with_a_reason(self):
+        from art.attacks import evasion
+
+        named = {name for name, kind in vars(evasion).items() if inspect.isclass(kind)}
+        assert named <= {*CLASSES, *REFUSED}
 
     @pytest.mark.parametrize(
         ("name", "parameters"),
