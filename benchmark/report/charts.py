@@ -223,7 +223,7 @@ def attack_chart(
     if not marks:
         return None
     return Chart(
-        title=f"attacks at one ε on {experiment.dataset.name}",
+        title=f"Attacks at one ε on {experiment.dataset.name}",
         description=". ".join(f"{name}: {', '.join(each)}" for name, each in words.items()),
         width=_WIDTH,
         height=bottom + _BOTTOM,

@@ -33,8 +33,8 @@ def headline_tables(results: Results) -> Iterator[Table]:
             columns=(
                 Column("Model", "left"),
                 Column("Clean error"),
-                Column("Threat", "left"),
                 Column("Worst-case error"),
+                Column("Threat", "left"),
                 Column("Strongest attack", "left"),
                 Column("Adversarial error"),
                 Column("Confidence on misclassified"),
@@ -67,8 +67,8 @@ def _rows(results: Results, experiment: Experiment) -> Iterator[tuple[Cell, ...]
             yield cells(
                 model.name,
                 _clean(results, dataset, model.name),
-                NOTHING,
                 _missing(results, experiment, model.name),
+                NOTHING,
                 *[NOTHING] * 3,
                 *_trouble(results.record, dataset, model.name),
             )
@@ -93,14 +93,12 @@ def _row(
 ) -> tuple[Cell, ...]:
     norm, clip = threat
     dataset = experiment.dataset.name
-    head = cells(
-        model,
-        _clean(results, dataset, model),
-        f"{norm.symbol}, ε = {epsilon}, {'clipped' if clip else 'not clipped'}",
-    )
+    head = cells(model, _clean(results, dataset, model))
+    words = f"{norm.symbol}, ε = {epsilon}, {'clipped' if clip else 'not clipped'}"
     trouble = _trouble(results.record, dataset, model)
     if worst is None:
-        return (*head, Cell(_missing(results, experiment, model)), *cells(*[NOTHING] * 3), *trouble)
+        missing = _missing(results, experiment, model)
+        return (*head, *cells(missing, words, *[NOTHING] * 3), *trouble)
     strongest = _strongest(results, worst)
     rate = worst.worst_case_error
     bounds = interval(worst.worst_case_error_low, worst.worst_case_error_high, rate=rate)
@@ -108,6 +106,7 @@ def _row(
         *head,
         Cell(percent(rate), bounds),
         *cells(
+            words,
             strongest.attack if strongest else NOTHING,
             percent(adversarial_error(strongest).rate if strongest else None),
             percent(strongest.confidence_on_misclassified if strongest else None),

@@ -54,13 +54,14 @@ _CONFIDENCE_NOTES: Final = (
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page: every kind has a template of its own."""
+    """A section of the page: every kind has a template of its own; ``short`` is for the menu."""
 
     ident: str
     title: str
     tables: tuple[TableView, ...] = ()
     notes: tuple[str, ...] = ()
     template: str = "sections/tables.html"
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -338,6 +339,7 @@ def _provenance(record: RunRecord, views: Views) -> Provenance:
         tuple(views.table(table) for table in _card_tables(record)),
         tuple(_card_notes(record)),
         "sections/provenance.html",
+        short="Provenance",
         facts=tuple((name, value) for name, value in _origin(record) if value),
     )
 

@@ -13,6 +13,7 @@ from benchmark.report.layout import FAILED, NOT_RUN, NOTHING, Column, Table
 _FRACTION: Final = re.compile(r"^([\d.,]+)\s*/\s*([\d.,]+)")
 _NUMBER: Final = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
 _WORDS: Final = {FAILED: "failed", NOT_RUN: "not-run", "differs": "differs"}
+_SHORT = 25  # characters; longer texts are broken into lines
 _FILTERED_FROM = 12  # rows; fewer are seen at a glance
 
 
@@ -109,6 +110,7 @@ def sort_key(text: str) -> float | None:
 
 def _cell(text: str, detail: str, column: Column, *, bars: bool) -> CellView:
     look = _WORDS.get(text, "nothing" if text == NOTHING else "")
+    look = look or ("short" if len(text) <= _SHORT else "")
     number = sort_key(text) if column.align == "right" else None
     bar = number if bars and number is not None and "error" in column.header else None
     return CellView(text, detail, look, "" if number is None else f"{number:.10g}", bar)
