@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmark.errors import ModelError, OutputError
 from benchmark.memory import is_shortage
 from benchmark.outputs import LOGITS, OutputRule
-from benchmark.snapshot import Belongings, Snapshot, move_attributes
+from benchmark.snapshot import Belongings, Listener, Snapshot, move_attributes
 from benchmark.threat import Bounds
 
 PIXELS = Bounds(0.0, 1.0)
@@ -191,7 +191,7 @@ class Classifier:
             yield
             return
         self._listening = True
-        handle = self.module.register_forward_hook(self._saw)
+        handle = self.module.register_forward_hook(Listener(self._saw))
         try:
             yield
         finally:

@@ -45,6 +45,7 @@ from benchmark.runner.store import OUTCOMES, Outcome, read_outcome
 from benchmark.showing import RunProgress
 from benchmark.sources import BuiltModel
 from benchmark.sources.adopting import adopt_model
+from benchmark.sources.building import build_model, fuse_models, members_of
 from benchmark.specs import (
     UNATTACKED,
     AttackSpec,
@@ -99,8 +100,9 @@ def evaluate(
 
     Args:
         model: a torch module, a `Classifier`, a source such as ``"torchvision:resnet50"`` or a
-            path, a `ModelSpec`, or several of these by name.  A module takes inputs of shape
-            (N, *input_shape) in the bounds of the data, [0, 1] for pictures.
+            path, a `ModelSpec`, or several of these by name, among which ``"ensemble:one,two"`` is
+            made of those called so.  A module takes inputs of shape (N, *input_shape) in the bounds
+            of the data, [0, 1] for pictures.
         data: a torch ``Dataset`` of (input, label), a ``DataLoader`` of batches of these, a pair
             of tensors (inputs, labels), a `Dataset` of ours, a `DatasetSpec`, or a source such as
             ``"mnist"`` or a folder of pictures.
@@ -508,6 +510,13 @@ class _Asked:
             for spec in experiment.models
             if spec.name in self.models
         }
+        held = [spec for spec in experiment.models if spec.name in adopted]
+        fused = {
+            spec.name: self._fused(spec, held, adopted, dataset)
+            for spec in experiment.models
+            if any(member in held for member in spec.ensemble)
+        }
+        adopted.update(fused)
         return Supplied(adopted, {experiment.dataset.name: dataset}, self.attacks)
 
     def _dataset(self, spec: DatasetSpec, settings: RunSettings) -> Dataset:
@@ -521,6 +530,25 @@ class _Asked:
     def _adopted(self, spec: ModelSpec, dataset: Dataset) -> BuiltModel:
         try:
             return adopt_model(self.models[spec.name], spec=spec, input_shape=dataset.input_shape)
+        except RequestError as error:
+            raise ModelError(f"model {spec.name!r}: {error}") from error
+
+    def _fused(
+        self,
+        spec: ModelSpec,
+        held: Sequence[ModelSpec],
+        adopted: Mapping[str, BuiltModel],
+        dataset: Dataset,
+    ) -> BuiltModel:
+        """Returns an ensemble of which some members are models of this call."""
+        try:
+            members = [
+                adopted[each.name]
+                if each in held
+                else build_model(completed, input_shape=dataset.input_shape)
+                for each, completed in zip(spec.ensemble, members_of(spec), strict=True)
+            ]
+            return fuse_models(spec, members)
         except RequestError as error:
             raise ModelError(f"model {spec.name!r}: {error}") from error
 

@@ -11,7 +11,7 @@ writing through ``.data`` or numpy goes past the counter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,9 @@ class Snapshot:
         """Returns what was done to the module since, as a verb phrase, or None for nothing."""
         if any(module.training != training for module, training in self._modes):
             return "left the model in another mode (training or eval)"
-        ways = [(each, _ways(each)) for each in self._module.modules()]
-        if ways != self._ways:
+        parts = list(self._module.modules())
+        same_parts = parts == [each for each, _ in self._ways]
+        if not same_parts or any(ways.differ(_ways(each)) for each, ways in self._ways):
             return "hooked or patched the model"
         now = [tensor for _, _, tensor in _tensors(self._module)]
         same = len(now) == len(self._places) and all(
@@ -98,6 +99,24 @@ class Snapshot:
         self._versions = [tensor._version for tensor in tensors]
 
 
+class Listener:
+    """A hook of ours, which sees calls and changes nothing.
+
+    One that comes later is no change of a module's state: two models that share a part listen to
+    it both.
+
+    Args:
+        saw: is given the module, its arguments and its outputs.
+    """
+
+    def __init__(self, saw: Callable[[nn.Module, tuple[object, ...], object], None]) -> None:
+        self._saw = saw
+
+    def __call__(self, module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
+        """Passes on what it sees."""
+        self._saw(module, arguments, outputs)
+
+
 @dataclass(frozen=True)
 class _Ways:
     """How a module answers a call: its class, its hooks, and a patch over ``forward``."""
@@ -105,6 +124,20 @@ class _Ways:
     kind: type
     patch: object
     hooks: tuple[tuple[str, tuple[tuple[object, object], ...]], ...]
+
+    def differ(self, now: _Ways) -> bool:
+        """Says whether a module answers in another way now."""
+        known = {hook for _, items in self.hooks for _, hook in items if isinstance(hook, Listener)}
+
+        def heeded(items: Iterable[tuple[object, object]]) -> list[tuple[object, object]]:
+            return [
+                (key, hook)
+                for key, hook in items
+                if not isinstance(hook, Listener) or hook in known
+            ]
+
+        hooks = tuple((name, tuple(heeded(items))) for name, items in now.hooks)
+        return (now.kind, now.patch, hooks) != (self.kind, self.patch, self.hooks)
 
     def restore(self, module: nn.Module) -> None:
         module.__class__ = self.kind
@@ -114,8 +147,9 @@ class _Ways:
             module.__dict__["forward"] = self.patch
         for name, items in self.hooks:
             registered = module.__dict__[name]
+            ours = {key: hook for key, hook in registered.items() if isinstance(hook, Listener)}
             registered.clear()
-            registered.update(items)
+            registered.update({**ours, **dict(items)})
 
 
 def _ways(module: nn.Module) -> _Ways:
@@ -201,7 +235,7 @@ class Belongings:
             for name in module.__dict__.keys() | before.keys():
                 _put_attribute_back(module, name, before)
         for module, ways in self._ways:
-            if _ways(module) != ways:
+            if ways.differ(_ways(module)):
                 ways.restore(module)
         for module, training in self._modes:
             module.training = training

@@ -1,5 +1,6 @@
 """What outputs mean: confidence, losses, and directions that never saturate."""
 
+import math
 from decimal import Decimal, localcontext
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from benchmark.outputs import (
     LOG_SCORES,
     LOGITS,
+    LOSS_SCORES,
     PROBABILITIES,
     OutputRule,
     margin,
@@ -20,7 +22,7 @@ from benchmark.outputs import (
 logits = st.lists(
     st.lists(st.floats(-6, 6, width=32), min_size=4, max_size=4), min_size=1, max_size=6
 )
-RULES = [LOGITS, PROBABILITIES, LOG_SCORES]
+RULES = [LOGITS, PROBABILITIES, LOG_SCORES, LOSS_SCORES]
 
 
 def outputs_for(rule: OutputRule, rows: list[list[float]]) -> Tensor:
@@ -120,6 +122,8 @@ def test_confidence_is_the_models_probability_for_what_it_predicts():
     assert PROBABILITIES.confidence(probabilities).item() == probabilities[0, 1].item()
     scores = torch.tensor([[0.2, 0.3, 0.01]]).log()
     assert LOG_SCORES.confidence(scores).item() == pytest.approx(0.3)  # unnormalised
+    losses = torch.tensor([[4.0, 0.5, 2.0]])
+    assert LOSS_SCORES.confidence(-losses.log()).item() == pytest.approx(math.exp(-0.5))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
@@ -153,12 +157,56 @@ def test_the_margin_ascent_is_its_gradient(rows):
     assert torch.equal(ascent.double()[~ties], gradient[~ties])
 
 
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@given(rows=logits)
+def test_the_log_losses_are_those_of_each_class_as_the_true_one(rule, rows):
+    outputs = outputs_for(rule, rows)
+    losses = torch.stack(
+        [rule.loss(outputs, torch.full((len(rows),), label)) for label in range(4)], dim=1
+    )
+    torch.testing.assert_close(rule.log_losses(outputs), losses.log())
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@given(rows=logits)
+def test_the_smallest_log_loss_is_that_of_the_class_which_is_predicted(rule, rows):
+    outputs = outputs_for(rule, rows)
+    log_losses = rule.log_losses(outputs)
+    predicted = outputs.argmax(1, keepdim=True)
+    torch.testing.assert_close(log_losses.gather(1, predicted), log_losses.amin(1, keepdim=True))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@given(rows=logits)
+def test_a_log_losss_gradient_is_a_multiple_of_the_ascent(rule, rows):
+    leaf, labels = outputs_for(rule, rows).requires_grad_(), labels_for(rows)
+    chosen = rule.log_losses(leaf).gather(1, labels.unsqueeze(1))
+    (gradient,) = torch.autograd.grad(chosen.sum(), leaf)
+    ascent = rule.ascent(leaf.detach(), labels)
+    factor = gradient.norm(dim=1, keepdim=True) / ascent.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(ascent * factor, gradient, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("lead", [10.0, 15.9, 16.1, 60.0, 100.0, 1_000.0, 1e6])
+def test_the_log_loss_of_logits_goes_on_where_the_loss_is_zero(lead):
+    leaf = torch.tensor([[0.5, lead + 0.5, -1.25, 0.0]], requires_grad=True)
+    found = LOGITS.log_losses(leaf)[0, 1]
+    others = torch.tensor([0.5, -1.25, 0.0], dtype=torch.float64).logsumexp(0)
+    expected = others - lead - 0.5
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+    (gradient,) = torch.autograd.grad(found, leaf)
+    torch.testing.assert_close(
+        gradient, LOGITS.ascent(leaf.detach(), torch.tensor([1])), rtol=1e-4, atol=1e-6
+    )
+
+
 def test_nothing_is_changed_in_place():
     for rule in RULES:
         outputs = outputs_for(rule, [[0.5, 1.0, -2.0, 0.25]])
         before, labels = outputs.clone(), torch.tensor([2])
         for function in (rule.ascent, rule.loss, rule.exact_loss, rule.true_class_probability):
             function(outputs, labels)
+        rule.log_losses(outputs)
         margin(outputs, labels)
         margin_ascent(outputs, labels)
         rule.confidence(outputs)
@@ -174,6 +222,7 @@ def test_nothing_is_changed_in_place():
         (PROBABILITIES, [[1.5, -0.5]], "must not be negative, got -0.5"),
         (PROBABILITIES, [[3.0, -1.0]], "must not be negative, got -1"),
         (LOG_SCORES, [[-0.5, 0.0]], None),
+        (LOSS_SCORES, [[-5.0, 900.0]], None),
         (LOG_SCORES, [[-0.5, 0.5]], "must not exceed 0, got 0.5"),
     ],
 )

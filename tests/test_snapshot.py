@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmark.classifier import Classifier
-from benchmark.snapshot import Belongings, Snapshot
+from benchmark.snapshot import Belongings, Listener, Snapshot
 
 INPUTS = nets.random_batch(6).inputs
 
@@ -116,6 +116,25 @@ def test_a_module_that_holds_nan_is_not_different_from_itself():
 
 def test_a_module_without_tensors_has_a_snapshot():
     assert Snapshot(nn.Flatten()).difference() is None
+
+
+def test_a_listener_that_comes_later_is_no_change_and_one_that_is_lost_is():
+    layer = nn.Linear(2, 1)
+    seen: list[str] = []
+    own = layer.register_forward_hook(Listener(lambda *_: seen.append("own")))
+    snapshot = Snapshot(layer)
+    later = layer.register_forward_hook(Listener(lambda *_: seen.append("later")))
+    assert snapshot.difference() is None
+    layer.register_forward_hook(lambda *_: None)
+    assert snapshot.difference() == "hooked or patched the model"
+    snapshot.restore()
+    assert snapshot.difference() is None
+    layer(torch.zeros(1, 2))
+    assert sorted(seen) == ["later", "own"]
+    later.remove()
+    assert snapshot.difference() is None
+    own.remove()
+    assert snapshot.difference() == "hooked or patched the model"
 
 
 # What is the caller's

@@ -411,6 +411,32 @@ def planted_source(folder: Path, monkeypatch: Any) -> Made:
     return _filed(path, write, model="planted:3", weights=str(path), mean=MEAN, std=STD)
 
 
+class Mean(nn.Module):
+    """The mean of what two networks return."""
+
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.one, self.other = one, other
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (self.one(inputs) + self.other(inputs)) / 2
+
+
+@kind
+def ensemble(folder: Path, monkeypatch: Any) -> Made:
+    code, paths = write_code(folder), [folder / f"{name}.safetensors" for name in "ab"]
+    fixed = network(seed=9)
+    save_file(fixed.state_dict(), paths[1])
+
+    def write(seed: int) -> None:
+        save_file(network(seed=seed).state_dict(), paths[0])
+
+    write(3)
+    members = [{"model": f"{code}:build", "weights": str(path)} for path in paths]
+    spec = ModelSpec(name="made", ensemble=members, fuse="logits", mean=MEAN, std=STD)
+    return Made(spec, Mean(network(seed=3), fixed), write, mean=MEAN, std=STD)
+
+
 @kind
 def registered(folder: Path, monkeypatch: Any) -> Made:
     seeds = []
