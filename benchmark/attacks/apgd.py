@@ -22,7 +22,14 @@ from torch import Tensor
 
 from benchmark.attacks.auto_pgd import Keep, Try, search
 from benchmark.attacks.base import STRICT, Attack
-from benchmark.attacks.objectives import DLR, CrossEntropy, Objective, TargetedDLR
+from benchmark.attacks.objectives import (
+    DLR,
+    DLR_CLASSES,
+    TARGETED_DLR_CLASSES,
+    CrossEntropy,
+    Objective,
+    TargetedDLR,
+)
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Norm, ThreatModel
@@ -97,6 +104,14 @@ class APGDDLR(Attack):
     rho: Share = 0.75
     keep: Keep = "best-loss"
 
+    def caveats(self, classes: int) -> Iterator[str]:
+        """Yields that the margin is climbed where there is no ratio."""
+        if classes < DLR_CLASSES:
+            yield (
+                f"the difference of logits ratio needs {DLR_CLASSES} classes, the model has "
+                f"{classes}: the margin was climbed instead"
+            )
+
     def propose(
         self,
         classifier: Classifier,
@@ -138,6 +153,14 @@ class APGDT(Attack):
     n_target_classes: Count = 9
     rho: Share = 0.75
     keep: Keep = "best-loss"
+
+    def caveats(self, classes: int) -> Iterator[str]:
+        """Yields that a difference is climbed where there is no ratio."""
+        if classes < TARGETED_DLR_CLASSES:
+            yield (
+                f"the targeted ratio needs {TARGETED_DLR_CLASSES} classes, the model has "
+                f"{classes}: the difference of two outputs was climbed instead"
+            )
 
     def propose(
         self,

@@ -80,6 +80,15 @@ class Attack(ABC):
         """The names of its tries in order, where each try is another attack's."""
         return ()
 
+    def caveats(self, classes: int) -> Iterator[str]:
+        """Yields what it does otherwise than its name says on models of so many classes.
+
+        Tables show them as flags.
+        """
+        for name, member in zip(self.members, self.made_of, strict=False):
+            for caveat in member.caveats(classes):
+                yield f"{name}: {caveat}"
+
     def for_one(self, threat: ThreatModel) -> Attack:
         """Returns the attack for one who asks for errors alone, and at one threat model alone."""
         return self

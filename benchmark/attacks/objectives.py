@@ -169,6 +169,8 @@ class TargetedDLR(Objective):
 # The divisor as weights of the outputs in decreasing order.
 _THREE = (1.0, 0.0, -1.0)
 _FOUR = (1.0, 0.0, -0.5, -0.5)
+# How many classes a model must have for there to be a divisor.
+DLR_CLASSES, TARGETED_DLR_CLASSES = len(_THREE), len(_FOUR)
 
 
 def _spread(outputs: Tensor, *, of: tuple[float, ...]) -> Tensor:

@@ -330,6 +330,13 @@ class _Loader:
                     for planned in attacks
                     for flag in budget_flags(planned.label, planned.threats)
                 ),
+                *(
+                    f"{name}, {model.name}, {planned.label}: {caveat}"
+                    for model in models
+                    for planned in attacks
+                    if (model.name, planned.label) not in left_out
+                    for caveat in planned.attack.caveats(model.card.classes)
+                ),
             ),
         )
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks.apgd import APGDCE, APGDDLR, APGDT
 from benchmark.attacks.auto_pgd import RADII
+from benchmark.attacks.autoattack import AutoAttack
 from benchmark.attacks.base import Attack
 from benchmark.attacks.objectives import DLR, CrossEntropy, Objective, TargetedDLR
 from benchmark.attacks.paces import halving_checkpoints, sparsening_checkpoints
@@ -346,3 +347,20 @@ def test_no_gradient_moves_nothing_but_the_random_start(attack, norm):
     classifier = Classifier(flat, classes=nets.CLASSES, input_shape=nets.SHAPE)
     found = proposed(attack(steps=5), classifier, nets.random_batch(5), nets.threat(norm=norm))
     assert bool(torch.isfinite(found).all())
+
+
+@pytest.mark.parametrize(
+    ("attack", "classes", "told"),
+    [
+        (APGDDLR(), 2, ["the difference of logits ratio needs 3 classes, the model has 2: the m"]),
+        (APGDDLR(), 3, []),
+        (APGDT(), 3, ["the targeted ratio needs 4 classes, the model has 3: the diff"]),
+        (APGDT(), 4, []),
+        (APGDCE(), 2, []),
+        (AutoAttack(), 3, ["apgd-t: the targeted ratio needs 4 classes"]),
+    ],
+)
+def test_it_is_said_where_there_are_too_few_classes_for_a_ratio(attack, classes, told):
+    caveats = list(attack.caveats(classes))
+    assert len(caveats) == len(told)
+    assert all(each.startswith(start) for each, start in zip(caveats, told, strict=True))

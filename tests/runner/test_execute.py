@@ -111,6 +111,14 @@ def test_an_attack_that_leaves_the_budget_misleads_nobody(run: Run, suite: MakeS
     assert "60 of 60 candidates out of budget" in found.flags
 
 
+def test_a_loss_that_needs_more_classes_is_flagged(run: Run, suite: MakeSuite) -> None:
+    """The planted models have three: enough for the plain ratio, one too few for the targeted."""
+    record = run(suite({"name": "apgd-t", "epsilon": "0.1", "steps": 2}, "fgsm"))
+    (flag,) = [each for each in record.flags if "needs 4 classes" in each]
+    assert flag.startswith("squares, one, apgd-t: the targeted ratio needs 4 classes")
+    assert row(record, "apgd-t").status == "done"
+
+
 def test_an_attack_that_returns_its_inputs_repeats_the_clean_row(
     run: Run, suite: MakeSuite
 ) -> None:
