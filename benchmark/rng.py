@@ -61,9 +61,17 @@ class ExampleStreams:
         """Returns the streams of some of the examples: ``index`` is a mask or positions."""
         return ExampleStreams(self.keys[index])
 
-    def uniform(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
-        """Returns float32, shape (N, *shape), uniform on [0, 1)."""
-        bits = self._bits(shape).bitwise_right_shift_(64 - MANTISSA_BITS)
+    def uniform(self, shape: tuple[int, ...] | torch.Size, *, skip: int = 0) -> Tensor:
+        """Returns float32, shape (N, *shape), uniform on [0, 1).
+
+        ``skip`` numbers of each stream are passed over, at no cost: what is drawn in several calls
+        is what one call would have drawn.
+
+        >>> streams = ExampleStreams.derive(7, torch.tensor([3]))
+        >>> bool((streams.uniform((5,))[:, 2:] == streams.uniform((3,), skip=2)).all())
+        True
+        """
+        bits = self._bits(shape, skip=skip).bitwise_right_shift_(64 - MANTISSA_BITS)
         bits.bitwise_and_((1 << MANTISSA_BITS) - 1)
         return bits.to(torch.float32).mul_(2.0**-MANTISSA_BITS)
 
@@ -77,9 +85,9 @@ class ExampleStreams:
         centred = self.uniform(shape).mul_(2.0).add_(2.0**-MANTISSA_BITS - 1.0)
         return torch.erfinv(centred).mul_(math.sqrt(2.0))
 
-    def _bits(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
-        count = math.prod(shape)
-        steps = torch.arange(1, count + 1, dtype=torch.int64, device=self.keys.device)
+    def _bits(self, shape: tuple[int, ...] | torch.Size, *, skip: int = 0) -> Tensor:
+        first, count = 1 + skip, math.prod(shape)
+        steps = torch.arange(first, first + count, dtype=torch.int64, device=self.keys.device)
         state = self.keys.unsqueeze(1) + steps.mul_(GAMMA)
         return _mix(state).reshape(len(self.keys), *shape)
 

@@ -54,6 +54,16 @@ def test_the_numbers_are_the_published_ones():
     assert bits_of(streams_of(PUBLISHED_SEED), 5) == [PUBLISHED]
 
 
+@given(keys, st.lists(st.integers(1, 7), min_size=1, max_size=4))
+def test_numbers_can_be_drawn_piece_by_piece(seed, counts):
+    streams = streams_of(seed)
+    pieces, drawn = [], 0
+    for count in counts:
+        pieces.append(streams.uniform((count,), skip=drawn))
+        drawn += count
+    assert torch.equal(torch.cat(pieces, dim=1), streams.uniform((drawn,)))
+
+
 @given(st.lists(keys, min_size=1, max_size=5), st.integers(1, 20))
 def test_the_numbers_are_those_of_a_slow_reference(seeds, count):
     expected = [splitmix64(seed & MASK, count) for seed in seeds]

@@ -42,10 +42,14 @@ for _name, _reference, _summary in [
     ("square", "square:Square", "random search without gradients (Andriushchenko et al. 2020)"),
     ("worst-of", "worst_of:WorstOf", "a list of attacks, each on what no earlier one misled"),
     ("autoattack", "autoattack:AutoAttack", "four attacks in turn (Croce and Hein 2020)"),
+    ("autoattack-l1", "autoattack:AutoAttackL1", "the same in L1: more runs, fewer targets"),
 ]:
     ATTACKS.register(Entry(_name, _summary, lazily(f"benchmark.attacks.{_reference}")))
 
-# An attack that is another algorithm in one of its norms, in a file of its own.
-IN_NORM: dict[tuple[str, Norm | None], str] = {("pgd", Norm.L1): "pgd-l1"}
+# An attack that is another algorithm in one of its norms, in a class of its own.
+IN_NORM: dict[tuple[str, Norm | None], str] = {
+    ("pgd", Norm.L1): "pgd-l1",
+    ("autoattack", Norm.L1): "autoattack-l1",
+}
 
 __all__ = ["ATTACKS", "IN_NORM"]

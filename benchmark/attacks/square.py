@@ -10,8 +10,15 @@ moved into one of them along
 
 (equation 2), d being the distance from the centre, one half of the window up, the other down.
 
-Source: M. Andriushchenko, F. Croce, N. Flammarion and M. Hein, "Square attack: a query-efficient
-black-box adversarial attack via random search", ECCV 2020, https://arxiv.org/abs/1912.00049.
+L1 is the second paper's: algorithm 3 with budgets that are sums of absolute values, the fourth
+power in the place of the square in equation 2, and, for C channels, C times the budget in the
+window.  What comes out is projected onto the ball cut with the box, which takes from all
+coordinates alike, and so leaves few.
+
+Sources: M. Andriushchenko, F. Croce, N. Flammarion and M. Hein, "Square attack: a query-efficient
+black-box adversarial attack via random search", ECCV 2020, https://arxiv.org/abs/1912.00049;
+F. Croce and M. Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers",
+ICML 2021, the section on the square attack in L1, https://arxiv.org/abs/2103.01208.
 """
 
 from __future__ import annotations
@@ -20,6 +27,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass as plain
+from functools import lru_cache
+from itertools import groupby
 from typing import Annotated, ClassVar
 
 import torch
@@ -29,41 +38,50 @@ from torch import Tensor
 
 from benchmark.attacks.base import STRICT, Attack
 from benchmark.attacks.minimal import Aim
-from benchmark.attacks.projections import TINY, like
+from benchmark.attacks.projections import TINY, like, region
 from benchmark.attacks.targets import Target
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams
-from benchmark.threat import Bounds, Norm, ThreatModel
+from benchmark.threat import Norm, ThreatModel
 
 # Section 4: the share of pixels in a window is halved after so many of 10,000 queries.
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 SCHEDULE = 10_000
-TILES = 5  # a side: the grid of the first L2 perturbation
-SMALLEST_L2 = 3  # pixels a side, for a window that has two halves
+TILES = 5  # a side: the grid of the first perturbation in L2 and L1
+POWERS = {2: 2, 1: 4}  # of equation 2, by the exponent of the norm
+SMALLEST_SIDE = 3  # pixels, of a window that has two halves
+AHEAD = 64  # queries whose random numbers are drawn at once
+SPENT = 1 - 1e-6  # of the budget in L2 and L1: rounding must not take a point out of the ball
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Square(Attack):
     """Tries changes in random windows and keeps those that help.
 
-    It takes no gradients.  One forward pass is one query; the clean query comes on top of
-    ``queries``.  Examples that are misled leave the batch, with the point that misled them; the
-    others return the point with the best loss.  A vector is treated as a picture of one row.
+    It takes no gradients.  One query is one forward pass at most: where a window already holds what
+    it is set to, as often in L∞, the answer is known and the model is not asked.  The clean query
+    comes on top of ``queries``.  Examples that are misled leave the batch, with the point that
+    misled them; the others return the point with the best loss.  A vector is treated as a picture
+    of one row.
 
     Args:
         queries: at most so many for each example and restart.
         share: p, the share of pixels in the first windows.
+        schedule: the number of queries over which windows shrink; ``queries`` where it is left out,
+            as in the paper.  AutoAttack's is 10,000, of which it makes the first half.
         restarts: runs with other random numbers, for those that were not misled before; each yields
             one candidate.
         target: which class is aimed at, ``"none"`` for any wrong one.  The loss is the margin, and
             the cross-entropy of the target, as in the paper.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
+    version: ClassVar[int] = 2
     needs_gradient: ClassVar[bool] = False
 
     queries: Annotated[int, Field(ge=1)] = 5000
     share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    schedule: Annotated[int, Field(ge=1)] | None = None
     restarts: Annotated[int, Field(ge=1)] = 1
     target: Target = "none"
 
@@ -108,68 +126,123 @@ class Square(Attack):
         streams: ExampleStreams,
     ) -> tuple[Tensor, Tensor]:
         """Returns the best points, shape (M, *input_shape), and which of them reached the aim."""
-        sampler = SAMPLERS[threat.norm](threat.radius, threat.bounds)
+        sampler = SAMPLERS[threat.norm](threat)
         shape = inputs.shape[1:]
         start = inputs.flatten(1).view(len(inputs), *_picture(shape))
         best = sampler.first(start, streams=streams.child("first"))
         values, reached = self._ask(classifier, best, shape, aim=aim)
         final, succeeded = best.clone(), reached.clone()
-        live = torch.arange(len(inputs), device=inputs.device)
-        for query in range(1, self.queries):
-            if bool(reached.any()):
-                keep = (~reached).nonzero().flatten()
-                final[live[reached]] = best[reached]
-                succeeded[live[reached]] = True
-                live, start, best, values = live[keep], start[keep], best[keep], values[keep]
-                streams, aim = streams.take(keep), aim.take(keep)
+        live = (~reached).nonzero().flatten()
+        start, best, values, aim = start[live], best[live], values[live], aim.take(live)
+        streams = streams.child("changes").take(live)
+        for first, count, side in self._runs(pixels=start.shape[2:].numel()):
             if not len(live):
                 break
-            side = math.sqrt(self._share(query) * start[0, 0].numel())
-            tried = sampler.change(best, start, side=side, streams=streams.child(query))
-            found, reached = self._ask(classifier, tried, shape, aim=aim)
-            better = (found > values) | reached
-            best = torch.where(like(better, best), tried, best)
-            values = torch.where(better, found, values)
-        if len(live):
-            final[live], succeeded[live] = best, reached
+            windows = sampler.windows(start, side=side, count=count, skip=first, streams=streams)
+            for turn in range(count):
+                rows, tried = sampler.change(best, start, windows=windows.of(turn))
+                if not len(rows):
+                    continue
+                found, reached = self._ask(classifier, tried, shape, aim=aim.take(rows))
+                before = values[rows]
+                better = (found > before) | reached
+                best.index_copy_(0, rows, torch.where(like(better, tried), tried, best[rows]))
+                values.index_copy_(0, rows, torch.where(better, found, before))
+                if bool(reached.any()):
+                    done = rows[reached]
+                    final[live[done]], succeeded[live[done]] = best[done], True
+                    keep = _others(done, count=len(live))
+                    live, start, best, values = live[keep], start[keep], best[keep], values[keep]
+                    streams, aim, windows = streams.take(keep), aim.take(keep), windows.take(keep)
+                    if not len(live):
+                        break
+        final[live] = best
         return final.view_as(inputs), succeeded
 
     def _ask(
         self, classifier: Classifier, points: Tensor, shape: torch.Size, *, aim: Aim
     ) -> tuple[Tensor, Tensor]:
         outputs = classifier(points.view(len(points), *shape))
+        margins = aim.margin(outputs)
+        reached = margins > aim.required(outputs)
         if aim.targeted:
-            return -classifier.outputs.exact_loss(outputs, aim.classes), aim.reached(outputs)
-        return aim.margin(outputs), aim.reached(outputs)
+            return -classifier.outputs.exact_loss(outputs, aim.classes), reached
+        return margins, reached
 
-    def _share(self, query: int) -> float:
-        place = query / self.queries * SCHEDULE
+    def _runs(self, *, pixels: int) -> Iterator[tuple[int, int, float]]:
+        """Yields runs of changes of one window size: the first, how many, and the side."""
+        for share, run in groupby(range(self.queries - 1), key=self._share):
+            numbers = list(run)
+            for first in range(numbers[0], numbers[-1] + 1, AHEAD):
+                count = min(AHEAD, numbers[-1] + 1 - first)
+                yield first, count, math.sqrt(share * pixels)
+
+    def _share(self, change: int) -> float:
+        """Returns the share of pixels in the window of a change, the first being 0."""
+        place = (change + 1) / (self.schedule or self.queries) * SCHEDULE
         halvings = sum(place > halving for halving in HALVINGS)
         return math.ldexp(self.share, -halvings)
+
+
+@plain(frozen=True)
+class Windows:
+    """Where M pictures are changed and which way, at T queries or at one of them.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        pixels: of a window at the start of a flat picture, int64, shape (height * width,).
+        corners: the first pixels of each window in a flat picture, int64, shape ([T,] M, windows).
+        signs: plus or minus 1, shape ([T,] M, C).
+        turned: whether a square window lies on its side, bool, shape ([T,] M).
+    """
+
+    height: int
+    width: int
+    pixels: Tensor
+    corners: Tensor
+    signs: Tensor
+    turned: Tensor
+
+    def of(self, turn: int) -> Windows:
+        """Returns the windows at one query."""
+        return self._with(self.corners[turn], self.signs[turn], self.turned[turn])
+
+    def take(self, rows: Tensor) -> Windows:
+        """Returns the windows of some of the examples, at all queries."""
+        return self._with(self.corners[:, rows], self.signs[:, rows], self.turned[:, rows])
+
+    def places(self, number: int) -> Tensor:
+        """Returns the pixels of a window in flat pictures, int64, shape (M, C, height * width)."""
+        places = self.corners[:, number : number + 1] + self.pixels
+        return places.unsqueeze(1).expand(-1, self.signs.shape[1], -1)
+
+    def _with(self, corners: Tensor, signs: Tensor, turned: Tensor) -> Windows:
+        return Windows(self.height, self.width, self.pixels, corners, signs, turned)
 
 
 @plain(frozen=True)
 class Sampler(ABC):
     """How points are changed; pictures have shape (M, C, H, W)."""
 
-    radius: float
-    bounds: Bounds | None
+    threat: ThreatModel
 
     @abstractmethod
     def first(self, inputs: Tensor, *, streams: ExampleStreams) -> Tensor:
         """Returns the points to start from."""
 
     @abstractmethod
-    def change(
-        self, best: Tensor, inputs: Tensor, *, side: float, streams: ExampleStreams
-    ) -> Tensor:
-        """Returns the best points changed in a window of about ``side`` pixels a side."""
+    def windows(
+        self, inputs: Tensor, *, side: float, count: int, skip: int, streams: ExampleStreams
+    ) -> Windows:
+        """Returns random windows of about ``side`` pixels a side, for ``count`` queries.
 
-    def boxed(self, points: Tensor) -> Tensor:
-        """Returns the points in the box; they are overwritten."""
-        if self.bounds is None:
-            return points
-        return points.clamp_(self.bounds.low, self.bounds.high)
+        They are those that follow the first ``skip``.
+        """
+
+    @abstractmethod
+    def change(self, best: Tensor, inputs: Tensor, *, windows: Windows) -> tuple[Tensor, Tensor]:
+        """Returns which of the best points change, int64, and what they become."""
 
 
 class LinfSampler(Sampler):
@@ -179,66 +252,107 @@ class LinfSampler(Sampler):
         """Returns vertical stripes of one pixel, a sign for each channel and column."""
         _, channels, _, width = inputs.shape
         signs = streams.signs((channels, 1, width))
-        return self.boxed(inputs.add(signs, alpha=self.radius))
+        return _boxed(inputs.add(signs, alpha=self.threat.radius), self.threat)
 
-    def change(
-        self, best: Tensor, inputs: Tensor, *, side: float, streams: ExampleStreams
-    ) -> Tensor:
+    def windows(
+        self, inputs: Tensor, *, side: float, count: int, skip: int, streams: ExampleStreams
+    ) -> Windows:
+        """Returns one square a query."""
+        return _draw(inputs, round(side), each=1, count=count, skip=skip, streams=streams)
+
+    def change(self, best: Tensor, inputs: Tensor, *, windows: Windows) -> tuple[Tensor, Tensor]:
         """Returns points with one window at plus or minus epsilon, a sign for each channel."""
-        height, width = _window(side, best)
-        draws = streams.uniform((2 + best.shape[1],))
-        places = _places(draws[:, :2], best, height=height, width=width)
-        signs = torch.where(draws[:, 2:, None] < 0.5, -1.0, 1.0)
-        flat = inputs.flatten(2)
-        index = places.unsqueeze(1).expand(-1, best.shape[1], -1)
-        values = flat.gather(2, index).add(signs, alpha=self.radius)
-        return self.boxed(best.flatten(2).scatter(2, index, values).view_as(best))
+        index = windows.places(0)
+        signs = windows.signs.unsqueeze(2)
+        values = inputs.flatten(2).gather(2, index).add(signs, alpha=self.threat.radius)
+        values = _boxed(values, self.threat)
+        differs = (values != best.flatten(2).gather(2, index)).flatten(1).any(1)
+        rows = differs.nonzero().flatten()
+        changed = best[rows]
+        changed.flatten(2).scatter_(2, index[rows], values[rows])
+        return rows, changed
 
 
-class L2Sampler(Sampler):
-    """Algorithm 3."""
+class PyramidSampler(Sampler):
+    """Algorithm 3, and what the second paper makes of it in L1."""
 
     def first(self, inputs: Tensor, *, streams: ExampleStreams) -> Tensor:
-        """Returns a grid of windows, a sign for each channel and window."""
+        """Returns a grid of windows, a sign for each channel and window.
+
+        In L1 each of them is as long as the box is wide, if that makes the whole no shorter than
+        epsilon, and projected.
+        """
         _, channels, height, width = inputs.shape
-        tiles = _tiles(height, width).to(inputs)
+        tiles = _tiles(height, width, order=self._order).to(inputs)
         signs = streams.signs((channels, len(tiles)))
-        change = torch.einsum("mct,thw->mchw", signs, tiles)
-        return self._scaled(inputs, change)
+        change = torch.einsum("mct,thw->mchw", signs, tiles).flatten(2)
+        size = torch.linalg.vector_norm(change.flatten(1), self._order, dim=1)
+        length = torch.full_like(size, self.threat.radius * SPENT)
+        if self.threat.norm is Norm.L1 and self.threat.bounds is not None:
+            length = torch.maximum(length, size * self.threat.bounds.width)
+        return self._allowed(inputs, change.mul_(like(length / size.clamp(min=TINY), change)))
 
-    def change(
-        self, best: Tensor, inputs: Tensor, *, side: float, streams: ExampleStreams
-    ) -> Tensor:
+    def windows(
+        self, inputs: Tensor, *, side: float, count: int, skip: int, streams: ExampleStreams
+    ) -> Windows:
+        """Returns two squares a query, of an odd number of pixels a side."""
+        pixels = max(round(side), SMALLEST_SIDE)
+        pixels += pixels % 2 == 0
+        return _draw(inputs, pixels, each=2, count=count, skip=skip, streams=streams)
+
+    def change(self, best: Tensor, inputs: Tensor, *, windows: Windows) -> tuple[Tensor, Tensor]:
         """Returns points with the budget of two windows in one of them."""
-        channels = best.shape[1]
-        side = max(round(side), SMALLEST_L2)
-        height, width = _window(side + (side % 2 == 0), best)
-        draws = streams.uniform((5 + channels,))
-        one = _places(draws[:, :2], best, height=height, width=width)
-        two = _places(draws[:, 2:4], best, height=height, width=width)
-        signs = torch.where(draws[:, 5:, None] < 0.5, -1.0, 1.0)
-        pyramid = _halves(height, width).to(best)
-        shapes = pyramid.flatten().expand(len(best), -1)
-        if height == width:
-            turned = draws[:, 4:5] < 0.5
-            shapes = torch.where(turned, pyramid.T.flatten(), shapes)
-        one, two = (each.unsqueeze(1).expand(-1, channels, -1) for each in (one, two))
+        order, channels = self._order, best.shape[1]
+        one, two = windows.places(0), windows.places(1)
         change = (best - inputs).flatten(2)
-        unspent = (self.radius**2 - change.square().sum((1, 2))).clamp_(min=0) / channels
+        budget = (self.threat.radius * SPENT) ** order
+        spent = _spent(change, order)
+        unspent = (budget - spent.sum(1, keepdim=True)) / channels
         before = change.gather(2, one)
-        cleared = change.scatter(2, two, 0.0).scatter(2, one, 0.0)
-        freed = change.square().sum(2) - cleared.square().sum(2)
-        direction = signs * shapes.unsqueeze(1) + before / _size(before)
-        available = (freed.clamp(min=0) + unspent.unsqueeze(1)).sqrt().unsqueeze(2)
-        change = cleared.scatter(2, one, direction / _size(direction) * available)
-        return self._scaled(inputs, change.view_as(best))
+        change.scatter_(2, one, 0.0)
+        freed = _spent(before, order).add_(_spent(change.gather(2, two), order))
+        change.scatter_(2, two, 0.0)
+        direction = _unit(before, order).add_(self._shapes(windows))
+        available = freed.add_(unspent).clamp_(min=0).pow_(1 / order).unsqueeze(2)
+        if self.threat.norm is Norm.L1:
+            available *= channels
+        change.scatter_(2, one, _unit(direction, order).mul_(available))
+        rows = torch.arange(len(best), device=best.device)
+        return rows, self._allowed(inputs, change)
 
-    def _scaled(self, inputs: Tensor, change: Tensor) -> Tensor:
-        size = like(torch.linalg.vector_norm(change.flatten(1), dim=1), change)
-        return self.boxed(inputs + change * (self.radius / size.clamp(min=TINY)))
+    @property
+    def _order(self) -> int:
+        """The exponent of the norm."""
+        return 1 if self.threat.norm is Norm.L1 else 2
+
+    def _shapes(self, windows: Windows) -> Tensor:
+        """Returns the windows' shapes with their signs, (M, C, height * width)."""
+        signs = windows.signs
+        upright = _shape(windows.height, windows.width, order=self._order, device=signs.device)
+        shapes = upright.flatten().expand(len(signs), -1)
+        if windows.height == windows.width:
+            shapes = torch.where(windows.turned.unsqueeze(1), upright.T.flatten(), shapes)
+        return signs.unsqueeze(2) * shapes.unsqueeze(1)
+
+    def _allowed(self, inputs: Tensor, change: Tensor) -> Tensor:
+        """Returns the changed inputs in the box, and in L1 in the ball; ``change`` is flat."""
+        moved = inputs + change.view_as(inputs)
+        if self.threat.norm is not Norm.L1:
+            return _boxed(moved, self.threat)
+        points = _boxed(moved.clone(), self.threat)
+        # What the box alone brings into the ball needs no projection, which sorts.
+        sizes = torch.linalg.vector_norm((points - inputs).flatten(1), 1, dim=1)
+        far = (sizes > self.threat.radius).nonzero().flatten()
+        if len(far):
+            points[far] = region(inputs[far], threat=self.threat).project(moved[far])
+        return points
 
 
-SAMPLERS: dict[Norm, type[Sampler]] = {Norm.LINF: LinfSampler, Norm.L2: L2Sampler}
+SAMPLERS: dict[Norm, type[Sampler]] = {
+    Norm.LINF: LinfSampler,
+    Norm.L2: PyramidSampler,
+    Norm.L1: PyramidSampler,
+}
 
 
 def _picture(shape: torch.Size) -> tuple[int, int, int]:
@@ -248,49 +362,77 @@ def _picture(shape: torch.Size) -> tuple[int, int, int]:
     return math.prod(shape[:-2]), shape[-2], shape[-1]
 
 
-def _window(side: float, pictures: Tensor) -> tuple[int, int]:
-    """Returns the height and width of a window, at least one pixel, within the picture."""
-    pixels = max(round(side), 1)
-    return min(pixels, pictures.shape[-2]), min(pixels, pictures.shape[-1])
+def _draw(
+    inputs: Tensor, side: int, *, each: int, count: int, skip: int, streams: ExampleStreams
+) -> Windows:
+    """Returns random windows, ``each`` a query, that fit into the pictures."""
+    channels, rows, columns = inputs.shape[1:]
+    height, width = min(max(side, 1), rows), min(max(side, 1), columns)
+    numbers = channels + 2 * each + 1
+    draws = streams.uniform((count, numbers), skip=skip * numbers).transpose(0, 1).contiguous()
+    signs, places, turned = draws[..., :channels], draws[..., channels:-1], draws[..., -1]
+    free = torch.tensor([rows - height + 1, columns - width + 1], device=inputs.device)
+    corners = (places.reshape(count, len(inputs), each, 2) * free).long()
+    top, left = torch.minimum(corners, free - 1).unbind(3)  # rounding may reach ``free``
+    down = torch.arange(height, device=inputs.device).mul_(columns)
+    across = torch.arange(width, device=inputs.device)
+    return Windows(
+        height,
+        width,
+        pixels=(down.unsqueeze(1) + across).flatten(),
+        corners=top * columns + left,
+        signs=torch.where(signs < 0.5, -1.0, 1.0),
+        turned=turned < 0.5,
+    )
 
 
-def _places(draws: Tensor, pictures: Tensor, *, height: int, width: int) -> Tensor:
-    """Returns the positions of a window's pixels in flat pictures, int64, (M, height * width)."""
-    rows, columns = pictures.shape[-2:]
-    free = torch.tensor([rows - height + 1, columns - width + 1], device=pictures.device)
-    top, left = (draws.double() * free).long().unbind(1)
-    down = torch.arange(height, device=pictures.device) * columns
-    across = torch.arange(width, device=pictures.device)
-    corner = top * columns + left
-    return corner.unsqueeze(1) + (down.unsqueeze(1) + across).flatten()
+def _boxed(points: Tensor, threat: ThreatModel) -> Tensor:
+    """Returns the points in the box; they are overwritten."""
+    if threat.bounds is None:
+        return points
+    return points.clamp_(threat.bounds.low, threat.bounds.high)
 
 
-def _halves(height: int, width: int) -> Tensor:
-    """Returns a window of Euclidean length 1: one half of it up, the other down."""
+def _others(rows: Tensor, *, count: int) -> Tensor:
+    """Returns the positions below ``count`` that are not among ``rows``."""
+    others = torch.ones(count, dtype=torch.bool, device=rows.device)
+    others[rows] = False
+    return others.nonzero().flatten()
+
+
+@lru_cache
+def _shape(height: int, width: int, *, order: int, device: torch.device) -> Tensor:
+    return _halves(height, width, order=order).to(device)
+
+
+def _halves(height: int, width: int, *, order: int) -> Tensor:
+    """Returns a window of length 1 in the norm: one half of it up, the other down."""
     if height < width:
-        return _halves(width, height).T
+        return _halves(width, height, order=order).T
     upper = height // 2
-    window = torch.cat([_pyramid(upper, width), -_pyramid(height - upper, width)])
-    return window / window.square().sum().sqrt()
+    window = torch.cat(
+        [_pyramid(upper, width, order=order), -_pyramid(height - upper, width, order=order)]
+    )
+    return _unit(window.flatten(), order).view_as(window)
 
 
-def _pyramid(height: int, width: int) -> Tensor:
-    """Returns equation 2 for a rectangle, of Euclidean length 1."""
+def _pyramid(height: int, width: int, *, order: int) -> Tensor:
+    """Returns equation 2 for a rectangle, of length 1 in the norm."""
     down = (torch.arange(height) - height // 2).abs()
     across = (torch.arange(width) - width // 2).abs()
     depth = torch.maximum(down.unsqueeze(1), across)
-    weights = 1.0 / torch.arange(1, max(height, width) // 2 + 2).square()
-    inward = weights.flip(0).cumsum(0).flip(0)
+    weights = torch.arange(1, max(height, width) // 2 + 2).double().pow(-POWERS[order])
+    inward = weights.flip(0).cumsum(0).flip(0).float()
     values = inward[depth]
-    return values / values.square().sum().sqrt().clamp(min=TINY)
+    return _unit(values.flatten(), order).view_as(values)
 
 
-def _tiles(height: int, width: int) -> Tensor:
+def _tiles(height: int, width: int, *, order: int) -> Tensor:
     """Returns the windows of a grid in the middle of a picture, shape (T, height, width)."""
     tall, wide = max(height // TILES, 1), max(width // TILES, 1)
     across, down = min(TILES, width), min(TILES, height)
     top, left = (height - down * tall) // 2, (width - across * wide) // 2
-    window = _halves(tall, wide)
+    window = _halves(tall, wide, order=order)
     tiles = torch.zeros(down * across, height, width)
     for number, tile in enumerate(tiles):
         row = top + number // across * tall
@@ -299,6 +441,13 @@ def _tiles(height: int, width: int) -> Tensor:
     return tiles
 
 
-def _size(windows: Tensor) -> Tensor:
-    sizes: Tensor = torch.linalg.vector_norm(windows, dim=-1, keepdim=True)
-    return sizes.clamp(min=TINY)
+def _unit(windows: Tensor, order: int) -> Tensor:
+    """Returns vectors divided by their length in the norm, or 0 for a vector of zeros."""
+    sizes: Tensor = torch.linalg.vector_norm(windows, order, dim=-1, keepdim=True)
+    return windows / sizes.clamp(min=TINY)
+
+
+def _spent(change: Tensor, order: int) -> Tensor:
+    """Returns what a change of a channel takes of a budget that adds up, shape (M, C)."""
+    lengths: Tensor = torch.linalg.vector_norm(change, order, dim=2)
+    return lengths.pow_(order)

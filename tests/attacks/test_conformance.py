@@ -53,15 +53,16 @@ VARIANTS = {
         {"attacks": [{"name": "fmn", "steps": 15}]},
     ],
     "autoattack": [{"steps": 3, "target_classes": 2, "queries": 10}],
+    "autoattack-l1": [{"steps": 4, "restarts": 2, "target_classes": 2, "queries": 10}],
 }
 # What can't be made without: of the others the defaults are tried.
 NEEDED = {"worst-of": {"attacks": [{"name": "apgd-ce"}, {"name": "fab-t", "steps": 20}]}}
 # With their own parameters they take more than a few seconds to come near the optimum.
-THOROUGH = ("autoattack", "cw", "lbfgs", "square")
+THOROUGH = ("autoattack", "autoattack-l1", "cw", "lbfgs", "square")
 # What our own attacks may say that they depart from: nothing that a number stands on.
 EXCUSED = {"optimum", "larger-budget"}
 # They choose step sizes by comparing values: after many steps rounding decides some of these.
-COMPARING = {"apgd-ce", "apgd-dlr", "apgd-t", "autoattack", "worst-of"}
+COMPARING = {"apgd-ce", "apgd-dlr", "apgd-t", "autoattack", "autoattack-l1", "worst-of"}
 
 
 def cases():

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from benchmark.attacks.square import (
-    L2Sampler,
-    LinfSampler,
+    SAMPLERS,
     Square,
     _halves,  # its shape is equation 2
 )
 from benchmark.classifier import PassCount
 from benchmark.datasets.base import Batch
+from benchmark.metrics.distances import distances
 from benchmark.outputs import margin
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Bounds, Norm
@@ -35,12 +35,21 @@ def hard() -> tuple:
     return classifier, nets.labelled(classifier, nets.random_batch(10))
 
 
-@pytest.mark.parametrize("norm", Square.norms)
+@pytest.mark.parametrize("norm", [Norm.L2, Norm.L1])
 def test_every_query_is_a_forward_pass_and_nothing_more_is_spent(norm):
     classifier, batch = hard()
     classifier.passes = PassCount()
     proposed(Square(queries=25), classifier, batch, nets.threat("1/10000", norm=norm))
     assert classifier.passes == PassCount(forward=10 * (1 + 25), backward=0)
+
+
+def test_a_change_that_changes_nothing_takes_no_pass():
+    """In L∞ a window of one pixel of one channel is set to what it is every other time."""
+    classifier, batch = hard()
+    classifier.passes = PassCount()
+    proposed(Square(queries=400, share=0.01), classifier, batch, nets.threat("1/10000"))
+    spent = classifier.passes.forward
+    assert 10 * 401 * 0.4 < spent < 10 * 401 * 0.6
 
 
 def test_misled_examples_leave_the_batch():
@@ -57,7 +66,7 @@ def test_misled_examples_leave_the_batch():
 @pytest.mark.parametrize("norm", Square.norms)
 def test_more_queries_never_lower_the_margin(norm):
     classifier, batch = hard()
-    threat = nets.threat("0.05" if norm is Norm.LINF else "0.2", norm=norm)
+    threat = nets.threat({Norm.LINF: "0.05", Norm.L2: "0.2", Norm.L1: "0.5"}[norm], norm=norm)
     margins = []
     for queries in (1, 5, 40):
         (candidates,) = proposed(Square(queries=queries), classifier, batch, threat)
@@ -89,29 +98,106 @@ def test_most_of_the_linf_optimum_is_found():
 
 @pytest.mark.parametrize("shape", [(7,), (1, 2, 3), (3, 12, 9), (2, 3, 8, 8)])
 @pytest.mark.parametrize(
-    "sampler", [LinfSampler(0.2, BOX), L2Sampler(0.7, BOX)], ids=["linf", "l2"]
+    ("norm", "epsilon"), [(Norm.LINF, "0.2"), (Norm.L2, "0.7"), (Norm.L1, "2")]
 )
-def test_pictures_of_any_shape_are_changed_within_budget(sampler, shape):
+def test_pictures_of_any_shape_are_changed_within_budget(norm, epsilon, shape):
+    threat = nets.threat(epsilon, norm=norm)
+    sampler = SAMPLERS[norm](threat)
     inputs = nets.random_batch(5, shape=shape).inputs
     picture = inputs.flatten(1).view(5, *((1, 1, 7) if len(shape) == 1 else (-1, *shape[-2:])))
     streams = ExampleStreams.derive(0, torch.arange(5))
     points = sampler.first(picture, streams=streams)
-    for query in range(20):
-        points = sampler.change(points, picture, side=5 - query / 5, streams=streams.child(query))
-        change = (points - picture).flatten(1)
-        size = change.abs().amax(1) if isinstance(sampler, LinfSampler) else change.norm(dim=1)
-        assert float(size.max()) <= sampler.radius * (1 + 1e-5)
-        assert float(points.min()) >= 0
-        assert float(points.max()) <= 1
-        assert bool(torch.isfinite(points).all())
+    used = []
+    for side in (5.0, 4.0, 3.0, 1.0):
+        windows = sampler.windows(picture, side=side, count=6, skip=0, streams=streams)
+        for turn in range(6):
+            rows, changed = sampler.change(points, picture, windows=windows.of(turn))
+            assert bool((changed != points[rows]).flatten(1).any(1).all()) or norm is not Norm.LINF
+            points[rows] = changed
+            sizes = distances(points, picture, norm=norm)
+            assert float(sizes.max()) <= threat.radius * (1 + 1e-6)
+            assert float(points.min()) >= 0
+            assert float(points.max()) <= 1
+            assert bool(torch.isfinite(points).all())
+            used.append(float(sizes.mean()) / threat.radius)
+    assert max(used) > 0.5
 
 
-def test_an_l2_window_has_two_halves_of_length_one():
-    window = _halves(5, 5)
-    assert float(window.norm()) == pytest.approx(1)
+@pytest.mark.parametrize("norm", [Norm.L2, Norm.L1])
+def test_without_a_box_the_whole_budget_is_spent_at_every_query(norm):
+    threat = nets.threat("0.7", norm=norm, bounds=None)
+    sampler = SAMPLERS[norm](threat)
+    picture = nets.random_batch(4, shape=(3, 9, 9)).inputs
+    streams = ExampleStreams.derive(0, torch.arange(4))
+    points = sampler.first(picture, streams=streams)
+    windows = sampler.windows(picture, side=3, count=200, skip=0, streams=streams)
+    for turn in range(200):
+        _, points = sampler.change(points, picture, windows=windows.of(turn))
+        sizes = distances(points, picture, norm=norm)
+        assert sizes.tolist() == pytest.approx([0.7] * 4, rel=1e-5)
+
+
+def test_in_l1_the_ball_cut_with_the_box_is_left_sparse():
+    """Three channels get three times the budget, and the projection takes from all alike."""
+    threat = nets.threat("2", norm=Norm.L1)
+    sampler = SAMPLERS[Norm.L1](threat)
+    picture = nets.random_batch(4, shape=(3, 20, 20)).inputs
+    streams = ExampleStreams.derive(0, torch.arange(4))
+    points = sampler.first(picture, streams=streams)
+    windows = sampler.windows(picture, side=3, count=50, skip=0, streams=streams)
+    for turn in range(50):
+        _, points = sampler.change(points, picture, windows=windows.of(turn))
+    moved = (points != picture).flatten(1).sum(1)
+    assert int(moved.max()) < 100  # of 1200
+
+
+@pytest.mark.parametrize("norm", Square.norms)
+def test_windows_follow_the_streams_of_their_examples_alone(norm):
+    sampler = SAMPLERS[norm](nets.threat("0.5", norm=norm))
+    picture = nets.random_batch(6, shape=(2, 9, 7)).inputs
+    streams = ExampleStreams.derive(3, torch.arange(6))
+
+    def drawn(rows, *, skip, count):
+        return sampler.windows(
+            picture[rows], side=3, count=count, skip=skip, streams=streams.take(rows)
+        )
+
+    every = drawn(torch.arange(6), skip=0, count=10)
+    some = drawn(torch.tensor([4, 1]), skip=7, count=3)
+    rows = torch.tensor([4, 1])
+    for turn in range(3):
+        whole, part = every.take(rows).of(turn + 7), some.of(turn)
+        assert torch.equal(whole.corners, part.corners)
+        assert torch.equal(whole.signs, part.signs)
+        assert torch.equal(whole.turned, part.turned)
+
+
+def test_windows_shrink_as_the_paper_says_or_over_a_schedule_of_its_own():
+    paper, ours = Square(queries=5000), Square(queries=5000, schedule=10_000)
+    sides = [
+        {round(side): first for first, _, side in reversed(list(attack._runs(pixels=784)))}
+        for attack in (paper, ours)
+    ]
+    assert sides[0] == {25: 0, 18: 5, 13: 25, 9: 100, 6: 250, 4: 500, 3: 1000, 2: 2000, 1: 4000}
+    assert sides[1] == {25: 0, 18: 10, 13: 50, 9: 200, 6: 500, 4: 1000, 3: 2000, 2: 4000}
+    for attack in (paper, ours):
+        assert sum(count for _, count, _ in attack._runs(pixels=784)) == 4999
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_window_has_two_halves_and_length_one(order):
+    window = _halves(5, 5, order=order)
+    assert float(torch.linalg.vector_norm(window.flatten(), order)) == pytest.approx(1)
     assert bool((window[:2] > 0).all())
     assert bool((window[2:] < 0).all())
     assert float(window[1, 2]) == float(window[:2].max())  # the middle of its half
+
+
+def test_a_window_falls_off_as_equation_2_says():
+    for order, power in ((2, 2), (1, 4)):
+        lower = -_halves(5, 5, order=order)[2:]
+        inner, outer = 1 + 2.0**-power + 3.0**-power, 2.0**-power + 3.0**-power
+        assert float(lower[1, 2] / lower[1, 1]) == pytest.approx(inner / outer)
 
 
 def test_restarts_spare_those_already_misled():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmark.attacks.apgd import APGDCE, APGDT
-from benchmark.attacks.autoattack import AutoAttack
+from benchmark.attacks.autoattack import AutoAttack, AutoAttackL1
 from benchmark.attacks.base import Attack, build_attack
 from benchmark.attacks.fab_t import FABT
 from benchmark.attacks.noise_sign import NoiseSign
@@ -231,7 +231,7 @@ def test_the_batch_split_changes_nothing(norm, part):
 
 
 def test_what_it_can_do_follows_from_its_members():
-    assert of(FABT(), Square()).norms == (Norm.LINF, Norm.L2)
+    assert of(FABT(), PGD()).norms == (Norm.LINF, Norm.L2)
     assert of(FABT(), Square()).needs_gradient
     assert not of(NoiseSign(), Square()).needs_gradient
     assert of(APGDCE(), PGD()).departures == APGDCE.departures
@@ -266,7 +266,7 @@ def test_a_table_makes_members_that_stop_at_the_first_success():
         ([{"name": "pgd", "optional": True}], "attacks[1].attacks[0].optional: belongs to the"),
         ([{"name": "pgd", "label": "a b"}], "attacks[1].attacks[0].label: String should match"),
         (["pgd", "pgd"], "attacks[1].attacks[1]: two attacks of the list have the label 'pgd'"),
-        (["pgd-l1", "square"], "attacks[1].attacks: must work in one norm, got pgd-l1 in l1"),
+        (["pgd-l1", "ddn"], "attacks[1].attacks: must work in one norm, got pgd-l1 in l1"),
         (
             [{"name": "worst-of", "attacks": [{"name": "pgd", "steps": 0}]}],
             "attacks[1].attacks[0].attacks[0].steps: Input should be greater",
@@ -283,7 +283,7 @@ def test_a_list_is_needed_and_works_in_the_norms_of_all_alone():
     with pytest.raises(SpecError, match=r"attacks\[1\].attacks: is missing"):
         build_attack(AttackSpec(name="worst-of", epsilon=EPSILON), where="attacks[1]")
     with pytest.raises(SpecError, match="works in linf, l2, not in l1"):
-        spec(["apgd-ce", "square"], norm="l1")
+        spec(["apgd-ce", "deepfool"], norm="l1")
 
 
 def test_autoattack_is_the_standard_list():
@@ -293,13 +293,25 @@ def test_autoattack_is_the_standard_list():
         APGDCE(keep="first-success"),
         APGDT(n_target_classes=9, keep="first-success"),
         FABT(target_classes=9),
-        Square(queries=5000),
+        Square(queries=5000, schedule=10_000),
     )
     classifier, batch = case(12)
     small = AutoAttack(steps=3, target_classes=2, queries=10)
     listed = of(*small.made_of)
     ours, theirs = (tries(each, classifier, batch)[0] for each in (small, listed))
     assert all(map(torch.equal, ours, theirs))
+
+
+def test_autoattack_in_l1_is_a_list_of_its_own():
+    attack = build_attack(AttackSpec(name="autoattack", norm="l1", epsilon=EPSILON))
+    assert attack == AutoAttackL1()
+    assert attack.members == AutoAttack().members
+    assert attack.made_of == (
+        APGDCE(restarts=5, keep="first-success"),
+        APGDT(n_target_classes=5, keep="first-success"),
+        FABT(target_classes=9),
+        Square(queries=5000, schedule=10_000),
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3])
