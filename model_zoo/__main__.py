@@ -1,8 +1,9 @@
-"""Ships trained weights: ``python -m model_zoo MODEL FOLDER [FOLDER ...]``.
+"""Ships trained weights: ``python -m model_zoo [--card-only] MODEL FOLDER [FOLDER ...]``.
 
 Each folder holds one training of the model (``train MODEL --seed S --output FOLDER``).  The first
 one's weights are shipped; the others, by the same recipe with other seeds, stand beside it on the
-card, with mean and deviation over all of them.
+card, with mean and deviation over all of them.  With ``--card-only`` the weights, being large, stay
+behind, and the card is the record of the trainings.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from pathlib import Path
 from benchmark.errors import RequestError
 from model_zoo.zoo import publish
 
+CARD_ONLY = "--card-only"
+
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code: 0, or 2 where the request was wrong."""
+    with_weights = CARD_ONLY not in arguments
+    arguments = [argument for argument in arguments if argument != CARD_ONLY]
     if len(arguments) < 2:
         sys.stderr.write(f"{__doc__}")
         return 2
     name, *folders = arguments
     try:
-        card = publish(name, [Path(folder) for folder in folders])
+        card = publish(name, [Path(folder) for folder in folders], with_weights=with_weights)
     except RequestError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -9,21 +9,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from benchmark.datasets.base import PIXEL_BOUNDS
 from benchmark.outputs import OutputRule
+from benchmark.threat import Bounds
 
 # Factors for the units of each layer that dropout acts on, shape (N, width); None leaves a layer
 # alone, and an empty sequence leaves all of them alone.
 Masks = Sequence[Tensor | None]
+# What is added to the units of each layer, shape (N, width), before dropout; None and an empty
+# sequence as for masks.
+Shifts = Sequence[Tensor | None]
 
 
 class Architecture(nn.Module, ABC):
     """A module that the training loop can start, constrain and run with dropout."""
 
     outputs: OutputRule
+    input_shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
+    bounds: ClassVar[Bounds] = PIXEL_BOUNDS
 
     @property
     @abstractmethod
@@ -33,6 +41,10 @@ class Architecture(nn.Module, ABC):
     @abstractmethod
     def unit_weights(self) -> tuple[nn.Parameter, ...]:
         """Returns the matrices whose rows are the incoming weights of one linear unit."""
+
+    @abstractmethod
+    def linear_weights(self) -> Tensor | None:
+        """Returns the weights, shape (K, D), where outputs are a linear map of inputs."""
 
     @abstractmethod
     def start(
@@ -48,7 +60,7 @@ class Architecture(nn.Module, ABC):
         """
 
     @abstractmethod
-    def forward(self, inputs: Tensor, masks: Masks = ()) -> Tensor:
+    def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:
         """Returns the outputs, shape (N, K), as `outputs` describes them."""
 
 
@@ -84,10 +96,12 @@ def draw_masks(
     ]
 
 
-def dropped(units: Tensor, masks: Masks, layer: int) -> Tensor:
-    """Returns a layer's incoming units, shape (N, width), with its mask applied if there is one."""
+def fed(units: Tensor, masks: Masks, shifts: Shifts, *, layer: int) -> Tensor:
+    """Returns what a layer is fed: the units below, (N, width), shifted and then dropped out."""
+    shift = shifts[layer] if shifts else None
     mask = masks[layer] if masks else None
-    return units if mask is None else units * mask
+    shifted = units if shift is None else units + shift
+    return shifted if mask is None else shifted * mask
 
 
 @torch.no_grad()

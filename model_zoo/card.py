@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -33,11 +33,17 @@ class Training(_Frozen):
         seed: its seed.
         seconds: how long it took.
         figures: what its weights, as stored, measure on the test split.
+        train_error: share of the training split that they misclassify unattacked.
+        epochs: that were trained for, where early stopping chose them.
+        watched: the error on the examples held out, after each epoch of the search for them.
     """
 
     seed: int
     seconds: float
     figures: Figures
+    train_error: float | None = None
+    epochs: int | None = None
+    watched: tuple[float, ...] = ()
 
 
 class Spread(_Frozen):
@@ -100,6 +106,17 @@ class Card(_Frozen):
         }
         return self.model_copy(update={"other_trainings": runs[1:], "over_seeds": spreads})
 
+    def worded(self, recipe: Recipe) -> Self:
+        """Returns this card with the words of a recipe that is the same but for them and the seed.
+
+        Where more differs the card stays as it is.
+        """
+        words = {"chosen": recipe.chosen, "scaled": recipe.scaled}
+        own = self.recipe.model_copy(update=words)
+        if own.override(seed=recipe.seed) != recipe:
+            return self
+        return self.model_copy(update={"recipe": own})
+
     def text(self) -> str:
         """Returns the card for people to read."""
         recipe, figures = self.recipe, self.training.figures
@@ -118,6 +135,8 @@ class Card(_Frozen):
             ("FGSM naive", figures.fgsm_naive_error, figures.fgsm_naive_confidence),
             ("FGSM clipped", figures.fgsm_clipped_error, figures.fgsm_clipped_confidence),
         ]
+        if self.training.train_error is not None:
+            lines.append(f"  training set  error {_percent(self.training.train_error)}")
         lines += [
             f"  {name:<13} error {_percent(error)}, confidence on misclassified "
             f"{_percent(confidence)} (epsilon {self.epsilon})"
@@ -131,6 +150,14 @@ class Card(_Frozen):
                 if (spread := self.over_seeds.get(name)) is not None
             ]
             lines.append(f"  {f'{seeds} seeds':<13} mean errors: {', '.join(parts)}")
+        if self.training.epochs is not None:
+            errors = ", ".join(f"{100 * error:.2f}" for error in self.training.watched)
+            lines.append(
+                f"  stopped       {self.training.epochs} epochs, by the errors on examples held "
+                f"out: {errors} %"
+            )
+        if recipe.scaled:
+            lines.append(f"  scaled        {' '.join(recipe.scaled.split())}")
         if recipe.chosen:
             lines.append(f"  chosen        {' '.join(recipe.chosen.split())}")
         lines.append(f"  sha256        {self.sha256}")
@@ -163,18 +190,36 @@ def _describe(recipe: Recipe) -> str:
     rates = "".join(f", {name} {rate:g}" for name, rate in optimiser.rates.items())
     falling = " falling to 0" if optimiser.schedule == "linear" else ""
     parts = [
+        f"{recipe.members} members" if recipe.members > 1 else "",
+        *(f"{value} {name}" for name, value in recipe.sizes if value is not None),
         f"{optimiser.name} {optimiser.learning_rate:g}{rates}{falling}",
         f"momentum {optimiser.momentum:g}" if optimiser.momentum else "",
         f"batch {recipe.batch_size}",
-        f"{recipe.epochs} epoch{'s' if recipe.epochs != 1 else ''}",
+        f"{recipe.epochs} epoch{'s' if recipe.epochs != 1 else ''}"
+        + (" at most, then again on all examples" if recipe.stopping else ""),
         f"start ±{recipe.spread:g}" if recipe.spread else "",
         f"dropout {recipe.dropout.inputs:g}/{recipe.dropout.hidden:g}"
         if recipe.dropout.inputs or recipe.dropout.hidden
         else "",
         f"max-norm {recipe.max_norm:g}" if recipe.max_norm is not None else "",
-        f"adversarial objective (alpha {recipe.adversarial.alpha:g}, "
-        f"epsilon {recipe.adversarial.epsilon})"
-        if recipe.adversarial is not None
+        f"{recipe.noise.kind} noise of {recipe.noise.epsilon} on the inputs"
+        if recipe.noise is not None
         else "",
+        *(f"L1 decay {value:g} on {name}" for name, value in recipe.l1_decay.items()),
+        *_objective(recipe),
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _objective(recipe: Recipe) -> Iterator[str]:
+    adversarial, rotation, worst_case = recipe.adversarial, recipe.rotation, recipe.worst_case
+    if adversarial is not None:
+        where = " on hidden layers" if adversarial.perturbs == "hidden" else ""
+        yield (
+            f"adversarial objective{where} (alpha {adversarial.alpha:g}, "
+            f"epsilon {adversarial.epsilon})"
+        )
+    if rotation is not None:
+        yield f"rotated inputs (alpha {rotation.alpha:g}, chord {rotation.chord:g})"
+    if worst_case is not None:
+        yield f"exact worst case (epsilon {worst_case.epsilon})"

@@ -18,7 +18,7 @@ from benchmark.errors import RunFolderError, WeightsError
 from model_zoo.atomic import write_atomically
 from model_zoo.recipe import Recipe
 
-LAYOUT = 1  # raised when what a checkpoint holds changes its meaning
+LAYOUT = 2  # raised when what a checkpoint holds changes its meaning
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class Checkpoint:
         seconds: time spent on them.
         parameters: the module's tensors by name.
         optimiser: the optimiser's state dict.
+        watched: the error after each epoch, where training may end early by it.
     """
 
     step: int
     seconds: float
     parameters: dict[str, Tensor]
     optimiser: dict[str, Any]
+    watched: tuple[float, ...] = ()
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, recipe: Recipe) -> None:
@@ -65,7 +67,11 @@ def read_checkpoint(path: Path, recipe: Recipe) -> Checkpoint | None:
             raise ValueError(f"layout {stored['layout']}, expected {LAYOUT}")
         made_by = Recipe.model_validate_json(stored["recipe"])
         checkpoint = Checkpoint(
-            stored["step"], stored["seconds"], stored["parameters"], stored["optimiser"]
+            stored["step"],
+            stored["seconds"],
+            stored["parameters"],
+            stored["optimiser"],
+            tuple(stored["watched"]),
         )
     except Exception as error:  # a damaged file fails in any way it likes
         reason = str(error).partition("\n")[0] or type(error).__name__

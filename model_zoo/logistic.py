@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.outputs import LOGITS
-from model_zoo.architecture import Architecture, Masks, dropped, fill_uniform
+from model_zoo.architecture import Architecture, Masks, Shifts, fed, fill_uniform
 
 
 class Logistic(Architecture):
@@ -46,6 +46,10 @@ class Logistic(Architecture):
         """Returns nothing: the one unit's weights are a vector, and are not constrained."""
         return ()
 
+    def linear_weights(self) -> Tensor:
+        """Returns zeros for the first class and the weights for the second."""
+        return torch.stack((torch.zeros_like(self.weight), self.weight))
+
     @torch.no_grad()
     def start(
         self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
@@ -54,7 +58,7 @@ class Logistic(Architecture):
         fill_uniform(self.weight, spread, generator)
         self.bias.zero_()
 
-    def forward(self, inputs: Tensor, masks: Masks = ()) -> Tensor:
+    def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:
         """Returns logits (0, z), shape (N, 2), of inputs of shape (N, ...)."""
-        scores = dropped(inputs.flatten(1), masks, 0) @ self.weight + self.bias
+        scores = fed(inputs.flatten(1), masks, shifts, layer=0) @ self.weight + self.bias
         return torch.stack((torch.zeros_like(scores), scores), dim=1)

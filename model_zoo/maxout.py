@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.outputs import LOGITS
-from model_zoo.architecture import Architecture, Masks, dropped, fill_uniform
+from model_zoo.architecture import Architecture, Masks, Shifts, fed, fill_uniform
 
 
 class MaxoutLayer(nn.Module):
@@ -83,6 +83,9 @@ class Maxout(Architecture):
         """Returns the three matrices, a row a linear piece or a class."""
         return (self.hidden1.weight, self.hidden2.weight, self.weight)
 
+    def linear_weights(self) -> None:
+        """Returns nothing: a maximum is not linear."""
+
     @torch.no_grad()
     def start(
         self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
@@ -93,8 +96,8 @@ class Maxout(Architecture):
         for bias in (self.hidden1.bias, self.hidden2.bias, self.bias):
             bias.zero_()
 
-    def forward(self, inputs: Tensor, masks: Masks = ()) -> Tensor:
+    def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:
         """Returns logits, shape (N, K), of inputs of shape (N, ...)."""
-        hidden = self.hidden1(dropped(inputs.flatten(1), masks, 0))
-        hidden = self.hidden2(dropped(hidden, masks, 1))
-        return nn.functional.linear(dropped(hidden, masks, 2), self.weight, self.bias)
+        hidden = self.hidden1(fed(inputs.flatten(1), masks, shifts, layer=0))
+        hidden = self.hidden2(fed(hidden, masks, shifts, layer=1))
+        return nn.functional.linear(fed(hidden, masks, shifts, layer=2), self.weight, self.bias)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmark.classifier import Classifier
+from model_zoo.architecture import Architecture
 from model_zoo.figures import Figures
 
 BATCH = 500
@@ -62,6 +63,35 @@ def measure(classifier: Classifier, *, inputs: Tensor, labels: Tensor, epsilon: 
         fgsm_clipped_error=fgsm_clipped.error,
         fgsm_clipped_confidence=fgsm_clipped.confidence_on_misclassified,
     )
+
+
+def clean_error(classifier: Classifier, *, inputs: Tensor, labels: Tensor) -> float:
+    """Returns the share misclassified unattacked; arguments as for `measure`."""
+    with classifier.evaluating():
+        return _score(classifier, lambda x, y: x, inputs, labels).error
+
+
+def held_out_error(
+    module: Architecture, *, inputs: Tensor, labels: Tensor, epsilon: float
+) -> float:
+    """Returns the share that a module in training misclassifies under its own FGSM, not clipped.
+
+    Args:
+        module: without dropout here; its gradients are left alone.
+        inputs: float32, shape (N, ...), on the module's device.
+        labels: int64, shape (N,).
+        epsilon: L-infinity budget; 0 gives the clean error.
+    """
+    wrong = []
+    for x, y in zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True):
+        attacked = x
+        if epsilon > 0:
+            leaf = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(module.outputs.loss(module(leaf), y).sum(), leaf)
+            attacked = x + epsilon * gradient.sign()
+        with torch.no_grad():
+            wrong.append(module(attacked).argmax(1) != y)
+    return float(torch.cat(wrong).double().mean())
 
 
 def _score(

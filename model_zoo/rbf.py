@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.outputs import LOG_SCORES
-from model_zoo.architecture import Architecture, Masks, dropped, fill_uniform
+from model_zoo.architecture import Architecture, Masks, Shifts, fed, fill_uniform
 
 
 class Rbf(Architecture):
@@ -49,6 +49,9 @@ class Rbf(Architecture):
         """Returns nothing: a centre is not a direction to be bounded."""
         return ()
 
+    def linear_weights(self) -> None:
+        """Returns nothing: a square is not linear."""
+
     @torch.no_grad()
     def start(
         self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
@@ -66,13 +69,13 @@ class Rbf(Architecture):
         self.log_precisions.fill_(-float(distances.mean().log()))
         self.centres.add_(noise)
 
-    def forward(self, inputs: Tensor, masks: Masks = ()) -> Tensor:
+    def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:
         r"""Returns the logarithms of the units' outputs, shape (N, K): the exponents, at most 0.
 
         The square is multiplied out, :math:`x^\top\beta x - 2 x^\top\beta\mu + \mu^\top\beta\mu`,
         so that two matrix products do it.
         """
-        rows = dropped(inputs.flatten(1), masks, 0)
+        rows = fed(inputs.flatten(1), masks, shifts, layer=0)
         precisions = self.log_precisions.exp()
         pulls = precisions * self.centres
         squares = rows.square() @ precisions.T - 2 * rows @ pulls.T

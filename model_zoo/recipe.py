@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from benchmark.errors import SpecError, UnknownNameError, suggest
 from benchmark.threat import Epsilon
@@ -19,7 +19,19 @@ from benchmark.threat import Epsilon
 FOLDER = Path(__file__).parent / "recipes"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+Alpha = Annotated[float, Field(gt=0, le=1)]
+
+
+def _epsilon_is_a_number(written: object) -> str:
+    try:
+        return str(Epsilon.parse(written))
+    except SpecError as error:
+        raise ValueError(str(error)) from error
+
+
+EpsilonText = Annotated[str, BeforeValidator(_epsilon_is_a_number)]
 
 
 class _Frozen(BaseModel):
@@ -67,18 +79,79 @@ class Adversarial(_Frozen):
     Args:
         alpha: weight of the clean loss, in (0, 1].
         epsilon: as in a suite: a number, a decimal or a fraction, in units of the input.
+        perturbs: the inputs, or the units of every hidden layer in their place.
     """
 
-    alpha: Annotated[float, Field(gt=0, le=1)]
-    epsilon: str
+    alpha: Alpha
+    epsilon: EpsilonText
+    perturbs: Literal["inputs", "hidden"] = "inputs"
 
-    @field_validator("epsilon", mode="before")
-    @classmethod
-    def _epsilon_is_a_number(cls, written: object) -> str:
-        try:
-            return str(Epsilon.parse(written))
-        except SpecError as error:
-            raise ValueError(str(error)) from error
+
+class Rotation(_Frozen):
+    """The same with inputs turned towards the gradient, of which the loss knows.
+
+    Unlike the sign, a rotation can be differentiated: the gradient goes through it, so that
+    learning takes the adversary's reaction into account (section 6 of the same).
+
+    Args:
+        alpha: weight of the clean loss, in (0, 1].
+        chord: Euclidean distance moved, in units of the input (see `benchmark.attacks.rotation`).
+    """
+
+    alpha: Alpha
+    chord: Positive
+
+
+class WorstCase(_Frozen):
+    """The loss of a linear model's exact worst case within epsilon in L-infinity (section 5)."""
+
+    epsilon: EpsilonText
+
+
+class Sizes(_Frozen):
+    """What an architecture is built with, where it is not its default."""
+
+    units: Count | None = None
+    pieces: Count | None = None
+    maps: Count | None = None
+
+
+class Stopping(_Frozen):
+    """Early stopping, then a second training on all examples for as many epochs as were best.
+
+    Args:
+        measure: what is watched on the examples held out: the clean error, or the error under the
+            FGSM of the adversarial objective.
+        held_out: how many examples: the last of one seeded shuffle.
+        patience: epochs without a lower error after which the first training ends; it ends at
+            ``epochs`` at the latest.
+    """
+
+    measure: Literal["clean_error", "adversarial_error"]
+    held_out: Count = 10_000
+    patience: Count
+
+    def epsilon(self, recipe: Recipe) -> float:
+        """Returns the budget that the error is watched at: 0 where it is the clean one."""
+        if self.measure == "clean_error" or recipe.adversarial is None:
+            return 0.0
+        return float(Epsilon.parse(recipe.adversarial.epsilon))
+
+
+class Noise(_Frozen):
+    """Noise that is added to the inputs of every batch, drawn anew each time.
+
+    The controls of Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial
+    examples", ICLR 2015, section 6; https://arxiv.org/abs/1412.6572
+
+    Args:
+        kind: ``"sign"`` adds epsilon or -epsilon to each coordinate, ``"uniform"`` a number
+            uniform on [-epsilon, epsilon].
+        epsilon: as in a suite: a number, a decimal or a fraction, in units of the input.
+    """
+
+    kind: Literal["sign", "uniform"]
+    epsilon: EpsilonText
 
 
 class Recipe(_Frozen):
@@ -89,25 +162,52 @@ class Recipe(_Frozen):
         dataset: registered name; its training split is used whole.
         seed: of everything random, where none is asked for.
         epochs: passes over the training split.
+        members: of an ensemble, each trained by itself with a seed of its own.
         batch_size: examples a step; an epoch's last batch may be smaller.
         spread: weights start uniform on [-spread, spread].
         max_norm: bound on the L2 norm of each linear unit's incoming weights, or none.
         dtype: what the weights are stored as; they are trained in float32.
         chosen: how the recipe was chosen, in words.
+        scaled: what was scaled down against the paper's training, in words.
+        l1_decay: coefficients of the sums of absolute values added to the loss, by parameter.
     """
 
-    architecture: Literal["softmax", "logistic", "maxout", "rbf"]
+    architecture: Literal["softmax", "logistic", "maxout", "conv-maxout", "rbf"]
     dataset: str
     seed: Annotated[int, Field(ge=0)] = 0
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=1)]
+    epochs: Count
+    batch_size: Count
+    members: Count = 1
     spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     max_norm: Positive | None = None
     dtype: Literal["float32", "float16"] = "float32"
     chosen: str = ""
+    scaled: str = ""
+    sizes: Sizes = Sizes()
     optimiser: Optimiser
     dropout: Dropout = Dropout()
+    noise: Noise | None = None
+    l1_decay: Mapping[str, Positive] = Field(default_factory=dict)
     adversarial: Adversarial | None = None
+    rotation: Rotation | None = None
+    worst_case: WorstCase | None = None
+    stopping: Stopping | None = None
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        given = [
+            name
+            for name in ("adversarial", "rotation", "worst_case")
+            if getattr(self, name) is not None
+        ]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other: one objective a recipe")
+        stopping = self.stopping
+        if stopping and stopping.measure == "adversarial_error" and self.adversarial is None:
+            raise ValueError("stopping on the adversarial error needs an adversarial objective")
+        if stopping and self.optimiser.schedule != "constant":
+            raise ValueError("a learning rate that falls by a fixed end can't be stopped early")
+        return self
 
     def override(self, *, seed: int | None = None, epochs: int | None = None) -> Recipe:
         """Returns the recipe with another seed or number of epochs.  Raises `SpecError`."""
@@ -161,7 +261,12 @@ def _sentence(kind: str, message: str, key: str) -> str:
     tables: dict[str, type[BaseModel]] = {
         "optimiser": Optimiser,
         "dropout": Dropout,
+        "noise": Noise,
         "adversarial": Adversarial,
+        "rotation": Rotation,
+        "worst_case": WorstCase,
+        "sizes": Sizes,
+        "stopping": Stopping,
     }
     table = tables.get(parents[0], Recipe) if parents else Recipe
     known = list(table.model_fields)

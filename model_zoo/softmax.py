@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.outputs import LOGITS
-from model_zoo.architecture import Architecture, Masks, dropped, fill_uniform
+from model_zoo.architecture import Architecture, Masks, Shifts, fed, fill_uniform
 
 
 class Softmax(Architecture):
@@ -42,6 +42,10 @@ class Softmax(Architecture):
         """Returns the one matrix, a row a class."""
         return (self.weight,)
 
+    def linear_weights(self) -> Tensor:
+        """Returns the one matrix."""
+        return self.weight
+
     @torch.no_grad()
     def start(
         self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
@@ -50,6 +54,8 @@ class Softmax(Architecture):
         fill_uniform(self.weight, spread, generator)
         self.bias.zero_()
 
-    def forward(self, inputs: Tensor, masks: Masks = ()) -> Tensor:
+    def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:
         """Returns logits, shape (N, K), of inputs of shape (N, ...)."""
-        return nn.functional.linear(dropped(inputs.flatten(1), masks, 0), self.weight, self.bias)
+        return nn.functional.linear(
+            fed(inputs.flatten(1), masks, shifts, layer=0), self.weight, self.bias
+        )

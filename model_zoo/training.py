@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,13 +21,65 @@ from torch import Tensor
 from benchmark.errors import ModelError, SpecError
 from benchmark.models import TrainingProgress
 from benchmark.rng import derive_key
-from benchmark.threat import Epsilon
 from model_zoo.architecture import Architecture, Masks, constrain_norms, draw_masks
 from model_zoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from model_zoo.recipe import Adversarial, Optimiser, Recipe
+from model_zoo.objectives import descend, draw_noise
+from model_zoo.recipe import Optimiser, Recipe
 
 REPORT_STEPS = 20
 CHECKPOINT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """An error that training is ended by.
+
+    Args:
+        error: returns it for the module as it stands.
+        patience: epochs without a lower one after which training ends.
+    """
+
+    error: Callable[[], float]
+    patience: int
+
+    def ended(self, errors: Sequence[float]) -> bool:
+        """Says whether training ends after these, one an epoch."""
+        return bool(errors) and len(errors) - best_epoch(errors) >= self.patience
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training took, and what was watched after each of its epochs."""
+
+    seconds: float
+    watched: tuple[float, ...] = ()
+
+
+def best_epoch(errors: Sequence[float]) -> int:
+    """Returns how many epochs the lowest error took, the first of them where there are several.
+
+    >>> best_epoch([0.3, 0.1, 0.2, 0.1])
+    2
+    """
+    return 1 + min(range(len(errors)), key=lambda epoch: errors[epoch])
+
+
+def validation_split(count: int, *, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Returns the positions to train on, and the last ``held_out`` of one shuffle to look at.
+
+    Raises `SpecError` where nothing would be left to train on.
+
+    >>> kept, looked_at = validation_split(5, held_out=2, seed=0)
+    >>> len(kept), sorted(torch.cat((kept, looked_at)).tolist())
+    (3, [0, 1, 2, 3, 4])
+    """
+    if held_out >= count:
+        raise SpecError(
+            f"{held_out} examples can't be held out of {count}", where="recipe: stopping.held_out"
+        )
+    generator = torch.Generator().manual_seed(derive_key(seed, "validation"))
+    order = torch.randperm(count, generator=generator)
+    return order[: count - held_out], order[count - held_out :]
 
 
 def fit(
@@ -38,8 +91,9 @@ def fit(
     checkpoint: Path,
     report: Callable[[TrainingProgress], None],
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> float:
-    """Trains a module in place and returns the seconds that it took, over all resumptions.
+    watch: Watch | None = None,
+) -> Fitted:
+    """Trains a module in place and returns how long it took, over all resumptions.
 
     Goes on from the checkpoint where there is one; leaves the last one written behind.
 
@@ -51,12 +105,14 @@ def fit(
         checkpoint: file that is read at the start and written as training goes on.
         report: called every few steps.
         checkpoint_seconds: how much work may be lost to an interruption.
+        watch: an error that is taken after every epoch; training ends early by it.
 
     Raises `SpecError` where the recipe does not fit the architecture, `ModelError` where the loss
     stops being finite, and what `read_checkpoint` and `write_checkpoint` raise.
     """
     _check(module, recipe)
     optimiser = _make_optimiser(module, recipe.optimiser)
+    watched: list[float] = []
     resumed = read_checkpoint(checkpoint, recipe)
     if resumed is None:
         start = torch.Generator().manual_seed(derive_key(recipe.seed, "start"))
@@ -64,6 +120,7 @@ def fit(
     else:
         module.load_state_dict(resumed.parameters)
         optimiser.load_state_dict(resumed.optimiser)
+        watched.extend(resumed.watched)
     step = resumed.step if resumed is not None else 0
     before = resumed.seconds if resumed is not None else 0.0
 
@@ -75,7 +132,7 @@ def fit(
     order = _epoch_order(recipe.seed, step // steps_an_epoch, count)
 
     with _denormals_flushed():
-        while step < steps:
+        while step < steps and not (watch and watch.ended(watched)):
             epoch, position = divmod(step, steps_an_epoch)
             if position == 0:
                 order = _epoch_order(recipe.seed, epoch, count)
@@ -84,11 +141,16 @@ def fit(
             _set_rates(optimiser, recipe.optimiser, step / steps)
             optimiser.zero_grad(set_to_none=True)
             masks = _step_masks(module, recipe, step, len(rows), inputs.device)
-            loss = _descend(module, inputs[rows], labels[rows], masks, recipe.adversarial)
+            batch = inputs[rows]
+            if recipe.noise is not None:
+                batch = batch + draw_noise(batch, recipe.noise, seed=recipe.seed, step=step)
+            loss = descend(module, recipe, inputs=batch, labels=labels[rows], masks=masks)
             optimiser.step()
             if recipe.max_norm is not None:
                 constrain_norms(module.unit_weights(), recipe.max_norm)
             step += 1
+            if watch is not None and step % steps_an_epoch == 0:
+                watched.append(watch.error())
 
             total, terms = total + loss, terms + 1
             if step % REPORT_STEPS == 0 or step == steps:
@@ -102,38 +164,15 @@ def fit(
                 report(TrainingProgress(step, steps, epochs_done, recipe.epochs, mean))
                 total, terms = torch.zeros_like(total), 0
             now = time.monotonic()
-            if now - saved >= checkpoint_seconds or step == steps:
+            ended = step == steps or (watch is not None and watch.ended(watched))
+            if now - saved >= checkpoint_seconds or ended:
                 seconds = before + now - began
-                state = Checkpoint(step, seconds, module.state_dict(), optimiser.state_dict())
+                state = Checkpoint(
+                    step, seconds, module.state_dict(), optimiser.state_dict(), tuple(watched)
+                )
                 write_checkpoint(checkpoint, state, recipe)
                 saved = time.monotonic()
-    return before + time.monotonic() - began
-
-
-def _descend(
-    module: Architecture,
-    inputs: Tensor,
-    labels: Tensor,
-    masks: Masks,
-    adversarial: Adversarial | None,
-) -> Tensor:
-    """Adds the gradient of the batch's mean loss to the parameters' and returns that loss."""
-    if adversarial is None:
-        loss = module.outputs.loss(module(inputs, masks), labels).mean()
-        torch.autograd.backward(loss)
-        return loss.detach()
-    # One backward pass gives the clean term's share of the gradient and the direction that the
-    # adversarial term needs.  Both terms see the same network: with fresh dropout masks for the
-    # second, the attack misses the network that it is made for.
-    leaf = inputs.detach().requires_grad_()
-    clean = adversarial.alpha * module.outputs.loss(module(leaf, masks), labels).mean()
-    torch.autograd.backward(clean)
-    if leaf.grad is None:
-        raise ModelError("the loss does not depend on the inputs")
-    twins = leaf.detach() + float(Epsilon.parse(adversarial.epsilon)) * leaf.grad.sign()
-    attacked = (1 - adversarial.alpha) * module.outputs.loss(module(twins, masks), labels).mean()
-    torch.autograd.backward(attacked)
-    return (clean + attacked).detach()
+    return Fitted(before + time.monotonic() - began, tuple(watched))
 
 
 def _step_masks(
@@ -178,17 +217,28 @@ def _set_rates(optimiser: torch.optim.Optimizer, recipe: Optimiser, progress: fl
 
 def _check(module: Architecture, recipe: Recipe) -> None:
     parameters = [name for name, _ in module.named_parameters()]
-    for name in recipe.optimiser.rates:
-        if name not in parameters:
-            raise SpecError(
-                f"no parameter {name!r} in {recipe.architecture}, only {', '.join(parameters)}",
-                where="recipe: optimiser.rates",
-            )
+    for key, named in (("optimiser.rates", recipe.optimiser.rates), ("l1_decay", recipe.l1_decay)):
+        for name in named:
+            if name not in parameters:
+                raise SpecError(
+                    f"no parameter {name!r} in {recipe.architecture}, only {', '.join(parameters)}",
+                    where=f"recipe: {key}",
+                )
     if recipe.max_norm is not None and not module.unit_weights():
         raise SpecError(f"{recipe.architecture} has no norm to bound", where="recipe: max_norm")
     if recipe.dropout.hidden and len(module.layer_widths) == 1:
         raise SpecError(
             f"{recipe.architecture} has no hidden layer", where="recipe: dropout.hidden"
+        )
+    hidden = recipe.adversarial is not None and recipe.adversarial.perturbs == "hidden"
+    if hidden and len(module.layer_widths) == 1:
+        raise SpecError(
+            f"{recipe.architecture} has no hidden layer", where="recipe: adversarial.perturbs"
+        )
+    if recipe.worst_case is not None and module.linear_weights() is None:
+        raise SpecError(
+            f"{recipe.architecture} is not linear: its worst case has no closed form",
+            where="recipe: worst_case",
         )
 
 

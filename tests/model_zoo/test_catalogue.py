@@ -16,7 +16,7 @@ from benchmark.registry import Entry
 from benchmark.weights import file_digest
 from model_zoo import catalogue
 from model_zoo.card import read_card
-from model_zoo.catalogue import SUMMARIES
+from model_zoo.catalogue import SUMMARIES, WEIGHTS
 from model_zoo.zoo import build, publish, train
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -55,11 +55,44 @@ def test_the_registries_know_them() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SUMMARIES))
-def test_details_are_the_card(name: str) -> None:
-    text = getattr(catalogue, name.replace("-", "_")).details()
-    assert text.startswith(f"{name}: ")
-    assert "clean         error" in text
-    assert "3 seeds       mean errors: clean " in text
+def test_details_are_the_card_or_say_how_to_make_one(name: str) -> None:
+    entry = getattr(catalogue, name.replace("-", "_"))
+    if (WEIGHTS / f"{name}.json").exists():
+        text = entry.details()
+        assert text.startswith(f"{name}: ")
+        assert "clean         error" in text
+        assert ("seeds       mean errors: clean " in text) != ("  scaled        " in text)
+        shipped = (WEIGHTS / f"{name}.safetensors").exists()
+        assert shipped != (f"not shipped: run_benchmark.py train {name} makes them" in text)
+    else:
+        with pytest.raises(WeightsError, match=f"not shipped: run_benchmark.py train {name} "):
+            entry.details()
+
+
+def test_a_model_without_shipped_weights_says_how_to_make_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    train("logistic", TrainingRequest(tmp_path, ignore, epochs=1))
+    monkeypatch.setattr("model_zoo.zoo.WEIGHTS", tmp_path / "none")
+    with pytest.raises(WeightsError, match=r"don't come with Gibbon; train it .*train logistic"):
+        build("logistic")
+    assert build("logistic", weights=tmp_path / "logistic.safetensors").classes == 2
+
+
+def test_a_record_is_published_without_its_weights(tmp_path: Path) -> None:
+    train("logistic", TrainingRequest(tmp_path / "a", ignore, epochs=1))
+    ship = tmp_path / "shipped"
+    publish("logistic", [tmp_path / "a"], destination=ship, with_weights=False)
+    assert [path.name for path in ship.iterdir()] == ["logistic.json"]
+
+
+def test_a_card_gets_the_words_of_the_recipe_that_it_was_trained_by(tmp_path: Path) -> None:
+    written = train("logistic", TrainingRequest(tmp_path, ignore, epochs=1)).card
+    trained = read_card(written)
+    told = trained.recipe.model_copy(update={"chosen": "as was seen", "scaled": "all of it"})
+    assert trained.worded(told).recipe == told
+    other = told.model_copy(update={"batch_size": 7})
+    assert trained.worded(other) == trained
 
 
 def test_train_writes_weights_and_card_that_fit(tmp_path: Path) -> None:

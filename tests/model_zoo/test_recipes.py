@@ -61,6 +61,33 @@ def test_maxout_adv_is_the_network_and_objective_of_the_paper() -> None:
             "adversarial.epsilon",
             "must be a number",
         ),
+        (
+            ("[optimiser]", '[noise]\nkind = "gaussian"\nepsilon = 1\n[optimiser]'),
+            "noise.kind",
+            "'sign' or 'uniform'",
+        ),
+        (
+            (
+                "[optimiser]",
+                "[worst_case]\nepsilon = 1\n[rotation]\nalpha = 1\nchord = 1\n[optimiser]",
+            ),
+            "mine.toml",
+            "rotation and worst_case exclude each other",
+        ),
+        (
+            ("[optimiser]", '[stopping]\nmeasure = "adversarial_error"\npatience = 1\n[optimiser]'),
+            "mine.toml",
+            "needs an adversarial objective",
+        ),
+        (
+            (
+                "[optimiser]",
+                '[stopping]\nmeasure = "clean_error"\npatience = 1\n'
+                '[optimiser]\nschedule = "linear"',
+            ),
+            "mine.toml",
+            "can't be stopped early",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_its_place(

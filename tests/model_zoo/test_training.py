@@ -16,11 +16,12 @@ from benchmark.errors import ModelError, RunFolderError, SpecError, WeightsError
 from benchmark.models import TrainingProgress
 from benchmark.rng import derive_key
 from model_zoo.architecture import Architecture, draw_masks
+from model_zoo.checkpoint import read_checkpoint
 from model_zoo.maxout import Maxout
 from model_zoo.rbf import Rbf
 from model_zoo.recipe import Recipe
 from model_zoo.softmax import Softmax
-from model_zoo.training import fit
+from model_zoo.training import Fitted, Watch, best_epoch, fit, validation_split
 
 ADAM = {"name": "adam", "learning_rate": 0.01, "schedule": "linear"}
 SGD = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
@@ -37,6 +38,21 @@ RECIPES = {
         "dropout": {"hidden": 0.3},
         "adversarial": {"alpha": 0.5, "epsilon": "0.1"},
     },
+    "noise and L1 decay": {
+        "architecture": "maxout",
+        "noise": {"kind": "uniform", "epsilon": "0.1"},
+        "l1_decay": {"hidden1.weight": 0.001},
+    },
+    "hidden layers": {
+        "architecture": "maxout",
+        "adversarial": {"alpha": 0.5, "epsilon": "0.1", "perturbs": "hidden"},
+    },
+    "rotation": {
+        "architecture": "maxout",
+        "dropout": {"inputs": 0.2},
+        "rotation": {"alpha": 0.5, "chord": 0.2},
+    },
+    "worst case": {"architecture": "softmax", "worst_case": {"epsilon": "0.05"}},
     "rates by parameter": {
         "architecture": "rbf",
         "spread": 0.0,
@@ -154,6 +170,52 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["checkpoint.pt"]
     plan = recipe(**RECIPES["adversarial"])
     assert torch.equal(train(plan, tmp_path / "killed"), train(plan, tmp_path / "whole"))
+
+
+def watching(errors: list[float], patience: int) -> Watch:
+    """A watch that reads the errors one after the other."""
+    coming = iter(errors)
+    return Watch(error=lambda: next(coming), patience=patience)
+
+
+def test_a_watched_training_ends_when_its_error_does_not_fall(tmp_path: Path) -> None:
+    plan = recipe(**{**RECIPES["momentum"], "epochs": 9})
+    inputs, labels = blobs()
+    told = [0.5, 0.3, 0.4, 0.3, 0.2]
+
+    def search(folder: Path, report: Callable[[TrainingProgress], None] = ignore) -> Fitted:
+        done = read_checkpoint(folder / "c.pt", plan)
+        return fit(
+            build(plan),
+            plan,
+            inputs=inputs,
+            labels=labels,
+            checkpoint=folder / "c.pt",
+            report=report,
+            checkpoint_seconds=0.0,
+            watch=watching(told[len(done.watched) if done else 0 :], patience=2),
+        )
+
+    whole = search(tmp_path / "whole")
+    assert whole.watched == (0.5, 0.3, 0.4, 0.3)
+    assert best_epoch(whole.watched) == 2
+    with pytest.raises(Stop):
+        search(tmp_path / "parts", stop_at(20))
+    assert search(tmp_path / "parts").watched == whole.watched
+    assert search(tmp_path / "parts").watched == whole.watched  # which is finished
+    ends = [read_checkpoint(tmp_path / kind / "c.pt", plan) for kind in ("whole", "parts")]
+    assert [end.step for end in ends if end] == [52, 52]
+
+
+def test_held_out_examples_are_the_last_of_one_shuffle() -> None:
+    kept, looked_at = validation_split(100, held_out=20, seed=3)
+    assert (len(kept), len(looked_at)) == (80, 20)
+    assert sorted(torch.cat((kept, looked_at)).tolist()) == list(range(100))
+    fewer, more = validation_split(100, held_out=30, seed=3)
+    assert torch.equal(more[10:], looked_at)
+    assert torch.equal(fewer, kept[:70])
+    with pytest.raises(SpecError, match="100 examples can't be held out of 100"):
+        validation_split(100, held_out=100, seed=3)
 
 
 def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
@@ -275,6 +337,18 @@ def test_a_diverging_training_is_told(tmp_path: Path) -> None:
             {"architecture": "softmax", "optimiser": {**ADAM, "rates": {"centres": 1.0}}},
             "no parameter 'centres' in softmax, only weight, bias",
         ),
+        (
+            {"architecture": "softmax", "l1_decay": {"hidden1.weight": 0.1}},
+            "l1_decay: no parameter 'hidden1.weight' in softmax",
+        ),
+        (
+            {
+                "architecture": "softmax",
+                "adversarial": {"alpha": 0.5, "epsilon": "0.1", "perturbs": "hidden"},
+            },
+            "softmax has no hidden layer",
+        ),
+        ({"architecture": "maxout", "worst_case": {"epsilon": "0.1"}}, "no closed form"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(
