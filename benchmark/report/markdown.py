@@ -105,7 +105,7 @@ def _provenance(record: RunRecord) -> Iterator[str]:
         *(
             f"Model `{each.name}`: {_kind(each.name, each.model)}{each.parameters:,} parameters, "
             f"outputs {escape(each.outputs)}, weights `{each.weights_digest}`, with its "
-            f"predictions `{each.digest}`"
+            f"predictions `{each.digest}`{''.join(f'; {escape(note)}' for note in each.notes)}"
             for each in record.models
         ),
         "Device, times and passes: run.json",
