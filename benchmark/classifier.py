@@ -111,6 +111,15 @@ class Classifier:
             self._saw(self.module, (inputs,), outputs)
         return outputs
 
+    @property
+    def room(self) -> int:
+        """How many examples the batch under attack has, 0 outside of an attack.
+
+        Memory is bounded by the batch: an attack that has few of its examples left may ask for
+        several points of each at once, up to this number.
+        """
+        return 0 if self._watch is None else len(self._watch.inputs)
+
     def ascend(self, inputs: Tensor, ascent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the outputs, shape (N, K), and an input gradient of the inputs' shape.
 

@@ -12,13 +12,14 @@ misclassified point of the highest objective, or where none is, the point of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from benchmark.attacks.abreast import abreast, leaving
 from benchmark.attacks.gradients import Gradients
 from benchmark.attacks.objectives import Objective
 from benchmark.attacks.paces import (
@@ -49,6 +50,16 @@ class Try:
     goal: Objective
     streams: ExampleStreams
 
+    @classmethod
+    def joined(cls, tries: Sequence[Try], examples: Tensor) -> Try:
+        """Returns these tries, of one kind, abreast for some of the examples."""
+        goals = [each.goal.take(examples) for each in tries]
+        names = [field.name for field in fields(goals[0])]
+        parts = {name: [getattr(goal, name) for goal in goals] for name in names}
+        rows = {name: torch.cat(each) for name, each in parts.items() if torch.is_tensor(each[0])}
+        keys = torch.cat([each.streams.take(examples).keys for each in tries])
+        return cls(replace(goals[0], **rows), ExampleStreams(keys))
+
 
 def search(
     classifier: Classifier,
@@ -65,12 +76,12 @@ def search(
     Of several tries the point with the largest margin of a wrong class over the true one counts,
     as outside.  A try costs ``steps + 1`` forward and ``steps`` backward passes (in L1 two forward
     passes more); with ``"first-success"`` an example takes part up to its first misclassified point
-    only, and the others close ranks.
+    only, and the others close ranks.  Where few are left several tries are made abreast.
 
     Args:
         classifier: the model under attack.
         inputs: shape (N, *input_shape).
-        tries: objectives and streams for all N examples.
+        tries: objectives, all of one kind, and streams for all N examples.
         threat: the norm, the budget and the box.
         steps: gradient steps of one try.
         rho: share of the steps between checkpoints that must raise the objective (L∞ and L2).
@@ -82,18 +93,20 @@ def search(
     points = inputs.clone()
     margins = torch.full_like(inputs.flatten(1)[:, 0], -torch.inf)
     left = torch.arange(len(inputs), device=inputs.device)
-    for each in tries:
-        if not len(left):
-            break
+    remaining = iter(tries)
+    while len(left) and (group := abreast(remaining, classifier, examples=len(left))):
         start = _start(
-            gradients, inputs[left], each.goal.take(left), threat=threat,
-            streams=each.streams.take(left), steps=steps, rho=rho,
+            gradients, torch.cat([inputs[left]] * len(group)), Try.joined(group, left),
+            threat=threat, steps=steps, rho=rho,
         )  # fmt: skip
-        found = _climb(gradients, start, rho=rho, stop=keep == "first-success")
-        better = found.margins > margins[left]
-        points[left[better]] = found.points[better]
-        margins[left[better]] = found.margins[better]
-        left = left[~found.stopped]
+        found = _climb(gradients, start, rho=rho, stop=keep == "first-success", examples=len(left))
+        tried = torch.ones_like(left, dtype=torch.bool)  # not misled by a try before this one
+        for lane in torch.arange(len(start.points), device=left.device).chunk(len(group)):
+            better = tried & (found.margins[lane] > margins[left])
+            points[left[better]] = found.points[lane[better]]
+            margins[left[better]] = found.margins[lane[better]]
+            tried &= ~found.stopped[lane]
+        left = left[tried]
     gradients.check()
     return points
 
@@ -112,23 +125,23 @@ class _Start:
 def _start(
     gradients: Gradients,
     inputs: Tensor,
-    goal: Objective,
+    tried: Try,
     *,
     threat: ThreatModel,
-    streams: ExampleStreams,
     steps: int,
     rho: float,
 ) -> _Start:
     """Returns the start of the last climb of a try; in L1 the wider ones are made here."""
     *wider, (radius, last) = _radii(threat, steps=steps)
     first = wider[0][0] if wider else radius
-    points = region(inputs, threat=first).random_point(streams)
+    points = region(inputs, threat=first).random_point(tried.streams)
     for number, (ball, count) in enumerate(wider):
         allowed = region(inputs, threat=ball)
-        start = _Start(allowed.project(points), allowed, goal, count, resumed=number > 0)
-        points = _climb(gradients, start, rho=rho, stop=False).best.clone()
+        start = _Start(allowed.project(points), allowed, tried.goal, count, resumed=number > 0)
+        climbed = _climb(gradients, start, rho=rho, stop=False, examples=len(points))
+        points = climbed.best.clone()
     allowed = region(inputs, threat=radius)
-    return _Start(allowed.project(points), allowed, goal, last, resumed=bool(wider))
+    return _Start(allowed.project(points), allowed, tried.goal, last, resumed=bool(wider))
 
 
 def _radii(threat: ThreatModel, *, steps: int) -> list[tuple[ThreatModel, int]]:
@@ -208,30 +221,35 @@ class _Climber:
 
 
 class _Found:
-    """What came of a climb, for N examples.
+    """What came of a climb, for the N rows of tries abreast.
+
+    Args:
+        points: where it began, shape (N, *input_shape).
+        examples: how many examples each try has.
 
     Attributes:
         points: shape (N, *input_shape).
         margins: shape (N,): of the best wrong class over the true one, at these points.
         stopped: bool, shape (N,): whether the climb ended with a misclassified point.
-        best: the point of the highest objective, of the examples that did not stop.
+        best: the point of the highest objective, of the rows that did not stop.
     """
 
-    def __init__(self, points: Tensor) -> None:
+    def __init__(self, points: Tensor, *, examples: int) -> None:
+        self.examples = examples
         self.points = torch.empty_like(points)
-        self.margins = torch.empty_like(points.flatten(1)[:, 0])
+        self.margins = torch.full_like(points.flatten(1)[:, 0], -torch.inf)
         self.stopped = torch.zeros_like(self.margins, dtype=torch.bool)
         self.best = points
 
     def release(self, climber: _Climber, *, outputs: Tensor) -> _Climber:
-        """Takes in the examples that are misled now; returns the climb of the others."""
+        """Takes in the rows that are misled now; returns the climb of those that go on."""
         done = climber.goal.misled(outputs)
-        left = torch.nonzero(~done).squeeze(1)
-        if len(left) == len(done):
+        if not bool(done.any()):
             return climber
+        leave = leaving(climber.places, done, examples=self.examples)
         self.stopped[climber.places[done]] = True
         self.end(climber.take(done))
-        return climber.take(left)
+        return climber.take(torch.nonzero(~leave).squeeze(1))
 
     def end(self, climber: _Climber) -> _Found:
         """Takes in all examples of a climb."""
@@ -241,10 +259,10 @@ class _Found:
         return self
 
 
-def _climb(gradients: Gradients, start: _Start, *, rho: float, stop: bool) -> _Found:
+def _climb(gradients: Gradients, start: _Start, *, rho: float, stop: bool, examples: int) -> _Found:
     sparse = start.allowed.threat.norm is Norm.L1
     checkpoints = (sparsening_checkpoints if sparse else halving_checkpoints)(start.steps)
-    found = _Found(start.points)
+    found = _Found(start.points, examples=examples)
     outputs, gradient = gradients.at(start.points, start.goal.ascent)
     climber = _Climber.begin(start, outputs=outputs, gradient=gradient)
     for number in range(1, start.steps + 1):

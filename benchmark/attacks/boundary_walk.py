@@ -17,14 +17,16 @@ boundary attack", ICML 2020, https://arxiv.org/abs/1907.02044.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from benchmark.attacks.abreast import leaving
 from benchmark.attacks.boundaries import nearest_boundary, to_hyperplane
 from benchmark.attacks.minimal import Aim, Nearest
+from benchmark.attacks.paces import Rows
 from benchmark.attacks.projections import like
 from benchmark.classifier import Classifier
 from benchmark.metrics.distances import distances
@@ -47,71 +49,92 @@ class Walk:
     eta: float
     beta: float
 
-    def run(
-        self, nearest: Nearest, start: Tensor, *, rows: Tensor, labels: Tensor, rivals: Tensor
-    ) -> None:
-        """Walks from ``start`` and offers every misclassified point to ``nearest``.
+    def runs(
+        self,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        rivals: Tensor,
+        norm: Norm,
+        restarts: int,
+        streams: ExampleStreams,
+        examples: int,
+        enough: float = -math.inf,
+    ) -> Nearest:
+        """Returns the nearest misclassified points of all runs: one from the input, then restarts.
 
-        Two forward passes a step, and a backward pass for each column of ``rivals``.
+        Two forward passes a step, and a backward pass for each column of ``rivals``.  A row with a
+        point within ``enough`` leaves, and so do the later tries of its example.
 
         Args:
-            nearest: what was found so far, for all examples.
-            start: shape (M, *input_shape).
-            rows: int64, shape (M,): positions of the examples that walk.
+            inputs: shape (M, *input_shape): tries abreast (`benchmark.attacks.abreast`).
             labels: int64, shape (M,).
             rivals: int64, shape (M, R): the classes whose boundaries are looked at.
+            norm: what is near.
+            restarts: how many runs.
+            streams: random numbers, one stream a row.
+            examples: how many examples each try has.
+            enough: how near is near enough, in the units of the input.
         """
-        norm, inputs, aim = nearest.norm, nearest.inputs[rows], Aim(labels)
-        points = start
-        for _ in range(self.steps):
-            here = nearest_boundary(
-                self.classifier, points, labels=labels, rivals=rivals, norm=norm
-            )
-            there = here.seen_from(inputs, points)
-            step = to_hyperplane(points, here, norm=norm, bounds=self.bounds)
-            step_orig = to_hyperplane(inputs, there, norm=norm, bounds=self.bounds)
-            alpha = like(_bias(step, step_orig, norm=norm, most=self.alpha_max), points)
-            points = torch.lerp(
-                points.add(step, alpha=self.eta), inputs.add(step_orig, alpha=self.eta), alpha
-            )
-            if self.bounds is not None:
-                points.clamp_(self.bounds.low, self.bounds.high)
-            with torch.no_grad():
-                reached = aim.reached(self.classifier(points))
-            nearest.offer(points, reached, rows=rows)
-            backward = torch.lerp(inputs, points, self.beta)
-            points = torch.where(like(reached, points), backward, points)
+        nearest = Nearest(inputs, norm=norm)
+        rows = torch.arange(len(inputs), device=inputs.device)
+        for restart in range(restarts):
+            points = inputs[rows]
+            if restart > 0:
+                points = self._near(nearest, rows=rows, streams=streams.take(rows).child(restart))
+            path = _Path(points, inputs[rows], rows, labels[rows], rivals[rows])
+            for _ in range(self.steps):
+                path, reached = self._step(path, norm=norm)
+                nearest.offer(path.points, reached, rows=path.rows)
+                done = nearest.distances[path.rows] <= enough
+                path = path.stepped_back(reached, beta=self.beta)
+                if bool(done.any()):
+                    leave = leaving(path.rows, done, examples=examples)
+                    path = path.take(torch.nonzero(~leave).squeeze(1))
+                    if not len(path.rows):
+                        return nearest
+            rows = path.rows
+        return nearest
 
-    def starts(
-        self, nearest: Nearest, *, rows: Tensor, restarts: int, streams: ExampleStreams
-    ) -> Iterator[Tensor]:
-        """Yields where each run starts: the inputs, then random points, each (M, *input_shape).
+    def _step(self, path: _Path, *, norm: Norm) -> tuple[_Path, Tensor]:
+        """Returns the path one step on, and where that is misclassified."""
+        points, inputs = path.points, path.inputs
+        here = nearest_boundary(
+            self.classifier, points, labels=path.labels, rivals=path.rivals, norm=norm
+        )
+        there = here.seen_from(inputs, points)
+        moves = to_hyperplane(
+            torch.cat([points, inputs]), here.then(there), norm=norm, bounds=self.bounds
+        )
+        alpha = like(_bias(moves, norm=norm, most=self.alpha_max), points)
+        step, step_orig = moves.mul_(self.eta).chunk(2)
+        points = torch.lerp(points + step, inputs + step_orig, alpha)
+        if self.bounds is not None:
+            points.clamp_(self.bounds.low, self.bounds.high)
+        with torch.no_grad():
+            reached = Aim(path.labels).reached(self.classifier(points))
+        return replace(path, points=points), reached
 
-        These lie half as far from the input as what was found, or half the norm's radius.
-        """
+    def _near(self, nearest: Nearest, *, rows: Tensor, streams: ExampleStreams) -> Tensor:
+        """Returns random points half as far away as what was found, or half the norm's radius."""
         inputs, norm = nearest.inputs[rows], nearest.norm
-        yield inputs
-        for restart in range(1, restarts):
-            drawn = streams.take(rows).child(restart)
-            shape = inputs.shape[1:]
-            noise = drawn.normal(shape)
-            if norm is Norm.LINF:
-                noise = drawn.uniform(shape).mul_(2.0).sub_(1.0)
-            size = distances(noise, torch.zeros_like(noise), norm=norm)
-            width = 1.0 if self.bounds is None else self.bounds.width
-            reach = nearest.distances[rows].clamp(max=RADII[norm] * width) / 2
-            points = inputs + noise * like(reach / size, noise)
-            if self.bounds is not None:
-                points.clamp_(self.bounds.low, self.bounds.high)
-            yield points
+        noise = streams.normal(inputs.shape[1:])
+        if norm is Norm.LINF:
+            noise = streams.uniform(inputs.shape[1:]).mul_(2.0).sub_(1.0)
+        size = distances(noise, torch.zeros_like(noise), norm=norm)
+        width = 1.0 if self.bounds is None else self.bounds.width
+        reach = nearest.distances[rows].clamp(max=RADII[norm] * width) / 2
+        points = inputs + noise * like(reach / size, noise)
+        return points if self.bounds is None else points.clamp_(self.bounds.low, self.bounds.high)
 
-    def search(self, nearest: Nearest, *, labels: Tensor) -> None:
+    def search(self, nearest: Nearest, *, labels: Tensor, beyond: float = 0.0) -> None:
         """Moves what was found towards the inputs, as far as it stays misclassified.
 
         The margin is taken for linear on the line between a right and a wrong point, which is
-        cut where it would just count; five forward passes.
+        cut where it would just count; five forward passes.  What is within ``beyond`` stays.
         """
-        rows = (torch.isfinite(nearest.distances) & (nearest.distances > 0)).nonzero().flatten()
+        away = nearest.distances
+        rows = (torch.isfinite(away) & (away > beyond)).nonzero().flatten()
         if not len(rows):
             return
         aim = Aim(labels[rows])
@@ -135,9 +158,24 @@ class Walk:
             above = torch.where(crossed, value, above)
 
 
-def _bias(step: Tensor, step_orig: Tensor, *, norm: Norm, most: float) -> Tensor:
-    """Returns alpha, shape (N,); 0 where there is no boundary to go to."""
-    nowhere = torch.zeros_like(step)
-    size = distances(step, nowhere, norm=norm)
-    total = size + distances(step_orig, nowhere, norm=norm)
+@dataclass(frozen=True)
+class _Path(Rows):
+    """Where the rows stand that still walk: positions among all, inputs, labels and rivals."""
+
+    points: Tensor
+    inputs: Tensor
+    rows: Tensor
+    labels: Tensor
+    rivals: Tensor
+
+    def stepped_back(self, reached: Tensor, *, beta: float) -> _Path:
+        """Returns the path with the points that are misclassified moved towards their inputs."""
+        back = torch.lerp(self.inputs, self.points, beta)
+        return replace(self, points=torch.where(like(reached, back), back, self.points))
+
+
+def _bias(moves: Tensor, *, norm: Norm, most: float) -> Tensor:
+    """Returns alpha, shape (N,), for N steps and N steps from the input; 0 where both are none."""
+    size, size_orig = distances(moves, torch.zeros_like(moves), norm=norm).chunk(2)
+    total = size + size_orig
     return torch.where(total > 0, size / total, 0.0).clamp(max=most)

@@ -68,7 +68,10 @@ class FAB(MinimalNormAttack):
         rows, rivals = nearest.missing, rivals_of(outputs, labels)
         walk = Walk(classifier, bounds, self.steps, self.alpha_max, self.eta, self.beta)
         if len(rows):
-            for start in walk.starts(nearest, rows=rows, restarts=self.restarts, streams=streams):
-                walk.run(nearest, start, rows=rows, labels=labels[rows], rivals=rivals[rows])
+            found = walk.runs(
+                inputs[rows], labels=labels[rows], rivals=rivals[rows], norm=norm,
+                restarts=self.restarts, streams=streams.take(rows), examples=len(rows),
+            )  # fmt: skip
+            nearest.offer(found.points, torch.isfinite(found.distances), rows=rows)
         walk.search(nearest, labels=labels)
         yield nearest.points

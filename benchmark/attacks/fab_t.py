@@ -21,6 +21,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from benchmark.attacks.abreast import abreast
 from benchmark.attacks.base import STRICT, Length
 from benchmark.attacks.boundaries import rivals_of
 from benchmark.attacks.boundary_walk import Walk
@@ -46,10 +47,11 @@ class FABT(MinimalNormAttack):
         eta: by which factor steps overshoot the boundary.
         beta: what is left of a perturbation after a step back.
         enough: an example with a point found within this distance, in the units of the input, is
-            not walked with to further targets: for one who asks at one epsilon alone.
+            not walked with any further: for one who asks at one epsilon alone.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
+    version: ClassVar[int] = 2
 
     steps: Annotated[int, Field(ge=1)] = 100
     restarts: Annotated[int, Field(ge=1)] = 1
@@ -78,16 +80,29 @@ class FABT(MinimalNormAttack):
         with torch.no_grad():
             outputs = classifier(inputs)
         nearest.offer(inputs, Aim(labels).reached(outputs))
-        missing = nearest.missing
+        left = nearest.missing
         rivals = rivals_of(outputs, labels, count=self.target_classes)
         walk = Walk(classifier, bounds, self.steps, self.alpha_max, self.eta, self.beta)
-        for number in range(rivals.shape[1]):
-            rows = missing[nearest.distances[missing] > self.enough]
-            if not len(rows):
-                break
-            target = rivals[rows, number : number + 1]
-            drawn = streams.child(number)
-            for start in walk.starts(nearest, rows=rows, restarts=self.restarts, streams=drawn):
-                walk.run(nearest, start, rows=rows, labels=labels[rows], rivals=target)
-        walk.search(nearest, labels=labels)
+        targets = iter(range(rivals.shape[1]))
+        while len(left) and (group := abreast(targets, classifier, examples=len(left))):
+            found = walk.runs(
+                torch.cat([inputs[left]] * len(group)),
+                labels=labels[left].repeat(len(group)),
+                rivals=torch.cat([rivals[left, target] for target in group]).unsqueeze(1),
+                norm=norm,
+                restarts=self.restarts,
+                streams=ExampleStreams(
+                    torch.cat([streams.child(target).take(left).keys for target in group])
+                ),
+                examples=len(left),
+                enough=self.enough,
+            )
+            tried = torch.ones_like(left, dtype=torch.bool)  # not near enough by an earlier target
+            for points, away in zip(
+                found.points.chunk(len(group)), found.distances.chunk(len(group)), strict=True
+            ):
+                nearest.offer(points, tried & torch.isfinite(away), rows=left)
+                tried &= away > self.enough
+            left = left[tried]
+        walk.search(nearest, labels=labels, beyond=self.enough)
         yield nearest.points

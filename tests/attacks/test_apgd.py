@@ -1,6 +1,7 @@
 """APGD against its algorithm box, written out slowly, and against optima of linear models."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import nets
@@ -260,6 +261,30 @@ def test_an_example_goes_its_own_way_whoever_leaves(norm, keep):
         )
         alone = proposed(attack, classifier, one, threat)
         torch.testing.assert_close(alone[0], together[number], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("attack", [APGDCE(steps=12, restarts=4), APGDT(steps=12, restarts=2)])
+@pytest.mark.parametrize("keep", ["best-loss", "first-success"])
+@pytest.mark.parametrize("norm", Norm)
+def test_tries_abreast_end_as_one_after_the_other(norm, keep, attack):
+    classifier, batch = precise(20)
+    threat = nets.threat({"linf": "0.02", "l2": "0.1", "l1": "0.3"}[norm], norm=norm)
+    attack = replace(attack, keep=keep)
+    called = []
+    handle = classifier.module.register_forward_hook(lambda *_: called.append(None))
+    in_turn = proposed(attack, classifier, batch, threat)
+    turns, spent = len(called), classifier.passes
+    called.clear()
+    classifier.passes = PassCount()
+    with classifier.watching(torch.empty(61, *nets.SHAPE)):  # three tries of twenty
+        abreast = proposed(attack, classifier, batch, threat)
+    handle.remove()
+    torch.testing.assert_close(abreast, in_turn, rtol=0, atol=1e-9)
+    assert len(called) < 0.6 * turns
+    # Those that one try misleads have begun others with it.
+    assert (classifier.passes == spent) is (keep == "best-loss")
+    assert classifier.passes.backward < 2 * spent.backward
+    assert 3 < int((margins(classifier, abreast, batch) > 0).sum()) < 18
 
 
 @pytest.mark.parametrize(("norm", "more"), [(Norm.LINF, 1), (Norm.L2, 1), (Norm.L1, 3)])

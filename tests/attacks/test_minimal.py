@@ -391,6 +391,27 @@ def test_fab_t_stops_where_a_point_is_near_enough():
     assert torch.equal(sizes[0] <= 0.03, sizes[1] <= 0.03)
 
 
+@pytest.mark.parametrize("enough", [0.0, 0.03])
+def test_targets_abreast_end_as_one_after_the_other(enough):
+    classifier, batch = nets.mlp(), nets.random_batch(20)
+    classifier.module.double()
+    inputs = batch.inputs.double()
+    batch = nets.labelled(classifier, Batch(batch.ids, inputs, batch.labels))
+    attack = FABT(steps=5, restarts=2, enough=enough)
+    classifier.passes = PassCount()
+    in_turn = found(attack, classifier, batch, Norm.LINF)
+    spent, classifier.passes = classifier.passes, PassCount()
+    asked = []
+    handle = classifier.module.register_forward_pre_hook(lambda _, given: asked.append(given[0]))
+    with classifier.watching(torch.empty(61, *nets.SHAPE)):  # three targets of twenty
+        abreast = found(attack, classifier, batch, Norm.LINF)
+    handle.remove()
+    torch.testing.assert_close(abreast, in_turn, rtol=0, atol=1e-9)
+    assert max(len(each) for each in asked) == 60
+    assert min(len(each) for each in asked) > 0
+    assert (classifier.passes == spent) is (enough == 0)
+
+
 def test_restarts_never_make_a_point_worse():
     classifier = nets.mlp()
     batch = nets.labelled(classifier, nets.random_batch(20))
