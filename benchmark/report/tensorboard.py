@@ -1,41 +1,39 @@
-"""The TensorBoard folder of a run: curves, heat maps and tables.
+"""The TensorBoard folder of a run: curves, histograms, heat maps, cells and tables.
 
 Each model is one TensorBoard run, ``<dataset>/<model>``, and a measure has the same tag in all of
 them, such as ``adversarial_error/fgsm``: the curves of several models overlay in one chart.  The
 step is epsilon, as a whole number of thousandths of the input's unit; 0 is the unattacked model.
-``error_within/<attack>`` is the whole curve of an attack that looks for the nearest example.
-Figures are in the runs ``_figures`` and ``<dataset>/_figures``, tables in the run ``_tables``.
+``error_within/<attack>`` is the whole curve of an attack that looks for the nearest example;
+``confidence_right`` and ``confidence_wrong`` are histograms; ``interval`` holds the ends of the
+intervals, which the layout of custom scalars draws as bands.  Figures are in the runs ``_figures``
+and ``<dataset>/_figures``, tables in the run ``_tables``.
 
-The events are written with the protocol buffers of the tensorboard package: no torch, and unlike
-with its own writer no thread, no host name and no time of writing in the files.
+Each cell with its parameters is a run of its own, below ``_cells``, for the dashboard of
+hyperparameters.  Where these are too many to be seen beside the others they have a folder of their
+own, `CELLS_FOLDER`: ``tensorboard --logdir RUN/tensorboard_cells``.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
-from tensorboard.plugins.image import metadata as image_metadata
-from tensorboard.plugins.scalar import metadata as scalar_metadata
-from tensorboard.plugins.text import metadata as text_metadata
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from benchmark.metrics.nearest import Curve
 from benchmark.records import Evaluation, RunRecord
+from benchmark.report.confidence import Confidences, Key, key
+from benchmark.report.events import EventRun
 from benchmark.report.figures import error_curves_png, transfer_png
 from benchmark.report.markdown import chapter_markdown
 from benchmark.report.results import Cut, Results
 from benchmark.report.tables import MATRICES, chapters
+from benchmark.report.tensorboard_cells import cell_runs
+from benchmark.report.tensorboard_layout import INTERVAL, scalar_layout
 from benchmark.report.whole_curves import WholeCurves
 from benchmark.specs import Experiment
 from benchmark.threat import Epsilon
@@ -46,13 +44,15 @@ EVENTS_FILE: Final = "events.out.tfevents.gibbon"
 # No model or dataset can be called so: their names begin with a letter or a digit.
 FIGURES_RUN: Final = "_figures"
 TABLES_RUN: Final = "_tables"
+CELLS_FOLDER: Final = "tensorboard_cells"
+# Of more runs than these TensorBoard's dashboards show none until they are chosen one by one.
+_SHOWN_AT_ONCE = 40
 
 _NONE: Final[WholeCurves] = {}
+_NOT_KNOWN: Final[Mapping[Key, Confidences]] = {}
 _WHOLE = "error_within"
 _WHOLE_TITLE = "Share of all examples with an adversarial example found within ε, from one search"
 _MOST_POINTS = 200  # of a whole curve
-_FILE_VERSION = "brain.Event:2"
-_PNG_SIZE = slice(16, 24)  # width and height in a PNG's header, four bytes each
 
 
 @dataclass(frozen=True)
@@ -118,54 +118,48 @@ _SCALARS: Final = (
 )
 
 
-@dataclass
-class _Run:
-    """The events of one TensorBoard run."""
-
-    wall_time: float
-    values: list[tuple[int, Any]] = field(default_factory=list)
-
-    def scalar(self, tag: str, value: float, *, step: int, description: str) -> None:
-        self._add(
-            tag,
-            TensorProto(dtype=DT_FLOAT, float_val=[value], tensor_shape=TensorShapeProto()),
-            scalar_metadata.create_summary_metadata("", description),
-            step,
-        )
-
-    def image(self, tag: str, png: bytes, *, step: int, description: str) -> None:
-        header = png[_PNG_SIZE]
-        width, height = (int.from_bytes(header[at : at + 4], "big") for at in (0, 4))
-        tensor = _strings(str(width).encode(), str(height).encode(), png)
-        metadata = image_metadata.create_summary_metadata("", description)
-        self._add(tag, tensor, metadata, step)
-
-    def text(self, tag: str, markdown: str) -> None:
-        tensor = _strings(markdown.encode())
-        self._add(tag, tensor, text_metadata.create_summary_metadata("", ""), 0)
-
-    def _add(self, tag: str, tensor: Any, metadata: Any, step: int) -> None:
-        self.values.append((step, Summary.Value(tag=tag, tensor=tensor, metadata=metadata)))
-
-    def write(self, path: Path) -> None:
-        path.parent.mkdir(parents=True)
-        with path.open("wb") as stream:
-            writer = RecordWriter(stream)
-            opening = Event(wall_time=self.wall_time, file_version=_FILE_VERSION)
-            writer.write(opening.SerializeToString())
-            for step, value in self.values:
-                event = Event(wall_time=self.wall_time, step=step, summary=Summary(value=[value]))
-                writer.write(event.SerializeToString())
+_ENDS: Final = (
+    _Scalars(
+        f"{INTERVAL}_low",
+        "The lower end of the Wilson 95 % interval of the adversarial error",
+        lambda each: each.adversarial_error_low,
+        lambda each: each.clean_error_low,
+    ),
+    _Scalars(
+        f"{INTERVAL}_high",
+        "The upper end of the Wilson 95 % interval of the adversarial error",
+        lambda each: each.adversarial_error_high,
+        lambda each: each.clean_error_high,
+    ),
+)
 
 
-def write_tensorboard(record: RunRecord, folder: Path, *, whole: WholeCurves = _NONE) -> None:
-    """Writes the TensorBoard folder ``folder``, with the whole curves that there are.
+def write_tensorboard(
+    record: RunRecord,
+    folder: Path,
+    *,
+    whole: WholeCurves = _NONE,
+    sure: Mapping[Key, Confidences] = _NOT_KNOWN,
+) -> None:
+    """Writes the TensorBoard folder ``folder``, with the whole curves and the confidences known.
 
     Event files of ours that are there are replaced, all else in the folder is left alone.
     """
-    runs = _runs(record, whole)
+    runs = _runs(record, whole, sure)
+    cells = cell_runs(record, _wall_time(record))
+    beside = folder.with_name(CELLS_FOLDER)
+    if len(runs) + len(cells) <= _SHOWN_AT_ONCE:
+        runs |= cells
+        cells = {}
+    _write(runs, folder)
+    if cells or beside.exists():
+        _write(cells, beside)
+
+
+def _write(runs: Mapping[str, EventRun], folder: Path) -> None:
     new = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
     for name, run in runs.items():
         run.write(new / name / EVENTS_FILE)
     _swap(new, folder, names=runs.keys())
@@ -186,7 +180,9 @@ def step_unit(epsilons: Sequence[Epsilon]) -> StepUnit:
     return STEP_UNITS[-1]
 
 
-def _runs(record: RunRecord, whole: WholeCurves) -> dict[str, _Run]:
+def _runs(
+    record: RunRecord, whole: WholeCurves, sure: Mapping[Key, Confidences]
+) -> dict[str, EventRun]:
     results = Results(record)
     wall_time = _wall_time(record)
     unit = step_unit(
@@ -197,16 +193,18 @@ def _runs(record: RunRecord, whole: WholeCurves) -> dict[str, _Run]:
             for epsilon in attack.epsilon
         ]
     )
-    runs: dict[str, _Run] = {}
+    runs: dict[str, EventRun] = {}
     for experiment in results.experiments:
         for model in experiment.models:
-            run = runs[f"{experiment.dataset.name}/{model.name}"] = _Run(wall_time)
+            run = runs[f"{experiment.dataset.name}/{model.name}"] = EventRun(wall_time)
             _add_scalars(run, results, experiment, model.name, unit)
+            _add_intervals(run, results, experiment, model.name, unit)
+            _add_confidences(run, results, experiment, model.name, unit, sure)
             for attack in experiment.attacks:
                 curve = whole.get((experiment.dataset.name, model.name, attack.label))
                 if curve is not None:
                     _add_curve(run, curve, attack.label, unit)
-        figures = runs[f"{experiment.dataset.name}/{FIGURES_RUN}"] = _Run(wall_time)
+        figures = runs[f"{experiment.dataset.name}/{FIGURES_RUN}"] = EventRun(wall_time)
         for cut in results.transfer_cuts(experiment):
             for matrix in MATRICES:
                 figures.image(
@@ -215,18 +213,19 @@ def _runs(record: RunRecord, whole: WholeCurves) -> dict[str, _Run]:
                     step=unit.step(cut.epsilon),
                     description=_step_in_words(unit),
                 )
-    tables = runs[TABLES_RUN] = _Run(wall_time)
+    tables = runs[TABLES_RUN] = EventRun(wall_time)
     for number, chapter in enumerate(chapters(record), start=1):
         tables.text(f"{number}. {chapter.title}", "\n\n".join(chapter_markdown(chapter, level=1)))
+    tables.layout(scalar_layout(record, whole))
     curves = error_curves_png(record, whole=whole)
     if curves is not None:
-        runs[FIGURES_RUN] = _Run(wall_time)
+        runs[FIGURES_RUN] = EventRun(wall_time)
         runs[FIGURES_RUN].image("error against epsilon", curves, step=0, description="")
     return {name: run for name, run in runs.items() if run.values}
 
 
 def _add_scalars(
-    run: _Run, results: Results, experiment: Experiment, model: str, unit: StepUnit
+    run: EventRun, results: Results, experiment: Experiment, model: str, unit: StepUnit
 ) -> None:
     for attack in experiment.attacks:
         cuts = [Cut(experiment.dataset.name, attack.label, each) for each in sorted(attack.epsilon)]
@@ -238,7 +237,49 @@ def _add_scalars(
                 )
 
 
-def _add_curve(run: _Run, curve: Curve, attack: str, unit: StepUnit) -> None:
+def _add_intervals(
+    run: EventRun, results: Results, experiment: Experiment, model: str, unit: StepUnit
+) -> None:
+    for attack in experiment.attacks:
+        cuts = [Cut(experiment.dataset.name, attack.label, each) for each in sorted(attack.epsilon)]
+        for scalars in _ENDS:
+            for step, value in _points(results, model, cuts, scalars, unit):
+                run.scalar(
+                    f"{scalars.tag}/{attack.label}", value, step=step, description=scalars.title
+                )
+
+
+def _add_confidences(
+    run: EventRun,
+    results: Results,
+    experiment: Experiment,
+    model: str,
+    unit: StepUnit,
+    sure: Mapping[Key, Confidences],
+) -> None:
+    dataset = experiment.dataset.name
+    unattacked = results.clean(dataset, model)
+    for attack in experiment.attacks:
+        rows = [
+            results.evaluation(Cut(dataset, attack.label, each), model)
+            for each in sorted(attack.epsilon)
+        ]
+        for row in [unattacked, *rows]:
+            found = sure.get(key(dataset, model, row.attack, row.epsilon)) if row else None
+            if row is None or found is None:
+                continue
+            step = 0 if row.unattacked else unit.step(row.epsilon)
+            for answers, of in (("right", found.right), ("wrong", found.wrong)):
+                if of.examples:
+                    run.histogram(
+                        f"confidence_{answers}/{attack.label}",
+                        of.counts,
+                        step=step,
+                        description=f"Confidence of the {answers} answers. {_step_in_words(unit)}",
+                    )
+
+
+def _add_curve(run: EventRun, curve: Curve, attack: str, unit: StepUnit) -> None:
     """Adds the error at the steps where it has risen, or at some of them where they are many."""
     risen = np.unique(np.ceil(curve.epsilons.astype(np.float64) * unit.a_unit).astype(np.int64))
     every = -(-len(risen) // _MOST_POINTS) or 1
@@ -262,11 +303,6 @@ def _points(
             value = scalars.attacked(found)
             if value is not None:
                 yield unit.step(cut.epsilon), value
-
-
-def _strings(*values: bytes) -> Any:
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(values))])
-    return TensorProto(dtype=DT_STRING, string_val=values, tensor_shape=shape)
 
 
 def _step_in_words(unit: StepUnit) -> str:
@@ -293,6 +329,8 @@ def _swap(new: Path, folder: Path, *, names: Collection[str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         (new / name / EVENTS_FILE).replace(target)
     shutil.rmtree(new)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _remove_empty(folder: Path, *, within: Path) -> None:

@@ -67,6 +67,8 @@ def test_models_share_tags_so_that_their_curves_overlay(runs: Events) -> None:
         "attack_success_rate",
         "confidence_on_misclassified",
         "mean_confidence",
+        "interval_low",
+        "interval_high",
     }
 
 
@@ -95,8 +97,8 @@ def test_heat_maps_are_pngs_of_the_size_they_say(runs: Events) -> None:
 def test_the_text_tab_holds_the_tables(runs: Events) -> None:
     texts = {}
     for tag, (metadata, event) in runs["_tables"].items():
-        assert metadata.plugin_data.plugin_name == "text"
-        texts[tag] = event.tensor_proto.string_val[0].decode()
+        if metadata.plugin_data.plugin_name == "text":
+            texts[tag] = event.tensor_proto.string_val[0].decode()
     assert " failed |" in texts["2. Published and measured"]
     assert any(tag.endswith("Transfer") for tag in texts)
 
