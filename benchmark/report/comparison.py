@@ -20,6 +20,7 @@ COMPARED_NOTES = (
     "did: compare passes.",
 )
 _FEWEST = 3  # two attacks compare themselves in the evaluations
+_OURS = "here"
 _Place = tuple[str, float, bool, float]
 
 
@@ -29,8 +30,9 @@ def comparison_tables(results: Results) -> Iterator[Table]:
         if len(experiment.models) != 1 or len(experiment.attacks) < _FEWEST:
             continue
         (model,) = experiment.models
+        libraries = any(_library(attack) != _OURS for attack in experiment.attacks)
         rows = [
-            _row(results, experiment, attack, cut)
+            _row(results, experiment, attack, cut, libraries=libraries)
             for attack in experiment.attacks
             for cut in results.cuts(experiment)
             if cut.attack == attack.label
@@ -39,6 +41,7 @@ def comparison_tables(results: Results) -> Iterator[Table]:
             title=f"on {experiment.dataset.name}: {model.name}",
             columns=(
                 Column("Attack", "left"),
+                *([Column("Library", "left", level=1)] if libraries else []),
                 Column("Norm", "left"),
                 Column("ε"),
                 Column("Clipped", level=2),
@@ -55,13 +58,15 @@ def comparison_tables(results: Results) -> Iterator[Table]:
 
 
 def _row(
-    results: Results, experiment: Experiment, attack: AttackSpec, cut: Cut
+    results: Results, experiment: Experiment, attack: AttackSpec, cut: Cut, *, libraries: bool
 ) -> tuple[_Place, tuple[Cell, ...]]:
     """Returns the row of an attack at an epsilon, and its place among the others."""
     (model,) = experiment.models
     found = results.evaluation(cut, model.name)
     norm = (found.norm if found else None) or attack.norm
-    head = (attack.label, norm.symbol if norm else NOTHING, str(cut.epsilon), yes_no(attack.clip))
+    whose = (_library(attack),) if libraries else ()
+    where = (norm.symbol if norm else NOTHING, str(cut.epsilon), yes_no(attack.clip))
+    head = (attack.label, *whose, *where)
     if found is None or found.status == "failed" or not found.examples:
         word = FAILED if results.state(cut, model.name) == "failed" else NOT_RUN
         # Last among those of its norm; where none is known, last of all.
@@ -79,6 +84,11 @@ def _row(
         f"{found.seconds:.1f}",
         found.iterate or NOTHING,
     )
+
+
+def _library(attack: AttackSpec) -> str:
+    scheme, colon, _ = attack.name.partition(":")
+    return scheme if colon else _OURS
 
 
 def _each(passes: int, found: Evaluation) -> str:

@@ -4,6 +4,7 @@ A region says what it holds and which run it is made from, relative to the file:
 
     <!-- gibbon:paper results/goodfellow2015 -->
     <!-- gibbon:evaluations results/goodfellow2015 -->
+    <!-- gibbon:compared results/attack-comparison -->
     <!-- gibbon:picture results/mnist-linf docs/error-against-epsilon.svg -->
 
 each with everything down to its ``<!-- /gibbon -->``.  Run
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from benchmark.errors import GibbonError, RecordError, SpecError, UnknownNameError
 from benchmark.records import RunRecord, write_atomically
+from benchmark.report.comparison import COMPARED_NOTES, comparison_tables
 from benchmark.report.layout import Table
 from benchmark.report.markdown import bullets, heading, table_markdown
 from benchmark.report.published import paper_table
@@ -117,7 +119,12 @@ def _refuse_broken_marks(text: str) -> None:
 
 
 def _maker(kind: str) -> Callable[[list[str], Path], str]:
-    makers = {"paper": _paper, "evaluations": _evaluations, "picture": _picture}
+    makers = {
+        "paper": _paper,
+        "evaluations": _evaluations,
+        "compared": _compared,
+        "picture": _picture,
+    }
     if kind not in makers:
         raise UnknownNameError("region", kind, known=makers)
     return makers[kind]
@@ -137,6 +144,15 @@ def _evaluations(arguments: list[str], folder: Path) -> str:
     results = Results(RunRecord.read(folder / run))
     tables = [f"{heading(table)}:\n\n{_table(table)}" for table in evaluation_tables(results)]
     return "\n\n".join([*tables, bullets(EVALUATION_NOTES)])
+
+
+def _compared(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments, "gibbon:compared RUN", 1)
+    results = Results(RunRecord.read(folder / run))
+    tables = [table_markdown(table, level=1) for table in comparison_tables(results)]
+    if not tables:
+        raise RecordError(f"{run}: no model stands alone under three attacks or more")
+    return "\n\n".join([*tables, bullets(COMPARED_NOTES)])
 
 
 def _picture(arguments: list[str], folder: Path) -> str:

@@ -76,6 +76,17 @@ def test_a_row_holds_error_distance_and_cost() -> None:
     assert absent[4] == "not run"
 
 
+def test_whose_attack_it_is_stands_beside_it_where_there_are_several_libraries() -> None:
+    foreign = SUITE.replace('name = "weak"', 'name = "foolbox:LinfPGD"\nlabel = "weak"')
+    (table,) = comparison_tables(Results(record(foreign)))
+    assert [column.header for column in table.columns[:3]] == ["Attack", "Library", "Norm"]
+    assert {str(row[0]): str(row[1]) for row in table.rows} == {
+        **dict.fromkeys(("near", "strong", "fails", "absent"), "here"),
+        "weak": "foolbox",
+    }
+    assert [str(cell) for cell in table.rows[2][2:6]] == ["L∞", "0.1", "yes", "25.0 %"]
+
+
 def test_two_attacks_or_two_models_are_not_compared() -> None:
     for suite in (
         HEAD + SUITE.removeprefix(HEAD).partition('[[attacks]]\nname = "near"')[0],

@@ -73,9 +73,27 @@ def test_the_check_fails_when_the_picture_is_of_other_numbers(
     assert "curves.svg is stale" in capsys.readouterr().err
 
 
+def test_attacks_on_one_model_are_compared(readme: Path, record: RunRecord) -> None:
+    first, *rest = record.suite.experiments
+    labels = ("one", "two", "three")
+    attacks = tuple(first.attacks[0].model_copy(update={"label": label}) for label in labels)
+    alone = first.model_copy(
+        update={"models": first.models[:1], "attacks": attacks, "transfer": None}
+    )
+    suite = record.suite.model_copy(update={"experiments": (alone, *rest)})
+    record.model_copy(update={"suite": suite}).write(readme.parent / "results" / "made-up")
+    readme.write_text("<!-- gibbon:compared results/made-up -->\n<!-- /gibbon -->\n", "utf-8")
+    assert main([str(readme)]) == 0
+    text = readme.read_text(encoding="utf-8")
+    assert "Median distance" in text
+    assert "| three" in text
+    assert "compare passes" in text
+
+
 @pytest.mark.parametrize(
     ("region", "told"),
     [
+        ("<!-- gibbon:compared results/made-up -->\n<!-- /gibbon -->", "no model stands alone"),
         ("<!-- gibbon:papper results/made-up -->\n<!-- /gibbon -->", "did you mean 'paper'"),
         ("<!-- gibbon:paper results/gone -->\n<!-- /gibbon -->", "can't be read"),
         ("<!-- gibbon:paper results/made-up -->", "lacks its other half"),
