@@ -1,8 +1,15 @@
-"""The paper's table: each published number with the measured one beside it."""
+"""The paper's table: each published number with the measured one beside it, and a verdict.
+
+A row that states a tolerance gets a verdict: ``reproduced``, where what was measured under one of
+its attacks lies within the tolerance; ``differs``, with the reason that the row gives; ``failed``;
+or ``not run``, with what it needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from benchmark.report.layout import FAILED, NOT_RUN, NOTHING, Cell, Column, Table, cells
 from benchmark.report.results import Measured, Results
@@ -17,6 +24,47 @@ from benchmark.report.wording import (
 )
 from benchmark.specs import UNATTACKED, PublishedRow
 
+ROUNDING = 1e-9  # of a difference of rates: far below one example of any dataset
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a published number was met.
+
+    Args:
+        word: the verdict.
+        attack: under which of the row's attacks, where it is reproduced.
+        why: the reason, or what it needs; empty where the row says none.
+    """
+
+    word: Literal["reproduced", "differs", "failed", "not run"]
+    attack: str = ""
+    why: str = ""
+
+
+def verdict(row: PublishedRow, results: Results) -> Verdict | None:
+    """Returns the verdict on a row, or None where it states no tolerance."""
+    if row.value is None:
+        return Verdict("not run", why=row.needs)
+    if row.tolerance is None:
+        return None
+    found = [(attack, results.published(row, attack)) for attack in row.attack]
+    measured = [(attack, each.rate) for attack, each in found if each.rate is not None]
+    if not measured:
+        failed = any(each.state == "failed" for _, each in found)
+        return Verdict("failed") if failed else Verdict("not run", why=row.needs)
+    for attack, rate in measured:
+        if _meets(row, rate):
+            return Verdict("reproduced", attack)
+    return Verdict("differs", why=row.reason)
+
+
+def _meets(row: PublishedRow, rate: float) -> bool:
+    if row.value is None or row.tolerance is None:
+        return False
+    below = row.value - row.tolerance - ROUNDING
+    return rate >= below if row.above else below <= rate <= row.value + row.tolerance + ROUNDING
+
 
 def paper_table(results: Results) -> Table | None:
     """Returns the published rows of the suite beside what was measured, if it has any.
@@ -29,15 +77,18 @@ def paper_table(results: Results) -> Table | None:
     several = len({row.dataset for row in rows}) > 1
     others = _other_attacks(rows)
     notes = _Footnotes()
+    verdicts = [verdict(row, results) for row in rows]
+    judged = any(verdicts)
     lines = tuple(
         (
             *cells(row.section, *([row.dataset] if several else []), _model(row), _measure(row)),
-            *cells(row.attack[0], _epsilon(row), as_published(row.value)),
+            *cells(row.attack[0], _epsilon(row), _published(row)),
             *_measured_cells(row, results.published(row, row.attack[0])),
             *(cell for other in others for cell in _other_cells(row, results, other)),
-            Cell(notes.mark(row.note)),
+            *(_verdict_cells(row, found) if judged else ()),
+            Cell(notes.marks(row.note, found.why if found else "")),
         )
-        for row in rows
+        for row, found in zip(rows, verdicts, strict=True)
     )
     return Table(
         title="Published and measured",
@@ -51,10 +102,11 @@ def paper_table(results: Results) -> Table | None:
             Column("Published"),
             *_measured_columns(_main_header(rows)),
             *(column for other in others for column in _measured_columns(other)),
+            *((Column("Tolerance", level=2), Column("Verdict", "left")) if judged else ()),
             Column("Note", "left", level=1),
         ),
         rows=lines,
-        notes=(*_reading(results, rows, others), *notes.lines()),
+        notes=(*_reading(results, rows, others, judged=judged), *notes.lines()),
     )
 
 
@@ -76,6 +128,20 @@ def _measured_columns(header: str) -> tuple[Column, ...]:
     )
 
 
+def _published(row: PublishedRow) -> str:
+    if row.value is None:
+        return row.text
+    return f"{'>' if row.above else ''}{as_published(row.value)}"
+
+
+def _verdict_cells(row: PublishedRow, found: Verdict | None) -> tuple[Cell, ...]:
+    tolerance = NOTHING if row.tolerance is None else f"±{round(100 * row.tolerance, 6):g}"
+    if found is None:
+        return cells(tolerance, "")
+    other = found.attack not in ("", row.attack[0])
+    return cells(tolerance, Cell(found.word, f"({found.attack})" if other else ""))
+
+
 def _measured_cells(row: PublishedRow, measured: Measured) -> tuple[Cell, ...]:
     if measured.state != "done":
         word = FAILED if measured.state == "failed" else NOT_RUN
@@ -86,7 +152,7 @@ def _measured_cells(row: PublishedRow, measured: Measured) -> tuple[Cell, ...]:
         counts = f"mean of {count(measured.whole)}"
     return cells(
         percent(measured.rate, clean=clean),
-        points(measured.rate, row.value, clean=clean),
+        NOTHING if row.value is None else points(measured.rate, row.value, clean=clean),
         interval(measured.low, measured.high, rate=measured.rate, clean=clean),
         counts,
     )
@@ -119,7 +185,7 @@ def _epsilon(row: PublishedRow) -> str:
 
 
 def _reading(
-    results: Results, rows: tuple[PublishedRow, ...], others: tuple[str, ...]
+    results: Results, rows: tuple[PublishedRow, ...], others: tuple[str, ...], *, judged: bool
 ) -> Iterator[str]:
     source = results.record.suite.source
     if source:
@@ -138,6 +204,12 @@ def _reading(
             f"`{UNATTACKED}`); the columns headed {', '.join(others)} repeat the measurement under "
             "that attack."
         )
+    if judged:
+        yield (
+            "Verdict: reproduced where the measured value lies within the row's tolerance, in "
+            "points, of the published one, under the first attack or the one that is named; the "
+            "note says why a row differs, or what it needs where it was not run."
+        )
     if any(row.target for row in rows):
         yield "a → b: examples made on a, scored on b; a is the source, b the target."
 
@@ -148,10 +220,9 @@ class _Footnotes:
     def __init__(self) -> None:
         self._marks: dict[str, str] = {}
 
-    def mark(self, note: str) -> str:
-        if not note:
-            return ""
-        return self._marks.setdefault(note, f"({len(self._marks) + 1})")
+    def marks(self, *notes: str) -> str:
+        given = [note for note in notes if note]
+        return " ".join(self._marks.setdefault(n, f"({len(self._marks) + 1})") for n in given)
 
     def lines(self) -> tuple[str, ...]:
         return tuple(f"{mark} {note}" for note, mark in self._marks.items())

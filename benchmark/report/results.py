@@ -109,6 +109,8 @@ class Results:
     def published(self, row: PublishedRow, attack: str) -> Measured:
         """Returns what was measured of what a published row is about, under ``attack``."""
         cut = Cut(row.dataset, attack, row.epsilon)
+        if row.value is None:
+            return Measured("not run")
         if row.target is None:
             return self._published_evaluation(row, cut)
         if row.compared_with is not None:

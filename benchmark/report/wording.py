@@ -17,6 +17,7 @@ MEASURES: Final[dict[Measure, str]] = {
     "transfer_error": "transfer error",
     "same_class_given_source_misclassified": "same wrong class, given source misled",
     "same_class_given_both_misclassified": "same wrong class, given both misled",
+    "one_picture": "one picture",
 }
 
 # Clean errors below this are compared in hundredths of a point, as the literature does.
