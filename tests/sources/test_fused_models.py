@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from benchmark.saving import suite_toml
 from benchmark.sources.building import build_model, check_model, preprocessing_of
 from benchmark.specs import ModelSpec, Suite, parse_suite
 from benchmark.weights import state_digest
+
+PAGE = Path(__file__).parents[2] / "docs" / "your-model.md"
 
 
 @pytest.fixture
@@ -140,6 +143,15 @@ def test_what_is_wrong_is_told_with_its_place(written: str, fault: str) -> None:
     with pytest.raises(SpecError) as told:
         suite(f"models = [{written}]")
     assert fault in str(told.value)
+
+
+def test_the_suite_on_the_page_about_your_own_model_is_one() -> None:
+    (text,) = re.findall(r"```toml\n(# ensembles.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    models = models_of(parse_suite(text, where="ensembles.toml"))
+    ensembles = [each for each in models if each.ensemble]
+    assert [each.fuse for each in ensembles] == [None, "loss"]
+    for each in ensembles:
+        check_model(each, where="")
 
 
 # Members
