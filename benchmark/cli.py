@@ -522,10 +522,13 @@ def _sources(kind: Kind) -> list[tuple[str, str]]:
         return [(each.example, each.title) for name, each in KINDS.items() if name != "registered"]
     registry: Registry[Any] = ATTACK_SOURCES if kind is Kind.ATTACKS else MODEL_SOURCES
     colon = ":NAME" if kind is Kind.ATTACKS else ""
-    return [
+    found = [
         (f"{entry.name}{colon}", _summary(entry) + ("" if entry.installed else " [not installed]"))
         for entry in registry.entries()
     ]
+    if kind is Kind.MODELS:
+        found.append(("ensemble", "several of these as one: ensemble:NAME,NAME"))
+    return found
 
 
 def _summary(entry: Entry[object]) -> str:
