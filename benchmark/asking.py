@@ -311,6 +311,11 @@ OPTIONS: tuple[Option, ...] = (
         key="clip",
         constant=False,
     ),
+    Option(
+        "--carried",
+        "Attacks",
+        "What succeeds at a smaller epsilon counts at every larger one, and is not tried again.",
+    ),
     Option("--label", "Attacks", "What the tables call it. [default: its name]", "NAME"),
     Option(
         "--output", "Run", "Where results go. [default: results/runs/DATASET-MODELS]", "DIR", Path
@@ -364,6 +369,12 @@ OPTIONS: tuple[Option, ...] = (
         key="transfer",
         constant=False,
     ),
+    Option(
+        "--error-only",
+        "Run",
+        "Measure errors alone, faster: attacks stop at an example's first success. No confidence, "
+        "no transfer.",
+    ),
     Option("--save-suite", "Run", "Write the same as a suite, for `run FILE`.", "FILE", Path),
 )
 BY_FLAG = {option.flag: option for option in OPTIONS}
@@ -372,7 +383,8 @@ GROUPS: dict[Group, str] = {
     "Dataset": "What is evaluated. Resizing and cropping belong to it, normalisation to models.",
     "Attacks": "What stands after an --attack is about that attack; before the first, about all. "
     "Any other option is the attack's own parameter, such as --steps 20.",
-    "Run": "How it is done: none of this changes a result but --limit, --precision and --seed.",
+    "Run": "How it is done: none of this changes a result but --limit, --precision, --seed and "
+    "--error-only.",
 }
 EXAMPLES = (
     "A model that comes with the package:",
@@ -480,6 +492,19 @@ def unlike(names: Sequence[str], *, taken: Iterable[str] = ()) -> list[str]:
     return found
 
 
+def transferable(
+    attacks: Sequence[Mapping[str, Any]], *, models: int, error_only: bool
+) -> list[str]:
+    """Returns the labels of the attacks whose examples several models are scored on, as written.
+
+    >>> transferable([{"label": "a"}, {"label": "b", "carried": True}], models=2, error_only=False)
+    ['a']
+    """
+    if models == 1 or error_only:
+        return []
+    return [each["label"] for each in attacks if not each.get("carried", False)]
+
+
 def as_flag(parameter: str) -> str:
     """Returns an attack's parameter as the option that sets it: ``step_size``, ``--step-size``."""
     return "--" + parameter.replace("_", "-")
@@ -553,8 +578,9 @@ class _Said:
             **self.dataset.said,
             "source": _as_path(source, DATASETS.names()),
         }
-        labels = [each["label"] for each in attacks]
-        crossed = labels if run.pop("transfer", True) and len(models) > 1 else []
+        error_only = run.pop("error_only", False)
+        crossed = transferable(attacks, models=len(models), error_only=error_only)
+        crossed = crossed if run.pop("transfer", True) else []
         written = {
             "name": suite_name(
                 dataset["name"],
@@ -565,6 +591,7 @@ class _Said:
             "models": models,
             "attacks": attacks,
             "seed": run.pop("seed", 0),
+            "error_only": error_only,
             **({"transfer": {"attacks": crossed}} if crossed else {}),
         }
         save = run.pop("save_suite", None)

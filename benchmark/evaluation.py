@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from benchmark.asking import WHERE, name_of, suite_name, unlike
+from benchmark.asking import WHERE, name_of, suite_name, transferable, unlike
 from benchmark.attacks.base import Attack, build_attack, parameters_of
 from benchmark.attacks.parameters import parameter_texts
 from benchmark.classifier import Classifier
@@ -83,6 +83,7 @@ def evaluate(
     norm: Norm | Literal["linf", "l2"] | None = None,
     clip: bool = True,
     transfer: bool = True,
+    error_only: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     outputs: Literal["logits", "probabilities", "log-scores"] | None = None,
@@ -113,6 +114,8 @@ def evaluate(
         norm: of the budget; the attack's own first norm if None.
         clip: whether adversarial examples stay in the bounds of the data.
         transfer: whether several models are scored on each other's adversarial examples.
+        error_only: whether errors are all that is asked for: attacks stop at an example's first
+            success, which is faster; there is no confidence then, and no transfer.
         mean: with ``std``, the normalisation that goes in front of every model: (x - mean) / std,
             a number a channel.
         std: see ``mean``.
@@ -153,6 +156,7 @@ def evaluate(
         threat={"norm": norm, "clip": clip},
         normalised={"mean": mean, "std": std, "outputs": outputs},
         transfer=transfer,
+        error_only=error_only,
         seed=seed,
     )
     choose_device(str(device), where="device")
@@ -456,6 +460,7 @@ class _Asked:
         threat: Mapping[str, Any],
         normalised: Mapping[str, Any],
         transfer: bool,
+        error_only: bool,
         seed: int,
     ) -> _Asked:
         """Returns the request of a call's arguments.  Raises a `RequestError`."""
@@ -472,7 +477,8 @@ class _Asked:
                 raise SpecError(f"attack {label!r}: epsilon is missing: give epsilon=8 / 255")
         dataset = _data_spec(data)
         specs = [_model_spec(name, model, normalised) for name, model in models.items()]
-        crossed = labels if transfer and len(specs) > 1 else []
+        crossed = transferable(written, models=len(specs), error_only=error_only)
+        crossed = crossed if transfer else []
         suite = decode_suite(
             {
                 "name": suite_name(dataset["name"], [each["name"] for each in specs]),
@@ -480,6 +486,7 @@ class _Asked:
                 "models": specs,
                 "attacks": written,
                 "seed": seed,
+                "error_only": error_only,
                 **({"transfer": {"attacks": crossed}} if crossed else {}),
             },
             where=WHERE,

@@ -53,6 +53,7 @@ def suite_toml(suite: Suite, *, folder: Path) -> str:
     keys: dict[str, Any] = {"name": suite.name}
     keys |= {key: text for key in ("title", "description") if (text := getattr(suite, key))}
     keys |= {"seed": suite.seed} if suite.seed else {}
+    keys |= {"error_only": True} if experiment.error_only else {}
     dataset = _dataset(experiment.dataset, folder)
     models = [_model(each, folder) for each in experiment.models]
     tables = list(_tables(experiment))
@@ -103,7 +104,7 @@ def _includes(suite: Suite, before: Suite) -> bool:
     attacks = {each.label: each for each in new.attacks}
     transferred = new.transfer.attacks if new.transfer else ()
     return (
-        new.dataset == old.dataset
+        (new.dataset, new.error_only) == (old.dataset, old.error_only)
         and all(model in new.models for model in old.models)
         and all(each.label in attacks and _at(each, attacks[each.label]) for each in old.attacks)
         and set(old.transfer.attacks if old.transfer else ()) <= set(transferred)
@@ -143,6 +144,7 @@ def _tables(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
         written |= {"epsilon": epsilons[0] if len(epsilons) == 1 else epsilons}
         written |= {"norm": str(attack.norm)} if attack.norm is not None else {}
         written |= {} if attack.clip else {"clip": False}
+        written |= {"carried": True} if attack.carried else {}
         yield "[[attacks]]", {**written, **attack.parameters}
     if experiment.transfer is not None:
         yield "[transfer]", {"attacks": list(experiment.transfer.attacks)}

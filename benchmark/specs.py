@@ -316,6 +316,10 @@ class AttackSpec(Spec):
     checked when the attack is built.  ``label`` tells two entries of one attack apart in tables.
     Where the library of an ``optional`` attack is not installed, the run goes on without it, with a
     flag, and the tables say that it was not run.
+
+    Where it is ``carried`` the epsilons are run in ascending order: an example that is misled at a
+    smaller one, or unattacked, counts as misled at every larger one, by the same point, and is not
+    attacked again.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
@@ -326,6 +330,7 @@ class AttackSpec(Spec):
     norm: Norm | None = None
     clip: bool = Field(default=True, strict=True)
     optional: bool = Field(default=False, strict=True)
+    carried: bool = Field(default=False, strict=True)
 
     @field_validator("epsilon", mode="before")
     @classmethod
@@ -356,7 +361,8 @@ class AttackSpec(Spec):
     @model_serializer(mode="wrap")
     def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if key != "optional" or self.optional}
+        unsaid = {key for key in ("optional", "carried") if not getattr(self, key)}
+        return {key: value for key, value in written.items() if key not in unsaid}
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -371,12 +377,18 @@ class TransferSpec(Spec):
 
 
 class Experiment(Spec):
-    """Models against attacks on one dataset."""
+    """Models against attacks on one dataset.
+
+    Where it is ``error_only`` nothing but errors is asked for: attacks that can stop at an
+    example's first success do, unless they have a ``keep`` of their own, and a list of attacks is
+    run member by member, each on the examples that are left of the whole dataset.
+    """
 
     dataset: DatasetSpec
     models: tuple[ModelSpec, ...] = Field(min_length=1)
     attacks: tuple[AttackSpec, ...] = ()
     transfer: TransferSpec | None = None
+    error_only: bool = Field(default=False, strict=True)
 
     @field_validator("models")
     @classmethod
@@ -396,6 +408,31 @@ class Experiment(Spec):
                     + suggest(label, labels)
                 )
         return self
+
+    @model_validator(mode="after")
+    def _what_is_transferred_is_whole(self) -> Self:
+        if self.transfer is None:
+            return self
+        if self.error_only:
+            raise ValueError(
+                "error_only = true leaves no transfer to measure: an attack that stops at its "
+                "first success makes examples that fool this model and barely any other; leave "
+                "out one of the two"
+            )
+        carried = {attack.label for attack in self.attacks if attack.carried}
+        for label in self.transfer.attacks:
+            if label in carried:
+                raise ValueError(
+                    f"transfer names attack {label!r}, which is carried: its examples at a larger "
+                    "epsilon are mostly those of a smaller one, and would understate the transfer; "
+                    "give it a second entry that is not carried"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "error_only" or value}
 
 
 Measure = Literal[

@@ -206,6 +206,17 @@ def test_several_models_make_a_transfer_matrix() -> None:
     assert two.transfer.attacks == ("fgsm", "pgd")
 
 
+def test_errors_alone_are_not_transferred() -> None:
+    text = f"{BASE} --attack pgd --carried --model maxout"
+    (usual,) = ask(text.split()).suite.experiments
+    assert usual.transfer is not None
+    assert usual.transfer.attacks == ("fgsm",)
+    assert [each.carried for each in usual.attacks] == [False, True]
+    (alone,) = ask(f"{text} --error-only".split()).suite.experiments
+    assert (usual.error_only, alone.error_only) == (False, True)
+    assert alone.transfer is None
+
+
 def test_a_suite_is_named_after_its_data_and_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -396,6 +396,23 @@ def test_several_models_are_scored_on_each_other(results: Results) -> None:
     assert alone.transfer_frame().empty
 
 
+def test_errors_alone_have_no_confidence_and_no_transfer() -> None:
+    models = {"one": planted.Rows(1), "two": planted.Rows(2)}
+    attack = {"name": "pgd", "steps": 3, "carried": True}
+    budgets = ["0.02", "0.1"]
+    usual = evaluate(models, PAIR, attack="pgd", steps=3, epsilon=budgets)
+    alone = evaluate(models, PAIR, attack=attack, epsilon=budgets, error_only=True)
+    assert alone.transfers == ()
+    for one, other in zip(usual.evaluations, alone.evaluations, strict=True):
+        assert one.adversarial_error is not None
+        assert other.adversarial_error is not None
+        assert one.adversarial_error <= other.adversarial_error
+        if not one.unattacked:
+            assert one.mean_confidence is not None
+            assert (other.mean_confidence, other.iterate) == (None, "first-success, carried")
+            assert other.forward_passes < one.forward_passes
+
+
 def in_csv(value: Any, text: str) -> str:
     """A value as the file has it: what is not known is empty, a count has no decimals."""
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -76,7 +76,11 @@ attacks = st.tuples(
             "name": st.sampled_from(["fgsm", "pgd", "foolbox:LinfPGD"]),
             "epsilon": st.lists(epsilons, min_size=1),
         },
-        {"norm": st.sampled_from(["linf", "l2"]), "clip": st.booleans()},
+        {
+            "norm": st.sampled_from(["linf", "l2"]),
+            "clip": st.booleans(),
+            "carried": st.booleans(),
+        },
     ),
     st.dictionaries(keys, scalars, max_size=2),
 ).map(lambda both: {**both[1], **both[0], "epsilon": list(dict.fromkeys(both[0]["epsilon"]))})
@@ -105,7 +109,9 @@ def suites(draw: Any) -> Suite:
             attack["label"] = f"attack-{place}"
         budgets = {"0.10": "0.1"}
         attack["epsilon"] = list(dict.fromkeys(budgets.get(e, e) for e in attack["epsilon"]))
-    if written["attacks"] and draw(st.booleans()):
+    if draw(st.booleans()):
+        written["error_only"] = True
+    elif written["attacks"] and not written["attacks"][0].get("carried") and draw(st.booleans()):
         written["transfer"] = {"attacks": [label_from(written["attacks"][0]["name"])]}
     return decode_suite(written, where="drawn")
 
@@ -225,6 +231,8 @@ def record(folder: Path, suite: Suite, *, limit: int | None = None) -> None:
         (f"{FIRST} --weights random", False),
         (f"{FIRST} --split train", False),
         (f"{FIRST} --no-clip", False),
+        (f"{FIRST} --carried", False),
+        (f"{FIRST} --error-only", False),
     ],
 )
 def test_a_folder_goes_on_only_where_nothing_is_lost(tmp_path: Path, then: str, same: bool) -> None:

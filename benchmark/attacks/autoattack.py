@@ -24,8 +24,9 @@ from torch import Tensor
 from benchmark.attacks.apgd import APGDCE, APGDT
 from benchmark.attacks.base import STRICT, Attack
 from benchmark.attacks.fab_t import FABT
+from benchmark.attacks.iterates import STOPPING
 from benchmark.attacks.square import SCHEDULE, Square
-from benchmark.attacks.worst_of import STOPPING, Member, in_turn
+from benchmark.attacks.worst_of import Member, in_turn
 from benchmark.classifier import Classifier
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Norm, ThreatModel

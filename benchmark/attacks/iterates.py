@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -27,6 +27,18 @@ from benchmark.outputs import margin
 from benchmark.rng import ExampleStreams
 
 Keep = Literal["last", "best-loss", "first-success"]
+STOPPING: Literal["first-success"] = "first-success"
+
+
+def can_stop(attack: type) -> bool:
+    """Says whether an attack can stop at an example's first success: its field ``keep`` tells.
+
+    >>> from benchmark.attacks.bim import BIM
+    >>> can_stop(BIM), can_stop(int)
+    (True, False)
+    """
+    hint = get_type_hints(attack).get("keep")
+    return get_origin(hint) is Literal and STOPPING in get_args(hint)
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,7 @@ def climb(
     for ``"first-success"``.  Raises `OutputError` where a gradient is NaN or infinite.
     """
     gradients = Gradients(classifier)
-    if keep == "first-success":
+    if keep == STOPPING:
         found = _to_first_success(gradients, start, update=update, steps=steps).points
     elif keep == "best-loss":
         found = _to_best(gradients, start, update=update, steps=steps)
@@ -117,7 +129,7 @@ def climbs(
         streams: where random starts come from, a child for each restart; None to start at the
             inputs.
     """
-    if keep == "first-success":
+    if keep == STOPPING:
         yield _first_of_all(
             classifier, centre, update=update, steps=steps, restarts=restarts, streams=streams
         )

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass as plain
-from typing import Annotated, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BeforeValidator, ConfigDict, ValidationError
@@ -41,6 +41,7 @@ from benchmark.attacks.base import (
     parameters_of,
 )
 from benchmark.attacks.candidates import Checked, check, tries_of
+from benchmark.attacks.iterates import STOPPING, can_stop
 from benchmark.attacks.minimal import Aim
 from benchmark.attacks.projections import like
 from benchmark.classifier import Classifier
@@ -51,9 +52,8 @@ from benchmark.rng import ExampleStreams
 from benchmark.specs import AttackSpec, label_from
 from benchmark.threat import Norm, ThreatModel
 
-STOPPING: Literal["first-success"] = "first-success"
 # Keys of an attack's spec that belong to the whole list.
-OF_ALL = ("epsilon", "norm", "clip", "optional")
+OF_ALL = ("epsilon", "norm", "clip", "optional", "carried")
 
 
 @plain(frozen=True)
@@ -112,7 +112,7 @@ def _member(written: object, *, where: str, before: Sequence[object]) -> Member:
     label = asked.get("label", label_from(name))
     try:
         loaded = attack_class(name, where=f"{where}.name")
-        stopping = {"keep": STOPPING} if _can_stop(loaded) else {}
+        stopping = {"keep": STOPPING} if can_stop(loaded) else {}
         own = {key: value for key, value in asked.items() if key != "label"}
         spec = AttackSpec.model_validate({**stopping, **own, "label": label, "epsilon": 0})
         return Member(spec.label, make_attack(loaded, spec, where=where))
@@ -120,12 +120,6 @@ def _member(written: object, *, where: str, before: Sequence[object]) -> Member:
         raise MemberError(str(explained(error, where=where))) from error
     except RequestError as error:
         raise MemberError(str(error)) from error
-
-
-def _can_stop(kind: type[Attack]) -> bool:
-    """Says whether an attack can stop at an example's first success (``keep``)."""
-    hint = get_type_hints(kind).get("keep")
-    return get_origin(hint) is Literal and STOPPING in get_args(hint)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(**STRICT, arbitrary_types_allowed=True))

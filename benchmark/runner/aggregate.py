@@ -23,6 +23,7 @@ from benchmark.specs import UNATTACKED
 from benchmark.threat import Norm
 from benchmark.transfer import Scored, agreement_share, transfer_shares
 
+CARRIED = "carried"  # what the column of the iterate kept says besides
 Outcomes = Mapping[str, Outcome]
 Row = TypeVar("Row", Evaluation, Transfer, Member)
 
@@ -33,7 +34,13 @@ def evaluations(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[E
         cells = [cell for cell in experiment.cells if cell.source is model]
         clean = next((outcomes.get(cell.digest) for cell in cells if cell.attack is None), None)
         for cell in cells:
-            yield _evaluation(cell, outcomes.get(cell.digest), clean, len(experiment.ids))
+            row = _evaluation(cell, outcomes.get(cell.digest), clean, len(experiment.ids))
+            if experiment.spec.error_only and cell.attack is not None:
+                # What an early stop leaves of confidence says nothing of the model.
+                row = row.model_copy(
+                    update={"confidence_on_misclassified": None, "mean_confidence": None}
+                )
+            yield row
 
 
 def transfers(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Transfer]:
@@ -271,7 +278,12 @@ def _description(cell: Cell, examples: int) -> Evaluation:
             "algorithm": cell.attack.spec.name,
             "norm": cell.threat.norm,
             "clip": cell.threat.bounds is not None,
-            "iterate": ", ".join(dict.fromkeys(_kept(cell.attack.attack))),
+            "iterate": ", ".join(
+                [
+                    *dict.fromkeys(_kept(cell.attack.attack)),
+                    *([CARRIED] if cell.attack.spec.carried else []),
+                ]
+            ),
             "parameters": json.dumps(parameters, default=_written),
         }
     )

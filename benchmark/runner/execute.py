@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.attacks.base import Attack, DirectionAttack, parameters_of
-from benchmark.attacks.minimal import MinimalNormAttack
+from benchmark.attacks.base import Attack, parameters_of
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch, Dataset
 from benchmark.errors import AttackError, DatasetError, MemoryShortageError
@@ -28,7 +27,14 @@ from benchmark.memory import give_back, is_shortage
 from benchmark.records import Failure, Verdict
 from benchmark.rng import ExampleStreams, derive_key
 from benchmark.runner.loading import LoadedModel
-from benchmark.runner.plan import Cell, Plan, PlannedAttack, PlannedExperiment
+from benchmark.runner.plan import (
+    SHARING,
+    Cell,
+    Plan,
+    PlannedAttack,
+    PlannedExperiment,
+    goes_by_member,
+)
 from benchmark.runner.progress import Progress
 from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome
 from benchmark.verify import (
@@ -44,11 +50,14 @@ from benchmark.verify import (
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-SHARING = (DirectionAttack, MinimalNormAttack)  # attacks that serve every epsilon at once
 SAME_SHARE = 0.95
 NOT_REPEATED = (
     "the attack did not make the same candidates again, so that a new target can't be scored on "
     "them: run again with --fresh"
+)
+
+NOTHING_TO_FOLLOW = (
+    "what succeeds unattacked, or at a smaller epsilon, is carried over to this one: that failed"
 )
 
 
@@ -72,11 +81,50 @@ class CellWork:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """What a job goes on from: the outcome of an earlier one, whose misled examples it leaves out.
+
+    So the examples that are left fill whole batches again, whatever batches they were in before.
+
+    Args:
+        follows: the digest that the earlier outcome is filed under.
+        member: where the job is one attack of a list, its position there.
+        of: the digest of the cell of the whole list; empty where the job is no part of one.
+        last: whether the cell is finished with this job.
+    """
+
+    follows: str
+    member: int | None = None
+    of: str = ""
+    last: bool = True
+
+    def left(self, before: Outcome) -> NDArray[np.int64]:
+        """Returns the positions of the examples that the job is about."""
+        return np.flatnonzero(~before.any_misclassified)
+
+    def joined(self, before: Outcome, found: Outcome | None, *, meta: OutcomeMeta) -> Outcome:
+        """Returns the outcome of all examples; ``meta`` is for where none was left."""
+        if found is None:
+            return replace(before, saturated=None, meta=meta)
+        if self.member is not None:
+            by = np.where(found.any_misclassified, self.member, -1).astype(np.int16)
+            found = replace(found, misled_by=by)
+        joined = before.at(self.left(before), found, only_misled=bool(self.member))
+        return replace(joined, meta=joined.meta.after(before.meta)) if self.member else joined
+
+
+def prefix(cell: str, member: int) -> str:
+    """Returns what the outcome of a list of attacks is filed under until the list is through."""
+    return f"{cell}-{member}.partial"
+
+
+@dataclass(frozen=True)
 class Job:
     """Cells of one source and attack that are computed together.
 
     ``clean`` is the unattacked cell where that is missing too: it rides along, because the
-    attack's first forward pass is often the clean prediction.
+    attack's first forward pass is often the clean prediction.  ``chain`` is there where the job
+    has one cell that takes over what an earlier one misled.
     """
 
     experiment: PlannedExperiment
@@ -84,6 +132,7 @@ class Job:
     attack: PlannedAttack | None
     cells: tuple[CellWork, ...]
     clean: CellWork | None
+    chain: Chain | None = None
 
     @property
     def name(self) -> str:
@@ -102,6 +151,11 @@ class Job:
         gradients = searches * steps
         answers = tries * len(self.cells) + self.others
         return 2 * gradients + answers + (self.clean is not None)
+
+    @property
+    def finishes(self) -> bool:
+        """Whether its cells are done when it is: not so for all attacks of a list but the last."""
+        return self.chain is None or self.chain.last
 
     @property
     def others(self) -> int:
@@ -199,13 +253,48 @@ def find_jobs(plan: Plan, folder: RunFolder) -> list[Job]:
             clean = next((work for work in missing if work.cell.attack is None), None)
             for attack in experiment.attacks:
                 works = tuple(work for work in missing if work.cell.attack is attack)
-                if works:
+                if works and (attack.spec.carried or goes_by_member(experiment.spec, attack)):
+                    if clean is not None:
+                        jobs.append(Job(experiment, source, None, (), clean))
+                        clean = None
+                    for work in sorted(works, key=lambda each: each.cell.epsilon):
+                        jobs.extend(_chained(experiment, work, folder))
+                elif works:
                     rider = clean if attack is experiment.attacks[0] else None
                     jobs.append(Job(experiment, source, attack, works, rider))
                     clean = None if rider is not None else clean
             if clean is not None:
                 jobs.append(Job(experiment, source, None, (), clean))
     return jobs
+
+
+def _chained(experiment: PlannedExperiment, work: CellWork, folder: RunFolder) -> Iterator[Job]:
+    """Yields the jobs of a cell that takes over what an earlier one misled, one after the other."""
+    cell, planned = work.cell, work.cell.attack
+    if planned is None or cell.threat is None:
+        return
+    follows = cell.follows or next(
+        each.digest
+        for each in experiment.cells
+        if each.attack is None and each.source is cell.source
+    )
+    if not goes_by_member(experiment.spec, planned):
+        yield Job(experiment, cell.source, planned, (work,), None, Chain(follows))
+        return
+    members = planned.attack.made_of
+    for number, member in enumerate(members):
+        digest = cell.digest if number == len(members) - 1 else prefix(cell.digest, number)
+        if digest == cell.digest or folder.read(digest) is None:
+            attack = replace(planned, attack=member.for_one(cell.threat))
+            yield Job(
+                experiment,
+                cell.source,
+                attack,
+                (replace(work, cell=replace(cell, attack=attack, digest=digest)),),
+                None,
+                Chain(follows, number, cell.digest, last=digest == cell.digest),
+            )
+        follows = digest
 
 
 class BatchSizes:
@@ -261,6 +350,13 @@ def execute(
     cells = {work.cell.digest: work for work in job.all_cells}
     findings = Findings(folder.read_partial(job.digest, cells) if keeper is None else {})
     ids = job.experiment.ids
+    before = None
+    if job.chain is not None:
+        before = folder.read(job.chain.follows)
+        if before is None:
+            return _nothing_to_follow(job, progress)
+        ids = ids[job.chain.left(before)]
+        progress.advance((len(job.experiment.ids) - len(ids)) * job.work, doing=job.name)
     position = min((len(each.example_id) for each in findings.outcomes.values()), default=0)
     effort = job.effort(keeper)
     progress.advance(position * effort, doing=job.name)
@@ -297,8 +393,12 @@ def execute(
     progress.advance((len(ids) - position) * effort, doing=job.name)
     # The cell that the shared passes are booked on comes last but for the unattacked one: a run
     # that is killed between two of these books them on the same cell when it goes on.
-    for digest in [*reversed([work.cell.digest for work in job.cells]), *cells]:
+    for digest in dict.fromkeys([*reversed([work.cell.digest for work in job.cells]), *cells]):
         outcome = findings.outcomes.pop(digest, None)
+        if job.chain is not None and before is not None and digest not in findings.failures:
+            spent = _Spent(0, 0, 0.0)
+            meta = _meta(cells[digest], [cells[digest].cell.source.digest], {}, spent)
+            outcome = job.chain.joined(before, outcome, meta=meta)
         if outcome is None:
             continue
         recorded = cells[digest].recorded
@@ -309,8 +409,20 @@ def execute(
         elif keeper is None:
             folder.write(digest, recorded.with_targets(outcome))
     folder.drop_partial(job.digest)
+    if job.chain is not None and job.chain.last:
+        folder.drop_prefixes(job.chain.of)
     if findings.failures:
         sizes.begin_again(job)
+    tell_failures(findings.failures.values(), progress)
+    return findings.failures
+
+
+def _nothing_to_follow(job: Job, progress: Progress) -> Mapping[str, Failure]:
+    """Returns the failures of a job whose earlier one failed; of a list the earlier one's do."""
+    progress.advance(len(job.experiment.ids) * job.work, doing=job.name)
+    findings = Findings()
+    if job.chain is not None and not job.chain.member:
+        findings.fail_all(job.all_cells, AttackError(NOTHING_TO_FOLLOW))
     tell_failures(findings.failures.values(), progress)
     return findings.failures
 

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmark.attacks.base import Attack, build_attack, threats_of
+from benchmark.attacks.base import Attack, DirectionAttack, build_attack, threats_of
+from benchmark.attacks.iterates import STOPPING, can_stop
+from benchmark.attacks.minimal import MinimalNormAttack
 from benchmark.attacks.parameters import parameter_texts
 from benchmark.checks import budget_flags
 from benchmark.datasets import DataRequest
@@ -46,6 +48,7 @@ from benchmark.specs import UNATTACKED, AttackSpec, Experiment, ModelSpec, Suite
 from benchmark.threat import ZERO, Epsilon, ThreatModel
 
 SAVE_EVERY = 10.0
+SHARING = (DirectionAttack, MinimalNormAttack)  # attacks that serve every epsilon at once
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ class PlannedAttack:
 class Cell:
     """One source model, attack, epsilon and dataset, with the targets it is to be scored on.
 
-    ``threat`` is None for the unattacked cell.  ``targets`` hold the source first.
+    ``threat`` is None for the unattacked cell.  ``targets`` hold the source first.  ``follows`` is
+    the digest of the cell whose misled examples this one takes over, of a smaller epsilon or
+    unattacked; None where all examples are attacked.
     """
 
     dataset: str
@@ -111,6 +116,7 @@ class Cell:
     threat: ThreatModel | None
     targets: tuple[LoadedModel, ...]
     digest: str
+    follows: str | None = None
 
     @property
     def label(self) -> str:
@@ -263,12 +269,21 @@ def _plan_attack(
 ) -> PlannedAttack:
     with their_code(f"{where}: attack {spec.name!r} can't be built"):
         attack = given if given is not None else build_attack(spec, where=where)
+    if spec.carried and isinstance(attack, SHARING):
+        raise SpecError(
+            f"attack {spec.name!r} serves all epsilons from shared work: carrying what succeeded "
+            "at a smaller one would cost more passes, not fewer; leave it out",
+            where=f"{where}.carried",
+        )
     transfer = experiment.transfer
     # Bounds are the dataset's; they are filled in once it is loaded.
     try:
         key = derive_key(seed, _identity(attack))  # not its code: the same numbers after a tidying
     except SpecError as error:
         raise SpecError(str(error), where=where) from error
+    if experiment.error_only and can_stop(type(attack)) and "keep" not in spec.parameters:
+        # After the key was made: the random numbers are those without the early stop.
+        attack = replace(attack, keep=STOPPING)  # type: ignore[type-var]
     transferred = transfer is not None and spec.label in transfer.attacks
     return PlannedAttack(spec, attack, (), key, transferred)
 
@@ -311,7 +326,7 @@ class _Loader:
         )
         cells = tuple(
             cell
-            for cell in _cells(name, data_digest, models, attacks)
+            for cell in _cells(spec, data_digest, models, attacks)
             if (cell.source.name, cell.label) not in left_out
         )
         return PlannedExperiment(
@@ -443,19 +458,29 @@ def _sentences(
 
 
 def _cells(
-    dataset: str,
+    experiment: Experiment,
     data_digest: str,
     models: tuple[LoadedModel, ...],
     attacks: tuple[PlannedAttack, ...],
 ) -> Iterator[Cell]:
+    dataset = experiment.dataset.name
     for source in models:
-        digest = digest_of(data=data_digest, source=source.digest, attack=UNATTACKED)
-        yield Cell(dataset, source, None, None, (source,), digest)
+        clean = digest_of(data=data_digest, source=source.digest, attack=UNATTACKED)
+        yield Cell(dataset, source, None, None, (source,), clean)
         for planned in attacks:
             others = models if planned.transferred else ()
             targets = (source, *(each for each in others if each is not source))
-            for threat in planned.threats:
-                digest = digest_of(
+            before = clean
+            follows: dict[ThreatModel, str | None] = dict.fromkeys(planned.threats)
+            digests: dict[ThreatModel, str] = {}
+            # Ascending, for what is carried; the tables have the order of the suite.
+            for threat in sorted(planned.threats, key=lambda each: each.epsilon):
+                more: dict[str, object] = {}
+                if planned.spec.carried:
+                    more["follows"] = follows[threat] = before
+                if goes_by_member(experiment, planned):
+                    more["by_member"] = True
+                before = digests[threat] = digest_of(
                     data=data_digest,
                     source=source.digest,
                     attack=[_identity(planned.attack), *_codes(planned.attack)],
@@ -463,8 +488,17 @@ def _cells(
                     norm=threat.norm,
                     epsilon=str(threat.epsilon.value),
                     bounds=threat.bounds and [threat.bounds.low, threat.bounds.high],
+                    **more,
                 )
-                yield Cell(dataset, source, planned, threat, targets, digest)
+            for threat in planned.threats:
+                yield Cell(
+                    dataset, source, planned, threat, targets, digests[threat], follows[threat]
+                )
+
+
+def goes_by_member(experiment: Experiment, planned: PlannedAttack) -> bool:
+    """Says whether a list of attacks is run member by member, each on all that is left over."""
+    return experiment.error_only and bool(planned.attack.made_of)
 
 
 def _identity(attack: Attack) -> str:

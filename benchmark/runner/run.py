@@ -74,7 +74,7 @@ def run_suite(
             folder.forget(cell.digest for each in plan.experiments for cell in each.cells)
         _claim(folder, suite, origin)
         jobs = find_jobs(plan, folder)
-        todo = sum(len(job.all_cells) for job in jobs)
+        todo = sum(len(job.all_cells) for job in jobs if job.finishes)
         total = sum(len(experiment.cells) for experiment in plan.experiments)
         work = sum(job.work * len(job.experiment.ids) for job in jobs)
         teller.start(work=work, cells=todo, reused=total - todo)

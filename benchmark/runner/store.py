@@ -53,6 +53,16 @@ class OutcomeMeta(Record):
     targets: dict[str, str] = Field(default_factory=dict)
     target_errors: dict[str, str] = Field(default_factory=dict)
 
+    def after(self, before: OutcomeMeta) -> OutcomeMeta:
+        """Returns this with what was spent before added."""
+        return self.model_copy(
+            update={
+                "forward_passes": before.forward_passes + self.forward_passes,
+                "backward_passes": before.backward_passes + self.backward_passes,
+                "seconds": before.seconds + self.seconds,
+            }
+        )
+
 
 @dataclass(frozen=True)
 class TargetOutcome:
@@ -125,15 +135,54 @@ class Outcome:
             misled_by=None
             if self.misled_by is None and more.misled_by is None
             else np.concatenate([self.first_misled, more.first_misled]),
-            meta=self.meta.model_copy(
+            meta=self.meta.after(more.meta).model_copy(
                 update={
-                    "forward_passes": self.meta.forward_passes + more.meta.forward_passes,
-                    "backward_passes": self.meta.backward_passes + more.meta.backward_passes,
-                    "seconds": self.meta.seconds + more.meta.seconds,
                     "targets": {digest: self.meta.targets[digest] for digest in scores},
                     "target_errors": {**self.meta.target_errors, **more.meta.target_errors},
                 }
             ),
+        )
+
+    def at(self, rows: NDArray[np.int64], found: Outcome, *, only_misled: bool = False) -> Outcome:
+        """Returns this with what was found of the examples at these positions in its place.
+
+        The digest, the passes and the seconds are those of ``found``.  With ``only_misled`` what
+        was invalid here stays, to be seen, where what was found misleads nobody.
+        """
+        here = np.ones(len(rows), dtype=np.bool_)
+        if only_misled:
+            here = found.any_misclassified | (self.verdict[rows] == Verdict.VALID)
+        places = rows[here]
+
+        def put(old: NDArray[Scalar], new: NDArray[Scalar]) -> NDArray[Scalar]:
+            filled = old.copy()
+            filled[places] = new[here]
+            return filled
+
+        zero = self.zero_gradient
+        if found.zero_gradient is not None:
+            none = np.zeros(len(self.label), dtype=np.bool_)
+            zero = put(none if zero is None else zero, found.zero_gradient)
+        first = self.misled_by
+        if first is not None or found.misled_by is not None:
+            first = put(self.first_misled, found.first_misled)
+        return Outcome(
+            self.example_id,
+            self.label,
+            put(self.verdict, found.verdict),
+            put(self.distance, found.distance),
+            put(self.any_misclassified, found.any_misclassified),
+            None,
+            zero,
+            {
+                digest: TargetOutcome(
+                    put(self.scores[digest].predicted, answers.predicted),
+                    put(self.scores[digest].confidence, answers.confidence),
+                )
+                for digest, answers in found.scores.items()
+            },
+            found.meta,
+            misled_by=first,
         )
 
     def with_targets(self, more: Outcome) -> Outcome:
@@ -248,6 +297,12 @@ class RunFolder:
             joined.replace_schema_metadata({f"cell:{key}": value for key, value in metas.items()}),
             self._file(f"{job}.partial"),
         )
+
+    def drop_prefixes(self, cell: str) -> None:
+        """Removes what was filed of the first attacks of a list, the cell being finished."""
+        if cell:
+            for file in self.outcomes.glob(f"{cell}-*.partial.parquet"):
+                file.unlink(missing_ok=True)
 
     def drop_partial(self, job: str) -> None:
         """Removes what an unfinished job had saved."""

@@ -1,0 +1,286 @@
+"""Errors alone, and sweeps in which what succeeded counts on: what is spared, what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planted
+import pytest
+from planted import Run
+
+from benchmark.errors import SpecError
+from benchmark.records import Evaluation, RunRecord
+from benchmark.report import write_report
+from benchmark.runner import execute
+from benchmark.runner.plan import RunSettings, make_plan
+from benchmark.runner.store import RunFolder
+from benchmark.specs import Suite
+
+MakeSuite = Callable[..., Suite]
+THREE = ["0.02", "0.05", "0.1"]
+PGD: dict[str, Any] = {"name": "pgd", "epsilon": THREE, "steps": 4}
+
+
+def rows(record: RunRecord, attack: str) -> list[Evaluation]:
+    return [each for each in record.evaluations if each.attack == attack]
+
+
+def errors(record: RunRecord, attack: str) -> list[float | None]:
+    return [each.adversarial_error for each in rows(record, attack)]
+
+
+def misled(folder: Path, record: RunRecord, attack: str) -> list[Any]:
+    with RunFolder.open(folder, suite="planted") as opened:
+        found = [opened.read(each.digest) for each in rows(record, attack)]
+    return [each.any_misclassified if each is not None else None for each in found]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in (folder / "outcomes").iterdir()}
+
+
+def unclocked(record: RunRecord) -> list[dict[str, Any]]:
+    return [each.model_dump(exclude={"seconds"}) for each in record.evaluations]
+
+
+# Carried
+
+
+def test_a_carried_sweep_is_the_union_of_its_epsilons(
+    run: Run, suite: MakeSuite, tmp_path: Path
+) -> None:
+    plain = run(suite(PGD), "plain")
+    carried = run(suite({**PGD, "carried": True}), "carried")
+    clean = misled(tmp_path / "plain", plain, "none")[0]
+    union, expected = clean, []
+    for each in misled(tmp_path / "plain", plain, "pgd"):
+        union = union | each
+        expected.append(union)
+    found = misled(tmp_path / "carried", carried, "pgd")
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    rates = errors(carried, "pgd")
+    assert rates == sorted(rates)
+    assert 0 < rates[0] < rates[-1]
+
+
+def test_later_epsilons_cost_what_is_left_alone(run: Run, suite: MakeSuite) -> None:
+    found = rows(run(suite({**PGD, "carried": True}), batch_size=7), "pgd")
+    left = planted.EXAMPLES - rows(run(suite(PGD)), "none")[0].misclassified
+    for row in found:
+        assert (row.forward_passes, row.backward_passes) == (5 * left, 4 * left)
+        left = planted.EXAMPLES - row.misclassified
+    assert found[-1].forward_passes < found[0].forward_passes
+
+
+def test_tables_say_what_was_carried(run: Run, suite: MakeSuite, tmp_path: Path) -> None:
+    run(suite({**PGD, "carried": True}, "fgsm"), publish=write_report)
+    lines = (tmp_path / "run" / "evaluations.csv").read_text().splitlines()
+    assert sum('"last, carried"' in line for line in lines) == 3
+    assert "iterate kept: last, carried" in (tmp_path / "run" / "tables.md").read_text()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 60])
+def test_batches_change_no_carried_sweep(
+    run: Run, suite: MakeSuite, tmp_path: Path, batch_size: int
+) -> None:
+    asked = suite({**PGD, "carried": True, "restarts": 2}, "fgsm")
+    whole, cut = run(asked, "whole"), run(asked, "cut", batch_size=batch_size)
+    for one, other in zip(unclocked(whole), unclocked(cut), strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+    pairs = zip(*(misled(tmp_path / each, whole, "pgd") for each in ("whole", "cut")), strict=True)
+    for one, other in pairs:
+        np.testing.assert_array_equal(one, other)
+
+
+def test_epsilons_are_run_in_ascending_order_and_shown_in_the_suites(
+    run: Run, suite: MakeSuite
+) -> None:
+    up = run(suite({**PGD, "carried": True}), "up")
+    down = run(suite({**PGD, "epsilon": THREE[::-1], "carried": True}), "down")
+    assert [str(each.epsilon) for each in rows(down, "pgd")] == THREE[::-1]
+    assert errors(down, "pgd") == errors(up, "pgd")[::-1]
+    assert {each.digest for each in up.evaluations} == {each.digest for each in down.evaluations}
+
+
+def test_digests_hold_the_smaller_epsilons_and_nothing_new_without_them(
+    run: Run, suite: MakeSuite
+) -> None:
+    plain = run(suite(PGD), "plain")
+    more = run(suite({**PGD, "epsilon": ["0.01", *THREE], "carried": True}), "more")
+    carried = run(suite({**PGD, "carried": True}), "carried")
+    digests = [{each.digest for each in rows(record, "pgd")} for record in (plain, carried, more)]
+    assert sum(map(len, digests)) == len(set.union(*digests))
+    assert rows(plain, "none")[0].digest == rows(carried, "none")[0].digest
+
+
+def test_a_missing_cell_of_a_sweep_is_computed_from_the_one_before(
+    run: Run, suite: MakeSuite, tmp_path: Path
+) -> None:
+    asked = suite({**PGD, "carried": True})
+    record = run(asked)
+    whole = content(tmp_path / "run")
+    missing = rows(record, "pgd")[1]
+    (tmp_path / "run" / "outcomes" / f"{missing.digest}.parquet").unlink()
+    again = run(asked)
+    assert unclocked(again) == unclocked(record)
+    assert again.provenance.computed_cells == 1
+    assert set(content(tmp_path / "run")) == set(whole)
+
+
+@pytest.mark.parametrize("moment", [1, 3, 6, 9, 11])
+def test_an_interrupted_chain_goes_on(
+    run: Run,
+    suite: MakeSuite,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: int,
+) -> None:
+    members = [{"name": "noise-sign"}, {"name": "pgd", "steps": 2}, {"name": "bim", "steps": 3}]
+    listed = {"name": "worst-of", "epsilon": ["0.02", "0.05"], "attacks": members, "carried": True}
+    asked = suite({**PGD, "epsilon": ["0.02", "0.05"], "carried": True}, listed, error_only=True)
+    undisturbed = run(asked, "undisturbed", batch_size=12)
+    lived = iter(range(1, 100))
+    run_batch = execute._run_batch
+
+    def dying(*args: Any, **options: Any) -> None:
+        if next(lived) == moment:
+            raise KeyboardInterrupt
+        run_batch(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, "_run_batch", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(asked, batch_size=12, save_every=0.0)
+    assert unclocked(run(asked, batch_size=12)) == unclocked(undisturbed)
+    assert set(content(tmp_path / "run")) == set(content(tmp_path / "undisturbed"))
+
+
+def test_where_a_smaller_epsilon_fails_the_larger_ones_do(run: Run, suite: MakeSuite) -> None:
+    record = run(suite({"name": "raises-at-tenth", "epsilon": ["0.05", "0.1", "0.2"]}, "fgsm"))
+    assert [each.status for each in rows(record, "raises-at-tenth")] == ["done", "failed", "done"]
+    carried = {"name": "raises-at-tenth", "epsilon": ["0.05", "0.1", "0.2"], "carried": True}
+    record = run(suite(carried, "fgsm"), "carried")
+    assert [each.status for each in rows(record, "raises-at-tenth")] == ["done", "failed", "failed"]
+    assert "carried over to this one: that failed" in record.failures[1].error
+    assert rows(record, "fgsm")[0].status == "done"
+    assert record.status == "failed"
+
+
+@pytest.mark.parametrize("name", ["fgsm", "noise-sign", "deepfool"])
+def test_attacks_that_share_their_work_are_not_carried(
+    suite: MakeSuite, plant: planted.Plant, name: str
+) -> None:
+    asked = suite({"name": name, "epsilon": THREE, "norm": "linf", "carried": True})
+    with pytest.raises(SpecError, match=r"attacks\[0\].carried: .*shared work"):
+        make_plan(asked, RunSettings(device="cpu"))
+
+
+def test_what_is_carried_or_stopped_is_not_transferred(suite: MakeSuite) -> None:
+    with pytest.raises(ValueError, match="which is carried"):
+        suite({**PGD, "carried": True}, models=("one", "two"), transfer=("pgd",))
+    with pytest.raises(ValueError, match="leaves no transfer"):
+        suite(PGD, models=("one", "two"), transfer=("pgd",), error_only=True)
+    suite({**PGD, "carried": True}, "fgsm", models=("one", "two"), transfer=("fgsm",))
+
+
+# Errors alone
+
+LISTED: dict[str, Any] = {
+    "name": "worst-of",
+    "epsilon": "0.05",
+    "attacks": [
+        {"name": "noise-sign"},
+        {"name": "pgd", "steps": 3, "restarts": 2},
+        {"name": "deepfool", "steps": 3},
+        {"name": "apgd-ce", "steps": 6},
+    ],
+}
+
+
+def test_for_error_alone_attacks_stop_unless_they_say_otherwise(run: Run, suite: MakeSuite) -> None:
+    kept = {**PGD, "label": "kept", "keep": "best-loss"}
+    record = run(suite(PGD, kept, "fgsm", "apgd-ce", error_only=True))
+    iterates = {each.attack: each.iterate for each in record.evaluations}
+    assert iterates == {
+        "none": "",
+        "pgd": "first-success",
+        "kept": "best-loss",
+        "fgsm": "last",
+        "apgd-ce": "first-success",
+    }
+    plain = run(suite(PGD), "plain")
+    for one, other in zip(rows(record, "pgd"), rows(plain, "pgd"), strict=True):
+        assert one.forward_passes < other.forward_passes
+        assert one.adversarial_error is not None
+        assert other.adversarial_error is not None
+        assert one.adversarial_error >= other.adversarial_error
+
+
+def test_for_error_alone_no_attacked_row_has_a_confidence(run: Run, suite: MakeSuite) -> None:
+    record = run(suite(PGD, "fgsm", LISTED, error_only=True))
+    for each in record.evaluations:
+        assert (each.mean_confidence is None) == (not each.unattacked)
+        assert each.adversarial_error is not None
+
+
+@pytest.mark.parametrize("batch_size", [7, 60])
+def test_a_list_member_by_member_is_the_list_batch_by_batch(
+    run: Run, suite: MakeSuite, tmp_path: Path, batch_size: int
+) -> None:
+    whole = run(suite(LISTED), "whole")
+    alone = run(suite(LISTED, error_only=True), "alone", batch_size=batch_size)
+    one, other = (
+        misled(tmp_path / folder, record, "worst-of")[0]
+        for folder, record in (("whole", whole), ("alone", alone))
+    )
+    np.testing.assert_array_equal(one, other)
+    drop = {"digest"}
+    assert [each.model_dump(exclude=drop) for each in whole.members] == [
+        each.model_dump(exclude=drop) for each in alone.members
+    ]
+    assert errors(whole, "worst-of") == errors(alone, "worst-of")
+    (before,), (after,) = rows(whole, "worst-of"), rows(alone, "worst-of")
+    assert after.forward_passes < before.forward_passes
+    assert not list((tmp_path / "alone" / "outcomes").glob("*.partial.parquet"))
+
+
+def test_each_member_is_given_whole_batches_of_what_is_left(
+    run: Run, suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[str, list[int]] = {}
+    run_batch = execute._run_batch
+
+    def noted(job: execute.Job, given: Any, *args: Any, **options: Any) -> None:
+        kind = type(job.attack.attack).__name__ if job.attack else "unattacked"
+        sizes.setdefault(kind, []).append(len(given.ids))
+        run_batch(job, given, *args, **options)
+
+    monkeypatch.setattr(execute, "_run_batch", noted)
+    record = run(suite(LISTED, error_only=True), batch_size=10)
+    assert list(sizes) == ["unattacked", "NoiseSign", "PGD", "DeepFool", "APGDCE"]
+    for member, given in zip(record.members, list(sizes.values())[1:], strict=True):
+        assert sum(given) == member.given
+        assert all(each == 10 for each in given[:-1])
+
+
+def test_a_list_whose_member_fails_fails_once(run: Run, suite: MakeSuite) -> None:
+    members = [{"name": "noise-sign"}, {"name": "raises"}, {"name": "pgd"}]
+    listed = {"name": "worst-of", "epsilon": "0.05", "attacks": members}
+    record = run(suite(listed, "fgsm", error_only=True))
+    (failure,) = record.failures
+    assert (failure.attack, failure.error) == ("worst-of", "RuntimeError: planted trouble")
+    assert rows(record, "worst-of")[0].status == "failed"
+    assert rows(record, "fgsm")[0].status == "done"
+
+
+def test_an_invalid_candidate_stays_to_be_seen(run: Run, suite: MakeSuite) -> None:
+    members = [{"name": "leaves-budget"}, {"name": "returns-inputs"}]
+    listed = {"name": "worst-of", "epsilon": "0.05", "attacks": members}
+    found = [
+        rows(run(suite(listed, error_only=each), str(each)), "worst-of") for each in (False, True)
+    ]
+    assert found[0][0].invalid_candidates == found[1][0].invalid_candidates > 0
