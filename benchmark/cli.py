@@ -353,6 +353,10 @@ def train(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Ignore a checkpoint and restart.")
     ] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar=DATA_DIR, help="Folder of datasets that are not embedded."),
+    ] = None,
 ) -> None:
     """Train a model by its recipe; an interrupted training goes on where it stopped."""
     from benchmark.models import TRAINERS, TrainingRequest
@@ -371,6 +375,7 @@ def train(
                 epochs=epochs,
                 device=str(choose_device(device)),
                 fresh=fresh,
+                data_dir=data_dir,
             )
         )
     typer.echo(f"{result.summary}\nweights: {result.weights}\ncard: {result.card}")
@@ -435,6 +440,10 @@ def report(
         bool, typer.Option("--latex", help="Write the tables as LaTeX, with booktabs.")
     ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Write them as markdown.")] = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write its figures there too, as SVG and PNG."),
+    ] = None,
 ) -> None:
     """Write a run as one HTML page, or its tables as LaTeX or markdown.
 
@@ -442,7 +451,13 @@ def report(
     """
     from benchmark.errors import SpecError
     from benchmark.records import RunRecord
-    from benchmark.report.documents import Document, document, run_folder, write_document
+    from benchmark.report.documents import (
+        Document,
+        document,
+        run_folder,
+        write_document,
+        write_figures,
+    )
 
     if latex and markdown:
         raise SpecError("--latex and --markdown are two documents: ask for one at a time")
@@ -456,6 +471,9 @@ def report(
         file = output or folder / kind.file_name
         write_document(text, file)
         typer.echo(f"{file}: {len(text.encode()) / 1000:,.0f} kB")
+    if figures is not None:
+        written = write_figures(record, folder, figures)
+        typer.echo(f"{figures}: {len(written)} files", err=str(output) == "-")
     _tell_failures(record)
     raise typer.Exit(FAILED if record.failures else DONE)
 

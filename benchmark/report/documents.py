@@ -61,10 +61,26 @@ def document(record: RunRecord, folder: Path, kind: Document) -> str:
     return report_html(record, folder)
 
 
-def write_document(text: str, file: Path) -> None:
+def write_document(content: str | bytes, file: Path) -> None:
     """Writes a document, all of it or nothing.  Raises `RunFolderError`."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{file}: can't be written: {error.strerror or error}") from error
-    write_atomically(file, text)
+    write_atomically(file, content)
+
+
+def write_figures(record: RunRecord, run: Path, folder: Path) -> list[Path]:
+    """Writes the figures of a run as SVG and PNG into a folder, and returns their paths.
+
+    The illustrations that the run holds, error against ε, and the transfer matrices of each attack
+    at its largest ε.  Raises `RunFolderError`, or `RecordError` where an illustration can't be
+    read.
+    """
+    from benchmark.report.figure_files import figure_files
+
+    written = []
+    for name, content in figure_files(record, run):
+        write_document(content, folder / name)
+        written.append(folder / name)
+    return written

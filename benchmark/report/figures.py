@@ -66,9 +66,9 @@ def save_error_curves(record: RunRecord, path: Path) -> None:
             f"{record.suite.name}: no attack of this run has two epsilons or more: there is no "
             "curve to draw"
         )
-    with _house_style():
+    with house_style():
         figure = error_curves(drawn)
-        write_atomically(path, _rendered(figure, path.suffix, curve_digest(record)))
+        write_atomically(path, rendered(figure, path.suffix, curve_digest(record)))
 
 
 def error_curves(drawn: tuple[Panel, ...]) -> Figure:
@@ -109,8 +109,8 @@ def transfer_heat_map(results: Results, experiment: Experiment, cut: Cut, matrix
 
 def transfer_png(results: Results, experiment: Experiment, cut: Cut, matrix: Matrix) -> bytes:
     """Returns `transfer_heat_map` as PNG."""
-    with _house_style():
-        return _rendered(transfer_heat_map(results, experiment, cut, matrix), ".png", "")
+    with house_style():
+        return rendered(transfer_heat_map(results, experiment, cut, matrix), ".png", "")
 
 
 def error_curves_png(record: RunRecord, *, whole: WholeCurves = _NONE) -> bytes | None:
@@ -118,19 +118,24 @@ def error_curves_png(record: RunRecord, *, whole: WholeCurves = _NONE) -> bytes 
     drawn = panels(record, whole=whole)
     if not drawn:
         return None
-    with _house_style():
-        return _rendered(error_curves(drawn), ".png", curve_digest(record))
+    with house_style():
+        return rendered(error_curves(drawn), ".png", curve_digest(record))
 
 
 @contextmanager
-def _house_style() -> Iterator[None]:
+def house_style() -> Iterator[None]:
+    """While inside, matplotlib draws as it does here, whatever the user has set."""
     # A matplotlibrc of the user must not change the picture, nor a random salt its bytes; both are
     # settings of the whole process for which matplotlib has no other door, so they are put back.
     with matplotlib.style.context(["default", {"svg.hashsalt": "gibbon"}]):
         yield
 
 
-def _rendered(figure: Figure, suffix: str, digest: str) -> bytes:
+def rendered(figure: Figure, suffix: str, digest: str) -> bytes:
+    """Returns a figure as ``.svg`` or ``.png``, with a digest of what it shows.
+
+    Raises `RecordError` where it is to be something else.
+    """
     # No date and no version in the file: the same numbers must give the same bytes.
     metadata: dict[str, dict[str, str | None]] = {
         ".svg": {"Date": None, "Creator": None, "Description": digest},

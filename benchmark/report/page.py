@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmark.checks import MASKING
+from benchmark.illustrations import illustrations
 from benchmark.records import Failure, RunRecord
 from benchmark.report.charts import (
     Chart,
@@ -43,6 +44,7 @@ from benchmark.threat import ZERO, Epsilon
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _CONFIDENCE: Final = "Confidence"
+_ILLUSTRATIONS: Final = "What the attack does"
 _PROVENANCE: Final = "Where these numbers come from"
 _CONFIDENCE_NOTES: Final = (
     "Confidence: the model's probability for the class it predicts; the softmax maximum unless the "
@@ -107,6 +109,22 @@ class TransferSection(Section):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A picture that carries its own content, and its words."""
+
+    title: str
+    description: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Illustrations(Section):
+    """Pictures that explain, drawn from data that the run holds."""
+
+    drawings: tuple[Shown, ...] = ()
+
+
+@dataclass(frozen=True)
 class Provenance(Section):
     """Where the numbers come from."""
 
@@ -167,6 +185,14 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     )
     if PAPER in found:
         yield _plain("published", found[PAPER], views)
+    drawn = tuple(_drawings(folder))
+    if drawn:
+        yield Illustrations(
+            "illustrations",
+            _ILLUSTRATIONS,
+            template="sections/illustrations.html",
+            drawings=drawn,
+        )
     if CURVES in found:
         yield _curves(record, results, folder, found[CURVES], views)
     yield _confidence(record, results, folder, views)
@@ -183,6 +209,20 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
 def _plain(ident: str, chapter: Chapter, views: Views) -> Section:
     tables = tuple(views.table(table, under=chapter.title) for table in chapter.tables)
     return Section(ident, chapter.title, tables, chapter.notes)
+
+
+def _drawings(folder: Path) -> Iterator[Shown]:
+    found = tuple(illustrations(folder))
+    if found:
+        from benchmark.report.drawings import draw  # late: brings matplotlib, which takes its time
+
+        for each in found:
+            drawing = draw(each)
+            kind, content = min(
+                (("svg+xml", drawing.svg), ("png", drawing.png)), key=lambda form: len(form[1])
+            )
+            source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+            yield Shown(drawing.title, drawing.description, source)
 
 
 def _trouble(record: RunRecord) -> Trouble:

@@ -1,0 +1,56 @@
+"""The figures of a run as files, for a paper, slides or a page of one's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmark.illustrations import illustrations
+from benchmark.records import RunRecord
+from benchmark.report.curves import panels
+from benchmark.report.drawings import draw
+from benchmark.report.figures import (
+    curve_digest,
+    error_curves,
+    house_style,
+    rendered,
+    transfer_heat_map,
+)
+from benchmark.report.results import Results
+from benchmark.report.tables import MATRICES
+from benchmark.report.whole_curves import whole_curves
+
+FORMATS = (".svg", ".png")
+
+
+def figure_files(record: RunRecord, run: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields names and contents: illustrations, error against ε, transfer at the largest ε.
+
+    Raises `RecordError` where an illustration can't be read.
+    """
+    for illustration in illustrations(run):
+        drawing = draw(illustration)
+        yield f"{drawing.name}.svg", drawing.svg
+        yield f"{drawing.name}.png", drawing.png
+    with house_style():
+        drawn = panels(record, whole=whole_curves(record, run))
+        for suffix in FORMATS if drawn else ():
+            content = rendered(error_curves(drawn), suffix, curve_digest(record))
+            yield f"error-against-epsilon{suffix}", content
+        results = Results(record)
+        for experiment in results.experiments:
+            largest = {
+                cut.attack: cut
+                for cut in sorted(results.transfer_cuts(experiment), key=lambda each: each.epsilon)
+            }
+            for cut in largest.values():
+                for matrix in MATRICES:
+                    name = _name("transfer", cut.dataset, cut.attack, matrix.name)
+                    for suffix in FORMATS:
+                        figure = transfer_heat_map(results, experiment, cut, matrix)
+                        yield f"{name}{suffix}", rendered(figure, suffix, "")
+
+
+def _name(*parts: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")

@@ -1,0 +1,73 @@
+"""Drawings of illustrations: the same bytes each time, in both formats, and in words."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from made_up import made_up_record
+from test_illustrations import EVERY
+from test_report_page import Tree, section
+
+from benchmark.illustrations import FOLDER, Addition, Filters, Illustration, save_illustration
+from benchmark.report.documents import write_figures
+from benchmark.report.drawings import draw
+from benchmark.report.page import report_html
+
+
+@pytest.mark.parametrize("illustration", EVERY, ids=lambda each: each.kind)
+def test_both_formats_are_drawn_and_the_same_each_time(illustration: Illustration) -> None:
+    drawing = draw(illustration)
+    ElementTree.fromstring(drawing.svg)  # noqa: S314  ours
+    assert drawing.png.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", drawing.png[16:24])
+    assert width > height > 100
+    with mpl.rc_context({"svg.hashsalt": "another", "font.size": 22}):
+        again = draw(illustration)
+    assert (again.svg, again.png) == (drawing.svg, drawing.png)
+
+
+def test_the_words_say_the_numbers() -> None:
+    addition, linear, _, sweep = (draw(each).description for each in EVERY)
+    assert "“espresso” with a confidence of 95.0 % (right)" in addition
+    assert "“<consomme>” with a confidence of 19.0 % (wrong)" in addition
+    assert "1.60 % are misclassified clean, 99.0 % attacked" in linear
+    assert "of these 3 are then misclassified" in linear
+    assert "as one, for ε from -1 to 0, from 2 to 2" in sweep
+    assert "at the ends as zero and one" in sweep
+
+
+def test_smoother_filters_are_said_to_be_smoother() -> None:
+    slope = np.broadcast_to(np.arange(8.0), (9, 8, 8))
+    noise = np.random.default_rng(1).normal(size=(9, 8, 8))
+    both = np.stack([slope, noise]).astype(np.float16)
+    words = draw(Filters(title="t", models=("slope", "noise"), filters=both)).description
+    said = {name: float(words.split(f"{name} ")[-1].split(",")[0].split(";")[0])
+            for name in ("slope", "noise")}  # fmt: skip
+    assert said["slope"] < 0.5 < said["noise"]
+
+
+def test_the_page_shows_them_with_their_words(tmp_path: Path) -> None:
+    for each in EVERY:
+        save_illustration(each, tmp_path / FOLDER)
+    page = Tree(report_html(made_up_record(), tmp_path)).root
+    pictures = section(page, "illustrations").every("img")
+    assert [each.attributes["alt"] for each in pictures] == [
+        draw(each).description for each in EVERY
+    ]
+    assert all(each.attributes["src"].startswith("data:image/") for each in pictures)
+
+
+def test_figures_are_written_in_both_formats(tmp_path: Path) -> None:
+    (addition,) = (each for each in EVERY if isinstance(each, Addition))
+    save_illustration(addition, tmp_path / FOLDER)
+    written = write_figures(made_up_record(), tmp_path, tmp_path / "new" / "folder")
+    names = {path.name for path in written}
+    assert {"addition.svg", "addition.png", "error-against-epsilon.svg"} <= names
+    assert {"transfer-mnist-fgsm-error.svg", "transfer-mnist-fgsm-error.png"} <= names
+    assert len(names) == len(written) == 2 * (1 + 1 + 4)
+    assert all(path.stat().st_size > 1000 for path in written)

@@ -1,0 +1,120 @@
+"""Illustrations: what was computed once survives storage, and damaged files are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.errors import RecordError, RunFolderError
+from benchmark.illustrations import (
+    FOLDER,
+    Addition,
+    Answer,
+    Filters,
+    Illustration,
+    LinearModel,
+    Sweep,
+    illustrations,
+    save_illustration,
+)
+
+RANDOM = np.random.default_rng(0)
+EVERY: tuple[Illustration, ...] = (
+    Addition(
+        title="a sum",
+        model="net",
+        source="a <photograph>",
+        truth="espresso",
+        epsilon="0.5",
+        picture=np.full((4, 5, 3), 100, dtype=np.uint8),
+        direction=np.sign(RANDOM.normal(size=(4, 5, 3))).astype(np.int8),
+        before=Answer("espresso", 0.95),
+        alone=Answer("envelope", 0.17),
+        after=Answer("<consomme>", 0.19),
+    ),
+    LinearModel(
+        title="weights",
+        model="logistic",
+        epsilon="0.25",
+        classes=("3", "7"),
+        weights=RANDOM.normal(size=(4, 4)).astype(np.float32),
+        clean=np.zeros((3, 4, 4), dtype=np.uint8),
+        attacked=np.full((3, 4, 4), -0.25, dtype=np.float32),
+        label=np.array([0, 1, 1], dtype=np.int32),
+        predicted=np.array([0, 1, 0], dtype=np.int32),
+        misled=np.array([1, 0, 0], dtype=np.int32),
+        clean_error=0.016,
+        attacked_error=0.99,
+    ),
+    Filters(
+        title="filters",
+        models=("plain", "adversarially trained"),
+        filters=RANDOM.normal(size=(2, 9, 4, 4)).astype(np.float16),
+    ),
+    Sweep(
+        title="a sweep",
+        model="net",
+        example="example 4, a one",
+        label=1,
+        classes=("zero", "one"),
+        epsilons=np.array([-2, -1, 0, 1, 2], dtype=np.float32),
+        logits=np.array([[2, 1], [0, 1], [0, 3], [2, 1], [0, 1]], dtype=np.float32),
+        shown=np.array([-2, 0, 2], dtype=np.float32),
+        strip=np.zeros((3, 4, 4), dtype=np.float32),
+    ),
+)
+
+
+@pytest.mark.parametrize("made", EVERY, ids=lambda each: each.kind)
+def test_it_survives_storage(made: Illustration, tmp_path: Path) -> None:
+    save_illustration(made, tmp_path / FOLDER)
+    (read,) = illustrations(tmp_path)
+    assert type(read) is type(made)
+    for name, value in vars(made).items():
+        again = getattr(read, name)
+        if isinstance(value, np.ndarray):
+            assert again.dtype == value.dtype
+            np.testing.assert_array_equal(again, value)
+        else:
+            assert again == value
+
+
+def test_the_same_illustration_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = save_illustration(EVERY[0], tmp_path / "one").read_bytes()
+    assert save_illustration(EVERY[0], tmp_path / "two").read_bytes() == first
+
+
+def test_they_come_in_the_order_of_the_paper(tmp_path: Path) -> None:
+    for made in reversed(EVERY):
+        save_illustration(made, tmp_path / FOLDER)
+    assert [each.kind for each in illustrations(tmp_path)] == [each.kind for each in EVERY]
+    assert list(illustrations(tmp_path / "elsewhere")) == []
+
+
+def test_correct_is_where_its_class_is_largest() -> None:
+    sweep = EVERY[3]
+    assert isinstance(sweep, Sweep)
+    assert sweep.correct.tolist() == [False, True, True, False, True]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"\x80\x04K\x01."])
+def test_a_damaged_file_is_told(content: bytes, tmp_path: Path) -> None:
+    path = save_illustration(EVERY[0], tmp_path / FOLDER)
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"addition\.npz.*make it again"):
+        list(illustrations(tmp_path))
+
+
+def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
+    path = save_illustration(EVERY[1], tmp_path / FOLDER)
+    path.rename(path.with_name("sweep.npz"))
+    with pytest.raises(RecordError, match="no illustration of this version"):
+        list(illustrations(tmp_path))
+
+
+def test_where_it_cant_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunFolderError, match="can't be written"):
+        save_illustration(EVERY[0], tmp_path / "file")
