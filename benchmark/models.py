@@ -48,6 +48,7 @@ class TrainingRequest:
         device: where to train, such as ``"cpu"``.
         fresh: ignore a checkpoint that is there and start again.
         report: called as training goes on.
+        data_dir: where datasets that are not embedded are looked for, if not in the usual place.
     """
 
     output: Path
@@ -56,6 +57,7 @@ class TrainingRequest:
     epochs: int | None = None
     device: str = "cpu"
     fresh: bool = False
+    data_dir: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ SUMMARIES = {
     "maxout-1600-adv": "1,600 units a layer trained on the adversarial objective",
     "maxout-member": "a maxout network of 80 units x 5 pieces, one of the ensemble's members",
     "maxout-ensemble": "twelve such networks that differ in their seeds, probabilities averaged",
+    "conv-maxout": "a small convolutional maxout network on whitened, re-compressed CIFAR-10",
     "rbf": "shallow RBF network, one unit a class, confidence is the unit's own output",
 }
 
@@ -79,6 +80,7 @@ maxout_1600 = _model("maxout-1600")
 maxout_1600_adv = _model("maxout-1600-adv")
 maxout_member = _model("maxout-member")
 maxout_ensemble = _model("maxout-ensemble")
+conv_maxout = _model("conv-maxout")
 rbf = _model("rbf")
 
 train_softmax = _trainer("softmax")
@@ -96,4 +98,5 @@ train_maxout_1600 = _trainer("maxout-1600")
 train_maxout_1600_adv = _trainer("maxout-1600-adv")
 train_maxout_member = _trainer("maxout-member")
 train_maxout_ensemble = _trainer("maxout-ensemble")
+train_conv_maxout = _trainer("conv-maxout")
 train_rbf = _trainer("rbf")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from benchmark.classifier import Classifier
-from benchmark.datasets import DATASETS, DataRequest
+from benchmark.datasets import DATASETS, DataRequest, Split
 from benchmark.ensembles import ensemble
 from benchmark.errors import DeviceError, SpecError, WeightsError
 from benchmark.models import TrainingProgress, TrainingRequest, TrainingResult
@@ -25,6 +24,7 @@ from model_zoo.architecture import Architecture
 from model_zoo.atomic import write_atomically
 from model_zoo.card import Card, Training, read_card, write_card
 from model_zoo.catalogue import WEIGHTS
+from model_zoo.conv_maxout import ConvMaxout
 from model_zoo.logistic import Logistic
 from model_zoo.maxout import Maxout
 from model_zoo.measurement import clean_error, held_out_error, measure
@@ -34,12 +34,14 @@ from model_zoo.softmax import Softmax
 from model_zoo.training import Watch, best_epoch, fit, validation_split
 
 EPSILON = Epsilon.parse("0.25")  # of the cards' figures: the paper's budget on MNIST
-EPSILONS: dict[str, Epsilon] = {}  # and on other datasets
+WHITENED = Epsilon.parse("0.1")  # its budget on whitened CIFAR-10
+EPSILONS = {"cifar10-whitened": WHITENED, "cifar10-jpeg-whitened": WHITENED}
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "softmax": Softmax,
     "logistic": Logistic,
     "maxout": Maxout,
+    "conv-maxout": ConvMaxout,
     "rbf": Rbf,
 }
 
@@ -83,7 +85,7 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     if request.fresh:
         checkpoints.remove()
 
-    examples = _load(recipe, "train", device)
+    examples = _load(recipe, "train", device, data_dir=request.data_dir)
     trained = [
         _train_one(
             recipe.override(seed=recipe.seed * recipe.members + member),
@@ -102,7 +104,7 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     classifier = _classifier(recipe)
     load_weights(classifier.module, weights)
     epsilon = EPSILONS.get(recipe.dataset, EPSILON)
-    test = _load(recipe, "test", torch.device("cpu"))
+    test = _load(recipe, "test", torch.device("cpu"), data_dir=request.data_dir)
     figures = measure(classifier, inputs=test.inputs, labels=test.labels, epsilon=float(epsilon))
     card = Card(
         model=name,
@@ -303,8 +305,11 @@ def _single(network: Architecture) -> Classifier:
     )
 
 
-def _load(recipe: Recipe, split: Literal["train", "test"], device: torch.device) -> _Examples:
-    dataset = DATASETS.load(recipe.dataset)(DataRequest(split=split))
+def _load(
+    recipe: Recipe, split: Split, device: torch.device, *, data_dir: Path | None
+) -> _Examples:
+    asked = DataRequest(split) if data_dir is None else DataRequest(split, data_dir)
+    dataset = DATASETS.load(recipe.dataset)(asked)
     batch = dataset.batch(np.arange(len(dataset), dtype=np.int64)).to(device)
     return _Examples(batch.inputs, batch.labels)
 

@@ -52,13 +52,43 @@ DatasetLoader = Callable[[DataRequest], "Dataset"]
 
 DATASETS: Registry[DatasetLoader] = Registry("dataset", group="gibbon.datasets")
 
-for _name, _summary in {
-    "mnist": "handwritten digits, 28 x 28, 60,000 + 10,000, embedded (LeCun et al. 1998)",
-    "mnist-3v7": "MNIST's threes (class 0) against its sevens (class 1), embedded",
-    "fashion-mnist": "pictures of clothes, 28 x 28, 60,000 + 10,000 (Xiao et al. 2017)",
-    "cifar10": "colour photographs of 10 classes, 32 x 32, 50,000 + 10,000 (Krizhevsky 2009)",
-}.items():
-    _module = _name.replace("-", "_")
-    DATASETS.register(Entry(_name, _summary, lazily(f"benchmark.datasets.{_module}:load")))
+for _name, _loader, _summary in (
+    (
+        "mnist",
+        "mnist:load",
+        "handwritten digits, 28 x 28, 60,000 + 10,000, embedded (LeCun et al. 1998)",
+    ),
+    (
+        "mnist-3v7",
+        "mnist_3v7:load",
+        "MNIST's threes (class 0) against its sevens (class 1), embedded",
+    ),
+    (
+        "fashion-mnist",
+        "fashion_mnist:load",
+        "pictures of clothes, 28 x 28, 60,000 + 10,000 (Xiao et al. 2017)",
+    ),
+    (
+        "cifar10",
+        "cifar10:load",
+        "colour photographs of 10 classes, 32 x 32, 50,000 + 10,000 (Krizhevsky 2009)",
+    ),
+    (
+        "cifar10-whitened",
+        "cifar10_whitened:load",
+        "cifar10 contrast-normalised and ZCA-whitened, as maxout networks take it",
+    ),
+    (
+        "cifar10-jpeg",
+        "cifar10_jpeg:load",
+        "cifar10's pictures compressed again: a user's own copy in train|test/<class>/",
+    ),
+    (
+        "cifar10-jpeg-whitened",
+        "cifar10_whitened:load_jpeg",
+        "the same contrast-normalised and ZCA-whitened",
+    ),
+):
+    DATASETS.register(Entry(_name, _summary, lazily(f"benchmark.datasets.{_loader}")))
 
 __all__ = ["DATASETS", "DataRequest", "DatasetLoader", "Split"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model_zoo.architecture import Architecture, constrain_norms, draw_masks
+from model_zoo.conv_maxout import ConvMaxout, ConvMaxoutLayer
 from model_zoo.logistic import Logistic
 from model_zoo.maxout import Maxout, MaxoutLayer
 from model_zoo.rbf import Rbf
@@ -69,6 +71,33 @@ def test_maxout_network_is_its_formula_with_and_without_masks() -> None:
         expected = hidden @ net.weight.T + net.bias
         given_masks = () if first.numel() == 1 else masks
         torch.testing.assert_close(net(inputs, given_masks), expected)
+
+
+@torch.no_grad()
+def test_conv_maxout_layer_is_the_largest_of_its_pieces_and_of_its_neighbours() -> None:
+    layer = ConvMaxoutLayer(2, maps=3, stride=2)
+    randomised(layer)
+    inputs = torch.randn(2, 2, 8, 8, generator=generator())
+    padded = torch.nn.functional.pad(inputs, (2, 2, 2, 2))
+    expected = torch.full((2, 3, 2, 2), -torch.inf)
+    for n, i, row, column, j in itertools.product(*map(range, (2, 3, 4, 4, 2))):
+        window = padded[n, :, 2 * row : 2 * row + 5, 2 * column : 2 * column + 5]
+        piece = (layer.weight[j * 3 + i] * window).sum() + layer.bias[j * 3 + i]
+        place = expected[n, i, row // 2, column // 2]
+        place.copy_(torch.maximum(place, piece))
+    torch.testing.assert_close(layer(inputs), expected)
+
+
+def test_conv_maxout_network_takes_masks_and_shifts_where_its_layers_are_fed() -> None:
+    net = ConvMaxout(classes=3, maps=2, units=4, pieces=2)
+    randomised(net, scale=0.1)
+    inputs = torch.rand(2, 3, 32, 32, generator=generator())
+    shifts = [torch.full((2, width), 0.5) for width in net.layer_widths]
+    masks = [torch.full((2, width), 2.0) for width in net.layer_widths]
+    maps = net.conv2(net.conv1(2 * (inputs + 0.5))).flatten(1)
+    hidden = net.hidden(2 * (maps + 0.5))
+    expected = 2 * (hidden + 0.5) @ net.weight.T + net.bias
+    torch.testing.assert_close(net(inputs, masks, shifts), expected)
 
 
 def test_rbf_is_its_formula() -> None:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmark.errors import DeviceError, SpecError, WeightsError
-from benchmark.models import MODELS, TRAINERS, TrainingProgress, TrainingRequest
+from benchmark.models import MODELS, TRAINERS, TrainingProgress, TrainingRequest, TrainingResult
 from benchmark.registry import Entry
 from benchmark.weights import file_digest
 from model_zoo import catalogue
-from model_zoo.card import read_card
+from model_zoo.card import Card, read_card
 from model_zoo.catalogue import SUMMARIES, WEIGHTS
+from model_zoo.recipe import Recipe, shipped_recipe
 from model_zoo.zoo import build, publish, train
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -132,6 +134,81 @@ def test_publish_joins_seeds_and_refuses_strangers(tmp_path: Path) -> None:
         publish("logistic", [tmp_path / "a", tmp_path / "same seed"], destination=ship)
     with pytest.raises(WeightsError, match="another recipe"):
         publish("logistic", [tmp_path / "a", tmp_path / "long"], destination=ship)
+
+
+def train_by(
+    changes: dict[str, object], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Card, TrainingResult, list[TrainingProgress]]:
+    """Trains logistic regression by a recipe that differs from the shipped one."""
+    written = {**shipped_recipe("logistic").model_dump(), **changes}
+    changed = Recipe.model_validate(written)
+    monkeypatch.setattr("model_zoo.zoo.shipped_recipe", lambda name: changed)
+    reports: list[TrainingProgress] = []
+    result = train("logistic", TrainingRequest(folder, reports.append))
+    return read_card(result.card), result, reports
+
+
+def test_an_ensemble_is_trained_member_by_member_each_with_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without a spread all members would start, and nearly end, at the same weights.
+    changes: dict[str, object] = {"epochs": 1, "spread": 0.1}
+    single, alone, _ = train_by({**changes, "seed": 3}, tmp_path / "one", monkeypatch)
+    card, result, reports = train_by({**changes, "members": 2, "seed": 1}, tmp_path, monkeypatch)
+    assert sorted(path.name for path in tmp_path.glob("logistic*")) == [
+        "logistic.json",
+        "logistic.safetensors",
+    ]
+    tensors, own = load_file(result.weights), load_file(alone.weights)
+    assert torch.equal(tensors["members.1.weight"], own["weight"])  # seeds 2 and 3
+    assert not torch.equal(tensors["members.0.weight"], own["weight"])
+    assert reports[-1].step == reports[-1].steps == 2 * 124
+    assert single.training.seed == 3
+    both = build("logistic", weights=result.weights)
+    x = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    probabilities = [
+        torch.sigmoid(x.flatten(1) @ tensors[f"members.{k}.weight"] + tensors[f"members.{k}.bias"])
+        for k in range(2)
+    ]
+    torch.testing.assert_close(both(x).exp()[:, 1], (probabilities[0] + probabilities[1]) / 2)
+    assert "2 members" in card.text()
+
+
+def test_early_stopping_trains_again_on_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimiser = {"name": "sgd", "learning_rate": 0.5}
+    stopping = {"measure": "clean_error", "held_out": 2000, "patience": 1}
+    card, result, reports = train_by(
+        {"epochs": 4, "optimiser": optimiser, "stopping": stopping}, tmp_path, monkeypatch
+    )
+    watched, epochs = card.training.watched, card.training.epochs
+    assert epochs == 1 + watched.index(min(watched))
+    assert len(watched) == min(4, epochs + 1)
+    assert all(error < 0.1 for error in watched)
+    assert f"stopped       {epochs} epochs, by the errors on examples held out" in card.text()
+    assert reports[-1].step == reports[-1].steps
+    plain, again, _ = train_by(
+        {"epochs": epochs, "optimiser": optimiser}, tmp_path / "plain", monkeypatch
+    )
+    assert again.weights.read_bytes() == result.weights.read_bytes()
+    assert card.training.train_error == plain.training.train_error
+
+
+def test_an_architecture_that_has_no_such_size_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SpecError, match="logistic can't be built with units"):
+        train_by({"sizes": {"units": 3}}, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("name", sorted(set(SUMMARIES) - {"maxout-1600", "maxout-1600-adv"}))
+def test_every_recipe_is_of_a_network_that_can_be_built(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("model_zoo.zoo.WEIGHTS", tmp_path)
+    with pytest.raises(WeightsError, match="don't come with Gibbon"):
+        build(name)
 
 
 def test_a_wrong_request_is_refused(tmp_path: Path) -> None:
