@@ -27,7 +27,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass as plain
-from functools import lru_cache
 from itertools import groupby
 from typing import Annotated, ClassVar
 
@@ -50,7 +49,8 @@ SCHEDULE = 10_000
 TILES = 5  # a side: the grid of the first perturbation in L2 and L1
 POWERS = {2: 2, 1: 4}  # of equation 2, by the exponent of the norm
 SMALLEST_SIDE = 3  # pixels, of a window that has two halves
-AHEAD = 64  # queries whose random numbers are drawn at once
+AHEAD = 64  # queries whose windows are drawn at once,
+PICTURES = 4  # if they have no more pixels than so many pictures: memory is bounded by the batch
 SPENT = 1 - 1e-6  # of the budget in L2 and L1: rounding must not take a point out of the ball
 
 
@@ -144,12 +144,14 @@ class Square(Attack):
                 if not len(rows):
                     continue
                 found, reached = self._ask(classifier, tried, shape, aim=aim.take(rows))
-                before = values[rows]
-                better = (found > before) | reached
-                best.index_copy_(0, rows, torch.where(like(better, tried), tried, best[rows]))
-                values.index_copy_(0, rows, torch.where(better, found, before))
-                if bool(reached.any()):
-                    done = rows[reached]
+                better = ((found > values[rows]) | reached).nonzero().flatten()
+                if not len(better):
+                    continue
+                kept = rows[better]
+                best.index_copy_(0, kept, tried[better])
+                values.index_copy_(0, kept, found[better])
+                done = kept[reached[better]]
+                if len(done):
                     final[live[done]], succeeded[live[done]] = best[done], True
                     keep = _others(done, count=len(live))
                     live, start, best, values = live[keep], start[keep], best[keep], values[keep]
@@ -173,8 +175,9 @@ class Square(Attack):
         """Yields runs of changes of one window size: the first, how many, and the side."""
         for share, run in groupby(range(self.queries - 1), key=self._share):
             numbers = list(run)
-            for first in range(numbers[0], numbers[-1] + 1, AHEAD):
-                count = min(AHEAD, numbers[-1] + 1 - first)
+            ahead = min(AHEAD, max(1, int(PICTURES / share)))
+            for first in range(numbers[0], numbers[-1] + 1, ahead):
+                count = min(ahead, numbers[-1] + 1 - first)
                 yield first, count, math.sqrt(share * pixels)
 
     def _share(self, change: int) -> float:
@@ -186,39 +189,27 @@ class Square(Attack):
 
 @plain(frozen=True)
 class Windows:
-    """Where M pictures are changed and which way, at T queries or at one of them.
+    """Where M pictures are changed and into what, at T queries or at one of them.
 
     Args:
-        height: in pixels.
-        width: in pixels.
-        pixels: of a window at the start of a flat picture, int64, shape (height * width,).
-        corners: the first pixels of each window in a flat picture, int64, shape ([T,] M, windows).
-        signs: plus or minus 1, shape ([T,] M, C).
-        turned: whether a square window lies on its side, bool, shape ([T,] M).
+        places: the P pixels of each window in a flat picture, int64, shape ([T,] M, windows, P).
+        forms: what goes into the first window, shape ([T,] M, C, P).
     """
 
-    height: int
-    width: int
-    pixels: Tensor
-    corners: Tensor
-    signs: Tensor
-    turned: Tensor
+    places: Tensor
+    forms: Tensor
 
     def of(self, turn: int) -> Windows:
         """Returns the windows at one query."""
-        return self._with(self.corners[turn], self.signs[turn], self.turned[turn])
+        return Windows(self.places[turn], self.forms[turn])
 
     def take(self, rows: Tensor) -> Windows:
         """Returns the windows of some of the examples, at all queries."""
-        return self._with(self.corners[:, rows], self.signs[:, rows], self.turned[:, rows])
+        return Windows(self.places[:, rows], self.forms[:, rows])
 
-    def places(self, number: int) -> Tensor:
-        """Returns the pixels of a window in flat pictures, int64, shape (M, C, height * width)."""
-        places = self.corners[:, number : number + 1] + self.pixels
-        return places.unsqueeze(1).expand(-1, self.signs.shape[1], -1)
-
-    def _with(self, corners: Tensor, signs: Tensor, turned: Tensor) -> Windows:
-        return Windows(self.height, self.width, self.pixels, corners, signs, turned)
+    def index(self, number: int) -> Tensor:
+        """Returns the pixels of one of the windows for each channel, shape (M, C, P)."""
+        return self.places[:, number : number + 1].expand_as(self.forms)
 
 
 @plain(frozen=True)
@@ -257,16 +248,17 @@ class LinfSampler(Sampler):
     def windows(
         self, inputs: Tensor, *, side: float, count: int, skip: int, streams: ExampleStreams
     ) -> Windows:
-        """Returns one square a query."""
-        return _draw(inputs, round(side), each=1, count=count, skip=skip, streams=streams)
+        """Returns one square a query, and plus or minus epsilon for each channel, in the box."""
+        squares = _draw(inputs, round(side), each=1, count=count, skip=skip, streams=streams)
+        flat = inputs.flatten(2).expand(count, -1, -1, -1)
+        values = flat.gather(3, squares.places.expand(-1, -1, flat.shape[2], -1))
+        values.add_(squares.signs.unsqueeze(3), alpha=self.threat.radius)
+        return Windows(squares.places, _boxed(values, self.threat))
 
     def change(self, best: Tensor, inputs: Tensor, *, windows: Windows) -> tuple[Tensor, Tensor]:
         """Returns points with one window at plus or minus epsilon, a sign for each channel."""
-        index = windows.places(0)
-        signs = windows.signs.unsqueeze(2)
-        values = inputs.flatten(2).gather(2, index).add(signs, alpha=self.threat.radius)
-        values = _boxed(values, self.threat)
-        differs = (values != best.flatten(2).gather(2, index)).flatten(1).any(1)
+        index, values = windows.index(0), windows.forms
+        differs = (best.flatten(2).gather(2, index) != values).flatten(1).any(1)
         rows = differs.nonzero().flatten()
         changed = best[rows]
         changed.flatten(2).scatter_(2, index[rows], values[rows])
@@ -295,15 +287,20 @@ class PyramidSampler(Sampler):
     def windows(
         self, inputs: Tensor, *, side: float, count: int, skip: int, streams: ExampleStreams
     ) -> Windows:
-        """Returns two squares a query, of an odd number of pixels a side."""
+        """Returns two squares a query, of an odd number of pixels a side, and the shape of one."""
         pixels = max(round(side), SMALLEST_SIDE)
         pixels += pixels % 2 == 0
-        return _draw(inputs, pixels, each=2, count=count, skip=skip, streams=streams)
+        squares = _draw(inputs, pixels, each=2, count=count, skip=skip, streams=streams)
+        upright = _halves(squares.height, squares.width, order=self._order).to(inputs)
+        shapes = upright.flatten().expand(*squares.turned.shape, -1)
+        if squares.height == squares.width:
+            shapes = torch.where(squares.turned.unsqueeze(2), upright.T.flatten(), shapes)
+        return Windows(squares.places, squares.signs.unsqueeze(3) * shapes.unsqueeze(2))
 
     def change(self, best: Tensor, inputs: Tensor, *, windows: Windows) -> tuple[Tensor, Tensor]:
         """Returns points with the budget of two windows in one of them."""
         order, channels = self._order, best.shape[1]
-        one, two = windows.places(0), windows.places(1)
+        one, two = windows.index(0), windows.index(1)
         change = (best - inputs).flatten(2)
         budget = (self.threat.radius * SPENT) ** order
         spent = _spent(change, order)
@@ -312,7 +309,7 @@ class PyramidSampler(Sampler):
         change.scatter_(2, one, 0.0)
         freed = _spent(before, order).add_(_spent(change.gather(2, two), order))
         change.scatter_(2, two, 0.0)
-        direction = _unit(before, order).add_(self._shapes(windows))
+        direction = _unit(before, order).add_(windows.forms)
         available = freed.add_(unspent).clamp_(min=0).pow_(1 / order).unsqueeze(2)
         if self.threat.norm is Norm.L1:
             available *= channels
@@ -324,15 +321,6 @@ class PyramidSampler(Sampler):
     def _order(self) -> int:
         """The exponent of the norm."""
         return 1 if self.threat.norm is Norm.L1 else 2
-
-    def _shapes(self, windows: Windows) -> Tensor:
-        """Returns the windows' shapes with their signs, (M, C, height * width)."""
-        signs = windows.signs
-        upright = _shape(windows.height, windows.width, order=self._order, device=signs.device)
-        shapes = upright.flatten().expand(len(signs), -1)
-        if windows.height == windows.width:
-            shapes = torch.where(windows.turned.unsqueeze(1), upright.T.flatten(), shapes)
-        return signs.unsqueeze(2) * shapes.unsqueeze(1)
 
     def _allowed(self, inputs: Tensor, change: Tensor) -> Tensor:
         """Returns the changed inputs in the box, and in L1 in the ball; ``change`` is flat."""
@@ -362,9 +350,28 @@ def _picture(shape: torch.Size) -> tuple[int, int, int]:
     return math.prod(shape[:-2]), shape[-2], shape[-1]
 
 
+@plain(frozen=True)
+class _Squares:
+    """Random windows at T queries.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        places: int64, shape (T, M, windows, height * width): the pixels in a flat picture.
+        signs: plus or minus 1, shape (T, M, C).
+        turned: whether a square lies on its side, bool, shape (T, M).
+    """
+
+    height: int
+    width: int
+    places: Tensor
+    signs: Tensor
+    turned: Tensor
+
+
 def _draw(
     inputs: Tensor, side: int, *, each: int, count: int, skip: int, streams: ExampleStreams
-) -> Windows:
+) -> _Squares:
     """Returns random windows, ``each`` a query, that fit into the pictures."""
     channels, rows, columns = inputs.shape[1:]
     height, width = min(max(side, 1), rows), min(max(side, 1), columns)
@@ -376,11 +383,11 @@ def _draw(
     top, left = torch.minimum(corners, free - 1).unbind(3)  # rounding may reach ``free``
     down = torch.arange(height, device=inputs.device).mul_(columns)
     across = torch.arange(width, device=inputs.device)
-    return Windows(
+    window = (down.unsqueeze(1) + across).flatten()
+    return _Squares(
         height,
         width,
-        pixels=(down.unsqueeze(1) + across).flatten(),
-        corners=top * columns + left,
+        places=(top * columns + left).unsqueeze(3) + window,
         signs=torch.where(signs < 0.5, -1.0, 1.0),
         turned=turned < 0.5,
     )
@@ -398,11 +405,6 @@ def _others(rows: Tensor, *, count: int) -> Tensor:
     others = torch.ones(count, dtype=torch.bool, device=rows.device)
     others[rows] = False
     return others.nonzero().flatten()
-
-
-@lru_cache
-def _shape(height: int, width: int, *, order: int, device: torch.device) -> Tensor:
-    return _halves(height, width, order=order).to(device)
 
 
 def _halves(height: int, width: int, *, order: int) -> Tensor:

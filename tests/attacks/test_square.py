@@ -167,9 +167,8 @@ def test_windows_follow_the_streams_of_their_examples_alone(norm):
     rows = torch.tensor([4, 1])
     for turn in range(3):
         whole, part = every.take(rows).of(turn + 7), some.of(turn)
-        assert torch.equal(whole.corners, part.corners)
-        assert torch.equal(whole.signs, part.signs)
-        assert torch.equal(whole.turned, part.turned)
+        assert torch.equal(whole.places, part.places)
+        assert torch.equal(whole.forms, part.forms)
 
 
 def test_windows_shrink_as_the_paper_says_or_over_a_schedule_of_its_own():
