@@ -21,8 +21,9 @@ SUMMARIES = {
     "logistic-l1": "logistic regression with L1 decay",
     "maxout": "two maxout layers of 240 units x 5 pieces, dropout and max-norm, MNIST",
     "maxout-adv": "the maxout network trained on the adversarial objective at epsilon 0.25",
-    "maxout-adv-hidden": "the same objective with its hidden layers perturbed, not its inputs",
-    "maxout-rotation": "the maxout network trained on inputs turned towards their gradient",
+    "maxout-80-adv": "80 units a layer trained on the adversarial objective at epsilon 0.25",
+    "maxout-adv-hidden": "the same with its hidden layers perturbed, not its inputs",
+    "maxout-rotation": "the same with inputs turned towards their gradient",
     "maxout-noise-sign": "the maxout network trained with noise of +-0.25 on each pixel",
     "maxout-noise-uniform": "the maxout network trained with noise on [-0.25, 0.25] on each pixel",
     "maxout-l1": "the maxout network with L1 decay of 0.0025 on its first layer",
@@ -71,6 +72,7 @@ logistic_adv = _model("logistic-adv")
 logistic_l1 = _model("logistic-l1")
 maxout = _model("maxout")
 maxout_adv = _model("maxout-adv")
+maxout_80_adv = _model("maxout-80-adv")
 maxout_adv_hidden = _model("maxout-adv-hidden")
 maxout_rotation = _model("maxout-rotation")
 maxout_noise_sign = _model("maxout-noise-sign")
@@ -89,6 +91,7 @@ train_logistic_adv = _trainer("logistic-adv")
 train_logistic_l1 = _trainer("logistic-l1")
 train_maxout = _trainer("maxout")
 train_maxout_adv = _trainer("maxout-adv")
+train_maxout_80_adv = _trainer("maxout-80-adv")
 train_maxout_adv_hidden = _trainer("maxout-adv-hidden")
 train_maxout_rotation = _trainer("maxout-rotation")
 train_maxout_noise_sign = _trainer("maxout-noise-sign")
