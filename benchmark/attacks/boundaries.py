@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from benchmark.attacks.minimal import finite
-from benchmark.attacks.projections import like
+from benchmark.attacks.projections import TINY, like
 from benchmark.classifier import Classifier
 from benchmark.threat import Bounds, Norm
+
+ROUNDING = 8  # of a level found by iteration, in units of the last place
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def nearest_boundary(
         again = number + 1 < rivals.shape[1]
         (normal,) = torch.autograd.grad(outputs, leaf, upstream, retain_graph=again)
         normal = finite(normal)
+        if rivals.shape[1] == 1:
+            return Boundary(gaps[:, 0], normal)
         size = dual_size(normal, norm=norm)
         distance = torch.where(size > 0, gap.abs() / size, torch.inf)
         nearer = distance < nearest
@@ -115,16 +119,17 @@ def to_hyperplane(
     one with every coordinate as far as all others is taken, as in the paper; in L1 one that moves
     as few coordinates as it can.
     """
-    flat, gap = boundary.normal.flatten(1).double(), boundary.gap.double()
-    towards = torch.where(gap > 0, -1.0, 1.0).unsqueeze(1) * flat.sign()
+    flat, gap = boundary.normal.flatten(1), boundary.gap
+    towards = flat.sign().mul_(torch.where(gap > 0, -1.0, 1.0).unsqueeze(1))
     weights, demand = flat.abs(), gap.abs()
     if bounds is None:
         sizes = _UNBOUNDED[norm](weights, demand)
     else:
-        start = points.flatten(1).double()
-        room = torch.where(towards > 0, bounds.high - start, start - bounds.low).clamp_(min=0)
+        # What is left of the box ahead: half of it, less what lies behind the middle.
+        behind = (bounds.low + bounds.high) / 2 - points.flatten(1)
+        room = behind.mul_(towards).add_(bounds.width / 2).clamp_(min=0)
         sizes = _BOUNDED[norm](weights, demand, room)
-    return (towards * sizes).to(points.dtype).view_as(points)
+    return towards.mul_(sizes).view_as(points)
 
 
 def _linf(weights: Tensor, demand: Tensor, room: Tensor) -> Tensor:
@@ -133,18 +138,20 @@ def _linf(weights: Tensor, demand: Tensor, room: Tensor) -> Tensor:
 
 
 def _l2(weights: Tensor, demand: Tensor, room: Tensor) -> Tensor:
-    limits = _ratio(room, weights)
-    level = _level(weights.square(), limits, demand)
-    return torch.minimum(level.unsqueeze(1) * weights, room)
+    weights, demand = _scaled(weights, demand)
+    level = _level(weights.square(), _ratio(room, weights), demand)
+    farthest = level.clamp(max=torch.finfo(level.dtype).max)  # which times 0 is 0
+    return torch.minimum(farthest.unsqueeze(1) * weights, room)
 
 
 def _l1(weights: Tensor, demand: Tensor, room: Tensor) -> Tensor:
     """Fills the room of one coordinate after another, those with the largest weights first."""
     order = weights.argsort(dim=1, descending=True, stable=True)
-    steepest, gains = weights.gather(1, order), (weights * room).gather(1, order)
+    steepest, places = weights.gather(1, order).double(), room.gather(1, order)
+    gains = steepest * places
     before = gains.cumsum(1) - gains
     left = (demand.unsqueeze(1) - before).clamp_(min=0)
-    sizes = torch.minimum(_ratio(left, steepest), room.gather(1, order))
+    sizes = torch.minimum(_ratio(left, steepest), places).to(weights.dtype)
     return torch.zeros_like(weights).scatter_(1, order, sizes)
 
 
@@ -155,16 +162,18 @@ def _level(slopes: Tensor, limits: Tensor, demand: Tensor) -> Tensor:
     from 0, and has arrived with the right piece: after a few rounds, each cheaper by far than
     sorting the limits.  Infinite where the sum never gets there: then everything goes to its limit.
     """
-    level, full = torch.zeros_like(demand), slopes * limits
-    short, free = demand - full.sum(1), torch.empty_like(slopes)
+    level, filled = torch.zeros_like(demand), torch.empty_like(limits)
+    least = 1 + ROUNDING * torch.finfo(level.dtype).eps
     for _ in range(slopes.shape[1] + 1):
-        torch.gt(limits, level.unsqueeze(1), out=free)
+        torch.minimum(limits, level.unsqueeze(1), out=filled)
+        left = demand - torch.linalg.vecdot(slopes, filled)
+        free = torch.gt(limits, level.unsqueeze(1), out=filled)
         rising = torch.linalg.vecdot(slopes, free)
-        left = short + torch.linalg.vecdot(full, free)  # of the demand, by those at their limits
-        ahead = torch.where(rising > 0, left / rising, torch.where(left > 0, torch.inf, level))
-        if not bool((ahead > level).any()):  # NaN goes nowhere
+        ahead = level + torch.where(rising > 0, left / rising, torch.where(left > 0, torch.inf, 0))
+        higher = ahead > level * least  # NaN is not
+        if not bool(higher.any()):
             break
-        level = torch.maximum(ahead, level)
+        level = torch.where(higher, ahead, level)
     return level
 
 
@@ -173,6 +182,7 @@ def _linf_free(weights: Tensor, demand: Tensor) -> Tensor:
 
 
 def _l2_free(weights: Tensor, demand: Tensor) -> Tensor:
+    weights, demand = _scaled(weights, demand)
     return _ratio(demand, weights.square().sum(1)).unsqueeze(1) * weights
 
 
@@ -180,6 +190,12 @@ def _l1_free(weights: Tensor, demand: Tensor) -> Tensor:
     most, place = weights.max(1)
     sizes = _ratio(demand, most).unsqueeze(1)
     return torch.zeros_like(weights).scatter_(1, place.unsqueeze(1), sizes)
+
+
+def _scaled(weights: Tensor, demand: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the same hyperplanes with a largest weight of 1: squares of small ones are 0."""
+    most = weights.amax(1).clamp(min=TINY)
+    return weights / most.unsqueeze(1), demand / most
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -107,8 +107,10 @@ class Walk:
             torch.cat([points, inputs]), here.then(there), norm=norm, bounds=self.bounds
         )
         alpha = like(_bias(moves, norm=norm, most=self.alpha_max), points)
-        step, step_orig = moves.mul_(self.eta).chunk(2)
-        points = torch.lerp(points + step, inputs + step_orig, alpha)
+        step, step_orig = moves.chunk(2)
+        points = torch.lerp(
+            points.add(step, alpha=self.eta), inputs.add(step_orig, alpha=self.eta), alpha
+        )
         if self.bounds is not None:
             points.clamp_(self.bounds.low, self.bounds.high)
         with torch.no_grad():
@@ -170,12 +172,12 @@ class _Path(Rows):
 
     def stepped_back(self, reached: Tensor, *, beta: float) -> _Path:
         """Returns the path with the points that are misclassified moved towards their inputs."""
-        back = torch.lerp(self.inputs, self.points, beta)
-        return replace(self, points=torch.where(like(reached, back), back, self.points))
+        share = torch.where(reached, beta, torch.ones_like(reached, dtype=self.points.dtype))
+        return replace(self, points=torch.lerp(self.inputs, self.points, like(share, self.points)))
 
 
 def _bias(moves: Tensor, *, norm: Norm, most: float) -> Tensor:
     """Returns alpha, shape (N,), for N steps and N steps from the input; 0 where both are none."""
-    size, size_orig = distances(moves, torch.zeros_like(moves), norm=norm).chunk(2)
+    size, size_orig = distances(moves, moves.new_zeros(()), norm=norm).chunk(2)
     total = size + size_orig
     return torch.where(total > 0, size / total, 0.0).clamp(max=most)
