@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks.adapters.isolation import isolated, silence
 from benchmark.attacks.base import STRICT, Attack
+from benchmark.attacks.gradients import refuse_no_numbers
 from benchmark.attacks.minimal import MinimalNormAttack
 from benchmark.classifier import PIXELS, Classifier
 from benchmark.errors import AttackError, MissingLibraryError, UnknownNameError
@@ -112,6 +113,9 @@ class View(nn.Module):
     Its passes are the classifier's and are counted there.  The classifier's module is no part of
     it: modes, hooks, gradients and devices that a library sets on the view never reach the model.
     Outputs that are not logits are made so (`benchmark.outputs.OutputRule.as_logits`).
+
+    ``gradients`` is a number that is NaN or infinite where the model, given a finite gradient in
+    its outputs, gave none in its inputs: libraries go on with that, and return the clean input.
     """
 
     def __init__(self, classifier: Classifier, frame: Frame) -> None:
@@ -121,12 +125,29 @@ class View(nn.Module):
         # Some libraries ask the first parameter where the model is, and fail where there is none.
         home = torch.zeros((), device=frame.inputs.device)
         self.anchor = nn.Parameter(home, requires_grad=False)
+        self.gradients = torch.zeros((), device=frame.inputs.device)
         self.eval()
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Returns logits, shape (N, K), for pictures as the frame makes them."""
-        outputs = self.classifier(self.frame.inside(pictures))
+        points = self.frame.inside(pictures)
+        points = points.view_as(points)  # no leaf: its hooks end with this pass
+        outputs = self.classifier(points)
+        if outputs.requires_grad and points.requires_grad:
+            self._watch(points, outputs)
         return self.classifier.outputs.as_logits(outputs)
+
+    def _watch(self, points: Tensor, outputs: Tensor) -> None:
+        given: list[Tensor] = []
+
+        def note(gradient: Tensor) -> None:
+            # Looked at once, in the end; what a library's own loss makes of NaN is its affair.
+            self.gradients = self.gradients + torch.where(
+                given[-1].isfinite(), gradient.sum(), torch.zeros_like(self.gradients)
+            )
+
+        outputs.register_hook(lambda gradient: given.append(gradient.sum()))  # type: ignore[no-untyped-call]
+        points.register_hook(note)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -372,6 +393,7 @@ def _asked(
         )
     with isolated(seed, device=frame.inputs.device):
         returned: object = foreign.run(task)
+    refuse_no_numbers(task.model.gradients)
     if not isinstance(returned, Tensor) or returned.shape != expected:
         came = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
         raise AttackError(

@@ -76,7 +76,6 @@ CLASSES = {
     "CarliniLInfMethod": _Class(_LINF, minimal=True),
     "ElasticNet": _Class(_L1, minimal=True),
     "ZooAttack": _Class(_L2, minimal=True, needs_gradient=False),
-    "SimBA": _Class(_L2, minimal=True, needs_gradient=False),
     "SignOPTAttack": _Class(_L2, minimal=True, needs_gradient=False),
 }
 DEPARTURES = {
@@ -95,7 +94,8 @@ REFUSED = {
     "BoundaryAttack": f"{UNREPEATABLE}; foolbox:BoundaryAttack can",
     "GeoDA": "it calls np.mat, which NumPy 2 does not have",
     **dict.fromkeys(
-        ("NewtonFool", "VirtualAdversarialMethod"), "it needs a model that gives probabilities"
+        ("NewtonFool", "SimBA", "VirtualAdversarialMethod"),
+        "it needs a model that gives probabilities",
     ),
     "ShadowAttack": "it takes one example at a time and no budget",
     "SpatialTransformation": "it turns and shifts pictures, which no norm measures",

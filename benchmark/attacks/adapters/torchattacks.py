@@ -70,6 +70,9 @@ DEPARTURES = {
     "TPGD": {"optimum": "it climbs away from the clean prediction, which is flat at the input"},
     "Jitter": {"optimum": "it climbs rescaled logits with noise on them, and not the loss"},
     "CW": {"outputs": _NEGATIVE},
+    "Square": {
+        "optimum": "it misses some pictures as small as those with all of its 5,000 queries"
+    },
     "SPSA": dict.fromkeys(
         ("outputs", "optimum"), "the one step that it takes by default is too few"
     ),

@@ -17,7 +17,7 @@ from benchmark.attacks.adapters import ATTACK_SOURCES, AttackSource
 from benchmark.attacks.adapters.adapting import RESERVED, Foreign, Library, Task, adapt
 from benchmark.attacks.base import build_attack, parameters_of
 from benchmark.classifier import Classifier
-from benchmark.errors import AttackError, RequestError, SpecError, UnknownNameError
+from benchmark.errors import AttackError, OutputError, RequestError, SpecError, UnknownNameError
 from benchmark.records import Verdict
 from benchmark.registry import Entry
 from benchmark.runner.plan import _identity
@@ -355,6 +355,35 @@ def test_what_a_library_draws_follows_the_streams(odd):
     assert torch.equal(one, asking.asked(attack, nets.mlp(), batch))
     other = nets.Batch(batch.ids + 1, batch.inputs, batch.labels)
     assert not torch.equal(one, asking.asked(attack, nets.mlp(), other))
+
+
+class RootAtZero(torch.nn.Module):
+    """Its gradient is NaN wherever the first pixel is 0."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        flat = inputs.flatten(1)
+        return torch.stack([(flat[:, 0] * 0).sqrt() + flat[:, 1], flat[:, 2]], dim=1)
+
+
+def by_sign(task: Task, loss) -> Tensor:
+    leaf = task.inputs.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(task.model(leaf)), leaf)
+    return (task.inputs + task.epsilon * gradient.sign()).clamp(0, 1)
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_a_gradient_of_the_model_that_is_no_number_is_an_error(odd, unit):
+    """A library takes its sign, 0, and returns the clean input: that would look like robustness."""
+    classifier = Classifier(RootAtZero(), classes=2, input_shape=nets.SHAPE)
+    odd("Sign", lambda task: by_sign(task, lambda logits: logits[:, 0].sum()), unit=unit)
+    with pytest.raises(OutputError, match="input gradient is NaN or infinite"):
+        asking.asked(asking.built("odd:Sign"), classifier, nets.random_batch(3))
+
+
+def test_a_loss_of_the_library_that_is_no_number_is_its_own_affair(odd):
+    odd("NaN", lambda task: by_sign(task, lambda logits: (logits.sum() * 0).sqrt()))
+    batch = nets.random_batch(3)
+    assert torch.equal(asking.asked(asking.built("odd:NaN"), nets.mlp(), batch), batch.inputs)
 
 
 def test_at_epsilon_zero_the_library_is_not_asked(odd):
