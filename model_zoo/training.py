@@ -28,6 +28,7 @@ from model_zoo.recipe import Optimiser, Recipe
 
 REPORT_STEPS = 20
 CHECKPOINT_SECONDS = 20.0
+LARGEST_WRITING_SHARE = 0.05  # of the time; checkpoints of large networks come less often
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def fit(
         labels: int64, shape (N,), on the module's device.
         checkpoint: file that is read at the start and written as training goes on.
         report: called every few steps.
-        checkpoint_seconds: how much work may be lost to an interruption.
+        checkpoint_seconds: how much work may be lost to an interruption; more where a checkpoint is
+            so large that writing it takes a good part of that, and 0 keeps every step.
         watch: an error that is taken after every epoch; training ends early by it.
 
     Raises `SpecError` where the recipe does not fit the architecture, `ModelError` where the loss
@@ -128,6 +130,7 @@ def fit(
     steps_an_epoch = math.ceil(count / recipe.batch_size)
     steps = steps_an_epoch * recipe.epochs
     began = saved = time.monotonic()
+    pause = 0.0
     total, terms = torch.zeros((), device=inputs.device), 0
     order = _epoch_order(recipe.seed, step // steps_an_epoch, count)
 
@@ -165,13 +168,14 @@ def fit(
                 total, terms = torch.zeros_like(total), 0
             now = time.monotonic()
             ended = step == steps or (watch is not None and watch.ended(watched))
-            if now - saved >= checkpoint_seconds or ended:
+            if now - saved >= max(checkpoint_seconds, pause) or ended:
                 seconds = before + now - began
                 state = Checkpoint(
                     step, seconds, module.state_dict(), optimiser.state_dict(), tuple(watched)
                 )
                 write_checkpoint(checkpoint, state, recipe)
                 saved = time.monotonic()
+                pause = (saved - now) / LARGEST_WRITING_SHARE if checkpoint_seconds > 0 else 0.0
     return Fitted(before + time.monotonic() - began, tuple(watched))
 
 
