@@ -39,6 +39,6 @@ def test_each_library_runs_in_a_suite(tmp_path):
         small, large = rows[label, "0.1"], rows[label, "0.2"]
         assert small.invalid_candidates == large.invalid_candidates == 0
         assert small.forward_passes > 0
-        # A network without any defence: hardly anything is left at 0.2 by any of them.
-        assert 0.5 <= small.adversarial_error <= large.adversarial_error
-        assert large.adversarial_error >= 0.9
+        # A network without any defence: 0.2 misleads it mostly, also by what is made for transfer.
+        assert small.adversarial_error <= large.adversarial_error
+        assert large.adversarial_error >= 0.7
