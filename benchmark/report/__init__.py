@@ -39,4 +39,10 @@ def write_report(record: RunRecord, folder: Path) -> None:
     for stale in {MEMBERS_FILE, CONFIDENCE_FILE} - files.keys():  # of the suite as it was before
         (folder / stale).unlink(missing_ok=True)
     write_atomically(folder / TABLES_FILE, tables_markdown(record))
-    write_tensorboard(record, folder / FOLDER, whole=whole_curves(record, folder), sure=sure)
+    write_tensorboard(
+        record,
+        folder / FOLDER,
+        whole=whole_curves(record, folder),
+        sure=sure,
+        pictures=folder,
+    )

@@ -31,6 +31,7 @@ from benchmark.report.charts import (
 )
 from benchmark.report.confidence import BINS, Confidences, Key, confidences, key
 from benchmark.report.curves import panels
+from benchmark.report.gallery import GalleryView, galleries, gallery_view
 from benchmark.report.headline import HEADLINE, HEADLINE_NOTES, headline_tables
 from benchmark.report.heat import HeatMaps, heat_maps
 from benchmark.report.layout import NOTHING, Cell, Chapter, Column, Table, cells
@@ -45,6 +46,8 @@ from benchmark.threat import ZERO, Epsilon
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _CONFIDENCE: Final = "Confidence"
 _ILLUSTRATIONS: Final = "What the attack does"
+_PICTURES: Final = "Examples"
+_UNFOLDED: Final = 6  # galleries; more make the page long
 _PROVENANCE: Final = "Where these numbers come from"
 _CONFIDENCE_NOTES: Final = (
     "Confidence: the model's probability for the class it predicts; the softmax maximum unless the "
@@ -125,6 +128,21 @@ class Illustrations(Section):
 
 
 @dataclass(frozen=True)
+class Unfolded:
+    """A gallery, and whether it is seen at once."""
+
+    gallery: GalleryView
+    open: bool
+
+
+@dataclass(frozen=True)
+class Galleries(Section):
+    """A few examples of each attack, before and after."""
+
+    views: tuple[Unfolded, ...] = ()
+
+
+@dataclass(frozen=True)
 class Provenance(Section):
     """Where the numbers come from."""
 
@@ -196,6 +214,7 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     if CURVES in found:
         yield _curves(record, results, folder, found[CURVES], views)
     yield _confidence(record, results, folder, views)
+    yield _galleries(record, results, folder)
     if TRANSFER in found:
         yield _transfer(results, found[TRANSFER], views)
     rest = [
@@ -223,6 +242,19 @@ def _drawings(folder: Path) -> Iterator[Shown]:
             )
             source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
             yield Shown(drawing.title, drawing.description, source)
+
+
+def _galleries(record: RunRecord, results: Results, folder: Path) -> Galleries:
+    classes = {card.name: card.classes for card in record.datasets}
+    seen: set[tuple[str, str]] = set()
+    views = []
+    for experiment, model, cut, gallery in galleries(results, folder):
+        view = gallery_view(model, cut, gallery, classes.get(cut.dataset, ()))
+        # Of each dataset the first attack is unfolded: the others are one click away.
+        first = experiment.attacks[0].label == cut.attack and len(seen) < _UNFOLDED
+        seen.add((cut.dataset, model))
+        views.append(Unfolded(view, first))
+    return Galleries("pictures", _PICTURES, template="sections/galleries.html", views=tuple(views))
 
 
 def _trouble(record: RunRecord) -> Trouble:

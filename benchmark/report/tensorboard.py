@@ -4,9 +4,9 @@ Each model is one TensorBoard run, ``<dataset>/<model>``, and a measure has the 
 them, such as ``adversarial_error/fgsm``: the curves of several models overlay in one chart.  The
 step is epsilon, as a whole number of thousandths of the input's unit; 0 is the unattacked model.
 ``error_within/<attack>`` is the whole curve of an attack that looks for the nearest example;
-``confidence_right`` and ``confidence_wrong`` are histograms; ``interval`` holds the ends of the
-intervals, which the layout of custom scalars draws as bands.  Figures are in the runs ``_figures``
-and ``<dataset>/_figures``, tables in the run ``_tables``.
+``confidence_right`` and ``confidence_wrong`` are histograms, ``gallery`` holds pictures and
+``interval`` the ends of the intervals, which the layout of custom scalars draws as bands.  Figures
+are in the runs ``_figures`` and ``<dataset>/_figures``, tables in the run ``_tables``.
 
 Each cell with its parameters is a run of its own, below ``_cells``, for the dashboard of
 hyperparameters.  Where these are too many to be seen beside the others they have a folder of their
@@ -29,6 +29,7 @@ from benchmark.records import Evaluation, RunRecord
 from benchmark.report.confidence import Confidences, Key, key
 from benchmark.report.events import EventRun
 from benchmark.report.figures import error_curves_png, transfer_png
+from benchmark.report.gallery import galleries, gallery_sheet
 from benchmark.report.markdown import chapter_markdown
 from benchmark.report.results import Cut, Results
 from benchmark.report.tables import MATRICES, chapters
@@ -140,12 +141,17 @@ def write_tensorboard(
     *,
     whole: WholeCurves = _NONE,
     sure: Mapping[Key, Confidences] = _NOT_KNOWN,
+    pictures: Path | None = None,
 ) -> None:
     """Writes the TensorBoard folder ``folder``, with the whole curves and the confidences known.
+
+    ``pictures`` is the folder of a run that may hold galleries.
 
     Event files of ours that are there are replaced, all else in the folder is left alone.
     """
     runs = _runs(record, whole, sure)
+    if pictures is not None:
+        _add_galleries(runs, record, pictures)
     cells = cell_runs(record, _wall_time(record))
     beside = folder.with_name(CELLS_FOLDER)
     if len(runs) + len(cells) <= _SHOWN_AT_ONCE:
@@ -185,14 +191,7 @@ def _runs(
 ) -> dict[str, EventRun]:
     results = Results(record)
     wall_time = _wall_time(record)
-    unit = step_unit(
-        [
-            epsilon
-            for experiment in results.experiments
-            for attack in experiment.attacks
-            for epsilon in attack.epsilon
-        ]
-    )
+    unit = _unit(results)
     runs: dict[str, EventRun] = {}
     for experiment in results.experiments:
         for model in experiment.models:
@@ -277,6 +276,33 @@ def _add_confidences(
                         step=step,
                         description=f"Confidence of the {answers} answers. {_step_in_words(unit)}",
                     )
+
+
+def _add_galleries(runs: Mapping[str, EventRun], record: RunRecord, folder: Path) -> None:
+    results = Results(record)
+    unit = _unit(results)
+    classes = {card.name: card.classes for card in record.datasets}
+    for _, model, cut, gallery in galleries(results, folder):
+        run = runs.get(f"{cut.dataset}/{model}")
+        if run is not None:
+            run.image(
+                f"gallery/{cut.attack}",
+                gallery_sheet(gallery, classes.get(cut.dataset, ())),
+                step=unit.step(cut.epsilon),
+                description=f"Clean, the change scaled to its largest size, adversarial. "
+                f"{_step_in_words(unit)}",
+            )
+
+
+def _unit(results: Results) -> StepUnit:
+    return step_unit(
+        [
+            epsilon
+            for experiment in results.experiments
+            for attack in experiment.attacks
+            for epsilon in attack.epsilon
+        ]
+    )
 
 
 def _add_curve(run: EventRun, curve: Curve, attack: str, unit: StepUnit) -> None:
