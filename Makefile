@@ -27,6 +27,7 @@ check: $(READY)
 	$(BIN)/python -m pytest --doctest-modules benchmark model_zoo -q
 	$(BIN)/python -m benchmark.report.readme README.md --check
 	$(BIN)/python -m benchmark.report.readme docs/your-model.md --check
+	$(BIN)/python -m benchmark.report.readme docs/attacks.md --check
 
 perf: $(READY)
 	$(BIN)/python -m pytest tests/performance --benchmark-only $(ARGS)
@@ -34,6 +35,7 @@ perf: $(READY)
 readme: $(READY)
 	$(BIN)/python -m benchmark.report.readme README.md
 	$(BIN)/python -m benchmark.report.readme docs/your-model.md
+	$(BIN)/python -m benchmark.report.readme docs/attacks.md
 
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
