@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import itertools
 import time
@@ -17,7 +18,7 @@ from benchmark.attacks.noise_sign import NoiseSign
 from benchmark.attacks.noise_uniform import NoiseUniform
 from benchmark.conformance.laws import LAWS, Law
 from benchmark.conformance.verdict import AttackVerdict, Finding, Standing
-from benchmark.errors import SpecError
+from benchmark.errors import RequestError, SpecError, suggest
 from benchmark.references import is_reference, load_reference
 from benchmark.specs import AttackSpec
 from benchmark.threat import ZERO, Norm
@@ -75,9 +76,16 @@ def departures_of(attack: Attack) -> Mapping[str, str]:
 def find_attack(text: str) -> Any:
     """Returns what a name, a library's name or a reference names.  Raises a `RequestError`."""
     scheme, colon, _ = text.partition(":")
-    if is_reference(text) and not (colon and scheme in ATTACK_SOURCES.names()):
+    sources = ATTACK_SOURCES.names()
+    if not is_reference(text) or (colon and scheme in sources):
+        return attack_class(text)
+    try:
         return load_reference(text, what="attack")
-    return attack_class(text)
+    except RequestError as error:
+        if not scheme.isidentifier() or importlib.util.find_spec(scheme) is not None:
+            raise
+        near = suggest(scheme, sources).removesuffix(".")  # a library, misspelt
+        raise SpecError(f"{error}{near}") from error
 
 
 def _built(
