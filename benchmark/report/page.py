@@ -35,6 +35,7 @@ from benchmark.report.gallery import GalleryView, galleries, gallery_view
 from benchmark.report.headline import HEADLINE, HEADLINE_NOTES, headline_tables
 from benchmark.report.heat import HeatMaps, heat_maps
 from benchmark.report.layout import NOTHING, Cell, Chapter, Column, Table, cells
+from benchmark.report.published_charts import PublishedChart, published_charts, tally
 from benchmark.report.results import Cut, Results
 from benchmark.report.tables import CURVES, PAPER, TRANSFER, TROUBLE, chapters
 from benchmark.report.views import TableView, Views, capitalised, code_and_text
@@ -78,6 +79,15 @@ class Trouble(Section):
     failures: tuple[Failure, ...] = ()
     flags: tuple[str, ...] = ()
     flags_by_reason: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Published(Section):
+    """Published numbers and measured ones, drawn and in a table, and how many agree."""
+
+    charts: tuple[PublishedChart, ...] = ()
+    tally: tuple[tuple[int, str], ...] = ()
+    others: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,7 +212,7 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
         HEADLINE_NOTES,
     )
     if PAPER in found:
-        yield _plain("published", found[PAPER], views)
+        yield _published(results, found[PAPER], views)
     drawn = tuple(_drawings(folder))
     if drawn:
         yield Illustrations(
@@ -223,6 +233,20 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     for place, chapter in enumerate(rest, start=1):
         yield _plain(f"tables-{place}", chapter, views)
     yield _provenance(record, views)
+
+
+def _published(results: Results, chapter: Chapter, views: Views) -> Published:
+    charts = tuple(published_charts(results))
+    return Published(
+        "published",
+        chapter.title,
+        tuple(views.table(table, under=chapter.title) for table in chapter.tables),
+        chapter.notes,
+        "sections/published.html",
+        charts=charts,
+        tally=tally(results),
+        others=any(not each.main for chart in charts for row in chart.rows for each in row.found),
+    )
 
 
 def _plain(ident: str, chapter: Chapter, views: Views) -> Section:

@@ -81,7 +81,12 @@ def paper_table(results: Results) -> Table | None:
     judged = any(verdicts)
     lines = tuple(
         (
-            *cells(row.section, *([row.dataset] if several else []), _model(row), _measure(row)),
+            *cells(
+                row.section,
+                *([row.dataset] if several else []),
+                models_in_words(row),
+                measure_in_words(row),
+            ),
             *cells(row.attack[0], _epsilon(row), _published(row)),
             *_measured_cells(row, results.published(row, row.attack[0])),
             *(cell for other in others for cell in _other_cells(row, results, other)),
@@ -164,7 +169,8 @@ def _other_cells(row: PublishedRow, results: Results, attack: str) -> tuple[Cell
     return _measured_cells(row, results.published(row, attack))
 
 
-def _model(row: PublishedRow) -> str:
+def models_in_words(row: PublishedRow) -> str:
+    """Returns the model of a row, with the target or targets that its examples are scored on."""
     if row.target is None:
         return row.model
     if row.compared_with is None:
@@ -172,7 +178,8 @@ def _model(row: PublishedRow) -> str:
     return f"{row.model} → {row.target}, {row.compared_with}"
 
 
-def _measure(row: PublishedRow) -> str:
+def measure_in_words(row: PublishedRow) -> str:
+    """Returns what a row measures."""
     if row.compared_with is not None:
         return "same wrong class in both targets, given both misled"
     if row.measure == "mean_confidence" and row.attack[0] == UNATTACKED:

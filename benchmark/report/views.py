@@ -12,7 +12,12 @@ from benchmark.report.layout import FAILED, NOT_RUN, NOTHING, Column, Table
 
 _FRACTION: Final = re.compile(r"^([\d.,]+)\s*/\s*([\d.,]+)")
 _NUMBER: Final = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
-_WORDS: Final = {FAILED: "failed", NOT_RUN: "not-run", "differs": "differs"}
+_WORDS: Final = {
+    FAILED: "failed",
+    NOT_RUN: "not-run",
+    "differs": "differs",
+    "reproduced": "reproduced",
+}
 _SHORT = 25  # characters; longer texts are broken into lines
 _FILTERED_FROM = 12  # rows; fewer are seen at a glance
 
