@@ -76,6 +76,10 @@ EVALUATION_NOTES = (
     "Saturated: share of examples whose softmax is 1 for the true class in float32. Zero "
     "gradient: share whose input gradient is zero throughout.",
 )
+_ERROR_ONLY_NOTE = (
+    "Asked for errors alone: attacks that can stop at an example's first success did, and what is "
+    "left of confidence under attack is not shown."
+)
 _CURVE_NOTES = (
     "Adversarial error over all examples, with its Wilson 95 % interval; the first column is the "
     "clean error. Counts stand in the evaluations.",
@@ -198,7 +202,10 @@ def evaluation_tables(results: Results) -> Iterator[Table]:
                 Column("Flags", "left", level=2),
             ),
             rows=tuple(_evaluation_rows(results, experiment)),
-            notes=tuple(_attack_notes(results, experiment, experiment.attacks)),
+            notes=(
+                *([_ERROR_ONLY_NOTE] if experiment.error_only else []),
+                *_attack_notes(results, experiment, experiment.attacks),
+            ),
         )
 
 

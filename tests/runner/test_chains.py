@@ -220,8 +220,13 @@ def test_for_error_alone_attacks_stop_unless_they_say_otherwise(run: Run, suite:
         assert one.adversarial_error >= other.adversarial_error
 
 
-def test_for_error_alone_no_attacked_row_has_a_confidence(run: Run, suite: MakeSuite) -> None:
-    record = run(suite(PGD, "fgsm", LISTED, error_only=True))
+def test_for_error_alone_no_attacked_row_has_a_confidence(
+    run: Run, suite: MakeSuite, tmp_path: Path
+) -> None:
+    record = run(suite(PGD, "fgsm", LISTED, error_only=True), publish=write_report)
+    counted = (tmp_path / "run" / "confidence.csv").read_text().splitlines()[1:]
+    assert {line.split(",")[2] for line in counted} == {"none"}
+    assert "Asked for errors alone" in (tmp_path / "run" / "tables.md").read_text()
     for each in record.evaluations:
         assert (each.mean_confidence is None) == (not each.unattacked)
         assert each.adversarial_error is not None

@@ -32,6 +32,7 @@ ATTACKS: list[Any] = [
     {"name": "noise-uniform", "epsilon": "0.2"},
     {"name": "greedy", "epsilon": ["0.1", "0.2"]},
     {"name": "deepfool", "norm": "linf", "epsilon": ["0.05", "0.1"], "steps": 3},
+    {"name": "bim", "epsilon": ["0.01", "0.02"], "steps": 3, "carried": True},
 ]
 
 
