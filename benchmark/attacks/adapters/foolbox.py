@@ -29,7 +29,10 @@ from benchmark.threat import Norm
 LIBRARY = Library("foolbox", "foolbox", "pip install foolbox")
 NORMS = {1: Norm.L1, 2: Norm.L2, float("inf"): Norm.LINF}
 POWERS = {norm: power for power, norm in NORMS.items()}
+# HopSkipJump calls itself one of L1 (3.3.4); what it minimises is what it calls its constraint.
+CONSTRAINTS = {Norm.L2: "l2", Norm.LINF: "linf"}
 REFUSED = {
+    "BinarizationRefinementAttack": "it refines points that another attack has found",
     "GenAttack": "it needs target classes",
     "DatasetAttack": "it needs to be fed with a dataset first",
     "SpatialAttack": "it turns and shifts pictures, which no norm measures",
@@ -37,7 +40,7 @@ REFUSED = {
     "VirtualAdversarialAttack": "it refuses the labels of other classes than those predicted",
 }
 RESERVED = {
-    "distance": "the norm is the suite's `norm`",
+    **dict.fromkeys(("constraint", "distance"), "the norm is the suite's `norm`"),
     "init_attack": "it takes an object, which a suite can't name",
     "tensorboard": "libraries write no files here",
     "channel_axis": "pictures have their channels first",
@@ -46,7 +49,7 @@ BLIND = {
     *("BoundaryAttack", "HopSkipJumpAttack", "SaltAndPepperNoiseAttack"),
     *("GaussianBlurAttack", "InversionAttack", "LinearSearchBlendedUniformNoiseAttack"),
     *("BinarySearchContrastReductionAttack", "LinearSearchContrastReductionAttack"),
-    *("BinarizationRefinementAttack", "L2ContrastReductionAttack"),
+    "L2ContrastReductionAttack",
 }
 # In 3.3.4 the projection onto the L2 ball divides a norm by itself where epsilon was meant, so that
 # nothing is ever drawn nearer and what is found lies at the end of the first, long steps.
@@ -82,15 +85,19 @@ class Foolbox(AttackSource):
             raise SpecError(f"foolbox's {name} can't be used here: it works in L0")
         if COMPILED in kind.__name__:
             NUMBA.load()
+        norms = tuple(Norm) if own is None else (NORMS[own],)
+        signature = inspect.signature(kind)
+        if "constraint" in signature.parameters:
+            norms = tuple(CONSTRAINTS)
         departures = {"batch": BY_BATCH, **FAULTS.get(kind.__name__, {})}
         if blind:
             departures |= dict.fromkeys(("outputs", "larger-budget", "optimum"), CONTROL)
         foreign = Foreign(
             name=name,
             library=LIBRARY,
-            norms=tuple(Norm) if own is None else (NORMS[own],),
+            norms=norms,
             run=lambda task: _run(kind, task),
-            signature=inspect.signature(kind),
+            signature=signature,
             minimal=issubclass(kind, bases.MinimizationAttack),
             needs_gradient=not blind,
             reserved=RESERVED,
@@ -103,7 +110,10 @@ class Foolbox(AttackSource):
 def _run(kind: type[Any], task: Task) -> Tensor:
     foolbox = LIBRARY.load()
     given = dict(task.parameters)
-    if "distance" in inspect.signature(kind).parameters:
+    known = inspect.signature(kind).parameters
+    if "constraint" in known:
+        given["constraint"] = CONSTRAINTS[task.norm]
+    if "distance" in known:
         given["distance"] = LIBRARY.load("distances").LpDistance(POWERS[task.norm])
     model = foolbox.PyTorchModel(
         task.model, bounds=(task.bounds.low, task.bounds.high), device=task.inputs.device

@@ -81,6 +81,15 @@ class Flexible(L2Nearest):
         self.told = distance
 
 
+class Constrained(L2Nearest):
+    """Calls itself one of L1, whatever it is told to minimise."""
+
+    distance = LpDistance(1)
+
+    def __init__(self, *, constraint: str = "l2") -> None:
+        self.told = constraint
+
+
 class L0Nearest(L2Nearest):
     distance = LpDistance(0)
 
@@ -106,7 +115,7 @@ class PointwiseAttack(Flexible):
 def stand_in(plant):
     CALLS.clear()
     plant("foolbox", __version__="9.9", PyTorchModel=PyTorchModel)
-    kinds = (LinfPGD, L2Nearest, Flexible, L0Nearest, L1BrendelBethgeAttack, GenAttack)
+    kinds = (LinfPGD, L2Nearest, Flexible, L0Nearest, L1BrendelBethgeAttack, GenAttack, Constrained)
     named = {each.__name__: each for each in (*kinds, PointwiseAttack)}
     plant("foolbox.attacks", Attack=Attack, PGD=LinfPGD, **named)
     plant("foolbox.distances", LpDistance=LpDistance)
@@ -162,6 +171,12 @@ def test_the_norm_is_the_classs_own_or_the_suites(stand_in):
     attack = asking.built("foolbox:Flexible", norm="l1")
     asking.judged(attack, nets.mlp(), nets.random_batch(), norm=Norm.L1)
     assert CALLS[0]["attack"].told.p == 1
+    for name in ("linf", "l2"):
+        attack = asking.built("foolbox:Constrained", norm=name)
+        asking.judged(attack, nets.mlp(), nets.random_batch(), norm=Norm(name))
+        assert CALLS[-1]["attack"].told == name
+    with pytest.raises(SpecError, match="works in l2, linf, not in l1"):
+        asking.built("foolbox:Constrained", norm="l1")
     for norm, told in (("l2", "works in linf, not in l2"), ("l1", "works in linf, not in l1")):
         with pytest.raises(SpecError, match=told):
             asking.built("foolbox:LinfPGD", norm=norm)
