@@ -41,10 +41,12 @@ class Watch:
     clean prediction need not be paid for twice.  ``zero_gradient`` (bool, shape (N,)) marks the
     examples whose first input gradient was zero in every coordinate.  ``gradients`` is a
     number that is NaN or infinite where any input gradient was, or None where none was taken.
+    ``room`` is how many examples the model may be asked of at once: the size of a full batch.
     """
 
     inputs: Tensor
     version: int
+    room: int
     outputs: Tensor | None = None
     zero_gradient: Tensor | None = None
     gradients: Tensor | None = None
@@ -113,12 +115,12 @@ class Classifier:
 
     @property
     def room(self) -> int:
-        """How many examples the batch under attack has, 0 outside of an attack.
+        """How many examples a full batch has while one is under attack, else 0.
 
         Memory is bounded by the batch: an attack that has few of its examples left may ask for
         several points of each at once, up to this number.
         """
-        return 0 if self._watch is None else len(self._watch.inputs)
+        return 0 if self._watch is None else self._watch.room
 
     def ascend(self, inputs: Tensor, ascent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the outputs, shape (N, K), and an input gradient of the inputs' shape.
@@ -185,9 +187,13 @@ class Classifier:
             belongings.put_back()
 
     @contextmanager
-    def watching(self, inputs: Tensor) -> Iterator[Watch]:
-        """While inside: notes what the model does on these inputs (see `Watch`)."""
-        previous, self._watch = self._watch, Watch(inputs, inputs._version)
+    def watching(self, inputs: Tensor, *, room: int = 0) -> Iterator[Watch]:
+        """While inside: notes what the model does on these inputs (see `Watch`).
+
+        ``room`` is the size of a full batch, where these inputs are fewer.
+        """
+        watch = Watch(inputs, inputs._version, max(room, len(inputs)))
+        previous, self._watch = self._watch, watch
         try:
             yield self._watch
         finally:
@@ -231,10 +237,14 @@ class Classifier:
         if watch is None:
             return gradient
         # A NaN anywhere makes these sums NaN; they are looked at once, in the end.
-        if watch.zero_gradient is None and len(gradient) == len(watch.inputs):
+        examples = len(watch.inputs)
+        several = (
+            watch.gradients is None and len(gradient) % examples == 0
+        )  # tries, all of one first
+        if watch.zero_gradient is None and (several or len(gradient) == examples):
             flat = gradient.flatten(1)
             highest, lowest = flat.amax(1), flat.amin(1)
-            watch.zero_gradient = (highest == 0) & (lowest == 0)
+            watch.zero_gradient = ((highest == 0) & (lowest == 0))[:examples]
             total = (highest + lowest).sum()
         else:
             total = gradient.sum()

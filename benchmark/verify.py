@@ -205,12 +205,15 @@ def smallest(
 
 
 @contextmanager
-def guarding(source: Classifier, batch: Batch, *, seed: int = 0) -> Iterator[Guarded]:
+def guarding(
+    source: Classifier, batch: Batch, *, seed: int = 0, room: int = 0
+) -> Iterator[Guarded]:
     """While inside, an attack runs on a copy of the inputs, with global generators seeded for it.
 
     Our own attacks draw from streams; other people's may draw from torch, numpy or random, and do
     so from ``seed`` on.  Generators and torch's global settings are put back afterwards, and so are
-    the model and the classifier, also after an exception.
+    the model and the classifier, also after an exception.  ``room`` is the size of a full batch,
+    where this one is smaller.
 
     Raises `AttackError` where the attack changed its inputs, the model or the classifier, and
     `OutputError` where an input gradient was not a number: ``sign(NaN)`` is 0 in torch, so that the
@@ -219,7 +222,8 @@ def guarding(source: Classifier, batch: Batch, *, seed: int = 0) -> Iterator[Gua
     snapshot = source.snapshot or Snapshot(source.module)
     fields = dict(source.__dict__)
     given = Batch(batch.ids, batch.inputs.clone(), batch.labels)
-    with _global_state(batch.inputs.device, seed), source.watching(given.inputs) as watch:
+    watching = source.watching(given.inputs, room=room)
+    with _global_state(batch.inputs.device, seed), watching as watch:
         try:
             yield Guarded(given, watch)
         finally:

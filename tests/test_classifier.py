@@ -214,6 +214,26 @@ def test_zero_gradients_are_marked_example_by_example(linear):
     assert watch.zero_gradient.tolist() == [True, False, True, False, True, False, False]
 
 
+def test_the_first_of_several_tries_abreast_is_marked(linear):
+    marks = torch.tensor([0.0, 1.0, 0.0, -1.0, 0.0, 1.0, 1.0])
+    with linear.evaluating(), linear.watching(INPUTS, room=20) as watch:
+        linear.ascend(
+            torch.cat([INPUTS] * 2),
+            lambda outputs: torch.cat([marks, 1 - marks]).unsqueeze(1) * torch.ones_like(outputs),
+        )
+    assert watch.zero_gradient is not None
+    assert watch.zero_gradient.tolist() == [True, False, True, False, True, False, False]
+
+
+def test_room_is_that_of_a_full_batch(mlp):
+    assert mlp.room == 0
+    with mlp.watching(INPUTS):
+        assert mlp.room == len(INPUTS)
+    with mlp.watching(INPUTS, room=100):
+        assert mlp.room == 100
+    assert mlp.room == 0
+
+
 def test_watches_end(mlp):
     with mlp.evaluating():
         with mlp.watching(INPUTS) as watch:

@@ -24,8 +24,8 @@ T = TypeVar("T")
 def abreast(tries: Iterator[T], classifier: Classifier, *, examples: int) -> list[T]:
     """Returns the next tries that go into one batch, at least one unless there are none.
 
-    Together they have fewer rows than the batch under attack, whose own first gradient is watched
-    for (`benchmark.classifier.Watch`), and which bounds the memory.
+    Together they have fewer rows than a full batch, which bounds the memory; as many rows as the
+    batch under attack has would be taken for its own first gradient (`Classifier.watching`).
     """
     return list(islice(tries, max(1, (classifier.room - 1) // examples)))
 

@@ -465,7 +465,9 @@ def _batches(
                     count=len(chunk),
                 ):
                     batch = _next(stream, chunk, job.experiment.dataset)
-                    _run_batch(job, batch, device, found, retry=retry, keep=keeper is not None)
+                    _run_batch(
+                        job, batch, device, found, retry=retry, keep=keeper is not None, room=size
+                    )
             except TooLargeError:
                 return
             yield _Found(found, len(chunk))
@@ -550,12 +552,19 @@ def _missing(cell: Cell, targets: tuple[LoadedModel, ...], folder: RunFolder) ->
 
 
 def _run_batch(
-    job: Job, given: Batch, device: torch.device, found: Findings, *, retry: bool, keep: bool
+    job: Job,
+    given: Batch,
+    device: torch.device,
+    found: Findings,
+    *,
+    retry: bool,
+    keep: bool,
+    room: int,
 ) -> None:
     """Puts what came of one batch, for every cell of a job that has not failed, into ``found``.
 
     ``retry`` says that the batch may be tried again by halves; ``keep`` that candidates are kept
-    and no other model is asked.
+    and no other model is asked.  A full batch has ``room`` examples.
     """
     source = job.source.classifier
     batch, count = given.to(device), len(given.ids)
@@ -574,7 +583,7 @@ def _run_batch(
         seed = derive_key(job.attack.stream_key, first_id)
         with (
             boundary(fail_all, retry=retry, count=count),
-            guarding(source, batch, seed=seed) as guarded,
+            guarding(source, batch, seed=seed, room=room) as guarded,
         ):
             watch = guarded.watch
             for work, chunk in _attack_batch(
