@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from benchmark.records import Evaluation
@@ -64,7 +65,7 @@ def _row(
     (model,) = experiment.models
     found = results.evaluation(cut, model.name)
     norm = (found.norm if found else None) or attack.norm
-    whose = (_library(attack),) if libraries else ()
+    whose = (_library(attack, found),) if libraries else ()
     where = (norm.symbol if norm else NOTHING, str(cut.epsilon), yes_no(attack.clip))
     head = (attack.label, *whose, *where)
     if found is None or found.status == "failed" or not found.examples:
@@ -86,9 +87,13 @@ def _row(
     )
 
 
-def _library(attack: AttackSpec) -> str:
+def _library(attack: AttackSpec, found: Evaluation | None = None) -> str:
+    """Returns whose an attack is: the library and its version once it was run."""
     scheme, colon, _ = attack.name.partition(":")
-    return scheme if colon else _OURS
+    if not colon:
+        return _OURS
+    said = json.loads(found.parameters) if found and found.parameters else {}
+    return str(said.get("release", scheme))
 
 
 def _each(passes: int, found: Evaluation) -> str:

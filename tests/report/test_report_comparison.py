@@ -85,6 +85,9 @@ def test_whose_attack_it_is_stands_beside_it_where_there_are_several_libraries()
         "weak": "foolbox",
     }
     assert [str(cell) for cell in table.rows[2][2:6]] == ["L∞", "0.1", "yes", "25.0 %"]
+    told = evaluation("weak", 0.25, parameters='{"steps": 2, "release": "foolbox 3.3.4"}')
+    versions = record(foreign).model_copy(update={"evaluations": (told,)})
+    assert rows(versions)[0][:2] == ["weak", "foolbox 3.3.4"]
 
 
 def test_two_attacks_or_two_models_are_not_compared() -> None:
