@@ -30,12 +30,13 @@ check: $(READY)
 	$(BIN)/python -m benchmark.report.readme docs/attacks.md --check
 
 perf: $(READY)
-	$(BIN)/python -m pytest tests/performance --benchmark-only $(ARGS)
+	$(BIN)/python -m pytest tests/performance --speed $(ARGS)
 
 readme: $(READY)
 	$(BIN)/python -m benchmark.report.readme README.md
 	$(BIN)/python -m benchmark.report.readme docs/your-model.md
 	$(BIN)/python -m benchmark.report.readme docs/attacks.md
+	$(BIN)/python tests/performance/page.py docs/performance.md
 
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmark.errors import GibbonError, RecordError, SpecError, UnknownNameError
@@ -29,6 +29,8 @@ from benchmark.report.published import paper_table
 from benchmark.report.results import Results
 from benchmark.report.tables import EVALUATION_NOTES, evaluation_tables
 
+Maker = Callable[[list[str], Path], str]
+
 _REGION = re.compile(
     r"(?P<opening><!-- gibbon:(?P<kind>\S+)(?P<arguments>[^\n]*?) -->)"
     r"(?P<body>.*?)"
@@ -38,16 +40,26 @@ _REGION = re.compile(
 _MARK = re.compile(r"<!-- /?gibbon")
 
 
-def regenerate(text: str, *, folder: Path) -> str:
+def regenerate(text: str, *, folder: Path, makers: Mapping[str, Maker] | None = None) -> str:
     """Returns a markdown text with its regions made anew from the runs below ``folder``.
+
+    Args:
+        text: the markdown, with its marks.
+        folder: what the paths in the marks are relative to.
+        makers: what makes each kind of region, from the words after the kind and the folder; those
+            of the tables of a run if None.
 
     Raises `SpecError` or `UnknownNameError` where a region can't be understood, `RecordError` where
     its run can't be read.
     """
     _refuse_broken_marks(text)
+    known = MAKERS if makers is None else makers
 
     def made_anew(region: re.Match[str]) -> str:
-        body = _maker(region["kind"])(region["arguments"].split(), folder)
+        kind = region["kind"]
+        if kind not in known:
+            raise UnknownNameError("region", kind, known=known)
+        body = known[kind](region["arguments"].split(), folder)
         return f"{region['opening']}\n\n{body}\n\n{region['closing']}"
 
     return _REGION.sub(made_anew, text)
@@ -118,18 +130,6 @@ def _refuse_broken_marks(text: str) -> None:
         )
 
 
-def _maker(kind: str) -> Callable[[list[str], Path], str]:
-    makers = {
-        "paper": _paper,
-        "evaluations": _evaluations,
-        "compared": _compared,
-        "picture": _picture,
-    }
-    if kind not in makers:
-        raise UnknownNameError("region", kind, known=makers)
-    return makers[kind]
-
-
 def _paper(arguments: list[str], folder: Path) -> str:
     (run,) = _expect(arguments, "gibbon:paper RUN", 1)
     record = RunRecord.read(folder / run)
@@ -177,6 +177,13 @@ def _expect(arguments: list[str], usage: str, number: int) -> list[str]:
 def _table(table: Table) -> str:
     return f"{table_markdown(table, level=1)}\n\n{bullets(table.notes)}"
 
+
+MAKERS: Mapping[str, Maker] = {
+    "paper": _paper,
+    "evaluations": _evaluations,
+    "compared": _compared,
+    "picture": _picture,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())

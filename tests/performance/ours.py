@@ -1,0 +1,75 @@
+"""What we do and what bare passes of the model take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from subjects import Subject
+from torch import Tensor, nn
+from turns import Contestant
+
+from benchmark.attacks.base import Attack
+from benchmark.classifier import Classifier
+from benchmark.datasets.base import Batch
+from benchmark.rng import ExampleStreams
+from benchmark.threat import Epsilon, Norm, ThreatModel
+from benchmark.verify import clean_answers, guarding, judge, propose
+
+NAME = "gibbon"
+
+
+def threats(
+    epsilons: Sequence[str], classifier: Classifier, *, norm: Norm = Norm.LINF
+) -> list[ThreatModel]:
+    return [ThreatModel(norm, Epsilon.parse(each), classifier.bounds) for each in epsilons]
+
+
+def errors(
+    attack: Attack, classifier: Classifier, batch: Batch, *, epsilons: Sequence[str], clean: bool
+) -> list[float]:
+    """Adversarial errors, checked and predicted as in a run, where the model is evaluated.
+
+    With ``clean`` what the model says of the clean inputs is taken down too.
+    """
+    asked = threats(epsilons, classifier)
+    found = []
+    with guarding(classifier, batch) as guarded:
+        streams = ExampleStreams.derive(0, batch.ids)
+        proposals = propose(attack, classifier, guarded.batch, threats=asked, streams=streams)
+        for threat, tries in zip(asked, proposals, strict=True):
+            judged = judge(classifier, batch, proposed=tries, threat=threat)
+            found.append(float(judged.any_misled.double().mean()))
+        if clean:
+            clean_answers(classifier, batch, watch=guarded.watch)
+    return found
+
+
+def contestant(
+    attack: Attack,
+    subject: Subject,
+    batch: Batch,
+    *,
+    epsilons: Sequence[str],
+    clean: bool = False,
+    who: str = NAME,
+) -> Contestant:
+    work = partial(errors, attack, subject.classifier, batch, epsilons=epsilons, clean=clean)
+    return Contestant(who, work)
+
+
+def bare_passes(module: nn.Module, inputs: Tensor, *, gradients: int, forwards: int) -> Contestant:
+    """Forward-and-backwards to the inputs, then forwards: nothing else."""
+
+    def work() -> list[float]:
+        for _ in range(gradients):
+            leaf = inputs.detach().requires_grad_()
+            outputs = module(leaf)
+            torch.autograd.grad(outputs, leaf, torch.ones_like(outputs))
+        with torch.no_grad():
+            for _ in range(forwards):
+                module(inputs)
+        return []
+
+    return Contestant("passes", work)

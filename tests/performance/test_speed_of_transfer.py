@@ -1,0 +1,94 @@
+"""A matrix of transfer by the Python call, which is a whole run: models loaded and looked at,
+candidates checked, outcomes on disk, intervals, and the tables as text.
+
+The others have a loop around torchattacks that counts errors and keeps nothing: over pairs of
+source and target, as it is often written, and over sources, each one's examples made once.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import ours
+import pytest
+import torch
+from ledger import Ledger
+from rivals import Torchattacks, TransferLoop
+from subjects import digits, shipped
+from torch import nn
+from turns import Contestant
+
+from benchmark import evaluate
+from benchmark.attacks.pgd import PGD
+from benchmark.datasets.base import Batch
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+MODELS = 5
+EXAMPLES, BATCH_SIZE = 2000, 1000
+EPSILON = "0.1"
+STEPS, STEP = 20, 0.0125
+NOISE = 0.02
+
+
+@pytest.fixture(scope="module")
+def modules() -> list[nn.Module]:
+    """Networks of one size: the zoo's maxout, its weights times 1 with a deviation of 0.02."""
+    made = []
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(MODELS):
+        module = copy.deepcopy(shipped("maxout").bare)
+        for parameter in module.parameters():
+            parameter.mul_(1 + NOISE * torch.randn(parameter.shape, generator=draws))
+        made.append(module)
+    return made
+
+
+def run(modules: list[nn.Module], examples: Batch) -> list[float]:
+    """The errors of targets on sources' examples, source by source."""
+    named = {f"maxout-{number}": module for number, module in enumerate(modules)}
+    found = evaluate(
+        named,
+        (examples.inputs, examples.labels),
+        attack=PGD(steps=STEPS, step_size=STEP, random_start=False),
+        epsilon=EPSILON,
+        device="cpu",
+        batch_size=BATCH_SIZE,
+    )
+    assert str(found)
+    errors = {(row.source, row.target): row.error for row in found.transfers}
+    return [errors[source, target] for source in named for target in named]
+
+
+def test_transfer(ledger: Ledger, modules: list[nn.Module]):
+    pytest.importorskip("torchattacks")
+    examples = digits(EXAMPLES)
+    us = Contestant(ours.NAME, lambda: run(modules, examples))
+    loop = TransferLoop(
+        [Torchattacks(each) for each in modules],
+        [_batch(examples, rows) for rows in torch.arange(EXAMPLES).split(BATCH_SIZE)],
+        epsilon=float(EPSILON),
+        step=STEP,
+        steps=STEPS,
+    )
+    pairs = Contestant("torchattacks, by pairs", loop.by_pairs)
+    once = Contestant("torchattacks, by sources", loop.by_sources)
+    run(modules, digits(20))  # what is imported on first use is not what is compared
+    timings = ledger.hold(
+        us,
+        [pairs, once],
+        section="transfer",
+        work=f"{MODELS} x {MODELS} transfer, PGD of {STEPS} steps, {EXAMPLES:,} examples",
+        seconds=150.0,
+        bars={pairs.who: 4.0, once.who: 1.0},
+    )
+    mine = timings[us.who].errors
+    for each in (pairs, once):
+        theirs = timings[each.who].errors
+        own = range(0, MODELS * MODELS, MODELS + 1)
+        assert all(mine[at] >= theirs[at] for at in own)
+        assert sum(mine) >= sum(theirs)
+
+
+def _batch(examples: Batch, rows: torch.Tensor) -> Batch:
+    return Batch(examples.ids[rows], examples.inputs[rows], examples.labels[rows])
