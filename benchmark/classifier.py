@@ -186,6 +186,11 @@ class Classifier:
             self.snapshot = outer
             belongings.put_back()
 
+    @property
+    def watched(self) -> bool:
+        """Whether its gradients are looked at by somebody who will refuse NaN and infinity."""
+        return self._watch is not None
+
     @contextmanager
     def watching(self, inputs: Tensor, *, room: int = 0) -> Iterator[Watch]:
         """While inside: notes what the model does on these inputs (see `Watch`).

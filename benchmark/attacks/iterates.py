@@ -27,6 +27,8 @@ from benchmark.outputs import margin
 from benchmark.rng import ExampleStreams
 
 Keep = Literal["last", "best-loss", "first-success"]
+
+WORTH_IT = 0.1  # share of a batch from which on a forward pass of its own pays
 STOPPING: Literal["first-success"] = "first-success"
 
 
@@ -90,7 +92,7 @@ def climb(
     """Returns one candidate an example: so many updates from a start, in a tensor of its own.
 
     ``steps`` forward and backward passes, one more forward pass for ``"best-loss"``, fewer of both
-    for ``"first-success"``.  Raises `OutputError` where a gradient is NaN or infinite.
+    for ``"first-success"``, which takes no gradient where it expects a success and finds it.  Raises `OutputError` where a gradient is NaN or infinite.
     """
     gradients = Gradients(classifier)
     if keep == STOPPING:
@@ -213,21 +215,73 @@ class _Stopped:
 def _to_first_success(
     gradients: Gradients, state: State, *, update: Update, steps: int
 ) -> _Stopped:
-    found = torch.empty_like(state.points)
-    places = torch.arange(len(found), device=found.device)
+    race = _Race(state)
     for _ in range(steps):
-        outputs, gradient = gradients.at(state.points, state.goal.ascent)
-        # One look a step at how many are left; who goes and who stays is not told apart in `found`:
-        # those who stay write their place again.
-        stay = torch.nonzero(~state.goal.misled(outputs)).squeeze(1)
-        if len(stay) < len(places):
-            found[places] = state.points
-            state, gradient, places = state.take(stay), gradient[stay], places[stay]
-        if not len(places):
+        race.ask_the_hopeful(gradients.classifier)
+        race.close_ranks()
+        if not len(race.places):
             break
-        state = update(state, gradient)
-    found[places] = state.points
-    return _Stopped(found, places)
+        outputs, gradient = gradients.at(race.state.points, race.state.goal.ascent)
+        race.look(outputs)
+        race.state = update(race.state, gradient)
+    return race.stopped()
+
+
+class _Race:
+    """The examples that are still under attack, and the points of those that were misled.
+
+    A gradient at a point that misleads is of no use.  Where the margin, drawn on in a line from the
+    last two steps, says that the next point will, the model is asked there without one first.
+
+    Attributes:
+        state: where the examples of the batch stand.
+        places: int64: which of all examples these are.
+        gone: bool: which of them were misled and wait to leave the batch.
+        margins: of the examples of the batch at the last steps, two at most.
+        found: shape (N, *input_shape), of all examples: where they were misled.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.places = torch.arange(len(state.points), device=state.points.device)
+        self.gone = torch.zeros_like(self.places, dtype=torch.bool)
+        self.margins: list[Tensor] = []
+        self.found = torch.empty_like(state.points)
+
+    def ask_the_hopeful(self, classifier: Classifier) -> None:
+        """Notes those that were expected to be misled at the points of now, and are."""
+        if len(self.margins) < 2:
+            return
+        before, last = self.margins
+        hopeful = torch.nonzero((2 * last > before) & ~self.gone).squeeze(1)
+        if len(hopeful) < WORTH_IT * len(self.places):
+            return
+        with torch.no_grad():
+            outputs = classifier(self.state.points[hopeful])
+        self._note(hopeful[self.state.goal.take(hopeful).misled(outputs)])
+
+    def look(self, outputs: Tensor) -> None:
+        """Notes those that are misled at the points of now, given what the model says of them."""
+        self.margins = [*self.margins[-1:], margin(outputs, self.state.goal.labels)]
+        self._note(torch.nonzero(self.state.goal.misled(outputs) & ~self.gone).squeeze(1))
+
+    def close_ranks(self) -> None:
+        """Takes those that were misled out of the batch."""
+        stay = torch.nonzero(~self.gone).squeeze(1)
+        if len(stay) < len(self.gone):
+            self.state = self.state.take(stay)
+            self.places, self.gone = self.places[stay], self.gone[stay]
+            self.margins = [each[stay] for each in self.margins]
+
+    def stopped(self) -> _Stopped:
+        """Returns where all examples ended."""
+        last = torch.nonzero(~self.gone).squeeze(1)
+        self.found[self.places[last]] = self.state.points[last]
+        return _Stopped(self.found, self.places[last])
+
+    def _note(self, misled: Tensor) -> None:
+        self.found[self.places[misled]] = self.state.points[misled]
+        self.gone[misled] = True
 
 
 def better(

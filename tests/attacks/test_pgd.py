@@ -246,7 +246,10 @@ def test_who_is_misled_leaves_the_batch_and_takes_part_in_no_later_restart(norm)
         if expected is None:
             expected = paths[4, int(gaps[4, :, number].argmax()), number]
         torch.testing.assert_close(first[number], expected, rtol=0, atol=1e-6)
-    assert spent == PassCount(forward=forward, backward=backward)
+    # Where the next point is expected to mislead, a forward pass alone comes first: it spares the
+    # backward pass where it does, and is one more where it does not.
+    assert spent.backward <= backward
+    assert forward <= spent.forward <= forward + backward // 4
     misled = (gaps > 0).any(0)
     assert 0 < int(misled[0].sum()) < int(misled.any(0).sum()) < len(batch.labels)
 
