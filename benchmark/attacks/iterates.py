@@ -92,7 +92,8 @@ def climb(
     """Returns one candidate an example: so many updates from a start, in a tensor of its own.
 
     ``steps`` forward and backward passes, one more forward pass for ``"best-loss"``, fewer of both
-    for ``"first-success"``, which takes no gradient where it expects a success and finds it.  Raises `OutputError` where a gradient is NaN or infinite.
+    for ``"first-success"``, which takes no gradient where it expects a success and finds it.
+    Raises `OutputError` where a gradient is NaN or infinite.
     """
     gradients = Gradients(classifier)
     if keep == STOPPING:
