@@ -42,6 +42,7 @@ class RunOptions:
     fresh: bool = False
     data_dir: Path | None = None
     offline: bool = False
+    pictures: bool = True
 
 
 @dataclass(frozen=True)
@@ -374,6 +375,13 @@ OPTIONS: tuple[Option, ...] = (
         "Run",
         "Measure errors alone, faster: attacks stop at an example's first success. No confidence, "
         "no transfer.",
+    ),
+    Option(
+        "--no-pictures",
+        "Run",
+        "Keep no pictures of a few examples for the report.",
+        key="pictures",
+        constant=False,
     ),
     Option("--save-suite", "Run", "Write the same as a suite, for `run FILE`.", "FILE", Path),
 )

@@ -191,6 +191,12 @@ def run(
         typer.Option(envvar=DATA_DIR, help="Folder of datasets that are not embedded."),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Download no dataset.")] = False,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures/--no-pictures", help="Keep pictures of a few examples for the report."
+        ),
+    ] = True,
 ) -> None:
     """Run a suite: compute what is not recorded yet, write the files and print the tables."""
     from benchmark.asking import RunOptions, read_batch_size
@@ -208,6 +214,7 @@ def run(
         fresh=fresh,
         data_dir=data_dir,
         offline=offline,
+        pictures=pictures,
     )
     asked = read_suite(suite)
     _carry_out(asked, output or RUNS / asked.name, options, where=suite)
@@ -241,6 +248,7 @@ def _carry_out(
         fresh=options.fresh,
         data_folder=Path(data_dir) if data_dir else RunSettings.data_folder,
         download=not options.offline,
+        pictures=options.pictures,
     )
     with RunProgress(Console(stderr=True, emoji=False), ready=ready) as progress:
         record = run_suite(

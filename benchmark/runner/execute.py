@@ -27,6 +27,7 @@ from benchmark.memory import give_back, is_shortage
 from benchmark.records import Failure, Verdict
 from benchmark.rng import ExampleStreams, derive_key
 from benchmark.runner.loading import LoadedModel
+from benchmark.runner.picking import Frame, Picked, frames, gallery, pick, unattacked
 from benchmark.runner.plan import (
     SHARING,
     Cell,
@@ -191,12 +192,14 @@ class Job:
 class Findings:
     """What a job has found so far, by cell digest, and which of its cells failed.
 
-    ``candidates`` are those of one batch, until they are put away.
+    ``candidates`` are those of one batch, until they are put away; ``pictures`` the examples that
+    galleries may show.
     """
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     candidates: dict[str, Tensor] = field(default_factory=dict)
+    pictures: dict[str, Picked] = field(default_factory=dict)
 
     def absorb(self, batch: Findings) -> None:
         """Appends all that came of one batch."""
@@ -206,6 +209,9 @@ class Findings:
         for digest, chunk in batch.outcomes.items():
             sofar = self.outcomes.get(digest)
             self.outcomes[digest] = chunk if sofar is None else sofar.then(chunk)
+        for digest, picked in batch.pictures.items():
+            before = self.pictures.get(digest)
+            self.pictures[digest] = picked if before is None else before.then(picked)
 
     def fail_all(self, works: Iterable[CellWork], error: BaseException) -> None:
         """Marks those of these cells as failed that did not fail before."""
@@ -217,6 +223,7 @@ class Findings:
         """Marks a cell as failed and forgets what it had found."""
         self.outcomes.pop(cell.digest, None)
         self.candidates.pop(cell.digest, None)
+        self.pictures.pop(cell.digest, None)
         self.failures[cell.digest] = Failure(
             dataset=cell.dataset,
             model=cell.source.name,
@@ -358,13 +365,15 @@ def execute(
         ids = ids[job.chain.left(before)]
         progress.advance((len(job.experiment.ids) - len(ids)) * job.work, doing=job.name)
     position = min((len(each.example_id) for each in findings.outcomes.values()), default=0)
+    # Of a job that goes on, the examples of its earlier batches are gone: see `pictures`.
+    picker = _picker(job, plan, folder) if position == 0 else None
     effort = job.effort(keeper)
     progress.advance(position * effort, doing=job.name)
     saved = time.monotonic()
     try:
         while position < len(ids) and set(findings.failures) < set(cells):
             size = sizes.of(job)
-            batches = _batches(job, ids[position:], plan.device, findings, sizes, keeper)
+            batches = _batches(job, ids[position:], plan.device, findings, sizes, keeper, picker)
             with closing(batches):
                 for found in batches:
                     findings.absorb(found.findings)
@@ -404,6 +413,8 @@ def execute(
         recorded = cells[digest].recorded
         if recorded is None:
             folder.write(digest, outcome)
+            if digest in findings.pictures:
+                folder.write_gallery(gallery(findings.pictures[digest], digest=digest))
         elif not _same_candidates(recorded, outcome):
             findings.fail(cells[digest].cell, AttackError(NOT_REPEATED))
         elif keeper is None:
@@ -415,6 +426,26 @@ def execute(
         sizes.begin_again(job)
     tell_failures(findings.failures.values(), progress)
     return findings.failures
+
+
+@dataclass(frozen=True)
+class _Picker:
+    """Of which cells of a job examples are picked, and what is recorded of the clean inputs."""
+
+    frame: Frame
+    digests: frozenset[str]
+    clean: Outcome | None
+
+
+def _picker(job: Job, plan: Plan, folder: RunFolder) -> _Picker | None:
+    if not plan.settings.pictures or job.chain is not None:
+        return None
+    frame = frames(plan).get(job.experiment.spec.dataset.name)
+    new = {each.cell.digest for each in job.cells if each.recorded is None}
+    if frame is None or not new & frame.digests:
+        return None
+    clean = None if job.clean else folder.read(unattacked(job.experiment, job.source).digest)
+    return _Picker(frame, frame.digests & new, clean)
 
 
 def _nothing_to_follow(job: Job, progress: Progress) -> Mapping[str, Failure]:
@@ -449,6 +480,7 @@ def _batches(
     findings: Findings,
     sizes: BatchSizes,
     keeper: Keeper | None,
+    picker: _Picker | None,
 ) -> Generator[_Found]:
     """Yields what came of each batch; ends early where memory ran out and less may be tried."""
     size = sizes.of(job)
@@ -466,7 +498,14 @@ def _batches(
                 ):
                     batch = _next(stream, chunk, job.experiment.dataset)
                     _run_batch(
-                        job, batch, device, found, retry=retry, keep=keeper is not None, room=size
+                        job,
+                        batch,
+                        device,
+                        found,
+                        retry=retry,
+                        keep=keeper is not None,
+                        room=size,
+                        picker=picker,
                     )
             except TooLargeError:
                 return
@@ -560,16 +599,19 @@ def _run_batch(
     retry: bool,
     keep: bool,
     room: int,
+    picker: _Picker | None = None,
 ) -> None:
     """Puts what came of one batch, for every cell of a job that has not failed, into ``found``.
 
     ``retry`` says that the batch may be tried again by halves; ``keep`` that candidates are kept
-    and no other model is asked.  A full batch has ``room`` examples.
+    and no other model is asked.  A full batch has ``room`` examples.  ``picker``, where there
+    is one, says of which cells examples are picked for a gallery.
     """
     source = job.source.classifier
     batch, count = given.to(device), len(given.ids)
     live = [work for work in job.cells if work.cell.digest not in found.failures]
     watch: Watch | None = None
+    shown: dict[str, Judged] = {}
     free = False
     if job.attack is not None and live:
         # Chunks count only once the attack is known to have left inputs and model alone.
@@ -586,10 +628,12 @@ def _run_batch(
             guarding(source, batch, seed=seed, room=room) as guarded,
         ):
             watch = guarded.watch
-            for work, chunk in _attack_batch(
+            for work, chunk, judged in _attack_batch(
                 job.attack, live, guarded, batch, found, retry=retry, keep=keep
             ):
                 chunks[work.cell.digest] = chunk
+                if picker is not None and work.cell.digest in picker.digests:
+                    shown[work.cell.digest] = judged
         intact = bool(chunks)
         free = intact and watch is not None and watch.outputs is not None
         if not intact:  # the attack may have spoilt them
@@ -605,6 +649,26 @@ def _run_batch(
         clean = job.clean.cell
         with boundary(lambda error: found.fail(clean, error), retry=retry, count=count):
             found.outcomes[clean.digest] = _clean_batch(job.clean, batch, watch)
+    if picker is not None and shown:
+        with boundary(lambda _: None, retry=False, count=count):  # without pictures, then
+            _pick(picker, job, batch, shown, found)
+
+
+def _pick(
+    picker: _Picker, job: Job, batch: Batch, judged: Mapping[str, Judged], found: Findings
+) -> None:
+    """Picks examples of the cells that are to be shown; the model is not asked again."""
+    rider = job.clean
+    outcome = picker.clean if rider is None else found.outcomes.get(rider.cell.digest)
+    if outcome is None or job.source.digest not in outcome.scores:
+        return
+    answers = outcome.scores[job.source.digest]
+    places = np.searchsorted(outcome.example_id, _array(batch.ids, np.int64))
+    clean = TargetOutcome(answers.predicted[places], answers.confidence[places])
+    for digest in judged.keys() & found.outcomes.keys():
+        picked = pick(picker.frame, batch, judged[digest], clean=clean)
+        if picked is not None:
+            found.pictures[digest] = picked
 
 
 def _attack_batch(
@@ -616,7 +680,7 @@ def _attack_batch(
     *,
     retry: bool,
     keep: bool,
-) -> Iterator[tuple[CellWork, Outcome]]:
+) -> Iterator[tuple[CellWork, Outcome, Judged]]:
     """Yields what came of one batch, cell by cell; a cell that raises is marked as failed."""
     source = works[0].cell.source
     classifier = source.classifier
@@ -648,7 +712,7 @@ def _attack_batch(
             scores, errors = _score_targets(work, judged, others, retry=retry)
             if keep and work.others:
                 found.candidates[cell.digest] = judged.candidates
-            yield work, _chunk(work, batch, judged, watch, scores, errors, spent)
+            yield work, _chunk(work, batch, judged, watch, scores, errors, spent), judged
         meter.skip()
 
 

@@ -69,6 +69,7 @@ class RunSettings:
         data_folder: where datasets that are not embedded are looked for and downloaded to.
         download: whether a dataset that is not there may be fetched.
         save_every: seconds between two savings of a job under way.
+        pictures: keep pictures of a few examples of each attack (see `benchmark.runner.picking`).
     """
 
     device: str = "auto"
@@ -83,6 +84,7 @@ class RunSettings:
     data_folder: Path = DataRequest.folder
     download: bool = True
     save_every: float = SAVE_EVERY
+    pictures: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from benchmark.records import (
 )
 from benchmark.runner import aggregate
 from benchmark.runner.execute import find_jobs
+from benchmark.runner.pictures import complete_pictures
 from benchmark.runner.plan import (
     NOTHING_SUPPLIED,
     Cell,
@@ -79,6 +80,8 @@ def run_suite(
         work = sum(job.work * len(job.experiment.ids) for job in jobs)
         teller.start(work=work, cells=todo, reused=total - todo)
         failures = list(execute_all(jobs, plan, folder, progress=teller))
+        if settings.pictures:
+            complete_pictures(plan, folder, progress=teller)
         finished = origin.model_copy(
             update={
                 "finished": now(),

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from benchmark.errors import RecordError, RunFolderError
-from benchmark.records import RUN_FILE, Record, RunRecord, Verdict
+from benchmark.galleries import Gallery, gallery_bytes, gallery_file
+from benchmark.records import RUN_FILE, Record, RunRecord, Verdict, write_atomically
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -303,6 +304,15 @@ class RunFolder:
         if cell:
             for file in self.outcomes.glob(f"{cell}-*.partial.parquet"):
                 file.unlink(missing_ok=True)
+
+    def write_gallery(self, gallery: Gallery) -> None:
+        """Writes the gallery of a cell.  Raises `RunFolderError` where it can't be written."""
+        path = gallery_file(self.path, gallery.digest)
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        write_atomically(path, gallery_bytes(gallery))
 
     def drop_partial(self, job: str) -> None:
         """Removes what an unfinished job had saved."""

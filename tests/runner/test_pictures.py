@@ -1,0 +1,215 @@
+"""Galleries: they show what was measured, whatever the batch, and change no result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import planted
+import pytest
+
+from benchmark.datasets.base import ArrayDataset
+from benchmark.galleries import FOLDER, Gallery, gallery_file, read_gallery
+from benchmark.records import RunRecord
+from benchmark.runner.picking import MOST, ROOM, SIDES, Ranks, _fitting
+from benchmark.runner.store import OUTCOMES, read_outcome
+from benchmark.specs import Suite, parse_suite
+
+SUITE = """
+name = "pictured"
+dataset = "squares"
+models = ["one", "two"]
+[[attacks]]
+name = "fgsm"
+epsilon = ["0.02", "0.1"]
+[[attacks]]
+name = "pgd"
+epsilon = "0.05"
+steps = 3
+"""
+
+
+def suite(text: str = SUITE) -> Suite:
+    return parse_suite(text, where="pictured.toml")
+
+
+def galleries(record: RunRecord, folder: Path) -> dict[tuple[str, str, str], Gallery]:
+    """Returns the galleries of a run by model, attack and epsilon."""
+    return {
+        (each.model, each.attack, str(each.epsilon)): gallery
+        for each in record.evaluations
+        if (gallery := read_gallery(folder, each.digest)) is not None
+    }
+
+
+def assert_same(one: Gallery, other: Gallery) -> None:
+    assert one.why == other.why
+    for name in ("example_id", "label", "before", "after", "valid"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    np.testing.assert_allclose(one.sure_after, other.sure_after, atol=1e-5)
+    assert np.abs(one.clean.astype(int) - other.clean.astype(int)).max() <= 1
+    assert np.abs(one.change.astype(int) - other.change.astype(int)).max() <= 1
+
+
+def test_each_attack_has_one_at_its_largest_epsilon(run: planted.Run, tmp_path: Path) -> None:
+    found = galleries(run(suite(), pictures=True), tmp_path / "run")
+    assert found.keys() == {
+        (model, attack, epsilon)
+        for model in ("one", "two")
+        for attack, epsilon in (("fgsm", "0.1"), ("pgd", "0.05"))
+    }
+    for (_, _, epsilon), gallery in found.items():
+        assert len(gallery.label) == MOST
+        assert gallery.scale.max() == pytest.approx(float(epsilon), rel=1e-5)
+    assert sum(file.stat().st_size for file in (tmp_path / "run" / FOLDER).iterdir()) < ROOM
+
+
+def test_they_show_what_was_measured(run: planted.Run, tmp_path: Path) -> None:
+    record = run(suite(), pictures=True)
+    cards = {card.name: card.digest for card in record.models}
+    for each in record.evaluations:
+        gallery = read_gallery(tmp_path / "run", each.digest)
+        if gallery is None:
+            continue
+        outcome = read_outcome(tmp_path / "run" / OUTCOMES, each.digest)
+        assert outcome is not None
+        place = np.searchsorted(outcome.example_id, gallery.example_id)
+        said = outcome.scores[cards[each.model]]
+        np.testing.assert_array_equal(gallery.after, said.predicted[place])
+        np.testing.assert_allclose(gallery.sure_after, said.confidence[place], atol=1e-6)
+        np.testing.assert_array_equal(gallery.label, outcome.label[place])
+
+
+def test_random_examples_are_the_same_and_the_others_chosen(
+    run: planted.Run, tmp_path: Path
+) -> None:
+    found = galleries(run(suite(), pictures=True), tmp_path / "run")
+    random = {
+        tuple(
+            number for number, why in zip(each.example_id, each.why, strict=True) if why == "random"
+        )
+        for each in found.values()
+    }
+    assert len(random) == 1
+    assert len(next(iter(random))) == MOST // 2
+    for gallery in found.values():
+        for place, why in enumerate(gallery.why):
+            wrong = gallery.after[place] != gallery.label[place]
+            if why == "misled":
+                assert wrong
+                assert gallery.before[place] == gallery.label[place]
+            elif why == "withstood":
+                assert not wrong
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_batches_change_nothing(run: planted.Run, tmp_path: Path, batch_size: int) -> None:
+    whole = galleries(run(suite(), "whole", pictures=True), tmp_path / "whole")
+    record = run(suite(), "cut", pictures=True, batch_size=batch_size)
+    for key, gallery in galleries(record, tmp_path / "cut").items():
+        assert_same(whole[key], gallery)
+
+
+def test_made_again_they_are_the_same(run: planted.Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first = galleries(run(suite(), pictures=True), folder)
+    for file in (folder / FOLDER).iterdir():
+        file.unlink()
+    record = run(suite(), pictures=True)
+    assert record.provenance.computed_cells == 0
+    again = galleries(record, folder)
+    assert again.keys() == first.keys()
+    for key, gallery in again.items():
+        assert_same(first[key], gallery)
+
+
+def test_they_are_kept_only_where_asked_for_and_change_no_result(
+    run: planted.Run, tmp_path: Path
+) -> None:
+    without = run(suite(), "without")
+    assert not (tmp_path / "without" / FOLDER).exists()
+    with_pictures = run(suite(), "with", pictures=True)
+    for one, other in zip(without.evaluations, with_pictures.evaluations, strict=True):
+        assert one.model_copy(update={"seconds": 0.0}) == other.model_copy(update={"seconds": 0.0})
+
+
+def test_an_interrupted_run_ends_with_the_same(
+    run: planted.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SUITE.replace('name = "pgd"', 'name = "interrupts"').replace("steps = 3", "")
+    monkeypatch.setattr(planted.Interrupts, "asked", [])
+    whole = galleries(run(suite(text), "whole", pictures=True, batch_size=20), tmp_path / "whole")
+    monkeypatch.setattr(planted.Interrupts, "asked", [])
+    monkeypatch.setattr(planted.Interrupts, "after", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(suite(text), pictures=True, batch_size=20)
+    monkeypatch.setattr(planted.Interrupts, "after", 0)
+    record = run(suite(text), pictures=True, batch_size=20)
+    again = galleries(record, tmp_path / "run")
+    assert again.keys() == whole.keys()
+    for key, gallery in again.items():
+        assert_same(whole[key], gallery)
+
+
+def test_an_invalid_candidate_is_shown_as_such(run: planted.Run, tmp_path: Path) -> None:
+    text = SUITE.replace('name = "pgd"', 'name = "returns-nan"').replace("steps = 3", "")
+    found = galleries(run(suite(text), pictures=True), tmp_path / "run")
+    gallery = found["one", "returns-nan", "0.05"]
+    assert not gallery.valid.any()
+    assert not gallery.change.any()
+    assert "misled" not in gallery.why
+
+
+def test_a_failed_cell_has_none_and_stale_ones_go(run: planted.Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(suite(), pictures=True)
+    stale = gallery_file(folder, "of-another-suite")
+    stale.write_bytes(b"old")
+    text = SUITE.replace('name = "pgd"', 'name = "raises"').replace("steps = 3", "")
+    found = galleries(run(suite(text), pictures=True), folder)
+    assert {attack for _, attack, _ in found} == {"fgsm"}
+    assert len(list((folder / FOLDER).iterdir())) == len(found) == 2
+
+
+def test_errors_alone_have_none(run: planted.Run, tmp_path: Path) -> None:
+    text = SUITE.replace('dataset = "squares"', 'dataset = "squares"\nerror_only = true')
+    run(suite(text.replace('models = ["one", "two"]', 'models = ["one"]')), pictures=True)
+    assert not (tmp_path / "run" / FOLDER).exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "cells", "expected"),
+    [
+        ((1, 28, 28), 34, (SIDES[0], MOST)),
+        ((3, 224, 224), 4, (SIDES[0], 4)),
+        ((3, 224, 224), 40, (SIDES[-1], 4)),
+        ((1, 28, 28), 1000, None),
+        ((784,), 1, None),
+        ((5, 8, 8), 1, None),
+    ],
+)
+def test_they_never_take_more_than_their_room(
+    shape: tuple[int, ...], cells: int, expected: tuple[int, int] | None
+) -> None:
+    pixels = np.zeros((1, *shape), dtype=np.uint8)
+    dataset = ArrayDataset("made", pixels, targets=np.array([0]), classes=("a",))
+    found = _fitting(dataset, ROOM // cells)
+    if expected is None or found is None:
+        assert found is expected
+        return
+    assert found == expected
+    side, count = found
+    shrink = min(1.0, side / shape[1])
+    taken = cells * count * 2 * shape[0] * round(shape[1] * shrink) * round(shape[2] * shrink)
+    assert taken <= ROOM
+
+
+def test_the_surest_come_first_and_clean_mistakes_never() -> None:
+    ranks = Ranks(
+        np.arange(5),
+        misled=np.array([True, True, True, False, False]),
+        clean_right=np.array([True, False, True, True, True]),
+        confidence=np.array([0.5, 0.99, 0.9, 0.3, 0.8], dtype=np.float32),
+    )
+    assert ranks.beaten.tolist() == [2, 0]
+    assert ranks.stood.tolist() == [4, 3]
