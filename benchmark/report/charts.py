@@ -144,7 +144,12 @@ def looks(names: Iterable[str]) -> Mapping[str, Look]:
     1
     """
     return {
-        name: Look(place % COLOURS, _MARKERS[place % len(_MARKERS)], _DASHES[place % len(_DASHES)])
+        name: Look(
+            place % COLOURS,
+            # In the next round of colours each has another marker.
+            _MARKERS[(place + place // COLOURS) % len(_MARKERS)],
+            _DASHES[place % len(_DASHES)],
+        )
         for place, name in enumerate(dict.fromkeys(names))
     }
 

@@ -11,7 +11,8 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Final
 
 from benchmark.records import RunRecord
@@ -114,16 +115,14 @@ def escape(text: str) -> str:
 def table_latex(table: Table, *, caption: str, label: str) -> str:
     """Returns one table; a column with nothing in it, or for which there is no room, is left out.
 
-    A table too long for a page becomes several, each with its heads.
+    A table too long for a page, or too wide for a line whatever is left out, becomes several, each
+    with its heads.
     """
-    form = _fitting(table)
     pages = [table.rows[at : at + _PAGE] for at in range(0, len(table.rows), _PAGE)] or [()]
-    heads = " & ".join(_head(table.columns[place].header) for place in form.shown)
-    align = "".join(_align(form, place) for place in form.shown)
+    parts = [(form, rows) for form in _split(_fitting(table)) for rows in pages]
     written = []
-    for number, rows in enumerate(pages):
-        words = escape(caption) + (f" (part {number + 1} of {len(pages)})" if pages[1:] else "")
-        lines = [_line(form, row) for row in rows]
+    for number, (form, rows) in enumerate(parts, start=1):
+        words = escape(caption) + (f" (part {number} of {len(parts)})" if parts[1:] else "")
         written.append(
             "\n".join(
                 [
@@ -131,12 +130,12 @@ def table_latex(table: Table, *, caption: str, label: str) -> str:
                     r"\centering\footnotesize",
                     r"\setlength{\tabcolsep}{3.5pt}",
                     f"\\caption{{{words}}}",
-                    f"\\label{{{label}{'' if number == 0 else f'-{number + 1}'}}}",
-                    f"\\begin{{tabular}}{{{align}}}",
+                    f"\\label{{{label}{'' if number == 1 else f'-{number}'}}}",
+                    f"\\begin{{tabular}}{{{''.join(_align(form, each) for each in form.shown)}}}",
                     r"\toprule",
-                    f"{heads} \\\\",
+                    f"{' & '.join(_head(table.columns[each].header) for each in form.shown)} \\\\",
                     r"\midrule",
-                    *lines,
+                    *(_line(form, row) for row in rows),
                     r"\bottomrule",
                     r"\end{tabular}",
                     *_below(table.notes),
@@ -171,14 +170,15 @@ class _Form:
     def widest(self, place: int) -> int:
         return max((len(self.text(row[place])) for row in self.table.rows), default=0)
 
+    def room(self, place: int) -> int:
+        """How many characters a column takes."""
+        heads = map(len, _broken(self.table.columns[place].header))
+        return _GAP + max(min(self.widest(place), _LONG), *heads)
+
     @property
     def width(self) -> int:
         """How many characters a line takes."""
-        return sum(
-            _GAP + max(min(self.widest(place), _LONG), *map(len, _broken(column.header)))
-            for place in self.shown
-            for column in [self.table.columns[place]]
-        )
+        return sum(map(self.room, self.shown))
 
 
 def _line(form: _Form, row: tuple[Cell, ...]) -> str:
@@ -200,6 +200,20 @@ def _fitting(table: Table) -> _Form:
         if form.width <= _LINE:
             break
     return form
+
+
+def _split(form: _Form) -> list[_Form]:
+    """Returns a form in parts that fit a line, each with the columns that name its rows."""
+    names = [*takewhile(lambda each: form.table.columns[each].align == "left", form.shown)]
+    parts: list[list[int]] = [[]]
+    room = taken = sum(map(form.room, names))
+    for place in form.shown[len(names) :]:
+        if taken + form.room(place) > _LINE and parts[-1]:
+            parts.append([])
+            taken = room
+        parts[-1].append(place)
+        taken += form.room(place)
+    return [replace(form, shown=(*names, *part)) for part in parts]
 
 
 def _align(form: _Form, place: int) -> str:

@@ -48,7 +48,7 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 _CONFIDENCE: Final = "Confidence"
 _ILLUSTRATIONS: Final = "What the attack does"
 _PICTURES: Final = "Examples"
-_UNFOLDED: Final = 6  # galleries; more make the page long
+_UNFOLDED: Final = 4  # galleries; more make the page long
 _PROVENANCE: Final = "Where these numbers come from"
 _CONFIDENCE_NOTES: Final = (
     "Confidence: the model's probability for the class it predicts; the softmax maximum unless the "

@@ -59,6 +59,19 @@ def test_a_wide_table_gives_up_columns_and_details_and_never_its_numbers() -> No
     assert "[99.8" not in text
 
 
+def test_a_matrix_too_wide_for_a_line_is_written_in_parts() -> None:
+    names = [f"model-{place}" for place in range(20)]
+    columns = (Column("Source", "left"), *(Column(name) for name in names))
+    rows = tuple(cells(name, *(f"{place}.0 %" for place in range(20))) for name in names)
+    text = table_latex(Table("t", columns, rows), caption="c", label="l")
+    parts = text.count(r"\begin{tabular}")
+    assert parts > 1
+    assert text.count("Source &") == parts
+    for place in range(20):
+        assert text.count(f" {place}.0~\\%") == len(names)
+    assert f"(part {parts} of {parts})" in text
+
+
 def test_a_row_that_begins_with_a_bracket_is_no_option() -> None:
     table = Table("t", (Column("Interval"),), (cells("[1–2]"), cells("[3–4]")))
     text = table_latex(table, caption="c", label="l")

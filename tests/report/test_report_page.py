@@ -278,7 +278,7 @@ def test_the_colours_of_the_page_stand_out_from_it(theme: int) -> None:
 
 def test_no_two_of_many_models_look_the_same() -> None:
     found = looks(f"model-{place}" for place in range(28))
-    assert len({(each.marker, each.dash, each.colour) for each in found.values()}) == 28
+    assert len({(each.marker, each.colour) for each in found.values()}) == 28
 
 
 def test_one_model_without_attacks_or_transfer_is_enough(tmp_path: Path) -> None:
