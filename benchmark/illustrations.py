@@ -6,6 +6,7 @@ the models and drawn by `benchmark.report.drawings`, which has none.  No torch h
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -172,6 +173,16 @@ def save_illustration(illustration: Illustration, folder: Path) -> Path:
         raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
     write_atomically(path, stream.getvalue())
     return path
+
+
+def digest_of(illustration: Illustration) -> str:
+    """Returns a digest of all that an illustration holds; the files drawn from it carry it."""
+    digest = hashlib.sha256(illustration.kind.encode())
+    for each in fields(illustration):
+        value = getattr(illustration, each.name)
+        held = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
+        digest.update(f"{each.name} {len(held)} ".encode() + held)
+    return digest.hexdigest()
 
 
 def illustrations(run: Path) -> Iterator[Illustration]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import singledispatch
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from benchmark.illustrations import Addition, Answer, Filters, Illustration, LinearModel, Sweep
+from benchmark.illustrations import (
+    Addition,
+    Answer,
+    Filters,
+    Illustration,
+    LinearModel,
+    Sweep,
+    digest_of,
+)
+from benchmark.records import write_atomically
 from benchmark.report.figures import COLOURS, house_style, rendered
 from benchmark.report.wording import percent
 from benchmark.threat import Epsilon
@@ -38,10 +48,26 @@ class Drawing:
 
 def draw(illustration: Illustration) -> Drawing:
     """Returns an illustration drawn, in both formats."""
+    digest = digest_of(illustration)
     with house_style():
-        svg = rendered(_figure(illustration), ".svg", "")
-        png = rendered(_figure(illustration), ".png", "")
+        svg = rendered(_figure(illustration), ".svg", digest)
+        png = rendered(_figure(illustration), ".png", digest)
     return Drawing(illustration.kind, illustration.title, _words(illustration), svg, png)
+
+
+def describe(illustration: Illustration) -> str:
+    """Returns in words what is seen in an illustration."""
+    return _words(illustration)
+
+
+def save_drawing(illustration: Illustration, path: Path) -> None:
+    """Writes an illustration as ``.svg`` or ``.png``.
+
+    Raises `RecordError` for another suffix, `RunFolderError` where it can't be written.
+    """
+    with house_style():
+        content = rendered(_figure(illustration), path.suffix, digest_of(illustration))
+    write_atomically(path, content)
 
 
 @singledispatch

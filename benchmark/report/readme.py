@@ -6,6 +6,7 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:evaluations results/goodfellow2015 -->
     <!-- gibbon:compared results/attack-comparison -->
     <!-- gibbon:picture results/mnist-linf docs/error-against-epsilon.svg -->
+    <!-- gibbon:illustration results/goodfellow2015 addition docs/addition.png -->
 
 each with everything down to its ``<!-- /gibbon -->``.  Run
 ``python -m benchmark.report.readme README.md``; with ``--check`` nothing is written and the exit
@@ -18,13 +19,16 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmark.errors import GibbonError, RecordError, SpecError, UnknownNameError
+from benchmark.illustrations import Illustration, digest_of, illustrations
 from benchmark.records import RunRecord, write_atomically
 from benchmark.report.comparison import COMPARED_NOTES, comparison_tables
 from benchmark.report.layout import Table
-from benchmark.report.markdown import bullets, heading, table_markdown
+from benchmark.report.markdown import bullets, escape, heading, table_markdown
 from benchmark.report.published import paper_table
 from benchmark.report.results import Results
 from benchmark.report.tables import EVALUATION_NOTES, evaluation_tables
@@ -67,23 +71,29 @@ def regenerate(text: str, *, folder: Path, makers: Mapping[str, Maker] | None = 
 
 def stale_pictures(text: str, *, folder: Path) -> Iterator[Path]:
     """Yields the pictures that are missing or were made from other numbers than the run has."""
-    from benchmark.report.figures import curve_digest
-
-    for run, picture in _pictures(text, folder):
-        digest = curve_digest(RunRecord.read(run)).encode()
-        if not picture.exists() or digest not in picture.read_bytes():
-            yield picture
+    return (each.file for each in _stale(text, folder))
 
 
 def draw_pictures(text: str, *, folder: Path) -> None:
     """Draws the pictures of a markdown text that are missing or stale."""
-    from benchmark.report.figures import save_error_curves
+    for each in list(_stale(text, folder)):
+        each.file.parent.mkdir(parents=True, exist_ok=True)
+        each.draw(each.file)
 
-    stale = set(stale_pictures(text, folder=folder))
-    for run, picture in _pictures(text, folder):
-        if picture in stale:
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            save_error_curves(RunRecord.read(run), picture)
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture of a text: its file, a digest of what it must show, and what draws it."""
+
+    file: Path
+    digest: str
+    draw: Callable[[Path], None]
+
+
+def _stale(text: str, folder: Path) -> Iterator[_Picture]:
+    for each in _pictures(text, folder):
+        if not each.file.exists() or each.digest.encode() not in each.file.read_bytes():
+            yield each
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,11 +171,37 @@ def _picture(arguments: list[str], folder: Path) -> str:
     return f"![Error against ε: {suite.title or suite.name}]({picture})"
 
 
-def _pictures(text: str, folder: Path) -> Iterator[tuple[Path, Path]]:
+def _illustration(arguments: list[str], folder: Path) -> str:
+    from benchmark.report.drawings import describe
+
+    run, kind, picture = _expect(arguments, "gibbon:illustration RUN KIND PICTURE", 3)
+    words = describe(_illustrated(folder / run, kind))
+    return f"![{escape(words)}]({picture})"
+
+
+def _pictures(text: str, folder: Path) -> Iterator[_Picture]:
     for region in _REGION.finditer(text):
+        arguments = region["arguments"].split()
         if region["kind"] == "picture":
-            run, picture = _expect(region["arguments"].split(), "gibbon:picture RUN PICTURE", 2)
-            yield folder / run, folder / picture
+            from benchmark.report.figures import curve_digest, save_error_curves
+
+            run, picture = _expect(arguments, "gibbon:picture RUN PICTURE", 2)
+            record = RunRecord.read(folder / run)
+            draw = partial(save_error_curves, record)
+            yield _Picture(folder / picture, curve_digest(record), draw)
+        elif region["kind"] == "illustration":
+            from benchmark.report.drawings import save_drawing
+
+            run, kind, picture = _expect(arguments, "gibbon:illustration RUN KIND PICTURE", 3)
+            found = _illustrated(folder / run, kind)
+            yield _Picture(folder / picture, digest_of(found), partial(save_drawing, found))
+
+
+def _illustrated(run: Path, kind: str) -> Illustration:
+    found = {each.kind: each for each in illustrations(run)}
+    if kind not in found:
+        raise UnknownNameError("illustration", kind, known=found, where=str(run))
+    return found[kind]
 
 
 def _expect(arguments: list[str], usage: str, number: int) -> list[str]:
@@ -183,6 +219,7 @@ MAKERS: Mapping[str, Maker] = {
     "evaluations": _evaluations,
     "compared": _compared,
     "picture": _picture,
+    "illustration": _illustration,
 }
 
 if __name__ == "__main__":

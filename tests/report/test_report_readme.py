@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_illustrations import EVERY
 
+from benchmark.illustrations import FOLDER, save_illustration
 from benchmark.records import RunRecord
 from benchmark.report.readme import main
 
@@ -108,3 +111,42 @@ def test_a_region_that_is_wrong_is_told_and_nothing_is_written(
     assert main([str(readme)]) == 2
     assert told in capsys.readouterr().err
     assert readme.read_text(encoding="utf-8") == region
+
+
+@pytest.fixture
+def illustrated(readme: Path) -> Path:
+    for each in EVERY:
+        save_illustration(each, readme.parent / "results" / "made-up" / FOLDER)
+    region = "<!-- gibbon:illustration results/made-up {} docs/{}.{} -->\n<!-- /gibbon -->\n"
+    text = region.format("addition", "addition", "png") + region.format("sweep", "sweep", "svg")
+    readme.write_text(text, encoding="utf-8")
+    return readme
+
+
+def test_illustrations_are_drawn_with_their_words(illustrated: Path) -> None:
+    assert main([str(illustrated)]) == 0
+    text = illustrated.read_text(encoding="utf-8")
+    assert "![net takes a picture of the class “espresso” for" in text
+    assert "](docs/addition.png)" in text
+    assert (illustrated.parent / "docs" / "addition.png").read_bytes().startswith(b"\x89PNG")
+    assert main([str(illustrated), "--check"]) == 0
+
+
+def test_an_illustration_of_other_data_is_stale(
+    illustrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(illustrated)])
+    sweep = next(each for each in EVERY if each.kind == "sweep")
+    moved = replace(sweep, epsilons=sweep.epsilons * 1.0001)  # type: ignore[union-attr,type-var]
+    save_illustration(moved, illustrated.parent / "results" / "made-up" / FOLDER)
+    assert main([str(illustrated), "--check"]) == 1
+    assert "sweep.svg is stale" in capsys.readouterr().err
+
+
+def test_an_illustration_that_is_not_there_is_told(
+    illustrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = illustrated.read_text(encoding="utf-8").replace("sweep docs", "sweeep docs")
+    illustrated.write_text(text, encoding="utf-8")
+    assert main([str(illustrated)]) == 2
+    assert "did you mean 'sweep'" in capsys.readouterr().err
