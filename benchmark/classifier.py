@@ -51,6 +51,10 @@ class Watch:
     zero_gradient: Tensor | None = None
     gradients: Tensor | None = None
 
+    def add(self, total: Tensor) -> None:
+        """Notes a sum over input gradients, NaN where any of them was."""
+        self.gradients = total if self.gradients is None else self.gradients + total
+
     def covers(self, inputs: Tensor) -> bool:
         """Says whether a tensor is these inputs: same storage, shape and unchanged content."""
         return (
@@ -145,6 +149,19 @@ class Classifier:
             loss = self.outputs.loss(self(leaf), labels).sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
         return self._seen(gradient)
+
+    def pull_back(
+        self, outputs: Tensor, inputs: Tensor, upstream: Tensor, *, again: bool = False
+    ) -> Tensor:
+        """Returns a gradient in the outputs as one in the inputs that gave them.
+
+        For what `ascend` can't do: several gradients from one forward pass, which ``again`` leaves
+        room for, and losses with a graph of their own.  One backward pass.
+        """
+        (gradient,) = torch.autograd.grad(outputs, inputs, upstream, retain_graph=again)
+        if self._watch is not None:
+            self._watch.add(gradient.sum())
+        return gradient
 
     @torch.no_grad()
     def predict(self, inputs: Tensor) -> Tensor:
@@ -253,7 +270,7 @@ class Classifier:
             total = (highest + lowest).sum()
         else:
             total = gradient.sum()
-        watch.gradients = total if watch.gradients is None else watch.gradients + total
+        watch.add(total)
         return gradient
 
 

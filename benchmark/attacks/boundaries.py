@@ -84,8 +84,7 @@ def nearest_boundary(
         upstream = torch.zeros_like(answers).scatter_(1, own, -1.0)
         upstream.scatter_(1, rival.unsqueeze(1), 1.0)
         again = number + 1 < rivals.shape[1]
-        (normal,) = torch.autograd.grad(outputs, leaf, upstream, retain_graph=again)
-        normal = finite(normal)
+        normal = finite(classifier.pull_back(outputs, leaf, upstream, again=again))
         if rivals.shape[1] == 1:
             return Boundary(gaps[:, 0], normal)
         size = dual_size(normal, norm=norm)

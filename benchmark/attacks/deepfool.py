@@ -45,7 +45,7 @@ class DeepFool(MinimalNormAttack):
     Each step costs a backward pass for each rival class, one forward pass for them, and one to see
     whether the class has changed; examples that are through leave the batch before the gradients
     are taken.  Where a box is given the point is put into it after each step; the paper knows no
-    box.  An example whose gradients are all zero or NaN stays where it is and counts as not found.
+    box.  An example whose gradients are all zero stays where it is and counts as not found.
 
     Args:
         steps: steps at most.

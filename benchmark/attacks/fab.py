@@ -31,7 +31,7 @@ class FAB(MinimalNormAttack):
     """Walks along the boundary towards the point of it that is nearest to the input.
 
     Each step costs K - 1 backward passes with K classes: with many of them take `fab-t`.  Examples
-    that are misclassified already are not walked with.  One whose gradients are all zero or NaN
+    that are misclassified already are not walked with.  One whose gradients are all zero
     stays where it is and counts as not found.
 
     Args:

@@ -109,7 +109,7 @@ class LBFGS(MinimalNormAttack):
             leaf = _tensor(flat, inputs).requires_grad_()
             with torch.enable_grad():
                 loss = _loss(classifier, classifier(leaf), aim).sum()
-                (gradient,) = torch.autograd.grad(loss, leaf)
+            gradient = classifier.pull_back(loss, leaf, torch.ones_like(loss))
             change = flat - start
             slope = finite(gradient).double().flatten().cpu().numpy()
             value = float(change @ change) + constant * float(loss.detach())

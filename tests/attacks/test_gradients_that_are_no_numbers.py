@@ -1,0 +1,58 @@
+"""No attack that takes gradients may read NaN as robustness: its cell fails."""
+
+import nets
+import pytest
+import torch
+from test_conformance import VARIANTS
+from torch import Tensor, nn
+
+from benchmark.attacks import ATTACKS
+from benchmark.attacks.base import build_attack, threats_of
+from benchmark.classifier import Classifier
+from benchmark.errors import OutputError
+from benchmark.rng import ExampleStreams
+from benchmark.specs import AttackSpec
+from benchmark.verify import guarding, judge, propose
+
+# Shrunk and put on black, as in every step of the first variant, no input is bright.
+OTHERWISE = {"di-mi-fgsm": {"steps": 3, "probability": 0}}
+
+
+class HalfBroken(nn.Module):
+    """Finite outputs; the gradient is NaN for bright inputs: a root at 0, times 0."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        flat = inputs.flatten(1)
+        bright = (flat.mean(1, keepdim=True) > 0.5).to(flat.dtype)
+        root = (bright * (flat - flat).square().sum(1, keepdim=True) + 1 - bright).sqrt()
+        return self.module(inputs) + root
+
+
+def taking_gradients() -> list[str]:
+    return [name for name in ATTACKS.names() if ATTACKS.load(name).needs_gradient]
+
+
+@pytest.mark.parametrize("name", taking_gradients())
+def test_gradients_that_are_no_numbers_fail_the_attack(name):
+    module = HalfBroken(nets.mlp().module)
+    classifier = Classifier(module, classes=nets.CLASSES, input_shape=nets.SHAPE)
+    batch = nets.labelled(classifier, nets.random_batch(8))
+    bright = batch.inputs.flatten(1).mean(1) > 0.5
+    assert 0 < int(bright.sum()) < 8
+    parameters = OTHERWISE.get(name) or VARIANTS.get(name, [{}])[0]
+    spec = AttackSpec.model_validate({"name": name, "epsilon": "0.01", **parameters})
+    attack = build_attack(spec)
+    (threat,) = threats_of(spec, attack, bounds=classifier.bounds)
+    streams = ExampleStreams.derive(0, batch.ids)
+    with (
+        classifier.evaluating(),
+        pytest.raises(OutputError, match="NaN or infinite"),
+        guarding(classifier, batch) as guarded,
+    ):
+        (tries,) = propose(attack, classifier, guarded.batch, threats=[threat], streams=streams)
+        judge(classifier, batch, proposed=tries, threat=threat)
+    assert torch.isfinite(classifier.module(batch.inputs)).all()
