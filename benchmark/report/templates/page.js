@@ -83,10 +83,10 @@
     sortable(table);
   }
 
-  // What is folded is printed too.
+  // What is folded is printed too, but for galleries: these are many.
   const folded = [];
   addEventListener("beforeprint", () => {
-    for (const each of document.querySelectorAll("details:not([open])")) {
+    for (const each of document.querySelectorAll("details:not([open]):not(.gallery)")) {
       each.open = true;
       folded.push(each);
     }
