@@ -7,11 +7,13 @@ from test_conformance import VARIANTS
 from torch import Tensor, nn
 
 from benchmark.attacks import ATTACKS
-from benchmark.attacks.base import build_attack, threats_of
+from benchmark.attacks.base import Attack, build_attack, threats_of
 from benchmark.classifier import Classifier
+from benchmark.datasets.base import Batch
 from benchmark.errors import OutputError
 from benchmark.rng import ExampleStreams
 from benchmark.specs import AttackSpec
+from benchmark.threat import ThreatModel
 from benchmark.verify import guarding, judge, propose
 
 # Shrunk and put on black, as in every step of the first variant, no input is bright.
@@ -32,6 +34,14 @@ class HalfBroken(nn.Module):
         return self.module(inputs) + root
 
 
+def run(attack: Attack, classifier: Classifier, batch: Batch, threat: ThreatModel) -> None:
+    """Attacks as a run does."""
+    with guarding(classifier, batch) as guarded:
+        streams = ExampleStreams.derive(0, batch.ids)
+        (tries,) = propose(attack, classifier, guarded.batch, threats=[threat], streams=streams)
+        judge(classifier, batch, proposed=tries, threat=threat)
+
+
 def taking_gradients() -> list[str]:
     return [name for name in ATTACKS.names() if ATTACKS.load(name).needs_gradient]
 
@@ -47,12 +57,6 @@ def test_gradients_that_are_no_numbers_fail_the_attack(name):
     spec = AttackSpec.model_validate({"name": name, "epsilon": "0.01", **parameters})
     attack = build_attack(spec)
     (threat,) = threats_of(spec, attack, bounds=classifier.bounds)
-    streams = ExampleStreams.derive(0, batch.ids)
-    with (
-        classifier.evaluating(),
-        pytest.raises(OutputError, match="NaN or infinite"),
-        guarding(classifier, batch) as guarded,
-    ):
-        (tries,) = propose(attack, classifier, guarded.batch, threats=[threat], streams=streams)
-        judge(classifier, batch, proposed=tries, threat=threat)
+    with classifier.evaluating(), pytest.raises(OutputError, match="NaN or infinite"):
+        run(attack, classifier, batch, threat)
     assert torch.isfinite(classifier.module(batch.inputs)).all()
