@@ -22,7 +22,14 @@ import torch
 from torch import Tensor
 
 from benchmark.attacks.base import Attack, DirectionAttack, move
-from benchmark.attacks.candidates import LINF_TOLERANCE, check, check_form, outside, tries_of
+from benchmark.attacks.candidates import (
+    LINF_TOLERANCE,
+    check,
+    check_form,
+    copied,
+    outside,
+    tries_of,
+)
 from benchmark.attacks.gradients import refuse_no_numbers
 from benchmark.attacks.minimal import MinimalNormAttack, within
 from benchmark.attacks.projections import like
@@ -278,11 +285,7 @@ def _found(
         bounds=threat.bounds,
         streams=streams,
     )
-    kept = []
-    for found in tries:
-        check_form(found, batch.inputs, what="point found")
-        kept.append(found.detach().clone())
-    return kept
+    return list(copied(tries, batch.inputs, what="point found"))
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,13 @@ class ReturnsInputs(Breaks):
 
 
 @checked
+class AsksGradients(Breaks):
+    def change(self, classifier, inputs, labels, threat, streams):
+        inputs.requires_grad_()
+        yield inputs.detach().clone()
+
+
+@checked
 class Relabels(Breaks):
     def change(self, classifier, inputs, labels, threat, streams):
         yield from list(good(classifier, inputs, labels, threat, streams))
@@ -224,6 +231,7 @@ def _gradients_on():
         (NaNs, "budget", "40 of 40 candidates at ε 0.1 not finite"),
         (WorksInPlace, "inputs", "the inputs were changed in place"),
         (ReturnsInputs, "inputs", "a candidate lies in the memory of the inputs"),
+        (AsksGradients, "inputs", "the inputs were left asking for gradients"),
         (Relabels, "inputs", "the labels were changed in place"),
         (Trains, "model", "the attack left the model in another mode"),
         (LeavesGradients, "model", "gradients were left on the model's parameters"),
@@ -317,6 +325,16 @@ def test_a_departure_that_is_written_down_is_no_breach():
     assert budget.standing is Standing.KEPT
     assert verdict.passed
     assert verdict.departures == (batch,)
+
+
+@checked
+class Misspelt(ByBatch):
+    departures: ClassVar = {"bacth": "it was made so"}
+
+
+def test_a_departure_from_no_law_is_refused():
+    with pytest.raises(SpecError, match=r"a law that there is not: 'bacth'.*'batch'"):
+        check_attack(Misspelt, laws=[law("batch")])
 
 
 def test_from_some_laws_no_attack_may_depart():

@@ -39,6 +39,17 @@ class Found(MinimalNormAttack):
         yield from self.tries
 
 
+@dataclass(frozen=True)
+class Returns(MinimalNormAttack):
+    """Returns its one try where others yield it."""
+
+    points: Tensor
+
+    def nearest(self, classifier, inputs, *, labels, norm, bounds, streams):
+        """Returns it."""
+        return self.points
+
+
 def line() -> Classifier:
     """Class 1 where a number is above a half, by their difference."""
     net = nn.Linear(1, 2)
@@ -59,6 +70,13 @@ def at_each(
             judge(classifier, batch, proposed=each, threat=threat, watch=given_.watch)
             for each, threat in zip(tries, threats, strict=True)
         ]
+
+
+def test_a_return_in_the_place_of_a_yield_is_one_try():
+    points = torch.tensor([[0.6], [0.4]])
+    batch = Batch(torch.arange(2), torch.tensor([[0.4], [0.6]]), torch.tensor([0, 1]))
+    for judged in at_each(Returns(points), line(), batch):
+        assert judged.nearest.tolist() == pytest.approx([0.2, 0.2])
 
 
 places = st.sampled_from([0.0, 0.1, 0.25, 0.4, 0.45, 0.55, 0.6, 0.75, 1.0])

@@ -411,7 +411,7 @@ def test_a_return_in_the_place_of_a_yield_is_one_candidate(evaluated, right):
 
 @pytest.mark.parametrize("answer", [None, 3, 0.5])
 def test_an_attack_that_returns_no_tensors_is_told(answer, evaluated, right):
-    with pytest.raises(AttackError, match="propose must yield tensors, got "):
+    with pytest.raises(AttackError, match="an attack must yield tensors, got "):
         measured(lambda *given: answer, evaluated, right)
 
 

@@ -174,6 +174,12 @@ def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> A
             f"got {attack!r}",
             where=where,
         )
+    if not attack.norms or not all(isinstance(each, Norm) for each in attack.norms):
+        raise SpecError(
+            f"attack {spec.name!r} must say in which norms it works, as `norms = (Norm.LINF,)`, "
+            f"got {attack.norms!r}",
+            where=where,
+        )
     known = _parameter_names(attack)
     for key in spec.parameters:
         if key in attack.reserved:

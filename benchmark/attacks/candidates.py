@@ -62,16 +62,23 @@ def tries_of(
     in place on a tensor that was judged already.  Raises `AttackError` for anything but tensors of
     the inputs' shape and dtype.
     """
-    proposed: object = attack.propose(
+    proposed = attack.propose(
         classifier, inputs, labels=labels.clone(), threat=threat, streams=streams
     )
-    if isinstance(proposed, Tensor):  # an author's ``return`` in the place of ``yield``
-        proposed = [proposed]
-    if not isinstance(proposed, Iterable):
-        raise AttackError(f"propose must yield tensors, got {type(proposed).__name__}")
-    for candidates in proposed:
-        check_form(candidates, inputs, what="candidate")
-        yield candidates.detach().clone()
+    yield from copied(proposed, inputs, what="candidate")
+
+
+def copied(proposed: object, inputs: Tensor, *, what: str) -> Iterator[Tensor]:
+    """Yields what an attack gave, tensors of the inputs' form, each in one of its own.
+
+    A tensor by itself counts as one try: an author's ``return`` in the place of ``yield``.
+    """
+    tries = [proposed] if isinstance(proposed, Tensor) else proposed
+    if not isinstance(tries, Iterable):
+        raise AttackError(f"an attack must yield tensors, got {type(tries).__name__}")
+    for each in tries:
+        check_form(each, inputs, what=what)
+        yield each.detach().clone()
 
 
 def check_form(candidates: object, inputs: Tensor, *, what: str) -> None:

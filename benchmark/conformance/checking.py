@@ -55,6 +55,7 @@ def check_attack(
     """
     name = attack if isinstance(attack, str) else _name(attack)
     built = _built(attack, name, parameters or {}, norms=norms)
+    _check_departures(built, name)
     for norm in norms:
         if norm not in built.norms:
             raise SpecError(f"attack {name!r} works in {', '.join(built.norms)}, not in {norm}")
@@ -111,6 +112,16 @@ def _built(
     # Not validated: a reference is no name that a suite can give.
     spec = AttackSpec.model_construct(name=name, epsilon=(ZERO,), label=name, **parameters)
     return make_attack(found, spec)
+
+
+def _check_departures(attack: Attack, name: str) -> None:
+    names = [law.name for law in LAWS]
+    for departure in attack.departures:
+        if departure not in names:
+            raise SpecError(
+                f"attack {name!r} departs from a law that there is not: "
+                f"{departure!r}{suggest(departure, names)} The laws: {', '.join(names)}"
+            )
 
 
 def _name(attack: object) -> str:

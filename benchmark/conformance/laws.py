@@ -147,6 +147,8 @@ def leaves_inputs_alone(attack: Attack, norm: Norm) -> Seen:
     for name, tensor in given.items():
         if not torch.equal(tensor, before[name]):
             return Seen(f"the {name} were changed in place")
+    if batch.inputs.requires_grad or batch.inputs.grad is not None:
+        return Seen("the inputs were left asking for gradients")
     if dict(parameters_of(attack)) != described:
         return Seen("its own parameters were changed")
     return Seen()
@@ -349,8 +351,8 @@ LAWS = (
         "inputs",
         "leaves inputs, labels and streams alone",
         leaves_inputs_alone,
-        "Work on `inputs.clone()`; operations that end in an underscore, `+=` and assignments to "
-        "an index change what they are given.",
+        "Work on `inputs.clone()`; operations that end in an underscore, `requires_grad_` too, "
+        "`+=` and assignments to an index change what they are given.",
     ),
     Law(
         "model",

@@ -138,6 +138,14 @@ def test_a_plain_dataclass_is_an_attack(registered):
         build_attack(spec("plain", strength="big"), where="here")
 
 
+@pytest.mark.parametrize("norms", [(), ("linf",), "linf"])
+def test_an_attack_says_in_which_norms_it_works(registered, monkeypatch, norms):
+    monkeypatch.setattr(Plain, "norms", norms)
+    registered("plain", Plain)
+    with pytest.raises(SpecError, match=r"here: attack 'plain' must say in which norms"):
+        build_attack(spec("plain"), where="here")
+
+
 def test_only_a_dataclass_has_parameters():
     with pytest.raises(SpecError, match="attack NotADataclass must be a dataclass"):
         parameters_of(NotADataclass())
