@@ -5,7 +5,8 @@ and the model is asked again, under ``no_grad``.  A candidate out of budget is n
 whatever the model says of it; nothing is clipped into the budget silently.
 
 The cost is the floor of `DESIGN`: for a `DirectionAttack` at k epsilons one forward and one
-backward pass, which give the clean prediction too, and k forward passes.  For a
+backward pass, which give the clean prediction too, and k forward passes; fewer where what was
+misled at a smaller epsilon is carried (``before`` of `judge`).  For a
 `MinimalNormAttack` it is one search and one forward pass at any number of epsilons: at each the
 candidate is the point found or the clean input, and what the model says of both is known.
 """
@@ -115,6 +116,18 @@ def _clean_outputs(source: Classifier, batch: Batch, *, watch: Watch | None) -> 
     return outputs.detach()
 
 
+def judge_clean(source: Classifier, batch: Batch, *, watch: Watch | None = None) -> Judged:
+    """Returns the clean inputs as what was found at epsilon zero; ``watch`` as in `judge`."""
+    answers = answers_from(source, _clean_outputs(source, batch, watch=watch))
+    return Judged(
+        batch.inputs,
+        answers,
+        verdict=torch.full_like(batch.labels, Verdict.VALID),
+        distance=torch.zeros_like(batch.labels, dtype=torch.float32),
+        any_misled=answers.predicted != batch.labels,
+    )
+
+
 def answers_from(classifier: Classifier, outputs: Tensor) -> Answers:
     """Returns classes and confidences from finite outputs, shape (N, K)."""
     return Answers(outputs.argmax(1), classifier.outputs.confidence(outputs))
@@ -142,7 +155,7 @@ def propose(
         direction = attack.direction(source, batch.inputs, labels=labels, streams=streams)
         check_form(direction, batch.inputs, what="direction")
         for threat in threats:
-            yield iter([move(batch.inputs, direction, threat=threat)])
+            yield _Along(batch.inputs, direction, threat=threat)
     elif isinstance(attack, MinimalNormAttack):
         searches: dict[tuple[Norm, Bounds | None], _Search] = {}
         for threat in threats:
@@ -166,6 +179,7 @@ def judge(
     threat: ThreatModel,
     ask_source: bool = True,
     watch: Watch | None = None,
+    before: Judged | None = None,
 ) -> Judged:
     """Returns which candidates count, and what the source says of them.
 
@@ -178,8 +192,13 @@ def judge(
     clean input also stands where it is misclassified and the point found is not.  ``watch`` saves
     asking of the clean inputs where the attack did.
 
+    ``before`` is what was found at a smaller epsilon, or by `judge_clean`: what misled there counts
+    here too, and the source is asked of the other examples alone.
+
     Raises `AttackError` for candidates of another shape or dtype, or where there are none.
     """
+    if before is not None:
+        return _carried(before, source, batch, proposed=proposed, threat=threat)
     if isinstance(proposed, _Near):
         asked = proposed.search.asked(source, batch, watch=watch)
         known = (_composed(source, batch, point, asked, threat=threat) for point in asked.points)
@@ -386,6 +405,60 @@ class _Near(Iterator[Tensor]):
 
     def __next__(self) -> Tensor:
         return next(self._tries)
+
+
+class _Along(Iterator[Tensor]):
+    """The one try of a `DirectionAttack` at one epsilon; it can be made of some examples alone."""
+
+    def __init__(self, inputs: Tensor, direction: Tensor, *, threat: ThreatModel) -> None:
+        self._inputs = inputs
+        self._direction = direction
+        self._threat = threat
+        self._tried = False
+
+    def __next__(self) -> Tensor:
+        if self._tried:
+            raise StopIteration
+        self._tried = True
+        return move(self._inputs, self._direction, threat=self._threat)
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Returns the candidates of the examples at these positions, int64, shape (M,)."""
+        return move(self._inputs[rows], self._direction[rows], threat=self._threat)
+
+
+def _carried(
+    before: Judged,
+    source: Classifier,
+    batch: Batch,
+    *,
+    proposed: Iterable[Tensor],
+    threat: ThreatModel,
+) -> Judged:
+    """Returns what was found before, and in the place of what misled nobody what is found now."""
+    if not isinstance(proposed, _Along):
+        raise AttackError("what misled before is carried within a batch along one direction only")
+    rows = (~before.any_misled).nonzero().flatten()
+    if not len(rows):
+        return before
+    left = Batch(batch.ids[rows], batch.inputs[rows], batch.labels[rows])
+    now = judge(source, left, proposed=[proposed.of(rows)], threat=threat)
+    if before.answers is None or now.answers is None:
+        raise AttackError("what misled can't be carried before the source is asked")
+
+    def put(old: Tensor, new: Tensor) -> Tensor:
+        return old.index_copy(0, rows, new)
+
+    return Judged(
+        put(before.candidates, now.candidates),
+        Answers(
+            put(before.answers.predicted, now.answers.predicted),
+            put(before.answers.confidence, now.answers.confidence),
+        ),
+        put(before.verdict, now.verdict),
+        put(before.distance, now.distance),
+        put(before.any_misled, now.any_misled),
+    )
 
 
 def _composed(

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.attacks.base import Attack, parameters_of
+from benchmark.attacks.base import Attack, DirectionAttack, parameters_of
 from benchmark.classifier import Classifier, Watch
 from benchmark.datasets.base import Batch, Dataset
 from benchmark.errors import AttackError, DatasetError, MemoryShortageError
@@ -46,6 +46,7 @@ from benchmark.verify import (
     clean_answers,
     guarding,
     judge,
+    judge_clean,
     propose,
 )
 
@@ -125,7 +126,8 @@ class Job:
 
     ``clean`` is the unattacked cell where that is missing too: it rides along, because the
     attack's first forward pass is often the clean prediction.  ``chain`` is there where the job
-    has one cell that takes over what an earlier one misled.
+    takes over what an earlier one misled.  It has several cells then, as without, only for attacks
+    along one direction: each takes over what the one before it misled, batch by batch.
     """
 
     experiment: PlannedExperiment
@@ -260,23 +262,54 @@ def find_jobs(plan: Plan, folder: RunFolder) -> list[Job]:
             clean = next((work for work in missing if work.cell.attack is None), None)
             for attack in experiment.attacks:
                 works = tuple(work for work in missing if work.cell.attack is attack)
-                if works and (attack.spec.carried or goes_by_member(experiment.spec, attack)):
-                    if clean is not None:
-                        jobs.append(Job(experiment, source, None, (), clean))
-                        clean = None
-                    for work in sorted(works, key=lambda each: each.cell.epsilon):
-                        jobs.extend(_chained(experiment, work, folder))
-                elif works:
+                later: list[tuple[CellWork, ...]] = []
+                if attack.spec.carried or goes_by_member(experiment.spec, attack):
+                    works, later = _sweeps(experiment, attack, works)
+                if works:
                     rider = clean if attack is experiment.attacks[0] else None
                     jobs.append(Job(experiment, source, attack, works, rider))
                     clean = None if rider is not None else clean
+                if later and clean is not None:
+                    jobs.append(Job(experiment, source, None, (), clean))
+                    clean = None
+                for sweep in later:
+                    jobs.extend(_chained(experiment, sweep, folder))
             if clean is not None:
                 jobs.append(Job(experiment, source, None, (), clean))
     return jobs
 
 
-def _chained(experiment: PlannedExperiment, work: CellWork, folder: RunFolder) -> Iterator[Job]:
-    """Yields the jobs of a cell that takes over what an earlier one misled, one after the other."""
+def _sweeps(
+    experiment: PlannedExperiment, planned: PlannedAttack, works: Iterable[CellWork]
+) -> tuple[tuple[CellWork, ...], list[tuple[CellWork, ...]]]:
+    """Returns the cells that are computed of all examples, and those that go on from recorded ones.
+
+    Along one direction cells that follow each other are computed together: from the smallest
+    epsilon on of all examples, where asking for the direction gives the clean prediction too.
+    Every other cell goes on by itself.
+    """
+    together = _along(planned) and not goes_by_member(experiment.spec, planned)
+    sweeps: list[tuple[CellWork, ...]] = []
+    for work in sorted(works, key=lambda each: each.cell.epsilon):
+        if together and sweeps and work.cell.follows == sweeps[-1][-1].cell.digest:
+            sweeps[-1] += (work,)
+        else:
+            sweeps.append((work,))
+    smallest = min(each.epsilon for each in planned.threats)
+    if not (together and sweeps and sweeps[0][0].cell.epsilon == smallest):
+        return (), sweeps
+    return (sweeps[0], sweeps[1:]) if planned.attack.needs_gradient else ((), sweeps)
+
+
+def _along(planned: PlannedAttack) -> bool:
+    return planned.spec.carried and isinstance(planned.attack, DirectionAttack)
+
+
+def _chained(
+    experiment: PlannedExperiment, works: tuple[CellWork, ...], folder: RunFolder
+) -> Iterator[Job]:
+    """Yields the jobs of cells that take over what an earlier one misled, one after the other."""
+    work = works[0]
     cell, planned = work.cell, work.cell.attack
     if planned is None or cell.threat is None:
         return
@@ -286,7 +319,7 @@ def _chained(experiment: PlannedExperiment, work: CellWork, folder: RunFolder) -
         if each.attack is None and each.source is cell.source
     )
     if not goes_by_member(experiment.spec, planned):
-        yield Job(experiment, cell.source, planned, (work,), None, Chain(follows))
+        yield Job(experiment, cell.source, planned, works, None, Chain(follows))
         return
     members = planned.attack.made_of
     for number, member in enumerate(members):
@@ -629,7 +662,14 @@ def _run_batch(
         ):
             watch = guarded.watch
             for work, chunk, judged in _attack_batch(
-                job.attack, live, guarded, batch, found, retry=retry, keep=keep
+                job.attack,
+                live,
+                guarded,
+                batch,
+                found,
+                retry=retry,
+                keep=keep,
+                chained=job.chain is not None,
             ):
                 chunks[work.cell.digest] = chunk
                 if picker is not None and work.cell.digest in picker.digests:
@@ -680,8 +720,13 @@ def _attack_batch(
     *,
     retry: bool,
     keep: bool,
+    chained: bool,
 ) -> Iterator[tuple[CellWork, Outcome, Judged]]:
-    """Yields what came of one batch, cell by cell; a cell that raises is marked as failed."""
+    """Yields what came of one batch, cell by cell; a cell that raises is marked as failed.
+
+    Where the epsilons are carried along one direction, each cell takes over what the one before it
+    misled, and the first one the clean mistakes; those of a ``chained`` job are left out already.
+    """
     source = works[0].cell.source
     classifier = source.classifier
     streams = ExampleStreams.derive(planned.stream_key, batch.ids)
@@ -689,6 +734,7 @@ def _attack_batch(
     meter = _Meter(classifier)
     watch = guarded.watch
     proposals = propose(planned.attack, classifier, guarded.batch, threats=threats, streams=streams)
+    before: Judged | None = None
     for work, threat in zip(works, threats, strict=True):
         if not isinstance(planned.attack, SHARING):
             watch.zero_gradient = None
@@ -699,6 +745,10 @@ def _attack_batch(
             retry=retry,
             count=len(batch.ids),
         ):
+            if _along(planned) and any(each.cell.digest in found.failures for each in works):
+                raise AttackError(NOTHING_TO_FOLLOW)
+            if _along(planned) and before is None and not chained:
+                before = judge_clean(classifier, batch, watch=watch)
             judged = judge(
                 classifier,
                 batch,
@@ -706,7 +756,9 @@ def _attack_batch(
                 threat=threat,
                 ask_source=work.asks_source,
                 watch=watch,
+                before=before,
             )
+            before = judged if _along(planned) else None
             spent = meter.read()
             others = () if keep else work.others
             scores, errors = _score_targets(work, judged, others, retry=retry)

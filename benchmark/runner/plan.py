@@ -271,10 +271,10 @@ def _plan_attack(
 ) -> PlannedAttack:
     with their_code(f"{where}: attack {spec.name!r} can't be built"):
         attack = given if given is not None else build_attack(spec, where=where)
-    if spec.carried and isinstance(attack, SHARING):
+    if spec.carried and isinstance(attack, MinimalNormAttack):
         raise SpecError(
-            f"attack {spec.name!r} serves all epsilons from shared work: carrying what succeeded "
-            "at a smaller one would cost more passes, not fewer; leave it out",
+            f"attack {spec.name!r} looks for the nearest point once, for all epsilons: its curve "
+            "never falls, and there is nothing to spare at larger ones; leave it out",
             where=f"{where}.carried",
         )
     transfer = experiment.transfer

@@ -12,10 +12,11 @@ from benchmark.attacks.fgsm import FGSM
 from benchmark.attacks.fgsm_naive import FGSMNaive
 from benchmark.classifier import Classifier, PassCount
 from benchmark.datasets.base import Batch
+from benchmark.errors import AttackError
 from benchmark.outputs import margin
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Bounds
-from benchmark.verify import clean_answers, guarding, judge, propose
+from benchmark.verify import clean_answers, guarding, judge, judge_clean, propose
 
 DIMENSIONS = 12
 weights = st.lists(
@@ -170,6 +171,29 @@ def test_five_epsilons_cost_one_forward_and_backward_and_five_forwards(mlp, batc
         clean = clean_answers(mlp, batch, watch=given.watch)  # comes with the first pass
         assert mlp.passes == PassCount(forward=6 * count, backward=count)
         assert torch.equal(clean.answers.predicted, mlp.predict(batch.inputs).argmax(1))
+
+
+def test_what_misled_before_is_carried_and_the_model_asked_of_the_others_alone(mlp, batch):
+    threats = [nets.threat(epsilon) for epsilon in ("0.002", "0.005", "0.01", "0.02")]
+    batch, count = nets.labelled(mlp, batch), len(batch.labels)
+    batch.labels[0] = (batch.labels[0] + 1) % nets.CLASSES
+    mlp.passes = PassCount()
+    with mlp.evaluating(), guarding(mlp, batch) as given:
+        streams = ExampleStreams.derive(0, batch.ids)
+        proposals = list(propose(FGSM(), mlp, given.batch, threats=threats, streams=streams))
+        found = judge_clean(mlp, batch, watch=given.watch)
+        assert mlp.passes == PassCount(forward=count, backward=count)
+        for threat, tries in zip(threats, proposals, strict=True):
+            misled, asked = found.any_misled, mlp.passes.forward
+            found = judge(mlp, batch, proposed=tries, threat=threat, before=found)
+            assert mlp.passes.forward - asked == int((~misled).sum())
+            anew = judge(mlp, batch, proposed=tries, threat=threat)
+            assert torch.equal(found.any_misled, misled | anew.any_misled)
+            torch.testing.assert_close(found.candidates[~misled], anew.candidates[~misled])
+            torch.testing.assert_close(found.distance[~misled], anew.distance[~misled])
+        assert 0 < int(misled.sum()) < int(found.any_misled.sum())
+        with pytest.raises(AttackError, match="one direction only"):
+            judge(mlp, batch, proposed=[batch.inputs], threat=threats[0], before=found)
 
 
 def test_all_epsilons_move_along_one_direction(mlp, batch):

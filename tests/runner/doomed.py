@@ -33,6 +33,7 @@ SUITE = Suite.model_validate(
             # Its first pass sees clean inputs, and so could give the clean prediction too.
             {"name": "pgd", "label": "straight", "epsilon": "0.1", "random_start": False},
             {"name": "noise-uniform", "epsilon": "0.2"},
+            {"name": "fgsm", "label": "carried", "epsilon": ["0.1", "0.05"], "carried": True},
             {"name": "deepfool", "norm": "linf", "epsilon": ["0.05", "0.1"], "steps": 3},
         ],
         "transfer": {"attacks": ["fgsm", "pgd"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from benchmark.specs import Suite
 MakeSuite = Callable[..., Suite]
 THREE = ["0.02", "0.05", "0.1"]
 PGD: dict[str, Any] = {"name": "pgd", "epsilon": THREE, "steps": 4}
+FGSM: dict[str, Any] = {"name": "fgsm", "epsilon": THREE}
+NOISE: dict[str, Any] = {"name": "noise-sign", "epsilon": ["0.1", "0.2", "0.3"]}
 
 
 def rows(record: RunRecord, attack: str) -> list[Evaluation]:
@@ -49,20 +52,21 @@ def unclocked(record: RunRecord) -> list[dict[str, Any]]:
 # Carried
 
 
+@pytest.mark.parametrize("attack", [PGD, FGSM, NOISE], ids=["pgd", "fgsm", "noise"])
 def test_a_carried_sweep_is_the_union_of_its_epsilons(
-    run: Run, suite: MakeSuite, tmp_path: Path
+    run: Run, suite: MakeSuite, tmp_path: Path, attack: dict[str, Any]
 ) -> None:
-    plain = run(suite(PGD), "plain")
-    carried = run(suite({**PGD, "carried": True}), "carried")
+    plain = run(suite(attack), "plain")
+    carried = run(suite({**attack, "carried": True}), "carried")
     clean = misled(tmp_path / "plain", plain, "none")[0]
     union, expected = clean, []
-    for each in misled(tmp_path / "plain", plain, "pgd"):
+    for each in misled(tmp_path / "plain", plain, attack["name"]):
         union = union | each
         expected.append(union)
-    found = misled(tmp_path / "carried", carried, "pgd")
+    found = misled(tmp_path / "carried", carried, attack["name"])
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
-    rates = errors(carried, "pgd")
+    rates = errors(carried, attack["name"])
     assert rates == sorted(rates)
     assert 0 < rates[0] < rates[-1]
 
@@ -76,10 +80,49 @@ def test_later_epsilons_cost_what_is_left_alone(run: Run, suite: MakeSuite) -> N
     assert found[-1].forward_passes < found[0].forward_passes
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 60])
+def test_one_direction_serves_all_epsilons_and_each_asks_of_what_is_left(
+    run: Run, suite: MakeSuite, batch_size: int
+) -> None:
+    epsilons = [*THREE, "0.5", "1"]
+    for attack, gradients in ((FGSM, planted.EXAMPLES), (NOISE, 0)):
+        asked = suite({**attack, "epsilon": epsilons, "carried": True})
+        record = run(asked, attack["name"], batch_size=batch_size)
+        (clean,) = rows(record, "none")
+        assert (clean.forward_passes, clean.backward_passes) == (planted.EXAMPLES, 0)
+        left = planted.EXAMPLES - clean.misclassified
+        for row in rows(record, attack["name"]):
+            assert (row.forward_passes, row.backward_passes) == (left, gradients)
+            left, gradients = planted.EXAMPLES - row.misclassified, 0
+    assert rows(run(suite({**FGSM, "epsilon": "1"}), "plain"), "fgsm")[0].adversarial_error == 1
+
+
+def test_an_outcome_that_is_carried_is_that_of_the_smaller_epsilon(
+    run: Run, suite: MakeSuite, tmp_path: Path
+) -> None:
+    record = run(suite({**FGSM, "carried": True}))
+    (source,) = {each.digest for each in record.models}
+    with RunFolder.open(tmp_path / "run", suite="planted") as opened:
+        found = [opened.read(each.digest) for each in record.evaluations]
+    for before, after in itertools.pairwise(found):
+        assert before is not None
+        assert after is not None
+        told = before.any_misclassified
+        assert 0 < told.sum() < after.any_misclassified.sum()
+        for one, other in [
+            (before.distance, after.distance),
+            (before.scores[source].confidence, after.scores[source].confidence),
+            (before.scores[source].predicted, after.scores[source].predicted),
+        ]:
+            np.testing.assert_array_equal(one[told], other[told])
+        assert (after.distance[~told] > before.distance[~told]).all()
+
+
 def test_tables_say_what_was_carried(run: Run, suite: MakeSuite, tmp_path: Path) -> None:
-    run(suite({**PGD, "carried": True}, "fgsm"), publish=write_report)
+    attacks = [{**each, "carried": True} for each in (PGD, FGSM)]
+    run(suite(*attacks, "noise-sign"), publish=write_report)
     lines = (tmp_path / "run" / "evaluations.csv").read_text().splitlines()
-    assert sum('"last, carried"' in line for line in lines) == 3
+    assert sum('"last, carried"' in line for line in lines) == 6
     assert "iterate kept: last, carried" in (tmp_path / "run" / "tables.md").read_text()
 
 
@@ -87,22 +130,25 @@ def test_tables_say_what_was_carried(run: Run, suite: MakeSuite, tmp_path: Path)
 def test_batches_change_no_carried_sweep(
     run: Run, suite: MakeSuite, tmp_path: Path, batch_size: int
 ) -> None:
-    asked = suite({**PGD, "carried": True, "restarts": 2}, "fgsm")
+    attacks = [{**each, "carried": True} for each in (FGSM, NOISE, {**PGD, "restarts": 2})]
+    asked = suite(*attacks)
     whole, cut = run(asked, "whole"), run(asked, "cut", batch_size=batch_size)
     for one, other in zip(unclocked(whole), unclocked(cut), strict=True):
         assert one == pytest.approx(other, abs=1e-6)
-    pairs = zip(*(misled(tmp_path / each, whole, "pgd") for each in ("whole", "cut")), strict=True)
-    for one, other in pairs:
-        np.testing.assert_array_equal(one, other)
+    for name in ("fgsm", "noise-sign", "pgd"):
+        found = [misled(tmp_path / each, whole, name) for each in ("whole", "cut")]
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("attack", [PGD, FGSM], ids=["pgd", "fgsm"])
 def test_epsilons_are_run_in_ascending_order_and_shown_in_the_suites(
-    run: Run, suite: MakeSuite
+    run: Run, suite: MakeSuite, attack: dict[str, Any]
 ) -> None:
-    up = run(suite({**PGD, "carried": True}), "up")
-    down = run(suite({**PGD, "epsilon": THREE[::-1], "carried": True}), "down")
-    assert [str(each.epsilon) for each in rows(down, "pgd")] == THREE[::-1]
-    assert errors(down, "pgd") == errors(up, "pgd")[::-1]
+    up = run(suite({**attack, "carried": True}), "up")
+    down = run(suite({**attack, "epsilon": THREE[::-1], "carried": True}), "down")
+    assert [str(each.epsilon) for each in rows(down, attack["name"])] == THREE[::-1]
+    assert errors(down, attack["name"]) == errors(up, attack["name"])[::-1]
     assert {each.digest for each in up.evaluations} == {each.digest for each in down.evaluations}
 
 
@@ -131,6 +177,39 @@ def test_a_missing_cell_of_a_sweep_is_computed_from_the_one_before(
     assert set(content(tmp_path / "run")) == set(whole)
 
 
+@pytest.mark.parametrize("missing", [[0], [1], [2], [0, 2], [0, 1, 2]], ids=str)
+@pytest.mark.parametrize("attack", [FGSM, NOISE], ids=["fgsm", "noise"])
+def test_missing_cells_of_one_direction_are_computed_from_those_before(
+    run: Run, suite: MakeSuite, tmp_path: Path, attack: dict[str, Any], missing: list[int]
+) -> None:
+    asked, name = suite({**attack, "carried": True}), attack["name"]
+    record = run(asked, batch_size=7)
+    before = misled(tmp_path / "run", record, name)
+    for place in missing:
+        digest = rows(record, name)[place].digest
+        (tmp_path / "run" / "outcomes" / f"{digest}.parquet").unlink()
+    again = run(asked, batch_size=7)
+    assert again.provenance.computed_cells == len(missing)
+    for one, other in zip(misled(tmp_path / "run", again, name), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    counts = {"forward_passes", "backward_passes", "seconds"}
+    for one_row, other_row in zip(again.evaluations, record.evaluations, strict=True):
+        assert one_row.model_dump(exclude=counts) == other_row.model_dump(exclude=counts)
+
+
+def test_a_larger_epsilon_that_is_added_goes_on_from_the_last(run: Run, suite: MakeSuite) -> None:
+    short = run(suite({**FGSM, "carried": True}))
+    left = planted.EXAMPLES - rows(short, "fgsm")[-1].misclassified
+    longer = {**FGSM, "epsilon": [*THREE, "0.15", "0.2"], "carried": True}
+    record = run(suite(longer))
+    assert unclocked(record)[: len(short.evaluations)] == unclocked(short)
+    added = rows(record, "fgsm")[3:]
+    assert (added[0].forward_passes, added[0].backward_passes) == (2 * left, left)
+    assert added[1].forward_passes == planted.EXAMPLES - added[0].misclassified
+    whole = run(suite(longer), "whole")
+    assert errors(record, "fgsm") == errors(whole, "fgsm")
+
+
 @pytest.mark.parametrize("moment", [1, 3, 6, 9, 11])
 def test_an_interrupted_chain_goes_on(
     run: Run,
@@ -141,7 +220,8 @@ def test_an_interrupted_chain_goes_on(
 ) -> None:
     members = [{"name": "noise-sign"}, {"name": "pgd", "steps": 2}, {"name": "bim", "steps": 3}]
     listed = {"name": "worst-of", "epsilon": ["0.02", "0.05"], "attacks": members, "carried": True}
-    asked = suite({**PGD, "epsilon": ["0.02", "0.05"], "carried": True}, listed, error_only=True)
+    two = {"epsilon": ["0.02", "0.05"], "carried": True}
+    asked = suite({**FGSM, **two}, {**PGD, **two}, listed, error_only=True)
     undisturbed = run(asked, "undisturbed", batch_size=12)
     lived = iter(range(1, 100))
     run_batch = execute._run_batch
@@ -170,12 +250,28 @@ def test_where_a_smaller_epsilon_fails_the_larger_ones_do(run: Run, suite: MakeS
     assert record.status == "failed"
 
 
-@pytest.mark.parametrize("name", ["fgsm", "noise-sign", "deepfool"])
-def test_attacks_that_share_their_work_are_not_carried(
-    suite: MakeSuite, plant: planted.Plant, name: str
+@pytest.mark.parametrize("batch_size", [7, 60])
+def test_where_one_direction_fails_at_an_epsilon_the_larger_ones_do(
+    run: Run, suite: MakeSuite, plant: planted.Plant, batch_size: int
 ) -> None:
-    asked = suite({"name": name, "epsilon": THREE, "norm": "linf", "carried": True})
-    with pytest.raises(SpecError, match=r"attacks\[0\].carried: .*shared work"):
+    plant.model("fragile", lambda: planted.classifier(planted.NaNBeyond(1)))
+    attack = {"name": "fgsm", "epsilon": ["0.05", "0.5", "0.7"], "carried": True}
+    record = run(suite(attack, "noise-sign", models=("fragile",)), batch_size=batch_size)
+    assert [each.status for each in rows(record, "fgsm")] == ["done", "failed", "failed"]
+    told = [each.error for each in record.failures]
+    assert "returned NaN" in told[0]
+    assert "carried over to this one: that failed" in told[1]
+    assert [each.status for each in rows(record, "none") + rows(record, "noise-sign")] == [
+        "done",
+        "done",
+    ]
+
+
+def test_searches_for_the_nearest_point_are_not_carried(
+    suite: MakeSuite, plant: planted.Plant
+) -> None:
+    asked = suite({"name": "deepfool", "epsilon": THREE, "norm": "linf", "carried": True})
+    with pytest.raises(SpecError, match=r"attacks\[0\].carried: .*never falls"):
         make_plan(asked, RunSettings(device="cpu"))
 
 

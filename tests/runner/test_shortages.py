@@ -147,6 +147,19 @@ def test_where_memory_runs_out_changes_nothing(
     assert answers(tmp_path / "halved") == answers(tmp_path / "small")
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_where_memory_runs_out_a_sweep_along_one_direction_is_the_same(
+    run: Run, suite: MakeSuite, roomy: planted.Plant, tmp_path: Path, place: str
+) -> None:
+    asked = suite({"name": "fgsm", "epsilon": ["0.02", "0.05", "0.1"], "carried": True})
+    small = run(asked, "small", batch_size=FITTING)
+    roomy.model("one", lambda: planted.classifier(Large(1, when=PLACES[place], error=SHORT)))
+    halved = run(asked, "halved")
+    assert roomy.built["one"][-1].module.refused > 0
+    assert without_clock(halved) == without_clock(small)
+    assert answers(tmp_path / "halved") == answers(tmp_path / "small")
+
+
 def test_an_attack_that_needs_more_memory_is_given_less(
     run: Run, suite: MakeSuite, roomy: planted.Plant, tmp_path: Path, monkeypatch: Any
 ) -> None:
