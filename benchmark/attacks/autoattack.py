@@ -32,6 +32,7 @@ from benchmark.rng import ExampleStreams
 from benchmark.threat import Norm, ThreatModel
 
 NAMES = ("apgd-ce", "apgd-t", "fab-t", "square")
+AHEAD = 64  # queries of the square attack that may be asked of an example at once
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -77,7 +78,8 @@ class AutoAttack(Standard):
     It yields one try a member, as `worst-of` does.  With fewer than ten classes all wrong ones are
     targets; with fewer than four the targeted ratio has no fourth output, and is the difference of
     the two outputs, undivided.  Windows of the square attack shrink as if 10,000 queries were made,
-    as in the authors' code.
+    as in the authors' code; where few examples are left several of its queries are asked at once.
+    It then makes more forward passes than ``queries``, and finds what it would find without.
 
     Args:
         steps: gradient steps of each run of APGD and of FAB.
@@ -98,7 +100,7 @@ class AutoAttack(Standard):
             APGDCE(steps=self.steps, keep=STOPPING),
             APGDT(steps=self.steps, n_target_classes=self.target_classes, keep=STOPPING),
             FABT(steps=self.steps, target_classes=self.target_classes),
-            Square(queries=self.queries, schedule=SCHEDULE),
+            Square(queries=self.queries, schedule=SCHEDULE, ahead=AHEAD),
         )
 
 
@@ -131,5 +133,5 @@ class AutoAttackL1(Standard):
             APGDCE(steps=self.steps, restarts=self.restarts, keep=STOPPING),
             APGDT(steps=self.steps, n_target_classes=self.target_classes, keep=STOPPING),
             FABT(steps=self.steps, target_classes=self.boundary_classes),
-            Square(queries=self.queries, schedule=SCHEDULE),
+            Square(queries=self.queries, schedule=SCHEDULE, ahead=AHEAD),
         )

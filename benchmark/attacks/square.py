@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass as plain
+from functools import partial
 from itertools import groupby
 from typing import Annotated, ClassVar
 
@@ -35,6 +36,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from benchmark.attacks.ahead import Pace, leading, upcoming
 from benchmark.attacks.base import STRICT, Attack
 from benchmark.attacks.minimal import Aim
 from benchmark.attacks.projections import TINY, like, region
@@ -49,7 +51,7 @@ SCHEDULE = 10_000
 TILES = 5  # a side: the grid of the first perturbation in L2 and L1
 POWERS = {2: 2, 1: 4}  # of equation 2, by the exponent of the norm
 SMALLEST_SIDE = 3  # pixels, of a window that has two halves
-AHEAD = 64  # queries whose windows are drawn at once,
+DRAWN = 64  # queries whose windows are drawn at once,
 PICTURES = 4  # if they have no more pixels than so many pictures: memory is bounded by the batch
 SPENT = 1 - 1e-6  # of the budget in L2 and L1: rounding must not take a point out of the ball
 
@@ -64,6 +66,11 @@ class Square(Attack):
     misled them; the others return the point with the best loss.  A vector is treated as a picture
     of one row.
 
+    Where ``ahead`` is more than 1, several queries of an example are asked in one batch, as far as
+    a full batch has room, and the first that helps is kept (`benchmark.attacks.ahead`).  What is
+    found is the same, up to rounding that hangs on the size of a batch; the forward passes count
+    what was asked, also in vain, and may be more than ``queries``.
+
     Args:
         queries: at most so many for each example and restart.
         share: p, the share of pixels in the first windows.
@@ -71,6 +78,8 @@ class Square(Attack):
             as in the paper.  AutoAttack's is 10,000, of which it makes the first half.
         restarts: runs with other random numbers, for those that were not misled before; each yields
             one candidate.
+        ahead: at most so many queries of an example are asked at once; 1 is the paper's, for a
+            model that is a black box, where every query counts.
         target: which class is aimed at, ``"none"`` for any wrong one.  The loss is the margin, and
             the cross-entropy of the target, as in the paper.
     """
@@ -83,6 +92,7 @@ class Square(Attack):
     share: Annotated[float, Field(gt=0, le=1)] = 0.8
     schedule: Annotated[int, Field(ge=1)] | None = None
     restarts: Annotated[int, Field(ge=1)] = 1
+    ahead: Annotated[int, Field(ge=1)] = 1
     target: Target = "none"
 
     def propose(
@@ -126,43 +136,38 @@ class Square(Attack):
         streams: ExampleStreams,
     ) -> tuple[Tensor, Tensor]:
         """Returns the best points, shape (M, *input_shape), and which of them reached the aim."""
+        ask = partial(self._ask, classifier, inputs.shape[1:])
+        room = max(classifier.room, len(inputs))
+        pace = Pace(room=room, most=self.ahead)
         sampler = SAMPLERS[threat.norm](threat)
-        shape = inputs.shape[1:]
-        start = inputs.flatten(1).view(len(inputs), *_picture(shape))
+        start = inputs.flatten(1).view(len(inputs), *_picture(inputs.shape[1:]))
         best = sampler.first(start, streams=streams.child("first"))
-        values, reached = self._ask(classifier, best, shape, aim=aim)
-        final, succeeded = best.clone(), reached.clone()
-        live = (~reached).nonzero().flatten()
-        start, best, values, aim = start[live], best[live], values[live], aim.take(live)
-        streams = streams.child("changes").take(live)
-        for first, count, side in self._runs(pixels=start.shape[2:].numel()):
-            if not len(live):
-                break
-            windows = sampler.windows(start, side=side, count=count, skip=first, streams=streams)
-            for turn in range(count):
-                rows, tried = sampler.change(best, start, windows=windows.of(turn))
-                if not len(rows):
-                    continue
-                found, reached = self._ask(classifier, tried, shape, aim=aim.take(rows))
-                better = ((found > values[rows]) | reached).nonzero().flatten()
-                if not len(better):
-                    continue
-                kept = rows[better]
-                best.index_copy_(0, kept, tried[better])
-                values.index_copy_(0, kept, found[better])
-                done = kept[reached[better]]
-                if len(done):
-                    final[live[done]], succeeded[live[done]] = best[done], True
-                    keep = _others(done, count=len(live))
-                    live, start, best, values = live[keep], start[keep], best[keep], values[keep]
-                    streams, aim, windows = streams.take(keep), aim.take(keep), windows.take(keep)
-                    if not len(live):
-                        break
-        final[live] = best
+        values, succeeded = ask(best, aim)
+        final, live = best.clone(), (~succeeded).nonzero().flatten()
+        state = _State(start, best, values, aim, streams.child("changes")).take(live)
+        for run, share in self._runs():
+            while run and len(live):
+                part = run[: _at_once(share, room // len(live))]
+                run = run[len(part) :]
+                windows = sampler.windows(
+                    state.start,
+                    side=math.sqrt(share * start.shape[2:].numel()),
+                    count=len(part),
+                    skip=part.start,
+                    streams=state.streams,
+                )
+                reached = _change(
+                    state, windows, sampler=sampler, count=len(part), pace=pace, ask=ask
+                )
+                if bool(reached.any()):
+                    final[live], succeeded[live] = state.best, reached
+                    keep = (~reached).nonzero().flatten()
+                    live, state = live[keep], state.take(keep)
+        final[live] = state.best
         return final.view_as(inputs), succeeded
 
     def _ask(
-        self, classifier: Classifier, points: Tensor, shape: torch.Size, *, aim: Aim
+        self, classifier: Classifier, shape: torch.Size, points: Tensor, aim: Aim
     ) -> tuple[Tensor, Tensor]:
         outputs = classifier(points.view(len(points), *shape))
         margins = aim.margin(outputs)
@@ -171,14 +176,11 @@ class Square(Attack):
             return -classifier.outputs.exact_loss(outputs, aim.classes), reached
         return margins, reached
 
-    def _runs(self, *, pixels: int) -> Iterator[tuple[int, int, float]]:
-        """Yields runs of changes of one window size: the first, how many, and the side."""
+    def _runs(self) -> Iterator[tuple[range, float]]:
+        """Yields runs of changes of one window size, the first change being 0, and the share."""
         for share, run in groupby(range(self.queries - 1), key=self._share):
             numbers = list(run)
-            ahead = min(AHEAD, max(1, int(PICTURES / share)))
-            for first in range(numbers[0], numbers[-1] + 1, ahead):
-                count = min(ahead, numbers[-1] + 1 - first)
-                yield first, count, math.sqrt(share * pixels)
+            yield range(numbers[0], numbers[-1] + 1), share
 
     def _share(self, change: int) -> float:
         """Returns the share of pixels in the window of a change, the first being 0."""
@@ -199,13 +201,9 @@ class Windows:
     places: Tensor
     forms: Tensor
 
-    def of(self, turn: int) -> Windows:
-        """Returns the windows at one query."""
-        return Windows(self.places[turn], self.forms[turn])
-
-    def take(self, rows: Tensor) -> Windows:
-        """Returns the windows of some of the examples, at all queries."""
-        return Windows(self.places[:, rows], self.forms[:, rows])
+    def at(self, turns: Tensor, examples: Tensor) -> Windows:
+        """Returns one query of one example each, R in all; both are int64, shape (R,)."""
+        return Windows(self.places[turns, examples], self.forms[turns, examples])
 
     def index(self, number: int) -> Tensor:
         """Returns the pixels of one of the windows for each channel, shape (M, C, P)."""
@@ -232,8 +230,13 @@ class Sampler(ABC):
         """
 
     @abstractmethod
-    def change(self, best: Tensor, inputs: Tensor, *, windows: Windows) -> tuple[Tensor, Tensor]:
-        """Returns which of the best points change, int64, and what they become."""
+    def change(
+        self, best: Tensor, inputs: Tensor, *, examples: Tensor, windows: Windows
+    ) -> tuple[Tensor, Tensor]:
+        """Returns which of R windows change a best point, int64, and what it becomes.
+
+        ``examples`` says whose windows they are, int64, shape (R,).
+        """
 
 
 class LinfSampler(Sampler):
@@ -255,12 +258,15 @@ class LinfSampler(Sampler):
         values.add_(squares.signs.unsqueeze(3), alpha=self.threat.radius)
         return Windows(squares.places, _boxed(values, self.threat))
 
-    def change(self, best: Tensor, inputs: Tensor, *, windows: Windows) -> tuple[Tensor, Tensor]:
+    def change(
+        self, best: Tensor, inputs: Tensor, *, examples: Tensor, windows: Windows
+    ) -> tuple[Tensor, Tensor]:
         """Returns points with one window at plus or minus epsilon, a sign for each channel."""
         index, values = windows.index(0), windows.forms
-        differs = (best.flatten(2).gather(2, index) != values).flatten(1).any(1)
-        rows = differs.nonzero().flatten()
-        changed = best[rows]
+        channels = torch.arange(best.shape[1], device=best.device).unsqueeze(1)
+        held = best.flatten(2)[examples.view(-1, 1, 1), channels, windows.places]
+        rows = (held != values).flatten(1).any(1).nonzero().flatten()
+        changed = best[examples[rows]]
         changed.flatten(2).scatter_(2, index[rows], values[rows])
         return rows, changed
 
@@ -297,8 +303,11 @@ class PyramidSampler(Sampler):
             shapes = torch.where(squares.turned.unsqueeze(2), upright.T.flatten(), shapes)
         return Windows(squares.places, squares.signs.unsqueeze(3) * shapes.unsqueeze(2))
 
-    def change(self, best: Tensor, inputs: Tensor, *, windows: Windows) -> tuple[Tensor, Tensor]:
+    def change(
+        self, best: Tensor, inputs: Tensor, *, examples: Tensor, windows: Windows
+    ) -> tuple[Tensor, Tensor]:
         """Returns points with the budget of two windows in one of them."""
+        best, inputs = best[examples], inputs[examples]
         order, channels = self._order, best.shape[1]
         one, two = windows.index(0), windows.index(1)
         change = (best - inputs).flatten(2)
@@ -334,6 +343,74 @@ class PyramidSampler(Sampler):
         if len(far):
             points[far] = region(inputs[far], threat=self.threat).project(moved[far])
         return points
+
+
+@plain(frozen=True)
+class _State:
+    """Where M examples that no point misleads stand.
+
+    Args:
+        start: the inputs as pictures, shape (M, C, H, W).
+        best: the best points so far, of that shape.
+        values: their loss, shape (M,).
+        aim: what they are after.
+        streams: their random numbers.
+    """
+
+    start: Tensor
+    best: Tensor
+    values: Tensor
+    aim: Aim
+    streams: ExampleStreams
+
+    def take(self, rows: Tensor) -> _State:
+        """Returns the state of some of the examples."""
+        return _State(
+            self.start[rows],
+            self.best[rows],
+            self.values[rows],
+            self.aim.take(rows),
+            self.streams.take(rows),
+        )
+
+
+def _change(
+    state: _State,
+    windows: Windows,
+    *,
+    sampler: Sampler,
+    count: int,
+    pace: Pace,
+    ask: Callable[[Tensor, Aim], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Makes ``count`` queries of each example, and says which reached the aim, bool, shape (M,).
+
+    What is kept stands in the state.  Examples that reached the aim are asked no more.
+    """
+    turns = torch.zeros(len(state.best), dtype=torch.int64, device=state.best.device)
+    reached = torch.zeros_like(turns, dtype=torch.bool)
+    while waiting := int((turns < count).sum()):
+        ahead = pace.ahead(waiting)
+        examples, numbers = upcoming(turns, count=count, ahead=ahead)
+        changing, tried = sampler.change(
+            state.best, state.start, examples=examples, windows=windows.at(numbers, examples)
+        )
+        turns.add_(ahead)
+        helped = 0
+        if len(changing):
+            owners = examples[changing]
+            found, there = ask(tried, state.aim.take(owners))
+            helping = ((found > state.values[owners]) | there).nonzero().flatten()
+            helped = len(helping)
+            if helped:
+                helping = helping[leading(owners[helping])]
+                kept, there = owners[helping], there[helping]
+                state.best.index_copy_(0, kept, tried[helping])
+                state.values.index_copy_(0, kept, found[helping])
+                turns[kept] = torch.where(there, count, numbers[changing[helping]] + 1)
+                reached[kept] = there
+        pace.saw(len(examples), helped=helped)
+    return reached
 
 
 SAMPLERS: dict[Norm, type[Sampler]] = {
@@ -393,18 +470,19 @@ def _draw(
     )
 
 
+def _at_once(share: float, times: int) -> int:
+    """Returns for how many queries windows are drawn at once.
+
+    A full batch has so many ``times`` the examples that are left.
+    """
+    return min(DRAWN * times, max(1, int(PICTURES * times / share)))
+
+
 def _boxed(points: Tensor, threat: ThreatModel) -> Tensor:
     """Returns the points in the box; they are overwritten."""
     if threat.bounds is None:
         return points
     return points.clamp_(threat.bounds.low, threat.bounds.high)
-
-
-def _others(rows: Tensor, *, count: int) -> Tensor:
-    """Returns the positions below ``count`` that are not among ``rows``."""
-    others = torch.ones(count, dtype=torch.bool, device=rows.device)
-    others[rows] = False
-    return others.nonzero().flatten()
 
 
 def _halves(height: int, width: int, *, order: int) -> Tensor:

@@ -3,13 +3,14 @@
 import nets
 import pytest
 import torch
+from torch import Tensor, nn
 
 from benchmark.attacks.square import (
     SAMPLERS,
     Square,
     _halves,  # its shape is equation 2
 )
-from benchmark.classifier import PassCount
+from benchmark.classifier import Classifier, PassCount
 from benchmark.datasets.base import Batch
 from benchmark.metrics.distances import distances
 from benchmark.outputs import margin
@@ -27,6 +28,13 @@ def proposed(attack, classifier, batch, threat):
                 classifier, batch.inputs, labels=batch.labels, threat=threat, streams=streams
             )
         )
+
+
+def changed_at(turn, sampler, points, picture, windows):
+    """What one query makes of all points."""
+    examples = torch.arange(len(points))
+    at = windows.at(torch.tensor(turn), examples)
+    return sampler.change(points, picture, examples=examples, windows=at)
 
 
 def hard() -> tuple:
@@ -111,7 +119,7 @@ def test_pictures_of_any_shape_are_changed_within_budget(norm, epsilon, shape):
     for side in (5.0, 4.0, 3.0, 1.0):
         windows = sampler.windows(picture, side=side, count=6, skip=0, streams=streams)
         for turn in range(6):
-            rows, changed = sampler.change(points, picture, windows=windows.of(turn))
+            rows, changed = changed_at(turn, sampler, points, picture, windows)
             assert bool((changed != points[rows]).flatten(1).any(1).all()) or norm is not Norm.LINF
             points[rows] = changed
             sizes = distances(points, picture, norm=norm)
@@ -132,7 +140,7 @@ def test_without_a_box_the_whole_budget_is_spent_at_every_query(norm):
     points = sampler.first(picture, streams=streams)
     windows = sampler.windows(picture, side=3, count=200, skip=0, streams=streams)
     for turn in range(200):
-        _, points = sampler.change(points, picture, windows=windows.of(turn))
+        _, points = changed_at(turn, sampler, points, picture, windows)
         sizes = distances(points, picture, norm=norm)
         assert sizes.tolist() == pytest.approx([0.7] * 4, rel=1e-5)
 
@@ -146,7 +154,7 @@ def test_in_l1_the_ball_cut_with_the_box_is_left_sparse():
     points = sampler.first(picture, streams=streams)
     windows = sampler.windows(picture, side=3, count=50, skip=0, streams=streams)
     for turn in range(50):
-        _, points = sampler.change(points, picture, windows=windows.of(turn))
+        _, points = changed_at(turn, sampler, points, picture, windows)
     moved = (points != picture).flatten(1).sum(1)
     assert int(moved.max()) < 100  # of 1200
 
@@ -165,8 +173,8 @@ def test_windows_follow_the_streams_of_their_examples_alone(norm):
     every = drawn(torch.arange(6), skip=0, count=10)
     some = drawn(torch.tensor([4, 1]), skip=7, count=3)
     rows = torch.tensor([4, 1])
-    for turn in range(3):
-        whole, part = every.take(rows).of(turn + 7), some.of(turn)
+    for turn in torch.arange(3):
+        whole, part = every.at(turn + 7, rows), some.at(turn, torch.arange(2))
         assert torch.equal(whole.places, part.places)
         assert torch.equal(whole.forms, part.forms)
 
@@ -174,13 +182,13 @@ def test_windows_follow_the_streams_of_their_examples_alone(norm):
 def test_windows_shrink_as_the_paper_says_or_over_a_schedule_of_its_own():
     paper, ours = Square(queries=5000), Square(queries=5000, schedule=10_000)
     sides = [
-        {round(side): first for first, _, side in reversed(list(attack._runs(pixels=784)))}
+        {round(28 * share**0.5): run.start for run, share in reversed(list(attack._runs()))}
         for attack in (paper, ours)
     ]
     assert sides[0] == {25: 0, 18: 5, 13: 25, 9: 100, 6: 250, 4: 500, 3: 1000, 2: 2000, 1: 4000}
     assert sides[1] == {25: 0, 18: 10, 13: 50, 9: 200, 6: 500, 4: 1000, 3: 2000, 2: 4000}
     for attack in (paper, ours):
-        assert sum(count for _, count, _ in attack._runs(pixels=784)) == 4999
+        assert [change for run, _ in attack._runs() for change in run] == list(range(4999))
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -206,3 +214,61 @@ def test_restarts_spare_those_already_misled():
         misled = margin(classifier.predict(one), batch.labels) > 1e-3
     assert torch.equal(one[misled], two[misled])
     assert not torch.equal(one[~misled], two[~misled])
+
+
+class Exact(nn.Module):
+    """A network in float64: the size of a batch doesn't show in what a search compares."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net.double()
+        self.sizes: list[int] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.sizes.append(len(inputs))
+        return self.net(inputs.double())
+
+
+BUDGETS = {Norm.LINF: "0.03", Norm.L2: "0.15", Norm.L1: "0.4"}  # some survive, some do not
+
+
+def searched(norm, *, ahead, room, examples=20, restarts=1) -> tuple[Tensor, Exact, int]:
+    """What is found with so much room in a batch, the model, and the passes."""
+    body = nets.mlp()
+    classifier = Classifier(Exact(body.module), classes=body.classes, input_shape=body.input_shape)
+    batch = nets.labelled(classifier, nets.random_batch(20))
+    batch = Batch(batch.ids[:examples], batch.inputs[:examples], batch.labels[:examples])
+    attack = Square(queries=300, ahead=ahead, restarts=restarts)
+    classifier.passes, classifier.module.sizes = PassCount(), []
+    with classifier.watching(batch.inputs, room=room):
+        *_, found = proposed(attack, classifier, batch, nets.threat(BUDGETS[norm], norm=norm))
+    return found, classifier.module, classifier.passes.forward
+
+
+@pytest.mark.parametrize("norm", Square.norms)
+def test_looking_ahead_finds_what_one_query_after_the_other_finds(norm):
+    one, model, queries = searched(norm, ahead=1, room=200)
+    for ahead, room in ((2, 0), (3, 25), (64, 90), (64, 1000)):
+        found, asked, passes = searched(norm, ahead=ahead, room=room)
+        assert torch.equal(found, one)
+        assert max(asked.sizes) <= max(room, 20)
+        assert queries <= passes < 2 * queries
+    assert len(asked.sizes) < len(model.sizes) / 3
+
+
+def test_looking_ahead_hangs_on_no_other_example():
+    whole, _, _ = searched(Norm.LINF, ahead=64, room=64)
+    part, _, _ = searched(Norm.LINF, ahead=64, room=64, examples=7)
+    assert torch.equal(whole[:7], part)
+
+
+def test_looking_ahead_stops_where_an_example_is_misled():
+    """The first query in order that misleads is the one that counts, also in a later restart."""
+    one, model, _ = searched(Norm.L2, ahead=1, room=400, restarts=2)
+    found, _, passes = searched(Norm.L2, ahead=64, room=400, restarts=2)
+    assert torch.equal(found, one)
+    with torch.no_grad():
+        before, after = model(nets.random_batch(20).inputs), model(found)
+    misled = int((before.argmax(1) != after.argmax(1)).sum())
+    assert 0 < misled < 20
+    assert passes < (20 - misled / 2) * 2 * 300

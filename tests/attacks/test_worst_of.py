@@ -293,7 +293,7 @@ def test_autoattack_is_the_standard_list():
         APGDCE(keep="first-success"),
         APGDT(n_target_classes=9, keep="first-success"),
         FABT(target_classes=9),
-        Square(queries=5000, schedule=10_000),
+        Square(queries=5000, schedule=10_000, ahead=64),
     )
     classifier, batch = case(12)
     small = AutoAttack(steps=3, target_classes=2, queries=10)
@@ -310,7 +310,7 @@ def test_autoattack_in_l1_is_a_list_of_its_own():
         APGDCE(restarts=5, keep="first-success"),
         APGDT(n_target_classes=5, keep="first-success"),
         FABT(target_classes=9),
-        Square(queries=5000, schedule=10_000),
+        Square(queries=5000, schedule=10_000, ahead=64),
     )
 
 
