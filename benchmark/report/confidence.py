@@ -67,8 +67,11 @@ def confidences(record: RunRecord, folder: Path) -> Mapping[Key, Confidences]:
     """Returns the histograms of a run whose folder this is, by what they are about.
 
     From the outcomes where they are there, otherwise from `CONFIDENCE_FILE`, whose rows must be of
-    the very cells that the record holds.  Raises `RecordError` where that file can't be read.
+    the very cells that the record holds.  Attacks that asked for errors alone have none: they stop
+    at the first success, whatever its confidence.  Raises `RecordError` where that file can't be
+    read.
     """
+    errors_alone = {each.dataset.name for each in record.suite.experiments if each.error_only}
     kept = _read(folder / CONFIDENCE_FILE)
     digests = {
         name: {card.digest for card in record.models if card.name == name}
