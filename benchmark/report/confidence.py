@@ -79,8 +79,10 @@ def confidences(record: RunRecord, folder: Path) -> Mapping[Key, Confidences]:
     }
     found: dict[Key, Confidences] = {}
     for each in record.evaluations:
-        if each.status != "done" or not each.digest or each.mean_confidence is None:
-            continue  # failed, or asked for its error alone
+        if each.status != "done" or not each.digest:
+            continue
+        if each.dataset in errors_alone and not each.unattacked:
+            continue
         outcome = read_outcome(folder / OUTCOMES, each.digest)
         if outcome is not None:
             counted = _counted(each, outcome, digests.get(each.model, set()))
