@@ -71,7 +71,6 @@ def confidences(record: RunRecord, folder: Path) -> Mapping[Key, Confidences]:
     at the first success, whatever its confidence.  Raises `RecordError` where that file can't be
     read.
     """
-    errors_alone = {each.dataset.name for each in record.suite.experiments if each.error_only}
     kept = _read(folder / CONFIDENCE_FILE)
     digests = {
         name: {card.digest for card in record.models if card.name == name}
@@ -79,10 +78,8 @@ def confidences(record: RunRecord, folder: Path) -> Mapping[Key, Confidences]:
     }
     found: dict[Key, Confidences] = {}
     for each in record.evaluations:
-        if each.status != "done" or not each.digest:
-            continue
-        if each.dataset in errors_alone and not each.unattacked:
-            continue
+        if each.status != "done" or not each.digest or each.mean_confidence is None:
+            continue  # failed, or asked for its error alone
         outcome = read_outcome(folder / OUTCOMES, each.digest)
         if outcome is not None:
             counted = _counted(each, outcome, digests.get(each.model, set()))

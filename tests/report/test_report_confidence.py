@@ -89,9 +89,9 @@ def test_a_damaged_file_is_told(recorded: RunRecord, tmp_path: Path) -> None:
 
 def test_errors_alone_say_nothing_of_confidence(recorded: RunRecord, tmp_path: Path) -> None:
     write_outcome(tmp_path / "run")
-    suite = recorded.suite
-    alone = tuple(each.model_copy(update={"error_only": True}) for each in suite.experiments)
-    quick = recorded.model_copy(update={"suite": suite.model_copy(update={"experiments": alone})})
+    (row,) = recorded.evaluations
+    alone = row.model_copy(update={"mean_confidence": None})
+    quick = recorded.model_copy(update={"evaluations": (alone,)})
     assert confidences(recorded, tmp_path / "run")
     assert confidences(quick, tmp_path / "run") == {}
 
