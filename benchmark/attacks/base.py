@@ -204,11 +204,19 @@ def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> A
 
 
 def _check_norm(spec: AttackSpec, attack: Attack | type[Attack], *, where: str) -> None:
-    if spec.norm is not None and spec.norm not in attack.norms:
-        raise SpecError(
-            f"attack {spec.name!r} works in {', '.join(attack.norms)}, not in {spec.norm}",
-            where=where,
+    if spec.norm is None or spec.norm in attack.norms:
+        return
+    told = f"attack {spec.name!r} works in {', '.join(attack.norms)}, not in {spec.norm}"
+    members = () if isinstance(attack, type) else attack.made_of
+    without = [type(each).__name__ for each in members if spec.norm not in each.norms]
+    if without:
+        told += f": {', '.join(without)} among its members can't"
+        told += "".join(
+            f"; {other!r} is {name} in {norm}"
+            for (name, norm), other in IN_NORM.items()
+            if norm == spec.norm
         )
+    raise SpecError(told, where=where)
 
 
 def attack_class(name: str, *, where: str = "") -> type[Attack]:

@@ -99,7 +99,8 @@ def _leaves(value: object) -> Iterator[str]:
 def _fields(value: object) -> Iterable[tuple[str, object]]:
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return ()
-    return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    fields = dataclasses.fields(value)
+    return [(field.name, getattr(value, field.name)) for field in fields if field.repr]
 
 
 def _tensor(value: Tensor) -> str:

@@ -73,7 +73,8 @@ class Square(Attack):
 
     Args:
         queries: at most so many for each example and restart.
-        share: p, the share of pixels in the first windows.
+        share: p, the share of pixels in the first windows.  0.8 is AutoAttack's; for ImageNet the
+            paper takes 0.05 in L∞ and 0.1 in L2.
         schedule: the number of queries over which windows shrink; ``queries`` where it is left out,
             as in the paper.  AutoAttack's is 10,000, of which it makes the first half.
         restarts: runs with other random numbers, for those that were not misled before; each yields

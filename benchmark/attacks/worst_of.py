@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass as plain
+from dataclasses import field
 from typing import Annotated, ClassVar
 
 import torch
@@ -60,7 +61,7 @@ OF_ALL = ("epsilon", "norm", "clip", "optional", "carried")
 class Member:
     """One attack of a list, and what tables call it."""
 
-    label: str
+    label: str = field(repr=False)  # results are filed under what it does, not what it is called
     attack: Attack
 
     def __str__(self) -> str:
@@ -128,7 +129,7 @@ class WorstOf(Attack):
 
     It yields one try an attack, of full shape: what the attack found, and where an example was left
     out the point that had misled it; clean mistakes are left out from the start.  Each attack draws
-    the random numbers that it would draw alone, so that the list misleads what any of its members
+    the same random numbers in every list, so that the list misleads what any of its members
     misleads, in whatever order they stand.
 
     A member costs its own passes on what it is given, and one forward pass to check each of its

@@ -48,6 +48,7 @@ from benchmark.specs import UNATTACKED, AttackSpec, Experiment, ModelSpec, Suite
 from benchmark.threat import ZERO, Epsilon, ThreatModel
 
 SAVE_EVERY = 10.0
+IN_TURN = "attacks in turn"
 SHARING = (DirectionAttack, MinimalNormAttack)  # attacks that serve every epsilon at once
 
 
@@ -280,7 +281,9 @@ def _plan_attack(
     transfer = experiment.transfer
     # Bounds are the dataset's; they are filled in once it is loaded.
     try:
-        key = derive_key(seed, _identity(attack))  # not its code: the same numbers after a tidying
+        identity = _identity(attack)  # not its code: the same numbers after a tidying
+        # In every list alike: another member, name or order changes no member's numbers.
+        key = derive_key(seed, IN_TURN if attack.made_of else identity)
     except SpecError as error:
         raise SpecError(str(error), where=where) from error
     if experiment.error_only and can_stop(type(attack)) and "keep" not in spec.parameters:

@@ -279,6 +279,12 @@ def test_what_is_wrong_in_a_list_is_told_with_its_place(attacks, message):
     assert str(caught.value).startswith(message)
 
 
+def test_a_norm_that_a_member_cannot_do_is_told_with_the_member():
+    written = {"name": "worst-of", "epsilon": "1", "norm": "l1", "attacks": ["pgd", "square"]}
+    with pytest.raises(SpecError, match=r"not in l1: PGD among its members can't; 'pgd-l1' is pgd"):
+        build_attack(AttackSpec.model_validate(written))
+
+
 def test_a_list_is_needed_and_works_in_the_norms_of_all_alone():
     with pytest.raises(SpecError, match=r"attacks\[1\].attacks: is missing"):
         build_attack(AttackSpec(name="worst-of", epsilon=EPSILON), where="attacks[1]")

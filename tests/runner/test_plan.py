@@ -257,6 +257,29 @@ def test_the_order_of_models_and_attacks_changes_no_digest(
     assert sorted(digests(one)) == sorted(digests(other))
 
 
+def test_what_a_member_of_a_list_is_called_changes_no_digest(
+    plant: planted.Plant, suite: MakeSuite
+) -> None:
+    member = {"name": "pgd", "steps": 3}
+    plain, called = (
+        suite({"name": "worst-of", "epsilon": "0.25", "attacks": [each]})
+        for each in (member, {**member, "label": "another"})
+    )
+    assert digests(plain) == digests(called)
+
+
+def test_all_lists_draw_from_the_same_streams(plant: planted.Plant, suite: MakeSuite) -> None:
+    lists = [["fgsm", "bim"], ["bim", "fgsm"], ["bim"]]
+    keys = set()
+    for members in lists:
+        plan = make_plan(
+            suite({"name": "worst-of", "epsilon": "0.25", "attacks": members}),
+            RunSettings(device="cpu"),
+        )
+        keys |= {attack.stream_key for each in plan.experiments for attack in each.attacks}
+    assert len(keys) == 1
+
+
 def test_batch_normalisation_is_planned_in_eval_mode(
     plant: planted.Plant, suite: MakeSuite
 ) -> None:
