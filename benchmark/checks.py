@@ -36,14 +36,18 @@ def candidate_flags(
     *,
     epsilon: float,
     zero_gradient: NDArray[np.bool_] | None,
+    done: NDArray[np.bool_],
 ) -> Iterator[str]:
-    """Yields what is wrong with one cell's candidates."""
+    """Yields what is wrong with one cell's candidates.
+
+    ``done`` marks the examples for which nothing was left to do, so that the input may come back.
+    """
     total = len(verdict)
     for kind, words in WORDS.items():
         count = int(np.count_nonzero(verdict == kind))
         if count:
             yield f"{count} of {total} candidates {words}: not counted as adversarial"
-    if epsilon > 0 and np.all(distance == 0):
+    if epsilon > 0 and np.all(distance == 0) and not np.all(done):
         yield "the attack returned its inputs unchanged"
     if zero_gradient is not None and np.mean(zero_gradient) >= ZERO_GRADIENT_SHARE:
         count = int(np.count_nonzero(zero_gradient))

@@ -39,9 +39,9 @@ class Watch:
 
     ``outputs`` is what the model returned for exactly these inputs, if it was asked, so that a
     clean prediction need not be paid for twice.  ``zero_gradient`` (bool, shape (N,)) marks the
-    examples whose first input gradient was zero in every coordinate.  ``gradients`` is a
-    number that is NaN or infinite where any input gradient was, or None where none was taken.
-    ``room`` is how many examples the model may be asked of at once: the size of a full batch.
+    examples whose first input gradient was zero in every coordinate; None where a part of them
+    alone was asked about, as ``whole`` tells.  ``gradients`` is a number that is NaN or infinite
+    where any input gradient was, or None where none was taken.
     """
 
     inputs: Tensor
@@ -50,6 +50,7 @@ class Watch:
     outputs: Tensor | None = None
     zero_gradient: Tensor | None = None
     gradients: Tensor | None = None
+    whole: bool = True
 
     def add(self, total: Tensor) -> None:
         """Notes a sum over input gradients, NaN where any of them was."""
@@ -203,6 +204,14 @@ class Classifier:
             self.snapshot = outer
             belongings.put_back()
 
+    def ask_of_a_part(self) -> None:
+        """Says that less than the watched batch is asked about from now on.
+
+        A gradient of as many rows is no longer taken for the first one of all its examples.
+        """
+        if self._watch is not None:
+            self._watch.whole = False
+
     @property
     def watched(self) -> bool:
         """Whether its gradients are looked at by somebody who will refuse NaN and infinity."""
@@ -263,7 +272,7 @@ class Classifier:
         several = (
             watch.gradients is None and len(gradient) % examples == 0
         )  # tries, all of one first
-        if watch.zero_gradient is None and (several or len(gradient) == examples):
+        if watch.zero_gradient is None and watch.whole and (several or len(gradient) == examples):
             flat = gradient.flatten(1)
             highest, lowest = flat.amax(1), flat.amin(1)
             watch.zero_gradient = ((highest == 0) & (lowest == 0))[:examples]

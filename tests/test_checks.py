@@ -11,13 +11,16 @@ from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
 NAN = float("nan")
 
 
-def flags(verdict=(0, 0, 0, 0), distance=(0.1, 0.1, 0.1, 0.1), *, epsilon=0.1, zero=None):
+def flags(
+    verdict=(0, 0, 0, 0), distance=(0.1, 0.1, 0.1, 0.1), *, epsilon=0.1, zero=None, done=None
+):
     return list(
         candidate_flags(
             np.array(verdict, dtype=np.int64),
             np.array(distance, dtype=np.float32),
             epsilon=epsilon,
             zero_gradient=None if zero is None else np.array(zero, dtype=bool),
+            done=np.array(done or [False] * len(verdict)),
         )
     )
 
@@ -48,6 +51,11 @@ def test_an_attack_that_returned_its_inputs_is_told():
     assert flags(distance=[0, 0, 0, 0]) == ["the attack returned its inputs unchanged"]
     assert flags(distance=[0, 0, 1e-9, 0]) == []
     assert flags(distance=[0, 0, 0, 0], epsilon=0) == []
+    assert len(flags(distance=[0, 0, 0, 0], done=[True, True, False, True])) == 1
+
+
+def test_an_attack_that_had_nothing_to_do_returned_its_inputs_rightly():
+    assert flags(distance=[0, 0, 0, 0], done=[True] * 4) == []
 
 
 def test_nan_distances_are_no_unchanged_inputs():

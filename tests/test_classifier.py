@@ -206,6 +206,16 @@ def test_a_watch_ignores_what_was_said_in_training_mode(conv):
         assert watch.outputs is not None
 
 
+def test_gradients_of_a_part_of_the_batch_are_not_those_of_all(linear):
+    inputs = torch.rand(6, *linear.input_shape)
+    with linear.evaluating(), linear.watching(inputs) as watch:
+        linear.ask_of_a_part()
+        twice = torch.cat([inputs[:3], inputs[:3]])
+        linear.ascend(twice, torch.ones_like)
+    assert watch.zero_gradient is None
+    assert watch.gradients is not None
+
+
 def test_zero_gradients_are_marked_example_by_example(linear):
     marks = torch.tensor([0.0, 1.0, 0.0, -1.0, 0.0, float("nan"), 1e-30])
     with linear.evaluating(), linear.watching(INPUTS) as watch:

@@ -70,6 +70,9 @@ class Attack(ABC):
     #: Whether it takes gradients of the model: such attacks are refused on models without them.
     needs_gradient: ClassVar[bool] = True
 
+    #: Which of its points it returns, where it has no parameter ``keep`` that says so.
+    iterate: ClassVar[str] = "last"
+
     @property
     def made_of(self) -> tuple[Attack, ...]:
         """The attacks that it runs, in order: what they are made of is part of what it is."""
@@ -250,6 +253,13 @@ def parameters_of(attack: Attack) -> Mapping[str, Any]:
     if not dataclasses.is_dataclass(attack):
         raise SpecError(f"attack {type(attack).__name__} must be a dataclass")
     return {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
+
+
+def iterates_of(attack: Attack) -> tuple[str, ...]:
+    """Returns which of its points an attack returns, or those that it is made of."""
+    if not attack.made_of:
+        return (str(parameters_of(attack).get("keep", attack.iterate)),)
+    return tuple(dict.fromkeys(each for member in attack.made_of for each in iterates_of(member)))
 
 
 def is_attack(thing: object) -> bool:

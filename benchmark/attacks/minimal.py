@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ GROWTH = 10.0
 
 class MinimalNormAttack(Attack):
     """An attack that minimises the distance to the input rather than staying within a budget."""
+
+    iterate: ClassVar[str] = "nearest"
 
     @abstractmethod
     def nearest(

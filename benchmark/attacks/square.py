@@ -38,6 +38,7 @@ from torch import Tensor
 
 from benchmark.attacks.ahead import Pace, leading, upcoming
 from benchmark.attacks.base import STRICT, Attack
+from benchmark.attacks.iterates import STOPPING
 from benchmark.attacks.minimal import Aim
 from benchmark.attacks.projections import TINY, like, region
 from benchmark.attacks.targets import Target
@@ -88,6 +89,7 @@ class Square(Attack):
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
     version: ClassVar[int] = 2
     needs_gradient: ClassVar[bool] = False
+    iterate: ClassVar[str] = STOPPING
 
     queries: Annotated[int, Field(ge=1)] = 5000
     share: Annotated[float, Field(gt=0, le=1)] = 0.8

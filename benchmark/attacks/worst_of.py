@@ -206,6 +206,8 @@ def in_turn(
         candidates = standing.clone()
         rows = torch.nonzero(~misled).squeeze(1)
         if len(rows):
+            if len(rows) < len(inputs):
+                classifier.ask_of_a_part()
             found = _found(
                 member,
                 classifier,

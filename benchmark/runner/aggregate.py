@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.attacks.base import Attack, parameters_of
+from benchmark.attacks.base import iterates_of, parameters_of
 from benchmark.attacks.parameters import holds_arrays, parameter_text
 from benchmark.checks import candidate_flags
 from benchmark.metrics.nearest import MEDIAN, NINE_TENTHS, TENTH, quantile
@@ -233,7 +233,11 @@ def _about_candidates(outcome: Outcome, *, epsilon: float) -> dict[str, object]:
     zero = outcome.zero_gradient
     finite = np.isfinite(outcome.distance)
     flags = candidate_flags(
-        outcome.verdict.astype(np.int64), outcome.distance, epsilon=epsilon, zero_gradient=zero
+        outcome.verdict.astype(np.int64),
+        outcome.distance,
+        epsilon=epsilon,
+        zero_gradient=zero,
+        done=_done(outcome),
     )
     return {
         "zero_gradient_share": float(np.mean(zero)) if zero is not None else None,
@@ -244,6 +248,16 @@ def _about_candidates(outcome: Outcome, *, epsilon: float) -> dict[str, object]:
     }
 
 
+def _done(outcome: Outcome) -> NDArray[np.bool_]:
+    """Says for which examples an attack may leave the input as it is: for those that it misleads.
+
+    A search that found points beyond epsilon may do so for all.
+    """
+    if outcome.nearest is not None and np.any(outcome.nearest > 0):
+        return np.ones_like(outcome.any_misclassified)
+    return outcome.any_misclassified
+
+
 def _about_distances(nearest: NDArray[np.float32]) -> dict[str, object]:
     return {
         "nearest_found": int(np.count_nonzero(np.isfinite(nearest))),
@@ -251,14 +265,6 @@ def _about_distances(nearest: NDArray[np.float32]) -> dict[str, object]:
         "nearest_q10": quantile(nearest, TENTH),
         "nearest_q90": quantile(nearest, NINE_TENTHS),
     }
-
-
-def _kept(attack: Attack) -> Iterator[str]:
-    """Yields which iterates an attack returns, those of its members where it is made of others."""
-    if not attack.made_of:
-        yield str(parameters_of(attack).get("keep", "last"))
-    for member in attack.made_of:
-        yield from _kept(member)
 
 
 def _description(cell: Cell, examples: int) -> Evaluation:
@@ -280,7 +286,7 @@ def _description(cell: Cell, examples: int) -> Evaluation:
             "clip": cell.threat.bounds is not None,
             "iterate": ", ".join(
                 [
-                    *dict.fromkeys(_kept(cell.attack.attack)),
+                    *iterates_of(cell.attack.attack),
                     *([CARRIED] if cell.attack.spec.carried else []),
                 ]
             ),

@@ -17,7 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmark.attacks.base import Attack, DirectionAttack, build_attack, threats_of
+from benchmark.attacks.base import (
+    Attack,
+    DirectionAttack,
+    build_attack,
+    iterates_of,
+    threats_of,
+)
 from benchmark.attacks.iterates import STOPPING, can_stop
 from benchmark.attacks.minimal import MinimalNormAttack
 from benchmark.attacks.parameters import parameter_texts
@@ -49,6 +55,10 @@ from benchmark.threat import ZERO, Epsilon, ThreatModel
 
 SAVE_EVERY = 10.0
 IN_TURN = "attacks in turn"
+BARELY = (
+    "an example is done once it misleads its own model, and barely misleads it: read its transfer "
+    "as a lower bound, and set keep to last or best-loss for another"
+)
 SHARING = (DirectionAttack, MinimalNormAttack)  # attacks that serve every epsilon at once
 
 
@@ -349,6 +359,11 @@ class _Loader:
                     f"{name}, {flag}"
                     for planned in attacks
                     for flag in budget_flags(planned.label, planned.threats)
+                ),
+                *(
+                    f"{name}, {planned.label}: {BARELY}"
+                    for planned in attacks
+                    if planned.transferred and STOPPING in iterates_of(planned.attack)
                 ),
                 *(
                     f"{name}, {model.name}, {planned.label}: {caveat}"

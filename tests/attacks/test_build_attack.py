@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from benchmark.attacks import ATTACKS
-from benchmark.attacks.base import Attack, build_attack, move, parameters_of, threats_of
+from benchmark.attacks.base import (
+    Attack,
+    build_attack,
+    iterates_of,
+    move,
+    parameters_of,
+    threats_of,
+)
 from benchmark.attacks.fgsm import FGSM
 from benchmark.attacks.pgd import PGD
 from benchmark.attacks.pgd_l1 import PGDL1
@@ -144,6 +151,22 @@ def test_an_attack_says_in_which_norms_it_works(registered, monkeypatch, norms):
     registered("plain", Plain)
     with pytest.raises(SpecError, match=r"here: attack 'plain' must say in which norms"):
         build_attack(spec("plain"), where="here")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "iterates"),
+    [
+        ("fgsm", {}, ("last",)),
+        ("pgd", {"keep": "best-loss"}, ("best-loss",)),
+        ("apgd-ce", {}, ("best-loss",)),
+        ("fab-t", {}, ("nearest",)),
+        ("square", {}, ("first-success",)),
+        ("autoattack", {}, ("first-success", "nearest")),
+        ("worst-of", {"attacks": [{"name": "pgd", "keep": "last"}, "fmn"]}, ("last", "nearest")),
+    ],
+)
+def test_an_attack_says_which_of_its_points_it_returns(name, parameters, iterates):
+    assert iterates_of(build_attack(spec(name, **parameters))) == iterates
 
 
 def test_only_a_dataclass_has_parameters():

@@ -119,6 +119,16 @@ def test_a_loss_that_needs_more_classes_is_flagged(run: Run, suite: MakeSuite) -
     assert row(record, "apgd-t").status == "done"
 
 
+@pytest.mark.parametrize(("keep", "told"), [("first-success", True), ("last", False)])
+def test_transfer_of_what_barely_misleads_is_flagged(
+    run: Run, suite: MakeSuite, keep: str, told: bool
+) -> None:
+    attack = {"name": "pgd", "epsilon": "0.1", "steps": 2, "keep": keep}
+    record = run(suite(attack, models=("one", "two"), transfer=("pgd",)))
+    flags = [each for each in record.flags if "as a lower bound" in each]
+    assert [each.startswith("squares, pgd: an example is done") for each in flags] == [True] * told
+
+
 def test_an_attack_that_returns_its_inputs_repeats_the_clean_row(
     run: Run, suite: MakeSuite
 ) -> None:

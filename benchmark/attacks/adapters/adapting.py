@@ -276,6 +276,7 @@ class Foreign:
 class FixedBudget(Attack):
     """A library's attack that stays within a budget."""
 
+    iterate: ClassVar[str] = "the library's"
     foreign: ClassVar[Foreign]
 
     def propose(
@@ -303,6 +304,7 @@ class FixedBudget(Attack):
 class NearestExample(MinimalNormAttack):
     """A library's attack that looks for the nearest adversarial example."""
 
+    iterate: ClassVar[str] = "the library's"
     foreign: ClassVar[Foreign]
 
     def nearest(
