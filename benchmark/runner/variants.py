@@ -7,6 +7,7 @@ alone: what was given is what is there afterwards.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from benchmark.classifier import Classifier
 from benchmark.errors import ModelError
 
 Precision = Literal["float32", "bfloat16"]
+
+FEWEST = 2  # examples of a batch that is worth compiling for
 
 
 class Bfloat16(nn.Module):
@@ -34,7 +37,10 @@ class Bfloat16(nn.Module):
 
 
 class Compiled(nn.Module):
-    """Runs a module through `torch.compile`, for batches of any size."""
+    """Runs a module through `torch.compile`, for batches of any size.
+
+    A single example runs as it is: the compiler takes a batch of one for a case of its own.
+    """
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -45,21 +51,28 @@ class Compiled(nn.Module):
 
         # What is compiled is filed by code object: each model has one of its own, so that many
         # models don't use up the number of variants that torch keeps for one.
-        own = FunctionType(
+        self._own = FunctionType(
             forward.__code__.replace(), forward.__globals__, closure=forward.__closure__
         )
-        self._run = torch.compile(own)
+        self._runs: dict[str, Callable[[Tensor], Any]] = {}
 
     def forward(self, inputs: Tensor) -> Any:
         """Returns the inner module's outputs.  Raises `ModelError` where it can't be compiled."""
+        if len(inputs) < FEWEST:
+            return self.inner(inputs)
         given = inputs.view_as(inputs)  # the mark below must not stay on the caller's tensor
         torch._dynamo.maybe_mark_dynamic(given, 0)
         try:
-            return self._run(given)
+            return self._compiled(inputs.device.type)(given)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise ModelError(
                 f"torch.compile can't compile it here: {_first_line(error)}; leave out --compile"
             ) from error
+
+    def _compiled(self, device: str) -> Callable[[Tensor], Any]:
+        if device not in self._runs:
+            self._runs[device] = torch.compile(self._own, options=_options(device))
+        return self._runs[device]
 
 
 def vary(classifier: Classifier, *, precision: Precision, compiled: bool) -> Classifier:
@@ -87,6 +100,16 @@ def vary(classifier: Classifier, *, precision: Precision, compiled: bool) -> Cla
 def uncompiled(module: nn.Module) -> nn.Module:
     """Returns the module as it runs without `torch.compile`."""
     return module.inner if isinstance(module, Compiled) else module
+
+
+def _options(device: str) -> dict[str, Any] | None:
+    if device != "cpu":
+        return None
+    try:  # here, as it takes seconds to import
+        from benchmark.runner.keeping import KeepsWhatLayersGive
+    except ImportError:  # an older torch, which lets nobody choose
+        return None
+    return {"custom_partitioner_fn": KeepsWhatLayersGive()}
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Models through `torch.compile`, as ``--compile`` has them: the same numbers, in less time or not.
+"""Models through `torch.compile`, as ``--compile`` has them: the same numbers, in less time.
 
 What compiling itself takes is told in a note: the first run less a later one, with an empty cache.
 """

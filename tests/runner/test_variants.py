@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import nets
@@ -11,6 +12,7 @@ import torch
 from planted import Run
 from test_execute import MakeSuite, results
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from benchmark.classifier import PassCount
 from benchmark.errors import ModelError
@@ -100,7 +102,7 @@ def test_the_mark_of_a_batch_of_any_size_stays_on_no_tensor_of_the_caller(
 def test_where_there_is_no_compiler_the_model_is_refused_with_the_cure(
     run: Run, suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def compile_(function: Any) -> Any:
+    def compile_(function: Any, **options: Any) -> Any:
         def run_(inputs: Tensor) -> Tensor:
             raise torch._dynamo.exc.TorchDynamoException("no C++ compiler\nlong story")
 
@@ -112,21 +114,36 @@ def test_where_there_is_no_compiler_the_model_is_refused_with_the_cure(
         run(suite("fgsm"), compile=True)
 
 
+def test_one_example_alone_runs_as_it_is(compiles: list[Any]) -> None:
+    given = nets.conv()
+    varied = vary(given, precision="float32", compiled=True)
+    with varied.evaluating():
+        varied.predict(INPUTS[:1])
+        assert compiles == []
+        varied.predict(INPUTS)
+    assert len(compiles) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_model_answers_alike_in_batches_of_every_size():
     given = nets.conv()
-    state = {name: id(each) for name, each in given.module.state_dict(keep_vars=True).items()}
+    own = given.module
+    state = {name: id(each) for name, each in own.state_dict(keep_vars=True).items()}
     varied = vary(given, precision="float32", compiled=True)
+    given = copy.deepcopy(given)  # hooks on the module itself would be compiled too
+    counters.clear()
     with varied.evaluating(), given.evaluating():
-        for size in (6, 5, 3, 7):
+        for size in (7, 6, 5, 4, 3, 2, 1, 9, 40):
             inputs = nets.random_batch(size).inputs
             torch.testing.assert_close(varied.predict(inputs), given.predict(inputs))
             outputs, gradient = varied.ascend(inputs, torch.ones_like)
             expected, slope = given.ascend(inputs, torch.ones_like)
             torch.testing.assert_close(outputs, expected)
             torch.testing.assert_close(gradient, slope)
-    now = {name: id(each) for name, each in given.module.state_dict(keep_vars=True).items()}
+    # Eight sizes, with gradients and without: far fewer graphs than the sixteen of one for each.
+    assert counters["stats"]["unique_graphs"] <= 4
+    now = {name: id(each) for name, each in own.state_dict(keep_vars=True).items()}
     assert now == state
-    assert variants.uncompiled(varied.module) is given.module
-    assert isinstance(given.module, nn.Sequential)
+    assert variants.uncompiled(varied.module) is own
+    assert isinstance(own, nn.Sequential)
