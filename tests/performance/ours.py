@@ -15,7 +15,7 @@ from benchmark.classifier import Classifier
 from benchmark.datasets.base import Batch
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Epsilon, Norm, ThreatModel
-from benchmark.verify import clean_answers, guarding, judge, propose
+from benchmark.verify import Judged, clean_answers, guarding, judge, judge_clean, propose
 
 NAME = "gibbon"
 
@@ -43,6 +43,24 @@ def errors(
             found.append(float(judged.any_misled.double().mean()))
         if clean:
             clean_answers(classifier, batch, watch=guarded.watch)
+    return found
+
+
+def carried_errors(
+    attack: Attack, classifier: Classifier, batch: Batch, *, epsilons: Sequence[str]
+) -> list[float]:
+    """The same for epsilons that rise, where an example that was misled stays misled."""
+    asked = threats(epsilons, classifier)
+    found = []
+    before: Judged | None = None
+    with guarding(classifier, batch) as guarded:
+        streams = ExampleStreams.derive(0, batch.ids)
+        proposals = propose(attack, classifier, guarded.batch, threats=asked, streams=streams)
+        for threat, tries in zip(asked, proposals, strict=True):
+            # Once the direction was taken, what the model says of the clean inputs is known.
+            before = before or judge_clean(classifier, batch, watch=guarded.watch)
+            before = judge(classifier, batch, proposed=tries, threat=threat, before=before)
+            found.append(float(before.any_misled.double().mean()))
     return found
 
 

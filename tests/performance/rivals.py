@@ -33,8 +33,10 @@ class Rival(ABC):
         """Imports the library; `ImportError` or `MissingLibraryError` where it is missing."""
 
     @abstractmethod
-    def pgd(self, batch: Batch, *, epsilon: float, step: float, steps: int) -> list[float]:
-        """The error under PGD from the inputs themselves, on the cross-entropy."""
+    def pgd(
+        self, batch: Batch, *, epsilon: float, step: float, steps: int, random: bool = False
+    ) -> list[float]:
+        """The error under PGD on the cross-entropy, from the inputs or from random points."""
 
 
 class FGSMRival(Rival):
@@ -62,8 +64,10 @@ class Foolbox(FGSMRival):
     def fgsm(self, batch: Batch, *, epsilons: Sequence[float]) -> list[float]:
         return self._errors(self.attacks.LinfFastGradientAttack(), batch, epsilons)
 
-    def pgd(self, batch: Batch, *, epsilon: float, step: float, steps: int) -> list[float]:
-        attack = self.attacks.LinfPGD(abs_stepsize=step, steps=steps, random_start=False)
+    def pgd(
+        self, batch: Batch, *, epsilon: float, step: float, steps: int, random: bool = False
+    ) -> list[float]:
+        attack = self.attacks.LinfPGD(abs_stepsize=step, steps=steps, random_start=random)
         return self._errors(attack, batch, [epsilon])
 
 
@@ -84,12 +88,15 @@ class Torchattacks(FGSMRival):
             self._error(self.library.FGSM(self.module, eps=epsilon), batch) for epsilon in epsilons
         ]
 
-    def pgd(self, batch: Batch, *, epsilon: float, step: float, steps: int) -> list[float]:
-        return [self._error(self.pgd_attack(epsilon=epsilon, step=step, steps=steps), batch)]
+    def pgd(
+        self, batch: Batch, *, epsilon: float, step: float, steps: int, random: bool = False
+    ) -> list[float]:
+        attack = self.pgd_attack(epsilon=epsilon, step=step, steps=steps, random=random)
+        return [self._error(attack, batch)]
 
-    def pgd_attack(self, *, epsilon: float, step: float, steps: int) -> Any:
+    def pgd_attack(self, *, epsilon: float, step: float, steps: int, random: bool = False) -> Any:
         return self.library.PGD(
-            self.module, eps=epsilon, alpha=step, steps=steps, random_start=False
+            self.module, eps=epsilon, alpha=step, steps=steps, random_start=random
         )
 
 
@@ -126,12 +133,15 @@ class Art(FGSMRival):
             for epsilon in epsilons
         ]
 
-    def pgd(self, batch: Batch, *, epsilon: float, step: float, steps: int) -> list[float]:
+    def pgd(
+        self, batch: Batch, *, epsilon: float, step: float, steps: int, random: bool = False
+    ) -> list[float]:
         attack = self.attacks.ProjectedGradientDescent(
             self.classifier,
             eps=epsilon,
             eps_step=step,
             max_iter=steps,
+            num_random_init=int(random),
             batch_size=len(batch.ids),
             verbose=False,
         )
@@ -149,14 +159,16 @@ class Advlib(Rival):
         self.attack = pgd_linf
         self.module = module
 
-    def pgd(self, batch: Batch, *, epsilon: float, step: float, steps: int) -> list[float]:
+    def pgd(
+        self, batch: Batch, *, epsilon: float, step: float, steps: int, random: bool = False
+    ) -> list[float]:
         candidates = self.attack(
             self.module,
             batch.inputs,
             batch.labels,
             epsilon,
             steps=steps,
-            random_init=False,
+            random_init=random,
             absolute_step_size=step,
         )
         return [misled(self.module, candidates, batch.labels)]

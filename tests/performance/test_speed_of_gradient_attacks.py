@@ -8,16 +8,18 @@ forward and backward a step and a forward at the end.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import ours
 import pytest
 from ledger import FLOOR_BAR, Ledger
 from rivals import FGSMRival, Rival, rivals
 from subjects import Subject, digits, shipped
-from turns import Contestant
+from turns import Contestant, Timing
 
 from benchmark.attacks.fgsm import FGSM
 from benchmark.attacks.pgd import PGD
+from benchmark.datasets.base import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -64,9 +66,18 @@ def test_fgsm(ledger: Ledger, subject: Subject, others: list[Rival], batch_size:
         floor=floor,
         floor_bar=FLOOR_BAR,
     )
-    for each in them:
-        pairs = zip(timings[us.who].errors, timings[each.who].errors, strict=True)
-        assert all(mine >= theirs for mine, theirs in pairs), each.who
+    _no_fewer_errors(timings, us, them)
+    sweep = partial(ours.carried_errors, FGSM(), subject.classifier, batch, epsilons=EPSILONS)
+    us = Contestant(ours.NAME, sweep)
+    timings = ledger.hold(
+        us,
+        them,
+        section="fgsm",
+        work=f"FGSM at {len(EPSILONS)} rising epsilons, carried, batch {batch_size:,}",
+        seconds=20.0,
+        bars=FGSM_BARS,
+    )
+    _no_fewer_errors(timings, us, them)
 
 
 @pytest.mark.parametrize("epsilon", ["0.1", "0.25"])
@@ -92,30 +103,44 @@ def test_pgd(ledger: Ledger, subject: Subject, others: list[Rival], batch_size: 
         assert timings[us.who].errors >= timings[each.who].errors, each.who
 
 
+@pytest.mark.parametrize("random", [True, False], ids=["random", "still"])
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
-def test_pgd_for_error_only(ledger: Ledger, subject: Subject, others: list[Rival], batch_size: int):
+def test_pgd_for_error_only(
+    ledger: Ledger, subject: Subject, others: list[Rival], batch_size: int, random: bool
+):
     epsilon, batch = "0.25", digits(batch_size)
     step = STEP_SHARE * float(epsilon)
-    attack = PGD(steps=STEPS, step_size=step, random_start=False, keep="first-success")
+    attack = PGD(steps=STEPS, step_size=step, random_start=random, keep="first-success")
     us = ours.contestant(attack, subject, batch, epsilons=[epsilon])
-    them = _pgd(others, batch, epsilon=float(epsilon), step=step)
+    them = _pgd(others, batch, epsilon=float(epsilon), step=step, random=random)
+    start = "a random point" if random else "the input"
     timings = ledger.hold(
         us,
         them,
         section="error-only",
-        work=f"PGD, {STEPS} steps, for the error alone, epsilon {epsilon}, batch {batch_size:,}",
+        work=f"PGD, {STEPS} steps from {start}, for the error alone, epsilon {epsilon}, "
+        f"batch {batch_size:,}",
         seconds=30.0,
         bars=ERROR_ONLY_BARS,
     )
+    _no_fewer_errors(timings, us, them)
+
+
+def _no_fewer_errors(timings: dict[str, Timing], us: Contestant, them: list[Contestant]) -> None:
     for each in them:
-        assert timings[us.who].errors >= timings[each.who].errors, each.who
+        pairs = zip(timings[us.who].errors, timings[each.who].errors, strict=True)
+        assert all(mine >= theirs for mine, theirs in pairs), each.who
 
 
-def _pgd(others: list[Rival], batch, *, epsilon: float, step: float) -> list[Contestant]:
+def _pgd(
+    others: list[Rival], batch: Batch, *, epsilon: float, step: float, random: bool = False
+) -> list[Contestant]:
     return [
         Contestant(
             each.name,
-            lambda each=each: each.pgd(batch, epsilon=epsilon, step=step, steps=STEPS),
+            lambda each=each: each.pgd(
+                batch, epsilon=epsilon, step=step, steps=STEPS, random=random
+            ),
         )
         for each in others
     ]
