@@ -60,7 +60,8 @@ def test_a_source_is_told_by_what_it_is(tmp_path, monkeypatch, source, kind):
         (
             "mnits",
             "unknown dataset 'mnits'; did you mean 'mnist'? Known: cifar10, cifar10-jpeg, "
-            "cifar10-jpeg-whitened, cifar10-whitened, fashion-mnist, mnist, mnist-3v7; or give a folder of class folders, a .csv file of paths and labels, an "
+            "cifar10-jpeg-whitened, cifar10-whitened, fashion-mnist, mnist, mnist-3v7; or give "
+            "a folder of class folders, a .csv file of paths and labels, an "
             ".npz or .npy file, torchvision:NAME, path/to/data.py:FACTORY or "
             "package.module:FACTORY",
         ),
