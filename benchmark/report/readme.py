@@ -3,7 +3,7 @@
 A region says what it holds and which run it is made from, relative to the file::
 
     <!-- gibbon:paper results/goodfellow2015 -->
-    <!-- gibbon:evaluations results/goodfellow2015 -->
+    <!-- gibbon:evaluations results/goodfellow2015 mnist -->
     <!-- gibbon:compared results/attack-comparison -->
     <!-- gibbon:picture results/mnist-linf docs/error-against-epsilon.svg -->
     <!-- gibbon:illustration results/goodfellow2015 addition docs/addition.png -->
@@ -150,9 +150,18 @@ def _paper(arguments: list[str], folder: Path) -> str:
 
 
 def _evaluations(arguments: list[str], folder: Path) -> str:
-    (run,) = _expect(arguments, "gibbon:evaluations RUN", 1)
+    (run,) = _expect(arguments[:1], "gibbon:evaluations RUN [DATASET...]", 1)
     results = Results(RunRecord.read(folder / run))
-    tables = [f"{heading(table)}:\n\n{_table(table)}" for table in evaluation_tables(results)]
+    there = [each.dataset.name for each in results.experiments]
+    wanted = arguments[1:] or there
+    for name in wanted:
+        if name not in there:
+            raise UnknownNameError("dataset", name, known=there, where=run)
+    tables = [
+        f"{heading(table)}:\n\n{_table(table)}"
+        for name, table in zip(there, evaluation_tables(results), strict=True)
+        if name in wanted
+    ]
     return "\n\n".join([*tables, bullets(EVALUATION_NOTES)])
 
 

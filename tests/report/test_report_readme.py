@@ -76,6 +76,21 @@ def test_the_check_fails_when_the_picture_is_of_other_numbers(
     assert "curves.svg is stale" in capsys.readouterr().err
 
 
+def test_the_datasets_of_a_table_can_be_named(
+    readme: Path, record: RunRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [each.dataset.name for each in record.suite.experiments]
+    assert len(names) > 1
+    mark = "<!-- gibbon:evaluations results/made-up"
+    readme.write_text(README.replace(mark, f"{mark} {names[-1]}"), encoding="utf-8")
+    assert main([str(readme)]) == 0
+    text = readme.read_text(encoding="utf-8")
+    assert [f"On {name}:" in text for name in names] == [name == names[-1] for name in names]
+    readme.write_text(README.replace(mark, f"{mark} elsewhere"), encoding="utf-8")
+    assert main([str(readme)]) == 2
+    assert "unknown dataset 'elsewhere'" in capsys.readouterr().err
+
+
 def test_attacks_on_one_model_are_compared(readme: Path, record: RunRecord) -> None:
     first, *rest = record.suite.experiments
     labels = ("one", "two", "three")
