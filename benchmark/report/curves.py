@@ -29,7 +29,8 @@ class Point:
 class Panel:
     """The curves of one attack on one dataset: the points of each model that has any.
 
-    ``whole`` holds the curves that are known at every epsilon.
+    Of `by_model` it is the other way round: ``attack`` is what one model is called, and the curves
+    go by attack.  ``whole`` holds the curves that are known at every epsilon.
     """
 
     dataset: str
@@ -72,6 +73,34 @@ def panels(record: RunRecord, *, whole: WholeCurves = _NONE) -> tuple[Panel, ...
                 if curves:
                     found.append(Panel(experiment.dataset.name, attack.label, curves, known))
     return tuple(found)
+
+
+def by_model(drawn: tuple[Panel, ...]) -> tuple[Panel, ...]:
+    """Returns a panel for each dataset and model, with a curve for each attack.
+
+    >>> fgsm = Panel("mnist", "fgsm", {"maxout": (), "rbf": ()})
+    >>> pgd = Panel("mnist", "pgd", {"maxout": ()})
+    >>> [(each.attack, list(each.curves)) for each in by_model((fgsm, pgd))]
+    [('maxout', ['fgsm', 'pgd']), ('rbf', ['fgsm'])]
+    """
+    places = dict.fromkeys((each.dataset, model) for each in drawn for model in each.curves)
+    return tuple(
+        Panel(
+            dataset,
+            model,
+            {
+                each.attack: each.curves[model]
+                for each in drawn
+                if each.dataset == dataset and model in each.curves
+            },
+            {
+                each.attack: each.whole[model]
+                for each in drawn
+                if each.dataset == dataset and model in each.whole
+            },
+        )
+        for dataset, model in places
+    )
 
 
 def _curve(results: Results, model: str, cuts: list[Cut]) -> tuple[Point, ...]:

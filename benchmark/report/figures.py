@@ -24,7 +24,7 @@ from matplotlib.patches import Rectangle
 from benchmark.errors import RecordError
 from benchmark.metrics.nearest import Curve
 from benchmark.records import RunRecord, write_atomically
-from benchmark.report.curves import Panel, Point, panels
+from benchmark.report.curves import Panel, Point, by_model, panels
 from benchmark.report.layout import FAILED, NOT_RUN, NOTHING
 from benchmark.report.results import Cut, Measured, Results
 from benchmark.report.tables import Matrix, transferred
@@ -52,7 +52,12 @@ _DARK = 0.5
 
 def curve_digest(record: RunRecord) -> str:
     """Returns a digest of all that the error curves show; the files carry it."""
-    return hashlib.sha256(repr(panels(record)).encode()).hexdigest()
+    return _digest(panels(record))
+
+
+def model_curve_digest(record: RunRecord) -> str:
+    """Returns `curve_digest` of what `save_model_curves` draws."""
+    return _digest(by_model(panels(record)))
 
 
 def save_error_curves(record: RunRecord, path: Path) -> None:
@@ -60,19 +65,19 @@ def save_error_curves(record: RunRecord, path: Path) -> None:
 
     Raises `RecordError` where no attack was made at two epsilons or more.
     """
-    drawn = panels(record)
-    if not drawn:
-        raise RecordError(
-            f"{record.suite.name}: no attack of this run has two epsilons or more: there is no "
-            "curve to draw"
-        )
-    with house_style():
-        figure = error_curves(drawn)
-        write_atomically(path, rendered(figure, path.suffix, curve_digest(record)))
+    _save(panels(record), record, path)
+
+
+def save_model_curves(record: RunRecord, path: Path) -> None:
+    """Writes error against epsilon with a panel for each model and a curve for each attack.
+
+    Raises as `save_error_curves` does.
+    """
+    _save(by_model(panels(record)), record, path)
 
 
 def error_curves(drawn: tuple[Panel, ...]) -> Figure:
-    """Returns adversarial error against epsilon, a panel per dataset and attack."""
+    """Returns adversarial error against epsilon, a panel per dataset and attack, or model."""
     columns = min(len(drawn), _PANELS_A_ROW)
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.4 * rows + 0.5), layout="constrained")
@@ -151,6 +156,20 @@ def rendered(figure: Figure, suffix: str, digest: str) -> bytes:
         metadata=metadata[suffix],
     )
     return stream.getvalue()
+
+
+def _digest(drawn: tuple[Panel, ...]) -> str:
+    return hashlib.sha256(repr(drawn).encode()).hexdigest()
+
+
+def _save(drawn: tuple[Panel, ...], record: RunRecord, path: Path) -> None:
+    if not drawn:
+        raise RecordError(
+            f"{record.suite.name}: no attack of this run has two epsilons or more: there is no "
+            "curve to draw"
+        )
+    with house_style():
+        write_atomically(path, rendered(error_curves(drawn), path.suffix, _digest(drawn)))
 
 
 def _draw_panel(axis: Axes, panel: Panel, names: list[str]) -> None:

@@ -5,7 +5,10 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:paper results/goodfellow2015 -->
     <!-- gibbon:evaluations results/goodfellow2015 mnist -->
     <!-- gibbon:compared results/attack-comparison -->
+    <!-- gibbon:directions results/goodfellow2015 -->
+    <!-- gibbon:beside results/goodfellow2015 fgsm fgsm-clipped -->
     <!-- gibbon:picture results/mnist-linf docs/error-against-epsilon.svg -->
+    <!-- gibbon:models results/goodfellow2015-masking docs/masked-gradients.svg -->
     <!-- gibbon:illustration results/goodfellow2015 addition docs/addition.png -->
 
 each with everything down to its ``<!-- /gibbon -->``.  Run
@@ -26,6 +29,7 @@ from pathlib import Path
 from benchmark.errors import GibbonError, RecordError, SpecError, UnknownNameError
 from benchmark.illustrations import Illustration, digest_of, illustrations
 from benchmark.records import RunRecord, write_atomically
+from benchmark.report.beside import beside_table, direction_table
 from benchmark.report.comparison import COMPARED_NOTES, comparison_tables
 from benchmark.report.layout import Table
 from benchmark.report.markdown import bullets, escape, heading, table_markdown
@@ -174,10 +178,26 @@ def _compared(arguments: list[str], folder: Path) -> str:
     return "\n\n".join([*tables, bullets(COMPARED_NOTES)])
 
 
+def _directions(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments, "gibbon:directions RUN", 1)
+    return _table(direction_table(Results(RunRecord.read(folder / run))))
+
+
+def _beside(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments[:1], "gibbon:beside RUN ATTACK...", 1)
+    return _table(beside_table(Results(RunRecord.read(folder / run)), arguments[1:]))
+
+
 def _picture(arguments: list[str], folder: Path) -> str:
     run, picture = _expect(arguments, "gibbon:picture RUN PICTURE", 2)
     suite = RunRecord.read(folder / run).suite
     return f"![Error against ε: {suite.title or suite.name}]({picture})"
+
+
+def _models(arguments: list[str], folder: Path) -> str:
+    run, picture = _expect(arguments, "gibbon:models RUN PICTURE", 2)
+    suite = RunRecord.read(folder / run).suite
+    return f"![Error against ε of each model, by attack: {suite.title or suite.name}]({picture})"
 
 
 def _illustration(arguments: list[str], folder: Path) -> str:
@@ -198,6 +218,13 @@ def _pictures(text: str, folder: Path) -> Iterator[_Picture]:
             record = RunRecord.read(folder / run)
             draw = partial(save_error_curves, record)
             yield _Picture(folder / picture, curve_digest(record), draw)
+        elif region["kind"] == "models":
+            from benchmark.report.figures import model_curve_digest, save_model_curves
+
+            run, picture = _expect(arguments, "gibbon:models RUN PICTURE", 2)
+            record = RunRecord.read(folder / run)
+            drawn = partial(save_model_curves, record)
+            yield _Picture(folder / picture, model_curve_digest(record), drawn)
         elif region["kind"] == "illustration":
             from benchmark.report.drawings import save_drawing
 
@@ -227,7 +254,10 @@ MAKERS: Mapping[str, Maker] = {
     "paper": _paper,
     "evaluations": _evaluations,
     "compared": _compared,
+    "directions": _directions,
+    "beside": _beside,
     "picture": _picture,
+    "models": _models,
     "illustration": _illustration,
 }
 

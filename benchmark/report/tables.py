@@ -345,12 +345,12 @@ def _curve_row(results: Results, model: str, cuts: list[Cut]) -> tuple[Cell, ...
     for cut in cuts:
         found = results.evaluation(cut, model)
         measured = adversarial_error(found) if found else Measured(results.state(cut, model))
-        errors.append(_rate_cell(measured))
+        errors.append(rate_cell(measured))
     clean = clean_error(unattacked) if unattacked else Measured(results.state(start, model))
     return cells(
         model,
         count(unattacked.examples if unattacked else None),
-        _rate_cell(clean, clean=True),
+        rate_cell(clean, clean=True),
         *errors,
     )
 
@@ -581,7 +581,7 @@ def _denominator(results: Results, cut: Cut, source: str, matrix: Matrix) -> str
 def _transfer_cell(results: Results, cut: Cut, source: str, target: str, matrix: Matrix) -> Cell:
     mark = f" {_DIAGONAL}" if source == target else ""
     measured = transferred(results, cut, source, target, matrix)
-    cell = _rate_cell(measured)
+    cell = rate_cell(measured)
     detail = cell.detail
     if matrix.cell is same_class_given_both and measured.whole is not None:
         detail = f"{detail} of {count(measured.whole)}".strip()
@@ -661,7 +661,8 @@ def _word(state: State) -> str:
     return {"failed": FAILED, "not run": NOT_RUN}.get(state, NOTHING)
 
 
-def _rate_cell(measured: Measured, *, clean: bool = False) -> Cell:
+def rate_cell(measured: Measured, *, clean: bool = False) -> Cell:
+    """Returns a rate with its interval as detail, or the word for why there is none."""
     if measured.state != "done":
         return Cell(_word(measured.state))
     if measured.low is None or measured.high is None:

@@ -108,6 +108,20 @@ def test_attacks_on_one_model_are_compared(readme: Path, record: RunRecord) -> N
     assert "compare passes" in text
 
 
+def test_curves_by_model_are_drawn_from_what_the_run_has(
+    readme: Path, record: RunRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    region = "<!-- gibbon:models results/made-up models.svg -->\n<!-- /gibbon -->\n"
+    readme.write_text(region, encoding="utf-8")
+    assert main([str(readme)]) == 0
+    assert "of each model, by attack: A made-up | run](models.svg)" in readme.read_text("utf-8")
+    assert main([str(readme), "--check"]) == 0
+    fewer = tuple(each for each in record.evaluations if str(each.epsilon) != "8/255")
+    record.model_copy(update={"evaluations": fewer}).write(readme.parent / "results" / "made-up")
+    assert main([str(readme), "--check"]) == 1
+    assert "models.svg is stale" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("region", "told"),
     [
