@@ -61,7 +61,7 @@ def efficientnet() -> Job:
     subject = Subject.of(Classifier(net, classes=1000, input_shape=shape))
     with torch.no_grad():
         labels = subject.bare(inputs).argmax(1)
-    return Job(subject, Batch(torch.arange(PICTURES), inputs, labels), "1/255", 10)
+    return Job(subject, Batch(torch.arange(PICTURES), inputs, labels), "4/255", 10)
 
 
 JOBS: dict[str, Callable[[], Job]] = {
