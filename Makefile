@@ -28,6 +28,7 @@ check: $(READY)
 	$(BIN)/python -m benchmark.report.readme README.md --check
 	$(BIN)/python -m benchmark.report.readme docs/your-model.md --check
 	$(BIN)/python -m benchmark.report.readme docs/attacks.md --check
+	$(BIN)/python -m benchmark.report.readme docs/what-the-paper-could-not-see.md --check
 
 perf: $(READY)
 	$(BIN)/python -m pytest tests/performance --speed $(ARGS)
@@ -36,6 +37,7 @@ readme: $(READY)
 	$(BIN)/python -m benchmark.report.readme README.md
 	$(BIN)/python -m benchmark.report.readme docs/your-model.md
 	$(BIN)/python -m benchmark.report.readme docs/attacks.md
+	$(BIN)/python -m benchmark.report.readme docs/what-the-paper-could-not-see.md
 	$(BIN)/python tests/performance/page.py docs/performance.md
 
 wheel: $(READY)

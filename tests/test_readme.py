@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 WALK_THROUGH = ROOT / "docs" / "your-model.md"
 ATTACKS = ROOT / "docs" / "attacks.md"
+HINDSIGHT = ROOT / "docs" / "what-the-paper-could-not-see.md"
 MOST_LINES = 20
 
 
@@ -47,7 +48,9 @@ def picture_folder(folder: Path, *, classes: int) -> None:
         Image.fromarray(pixels).save(place / "one.png")
 
 
-@pytest.mark.parametrize("page", [README, WALK_THROUGH, ATTACKS], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [README, WALK_THROUGH, ATTACKS, HINDSIGHT], ids=lambda page: page.name
+)
 def test_tables_and_pictures_are_in_step_with_the_records(page: Path) -> None:
     assert readme([str(page), "--check"]) == 0
 
