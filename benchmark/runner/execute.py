@@ -106,8 +106,9 @@ class Chain:
 
     def joined(self, before: Outcome, found: Outcome | None, *, meta: OutcomeMeta) -> Outcome:
         """Returns the outcome of all examples; ``meta`` is for where none was left."""
-        if found is None:
-            return replace(before, saturated=None, meta=meta)
+        if found is None:  # what earlier members of the list took was spent all the same
+            spent = meta.after(before.meta) if self.member else meta
+            return replace(before, saturated=None, meta=spent)
         if self.member is not None:
             by = np.where(found.any_misclassified, self.member, -1).astype(np.int16)
             found = replace(found, misled_by=by)

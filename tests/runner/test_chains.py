@@ -368,6 +368,17 @@ def test_each_member_is_given_whole_batches_of_what_is_left(
         assert all(each == 10 for each in given[:-1])
 
 
+def test_what_a_list_took_is_counted_where_nothing_is_left_for_the_last(
+    run: Run, suite: MakeSuite
+) -> None:
+    wide = {"name": "worst-of", "epsilon": "0.9", "attacks": ["apgd-ce", "square"]}
+    (found,) = rows(run(suite(wide, error_only=True)), "worst-of")
+    assert found.misclassified == found.examples  # so that the second member is given nobody
+    assert found.forward_passes
+    assert found.backward_passes
+    assert found.seconds
+
+
 def test_a_list_whose_member_fails_fails_once(run: Run, suite: MakeSuite) -> None:
     members = [{"name": "noise-sign"}, {"name": "raises"}, {"name": "pgd"}]
     listed = {"name": "worst-of", "epsilon": "0.05", "attacks": members}
