@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmark.attacks.base import Attack
+from benchmark.attacks.objectives import RESOLUTION
 from benchmark.attacks.projections import like
 from benchmark.attacks.targets import Target, choose_targets
 from benchmark.classifier import Classifier
@@ -28,10 +29,6 @@ from benchmark.metrics.distances import distances
 from benchmark.outputs import margin, margin_ascent
 from benchmark.rng import ExampleStreams
 from benchmark.threat import Bounds, Norm, ThreatModel
-
-# A success must outlast rounding: the trust boundary asks again, in batches of another size, whose
-# sums differ in the last bits.  Relative to the largest output.
-RESOLUTION = 1e-5
 
 # Carlini and Wagner's code: the constant grows tenfold until it succeeds, then is bisected.
 GROWTH = 10.0
