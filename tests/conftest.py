@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import nets
 import pytest
 from hypothesis import settings
@@ -14,6 +16,10 @@ from benchmark.datasets.base import Batch
 settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("reproducible")
+
+# A shell's background job ignores Ctrl-C, and the processes that tests start would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KINDS = {"linear": nets.linear, "mlp": nets.mlp, "conv": nets.conv}
 

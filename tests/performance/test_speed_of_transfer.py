@@ -25,7 +25,8 @@ from benchmark.datasets.base import Batch
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 MODELS = 5
-EXAMPLES, BATCH_SIZE = 2000, 1000
+BATCH_SIZE = 1000
+FEW, MANY = 2_000, 5_000
 EPSILON = "0.1"
 STEPS, STEP = 20, 0.0125
 NOISE = 0.02
@@ -60,34 +61,38 @@ def run(modules: list[nn.Module], examples: Batch) -> list[float]:
     return [errors[source, target] for source in named for target in named]
 
 
-def test_transfer(ledger: Ledger, modules: list[nn.Module]):
+@pytest.mark.parametrize(
+    ("way", "count", "bar", "seconds"),
+    [("pairs", FEW, 4.0, 150.0), ("sources", MANY, 1.0, 300.0)],
+)
+def test_transfer(
+    ledger: Ledger, modules: list[nn.Module], way: str, count: int, bar: float, seconds: float
+):
     pytest.importorskip("torchattacks")
-    examples = digits(EXAMPLES)
+    examples = digits(count)
     us = Contestant(ours.NAME, lambda: run(modules, examples))
     loop = TransferLoop(
         [Torchattacks(each) for each in modules],
-        [_batch(examples, rows) for rows in torch.arange(EXAMPLES).split(BATCH_SIZE)],
+        [_batch(examples, rows) for rows in torch.arange(count).split(BATCH_SIZE)],
         epsilon=float(EPSILON),
         step=STEP,
         steps=STEPS,
     )
-    pairs = Contestant("torchattacks, by pairs", loop.by_pairs)
-    once = Contestant("torchattacks, by sources", loop.by_sources)
+    work = loop.by_pairs if way == "pairs" else loop.by_sources
+    them = Contestant(f"torchattacks, by {way}", work)
     run(modules, digits(20))  # what is imported on first use is not what is compared
     timings = ledger.hold(
         us,
-        [pairs, once],
+        [them],
         section="transfer",
-        work=f"{MODELS} x {MODELS} transfer, PGD of {STEPS} steps, {EXAMPLES:,} examples",
-        seconds=150.0,
-        bars={pairs.who: 4.0, once.who: 1.0},
+        work=f"{MODELS} x {MODELS} transfer, PGD of {STEPS} steps, {count:,} examples",
+        seconds=seconds,
+        bars={them.who: bar},
     )
-    mine = timings[us.who].errors
-    for each in (pairs, once):
-        theirs = timings[each.who].errors
-        own = range(0, MODELS * MODELS, MODELS + 1)
-        assert all(mine[at] >= theirs[at] for at in own)
-        assert sum(mine) >= sum(theirs)
+    mine, theirs = timings[us.who].errors, timings[them.who].errors
+    own = range(0, MODELS * MODELS, MODELS + 1)
+    assert all(mine[at] >= theirs[at] for at in own)
+    assert sum(mine) >= sum(theirs)
 
 
 def _batch(examples: Batch, rows: torch.Tensor) -> Batch:
