@@ -195,6 +195,7 @@ def _describe(recipe: Recipe) -> str:
         f"{optimiser.name} {optimiser.learning_rate:g}{rates}{falling}",
         f"momentum {optimiser.momentum:g}" if optimiser.momentum else "",
         f"batch {recipe.batch_size}",
+        recipe.arithmetic if recipe.arithmetic != "float32" else "",
         f"{recipe.epochs} epoch{'s' if recipe.epochs != 1 else ''}"
         + (" at most, then again on all examples" if recipe.stopping else ""),
         f"start ±{recipe.spread:g}" if recipe.spread else "",

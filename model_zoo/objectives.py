@@ -14,15 +14,18 @@ Source: Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from benchmark.attacks.rotation import rotate
 from benchmark.errors import ModelError, SpecError
+from benchmark.outputs import OutputRule
 from benchmark.rng import derive_key
 from benchmark.threat import Epsilon
-from model_zoo.architecture import Architecture, Masks
-from model_zoo.recipe import Adversarial, Noise, Recipe, Rotation, WorstCase
+from model_zoo.architecture import Architecture, Masks, Shifts
+from model_zoo.recipe import Adversarial, Arithmetic, Noise, Recipe, Rotation, WorstCase
 
 
 def descend(
@@ -39,17 +42,18 @@ def descend(
 
     Raises `ModelError` where the loss does not depend on what is perturbed.
     """
+    network = _Network(module, recipe.arithmetic)
     if recipe.adversarial is not None:
         if recipe.adversarial.perturbs == "hidden":
-            value = _hidden(module, recipe.adversarial, inputs, labels=labels, masks=masks)
+            value = _hidden(network, recipe.adversarial, inputs, labels=labels, masks=masks)
         else:
-            value = _adversarial(module, recipe.adversarial, inputs, labels=labels, masks=masks)
+            value = _adversarial(network, recipe.adversarial, inputs, labels=labels, masks=masks)
     elif recipe.rotation is not None:
-        value = _rotated(module, recipe.rotation, inputs, labels=labels, masks=masks)
+        value = _rotated(network, recipe.rotation, inputs, labels=labels, masks=masks)
     elif recipe.worst_case is not None:
-        value = _worst_case(module, recipe.worst_case, inputs, labels=labels, masks=masks)
+        value = _worst_case(network, recipe.worst_case, inputs, labels=labels, masks=masks)
     else:
-        value = _descended(_loss(module, inputs, labels, masks))
+        value = _descended(network.loss(network.outputs(inputs, masks), labels))
     for name, coefficient in recipe.l1_decay.items():
         value = value + _descended(coefficient * module.get_parameter(name).abs().sum())
     return value
@@ -92,8 +96,24 @@ def worst_case_outputs(
     return outputs + epsilon * (weights - weights[labels].unsqueeze(1)).abs().sum(2)
 
 
-def _loss(module: Architecture, inputs: Tensor, labels: Tensor, masks: Masks) -> Tensor:
-    return module.outputs.loss(module(inputs, masks), labels).mean()
+@dataclass(frozen=True)
+class _Network:
+    """A module whose passes are computed in a recipe's arithmetic."""
+
+    module: Architecture
+    arithmetic: Arithmetic
+
+    def outputs(self, inputs: Tensor, masks: Masks, shifts: Shifts = ()) -> Tensor:
+        # A backward pass computes each operation in the type that its forward pass had.
+        with torch.autocast(
+            inputs.device.type, dtype=torch.bfloat16, enabled=self.arithmetic == "bfloat16"
+        ):
+            outputs: Tensor = self.module(inputs, masks, shifts)
+        return outputs.float() if self.arithmetic == "bfloat16" else outputs
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        rule: OutputRule = self.module.outputs
+        return rule.loss(outputs, labels).mean()
 
 
 def _descended(value: Tensor) -> Tensor:
@@ -102,58 +122,60 @@ def _descended(value: Tensor) -> Tensor:
 
 
 def _adversarial(
-    module: Architecture, objective: Adversarial, inputs: Tensor, *, labels: Tensor, masks: Masks
+    network: _Network, objective: Adversarial, inputs: Tensor, *, labels: Tensor, masks: Masks
 ) -> Tensor:
     # One backward pass gives the clean term's share of the gradient and the direction that the
     # adversarial term needs.  Both terms see the same network: with fresh dropout masks for the
     # second, the attack misses the network that it is made for.
     leaf = inputs.detach().requires_grad_()
-    clean = _descended(objective.alpha * _loss(module, leaf, labels, masks))
+    clean = _descended(objective.alpha * network.loss(network.outputs(leaf, masks), labels))
     epsilon = float(Epsilon.parse(objective.epsilon))
     twins = leaf.detach() + epsilon * _gradient(leaf).sign()
-    return clean + _descended((1 - objective.alpha) * _loss(module, twins, labels, masks))
+    attacked = network.loss(network.outputs(twins, masks), labels)
+    return clean + _descended((1 - objective.alpha) * attacked)
 
 
 def _hidden(
-    module: Architecture, objective: Adversarial, inputs: Tensor, *, labels: Tensor, masks: Masks
+    network: _Network, objective: Adversarial, inputs: Tensor, *, labels: Tensor, masks: Masks
 ) -> Tensor:
     # Shifts of zero are leaves whose gradients are those of the units that they are added to.
-    widths = module.layer_widths[1:]
+    widths = network.module.layer_widths[1:]
     leaves = [inputs.new_zeros(len(inputs), width).requires_grad_() for width in widths]
-    outputs = module(inputs, masks, (None, *leaves))
-    clean = _descended(objective.alpha * module.outputs.loss(outputs, labels).mean())
+    outputs = network.outputs(inputs, masks, (None, *leaves))
+    clean = _descended(objective.alpha * network.loss(outputs, labels))
     epsilon = float(Epsilon.parse(objective.epsilon))
     shifts = (None, *(epsilon * _gradient(leaf).sign() for leaf in leaves))
-    attacked = module.outputs.loss(module(inputs, masks, shifts), labels).mean()
+    attacked = network.loss(network.outputs(inputs, masks, shifts), labels)
     return clean + _descended((1 - objective.alpha) * attacked)
 
 
 def _rotated(
-    module: Architecture, objective: Rotation, inputs: Tensor, *, labels: Tensor, masks: Masks
+    network: _Network, objective: Rotation, inputs: Tensor, *, labels: Tensor, masks: Masks
 ) -> Tensor:
     leaf = inputs.detach().requires_grad_()
-    outputs = module(leaf, masks)
+    outputs = network.outputs(leaf, masks)
     # The loss in its usual form rounds to a gradient of zero where the model is sure.
-    exact = module.outputs.exact_loss(outputs, labels).sum()
+    exact = network.module.outputs.exact_loss(outputs, labels).sum()
     (towards,) = torch.autograd.grad(exact, leaf, create_graph=True)
     twins = rotate(inputs, towards, chord=objective.chord)
-    clean = objective.alpha * module.outputs.loss(outputs, labels).mean()
-    return _descended(clean + (1 - objective.alpha) * _loss(module, twins, labels, masks))
+    clean = objective.alpha * network.loss(outputs, labels)
+    attacked = network.loss(network.outputs(twins, masks), labels)
+    return _descended(clean + (1 - objective.alpha) * attacked)
 
 
 def _worst_case(
-    module: Architecture, objective: WorstCase, inputs: Tensor, *, labels: Tensor, masks: Masks
+    network: _Network, objective: WorstCase, inputs: Tensor, *, labels: Tensor, masks: Masks
 ) -> Tensor:
-    weights = module.linear_weights()
+    weights = network.module.linear_weights()
     if weights is None:
         raise SpecError("the closed form is of linear models", where="recipe: worst_case")
     outputs = worst_case_outputs(
-        module(inputs, masks),
+        network.outputs(inputs, masks),
         weights,
         labels=labels,
         epsilon=float(Epsilon.parse(objective.epsilon)),
     )
-    return _descended(module.outputs.loss(outputs, labels).mean())
+    return _descended(network.loss(outputs, labels))
 
 
 def _gradient(leaf: Tensor) -> Tensor:

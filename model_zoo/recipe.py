@@ -22,6 +22,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 Alpha = Annotated[float, Field(gt=0, le=1)]
+Arithmetic = Literal["float32", "bfloat16"]
 
 
 def _epsilon_is_a_number(written: object) -> str:
@@ -167,6 +168,10 @@ class Recipe(_Frozen):
         spread: weights start uniform on [-spread, spread].
         max_norm: bound on the L2 norm of each linear unit's incoming weights, or none.
         dtype: what the weights are stored as; they are trained in float32.
+        arithmetic: of the network's passes while it trains, forward and backward. With
+            ``"bfloat16"`` its products take inputs and weights rounded to that, which is faster
+            where the processor has it; weights, loss and optimiser stay float32, and so does
+            everything that is measured.
         chosen: how the recipe was chosen, in words.
         scaled: what was scaled down against the paper's training, in words.
         l1_decay: coefficients of the sums of absolute values added to the loss, by parameter.
@@ -181,6 +186,7 @@ class Recipe(_Frozen):
     spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     max_norm: Positive | None = None
     dtype: Literal["float32", "float16"] = "float32"
+    arithmetic: Arithmetic = "float32"
     chosen: str = ""
     scaled: str = ""
     sizes: Sizes = Sizes()

@@ -38,6 +38,12 @@ RECIPES = {
         "dropout": {"hidden": 0.3},
         "adversarial": {"alpha": 0.5, "epsilon": "0.1"},
     },
+    "bfloat16": {
+        "architecture": "maxout",
+        "arithmetic": "bfloat16",
+        "dropout": {"hidden": 0.3},
+        "adversarial": {"alpha": 0.5, "epsilon": "0.1"},
+    },
     "noise and L1 decay": {
         "architecture": "maxout",
         "noise": {"kind": "uniform", "epsilon": "0.1"},

@@ -140,6 +140,30 @@ def test_l1_decay_adds_the_sign_of_the_weights() -> None:
         torch.testing.assert_close(after.grad, before.grad + decay)
 
 
+def test_bfloat16_rounds_what_is_multiplied_and_nothing_that_is_kept() -> None:
+    """Numbers of few digits have the same products in it; of others its own digits are left."""
+    x, y = examples()
+    plan = recipe(arithmetic="bfloat16")
+    short, again = net(), net()
+    for module in (short, again):
+        for parameter in module.parameters():
+            parameter.data = parameter.data.sign()
+    value = descend(short, plan, inputs=(x > 0.5).float(), labels=y, masks=())
+    expected = descend(again, recipe(), inputs=(x > 0.5).float(), labels=y, masks=())
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+
+    long, exact = net(), net()
+    value = descend(long, plan, inputs=x, labels=y, masks=())
+    expected = descend(exact, recipe(), inputs=x, labels=y, masks=())
+    assert value.dtype == torch.float32
+    assert value != expected
+    assert float(value) == pytest.approx(float(expected), rel=2e-2)
+    for kept, before in zip(long.parameters(), exact.parameters(), strict=True):
+        assert torch.equal(kept, before)
+        assert kept.grad is not None
+        assert kept.grad.dtype == torch.float32
+
+
 def test_noise_is_what_it_says_and_new_at_every_step() -> None:
     x = torch.zeros(50, 1, 20, 20)
     sign = draw_noise(x, Noise(kind="sign", epsilon="1/4"), seed=0, step=0)
