@@ -2,6 +2,8 @@
 
 import random
 import re
+import sys
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -351,6 +353,47 @@ def test_what_an_attack_raises_is_a_law_broken_and_the_others_go_on():
             r"it raised RuntimeError: no luck \(test_conformance_laws.py, line \d+\)\.",
             each.sentence,
         )
+
+
+RAISES = """
+from dataclasses import dataclass
+
+from benchmark.attacks.base import Attack
+
+
+@dataclass(frozen=True)
+class Late(Attack):
+    def propose(self, classifier, inputs, *, labels, threat, streams):
+        from {package} import steps
+
+        raise steps.OutOfLuck("no luck")
+"""
+
+
+@pytest.mark.parametrize("reference", ["late_package.attacks:Late", "late_package/attacks.py:Late"])
+def test_what_a_plug_in_of_the_working_folder_raises_is_told(tmp_path, monkeypatch, reference):
+    """It is imported for the check alone, and may import its own when it is asked."""
+    folder = tmp_path / "late_package"
+    folder.mkdir()
+    in_module = reference.startswith("late_package.")
+    (folder / "__init__.py").touch()
+    (folder / "steps.py").write_text("class OutOfLuck(Exception): ...\n")
+    text = RAISES.format(package="late_package") if in_module else RAISES.format(package="package")
+    (folder / "attacks.py").write_text(text.replace("from package import", "import"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [each for each in sys.path if each])
+    verdict = check_attack(reference, laws=[law("budget")])
+    assert verdict.broken[0].sentence == "it raised OutOfLuck: no luck (attacks.py, line 12)."
+    assert "late_package" not in sys.modules
+
+
+@pytest.mark.parametrize("module", ["__console__", "__main__"])
+def test_what_a_class_without_source_raises_is_told_too(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    names: dict = {"__name__": module}
+    exec(RAISES.format(package="nowhere_at_all"), names)  # noqa: S102
+    verdict = check_attack(names["Late"], laws=[law("budget")])
+    assert "it raised ModuleNotFoundError" in verdict.broken[0].sentence
 
 
 def test_all_laws_are_tried_in_every_norm_and_told_one_by_one():

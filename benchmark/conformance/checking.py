@@ -8,6 +8,7 @@ import itertools
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from benchmark.attacks.noise_uniform import NoiseUniform
 from benchmark.conformance.laws import LAWS, Law
 from benchmark.conformance.verdict import AttackVerdict, Finding, Standing
 from benchmark.errors import RequestError, SpecError, suggest
-from benchmark.references import is_reference, load_reference
+from benchmark.references import importing, is_reference, load_reference
 from benchmark.specs import AttackSpec
 from benchmark.threat import ZERO, Norm
 
@@ -53,8 +54,22 @@ def check_attack(
     Raises a `RequestError` where there is no such attack, or a parameter or norm is wrong.  What
     the attack raises while it is tried is a law broken.
     """
+    # The laws are tried inside too: a module of the working folder may import what it needs late.
+    is_code = isinstance(attack, str) and _is_code(attack)
+    with importing(str(attack)) if is_code else nullcontext():
+        return _checked(attack, parameters or {}, norms=norms, laws=laws, progress=progress)
+
+
+def _checked(
+    attack: str | type[Attack] | Attack,
+    parameters: Mapping[str, Any],
+    *,
+    norms: Sequence[Norm],
+    laws: Sequence[Law],
+    progress: Progress,
+) -> AttackVerdict:
     name = attack if isinstance(attack, str) else _name(attack)
-    built = _built(attack, name, parameters or {}, norms=norms)
+    built = _built(attack, name, parameters, norms=norms)
     _check_departures(built, name)
     for norm in norms:
         if norm not in built.norms:
@@ -76,17 +91,21 @@ def departures_of(attack: Attack) -> Mapping[str, str]:
 
 def find_attack(text: str) -> Any:
     """Returns what a name, a library's name or a reference names.  Raises a `RequestError`."""
-    scheme, colon, _ = text.partition(":")
-    sources = ATTACK_SOURCES.names()
-    if not is_reference(text) or (colon and scheme in sources):
+    if not _is_code(text):
         return attack_class(text)
     try:
         return load_reference(text, what="attack")
     except RequestError as error:
+        scheme = text.partition(":")[0]
         if not scheme.isidentifier() or importlib.util.find_spec(scheme) is not None:
             raise
-        near = suggest(scheme, sources).removesuffix(".")  # a library, misspelt
+        near = suggest(scheme, ATTACK_SOURCES.names()).removesuffix(".")  # a library, misspelt
         raise SpecError(f"{error}{near}") from error
+
+
+def _is_code(text: str) -> bool:
+    scheme, colon, _ = text.partition(":")
+    return is_reference(text) and not (colon and scheme in ATTACK_SOURCES.names())
 
 
 def _built(
@@ -146,7 +165,14 @@ def _tried(attack: Attack, norm: Norm, law: Law) -> Finding:
 
 def _raised(error: BaseException, *, by: Attack) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = inspect.getsourcefile(type(by))
+    theirs = _source(type(by))
     frame = next((each for each in reversed(frames) if each.filename == theirs), frames[-1])
     place = f"{Path(frame.filename).name}, line {frame.lineno}"
     return f"it raised {type(error).__name__}: {error} ({place})."
+
+
+def _source(kind: type[Attack]) -> str | None:
+    try:
+        return inspect.getsourcefile(kind)
+    except (OSError, TypeError):  # typed into a console
+        return None
