@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -123,14 +122,35 @@ def read_gallery(run: Path, digest: str) -> Gallery | None:
             arrays: dict[str, Any] = {name: stored[name] for name in stored.files if name != _ABOUT}
         about |= {"why": tuple(about["why"]), "shape": tuple(about["shape"])}
         gallery = Gallery(**about, **arrays)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        usable = gallery.digest == digest and _fits(gallery)
+    except Exception:  # noqa: BLE001  a damaged archive fails in any way it likes
         return None
-    return gallery if gallery.digest == digest else None
+    return gallery if usable else None
 
 
 def gallery_file(run: Path, digest: str) -> Path:
     """Returns where the gallery of a cell is kept in a run's folder."""
     return run / FOLDER / f"{digest}.npz"
+
+
+def _fits(gallery: Gallery) -> bool:
+    """Says whether a gallery's arrays have the shapes that it promises."""
+    count = len(gallery.why)
+    pictures = gallery.clean.shape
+    single = (
+        *(gallery.example_id, gallery.label, gallery.before, gallery.after),
+        *(gallery.sure_before, gallery.sure_after, gallery.valid, gallery.scale),
+    )
+    return (
+        all(each.shape == (count,) for each in single)
+        and gallery.change.shape == pictures
+        and len(pictures) == 4
+        and pictures[0] == count
+        and pictures[1] in COLOURS
+        and gallery.clean.dtype == np.uint8
+        and gallery.change.dtype == np.int8
+        and gallery.low < gallery.high
+    )
 
 
 def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:

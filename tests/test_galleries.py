@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +108,33 @@ def test_smaller_pictures_are_known_to_be() -> None:
 def test_a_damaged_file_is_made_again(content: bytes, tmp_path: Path) -> None:
     write(tmp_path, gallery())
     gallery_file(tmp_path, "cell").write_bytes(content)
+    assert read_gallery(tmp_path, "cell") is None
+
+
+def test_a_flipped_byte_is_told_wherever_it_is(tmp_path: Path) -> None:
+    write(tmp_path, gallery())
+    path = gallery_file(tmp_path, "cell")
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x5A]) + content[place + 1 :])
+        read_gallery(tmp_path, "cell")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"label": np.zeros(2, dtype=np.int32)},
+        {"clean": np.zeros((3, 1, 6), dtype=np.uint8)},
+        {"clean": np.zeros((3, 2, 6, 5), dtype=np.uint8)},
+        {"change": np.zeros((3, 1, 5, 6), dtype=np.int8)},
+        {"change": np.zeros((3, 1, 6, 5), dtype=np.float64)},
+        {"high": 0.0},
+    ],
+)
+def test_arrays_that_do_not_belong_together_are_not_taken(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    write(tmp_path, replace(gallery(), **changes))
     assert read_gallery(tmp_path, "cell") is None
 
 

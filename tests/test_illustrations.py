@@ -107,6 +107,19 @@ def test_a_damaged_file_is_told(content: bytes, tmp_path: Path) -> None:
         list(illustrations(tmp_path))
 
 
+def test_a_flipped_byte_is_told_wherever_it_is(tmp_path: Path) -> None:
+    path = save_illustration(EVERY[0], tmp_path / FOLDER)
+    content = path.read_bytes()
+    told = 0
+    for place in range(0, len(content), 3):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x5A]) + content[place + 1 :])
+        try:
+            list(illustrations(tmp_path))
+        except RecordError:
+            told += 1
+    assert told > len(content) / 6  # not all: a time stamp, say, may be anything
+
+
 def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
     path = save_illustration(EVERY[1], tmp_path / FOLDER)
     path.rename(path.with_name("sweep.npz"))
