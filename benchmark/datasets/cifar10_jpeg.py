@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from benchmark.datasets import DataRequest
 from benchmark.datasets.base import ArrayDataset
@@ -29,6 +30,7 @@ from benchmark.errors import DatasetError
 
 STEM = "cifar10-jpeg"
 SUFFIXES = (".jpg", ".jpeg")
+LARGEST = 1 << 20  # bytes of a file: a picture of 32 x 32 pixels takes a thousand or two
 NOTE = "CIFAR-10's pictures compressed again as JPEG: not the published pixels."
 
 
@@ -77,8 +79,11 @@ def _opened(folder: Path) -> Iterator[tuple[Path, list[PurePosixPath], Reader]]:
         try:
             with zipfile.ZipFile(archive) as opened:
                 names = [PurePosixPath(name) for name in opened.namelist()]
-                yield archive, names, lambda name: opened.read(str(name))
-        except (OSError, zipfile.BadZipFile) as error:
+                yield archive, names, lambda name: _member(opened, str(name))
+        except (
+            *(OSError, EOFError, KeyError, RuntimeError, NotImplementedError),
+            *(zipfile.BadZipFile, zlib.error),
+        ) as error:
             raise DatasetError(f"{archive}: damaged archive: {error}; replace it") from error
     elif unpacked.is_dir():
         files = [PurePosixPath(path.relative_to(unpacked)) for path in unpacked.glob("*/*/*")]
@@ -90,18 +95,28 @@ def _opened(folder: Path) -> Iterator[tuple[Path, list[PurePosixPath], Reader]]:
         )
 
 
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    size = archive.getinfo(name).file_size  # no more than that is unpacked
+    if size > LARGEST:
+        raise DatasetError(
+            f"{archive.filename}: {name}: unpacked it takes {size} bytes; expected a picture of "
+            f"{INPUT_SHAPE[1]} x {INPUT_SHAPE[2]} pixels, at most {LARGEST} bytes"
+        )
+    return archive.read(name)
+
+
 def _decoded(content: bytes, *, where: str) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            pixels = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
+            width, height = picture.size
+            if (height, width) != INPUT_SHAPE[1:]:  # seen before anything is decoded
+                raise DatasetError(
+                    f"{where}: expected {INPUT_SHAPE[1]} x {INPUT_SHAPE[2]} pixels, "
+                    f"got {height} x {width}"
+                )
+            return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{where}: damaged picture: {error}") from error
-    if pixels.shape != INPUT_SHAPE:
-        raise DatasetError(
-            f"{where}: expected {INPUT_SHAPE[1]} x {INPUT_SHAPE[2]} pixels, "
-            f"got {pixels.shape[1]} x {pixels.shape[2]}"
-        )
-    return pixels
 
 
 def _label(name: PurePosixPath, place: Path) -> int:

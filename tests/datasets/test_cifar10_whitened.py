@@ -87,6 +87,48 @@ def test_a_missing_or_damaged_collection_is_told(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_member_that_unpacks_to_more_than_a_picture_is_refused_unread(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "cifar10-jpeg.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("test/cat/a.jpg", bytes(2 << 20))
+    with pytest.raises(DatasetError, match=r"test/cat/a\.jpg: unpacked it takes 2097152 bytes"):
+        load(tmp_path)
+
+
+def test_a_large_picture_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.new("1", (8000, 8000)).convert("L").save(content, "jpeg", quality=1)
+    unpacked(tmp_path, {"test/cat/a.jpg": content.getvalue()[:1000]})  # no pixels follow the head
+    with pytest.raises(DatasetError, match="expected 32 x 32 pixels, got 8000 x 8000"):
+        load(tmp_path)
+
+
+def test_another_format_under_the_name_of_a_jpeg_is_refused(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE)).save(content, "eps")
+    unpacked(tmp_path, {"test/cat/a.jpg": content.getvalue()})
+    with pytest.raises(DatasetError, match=r"a\.jpg: damaged picture"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["content", "method", "encrypted"])
+def test_a_damaged_member_is_told(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "cifar10-jpeg.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("test/cat/a.jpg", picture(0))
+    content = bytearray(path.read_bytes())
+    local, central = content.find(b"PK\x03\x04"), content.find(b"PK\x01\x02")
+    if place == "content":
+        content[60:90] = bytes(each ^ 0x5A for each in content[60:90])
+    elif place == "method":
+        content[local + 8] = content[central + 10] = 97
+    else:
+        content[local + 6] |= 1
+        content[central + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"cifar10-jpeg\.zip: damaged archive"):
+        load(tmp_path)
+
+
 def test_contrast_normalised_rows_have_mean_zero_and_one_length() -> None:
     rows = torch.rand(5, 30, generator=torch.Generator().manual_seed(0))
     normal = contrast_normalised(rows)
