@@ -6,6 +6,7 @@ import ast
 import hashlib
 import inspect
 import json
+from functools import lru_cache
 
 DIGEST_FORMAT = 1  # goes up when the meaning of a stored outcome changes
 
@@ -24,11 +25,15 @@ def code_digest(kind: type) -> str:
     """
     try:
         module = inspect.getmodule(kind)
-        source = inspect.getsource(module if module is not None else kind)
-        tree = _WithoutDemands().visit(ast.parse(source))
-        return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+        return _source_digest(inspect.getsource(module if module is not None else kind))
     except (OSError, TypeError, SyntaxError):  # typed into a console, or compiled: no source
         return ""
+
+
+@lru_cache(maxsize=256)  # a suite asks for the same attacks for every model
+def _source_digest(source: str) -> str:
+    tree = _WithoutDemands().visit(ast.parse(source))
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
 
 class _WithoutDemands(ast.NodeTransformer):

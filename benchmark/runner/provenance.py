@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def _device(device: torch.device) -> str:
     return device.type
 
 
+@cache
 def _version(distribution: str) -> str:
     try:
         return version(distribution)
