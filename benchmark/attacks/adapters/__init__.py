@@ -40,7 +40,7 @@ for _name, _package, _summary in [
     ("torchattacks", "torchattacks", "torchattacks:DIFGSM (Kim 2020)"),
     ("art", "art", "art:ProjectedGradientDescentPyTorch (Nicolae et al. 2018)"),
     ("advlib", "adv_lib", "adversarial-library's attacks: advlib:fmn (Rony et al.)"),
-    ("autoattack", "autoattack", "autoattack:standard (Croce and Hein 2020)"),
+    ("autoattack", "pyautoattack", "autoattack:standard (Croce and Hein 2020)"),
 ]:
     _load = lazily(f"benchmark.attacks.adapters.{_name}:{_name.upper()}")
     ATTACK_SOURCES.register(Entry(_name, _summary, _load, package=_package))

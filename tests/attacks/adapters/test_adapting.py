@@ -1,5 +1,6 @@
 """What all adapters share, shown on a made-up library with one function an attack."""
 
+import importlib
 import inspect
 import json
 import random
@@ -154,6 +155,14 @@ def test_a_library_that_is_not_there_is_told_with_its_pip_line(absent, name, mod
         asking.built(name)
     assert str(told.value).startswith(f"{asking.HERE}.name: ")
     assert line in str(told.value)
+
+
+def test_whether_a_source_is_installed_is_asked_of_what_it_imports():
+    ours = [each for each in ATTACK_SOURCES.entries() if each.origin == "benchmark"]
+    assert len(ours) == 5
+    for entry in ours:
+        adapter = importlib.import_module(f"benchmark.attacks.adapters.{entry.name}")
+        assert entry.package == adapter.LIBRARY.module
 
 
 def test_a_library_that_fails_to_import_says_what_it_lacks(absent):
