@@ -7,6 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
 
 .PHONY: bench test test-slow check perf readme wheel clean
 
@@ -29,11 +30,13 @@ check: $(READY)
 	$(BIN)/python -m benchmark.report.readme docs/your-model.md --check
 	$(BIN)/python -m benchmark.report.readme docs/attacks.md --check
 	$(BIN)/python -m benchmark.report.readme docs/what-the-paper-could-not-see.md --check
+	for run in $(RUNS); do $(BIN)/python -m benchmark.report.readme $$run --check || exit 1; done
 
 perf: $(READY)
 	$(BIN)/python -m pytest tests/performance --speed $(ARGS)
 
 readme: $(READY)
+	for run in $(RUNS); do $(BIN)/python -m benchmark.report.readme $$run || exit 1; done
 	$(BIN)/python -m benchmark.report.readme README.md
 	$(BIN)/python -m benchmark.report.readme docs/your-model.md
 	$(BIN)/python -m benchmark.report.readme docs/attacks.md

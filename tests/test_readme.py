@@ -26,6 +26,7 @@ README = ROOT / "README.md"
 WALK_THROUGH = ROOT / "docs" / "your-model.md"
 ATTACKS = ROOT / "docs" / "attacks.md"
 HINDSIGHT = ROOT / "docs" / "what-the-paper-could-not-see.md"
+RUNS = sorted(each.parent for each in (ROOT / "results").glob("*/run.json"))
 MOST_LINES = 20
 
 
@@ -53,6 +54,11 @@ def picture_folder(folder: Path, *, classes: int) -> None:
 )
 def test_tables_and_pictures_are_in_step_with_the_records(page: Path) -> None:
     assert readme([str(page), "--check"]) == 0
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_the_tables_of_a_record_that_is_committed_are_in_step_with_it(run: Path) -> None:
+    assert readme([str(run), "--check"]) == 0
 
 
 def test_the_printed_suite_is_a_suite() -> None:

@@ -11,9 +11,17 @@ from pathlib import Path
 from benchmark.records import RunRecord, write_atomically
 from benchmark.report.terminal import print_tables
 
-__all__ = ["TABLES_FILE", "print_tables", "write_report"]
+__all__ = ["TABLES_FILE", "print_tables", "table_files", "write_report"]
 
 TABLES_FILE = "tables.md"
+
+
+def table_files(record: RunRecord) -> dict[str, str]:
+    """Returns the content of each file of tables that is made from a record alone, by its name."""
+    from benchmark.report.csv_files import csv_files
+    from benchmark.report.markdown import tables_markdown
+
+    return {**csv_files(record), TABLES_FILE: tables_markdown(record)}
 
 
 def write_report(record: RunRecord, folder: Path) -> None:
@@ -25,12 +33,11 @@ def write_report(record: RunRecord, folder: Path) -> None:
     of attacks that look for the nearest example.
     """
     from benchmark.report.confidence import CONFIDENCE_FILE, confidence_csv, confidences
-    from benchmark.report.csv_files import MEMBERS_FILE, csv_files
-    from benchmark.report.markdown import tables_markdown
+    from benchmark.report.csv_files import MEMBERS_FILE
     from benchmark.report.tensorboard import FOLDER, write_tensorboard
     from benchmark.report.whole_curves import whole_curves
 
-    files = csv_files(record)
+    files = table_files(record)
     sure = confidences(record, folder)
     if sure:
         files[CONFIDENCE_FILE] = confidence_csv(sure)
@@ -38,7 +45,6 @@ def write_report(record: RunRecord, folder: Path) -> None:
         write_atomically(folder / name, content)
     for stale in {MEMBERS_FILE, CONFIDENCE_FILE} - files.keys():  # of the suite as it was before
         (folder / stale).unlink(missing_ok=True)
-    write_atomically(folder / TABLES_FILE, tables_markdown(record))
     write_tensorboard(
         record,
         folder / FOLDER,

@@ -1,4 +1,4 @@
-"""Regenerates the marked regions of a markdown file from stored runs.
+"""Regenerates the marked regions of a markdown file from stored runs, or a run's own tables.
 
 A region says what it holds and which run it is made from, relative to the file::
 
@@ -13,7 +13,8 @@ A region says what it holds and which run it is made from, relative to the file:
 
 each with everything down to its ``<!-- /gibbon -->``.  Run
 ``python -m benchmark.report.readme README.md``; with ``--check`` nothing is written and the exit
-code is 1 if a region or a picture is stale.
+code is 1 if a region or a picture is stale.  Of a run's folder, such as ``results/mnist-linf``, the
+tables beside its ``run.json`` are made anew: ``tables.md`` and the CSV files that need no outcomes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 from benchmark.errors import GibbonError, RecordError, SpecError, UnknownNameError
 from benchmark.illustrations import Illustration, digest_of, illustrations
 from benchmark.records import RunRecord, write_atomically
+from benchmark.report import table_files
 from benchmark.report.beside import beside_table, direction_table
 from benchmark.report.comparison import COMPARED_NOTES, comparison_tables
 from benchmark.report.layout import Table
@@ -118,18 +120,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(file: Path) -> list[Path]:
+    if file.is_dir():
+        return [file / name for name in _stale_tables(file)]
     text = file.read_text(encoding="utf-8")
     changed = regenerate(text, folder=file.parent) != text
     return [*([file] if changed else []), *stale_pictures(text, folder=file.parent)]
 
 
 def _write(file: Path) -> list[Path]:
+    if file.is_dir():
+        for name, content in _stale_tables(file).items():
+            write_atomically(file / name, content)
+        return []
     text = file.read_text(encoding="utf-8")
     anew = regenerate(text, folder=file.parent)
     draw_pictures(text, folder=file.parent)
     if anew != text:
         write_atomically(file, anew)
     return []
+
+
+def _stale_tables(run: Path) -> dict[str, str]:
+    return {
+        name: content
+        for name, content in table_files(RunRecord.read(run)).items()
+        if not (run / name).is_file() or (run / name).read_text(encoding="utf-8") != content
+    }
 
 
 def _refuse_broken_marks(text: str) -> None:

@@ -105,7 +105,9 @@ def _parameters(written: str) -> Iterator[tuple[str, Asked]]:
 
 def _column(name: str, asked: list[dict[str, Asked]]) -> Any:
     values = list(dict.fromkeys(each[name] for each in asked if name in each))
-    info = HParamInfo(name=name)
+    # TensorBoard shows the first few of the columns that differ, by name: what is the same in every
+    # cell would hide the model.
+    info = HParamInfo(name=name, differs=len(values) > 1)
     if all(isinstance(value, bool) for value in values):
         info.type = DATA_TYPE_BOOL
     elif all(isinstance(value, float) for value in values):

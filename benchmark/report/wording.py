@@ -38,22 +38,37 @@ def decimals_of(rate: float | None, *, clean: bool = False) -> int:
     if rate is None:
         return 1
     decimals = 2 if clean and rate < _SMALL_CLEAN_ERROR else 1
-    while 0 < rate < 1 and decimals < _MOST_DECIMALS:
-        if f"{100 * rate:.{decimals}f}" not in (f"{0:.{decimals}f}", f"{100:.{decimals}f}"):
-            break
+    while decimals < _MOST_DECIMALS and _reads_as_an_end(rate, decimals):
         decimals += 1
     return decimals
+
+
+def _reads_as_an_end(rate: float, decimals: int) -> bool:
+    ends = (f"{0:.{decimals}f}", f"{100:.{decimals}f}")
+    return 0 < rate < 1 and f"{100 * rate:.{decimals}f}" in ends
+
+
+def _hundredths(rate: float, decimals: int) -> str:
+    if not _reads_as_an_end(rate, decimals):
+        return f"{100 * rate:.{decimals}f}"
+    least = 10**-decimals
+    return f"<{least:.{decimals}f}" if rate < 1 / 2 else f">{100 - least:.{decimals}f}"
 
 
 def percent(rate: float | None, *, clean: bool = False) -> str:
     """Returns a rate as it is printed; None prints as a dash.
 
+    Only 0 and 1 print as 0 % and 100 %: a rate that four decimals can't tell from them prints as
+    below or above the nearest that they can.
+
     >>> percent(0.894), percent(0.0113, clean=True), percent(None), percent(0.9998)
     ('89.4 %', '1.13 %', '–', '99.98 %')
+    >>> percent(0.9999999), percent(1e-9), percent(1.0)
+    ('>99.9999 %', '<0.0001 %', '100.0 %')
     """
     if rate is None:
         return NOTHING
-    return f"{100 * rate:.{decimals_of(rate, clean=clean)}f} %"
+    return f"{_hundredths(rate, decimals_of(rate, clean=clean))} %"
 
 
 def as_published(rate: float) -> str:
@@ -70,13 +85,16 @@ def interval(
 ) -> str:
     """Returns an interval with the decimals of the rate that it is for.
 
-    >>> interval(0.8878, 0.8999, rate=0.894)
-    '[88.8–90.0]'
+    More where an end would read as 0 or 100 and is not: the interval of 10,000 in 10,000 has a
+    width.
+
+    >>> interval(0.8878, 0.8999, rate=0.894), interval(0.999616, 1.0, rate=1.0)
+    ('[88.8–90.0]', '[99.96–100.00]')
     """
     if low is None or high is None:
         return NOTHING
-    decimals = decimals_of(rate, clean=clean)
-    return f"[{100 * low:.{decimals}f}–{100 * high:.{decimals}f}]"
+    decimals = max(decimals_of(rate, clean=clean), decimals_of(low), decimals_of(high))
+    return f"[{_hundredths(low, decimals)}–{_hundredths(high, decimals)}]"
 
 
 def points(measured: float | None, published: float, *, clean: bool = False) -> str:

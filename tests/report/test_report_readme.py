@@ -8,6 +8,7 @@ from test_illustrations import EVERY
 
 from benchmark.illustrations import FOLDER, save_illustration
 from benchmark.records import RunRecord
+from benchmark.report.markdown import tables_markdown
 from benchmark.report.readme import main
 
 README = """# A project
@@ -179,3 +180,24 @@ def test_an_illustration_that_is_not_there_is_told(
     illustrated.write_text(text, encoding="utf-8")
     assert main([str(illustrated)]) == 2
     assert "did you mean 'sweep'" in capsys.readouterr().err
+
+
+def test_the_tables_beside_a_record_are_made_from_it(
+    readme: Path, record: RunRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = readme.parent / "results" / "made-up"
+    (run / "confidence.csv").write_text("of outcomes", encoding="utf-8")
+    assert main([str(run), "--check"]) == 1
+    assert f"{run / 'tables.md'} is stale" in capsys.readouterr().err
+    assert main([str(run)]) == 0
+    assert main([str(run), "--check"]) == 0
+    assert (run / "tables.md").read_text(encoding="utf-8") == tables_markdown(record)
+    assert (run / "confidence.csv").read_text(encoding="utf-8") == "of outcomes"
+
+    worse = record.evaluations[1].model_copy(update={"adversarial_error": 0.123})
+    changed = (record.evaluations[0], worse, *record.evaluations[2:])
+    record.model_copy(update={"evaluations": changed}).write(run)
+    assert main([str(run), "--check"]) == 1
+    told = capsys.readouterr().err
+    assert "evaluations.csv is stale" in told
+    assert "transfer.csv" not in told

@@ -15,8 +15,9 @@ from benchmark.report.tables import (
     transfer_tables,
     worst_case_tables,
 )
-from benchmark.report.wording import as_published, percent, points
+from benchmark.report.wording import as_published, interval, percent, points
 from benchmark.specs import shipped_suites
+from benchmark.statistics import wilson_interval
 
 
 def by_header(table: Table) -> list[dict[str, Cell]]:
@@ -187,6 +188,9 @@ def test_rows_of_another_width_than_the_header_are_refused() -> None:
         (1.0, "100.0 %"),
         (0.9999, "99.99 %"),
         (0.00001, "0.001 %"),
+        (0.9999999, ">99.9999 %"),
+        (0.9999994, "99.9999 %"),
+        (1e-9, "<0.0001 %"),
         (0.0, "0.0 %"),
         (None, "–"),
     ],
@@ -195,6 +199,25 @@ def test_a_rate_that_is_not_all_or_nothing_does_not_read_so(
     rate: float | None, printed: str
 ) -> None:
     assert percent(rate) == printed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "printed"),
+    [
+        (0, "[0.00–0.04]"),
+        (1, "[0.002–0.057]"),
+        (9_992, "[99.84–99.96]"),
+        (9_999, "[99.943–99.998]"),
+        (10_000, "[99.96–100.00]"),
+    ],
+)
+def test_the_end_of_an_interval_does_not_read_as_all_or_nothing(wrong: int, printed: str) -> None:
+    of = wilson_interval(wrong, 10_000)
+    assert interval(of.low, of.high, rate=wrong / 10_000) == printed
+
+
+def test_an_end_that_decimals_cannot_tell_from_all_is_told_as_above_them() -> None:
+    assert interval(1e-9, 1 - 1e-9, rate=0.5) == "[<0.0001–>99.9999]"
 
 
 def test_differences_have_a_sign_unless_they_are_nothing() -> None:

@@ -56,6 +56,9 @@ def test_every_column_is_declared(runs: Events) -> None:
                 tags[metadata.SESSION_START_INFO_TAG][0].plugin_data.content
             )
             assert start.hparams.keys() <= names, name
+    differing = {info.name for info in declared.hparam_infos if info.differs}
+    assert {"model", "attack", "epsilon"} <= differing
+    assert "steps" not in differing
     measured = {info.name.tag for info in declared.metric_infos}
     assert {tag for tags in runs.values() for tag in tags if tag.startswith("cell/")} <= measured
 
