@@ -2,7 +2,7 @@
 
 A row that states a tolerance gets a verdict: ``reproduced``, where what was measured under one of
 its attacks lies within the tolerance; ``differs``, with the reason that the row gives; ``failed``;
-or ``not run``, with what it needs.
+or ``not run``, with what it needs.  A row that was run and had nothing to count differs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from benchmark.report.wording import (
 )
 from benchmark.specs import UNATTACKED, PublishedRow
 
+EMPTY = "measured, but no example is of the kind that it is a share or a mean of"
 ROUNDING = 1e-9  # of a difference of rates: far below one example of any dataset
 
 
@@ -51,8 +52,13 @@ def verdict(row: PublishedRow, results: Results) -> Verdict | None:
     found = [(attack, results.published(row, attack)) for attack in row.attack]
     measured = [(attack, each.rate) for attack, each in found if each.rate is not None]
     if not measured:
-        failed = any(each.state == "failed" for _, each in found)
-        return Verdict("failed") if failed else Verdict("not run", why=row.needs)
+        states = {each.state for _, each in found}
+        if "failed" in states:
+            return Verdict("failed")
+        # Run, but with nothing to count, such as the confidence on mistakes where there are none.
+        if "done" in states:
+            return Verdict("differs", why=EMPTY)
+        return Verdict("not run", why=row.needs)
     for attack, rate in measured:
         if _meets(row, rate):
             return Verdict("reproduced", attack)

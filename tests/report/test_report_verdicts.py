@@ -95,6 +95,19 @@ def test_a_verdict_says_why_and_under_which_attack(record: RunRecord) -> None:
     assert word(record, model="broken") == "failed"
 
 
+def test_what_was_run_and_found_nothing_to_count_is_not_called_not_run(record: RunRecord) -> None:
+    asked = {
+        "dataset": "mnist-3v7",
+        "model": "logistic",  # FGSM misleads it on no example of this record
+        "attack": ["fgsm"],
+        "measure": "confidence_on_misclassified",
+    }
+    found = verdict(row(**asked), Results(record))
+    assert found is not None
+    assert found.word == "differs"
+    assert "no example" in found.why
+
+
 def test_the_table_prints_verdicts_where_a_row_states_a_tolerance(record: RunRecord) -> None:
     plain = paper_table(Results(record))
     assert plain is not None
