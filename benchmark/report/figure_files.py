@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from benchmark.illustrations import illustrations
@@ -39,6 +40,7 @@ def figure_files(record: RunRecord, run: Path) -> Iterator[tuple[str, bytes]]:
             content = rendered(error_curves(drawn), suffix, curve_digest(record))
             yield f"error-against-epsilon{suffix}", content
         results = Results(record)
+        taken: set[str] = set()
         for experiment in results.experiments:
             largest = {
                 cut.attack: cut
@@ -46,11 +48,17 @@ def figure_files(record: RunRecord, run: Path) -> Iterator[tuple[str, bytes]]:
             }
             for cut in largest.values():
                 for matrix in MATRICES:
-                    name = _name("transfer", cut.dataset, cut.attack, matrix.name)
+                    name = _name("transfer", cut.dataset, cut.attack, matrix.name, taken=taken)
                     for suffix in FORMATS:
                         figure = transfer_heat_map(results, experiment, cut, matrix)
                         yield f"{name}{suffix}", rendered(figure, suffix, "")
 
 
-def _name(*parts: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
+def _name(*parts: str, taken: set[str]) -> str:
+    """Returns a file's name that no other of ``taken`` has, and takes it."""
+    plain = re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
+    # Names that differ in signs or case alone, such as a.b and a-b, would write one file.
+    names = (plain if number == 1 else f"{plain}-{number}" for number in count(1))
+    name = next(each for each in names if each not in taken)
+    taken.add(name)
+    return name

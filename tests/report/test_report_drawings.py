@@ -14,6 +14,7 @@ from test_illustrations import EVERY
 from test_report_page import Tree, section
 
 from benchmark.illustrations import FOLDER, Addition, Filters, Illustration, save_illustration
+from benchmark.report import figure_files
 from benchmark.report.documents import write_figures
 from benchmark.report.drawings import draw
 from benchmark.report.page import report_html
@@ -71,3 +72,21 @@ def test_figures_are_written_in_both_formats(tmp_path: Path) -> None:
     assert {"transfer-mnist-fgsm-error.svg", "transfer-mnist-fgsm-error.png"} <= names
     assert len(names) == len(written) == 2 * (1 + 1 + 4)
     assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_names_that_differ_in_signs_alone_have_figures_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for drawing in ("rendered", "transfer_heat_map", "error_curves"):
+        monkeypatch.setattr(figure_files, drawing, lambda *_: b"drawn")
+    record = made_up_record()
+    first = record.suite.experiments[0]
+    experiments = tuple(
+        first.model_copy(update={"dataset": first.dataset.model_copy(update={"name": name})})
+        for name in ("a.b", "a-b", "A-B")
+    )
+    suite = record.suite.model_copy(update={"experiments": experiments})
+    named = figure_files.figure_files(record.model_copy(update={"suite": suite}), tmp_path)
+    names = [name for name, _ in named]
+    assert len(names) == len(set(names))
+    assert {f"transfer-a-b-fgsm-error{end}.svg" for end in ("", "-2", "-3")} <= set(names)
