@@ -34,11 +34,12 @@ class Gallery:
         sure_before, sure_after: float32, shape (N,): the confidences of these answers.
         valid: bool, shape (N,): whether the candidate kept the threat model; one that did not
             counts for nothing.
-        clean: uint8, shape (N, C, H, W), from the lower bound of the inputs to the upper.
+        clean: uint8, shape (N, C, H, W), from ``low`` to ``high``.
         change: int8, shape (N, C, H, W): what the attack added, in units of ``scale / 127``.
         scale: float32, shape (N,): the largest change of each example.
-        low, high: the bounds of the inputs.
+        low, high: the bounds of the inputs, or what the pictures need of them where that is little.
         shape: (H, W) of the inputs: larger than that of the pictures where they were made smaller.
+        narrowed: whether ``low`` and ``high`` are not the bounds.
     """
 
     digest: str
@@ -56,6 +57,7 @@ class Gallery:
     low: float
     high: float
     shape: tuple[int, int]
+    narrowed: bool = False
 
     @property
     def smaller(self) -> bool:

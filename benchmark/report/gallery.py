@@ -100,6 +100,8 @@ def gallery_view(model: str, cut: Cut, gallery: Gallery, classes: Sequence[str])
         for title, random in (("Random examples", True), ("Chosen examples", False))
     ]
     notes = [_smaller(gallery)] if gallery.smaller else []
+    if gallery.narrowed:
+        notes.append(_narrowed(gallery))
     if beyond:
         notes.append(f"The adversarial examples are {_BEYOND}.")
     return GalleryView(cut, model, tuple(each for each in strips if each.examples), tuple(notes))
@@ -186,6 +188,17 @@ def _smaller(gallery: Gallery) -> str:
         f"Pictures of {gallery.shape[0]} × {gallery.shape[1]} shown at {height} × {width}: each "
         "pixel is the mean of those it stands for, so that fine changes look weaker than they are."
     )
+
+
+def _narrowed(gallery: Gallery) -> str:
+    return (
+        "The pictures take a small part of the input's range: drawn from "
+        f"{_signed(gallery.low)}, black, to {_signed(gallery.high)}, white."
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _picture(picture: NDArray[np.uint8]) -> Any:

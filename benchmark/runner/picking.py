@@ -30,6 +30,9 @@ ROOM = 1_000_000  # bytes of all galleries of a run, before they are compressed
 MOST, FEWEST = 8, 2  # examples of a gallery
 SIDES = (96, 64, 48, 32)  # of larger pictures, tried in this order
 WITHSTOOD = 1  # of the chosen examples
+# Pictures that take less of the inputs' bounds than this would all be drawn in a few shades of one
+# grey: whitened ones, whose bounds are wide.
+LITTLE = 0.25
 RANDOM, MISLED, STOOD = "random", "misled", "withstood"
 
 
@@ -203,7 +206,7 @@ def gallery(picked: Picked, *, digest: str) -> Gallery:
     chosen = picked.ranks.chosen(frame)
     shown = picked.take(np.array(list(chosen), dtype=np.int64))
     change, scale = quantised_change(shown.change)
-    low, high = frame.bounds.low, frame.bounds.high
+    low, high = drawn = _drawn_range(shown)
     return Gallery(
         digest=digest,
         why=tuple(chosen.values()),
@@ -220,6 +223,7 @@ def gallery(picked: Picked, *, digest: str) -> Gallery:
         low=low,
         high=high,
         shape=frame.shape,
+        narrowed=drawn != (frame.bounds.low, frame.bounds.high),
     )
 
 
@@ -272,6 +276,18 @@ def _shrunk(values: Tensor, side: int) -> NDArray[np.float32]:
 def _size(height: int, width: int, side: int) -> tuple[int, int]:
     shrink = min(1.0, side / max(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def _drawn_range(shown: Picked) -> tuple[float, float]:
+    """Returns what is drawn black and what white: the bounds, or less where little is needed."""
+    bounds = shown.frame.bounds
+    both = np.stack((shown.clean, shown.clean + shown.change))
+    if both.size == 0:
+        return bounds.low, bounds.high
+    low, high = float(both.min()), float(both.max())
+    if 0 < high - low < LITTLE * (bounds.high - bounds.low):
+        return low, high
+    return bounds.low, bounds.high
 
 
 def _numbers(values: Tensor) -> NDArray[Any]:

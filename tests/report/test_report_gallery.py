@@ -75,6 +75,8 @@ def test_what_is_odd_is_said() -> None:
     assert "out of the threat model: counts for nothing" in example.notes
     assert example.title == "#3: class 0"
     assert any("Pictures of 600 × 500 shown at 6 × 5" in note for note in view.notes)
+    narrow = gallery_view("maxout", CUT, replace(made, low=-3.1, high=2.0, narrowed=True), ())
+    assert any("drawn from −3.1, black, to 2, white" in note for note in narrow.notes)
 
 
 def test_the_page_shows_them_and_says_where_there_are_none(

@@ -11,9 +11,19 @@ import pytest
 from benchmark.datasets.base import ArrayDataset
 from benchmark.galleries import FOLDER, Gallery, gallery_file, read_gallery
 from benchmark.records import RunRecord
-from benchmark.runner.picking import MOST, ROOM, SIDES, Ranks, _fitting
+from benchmark.runner import picking
+from benchmark.runner.picking import (
+    MOST,
+    ROOM,
+    SIDES,
+    Frame,
+    Picked,
+    Ranks,
+    _fitting,
+)
 from benchmark.runner.store import OUTCOMES, read_outcome
 from benchmark.specs import Suite, parse_suite
+from benchmark.threat import Bounds
 
 SUITE = """
 name = "pictured"
@@ -202,6 +212,36 @@ def test_they_never_take_more_than_their_room(
     shrink = min(1.0, side / shape[1])
     taken = cells * count * 2 * shape[0] * round(shape[1] * shrink) * round(shape[2] * shrink)
     assert taken <= ROOM
+
+
+@pytest.mark.parametrize(("size", "narrowed"), [(3.0, True), (30.0, False), (0.0, False)])
+def test_pictures_that_take_little_of_wide_bounds_are_drawn_over_what_they_take(
+    size: float, narrowed: bool
+) -> None:
+    ids = np.arange(4)
+    clean = np.linspace(-size, size, 4 * 9, dtype=np.float32).reshape(4, 1, 3, 3)
+    change = np.full_like(clean, 0.1 if size else 0.0)
+    change[::2] *= -1
+    kept = picking.gallery(
+        Picked(
+            Frame(4, 96, ids, frozenset({"cell"}), Bounds(-32.0, 32.0), (3, 3)),
+            example_id=ids,
+            **{name: np.zeros(4, dtype=np.int32) for name in ("label", "before", "after")},
+            **{name: np.ones(4, dtype=np.float32) for name in ("sure_before", "sure_after")},
+            valid=np.ones(4, dtype=bool),
+            clean=clean,
+            change=change,
+        ),
+        digest="cell",
+    )
+    assert kept.narrowed is narrowed
+    assert not any(kept.beyond(place) for place in range(4))
+    pictures = [kept.pictures(place) for place in range(4)]
+    again = np.stack([one for one, _, _ in pictures]) / 255 * (kept.high - kept.low) + kept.low
+    np.testing.assert_allclose(again, clean, atol=(kept.high - kept.low) / 255)
+    if narrowed:
+        assert (kept.low, kept.high) == pytest.approx((-3.1, 3.1))
+        assert all((one != total).all() for one, _, total in pictures)
 
 
 def test_the_surest_come_first_and_clean_mistakes_never() -> None:
