@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, ClassVar, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args, get_origin
 
 import torch
 from pydantic import BeforeValidator
@@ -419,6 +419,11 @@ def _number_or_none(written: object) -> int | float | None:
     return None if written is None else _number(written)
 
 
+def _listed(written: object) -> object:
+    """Returns a list: the command line writes one of a single name as the name."""
+    return [written] if isinstance(written, str) else written
+
+
 Number = Annotated[Any, BeforeValidator(_number)]
 NumberOrNone = Annotated[Any, BeforeValidator(_number_or_none)]
 _TYPES: dict[str, Any] = {"int": int, "bool": bool, "str": str, "float": Number}
@@ -426,6 +431,9 @@ _TYPES: dict[str, Any] = {"int": int, "bool": bool, "str": str, "float": Number}
 
 def _type(parameter: inspect.Parameter, about: str) -> Any:
     """Returns what a parameter may be, by its annotation, its documentation, or its default."""
+    names = _list_of_names(parameter.annotation)
+    if names is not None:
+        return Annotated[names | None, BeforeValidator(_listed)]
     named = _annotated(parameter)
     if not named:
         written = re.search(rf"^\s*{re.escape(parameter.name)}\s*\((\w+)\)", about, re.MULTILINE)
@@ -440,6 +448,14 @@ def _type(parameter: inspect.Parameter, about: str) -> Any:
         return Any
     (name,) = named
     return _TYPES[name] | None if optional else _TYPES[name]
+
+
+def _list_of_names(annotation: object) -> Any:
+    """Returns the part of an annotation that is a list of certain names, None where none is."""
+    for part in (annotation, *get_args(annotation)):
+        if get_origin(part) is list and get_origin(get_args(part)[0]) is Literal:
+            return part
+    return None
 
 
 def _annotated(parameter: inspect.Parameter) -> set[str]:

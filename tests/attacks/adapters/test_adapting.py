@@ -6,6 +6,7 @@ import json
 import random
 import sys
 import warnings
+from typing import Literal
 
 import asking
 import nets
@@ -116,6 +117,18 @@ def test_a_wrong_parameter_is_told_with_its_place(odd, parameters, fault):
         asking.built("odd:Up", **parameters)
     assert str(told.value).startswith(f"{asking.HERE}.")
     assert fault in str(told.value)
+
+
+def listing(model, eps, kinds: list[Literal["a", "b"]] | None = None):
+    """Takes a list of certain names."""
+
+
+def test_names_in_a_list_are_checked_and_one_alone_is_a_list(odd):
+    odd("Up", upwards, signature=inspect.signature(listing))
+    for written, kept in ((["b", "a"], ["b", "a"]), ("a", ["a"]), (None, None)):
+        assert parameters_of(asking.built("odd:Up", kinds=written))["kinds"] == kept
+    with pytest.raises(SpecError, match=r"kinds\[1\]: Input should be 'a' or 'b', got 'c'"):
+        asking.built("odd:Up", kinds=["a", "c"])
 
 
 def test_a_parameter_without_a_default_is_asked_for(odd):
