@@ -175,7 +175,8 @@ class Classifier:
             raise OutputError(f"the model must return floating-point numbers, got {outputs.dtype}")
         if not math.isfinite(outputs.sum().item()) and not bool(torch.isfinite(outputs).all()):
             bad = int((~torch.isfinite(outputs)).any(1).sum())
-            raise OutputError(f"the model returned NaN or infinity for {bad} of {len(inputs)}")
+            of = f"{bad} of {len(inputs)} examples"
+            raise OutputError(f"the model returned NaN or infinity for {of}")
         problem = self.outputs.problem(outputs)
         if problem is not None:
             raise OutputError(f"the model declares {self.outputs.name}, but {problem}")

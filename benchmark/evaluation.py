@@ -80,7 +80,7 @@ def evaluate(
     *,
     attack: AttackLike | Sequence[AttackLike],
     epsilon: Budget | Sequence[Budget] | None = None,
-    norm: Norm | Literal["linf", "l2"] | None = None,
+    norm: Norm | Literal["linf", "l2", "l1"] | None = None,
     clip: bool = True,
     transfer: bool = True,
     error_only: bool = False,

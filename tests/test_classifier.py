@@ -271,7 +271,7 @@ def test_outputs_of_another_shape_are_refused(answer, came):
 def test_outputs_that_are_not_finite_are_refused_and_counted(bad):
     answer = torch.zeros(7, 4)
     answer[2, 1] = answer[5, 0] = answer[5, 3] = bad
-    with pytest.raises(OutputError, match="the model returned NaN or infinity for 2 of 7"):
+    with pytest.raises(OutputError, match="the model returned NaN or infinity for 2 of 7 examples"):
         returning(answer).predict(INPUTS)
 
 
