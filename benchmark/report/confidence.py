@@ -138,8 +138,9 @@ def _read(path: Path) -> dict[Key, Confidences]:
             rows = list(csv.DictReader(file))
         return dict(_cells(rows))
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        reason = f"it has no column {error}" if isinstance(error, KeyError) else str(error)
         raise RecordError(
-            f"{path}: can't be read: {error}; remove it, or run the suite again"
+            f"{path}: can't be read: {reason}; remove it, or run the suite again"
         ) from error
 
 

@@ -23,7 +23,12 @@ from benchmark.report.views import code_and_text
 _LINE: Final = 104  # characters in a line of footnotesize, in a column of 150 mm
 _PAGE: Final = 48  # rows of a table that a page has room for
 _HEAD: Final = 14  # characters in a line of a head
+_SMALL_LINE: Final = 118  # the same of scriptsize, for what does not fit otherwise
+_SMALL_HEAD: Final = 8
 _LONG: Final = 44  # characters of a cell, from which on it is broken into lines
+_SHORT: Final = 20  # the same where that is too long
+_LONG_NUMBER: Final = 24  # the same in a column of numbers, where it is words
+_WORDS: Final = 24  # characters in a line of those words
 _GAP: Final = 2  # what the space between columns takes, in characters
 _WAITING: Final = 8  # tables after which LaTeX is asked to put what waits on a page
 
@@ -84,7 +89,7 @@ _BEFORE: Final = r"""% Tables of a run of Gibbon, for a document with \usepackag
 \ifcsname ver@booktabs.sty\endcsname\else
 \documentclass{article}
 \usepackage[T1]{fontenc}
-\usepackage[a4paper,margin=18mm]{geometry}
+\usepackage[a4paper,margin=15mm]{geometry}
 \usepackage{booktabs}
 \newcommand{\gibbonalone}{}
 \begin{document}
@@ -127,13 +132,13 @@ def table_latex(table: Table, *, caption: str, label: str) -> str:
             "\n".join(
                 [
                     r"\begin{table}[!htbp]",
-                    r"\centering\footnotesize",
+                    rf"\centering\{form.size}",
                     r"\setlength{\tabcolsep}{3.5pt}",
                     f"\\caption{{{words}}}",
                     f"\\label{{{label}{'' if number == 1 else f'-{number}'}}}",
-                    f"\\begin{{tabular}}{{{''.join(_align(form, each) for each in form.shown)}}}",
+                    f"\\begin{{tabular}}{{{form.columns}}}",
                     r"\toprule",
-                    f"{' & '.join(_head(table.columns[each].header) for each in form.shown)} \\\\",
+                    f"{' & '.join(map(form.head, form.shown))} \\\\",
                     r"\midrule",
                     *(_line(form, row) for row in rows),
                     r"\bottomrule",
@@ -156,59 +161,107 @@ def _below(notes: tuple[str, ...]) -> Iterator[str]:
         yield f"{_prose(notes[-1])}}}"
 
 
+# The highest level of columns, whether details are there, whether letters are small, and from how
+# many characters on a text is broken into lines.
+_FORMS: Final = (
+    *((2, True, False, _LONG), (1, True, False, _LONG), (0, True, False, _LONG)),
+    *((0, False, False, _LONG), (0, False, True, _LONG)),
+    *((0, True, True, _SHORT), (0, False, True, _SHORT)),
+)
+
+
 @dataclass(frozen=True)
 class _Form:
-    """How a table is written: its columns, with details or without."""
+    """How a table is written: its columns, with details or without, and how small."""
 
     table: Table
     shown: tuple[int, ...]
     details: bool
+    small: bool
+    long: int
+
+    @property
+    def size(self) -> str:
+        return "scriptsize" if self.small else "footnotesize"
 
     def text(self, cell: Cell) -> str:
         return str(cell) if self.details else cell.text
 
-    def widest(self, place: int) -> int:
-        return max((len(self.text(row[place])) for row in self.table.rows), default=0)
+    @property
+    def columns(self) -> str:
+        return "".join(self.table.columns[place].align[0] for place in self.shown)
+
+    def left(self, place: int) -> bool:
+        return self.table.columns[place].align == "left"
+
+    def lines(self, row: tuple[Cell, ...], place: int) -> list[str]:
+        """The lines that a cell is broken into."""
+        text = self.text(row[place])
+        most, line = (self.long, self.long) if self.left(place) else (_LONG_NUMBER, _WORDS)
+        if len(text) <= most:
+            return [text]
+        kept = textwrap.wrap(text.replace(" %", "\u00a0%"), line, break_on_hyphens=False)
+        return [each.replace("\u00a0", " ") for each in kept]
 
     def room(self, place: int) -> int:
         """How many characters a column takes."""
-        heads = map(len, _broken(self.table.columns[place].header))
-        return _GAP + max(min(self.widest(place), _LONG), *heads)
+        cells = (len(line) for row in self.table.rows for line in self.lines(row, place))
+        return _GAP + max(*cells, *map(len, self.heads(place)), 0)
+
+    def heads(self, place: int) -> list[str]:
+        header = self.table.columns[place].header
+        return textwrap.wrap(
+            header, _SMALL_HEAD if self.small else _HEAD, break_long_words=False
+        ) or [""]
+
+    def head(self, place: int) -> str:
+        return _stacked(self.heads(place), "b")
+
+    def cell(self, row: tuple[Cell, ...], place: int) -> str:
+        lines = self.lines(row, place)
+        if self.left(place) and lines[1:]:
+            return rf"\begin{{tabular}}[t]{{@{{}}l@{{}}}}{_on_lines(lines)}\end{{tabular}}"
+        return _stacked(lines, "r")
 
     @property
-    def width(self) -> int:
-        """How many characters a line takes."""
-        return sum(map(self.room, self.shown))
+    def fits(self) -> bool:
+        """Whether a line has room for its columns."""
+        return sum(map(self.room, self.shown)) <= self.line
+
+    @property
+    def line(self) -> int:
+        return _SMALL_LINE if self.small else _LINE
 
 
 def _line(form: _Form, row: tuple[Cell, ...]) -> str:
-    line = " & ".join(escape(form.text(row[place])) for place in form.shown)
-    # After the end of a line LaTeX takes an opening bracket for an option.
-    return ("{}" if line.startswith("[") else "") + line + r" \\"
+    return _no_option(" & ".join(form.cell(row, place) for place in form.shown)) + r" \\"
 
 
 def _fitting(table: Table) -> _Form:
-    """Returns the fullest form that fits a line: fewer columns first, then no details."""
+    """Returns the fullest form that fits a line: fewer columns, then no details, then smaller."""
     filled = [
         place
         for place in range(len(table.columns))
         if not table.rows or any(row[place].text for row in table.rows)
     ]
-    for level, details in ((2, True), (1, True), (0, True), (0, False)):
+    for level, details, small, long in _FORMS:
         shown = tuple(place for place in filled if table.columns[place].level <= level)
-        form = _Form(table, shown, details)
-        if form.width <= _LINE:
-            break
-    return form
+        form = _Form(table, shown, details, small, long)
+        if form.fits:
+            return form
+    return replace(form, small=False, long=_LONG)
 
 
 def _split(form: _Form) -> list[_Form]:
     """Returns a form in parts that fit a line, each with the columns that name its rows."""
-    names = [*takewhile(lambda each: form.table.columns[each].align == "left", form.shown)]
+    first = [*takewhile(lambda each: not form.left(each), form.shown)][:1]  # such as a section
+    names = [*first, *takewhile(form.left, form.shown[len(first) :])]
+    if names == first:
+        names = []
     parts: list[list[int]] = [[]]
     room = taken = sum(map(form.room, names))
     for place in form.shown[len(names) :]:
-        if taken + form.room(place) > _LINE and parts[-1]:
+        if taken + form.room(place) > form.line and parts[-1]:
             parts.append([])
             taken = room
         parts[-1].append(place)
@@ -216,20 +269,18 @@ def _split(form: _Form) -> list[_Form]:
     return [replace(form, shown=(*names, *part)) for part in parts]
 
 
-def _align(form: _Form, place: int) -> str:
-    if form.table.columns[place].align == "left" and form.widest(place) > _LONG:
-        return r"p{55mm}"
-    return form.table.columns[place].align[0]
+def _stacked(lines: list[str], place: str) -> str:
+    stacked = _on_lines(lines)
+    return stacked if len(lines) == 1 else f"\\shortstack[{place}]{{{stacked}}}"
 
 
-def _broken(header: str) -> list[str]:
-    return textwrap.wrap(header, _HEAD, break_long_words=False) or [""]
+def _on_lines(lines: list[str]) -> str:
+    return " \\\\ ".join(_no_option(escape(line)) for line in lines)
 
 
-def _head(header: str) -> str:
-    lines = [escape(line) for line in _broken(header)]
-    stacked = " \\\\ ".join(lines)
-    return stacked if len(lines) == 1 else f"\\shortstack[b]{{{stacked}}}"
+def _no_option(line: str) -> str:
+    # After the end of a line LaTeX takes an opening bracket for an option.
+    return ("{}" if line.startswith("[") else "") + line
 
 
 def _chapter(chapter: Chapter, *, prefix: str) -> Iterator[str]:

@@ -75,7 +75,8 @@ def _meets(row: PublishedRow, rate: float) -> bool:
 def paper_table(results: Results) -> Table | None:
     """Returns the published rows of the suite beside what was measured, if it has any.
 
-    A row names one attack or more.  The first is the main one; each other has columns of its own.
+    A row names one attack or more.  The first is the main one; each other has columns of its own,
+    after the verdict, which would be out of sight behind them.
     """
     rows = results.record.suite.published
     if not rows:
@@ -95,9 +96,9 @@ def paper_table(results: Results) -> Table | None:
             ),
             *cells(row.attack[0], _epsilon(row), _published(row)),
             *_measured_cells(row, results.published(row, row.attack[0])),
-            *(cell for other in others for cell in _other_cells(row, results, other)),
             *(_verdict_cells(row, found) if judged else ()),
             Cell(notes.marks(row.note, found.why if found else "")),
+            *(cell for other in others for cell in _other_cells(row, results, other)),
         )
         for row, found in zip(rows, verdicts, strict=True)
     )
@@ -112,9 +113,9 @@ def paper_table(results: Results) -> Table | None:
             Column("ε", level=2),
             Column("Published"),
             *_measured_columns(_main_header(rows)),
-            *(column for other in others for column in _measured_columns(other)),
             *((Column("Tolerance", level=2), Column("Verdict", "left")) if judged else ()),
-            Column("Note", "left", level=1),
+            Column("Note", "left"),
+            *(column for other in others for column in _measured_columns(other, level=1)),
         ),
         rows=lines,
         notes=(*_reading(results, rows, others, judged=judged), *notes.lines()),
@@ -130,10 +131,10 @@ def _other_attacks(rows: tuple[PublishedRow, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(attack for row in rows for attack in row.attack[1:]))
 
 
-def _measured_columns(header: str) -> tuple[Column, ...]:
+def _measured_columns(header: str, *, level: Literal[0, 1] = 0) -> tuple[Column, ...]:
     return (
-        Column(header),
-        Column("Δ points"),
+        Column(header, level=level),
+        Column("Δ points", level=level),
         Column("95 % interval", level=1),
         Column("Count", level=2),
     )

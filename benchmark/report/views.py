@@ -115,8 +115,8 @@ def sort_key(text: str) -> float | None:
 
 def _cell(text: str, detail: str, column: Column, *, bars: bool) -> CellView:
     look = _WORDS.get(text, "nothing" if text == NOTHING else "")
-    look = look or ("short" if len(text) <= _SHORT else "")
-    number = sort_key(text) if column.align == "right" else None
+    look = look or ("short" if len(text) <= _SHORT else "long")
+    number = sort_key(text) if column.align == "right" and look != "long" else None
     bar = number if bars and number is not None and "error" in column.header else None
     return CellView(text, detail, look, "" if number is None else f"{number:.10g}", bar)
 

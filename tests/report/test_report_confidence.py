@@ -83,7 +83,9 @@ def test_those_of_another_cell_are_not_taken(recorded: RunRecord, tmp_path: Path
 
 def test_a_damaged_file_is_told(recorded: RunRecord, tmp_path: Path) -> None:
     (tmp_path / CONFIDENCE_FILE).write_text("dataset,model\nmnist,softmax\nmnist,softmax\n")
-    with pytest.raises(RecordError, match=r"confidence\.csv.*run the suite again"):
+    with pytest.raises(
+        RecordError, match=r"confidence\.csv.*no column 'attack'.*run the suite again"
+    ):
         confidences(recorded, tmp_path)
 
 

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import made_up_record, searching_record
 
+from benchmark.records import RunRecord
 from benchmark.report.latex import escape, report_latex, table_latex
 from benchmark.report.layout import Cell, Column, Table, cells
 
+ROOT = Path(__file__).parents[2]
 PAPER = r"""\documentclass{article}
 \usepackage{booktabs}
 \begin{document}
@@ -70,6 +72,49 @@ def test_a_matrix_too_wide_for_a_line_is_written_in_parts() -> None:
     for place in range(20):
         assert text.count(f" {place}.0~\\%") == len(names)
     assert f"(part {parts} of {parts})" in text
+
+
+def test_words_among_numbers_are_broken_into_lines() -> None:
+    words = "panda 57.7 %, then gibbon 99.3 %; alone nematode 8.2 %"
+    columns = (Column("Model", "left"), Column("Published"))
+    text = table_latex(
+        Table("t", columns, (cells("a", words), cells("b", "1.0 %"))), caption="c", label="l"
+    )
+    broken = re.findall(r"\\shortstack\[r\]\{(.*?)\} \\\\\n", text)
+    assert len(broken) == 1
+    lines = broken[0].split(r" \\ ")
+    assert len(lines) > 1
+    assert " ".join(lines) == escape(words)
+    assert text.count(r"\begin{tabular}") == 1
+
+
+def test_every_part_of_a_wide_table_says_what_its_rows_are() -> None:
+    columns = (
+        *(Column("§"), Column("Model", "left"), Column("Measure", "left")),
+        *(Column(f"Column {place}") for place in range(20)),
+    )
+    row = cells("4", "maxout", "same wrong class in both targets", *["100.0 %"] * 20)
+    text = table_latex(Table("t", columns, (row,)), caption="c", label="l")
+    parts = text.count(r"\toprule")
+    assert parts > 1
+    assert text.count(r"\S{} & Model & Measure & ") == text.count("4 & maxout & same") == parts
+
+
+def test_a_table_a_little_too_wide_is_written_smaller_and_keeps_its_columns() -> None:
+    columns = (Column("Model", "left"), *(Column(f"Column {place}") for place in range(9)))
+    row = cells("maxout-noise-uniform", *["100.0 %"] * 8, "99.9999 %")
+    text = table_latex(Table("t", columns, (row,)), caption="c", label="l")
+    assert r"\centering\scriptsize" in text
+    assert text.count(r"\begin{tabular}") == 1
+    short = table_latex(Table("t", columns[:3], (row[:3],)), caption="c", label="l")
+    assert r"\centering\footnotesize" in short
+
+
+def test_the_table_of_the_paper_keeps_its_verdicts_on_one_page() -> None:
+    text = report_latex(RunRecord.read(ROOT / "results" / "goodfellow2015"))
+    (table,) = [part for part in text.split(r"\end{table}") if "Published and measured." in part]
+    assert re.search(r"\\S\{\} & Model & Measure & Published .* Verdict & Note", table)
+    assert "(fgsm-naive)" in table
 
 
 def test_a_row_that_begins_with_a_bracket_is_no_option() -> None:

@@ -281,6 +281,37 @@ def test_no_two_of_many_models_look_the_same() -> None:
     assert len({(each.marker, each.colour) for each in found.values()}) == 28
 
 
+def test_what_a_phone_is_wide_enough_for_is_narrower_than_its_words() -> None:
+    # Tracks of 1fr are as wide as their widest word: histograms' captions made the page scroll.
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    (phone,) = re.findall(r"@media \(max-width.*?\n}", style, re.DOTALL)
+    assert "1fr 1fr" not in phone
+    assert re.search(r"\.histogram figcaption {[^}]*white-space: normal", phone)
+
+
+def test_headings_are_printed_on_every_page_of_a_table() -> None:
+    # Chromium repeats a head of a table only where it holds no box that can't be broken.
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    printed = style[style.index("@media print") :]
+    assert "thead { display: table-header-group; break-inside: avoid; }" in printed
+    assert "th button { display: contents; }" in printed
+
+
+def test_no_landmark_is_called_as_another(page: Element) -> None:
+    landmarks = [
+        each for each in page.every() if each.attributes.get("role") in {"region", "navigation"}
+    ]
+    assert not landmarks
+    assert {each.attributes["aria-labelledby"] for each in page.every("section")} == {
+        f"{each.attributes['id']}-heading" for each in page.every("section")
+    }
+    groups = [each for each in page.every("div") if each.attributes.get("role") == "group"]
+    assert groups
+    for each in groups:
+        assert {"aria-labelledby", "aria-label"} & each.attributes.keys()
+    assert not [each for each in page.every("figure") if "role" in each.attributes]
+
+
 def test_one_model_without_attacks_or_transfer_is_enough(tmp_path: Path) -> None:
     suite = 'name = "small"\ndataset = "mnist"\nmodels = ["softmax"]\n'
     record = made_up_record().model_copy(
