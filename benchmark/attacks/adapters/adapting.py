@@ -420,8 +420,10 @@ def _number_or_none(written: object) -> int | float | None:
 
 
 def _listed(written: object) -> object:
-    """Returns a list: the command line writes one of a single name as the name."""
-    return [written] if isinstance(written, str) else written
+    """Returns a list: the command line writes one as ``apgd-ce,fab``."""
+    if not isinstance(written, str):
+        return written
+    return [each.strip() for each in written.split(",")]
 
 
 Number = Annotated[Any, BeforeValidator(_number)]

@@ -123,9 +123,14 @@ def listing(model, eps, kinds: list[Literal["a", "b"]] | None = None):
     """Takes a list of certain names."""
 
 
-def test_names_in_a_list_are_checked_and_one_alone_is_a_list(odd):
+def test_names_in_a_list_are_checked_and_may_be_written_as_one_text(odd):
     odd("Up", upwards, signature=inspect.signature(listing))
-    for written, kept in ((["b", "a"], ["b", "a"]), ("a", ["a"]), (None, None)):
+    for written, kept in (
+        (["b", "a"], ["b", "a"]),
+        ("b, a", ["b", "a"]),
+        ("a", ["a"]),
+        (None, None),
+    ):
         assert parameters_of(asking.built("odd:Up", kinds=written))["kinds"] == kept
     with pytest.raises(SpecError, match=r"kinds\[1\]: Input should be 'a' or 'b', got 'c'"):
         asking.built("odd:Up", kinds=["a", "c"])
