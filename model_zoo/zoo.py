@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmark.classifier import Classifier
 from benchmark.datasets import DATASETS, DataRequest, Split
 from benchmark.ensembles import ensemble
-from benchmark.errors import DeviceError, SpecError, WeightsError
+from benchmark.errors import DeviceError, RunFolderError, SpecError, WeightsError
 from benchmark.models import TrainingProgress, TrainingRequest, TrainingResult
 from benchmark.threat import Epsilon
 from benchmark.weights import file_digest, load_weights
@@ -74,16 +74,26 @@ def build(name: str, weights: Path | None = None) -> Classifier:
 def train(name: str, request: TrainingRequest) -> TrainingResult:
     """Trains a model by its shipped recipe and writes weights and card to the request's folder.
 
-    While it lasts, checkpoints lie beside them, from which the same request goes on.  Raises
-    `SpecError`, `DeviceError`, `DatasetError`, `RunFolderError`, and `WeightsError` where a
-    checkpoint is damaged.
+    While it lasts, checkpoints lie beside them, from which the same request goes on.  What is there
+    already is not trained again.  Raises `SpecError`, `DeviceError`, `DatasetError`,
+    `RunFolderError`, also where the folder holds what another recipe or seed made, and
+    `WeightsError` where a checkpoint is damaged.
     """
     recipe = shipped_recipe(name).override(seed=request.seed, epochs=request.epochs)
     device = _device(request.device)
     weights = request.output / f"{name}.safetensors"
     checkpoints = _Checkpoints(request.output, name)
+    card_path = request.output / f"{name}.json"
     if request.fresh:
         checkpoints.remove()
+    elif (there := _finished(card_path, weights)) is not None:
+        if there.worded(recipe).recipe != recipe:
+            raise RunFolderError(
+                f"{weights}: holds a finished training by another recipe, seed "
+                f"({there.training.seed}) or number of epochs ({there.recipe.epochs}); choose "
+                "another folder (--output) or start fresh (--fresh), which replaces it"
+            )
+        return TrainingResult(weights, card_path, f"{_summary(there)}; it was there already")
 
     examples = _load(recipe, "train", device, data_dir=request.data_dir)
     trained = [
@@ -130,14 +140,26 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
             watched=trained[0].watched,
         ),
     )
-    card_path = request.output / f"{name}.json"
     write_card(card_path, card)
     checkpoints.remove()
-    summary = (
-        f"{name}: clean error {100 * figures.clean_error:.2f} %, "
-        f"FGSM error {100 * figures.fgsm_error:.2f} % at epsilon {epsilon}"
+    return TrainingResult(weights, card_path, _summary(card))
+
+
+def _finished(card_path: Path, weights: Path) -> Card | None:
+    """Returns the card of the training that a folder holds, None where it holds no whole one."""
+    try:
+        card = read_card(card_path)
+        return card if file_digest(weights) == card.sha256 else None
+    except WeightsError:
+        return None
+
+
+def _summary(card: Card) -> str:
+    figures = card.training.figures
+    return (
+        f"{card.model}: clean error {100 * figures.clean_error:.2f} %, "
+        f"FGSM error {100 * figures.fgsm_error:.2f} % at epsilon {card.epsilon}"
     )
-    return TrainingResult(weights, card_path, summary)
 
 
 @dataclass(frozen=True)
@@ -263,12 +285,14 @@ def publish(
     The folders hold trainings of one recipe with different seeds; the words of the recipe are those
     of the shipped one, in which what was seen afterwards may stand.  Without weights the card alone
     is shipped, as the record of the trainings.  Returns the card written.  Raises `WeightsError`
-    where they don't belong together.
+    where they don't belong together, or the weights are not those of the first card.
     """
     cards = [read_card(folder / f"{name}.json") for folder in folders]
     card = cards[0].beside(cards[1:]).worded(shipped_recipe(name))
     weights = folders[0] / f"{name}.safetensors"
     if with_weights:
+        if file_digest(weights) != card.sha256:
+            raise WeightsError(f"{weights}: is not the file that its card is of; train it again")
         write_atomically(destination / weights.name, weights.read_bytes())
     write_card(destination / f"{name}.json", card)
     return card

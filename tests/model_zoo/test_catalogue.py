@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark.errors import DeviceError, SpecError, WeightsError
+from benchmark.errors import DeviceError, RunFolderError, SpecError, WeightsError
 from benchmark.models import MODELS, TRAINERS, TrainingProgress, TrainingRequest, TrainingResult
 from benchmark.registry import Entry
 from benchmark.weights import file_digest
@@ -225,6 +225,35 @@ def test_fresh_ignores_a_checkpoint(tmp_path: Path) -> None:
         train("logistic", TrainingRequest(tmp_path, ignore, epochs=1))
     train("logistic", TrainingRequest(tmp_path, ignore, epochs=1, fresh=True))
     assert not (tmp_path / "logistic.checkpoint.pt").exists()
+
+
+def test_what_is_trained_already_is_neither_trained_again_nor_replaced(tmp_path: Path) -> None:
+    first = train("logistic", TrainingRequest(tmp_path, ignore, seed=1, epochs=1))
+    content = first.weights.read_bytes()
+    reports: list[TrainingProgress] = []
+    again = train("logistic", TrainingRequest(tmp_path, reports.append, seed=1, epochs=1))
+    assert again.summary == f"{first.summary}; it was there already"
+    assert reports == []
+    for changes in ({"seed": 2, "epochs": 1}, {"seed": 1, "epochs": 2}):
+        with pytest.raises(RunFolderError, match=r"another recipe.*--output.*--fresh"):
+            train("logistic", TrainingRequest(tmp_path, ignore, **changes))
+    assert first.weights.read_bytes() == content
+    train("logistic", TrainingRequest(tmp_path, ignore, seed=2, epochs=1, fresh=True))
+    assert first.weights.read_bytes() != content
+    first.weights.write_bytes(b"not those of the card")
+    train("logistic", TrainingRequest(tmp_path, reports.append, seed=1, epochs=1))
+    assert first.weights.read_bytes() == content
+
+
+def test_weights_that_are_not_those_of_their_card_are_not_shipped(tmp_path: Path) -> None:
+    weights = train("logistic", TrainingRequest(tmp_path / "a", ignore, epochs=1)).weights
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(WeightsError, match="not the file that its card is of"):
+        publish("logistic", [tmp_path / "a"], destination=tmp_path / "shipped")
+    weights.unlink()
+    with pytest.raises(WeightsError, match="can't be read"):
+        publish("logistic", [tmp_path / "a"], destination=tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
 
 
 def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
