@@ -132,7 +132,9 @@ def house_style() -> Iterator[None]:
     """While inside, matplotlib draws as it does here, whatever the user has set."""
     # A matplotlibrc of the user must not change the picture, nor a random salt its bytes; both are
     # settings of the whole process for which matplotlib has no other door, so they are put back.
-    with matplotlib.style.context(["default", {"svg.hashsalt": "gibbon"}]):
+    # A name or a credit is text: what stands between two dollar signs in it is no formula.
+    house = {"svg.hashsalt": "gibbon", "text.parse_math": False}
+    with matplotlib.style.context(["default", house]):
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -30,6 +31,12 @@ def test_both_formats_are_drawn_and_the_same_each_time(illustration: Illustratio
     with mpl.rc_context({"svg.hashsalt": "another", "font.size": 22}):
         again = draw(illustration)
     assert (again.svg, again.png) == (drawing.svg, drawing.png)
+
+
+def test_dollar_signs_are_text() -> None:
+    (addition,) = (each for each in EVERY if isinstance(each, Addition))
+    drawing = draw(replace(addition, source=r"from the shop $\nosuch$ for $5"))
+    assert r"$\nosuch$ for $5" in drawing.svg.decode()
 
 
 def test_the_words_say_the_numbers() -> None:
