@@ -32,7 +32,7 @@ from benchmark.classifier import Classifier
 from benchmark.datasets import DATASETS, DataRequest
 from benchmark.datasets.base import PIXEL_MAX, Dataset
 from benchmark.datasets.class_map import IMAGENET, read_class_map
-from benchmark.errors import GibbonError, SpecError
+from benchmark.errors import GibbonError, RunFolderError, SpecError
 from benchmark.illustrations import (
     FOLDER,
     Addition,
@@ -70,7 +70,10 @@ def addition(photograph: Path, *, truth: str, credit: str, network: str = "") ->
     classes = read_class_map(IMAGENET)
     names = {index: name for name, index in classes.indices}
     label = torch.tensor([classes.index(truth, where="--truth")])
-    picture = Image.open(photograph).convert("RGB")
+    try:
+        picture = Image.open(photograph).convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise SpecError(f"{photograph}: {error}", where="--photograph") from error
     resized = pictures.resize(picture, [RESIZED], interpolation=InterpolationMode.BICUBIC)
     shown = np.asarray(pictures.center_crop(resized, [CROPPED]))
     inputs = torch.from_numpy(shown.copy()).permute(2, 0, 1)[None].float() / PIXEL_MAX
@@ -189,6 +192,8 @@ def _asked(asked: argparse.Namespace) -> list[Illustration]:
     photograph: Path | None = asked.photograph
     if (photograph is None) != (asked.truth is None):
         raise SpecError("--photograph and --truth belong together")
+    if not asked.run.is_dir():
+        raise RunFolderError(f"{asked.run}: is no folder; expected that of a run")
     made: list[Illustration] = [linear_model(), filters(("maxout", "maxout-adv")), sweep("maxout")]
     if photograph is not None:
         options = {"truth": asked.truth, "credit": asked.credit, "network": asked.network}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from benchmark.errors import SpecError
 from benchmark.illustrations import illustrations
-from model_zoo.illustrate import linear_model, main, sweep
+from benchmark.specs import ModelSpec
+from model_zoo.illustrate import addition, linear_model, main, sweep
 
 
 def test_the_attack_follows_the_sign_of_the_weights() -> None:
@@ -47,3 +51,22 @@ def test_a_photograph_without_its_class_is_refused(
     assert main([str(tmp_path), "--photograph", "a.png"]) == 2
     assert "--truth" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_not_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "rnu")]) == 2
+    assert "rnu: is no folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_photograph_too_large_to_be_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("1", (40, 30)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr("model_zoo.illustrate._efficientnet", lambda: ModelSpec(name="tiny"))
+    monkeypatch.setattr("model_zoo.illustrate.build_model", MagicMock())
+    with pytest.raises(SpecError, match=r"huge\.png: Image size \(1200 pixels\) exceeds"):
+        addition(tmp_path / "huge.png", truth="espresso", credit="")
