@@ -50,8 +50,8 @@ def draw(illustration: Illustration) -> Drawing:
     """Returns an illustration drawn, in both formats."""
     digest = digest_of(illustration)
     with house_style():
-        svg = rendered(_figure(illustration), ".svg", digest)
-        png = rendered(_figure(illustration), ".png", digest)
+        svg = rendered(_labelled(illustration), ".svg", digest)
+        png = rendered(_labelled(illustration), ".png", digest)
     return Drawing(illustration.kind, illustration.title, _words(illustration), svg, png)
 
 
@@ -66,8 +66,14 @@ def save_drawing(illustration: Illustration, path: Path) -> None:
     Raises `RecordError` for another suffix, `RunFolderError` where it can't be written.
     """
     with house_style():
-        content = rendered(_figure(illustration), path.suffix, digest_of(illustration))
+        content = rendered(_labelled(illustration), path.suffix, digest_of(illustration))
     write_atomically(path, content)
+
+
+def _labelled(illustration: Illustration) -> Figure:
+    figure = _figure(illustration)
+    figure.set_label(f"{illustration.title}. {_words(illustration)}")
+    return figure
 
 
 @singledispatch

@@ -25,6 +25,7 @@ from benchmark.errors import RecordError
 from benchmark.metrics.nearest import Curve
 from benchmark.records import RunRecord, write_atomically
 from benchmark.report.curves import Panel, Point, by_model, panels
+from benchmark.report.heat import colours
 from benchmark.report.layout import FAILED, NOT_RUN, NOTHING
 from benchmark.report.results import Cut, Measured, Results
 from benchmark.report.tables import Matrix, transferred
@@ -46,8 +47,6 @@ _LINES: Final = ("-", "--", "-.", ":")
 _PANELS_A_ROW = 2
 _DOTS_PER_INCH = 110
 _NONE: Final[WholeCurves] = {}
-# Where a cell of a heat map is darker than this, its number is white.
-_DARK = 0.5
 
 
 def curve_digest(record: RunRecord) -> str:
@@ -99,6 +98,7 @@ def error_curves(drawn: tuple[Panel, ...]) -> Figure:
         ncols=min(len(names), 5),
         frameon=False,
     )
+    figure.set_label("Error against ε. " + " ".join(map(_panel_words, drawn)))
     return figure
 
 
@@ -109,6 +109,13 @@ def transfer_heat_map(results: Results, experiment: Experiment, cut: Cut, matrix
     figure = Figure(figsize=(side, side), layout="constrained")
     _draw_matrix(figure.subplots(), results, cut, names, matrix)
     figure.suptitle(f"{matrix.title}\n{cut.attack}, ε = {cut.epsilon}, {cut.dataset}", fontsize=10)
+    numbers = ", ".join(
+        f"{source} to {target} {_in_cell(transferred(results, cut, source, target, matrix))}"
+        for source in names
+        for target in names
+    )
+    where = f"{cut.attack}, ε = {cut.epsilon}, {cut.dataset}"
+    figure.set_label(f"{matrix.title}, {where}, source to target: {numbers}")
     return figure
 
 
@@ -139,14 +146,17 @@ def house_style() -> Iterator[None]:
 
 
 def rendered(figure: Figure, suffix: str, digest: str) -> bytes:
-    """Returns a figure as ``.svg`` or ``.png``, with a digest of what it shows.
+    """Returns a figure as ``.svg`` or ``.png``, with its label as title and a digest.
+
+    The title is what a screen reader says of an SVG; the digest is of what the figure shows.
 
     Raises `RecordError` where it is to be something else.
     """
     # No date and no version in the file: the same numbers must give the same bytes.
+    title = str(figure.get_label())
     metadata: dict[str, dict[str, str | None]] = {
-        ".svg": {"Date": None, "Creator": None, "Description": digest},
-        ".png": {"Software": None, "Description": digest},
+        ".svg": {"Date": None, "Creator": None, "Title": title, "Description": digest},
+        ".png": {"Software": None, "Title": title, "Description": digest},
     }
     if suffix not in metadata:
         raise RecordError(f"a picture is .svg or .png, got {suffix!r}")
@@ -209,6 +219,16 @@ def _draw_panel(axis: Axes, panel: Panel, names: list[str]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def _panel_words(panel: Panel) -> str:
+    ends = "; ".join(
+        f"{name} {percent(points[0].measured.rate)} at {points[0].epsilon:g}"
+        f" and {percent(points[-1].measured.rate)} at {points[-1].epsilon:g}"
+        for name, points in panel.curves.items()
+        if points
+    )
+    return f"{panel.attack} on {panel.dataset}: {ends}."
+
+
 def _draw_steps(
     axis: Axes, curve: Curve, points: tuple[Point, ...], name: str, *, place: int, end: float
 ) -> None:
@@ -238,11 +258,10 @@ def _draw_matrix(axis: Axes, results: Results, cut: Cut, names: list[str], matri
         [transferred(results, cut, source, target, matrix) for target in names] for source in names
     ]
     values = np.array([[_percentage(each.rate) for each in row] for row in found])
-    colours = colormaps["cividis"].with_extremes(bad="#e8e8e8")
-    axis.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=0, vmax=100)
+    scale = colormaps["cividis"].with_extremes(bad="#e8e8e8")
+    axis.imshow(np.ma.masked_invalid(values), cmap=scale, vmin=0, vmax=100)
     for row, each_row in enumerate(found):
         for column, each in enumerate(each_row):
-            dark = each.rate is not None and each.rate < _DARK
             axis.text(
                 column,
                 row,
@@ -250,7 +269,7 @@ def _draw_matrix(axis: Axes, results: Results, cut: Cut, names: list[str], matri
                 ha="center",
                 va="center",
                 fontsize=8.5,
-                color="white" if dark else "black",
+                color="black" if each.rate is None else colours(each.rate)[1],
             )
         axis.add_patch(
             Rectangle((row - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.6)

@@ -24,7 +24,11 @@ from benchmark.report.page import report_html
 @pytest.mark.parametrize("illustration", EVERY, ids=lambda each: each.kind)
 def test_both_formats_are_drawn_and_the_same_each_time(illustration: Illustration) -> None:
     drawing = draw(illustration)
-    ElementTree.fromstring(drawing.svg)  # noqa: S314  ours
+    read = ElementTree.fromstring(drawing.svg)  # noqa: S314  ours
+    assert (
+        read.findtext("{http://www.w3.org/2000/svg}title")
+        == f"{drawing.title}. {drawing.description}"
+    )
     assert drawing.png.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", drawing.png[16:24])
     assert width > height > 100

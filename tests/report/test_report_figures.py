@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import pytest
@@ -9,6 +10,7 @@ from benchmark.errors import RecordError
 from benchmark.records import RunRecord
 from benchmark.report import write_report
 from benchmark.report.curves import panels
+from benchmark.report.figure_files import figure_files
 from benchmark.report.figures import (
     curve_digest,
     error_curves,
@@ -17,6 +19,8 @@ from benchmark.report.figures import (
 )
 from benchmark.report.results import Results
 from benchmark.report.tables import MATRICES
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.parametrize("name", ["curves.svg", "curves.png"])
@@ -42,6 +46,22 @@ def test_curves_begin_at_the_clean_error_and_leave_out_what_failed(record: RunRe
     assert [point.measured.rate for point in points] == [0.011, 0.2, 0.894]
 
 
+def title_of(svg: bytes) -> str:
+    return ElementTree.fromstring(svg).findtext(f"{SVG}title") or ""  # noqa: S314  ours
+
+
+def test_pictures_say_in_words_what_they_show(record: RunRecord, tmp_path: Path) -> None:
+    save_error_curves(record, tmp_path / "curves.svg")
+    words = title_of((tmp_path / "curves.svg").read_bytes())
+    assert words.startswith("Error against ε. fgsm on mnist: softmax 9.6 % at 0 and ")
+    assert "maxout 1.1 % at 0 and 89.4 % at 0.25" in words
+    for name, content in figure_files(record, tmp_path):
+        if name.endswith(".svg"):
+            assert title_of(content), name
+        if name.startswith("transfer") and name.endswith("-error.svg"):
+            assert "softmax to maxout " in title_of(content)
+
+
 def test_the_legend_names_each_model_once(record: RunRecord) -> None:
     figure = error_curves(panels(record))
     (legend,) = figure.legends
@@ -64,6 +84,7 @@ def test_a_heat_map_says_each_number_and_each_failure(record: RunRecord) -> None
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts[:3] == ["99.9 %", "89.4 %", "not run"]
     assert texts[-3:] == ["failed", "failed", "failed"]
+    assert "softmax to softmax 99.9 %, softmax to maxout 89.4 %" in figure.get_label()
 
 
 def test_no_curve_and_no_such_picture_are_told(record: RunRecord, tmp_path: Path) -> None:
