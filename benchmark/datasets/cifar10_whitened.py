@@ -147,8 +147,8 @@ def _as_npy(rows: NDArray[np.float32]) -> bytes:
 def _read(path: Path, *, width: int) -> Whitening | None:
     """Returns the whitening in a file, or None where there is none that fits."""
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        rows = np.asarray(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
+    except Exception:  # noqa: BLE001  NumPy's reader raises anything on a damaged head
         return None
     if rows.shape != (width + 1, width) or rows.dtype != np.float32 or not np.isfinite(rows).all():
         return None

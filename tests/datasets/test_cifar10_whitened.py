@@ -177,9 +177,13 @@ def test_the_whitening_is_learnt_once_from_the_training_split(
     assert test.digest != load(tmp_path).digest
 
     (kept,) = tmp_path.glob("whitening-*.npy")
-    kept.write_bytes(kept.read_bytes()[:100])
-    load(tmp_path, "cifar10-jpeg-whitened")
-    assert counted.calls == 2
+    whole = kept.read_bytes()
+    damaged = (whole[:100], b"PK\x03\x04", whole.replace(b"}", b" ", 1))
+    for calls, content in enumerate(damaged, start=2):
+        kept.write_bytes(content)
+        load(tmp_path, "cifar10-jpeg-whitened")
+        assert counted.calls == calls
+        assert kept.read_bytes() == whole
 
 
 def test_what_leaves_the_bounds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
