@@ -275,6 +275,17 @@ class RunRecord(Record):
     failures: tuple[Failure, ...] = ()
     flags: tuple[str, ...] = ()
 
+    @property
+    def dataset_cards(self) -> dict[str, DatasetCard]:
+        """The card of each experiment's dataset, by what the suite calls it.
+
+        Two experiments may be made on one dataset under two names; a card has the dataset's own.
+        """
+        names = [experiment.dataset.name for experiment in self.suite.experiments]
+        if len(names) != len(self.datasets):
+            return {card.name: card for card in self.datasets}
+        return dict(zip(names, self.datasets, strict=True))
+
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
         """Returns the record in a run's folder.  Raises `RecordError`."""

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from benchmark.errors import RecordError
 from benchmark.records import (
     RUN_FILE,
+    DatasetCard,
     Evaluation,
     Failure,
     Provenance,
@@ -150,3 +151,25 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.undo()
     write_atomically(path, b"\x00new")
     assert path.read_bytes() == b"\x00new"
+
+
+def test_the_card_of_a_dataset_is_found_by_what_the_suite_calls_it() -> None:
+    renamed = parse_suite(
+        'name = "x"\n[[experiments]]\ndataset = "mnist"\nmodels = ["rbf"]\n'
+        '[[experiments]]\ndataset = { name = "again", source = "mnist" }\nmodels = ["softmax"]\n',
+        where="x.toml",
+    )
+    cards = tuple(
+        DatasetCard(
+            name="mnist", digest=digest, examples=1, of=1, classes=("0", "1"), input_shape=(1,)
+        )
+        for digest in ("one", "two")
+    )
+    run = record(datasets=cards).model_copy(update={"suite": renamed})
+    assert {name: card.digest for name, card in run.dataset_cards.items()} == {
+        "mnist": "one",
+        "again": "two",
+    }
+    assert record().dataset_cards == {}
+    cut_short = run.model_copy(update={"datasets": cards[:1]})
+    assert cut_short.dataset_cards == {"mnist": cards[0]}

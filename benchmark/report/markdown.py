@@ -98,9 +98,9 @@ def _provenance(record: RunRecord) -> Iterator[str]:
         f"Gibbon {provenance.gibbon}, {commit}; Python {provenance.python}",
         f"Libraries: {escape(libraries)}" if libraries else "",
         *(
-            f"Dataset `{each.name}`: {each.examples:,} of {each.of:,} examples, digest "
-            f"`{each.digest}`"
-            for each in record.datasets
+            f"Dataset `{name}`: {_kind(name, each.name)}{each.examples:,} of {each.of:,} examples, "
+            f"digest `{each.digest}`"
+            for name, each in record.dataset_cards.items()
         ),
         *(
             f"Model `{each.name}`: {_kind(each.name, each.model)}{each.parameters:,} parameters, "

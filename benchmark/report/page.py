@@ -269,7 +269,7 @@ def _drawings(folder: Path) -> Iterator[Shown]:
 
 
 def _galleries(record: RunRecord, results: Results, folder: Path) -> Galleries:
-    classes = {card.name: card.classes for card in record.datasets}
+    classes = {name: card.classes for name, card in record.dataset_cards.items()}
     seen: set[tuple[str, str]] = set()
     views = []
     for experiment, model, cut, gallery in galleries(results, folder):
@@ -478,14 +478,14 @@ def _card_tables(record: RunRecord) -> Iterator[Table]:
             ),
             tuple(
                 cells(
-                    each.name,
+                    name if name == each.name else f"{name} ({each.name})",
                     count(each.examples),
                     count(each.of),
                     count(len(each.classes)),
                     " × ".join(map(str, each.input_shape)),
                     each.digest,
                 )
-                for each in record.datasets
+                for name, each in record.dataset_cards.items()
             ),
         )
     if record.models:
@@ -516,8 +516,8 @@ def _card_tables(record: RunRecord) -> Iterator[Table]:
 
 
 def _card_notes(record: RunRecord) -> Iterator[str]:
-    for dataset in record.datasets:
-        yield from (f"{dataset.name}: {note}" for note in dataset.notes)
-        yield from (f"{dataset.name}: left out {name}" for name in dataset.skipped)
+    for called, dataset in record.dataset_cards.items():
+        yield from (f"{called}: {note}" for note in dataset.notes)
+        yield from (f"{called}: left out {name}" for name in dataset.skipped)
     for model in record.models:
         yield from (f"{model.name}: {note}" for note in model.notes)

@@ -281,7 +281,7 @@ def _add_confidences(
 def _add_galleries(runs: Mapping[str, EventRun], record: RunRecord, folder: Path) -> None:
     results = Results(record)
     unit = _unit(results)
-    classes = {card.name: card.classes for card in record.datasets}
+    classes = {name: card.classes for name, card in record.dataset_cards.items()}
     for _, model, cut, gallery in galleries(results, folder):
         run = runs.get(f"{cut.dataset}/{model}")
         if run is not None:

@@ -114,3 +114,18 @@ def test_tensorboard_has_a_sheet_of_each(pictured: tuple[RunRecord, Path]) -> No
 
 def test_a_sheet_copes_with_any_text() -> None:
     assert gallery_sheet(gallery(), ("犬", "ñandú")).startswith(b"\x89PNG")
+
+
+def test_classes_are_named_where_the_suite_calls_the_dataset_something_else(
+    pictured: tuple[RunRecord, Path],
+) -> None:
+    record, folder = pictured
+    names = tuple(f"class-{place}" for place in range(10))
+    cards = tuple(
+        each.model_copy(update={"name": f"source-of-{each.name}", "classes": names})
+        for each in record.datasets
+    )
+    assert len(cards) == len(record.suite.experiments)
+    page = Tree(report_html(record.model_copy(update={"datasets": cards}), folder)).root
+    assert "class-" in section(page, "pictures").words
+    assert "mnist (source-of-mnist)" in section(page, "provenance").words
