@@ -507,7 +507,7 @@ def main() -> None:
     # Threads that wait in a loop take the core that another process would let them work on: on two
     # busy cores the default suite took 4.5 minutes with that, and 1.9 without.  Read once by torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # stops what it started, too
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _tell_warning
@@ -517,12 +517,28 @@ def main() -> None:
         console = Console(stderr=True, emoji=False)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(WRONG_REQUEST)
+    except Terminated:
+        _tell_interrupted()
+        sys.exit(TERMINATED)
     except SystemExit as leaving:
-        if leaving.code in (INTERRUPTED, TERMINATED):  # 130: what typer makes of Ctrl-C
-            typer.echo(
-                "interrupted; what was done is kept: run the same command again to go on", err=True
-            )
+        if leaving.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            _tell_interrupted()
         raise
+
+
+class Terminated(BaseException):
+    """The process was told to end: no failure of the cell it is in, and stops what it started.
+
+    No `SystemExit`, which is what an attack or a model raises that ends the program by itself.
+    """
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def _tell_interrupted() -> None:
+    typer.echo("interrupted; what was done is kept: run the same command again to go on", err=True)
 
 
 def _registry(kind: Kind) -> Registry[object]:

@@ -384,6 +384,30 @@ def test_termination_is_told_and_what_was_started_is_left_in_order(
     assert "interrupted; what was done is kept" in said.err
 
 
+@pytest.mark.parametrize("command", ["evaluate", "check"])
+def test_termination_inside_an_attack_is_no_failure_of_it(
+    gibbon: Gibbon, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """What an attack's own call to exit would be, but for who asked for it."""
+
+    def propose(*_: Any, **__: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr("benchmark.attacks.pgd.PGD.propose", propose)
+    words = {
+        "evaluate": "evaluate --model softmax --dataset mnist --limit 4 --attack pgd --epsilon 0.1",
+        "check": "check pgd --law zero",
+    }
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        said = gibbon(*words[command].split())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert said.code == 143
+    assert "interrupted; what was done is kept" in said.err
+
+
 def test_ctrl_c_is_told_and_what_was_done_is_kept(
     gibbon: Gibbon, plant: planted.Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

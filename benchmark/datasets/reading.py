@@ -223,6 +223,7 @@ def _as_it_is(part: T) -> T:
 def _begin_worker(_: int) -> None:
     # An interruption is the main process's to handle: it stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends it without a word
     warnings.simplefilter("ignore")
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
