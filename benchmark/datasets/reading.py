@@ -221,9 +221,10 @@ def _as_it_is(part: T) -> T:
 
 
 def _begin_worker(_: int) -> None:
-    # An interruption is the main process's to handle: it stops the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends it without a word
+    # An interruption is the main process's to handle: it stops the workers.  One that ends in the
+    # middle of what it writes leaves the main process waiting for the rest.
+    for interruption in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(interruption, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
