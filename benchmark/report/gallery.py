@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmark.galleries import Gallery, read_gallery
+from benchmark.galleries import Gallery, gallery_file, read_gallery
 from benchmark.report.results import Cut, Results
 from benchmark.report.wording import percent
 from benchmark.specs import Experiment
@@ -73,14 +73,30 @@ class GalleryView:
 
 def galleries(results: Results, folder: Path) -> Iterator[tuple[Experiment, str, Cut, Gallery]]:
     """Yields the galleries that a run's folder holds, with what each is of."""
+    for experiment, model, cut, digest in _cells(results):
+        gallery = read_gallery(folder, digest)
+        if gallery is not None:
+            yield experiment, model, cut, gallery
+
+
+def damaged_galleries(
+    results: Results, folder: Path, *, read: Collection[str]
+) -> tuple[tuple[str, Path], ...]:
+    """Returns model and file of the galleries that are there, but not among the digests read."""
+    return tuple(
+        (model, gallery_file(folder, digest))
+        for _, model, _, digest in _cells(results)
+        if digest not in read and gallery_file(folder, digest).exists()
+    )
+
+
+def _cells(results: Results) -> Iterator[tuple[Experiment, str, Cut, str]]:
     for experiment in results.experiments:
         for cut in results.cuts(experiment):
             for model in experiment.models:
                 found = results.evaluation(cut, model.name)
                 if found is not None and found.status == "done" and found.digest:
-                    gallery = read_gallery(folder, found.digest)
-                    if gallery is not None:
-                        yield experiment, model.name, cut, gallery
+                    yield experiment, model.name, cut, found.digest
 
 
 def gallery_view(model: str, cut: Cut, gallery: Gallery, classes: Sequence[str]) -> GalleryView:

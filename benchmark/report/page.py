@@ -31,7 +31,7 @@ from benchmark.report.charts import (
 )
 from benchmark.report.confidence import BINS, Confidences, Key, confidences, key
 from benchmark.report.curves import panels
-from benchmark.report.gallery import GalleryView, galleries, gallery_view
+from benchmark.report.gallery import GalleryView, damaged_galleries, galleries, gallery_view
 from benchmark.report.headline import HEADLINE, HEADLINE_NOTES, headline_tables
 from benchmark.report.heat import HeatMaps, heat_maps
 from benchmark.report.layout import NOTHING, Cell, Chapter, Column, Table, cells
@@ -150,6 +150,7 @@ class Galleries(Section):
     """A few examples of each attack, before and after."""
 
     views: tuple[Unfolded, ...] = ()
+    damaged: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,7 @@ def _drawings(folder: Path) -> Iterator[Shown]:
 def _galleries(record: RunRecord, results: Results, folder: Path) -> Galleries:
     classes = {name: card.classes for name, card in record.dataset_cards.items()}
     seen: set[tuple[str, str]] = set()
+    read: set[str] = set()
     views = []
     for experiment, model, cut, gallery in galleries(results, folder):
         view = gallery_view(model, cut, gallery, classes.get(cut.dataset, ()))
@@ -278,7 +280,17 @@ def _galleries(record: RunRecord, results: Results, folder: Path) -> Galleries:
         first = experiment.attacks[0].label == cut.attack and len(seen) < _UNFOLDED
         seen.add((cut.dataset, model))
         views.append(Unfolded(view, first))
-    return Galleries("pictures", _PICTURES, template="sections/galleries.html", views=tuple(views))
+        read.add(gallery.digest)
+    return Galleries(
+        "pictures",
+        _PICTURES,
+        template="sections/galleries.html",
+        views=tuple(views),
+        damaged=tuple(
+            (model, f"{path.parent.name}/{path.name}")
+            for model, path in damaged_galleries(results, folder, read=read)
+        ),
+    )
 
 
 def _trouble(record: RunRecord) -> Trouble:

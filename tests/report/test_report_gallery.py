@@ -15,6 +15,7 @@ from test_galleries import gallery, write
 from test_report_page import EVIL, Tree, section
 from test_report_tensorboard import read_back
 
+from benchmark.galleries import gallery_file
 from benchmark.records import RunRecord
 from benchmark.report.gallery import gallery_sheet, gallery_view
 from benchmark.report.page import report_html
@@ -65,6 +66,15 @@ def test_random_and_chosen_examples_stand_apart_with_their_answers() -> None:
     )
     assert "unchanged" in chosen[1].notes
     assert "Adversarial: one, 60.0 % (wrong)." in random[0].words
+
+
+def test_a_damaged_one_is_named(pictured: tuple[RunRecord, Path]) -> None:
+    record, folder = pictured
+    assert "can't be read" not in report_html(record, folder)
+    gallery_file(folder, "the-cell").write_bytes(b"PK")
+    page = report_html(record, folder)
+    assert "pictures/the-cell.npz, of maxout, can't be read and is left out" in page
+    assert "holds no pictures" not in page
 
 
 def test_what_is_odd_is_said() -> None:
