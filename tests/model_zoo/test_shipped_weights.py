@@ -17,9 +17,12 @@ from model_zoo.card import Card, read_card
 from model_zoo.catalogue import SUMMARIES, WEIGHTS
 from model_zoo.measurement import measure
 from model_zoo.recipe import shipped_recipe
+from model_zoo.training import best_epoch
 from model_zoo.zoo import DTYPES, build
 
 NAMES = sorted(name for name in SUMMARIES if (WEIGHTS / f"{name}.safetensors").exists())
+# Networks whose weights are too large: their cards are the records of what was trained.
+RECORDED = sorted(name for name in {*SUMMARIES} - {*NAMES} if (WEIGHTS / f"{name}.json").exists())
 CLASSES = {"mnist": 10, "mnist-3v7": 2}
 LARGE = {"maxout-ensemble", "maxout-l1", "maxout-noise-sign", "maxout-noise-uniform"}
 # What is trained on other data is measured where the data are: they don't come along.
@@ -57,6 +60,15 @@ def test_the_card_holds_the_shipped_recipe_and_its_seeds(name: str) -> None:
     # One training alone says nothing of the spread: then the card says what was scaled down.
     assert len(seeds) >= 3 or card(name).recipe.scaled
     assert ("clean_error" in card(name).over_seeds) == (len(seeds) > 1)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_card_without_weights_records_the_shipped_recipe(name: str) -> None:
+    recorded = card(name)
+    assert recorded.recipe == shipped_recipe(name)
+    assert recorded.recipe.scaled
+    training = recorded.training
+    assert training.epochs == best_epoch(training.watched)
 
 
 @pytest.mark.parametrize("name", MEASURED)
