@@ -107,14 +107,13 @@ def training_bar(model: str) -> Iterator[Callable[[TrainingProgress], None]]:
     """While inside, shows a training's progress, of which the function that it gives is told."""
     console = Console(stderr=True, emoji=False)
     with RunProgress(console) as shown:
-        started = False
 
         def report(progress: TrainingProgress) -> None:
-            nonlocal started
-            if not started:
-                shown.work = progress.steps
-                shown.task = shown.bar.add_task(f"training {model}", total=progress.steps)
-                started = True
+            if shown.task is None:
+                shown.task = shown.bar.add_task(f"training {model}")
+            # Early stopping changes how much there is to do.
+            shown.work = progress.steps
+            shown.bar.update(shown.task, total=progress.steps)
             doing = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.4f}"
             shown.advance(progress.step - shown.done, doing=doing)
 
