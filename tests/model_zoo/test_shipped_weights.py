@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from benchmark.classifier import probe
 from benchmark.datasets import DATASETS, DataRequest
 from benchmark.datasets.base import Batch
+from benchmark.records import RunRecord
 from benchmark.weights import file_digest
 from model_zoo.card import Card, read_card
 from model_zoo.catalogue import SUMMARIES, WEIGHTS
@@ -23,6 +25,7 @@ from model_zoo.zoo import DTYPES, build
 NAMES = sorted(name for name in SUMMARIES if (WEIGHTS / f"{name}.safetensors").exists())
 # Networks whose weights are too large: their cards are the records of what was trained.
 RECORDED = sorted(name for name in {*SUMMARIES} - {*NAMES} if (WEIGHTS / f"{name}.json").exists())
+LARGER = Path(__file__).parents[2] / "results" / "goodfellow2015-1600"
 CLASSES = {"mnist": 10, "mnist-3v7": 2}
 LARGE = {"maxout-ensemble", "maxout-l1", "maxout-noise-sign", "maxout-noise-uniform"}
 # What is trained on other data is measured where the data are: they don't come along.
@@ -69,6 +72,17 @@ def test_a_card_without_weights_records_the_shipped_recipe(name: str) -> None:
     assert recorded.recipe.scaled
     training = recorded.training
     assert training.epochs == best_epoch(training.watched)
+    found = {
+        row.attack: row.adversarial_error
+        for row in RunRecord.read(LARGER).evaluations
+        if row.model == name and not row.unattacked
+    }
+    figures = training.figures
+    assert (found["fgsm"], found["fgsm-naive"], found["fgsm-clipped"]) == (
+        figures.fgsm_error,
+        figures.fgsm_naive_error,
+        figures.fgsm_clipped_error,
+    )
 
 
 @pytest.mark.parametrize("name", MEASURED)
