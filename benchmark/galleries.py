@@ -6,8 +6,6 @@ and shown by the report, which has not.  No torch here.
 
 from __future__ import annotations
 
-import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.packed import packed, unpacked
+
 FOLDER: Final = "pictures"
 COLOURS: Final = (1, 3)  # channels that a picture may have
-_ABOUT: Final = "about"
 _BYTE, _SIGNED_BYTE = 255.0, 127.0
 
 
@@ -109,19 +108,14 @@ def gallery_bytes(gallery: Gallery) -> bytes:
         name: value for name, value in values.items() if isinstance(value, np.ndarray)
     }
     about = {name: value for name, value in values.items() if name not in arrays}
-    written = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **{_ABOUT: written}, **arrays)
-    return stream.getvalue()
+    return packed(about, arrays)
 
 
 def read_gallery(run: Path, digest: str) -> Gallery | None:
     """Returns the gallery of a cell in a run's folder, or None where none can be used."""
     path = gallery_file(run, digest)
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            about: dict[str, Any] = json.loads(stored[_ABOUT].tobytes())
-            arrays: dict[str, Any] = {name: stored[name] for name in stored.files if name != _ABOUT}
+        about, arrays = unpacked(path.read_bytes())
         about |= {"why": tuple(about["why"]), "shape": tuple(about["shape"])}
         gallery = Gallery(**about, **arrays)
         usable = gallery.digest == digest and _fits(gallery)

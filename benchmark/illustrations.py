@@ -7,8 +7,6 @@ the models and drawn by `benchmark.report.drawings`, which has none.  No torch h
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.errors import RecordError, RunFolderError
+from benchmark.packed import packed, unpacked
 from benchmark.records import write_atomically
 
 FOLDER: Final = "figures"
-_ABOUT: Final = "about"  # the entry that holds what is no array, as JSON
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
@@ -162,15 +160,12 @@ def save_illustration(illustration: Illustration, folder: Path) -> Path:
             about[each.name] = [value.label, value.confidence]
         else:
             about[each.name] = value
-    stream = io.BytesIO()
-    written = np.frombuffer(json.dumps(about, ensure_ascii=False).encode(), dtype=np.uint8)
-    np.savez_compressed(stream, allow_pickle=False, **{_ABOUT: written, **arrays})
     path = folder / f"{illustration.kind}.npz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
-    write_atomically(path, stream.getvalue())
+    write_atomically(path, packed(about, arrays))
     return path
 
 
@@ -197,9 +192,7 @@ def illustrations(run: Path) -> Iterator[Illustration]:
 
 def _read(kind: type[Illustration], path: Path) -> Illustration:
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            about = json.loads(stored[_ABOUT].tobytes())
-            arrays: dict[str, Any] = {name: stored[name] for name in stored.files if name != _ABOUT}
+        about, arrays = unpacked(path.read_bytes())
         given: dict[str, Any] = {name: _value(value) for name, value in about.items()}
         return kind(**given, **arrays)
     except Exception as error:  # a damaged archive fails in any way it likes

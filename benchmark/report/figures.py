@@ -108,13 +108,13 @@ def transfer_heat_map(results: Results, experiment: Experiment, cut: Cut, matrix
     side = 2.1 + 0.6 * len(names)
     figure = Figure(figsize=(side, side), layout="constrained")
     _draw_matrix(figure.subplots(), results, cut, names, matrix)
-    figure.suptitle(f"{matrix.title}\n{cut.attack}, ε = {cut.epsilon}, {cut.dataset}", fontsize=10)
+    where = f"{cut.attack}, ε = {cut.epsilon}, {cut.dataset}"
+    figure.suptitle(f"{matrix.title}\n{where}", fontsize=10)
     numbers = ", ".join(
         f"{source} to {target} {_in_cell(transferred(results, cut, source, target, matrix))}"
         for source in names
         for target in names
     )
-    where = f"{cut.attack}, ε = {cut.epsilon}, {cut.dataset}"
     figure.set_label(f"{matrix.title}, {where}, source to target: {numbers}")
     return figure
 

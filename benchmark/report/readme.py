@@ -227,20 +227,16 @@ def _illustration(arguments: list[str], folder: Path) -> str:
 def _pictures(text: str, folder: Path) -> Iterator[_Picture]:
     for region in _REGION.finditer(text):
         arguments = region["arguments"].split()
-        if region["kind"] == "picture":
-            from benchmark.report.figures import curve_digest, save_error_curves
+        if region["kind"] in ("picture", "models"):
+            from benchmark.report import figures
 
-            run, picture = _expect(arguments, "gibbon:picture RUN PICTURE", 2)
+            run, picture = _expect(arguments, f"gibbon:{region['kind']} RUN PICTURE", 2)
             record = RunRecord.read(folder / run)
-            draw = partial(save_error_curves, record)
-            yield _Picture(folder / picture, curve_digest(record), draw)
-        elif region["kind"] == "models":
-            from benchmark.report.figures import model_curve_digest, save_model_curves
-
-            run, picture = _expect(arguments, "gibbon:models RUN PICTURE", 2)
-            record = RunRecord.read(folder / run)
-            drawn = partial(save_model_curves, record)
-            yield _Picture(folder / picture, model_curve_digest(record), drawn)
+            save, digest = {
+                "picture": (figures.save_error_curves, figures.curve_digest),
+                "models": (figures.save_model_curves, figures.model_curve_digest),
+            }[region["kind"]]
+            yield _Picture(folder / picture, digest(record), partial(save, record))
         elif region["kind"] == "illustration":
             from benchmark.report.drawings import save_drawing
 

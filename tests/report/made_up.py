@@ -27,6 +27,12 @@ from benchmark.threat import Epsilon, Norm
 
 GOLDEN = Path(__file__).parent / "golden"
 
+# For records of which nobody asks where they come from.
+NOWHERE = Provenance(
+    gibbon="1", commit="", dirty=None, python="3", libraries={}, platform="", device="cpu",
+    threads=1, batch_size=1, limit=None, started="",
+)  # fmt: skip
+
 SUITE = """
 name = "made-up"
 title = "A made-up | run"

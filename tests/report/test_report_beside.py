@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from made_up import NOWHERE
 
 from benchmark.errors import RecordError, UnknownNameError
-from benchmark.records import Evaluation, Failure, Provenance, RunRecord
+from benchmark.records import Evaluation, Failure, RunRecord
 from benchmark.report.beside import beside_table, direction_table
 from benchmark.report.curves import by_model, panels
 from benchmark.report.layout import Table
@@ -58,10 +59,7 @@ def results() -> Results:
         RunRecord(
             suite=parse_suite(SUITE, where="beside.toml"),
             status="done",
-            provenance=Provenance(
-                gibbon="1", commit="", dirty=None, python="3", libraries={}, platform="",
-                device="cpu", threads=1, batch_size=1, limit=None, started="",
-            ),
+            provenance=NOWHERE,
             evaluations=(
                 evaluation("none", 0.01, epsilon=Epsilon.parse("0")),
                 evaluation("fgsm", 0.5, epsilon=Epsilon.parse("0.1")),

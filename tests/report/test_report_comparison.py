@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from made_up import NOWHERE
 from rich.console import Console
 
-from benchmark.records import Evaluation, Failure, Provenance, RunRecord
+from benchmark.records import Evaluation, Failure, RunRecord
 from benchmark.report.comparison import COMPARED, comparison_tables
 from benchmark.report.results import Results
 from benchmark.report.tables import chapters
@@ -40,10 +41,7 @@ def record(suite: str = SUITE) -> RunRecord:
     return RunRecord(
         suite=parse_suite(suite, where="compared.toml"),
         status="done",
-        provenance=Provenance(
-            gibbon="1", commit="", dirty=None, python="3", libraries={}, platform="", device="cpu",
-            threads=1, batch_size=1, limit=None, started="",
-        ),
+        provenance=NOWHERE,
         evaluations=(
             evaluation("weak", 0.25, forward_passes=4200, backward_passes=4000, seconds=1.25),
             evaluation("strong", 0.8, forward_passes=200_000, seconds=30.0, iterate="best-loss"),

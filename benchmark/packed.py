@@ -1,0 +1,32 @@
+"""Named arrays and what is known of them in one ``.npz`` file, which nothing is unpickled from."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ABOUT: Final = "about"  # the entry that holds what is no array, as JSON
+
+
+def packed(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Returns the content of a file; ``about`` holds what JSON can hold.
+
+    >>> unpacked(packed({"name": "ε"}, {"rows": np.arange(3)}))
+    ({'name': 'ε'}, {'rows': array([0, 1, 2])})
+    """
+    written = np.frombuffer(json.dumps(about, ensure_ascii=False).encode(), dtype=np.uint8)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **{_ABOUT: written, **arrays})
+    return stream.getvalue()
+
+
+def unpacked(content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what `packed` was given.  A damaged file raises whatever its reader fails with."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        about: dict[str, Any] = json.loads(stored[_ABOUT].tobytes())
+        return about, {name: stored[name] for name in stored.files if name != _ABOUT}
