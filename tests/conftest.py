@@ -8,8 +8,8 @@ import nets
 import pytest
 from hypothesis import settings
 
-from benchmark.classifier import Classifier
-from benchmark.datasets.base import Batch
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
 
 # The same examples every time, so that a build is red or green for its own changes; look further
 # with --hypothesis-profile=explore.  No deadline: machines are shared.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from benchmark.classifier import PIXELS, Classifier
-from benchmark.conformance.subjects import CLASSES, SHAPE, generator, labelled, random_batch
-from benchmark.datasets.base import Batch
-from benchmark.outputs import LOG_SCORES, PROBABILITIES, OutputRule
-from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.conformance.subjects import CLASSES, SHAPE, generator, labelled, random_batch
+from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import PIXELS, Classifier
+from gibbon.models.outputs import LOG_SCORES, PROBABILITIES, OutputRule
 
 # The batches that plug-in authors' attacks are tried on serve the tests too.
 __all__ = ["CLASSES", "SHAPE", "Batch", "generator", "labelled", "random_batch"]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.classifier import Classifier
-from benchmark.datasets.base import Batch
-from benchmark.threat import Bounds, Norm, ThreatModel
+from gibbon.core.threat import Bounds, Norm, ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
 
 ANYWHERE = (-100.0, 100.0)  # libraries that insist on bounds get some that are never met
 

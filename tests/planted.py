@@ -12,19 +12,19 @@ import torch
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor, nn
 
-from benchmark.attacks import ATTACKS
-from benchmark.attacks.base import STRICT, Attack, DirectionAttack
-from benchmark.classifier import Classifier
-from benchmark.datasets import DATASETS
-from benchmark.datasets.base import ArrayDataset
-from benchmark.models import MODELS
-from benchmark.outputs import LOGITS, OutputRule
-from benchmark.records import RunRecord
-from benchmark.registry import Entry, Registry
-from benchmark.rng import ExampleStreams
-from benchmark.runner.run import Publish
-from benchmark.specs import Suite
-from benchmark.threat import ThreatModel
+from gibbon.attacks import ATTACKS
+from gibbon.attacks.base import STRICT, Attack, DirectionAttack
+from gibbon.core.registry import Entry, Registry
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import ThreatModel
+from gibbon.datasets import DATASETS
+from gibbon.datasets.base import ArrayDataset
+from gibbon.models.classifier import Classifier
+from gibbon.models.outputs import LOGITS, OutputRule
+from gibbon.models.registry import MODELS
+from gibbon.records.run import RunRecord
+from gibbon.runner.run import Publish
+from gibbon.specs.suite import Suite
 
 EXAMPLES, SHAPE, CLASSES = 60, (1, 4, 4), 3
 COORDINATES = 16

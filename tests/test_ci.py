@@ -13,9 +13,9 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from benchmark.cli import app
-from benchmark.compare import read_limits
-from benchmark.specs import parse_suite
+from gibbon.cli.app import app
+from gibbon.gate.limits import read_limits
+from gibbon.specs.decoding import parse_suite
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "ci.md").read_text(encoding="utf-8")

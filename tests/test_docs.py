@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmark.attacks import ATTACKS
-from benchmark.conformance.laws import LAWS
-from benchmark.registry import Entry
-from model_zoo.card import Card, read_card
-from model_zoo.catalogue import WEIGHTS
+from gibbon.attacks import ATTACKS
+from gibbon.conformance.laws import LAWS
+from gibbon.core.registry import Entry
+from gibbon_zoo.card import Card, read_card
+from gibbon_zoo.paths import WEIGHTS
 
 ATTACKS_PAGE = Path(__file__).parents[1] / "docs" / "attacks.md"
 TRAINING_PAGE = ATTACKS_PAGE.with_name("training.md")
@@ -20,7 +20,7 @@ TRAINING_PAGE = ATTACKS_PAGE.with_name("training.md")
 
 def attack_lines() -> list[str]:
     """Returns the table of our own attacks, as it must stand on the page."""
-    ours = [entry for entry in ATTACKS.entries() if entry.origin == "benchmark"]
+    ours = [entry for entry in ATTACKS.entries() if entry.origin == "gibbon"]
     head = [
         "| attack | what it is | norms | parameters and defaults |",
         "| --- | --- | --- | --- |",

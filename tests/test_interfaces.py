@@ -8,16 +8,16 @@ import pkgutil
 
 import pytest
 
-import benchmark
-from benchmark.attacks import ATTACKS
-from benchmark.attacks.base import Attack, DirectionAttack
-from benchmark.datasets import DATASETS
-from benchmark.models import MODELS, TRAINERS
-from benchmark.registry import first_line
+import gibbon
+from gibbon.attacks import ATTACKS
+from gibbon.attacks.base import Attack, DirectionAttack
+from gibbon.core.registry import first_line
+from gibbon.datasets import DATASETS
+from gibbon.models.registry import MODELS, TRAINERS
 
 
 def modules() -> list[str]:
-    found = pkgutil.walk_packages(benchmark.__path__, "benchmark.")
+    found = pkgutil.walk_packages(gibbon.__path__, "gibbon.")
     return sorted(each.name for each in found if not each.name.endswith("__main__"))
 
 
@@ -77,7 +77,7 @@ def test_every_attack_is_a_frozen_dataclass_with_a_docstring(name):
 
 
 @pytest.mark.parametrize(
-    "name", [each for each in ATTACKS.names() if ATTACKS.get(each).origin == "benchmark"]
+    "name", [each for each in ATTACKS.names() if ATTACKS.get(each).origin == "gibbon"]
 )
 def test_every_parameter_of_our_attacks_is_documented(name):
     attack = ATTACKS.load(name)

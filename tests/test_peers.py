@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.attacks.base import Attack
-from benchmark.attacks.fgsm import FGSM
-from benchmark.attacks.fgsm_naive import FGSMNaive
-from benchmark.attacks.noise_sign import NoiseSign
-from benchmark.attacks.noise_uniform import NoiseUniform
-from benchmark.attacks.pgd import PGD
-from benchmark.classifier import Classifier
-from benchmark.datasets.base import Batch
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Bounds, Norm, ThreatModel
-from benchmark.verify import ask, propose
+from gibbon.attacks.base import Attack
+from gibbon.attacks.fgsm import FGSM
+from gibbon.attacks.fgsm_naive import FGSMNaive
+from gibbon.attacks.noise_sign import NoiseSign
+from gibbon.attacks.noise_uniform import NoiseUniform
+from gibbon.attacks.pgd import PGD
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Norm, ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
+from gibbon.verify.answers import ask
+from gibbon.verify.judge import propose
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark import evaluate
-from benchmark.baseline import Content, Key, Side, Wrong, read_side
-from benchmark.errors import SpecError
-from benchmark.pytest_plugin import LINES, REWRITTEN, Summary
-from benchmark.robustness import Line, checks_markdown, named_side, update_baseline
-from benchmark.statistics import mcnemar
-from benchmark.threat import ZERO, Epsilon
+from gibbon import evaluate
+from gibbon.core.errors import SpecError
+from gibbon.core.threat import ZERO, Epsilon
+from gibbon.gate.baseline import Content, Key, Side, Wrong, read_side
+from gibbon.gate.model_check import Line, checks_markdown, named_side, update_baseline
+from gibbon.metrics.intervals import mcnemar
+from gibbon.pytest_plugin import LINES, REWRITTEN, Summary
 
 pytest_plugins = ["pytester"]
 
@@ -493,8 +493,8 @@ def test_a_run_without_checks_imports_nothing_of_ours_but_the_plug_in(tmp_path: 
 import sys
 import pytest
 code = pytest.main(["-q", "-p", "no:cacheprovider", "-W", "error"])
-ours = sorted(name for name in sys.modules if name.split(".")[0] in ("benchmark", "model_zoo"))
-assert ours == ["benchmark", "benchmark.pytest_plugin"], ours
+ours = sorted(name for name in sys.modules if name.split(".")[0] in ("gibbon", "gibbon_zoo"))
+assert ours == ["gibbon", "gibbon.pytest_plugin"], ours
 assert not {"torch", "numpy", "pandas", "pydantic"} & sys.modules.keys()
 sys.exit(code)
 """

@@ -12,14 +12,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmark.attacks.base import build_attack
-from benchmark.cli import main as gibbon
-from benchmark.records import RunRecord
-from benchmark.registry import Entry
-from benchmark.report.readme import main as readme
-from benchmark.rng import ExampleStreams
-from benchmark.specs import AttackSpec, parse_suite, shipped_suites
-from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.attacks.factory import build_attack
+from gibbon.cli.app import main as gibbon
+from gibbon.core.registry import Entry
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.records.run import RunRecord
+from gibbon.report.readme import main as readme
+from gibbon.specs.decoding import parse_suite, shipped_suites
+from gibbon.specs.suite import AttackSpec
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -96,7 +97,7 @@ def test_the_command_on_a_model_of_ones_own_works(
 
 
 def test_the_attack_example_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark.attacks import ATTACKS
+    from gibbon.attacks import ATTACKS
 
     space: dict[str, object] = {"__name__": "readme_attack"}
     monkeypatch.setitem(sys.modules, "readme_attack", type(sys)("readme_attack"))

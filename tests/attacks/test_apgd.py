@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.attacks.apgd import APGDCE, APGDDLR, APGDT
-from benchmark.attacks.auto_pgd import RADII
-from benchmark.attacks.autoattack import AutoAttack
-from benchmark.attacks.base import Attack
-from benchmark.attacks.objectives import DLR, CrossEntropy, Objective, TargetedDLR
-from benchmark.attacks.paces import halving_checkpoints, sparsening_checkpoints
-from benchmark.attacks.projections import region, sparse_unit
-from benchmark.classifier import Classifier, PassCount
-from benchmark.datasets.base import Batch
-from benchmark.errors import OutputError
-from benchmark.outputs import margin
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.attacks.apgd import APGDCE, APGDDLR, APGDT
+from gibbon.attacks.autoattack import AutoAttack
+from gibbon.attacks.base import Attack
+from gibbon.attacks.toolkit.apgd_search import RADII
+from gibbon.attacks.toolkit.objectives import DLR, CrossEntropy, Objective, TargetedDLR
+from gibbon.attacks.toolkit.projections import region, sparse_unit
+from gibbon.attacks.toolkit.step_schedules import halving_checkpoints, sparsening_checkpoints
+from gibbon.core.errors import OutputError
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.outputs import margin
 
 EVERY = (APGDCE, APGDDLR, APGDT)
 BOX = Bounds(0.0, 1.0)

@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.attacks.base import build_attack
-from benchmark.classifier import Classifier
-from benchmark.datasets import DataRequest
-from benchmark.datasets.base import Batch
-from benchmark.datasets.mnist import load
-from benchmark.rng import ExampleStreams
-from benchmark.specs import AttackSpec
-from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
-from benchmark.verify import ask, judge, propose
+from gibbon.attacks.factory import build_attack
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.datasets import DataRequest
+from gibbon.datasets.base import Batch
+from gibbon.datasets.registered.mnist import load
+from gibbon.models.classifier import Classifier
+from gibbon.specs.suite import AttackSpec
+from gibbon.verify.answers import ask
+from gibbon.verify.judge import judge, propose
 
 pytestmark = [
     pytest.mark.peers,
@@ -59,7 +60,7 @@ def convolutional() -> Classifier:
 
 
 def model(name: str) -> Classifier:
-    from model_zoo.zoo import build
+    from gibbon_zoo.zoo import build
 
     return convolutional() if name == "convolutional" else build(name)
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from benchmark.attacks.boundaries import Boundary, dual_size, rivals_of, to_hyperplane
-from benchmark.attacks.fmn import into_ball
-from benchmark.metrics.distances import distances
-from benchmark.threat import Bounds, Norm
+from gibbon.attacks.fmn import into_ball
+from gibbon.attacks.toolkit.linear_boundary import Boundary, dual_size, rivals_of, to_hyperplane
+from gibbon.core.threat import Bounds, Norm
+from gibbon.metrics.distances import distances
 
 BOX = Bounds(-1.0, 2.0)
 SIZE = 5

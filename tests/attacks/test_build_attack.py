@@ -5,22 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from benchmark.attacks import ATTACKS
-from benchmark.attacks.base import (
-    Attack,
-    build_attack,
-    iterates_of,
-    move,
-    parameters_of,
-    threats_of,
-)
-from benchmark.attacks.fgsm import FGSM
-from benchmark.attacks.pgd import PGD
-from benchmark.attacks.pgd_l1 import PGDL1
-from benchmark.errors import SpecError, UnknownNameError
-from benchmark.registry import Entry
-from benchmark.specs import AttackSpec
-from benchmark.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.attacks import ATTACKS
+from gibbon.attacks.base import Attack, iterates_of, move, parameters_of, threats_of
+from gibbon.attacks.factory import build_attack
+from gibbon.attacks.fgsm import FGSM
+from gibbon.attacks.pgd import PGD
+from gibbon.attacks.pgd_l1 import PGDL1
+from gibbon.core.errors import SpecError, UnknownNameError
+from gibbon.core.registry import Entry
+from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.specs.suite import AttackSpec
 
 
 def spec(name: str = "pgd", epsilon: object = "8/255", **parameters) -> AttackSpec:

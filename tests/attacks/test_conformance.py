@@ -1,16 +1,17 @@
 """Laws that every registered attack keeps, those of installed packages too.
 
-They are the laws that the authors of attacks get (`benchmark.conformance.laws`).
+They are the laws that the authors of attacks get (`gibbon.conformance.laws`).
 """
 
 import pytest
 
-from benchmark.attacks import ATTACKS
-from benchmark.attacks.base import Attack, build_attack
-from benchmark.conformance.checking import departures_of
-from benchmark.conformance.laws import LAWS, law
-from benchmark.specs import AttackSpec
-from benchmark.threat import Norm
+from gibbon.attacks import ATTACKS
+from gibbon.attacks.base import Attack
+from gibbon.attacks.factory import build_attack
+from gibbon.conformance.checking import departures_of
+from gibbon.conformance.laws import LAWS, law
+from gibbon.core.threat import Norm
+from gibbon.specs.suite import AttackSpec
 
 VARIANTS = {
     "pgd": [

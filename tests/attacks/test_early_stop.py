@@ -6,15 +6,16 @@ import nets
 import pytest
 from torch import Tensor
 
-from benchmark.attacks import ATTACKS
-from benchmark.attacks.base import Attack, build_attack
-from benchmark.attacks.iterates import STOPPING, can_stop
-from benchmark.classifier import Classifier
-from benchmark.datasets.base import Batch
-from benchmark.rng import ExampleStreams
-from benchmark.specs import AttackSpec
-from benchmark.threat import Norm
-from benchmark.verify import guarding, judge, propose
+from gibbon.attacks import ATTACKS
+from gibbon.attacks.base import STOPPING, Attack, can_stop
+from gibbon.attacks.factory import build_attack
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Norm
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
+from gibbon.specs.suite import AttackSpec
+from gibbon.verify.guard import guarding
+from gibbon.verify.judge import judge, propose
 
 STEPS = 12
 RESTARTS = ("pgd", "pgd-l1", "apgd-ce", "apgd-dlr")

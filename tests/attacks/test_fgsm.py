@@ -7,16 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from benchmark.attacks.base import DirectionAttack, move
-from benchmark.attacks.fgsm import FGSM
-from benchmark.attacks.fgsm_naive import FGSMNaive
-from benchmark.classifier import Classifier, PassCount
-from benchmark.datasets.base import Batch
-from benchmark.errors import AttackError
-from benchmark.outputs import margin
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Bounds
-from benchmark.verify import clean_answers, guarding, judge, judge_clean, propose
+from gibbon.attacks.base import DirectionAttack, move
+from gibbon.attacks.fgsm import FGSM
+from gibbon.attacks.fgsm_naive import FGSMNaive
+from gibbon.core.errors import AttackError
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.outputs import margin
+from gibbon.verify.answers import clean_answers
+from gibbon.verify.guard import guarding
+from gibbon.verify.judge import judge, judge_clean, propose
 
 DIMENSIONS = 12
 weights = st.lists(

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.attacks.apgd import APGDCE, APGDDLR, APGDT
-from benchmark.attacks.base import Attack
-from benchmark.attacks.bim import BIM
-from benchmark.attacks.di_mi_fgsm import DIMIFGSM
-from benchmark.attacks.mi_fgsm import MIFGSM
-from benchmark.attacks.pgd_l1 import PGDL1
-from benchmark.attacks.ti_mi_fgsm import TIMIFGSM
-from benchmark.attacks.vmi_fgsm import VMIFGSM
-from benchmark.classifier import Classifier
-from benchmark.datasets.base import Batch
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Norm, ThreatModel
-from benchmark.verify import ask
+from gibbon.attacks.apgd import APGDCE, APGDDLR, APGDT
+from gibbon.attacks.base import Attack
+from gibbon.attacks.bim import BIM
+from gibbon.attacks.di_mi_fgsm import DIMIFGSM
+from gibbon.attacks.mi_fgsm import MIFGSM
+from gibbon.attacks.pgd_l1 import PGDL1
+from gibbon.attacks.ti_mi_fgsm import TIMIFGSM
+from gibbon.attacks.vmi_fgsm import VMIFGSM
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Norm, ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
+from gibbon.verify.answers import ask
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

@@ -6,15 +6,17 @@ import torch
 from test_conformance import VARIANTS
 from torch import Tensor, nn
 
-from benchmark.attacks import ATTACKS
-from benchmark.attacks.base import Attack, build_attack, threats_of
-from benchmark.classifier import Classifier
-from benchmark.datasets.base import Batch
-from benchmark.errors import OutputError
-from benchmark.rng import ExampleStreams
-from benchmark.specs import AttackSpec
-from benchmark.threat import ThreatModel
-from benchmark.verify import guarding, judge, propose
+from gibbon.attacks import ATTACKS
+from gibbon.attacks.base import Attack, threats_of
+from gibbon.attacks.factory import build_attack
+from gibbon.core.errors import OutputError
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
+from gibbon.specs.suite import AttackSpec
+from gibbon.verify.guard import guarding
+from gibbon.verify.judge import judge, propose
 
 # Shrunk and put on black, as in every step of the first variant, no input is bright.
 OTHERWISE = {"di-mi-fgsm": {"steps": 3, "probability": 0}}

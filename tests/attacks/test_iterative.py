@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.attacks.base import Attack
-from benchmark.attacks.bim import BIM
-from benchmark.attacks.fgsm import FGSM
-from benchmark.attacks.mi_fgsm import MIFGSM, accumulate
-from benchmark.attacks.pgd import PGD
-from benchmark.attacks.pgd_l1 import PGDL1
-from benchmark.classifier import Classifier, PassCount
-from benchmark.datasets.base import Batch
-from benchmark.errors import OutputError
-from benchmark.outputs import margin
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Bounds, Norm, ThreatModel
+from gibbon.attacks.base import Attack
+from gibbon.attacks.bim import BIM
+from gibbon.attacks.fgsm import FGSM
+from gibbon.attacks.mi_fgsm import MIFGSM, accumulate
+from gibbon.attacks.pgd import PGD
+from gibbon.attacks.pgd_l1 import PGDL1
+from gibbon.core.errors import OutputError
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Norm, ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.outputs import margin
 
 DIMENSIONS = 12
 

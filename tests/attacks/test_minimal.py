@@ -7,24 +7,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.attacks.base import build_attack
-from benchmark.attacks.cw import CW
-from benchmark.attacks.ddn import DDN
-from benchmark.attacks.deepfool import DeepFool
-from benchmark.attacks.fab import FAB
-from benchmark.attacks.fab_t import FABT
-from benchmark.attacks.fmn import FMN
-from benchmark.attacks.lbfgs import LBFGS
-from benchmark.attacks.minimal import Aim, Constants, MinimalNormAttack, Nearest, within
-from benchmark.classifier import Classifier, PassCount
-from benchmark.datasets.base import Batch
-from benchmark.metrics.distances import distances
-from benchmark.outputs import PROBABILITIES
-from benchmark.records import Verdict
-from benchmark.rng import ExampleStreams
-from benchmark.specs import AttackSpec
-from benchmark.threat import Bounds, Norm, ThreatModel
-from benchmark.verify import judge, propose
+from gibbon.attacks.cw import CW
+from gibbon.attacks.ddn import DDN
+from gibbon.attacks.deepfool import DeepFool
+from gibbon.attacks.fab import FAB
+from gibbon.attacks.fab_t import FABT
+from gibbon.attacks.factory import build_attack
+from gibbon.attacks.fmn import FMN
+from gibbon.attacks.lbfgs import LBFGS
+from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.toolkit.minimal_search import Aim, Constants, Nearest, within
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Norm, ThreatModel, Verdict
+from gibbon.datasets.base import Batch
+from gibbon.metrics.distances import distances
+from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.outputs import PROBABILITIES
+from gibbon.specs.suite import AttackSpec
+from gibbon.verify.judge import judge, propose
 
 BOX = Bounds(0.0, 1.0)
 ROUNDING = 2e-4  # DeepFool's steps are longer by 1e-4

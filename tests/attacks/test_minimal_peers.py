@@ -10,20 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.attacks.cw import CW
-from benchmark.attacks.ddn import DDN
-from benchmark.attacks.deepfool import DeepFool
-from benchmark.attacks.fab import FAB
-from benchmark.attacks.fab_t import FABT
-from benchmark.attacks.fmn import FMN
-from benchmark.attacks.minimal import MinimalNormAttack
-from benchmark.classifier import Classifier
-from benchmark.datasets import DataRequest
-from benchmark.datasets.base import Batch
-from benchmark.datasets.mnist import load
-from benchmark.metrics.distances import distances
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Bounds, Norm
+from gibbon.attacks.cw import CW
+from gibbon.attacks.ddn import DDN
+from gibbon.attacks.deepfool import DeepFool
+from gibbon.attacks.fab import FAB
+from gibbon.attacks.fab_t import FABT
+from gibbon.attacks.fmn import FMN
+from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Norm
+from gibbon.datasets import DataRequest
+from gibbon.datasets.base import Batch
+from gibbon.datasets.registered.mnist import load
+from gibbon.metrics.distances import distances
+from gibbon.models.classifier import Classifier
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -38,7 +38,7 @@ def batch() -> Batch:
 
 @pytest.fixture(scope="module", params=["softmax", "maxout"])
 def classifier(request):
-    from model_zoo.zoo import build
+    from gibbon_zoo.zoo import build
 
     built = build(request.param)
     with built.evaluating():

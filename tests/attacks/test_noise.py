@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.attacks.noise_sign import NoiseSign
-from benchmark.attacks.noise_uniform import NoiseUniform
-from benchmark.classifier import PassCount
-from benchmark.datasets.base import Batch
-from benchmark.rng import ExampleStreams
+from gibbon.attacks.noise_sign import NoiseSign
+from gibbon.attacks.noise_uniform import NoiseUniform
+from gibbon.core.rng import ExampleStreams
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import PassCount
 
 KINDS = {"uniform": NoiseUniform(), "sign": NoiseSign()}
 LARGE = nets.random_batch(2_000)

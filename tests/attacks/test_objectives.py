@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.attacks.objectives import (
+from gibbon.attacks.toolkit.objectives import (
     DLR,
     CrossEntropy,
     Margin,
@@ -13,7 +13,7 @@ from benchmark.attacks.objectives import (
     TargetedCrossEntropy,
     TargetedDLR,
 )
-from benchmark.outputs import LOG_SCORES, LOGITS, PROBABILITIES, margin
+from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, margin
 
 LABELS = torch.arange(20) % 5
 TARGETS = (LABELS + 1 + torch.arange(20) % 3) % 5

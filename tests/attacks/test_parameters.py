@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.attacks.parameters import parameter_text, parameter_texts
-from benchmark.attacks.pgd import PGD
-from benchmark.errors import SpecError
-from benchmark.threat import Norm
+from gibbon.attacks.pgd import PGD
+from gibbon.attacks.toolkit.parameter_text import parameter_text, parameter_texts
+from gibbon.core.errors import SpecError
+from gibbon.core.threat import Norm
 
 LONG = torch.zeros(5000)
 OTHER = LONG.clone()

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmark.attacks.fgsm import FGSM
-from benchmark.attacks.pgd import PATH_LENGTH, PGD
-from benchmark.classifier import Classifier, PassCount
-from benchmark.datasets.base import Batch
-from benchmark.outputs import margin
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Norm, ThreatModel
-from benchmark.verify import judge
+from gibbon.attacks.fgsm import FGSM
+from gibbon.attacks.pgd import PATH_LENGTH, PGD
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Norm, ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.outputs import margin
+from gibbon.verify.judge import judge
 
 DIMENSIONS = 12
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmark.attacks.projections import lengths, region, sparse_unit, sparse_units
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Bounds, Norm, ThreatModel
+from gibbon.attacks.toolkit.projections import lengths, region, sparse_unit, sparse_units
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Norm, ThreatModel
 
 SHAPE = (1, 2, 3)
 BOX = Bounds(-1.0, 2.0)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmark.attacks.rotation import Rotation, rotate
-from benchmark.classifier import Classifier, PassCount
-from benchmark.datasets.base import Batch
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Bounds, Norm
+from gibbon.attacks.rotation import Rotation, rotate
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Norm
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier, PassCount
 
 coordinates = st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4)
 

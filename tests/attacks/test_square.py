@@ -5,17 +5,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.attacks.square import (
-    SAMPLERS,
-    Square,
-    _halves,  # its shape is equation 2
-)
-from benchmark.classifier import Classifier, PassCount
-from benchmark.datasets.base import Batch
-from benchmark.metrics.distances import distances
-from benchmark.outputs import margin
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Bounds, Norm
+from gibbon.attacks.square import Square
+from gibbon.attacks.toolkit.square_windows import SAMPLERS, _halves
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Norm
+from gibbon.datasets.base import Batch
+from gibbon.metrics.distances import distances
+from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.outputs import margin
 
 BOX = Bounds(0.0, 1.0)
 

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.attacks.objectives import CrossEntropy, TargetedCrossEntropy
-from benchmark.attacks.targets import aim, choose_targets
-from benchmark.classifier import PassCount
-from benchmark.rng import ExampleStreams
+from gibbon.attacks.toolkit.objectives import CrossEntropy, TargetedCrossEntropy
+from gibbon.attacks.toolkit.targets import aim, choose_targets
+from gibbon.core.rng import ExampleStreams
+from gibbon.models.classifier import PassCount
 
 RULES = ("random", "least-likely", "second")
 

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmark.attacks.base import Attack
-from benchmark.attacks.di_mi_fgsm import DIMIFGSM
-from benchmark.attacks.mi_fgsm import MIFGSM, accumulate
-from benchmark.attacks.ti_mi_fgsm import TIMIFGSM, _smoothed
-from benchmark.attacks.vmi_fgsm import VMIFGSM
-from benchmark.classifier import Classifier, PassCount
-from benchmark.datasets.base import Batch
-from benchmark.errors import AttackError, OutputError, SpecError
-from benchmark.rng import ExampleStreams
+from gibbon.attacks.base import Attack
+from gibbon.attacks.di_mi_fgsm import DIMIFGSM
+from gibbon.attacks.mi_fgsm import MIFGSM, accumulate
+from gibbon.attacks.ti_mi_fgsm import TIMIFGSM, _smoothed
+from gibbon.attacks.vmi_fgsm import VMIFGSM
+from gibbon.core.errors import AttackError, OutputError, SpecError
+from gibbon.core.rng import ExampleStreams
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier, PassCount
 
 
 def proposed(

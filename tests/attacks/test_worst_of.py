@@ -6,20 +6,20 @@ import nets
 import pytest
 import torch
 
-from benchmark.attacks.apgd import APGDCE, APGDT
-from benchmark.attacks.autoattack import AutoAttack, AutoAttackL1
-from benchmark.attacks.base import Attack, build_attack
-from benchmark.attacks.fab_t import FABT
-from benchmark.attacks.noise_sign import NoiseSign
-from benchmark.attacks.pgd import PGD
-from benchmark.attacks.square import Square
-from benchmark.attacks.worst_of import WorstOf
-from benchmark.errors import AttackError, SpecError
-from benchmark.records import Verdict
-from benchmark.rng import ExampleStreams
-from benchmark.specs import AttackSpec
-from benchmark.threat import Norm
-from benchmark.verify import judge, propose
+from gibbon.attacks.apgd import APGDCE, APGDT
+from gibbon.attacks.autoattack import AutoAttack, AutoAttackL1
+from gibbon.attacks.base import Attack
+from gibbon.attacks.fab_t import FABT
+from gibbon.attacks.factory import build_attack
+from gibbon.attacks.noise_sign import NoiseSign
+from gibbon.attacks.pgd import PGD
+from gibbon.attacks.square import Square
+from gibbon.attacks.worst_of import WorstOf
+from gibbon.core.errors import AttackError, SpecError
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Norm, Verdict
+from gibbon.specs.suite import AttackSpec
+from gibbon.verify.judge import judge, propose
 
 EPSILON = "0.05"
 COUNT = 40

@@ -22,13 +22,13 @@ from torch.utils.data import (
 )
 from torch.utils.data import Dataset as TorchDataset
 
-from benchmark import evaluate
-from benchmark.datasets import reading
-from benchmark.datasets.adopting import adopt_data
-from benchmark.datasets.base import ArrayDataset
-from benchmark.datasets.items import RANDOM
-from benchmark.datasets.preparation import Preparation
-from benchmark.errors import DatasetError, ModelError
+from gibbon import evaluate
+from gibbon.core.errors import DatasetError, ModelError
+from gibbon.datasets import prefetch as reading
+from gibbon.datasets.base import ArrayDataset
+from gibbon.datasets.image_transforms import Preparation
+from gibbon.datasets.map_dataset import RANDOM
+from gibbon.datasets.wrap import adopt_data
 
 INPUTS = torch.rand(12, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(12) % 4

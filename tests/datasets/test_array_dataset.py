@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.datasets import DataRequest
-from benchmark.datasets.base import SAMPLE_KEY, ArrayDataset, sample_ids
-from benchmark.errors import DatasetError, SpecError
-from benchmark.threat import Bounds
+from gibbon.core.errors import DatasetError, SpecError
+from gibbon.core.threat import Bounds
+from gibbon.datasets import DataRequest
+from gibbon.datasets.base import SAMPLE_KEY, ArrayDataset, sample_ids
 
 
 def made_up(labels=(0, 1, 2, 1), *, classes=("a", "b", "c"), **parts) -> ArrayDataset:

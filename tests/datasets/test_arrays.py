@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.datasets import arrays, held
-from benchmark.datasets.arrays import open_npy, open_npz
-from benchmark.datasets.held import HeldDataset
-from benchmark.errors import DatasetError
+from gibbon.core.errors import DatasetError
+from gibbon.datasets import array_dataset as held
+from gibbon.datasets import array_files as arrays
+from gibbon.datasets.array_dataset import HeldDataset
+from gibbon.datasets.array_files import open_npy, open_npz
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torchvision
 
-from benchmark.datasets import DATASETS, DataRequest, cifar10
-from benchmark.errors import DatasetError
+from gibbon.core.errors import DatasetError
+from gibbon.datasets import DATASETS, DataRequest
+from gibbon.datasets.registered import cifar10
 
 RECORDS = 3  # a file; the published ones hold 10,000
 NAMES = (*cifar10.FILES["train"], *cifar10.FILES["test"])

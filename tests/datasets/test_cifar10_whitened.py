@@ -11,10 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmark.datasets import DATASETS, DataRequest, cifar10_whitened
-from benchmark.datasets.whitening import FILTER_BIAS, SCALE, contrast_normalised, learn_whitening
-from benchmark.errors import DatasetError
-from benchmark.threat import Bounds
+from gibbon.core.errors import DatasetError
+from gibbon.core.threat import Bounds
+from gibbon.datasets import DATASETS, DataRequest
+from gibbon.datasets.registered import cifar10_whitened
+from gibbon.datasets.registered.whitening import (
+    FILTER_BIAS,
+    SCALE,
+    contrast_normalised,
+    learn_whitening,
+)
 
 SIDE = 32
 

@@ -10,9 +10,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from benchmark.datasets import download as module
-from benchmark.datasets.download import download_into
-from benchmark.errors import DatasetError
+from gibbon.core.errors import DatasetError
+from gibbon.datasets.registered import download as module
+from gibbon.datasets.registered.download import download_into
 
 WORDS = {"keep": "data", "missing": "toy: not here", "remedy": "bring it yourself"}
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torchvision
 
-from benchmark.datasets import DATASETS, DataRequest, fashion_mnist
-from benchmark.errors import DatasetError
+from gibbon.core.errors import DatasetError
+from gibbon.datasets import DATASETS, DataRequest
+from gibbon.datasets.registered import fashion_mnist
 
 LABELS = {"train": bytes([9, 0, 2, 2, 7, 1]), "test": bytes([3, 9, 0, 5])}
 

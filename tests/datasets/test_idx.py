@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from benchmark.datasets.idx import ITEM_TYPES, parse_idx, read_idx
-from benchmark.errors import DatasetError
+from gibbon.core.errors import DatasetError
+from gibbon.datasets.registered.idx import ITEM_TYPES, parse_idx, read_idx
 
 PATH = Path("some-file")
 DTYPES = {code: np.dtype(text) for code, text in ITEM_TYPES.items()}

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.datasets.class_map import ClassMap, read_class_map
-from benchmark.datasets.listing import list_csv, list_folder
-from benchmark.errors import DatasetError
+from gibbon.core.errors import DatasetError
+from gibbon.datasets.class_map import ClassMap, read_class_map
+from gibbon.datasets.image_listing import list_csv, list_folder
 
 MAP = ClassMap("map.json", (("cat", 7), ("dog", 2), ("eel", 2)))
 

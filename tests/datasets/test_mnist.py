@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.datasets import DATASETS, DataRequest, mnist, mnist_3v7
-from benchmark.datasets.base import sample_ids
-from benchmark.errors import DatasetError
-from benchmark.threat import Bounds
+from gibbon.core.errors import DatasetError
+from gibbon.core.threat import Bounds
+from gibbon.datasets import DATASETS, DataRequest
+from gibbon.datasets.base import sample_ids
+from gibbon.datasets.registered import mnist, mnist_3v7
 
 # Examples by digit, counted from the published label files.
 COUNTS = {
@@ -139,7 +140,7 @@ def test_threes_and_sevens_share_no_digest_with_mnist():
 
 def test_listing_datasets_imports_no_torch():
     code = (
-        "import sys; from benchmark.datasets import DATASETS; "
+        "import sys; from gibbon.datasets import DATASETS; "
         "print([entry.name for entry in DATASETS.entries()], 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

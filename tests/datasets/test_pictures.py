@@ -20,13 +20,15 @@ from made_up_pictures import CLASSES, made_up, picture_of, write_folder
 from PIL import Image
 from torchvision.transforms import v2
 
-from benchmark.datasets import DataRequest, pictures, reading
-from benchmark.datasets.pictures import PictureDataset
-from benchmark.datasets.preparation import Preparation, look_at
-from benchmark.datasets.prepare import prepare
-from benchmark.datasets.sources import open_dataset
-from benchmark.errors import DatasetError
-from benchmark.specs import DatasetSpec
+from gibbon.core.errors import DatasetError
+from gibbon.datasets import DataRequest
+from gibbon.datasets import image_dataset as pictures
+from gibbon.datasets import prefetch as reading
+from gibbon.datasets.image_dataset import PictureDataset
+from gibbon.datasets.image_resize import prepare
+from gibbon.datasets.image_transforms import Preparation, look_at
+from gibbon.datasets.open import open_dataset
+from gibbon.specs.suite import DatasetSpec
 
 RNG = np.random.default_rng(0)
 
@@ -523,9 +525,9 @@ SPAWNED = """
 import multiprocessing, sys
 import numpy as np
 from pathlib import Path
-from benchmark.datasets import DataRequest
-from benchmark.datasets.sources import open_dataset
-from benchmark.specs import DatasetSpec
+from gibbon.datasets import DataRequest
+from gibbon.datasets.open import open_dataset
+from gibbon.specs.suite import DatasetSpec
 
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")
@@ -550,9 +552,9 @@ MEASURED = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from benchmark.datasets import DataRequest, reading
-from benchmark.datasets.sources import open_dataset
-from benchmark.specs import DatasetSpec
+from gibbon.datasets import DataRequest, reading
+from gibbon.datasets.open import open_dataset
+from gibbon.specs.suite import DatasetSpec
 
 reading.KEPT_BYTES = 64 << 20
 root, cache, workers = sys.argv[1:]

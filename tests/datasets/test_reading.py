@@ -12,9 +12,10 @@ import warnings
 import numpy as np
 import pytest
 
-from benchmark.datasets import DataRequest, reading
-from benchmark.datasets.reading import Kept, choose_workers, grouped, read_ahead
-from benchmark.errors import DatasetError, SpecError
+from gibbon.core.errors import DatasetError, SpecError
+from gibbon.datasets import DataRequest
+from gibbon.datasets import prefetch as reading
+from gibbon.datasets.prefetch import Kept, choose_workers, grouped, read_ahead
 
 GROUPS = [np.array([k, k + 1]) for k in range(0, 40, 2)]
 

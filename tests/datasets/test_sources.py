@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from made_up_pictures import made_up, write_csv, write_folder
 
-from benchmark.datasets import DATASETS, DataRequest
-from benchmark.datasets.sources import KINDS, check_dataset, kind_of, open_dataset
-from benchmark.errors import RequestError, SpecError
-from benchmark.specs import DatasetSpec
+from gibbon.core.errors import RequestError, SpecError
+from gibbon.datasets import DATASETS, DataRequest
+from gibbon.datasets.open import KINDS, check_dataset, kind_of, open_dataset
+from gibbon.specs.suite import DatasetSpec
 
 
 def spec(source: object, **options) -> DatasetSpec:
@@ -287,8 +287,8 @@ def test_checking_a_spec_imports_no_torch(tmp_path):
     path = write_csv(tmp_path / "listed", made_up(6))
     script = (
         "import sys\n"
-        "from benchmark.datasets.sources import check_dataset\n"
-        "from benchmark.specs import DatasetSpec\n"
+        "from gibbon.datasets.open import check_dataset\n"
+        "from gibbon.specs.suite import DatasetSpec\n"
         f"for source in ({str(root)!r}, {str(path)!r}, 'mnist', 'torchvision:CIFAR10'):\n"
         "    check_dataset(DatasetSpec(name='x', source=source), where='')\n"
         "assert not {'torch', 'torchvision', 'PIL'} & set(sys.modules)\n"

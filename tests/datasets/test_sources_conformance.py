@@ -17,11 +17,13 @@ from made_up_pictures import CLASSES, Content, made_up, picture_of, write_csv, w
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
-from benchmark.datasets import DataRequest, arrays, reading
-from benchmark.datasets.adopting import adopt_data
-from benchmark.datasets.base import ArrayDataset, Dataset
-from benchmark.datasets.sources import check_dataset, open_dataset
-from benchmark.specs import DatasetSpec
+from gibbon.datasets import DataRequest
+from gibbon.datasets import array_files as arrays
+from gibbon.datasets import prefetch as reading
+from gibbon.datasets.base import ArrayDataset, Dataset
+from gibbon.datasets.open import check_dataset, open_dataset
+from gibbon.datasets.wrap import adopt_data
+from gibbon.specs.suite import DatasetSpec
 
 CONTENT = made_up()
 FACTORY = """

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.metrics.distances import distances
-from benchmark.threat import Norm
+from gibbon.core.threat import Norm
+from gibbon.metrics.distances import distances
 
 points = st.lists(
     st.lists(st.floats(-10, 10, width=32), min_size=6, max_size=6), min_size=1, max_size=5

@@ -7,14 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.metrics.nearest import (
-    MEDIAN,
-    NINE_TENTHS,
-    TENTH,
-    error_curve,
-    error_within,
-    quantile,
-)
+from gibbon.metrics.nearest import MEDIAN, NINE_TENTHS, TENTH, error_curve, error_within, quantile
 
 found = st.floats(0, 4, width=32)
 distances = st.lists(found | st.just(math.nan), min_size=1, max_size=40).map(

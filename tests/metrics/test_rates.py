@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.metrics.rates import Share, attack_success, mean, same_class, share
-from benchmark.statistics import wilson_interval
+from gibbon.metrics.intervals import wilson_interval
+from gibbon.metrics.rates import Share, attack_success, mean, same_class, share
 
 examples = st.lists(
     st.tuples(st.booleans(), st.booleans(), st.integers(0, 3), st.integers(0, 3), st.floats(0, 1)),

@@ -10,12 +10,14 @@ from subjects import Subject
 from torch import Tensor, nn
 from turns import Contestant
 
-from benchmark.attacks.base import Attack
-from benchmark.classifier import Classifier
-from benchmark.datasets.base import Batch
-from benchmark.rng import ExampleStreams
-from benchmark.threat import Epsilon, Norm, ThreatModel
-from benchmark.verify import Judged, clean_answers, guarding, judge, judge_clean, propose
+from gibbon.attacks.base import Attack
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Epsilon, Norm, ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
+from gibbon.verify.answers import clean_answers
+from gibbon.verify.guard import guarding
+from gibbon.verify.judge import Judged, judge, judge_clean, propose
 
 NAME = "gibbon"
 

@@ -1,7 +1,7 @@
 """Makes the tables of docs/performance.md from the record of a run.
 
 ``python tests/performance/page.py docs/performance.md`` writes the regions anew, which look like
-``<!-- gibbon:speed fgsm ../results/performance/record.json -->`` (see `benchmark.report.readme`);
+``<!-- gibbon:speed fgsm ../results/performance/record.json -->`` (see `gibbon.report.readme`);
 ``gibbon:machine`` says where it was measured, ``gibbon:missed`` which bars were missed.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ledger import Machine, Record, Row, Spread
 
-from benchmark.errors import SpecError
-from benchmark.records import write_atomically
-from benchmark.report.readme import regenerate
+from gibbon.core.errors import SpecError
+from gibbon.core.files import write_atomically
+from gibbon.report.readme import regenerate
 
 HEAD = (
     "| by | time | times ours | bar | times the passes | bar | error |",

@@ -18,9 +18,9 @@ from subjects import CLASSES, SHAPE
 from torch import Tensor, nn
 from turns import Contestant
 
-from benchmark.attacks.adapters.advlib import ADVLIB
-from benchmark.datasets.base import Batch
-from benchmark.errors import MissingLibraryError
+from gibbon.attacks.adapters.advlib import ADVLIB
+from gibbon.core.errors import MissingLibraryError
+from gibbon.datasets.base import Batch
 
 
 class Rival(ABC):

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.classifier import Classifier
-from benchmark.datasets import DATASETS, DataRequest
-from benchmark.datasets.base import Batch, sample_ids
-from benchmark.models import MODELS
+from gibbon.datasets import DATASETS, DataRequest
+from gibbon.datasets.base import Batch, sample_ids
+from gibbon.models.classifier import Classifier
+from gibbon.models.registry import MODELS
 
 CLASSES = 10
 SHAPE = (1, 28, 28)

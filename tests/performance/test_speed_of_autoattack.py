@@ -12,7 +12,7 @@ from ledger import Ledger
 from rivals import autoattack
 from subjects import Subject, convolutional, digits, shipped
 
-from benchmark.attacks.autoattack import AutoAttack
+from gibbon.attacks.autoattack import AutoAttack
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

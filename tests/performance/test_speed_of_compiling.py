@@ -17,12 +17,12 @@ import torch
 from ledger import Ledger
 from subjects import Subject, convolutional, digits, shipped
 
-from benchmark.attacks.base import Attack
-from benchmark.attacks.pgd import PGD
-from benchmark.classifier import Classifier
-from benchmark.datasets.base import Batch
-from benchmark.runner.variants import vary
-from benchmark.threat import Epsilon
+from gibbon.attacks.base import Attack
+from gibbon.attacks.pgd import PGD
+from gibbon.core.threat import Epsilon
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
+from gibbon.runner.plan.precision import vary
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -17,9 +17,9 @@ from rivals import FGSMRival, Rival, rivals
 from subjects import Subject, digits, shipped
 from turns import Contestant, Timing
 
-from benchmark.attacks.fgsm import FGSM
-from benchmark.attacks.pgd import PGD
-from benchmark.datasets.base import Batch
+from gibbon.attacks.fgsm import FGSM
+from gibbon.attacks.pgd import PGD
+from gibbon.datasets.base import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -18,9 +18,9 @@ from subjects import digits, shipped
 from torch import nn
 from turns import Contestant
 
-from benchmark import evaluate
-from benchmark.attacks.pgd import PGD
-from benchmark.datasets.base import Batch
+from gibbon import evaluate
+from gibbon.attacks.pgd import PGD
+from gibbon.datasets.base import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

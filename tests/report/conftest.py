@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from made_up import made_up_record
 
-from benchmark.records import RunRecord
+from gibbon.records.run import RunRecord
 
 
 @pytest.fixture(scope="session")

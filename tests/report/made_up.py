@@ -9,7 +9,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from benchmark.records import (
+from gibbon.core.threat import Epsilon, Norm
+from gibbon.metrics.intervals import wilson_interval
+from gibbon.records.run import (
     Agreement,
     DatasetCard,
     Evaluation,
@@ -21,9 +23,7 @@ from benchmark.records import (
     Transfer,
     WorstCase,
 )
-from benchmark.specs import parse_suite
-from benchmark.statistics import wilson_interval
-from benchmark.threat import Epsilon, Norm
+from gibbon.specs.decoding import parse_suite
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -522,8 +522,8 @@ def searching_record() -> RunRecord:
 
 def golden_files() -> dict[str, str]:
     """Returns what the golden files hold, as it is made now."""
-    from benchmark.report.csv_files import csv_files
-    from benchmark.report.markdown import tables_markdown
+    from gibbon.report.text.csv import csv_files
+    from gibbon.report.text.markdown import tables_markdown
 
     record = made_up_record()
     searching = searching_record()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from made_up import NOWHERE
 
-from benchmark.errors import RecordError, UnknownNameError
-from benchmark.records import Evaluation, Failure, RunRecord
-from benchmark.report.beside import beside_table, direction_table
-from benchmark.report.curves import by_model, panels
-from benchmark.report.layout import Table
-from benchmark.report.results import Results
-from benchmark.specs import parse_suite
-from benchmark.threat import Epsilon
+from gibbon.core.errors import RecordError, UnknownNameError
+from gibbon.core.threat import Epsilon
+from gibbon.records.run import Evaluation, Failure, RunRecord
+from gibbon.report.beside import beside_table, direction_table
+from gibbon.report.content.curves import by_model, panels
+from gibbon.report.content.layout import Table
+from gibbon.report.content.lookup import Results
+from gibbon.specs.decoding import parse_suite
 
 SUITE = """name = "beside"
 dataset = "mnist"

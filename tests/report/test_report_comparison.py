@@ -3,13 +3,13 @@ from __future__ import annotations
 from made_up import NOWHERE
 from rich.console import Console
 
-from benchmark.records import Evaluation, Failure, RunRecord
-from benchmark.report.comparison import COMPARED, comparison_tables
-from benchmark.report.results import Results
-from benchmark.report.tables import chapters
-from benchmark.report.terminal import print_tables
-from benchmark.specs import parse_suite
-from benchmark.threat import Epsilon, Norm
+from gibbon.core.threat import Epsilon, Norm
+from gibbon.records.run import Evaluation, Failure, RunRecord
+from gibbon.report.content.attack_comparison import COMPARED, comparison_tables
+from gibbon.report.content.chapters import chapters
+from gibbon.report.content.lookup import Results
+from gibbon.report.text.terminal import print_tables
+from gibbon.specs.decoding import parse_suite
 
 HEAD = 'name = "compared"\ndataset = "mnist"\nmodels = ["maxout"]\n'
 ATTACKS = {"weak": "0.1", "strong": "0.1", "near": "1.5", "fails": "0.1", "absent": "0.1"}

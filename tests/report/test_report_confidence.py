@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 from made_up import HIGH, attacked, made_up_record
 
-from benchmark.errors import RecordError
-from benchmark.records import RunRecord, Verdict
-from benchmark.report.confidence import (
-    BINS,
-    CONFIDENCE_FILE,
-    confidence_csv,
-    confidences,
-    key,
-)
-from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome
+from gibbon.core.errors import RecordError
+from gibbon.core.threat import Verdict
+from gibbon.records.outcomes import Outcome, OutcomeMeta, TargetOutcome
+from gibbon.records.run import RunRecord
+from gibbon.report.content.confidence import BINS, CONFIDENCE_FILE, confidence_csv, confidences, key
+from gibbon.runner.run_folder import RunFolder
 
 KEY = key("mnist", "softmax", "fgsm", HIGH)
 CELL = "the-cell"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from made_up import made_up_record
 
-from benchmark import cli
-from benchmark.errors import RunFolderError, UnknownNameError
-from benchmark.report.documents import run_folder
+from gibbon.cli import app as cli
+from gibbon.core.errors import RunFolderError, UnknownNameError
+from gibbon.report.documents import run_folder
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_wrong_request_ends_with_2(
 def test_no_torch_and_no_matplotlib_is_needed(runs: Path) -> None:
     script = (
         "import sys\n"
-        "from benchmark import cli\n"
+        "from gibbon import cli\n"
         f"sys.argv = ['gibbon', 'report', {str(runs / 'good')!r}]\n"
         "try:\n    cli.main()\n"
         "finally:\n"

@@ -11,14 +11,14 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from made_up import made_up_record
-from test_illustrations import EVERY
+from stored_pictures import EVERY
 from test_report_page import Tree, section
 
-from benchmark.illustrations import FOLDER, Addition, Filters, Illustration, save_illustration
-from benchmark.report import figure_files
-from benchmark.report.documents import write_figures
-from benchmark.report.drawings import draw
-from benchmark.report.page import report_html
+from gibbon.records.illustration import FOLDER, Addition, Filters, Illustration, save_illustration
+from gibbon.report.documents import write_figures
+from gibbon.report.figures import files as figure_files
+from gibbon.report.figures.illustrations import draw
+from gibbon.report.html.page import report_html
 
 
 @pytest.mark.parametrize("illustration", EVERY, ids=lambda each: each.kind)

@@ -6,19 +6,19 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 
-from benchmark.errors import RecordError
-from benchmark.records import RunRecord
-from benchmark.report import write_report
-from benchmark.report.curves import panels
-from benchmark.report.figure_files import figure_files
-from benchmark.report.figures import (
+from gibbon.core.errors import RecordError
+from gibbon.records.run import RunRecord
+from gibbon.report import write_report
+from gibbon.report.content.curves import panels
+from gibbon.report.content.lookup import Results
+from gibbon.report.content.transfer import MATRICES
+from gibbon.report.figures.files import figure_files
+from gibbon.report.figures.plots import (
     curve_digest,
     error_curves,
     save_error_curves,
     transfer_heat_map,
 )
-from benchmark.report.results import Results
-from benchmark.report.tables import MATRICES
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from made_up import HIGH, made_up_record
 from PIL import Image
-from test_galleries import gallery, write
+from stored_pictures import gallery, write
 from test_report_page import EVIL, Tree, section
 from test_report_tensorboard import read_back
 
-from benchmark.galleries import gallery_file
-from benchmark.records import RunRecord
-from benchmark.report.gallery import gallery_sheet, gallery_view
-from benchmark.report.page import report_html
-from benchmark.report.results import Cut
-from benchmark.report.tensorboard import write_tensorboard
+from gibbon.records.gallery import gallery_file
+from gibbon.records.run import RunRecord
+from gibbon.report.content.gallery import gallery_sheet, gallery_view
+from gibbon.report.content.lookup import Cut
+from gibbon.report.html.page import report_html
+from gibbon.report.tensorboard.writer import write_tensorboard
 
 CUT = Cut("mnist", "fgsm", HIGH)
 CLASSES = ("zero", "one")

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from made_up import GOLDEN, golden_files
 
-from benchmark.records import Evaluation, Provenance, RunRecord, Transfer
-from benchmark.report.csv_files import csv_files
-from benchmark.report.markdown import escape, tables_markdown
+from gibbon.records.run import Evaluation, Provenance, RunRecord, Transfer
+from gibbon.report.text.csv import csv_files
+from gibbon.report.text.markdown import escape, tables_markdown
 
 
 @pytest.mark.parametrize("name", sorted(golden_files()))

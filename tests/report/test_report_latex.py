@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import made_up_record, searching_record
 
-from benchmark.records import RunRecord
-from benchmark.report.latex import escape, report_latex, table_latex
-from benchmark.report.layout import Cell, Column, Table, cells
+from gibbon.records.run import RunRecord
+from gibbon.report.content.layout import Cell, Column, Table, cells
+from gibbon.report.text.latex import escape, report_latex, table_latex
 
 ROOT = Path(__file__).parents[2]
 PAPER = r"""\documentclass{article}

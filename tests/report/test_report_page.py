@@ -15,16 +15,16 @@ import pytest
 from made_up import EXAMPLES, HIGH, attacked, clean, made_up_record, searching_record
 from test_report_whole_curves import DIGEST, NEAREST, outcome
 
-from benchmark.records import ModelCard, RunRecord
-from benchmark.report.charts import COLOURS, looks
-from benchmark.report.heat import colours, contrast
-from benchmark.report.page import report_html
-from benchmark.runner.store import RunFolder
-from benchmark.specs import parse_suite
+from gibbon.records.run import ModelCard, RunRecord
+from gibbon.report.content.heat_map import colours, contrast
+from gibbon.report.html.charts import COLOURS, looks
+from gibbon.report.html.page import report_html
+from gibbon.runner.run_folder import RunFolder
+from gibbon.specs.decoding import parse_suite
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&`"
 VOID = {"meta", "input", "img", "br", "hr", "link"}
-TEMPLATES = Path(__file__).parents[2] / "benchmark" / "report" / "templates"
+TEMPLATES = Path(__file__).parents[2] / "benchmark" / "gibbon" / "report" / "html" / "templates"
 
 
 @dataclass

@@ -8,10 +8,10 @@ import pytest
 from made_up import made_up_record
 from test_report_page import Tree, section
 
-from benchmark.records import RunRecord
-from benchmark.report.page import report_html
-from benchmark.report.published_charts import PublishedChart, published_charts, tally
-from benchmark.report.results import Results
+from gibbon.records.run import RunRecord
+from gibbon.report.content.lookup import Results
+from gibbon.report.html.page import report_html
+from gibbon.report.html.published_charts import PublishedChart, published_charts, tally
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_illustrations import EVERY
+from stored_pictures import EVERY
 
-from benchmark.illustrations import FOLDER, save_illustration
-from benchmark.records import RunRecord
-from benchmark.report.markdown import tables_markdown
-from benchmark.report.readme import main
+from gibbon.records.illustration import FOLDER, save_illustration
+from gibbon.records.run import RunRecord
+from gibbon.report.readme import main
+from gibbon.report.text.markdown import tables_markdown
 
 README = """# A project
 

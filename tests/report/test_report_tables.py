@@ -2,22 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.records import RunRecord
-from benchmark.report.layout import Cell, Column, Table
-from benchmark.report.published import paper_table
-from benchmark.report.results import Results
-from benchmark.report.tables import (
-    TROUBLE,
-    agreement_tables,
-    chapters,
-    curve_tables,
-    evaluation_tables,
-    transfer_tables,
-    worst_case_tables,
-)
-from benchmark.report.wording import as_published, interval, percent, points
-from benchmark.specs import shipped_suites
-from benchmark.statistics import wilson_interval
+from gibbon.metrics.intervals import wilson_interval
+from gibbon.records.run import RunRecord
+from gibbon.report.content.chapters import TROUBLE, chapters
+from gibbon.report.content.error_curves import curve_tables
+from gibbon.report.content.evaluations import evaluation_tables
+from gibbon.report.content.layout import Cell, Column, Table
+from gibbon.report.content.lookup import Results
+from gibbon.report.content.number_format import as_published, interval, percent, points
+from gibbon.report.content.published import paper_table
+from gibbon.report.content.transfer import agreement_tables, transfer_tables
+from gibbon.report.content.worst_case import worst_case_tables
+from gibbon.specs.decoding import shipped_suites
 
 
 def by_header(table: Table) -> list[dict[str, Cell]]:

@@ -9,9 +9,9 @@ import pytest
 from made_up import HIGH
 from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
 
-from benchmark.records import RunRecord
-from benchmark.report.tensorboard import EVENTS_FILE, step_unit, write_tensorboard
-from benchmark.threat import Epsilon
+from gibbon.core.threat import Epsilon
+from gibbon.records.run import RunRecord
+from gibbon.report.tensorboard.writer import EVENTS_FILE, step_unit, write_tensorboard
 
 Events = dict[str, dict[str, list[Any]]]
 
@@ -130,9 +130,9 @@ def test_steps_become_finer_where_epsilons_would_collide() -> None:
 
 def test_nothing_of_the_report_imports_torch() -> None:
     script = (
-        "import sys, pkgutil, importlib, benchmark.report as report\n"
+        "import sys, pkgutil, importlib, gibbon.report as report\n"
         "for module in pkgutil.iter_modules(report.__path__):\n"
-        "    importlib.import_module(f'benchmark.report.{module.name}')\n"
+        "    importlib.import_module(f'gibbon.report.{module.name}')\n"
         "print(sorted({'torch', 'torchvision', 'tensorflow'} & sys.modules.keys()))"
     )
     done = subprocess.run(

@@ -11,9 +11,9 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from test_report_tensorboard import Events, read_back
 
-from benchmark.records import RunRecord
-from benchmark.report.confidence import BINS, Confidence, Confidences, key
-from benchmark.report.tensorboard import CELLS_FOLDER, write_tensorboard
+from gibbon.records.run import RunRecord
+from gibbon.report.content.confidence import BINS, Confidence, Confidences, key
+from gibbon.report.tensorboard.writer import CELLS_FOLDER, write_tensorboard
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmark.records import RunRecord
-from benchmark.report import print_tables
+from gibbon.records.run import RunRecord
+from gibbon.report import print_tables
 
 
 def printed(record: RunRecord, *, width: int) -> str:
@@ -43,7 +43,7 @@ def test_a_wide_terminal_shows_every_column(record: RunRecord) -> None:
 
 def test_importing_the_report_is_light() -> None:
     script = (
-        "import sys, benchmark.report\n"
+        "import sys, gibbon.report\n"
         "heavy = {'torch', 'torchvision', 'pandas', 'matplotlib', 'tensorboard'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.records import RunRecord
-from benchmark.report.published import paper_table, verdict
-from benchmark.report.results import Results
-from benchmark.specs import PublishedRow, parse_suite, shipped_suites
+from gibbon.records.run import RunRecord
+from gibbon.report.content.lookup import Results
+from gibbon.report.content.published import paper_table, verdict
+from gibbon.specs.decoding import parse_suite, shipped_suites
+from gibbon.specs.published import PublishedRow
 
 ROW = {
     "section": "6",

@@ -10,14 +10,16 @@ from made_up import EXAMPLES, HIGH, LOW, attacked, clean, searching_record
 from matplotlib.figure import Figure
 from test_report_tensorboard import curve, read_back
 
-from benchmark.metrics.nearest import Curve, error_curve, error_within
-from benchmark.records import RunRecord, Verdict
-from benchmark.report.curves import panels
-from benchmark.report.figures import error_curves, error_curves_png
-from benchmark.report.tensorboard import write_tensorboard
-from benchmark.report.whole_curves import whole_curves
-from benchmark.runner.store import Outcome, OutcomeMeta, RunFolder, TargetOutcome
-from benchmark.specs import parse_suite
+from gibbon.core.threat import Verdict
+from gibbon.metrics.nearest import Curve, error_curve, error_within
+from gibbon.records.outcomes import Outcome, OutcomeMeta, TargetOutcome
+from gibbon.records.run import RunRecord
+from gibbon.report.content.curves import panels
+from gibbon.report.content.distance_curves import whole_curves
+from gibbon.report.figures.plots import error_curves, error_curves_png
+from gibbon.report.tensorboard.writer import write_tensorboard
+from gibbon.runner.run_folder import RunFolder
+from gibbon.specs.decoding import parse_suite
 
 SUITE = """
 name = "searches"

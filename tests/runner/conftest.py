@@ -7,10 +7,10 @@ from typing import Any
 import planted
 import pytest
 
-from benchmark.records import RunRecord
-from benchmark.runner.plan import RunSettings
-from benchmark.runner.run import Publish, run_suite
-from benchmark.specs import Suite
+from gibbon.records.run import RunRecord
+from gibbon.runner.run import Publish, run_suite
+from gibbon.runner.settings import RunSettings
+from gibbon.specs.suite import Suite
 
 
 @pytest.fixture

@@ -12,13 +12,16 @@ import planted
 import pytest
 from planted import Run
 
-from benchmark.errors import SpecError
-from benchmark.records import Evaluation, RunRecord
-from benchmark.report import write_report
-from benchmark.runner import execute
-from benchmark.runner.plan import RunSettings, make_plan
-from benchmark.runner.store import RunFolder
-from benchmark.specs import Suite
+from gibbon.core.errors import SpecError
+from gibbon.records.run import Evaluation, RunRecord
+from gibbon.report import write_report
+from gibbon.runner.execute import run_job as execute
+from gibbon.runner.execute.batch import _run_batch
+from gibbon.runner.execute.jobs import Job
+from gibbon.runner.plan.make_plan import make_plan
+from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.settings import RunSettings
+from gibbon.specs.suite import Suite
 
 MakeSuite = Callable[..., Suite]
 THREE = ["0.02", "0.05", "0.1"]
@@ -224,7 +227,7 @@ def test_an_interrupted_chain_goes_on(
     asked = suite({**FGSM, **two}, {**PGD, **two}, listed, error_only=True)
     undisturbed = run(asked, "undisturbed", batch_size=12)
     lived = iter(range(1, 100))
-    run_batch = execute._run_batch
+    run_batch = _run_batch
 
     def dying(*args: Any, **options: Any) -> None:
         if next(lived) == moment:
@@ -353,9 +356,9 @@ def test_each_member_is_given_whole_batches_of_what_is_left(
     run: Run, suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: dict[str, list[int]] = {}
-    run_batch = execute._run_batch
+    run_batch = _run_batch
 
-    def noted(job: execute.Job, given: Any, *args: Any, **options: Any) -> None:
+    def noted(job: Job, given: Any, *args: Any, **options: Any) -> None:
         kind = type(job.attack.attack).__name__ if job.attack else "unattacked"
         sizes.setdefault(kind, []).append(len(given.ids))
         run_batch(job, given, *args, **options)

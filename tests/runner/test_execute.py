@@ -15,17 +15,18 @@ import torch
 from planted import Run
 from rich.console import Console
 
-from benchmark.classifier import PassCount
-from benchmark.datasets.base import sample_ids
-from benchmark.errors import ModelError
-from benchmark.records import Evaluation, RunRecord, Transfer
-from benchmark.report import print_tables, write_report
-from benchmark.runner.loading import PROBE_SIZE
-from benchmark.runner.plan import RunSettings, make_plan
-from benchmark.runner.progress import Silent
-from benchmark.runner.run import run_suite
-from benchmark.runner.store import RunFolder
-from benchmark.specs import Suite
+from gibbon.core.errors import ModelError
+from gibbon.datasets.base import sample_ids
+from gibbon.models.classifier import PassCount
+from gibbon.records.run import Evaluation, RunRecord, Transfer
+from gibbon.report import print_tables, write_report
+from gibbon.runner.plan.loading import PROBE_SIZE
+from gibbon.runner.plan.make_plan import make_plan
+from gibbon.runner.progress import Silent
+from gibbon.runner.run import run_suite
+from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.settings import RunSettings
+from gibbon.specs.suite import Suite
 
 MakeSuite = Callable[..., Suite]
 THREE = ["0.05", "0.1", "0.2"]

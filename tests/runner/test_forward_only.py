@@ -13,8 +13,8 @@ from planted import Run
 from rich.console import Console
 from test_execute import MakeSuite, row, transfer
 
-from benchmark.errors import ModelError
-from benchmark.report import print_tables, write_report
+from gibbon.core.errors import ModelError
+from gibbon.report import print_tables, write_report
 
 REASON = "ONNX Runtime gives no gradients"
 

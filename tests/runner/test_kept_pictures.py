@@ -8,22 +8,15 @@ import numpy as np
 import planted
 import pytest
 
-from benchmark.datasets.base import ArrayDataset
-from benchmark.galleries import FOLDER, Gallery, gallery_file, read_gallery
-from benchmark.records import RunRecord
-from benchmark.runner import picking
-from benchmark.runner.picking import (
-    MOST,
-    ROOM,
-    SIDES,
-    Frame,
-    Picked,
-    Ranks,
-    _fitting,
-)
-from benchmark.runner.store import OUTCOMES, read_outcome
-from benchmark.specs import Suite, parse_suite
-from benchmark.threat import Bounds
+from gibbon.core.threat import Bounds
+from gibbon.datasets.base import ArrayDataset
+from gibbon.records.gallery import FOLDER, Gallery, gallery_file, read_gallery
+from gibbon.records.outcomes import OUTCOMES, read_outcome
+from gibbon.records.run import RunRecord
+from gibbon.runner.gallery import select as picking
+from gibbon.runner.gallery.select import MOST, ROOM, SIDES, Frame, Picked, Ranks, _fitting
+from gibbon.specs.decoding import parse_suite
+from gibbon.specs.suite import Suite
 
 SUITE = """
 name = "pictured"

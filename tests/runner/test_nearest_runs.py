@@ -16,14 +16,17 @@ from pydantic.dataclasses import dataclass as checked
 from test_execute import MakeSuite, row
 from torch import Tensor
 
-from benchmark.attacks.base import STRICT, Attack
-from benchmark.classifier import Classifier
-from benchmark.metrics.nearest import error_within
-from benchmark.report import write_report
-from benchmark.report.tables import MEMBERS, NEAREST, chapters
-from benchmark.rng import ExampleStreams
-from benchmark.runner.store import Outcome, RunFolder, read_outcome
-from benchmark.threat import ThreatModel
+from gibbon.attacks.base import STRICT, Attack
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import ThreatModel
+from gibbon.metrics.nearest import error_within
+from gibbon.models.classifier import Classifier
+from gibbon.records.outcomes import Outcome, read_outcome
+from gibbon.report import write_report
+from gibbon.report.content.chapters import chapters
+from gibbon.report.content.distances import NEAREST
+from gibbon.report.content.worst_case import MEMBERS
+from gibbon.runner.run_folder import RunFolder
 
 SEARCH: dict[str, Any] = {
     "name": "deepfool",

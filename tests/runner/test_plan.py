@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.attacks.fgsm import FGSM
-from benchmark.outputs import LOG_SCORES, PROBABILITIES
-from benchmark.runner import plan as plan_module
-from benchmark.runner.plan import RunSettings, make_plan
-from benchmark.specs import Suite
-from benchmark.threat import Bounds
+from gibbon.attacks.fgsm import FGSM
+from gibbon.core.threat import Bounds
+from gibbon.models.outputs import LOG_SCORES, PROBABILITIES
+from gibbon.runner.plan import cell as plan_module
+from gibbon.runner.plan.make_plan import make_plan
+from gibbon.runner.settings import RunSettings
+from gibbon.specs.suite import Suite
 
 MakeSuite = Callable[..., Suite]
 PGD = {"name": "pgd", "epsilon": "0.25", "steps": 3}

@@ -72,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gibbon(*words: str, sites: list[Path], cwd: Path) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(map(str, sites))
     return subprocess.run(
-        [sys.executable, "-m", "benchmark", *words],
+        [sys.executable, "-m", "gibbon", *words],
         check=False,
         capture_output=True,
         text=True,
@@ -176,8 +176,8 @@ def test_a_plug_in_that_cannot_be_imported_is_told_when_asked_for(
     ("group", "name", "command", "owner"),
     [
         ("gibbon.models", "softmax", "models", "gibbon-bench"),
-        ("gibbon.attacks", "fgsm", "attacks", "benchmark"),
-        ("gibbon.datasets", "mnist", "datasets", "benchmark"),
+        ("gibbon.attacks", "fgsm", "attacks", "gibbon"),
+        ("gibbon.datasets", "mnist", "datasets", "gibbon"),
     ],
 )
 def test_a_name_that_is_taken_is_told(

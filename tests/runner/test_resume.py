@@ -13,11 +13,11 @@ import pandas as pd
 import planted
 import pytest
 
-from benchmark.records import RunRecord
-from benchmark.report import write_report
-from benchmark.runner.plan import RunSettings
-from benchmark.runner.run import run_suite
-from benchmark.runner.store import CANDIDATES
+from gibbon.records.run import RunRecord
+from gibbon.report import write_report
+from gibbon.runner.run import run_suite
+from gibbon.runner.run_folder import CANDIDATES
+from gibbon.runner.settings import RunSettings
 
 SAME_BYTES = ("transfer.csv", "worst_case.csv", "agreement.csv", "tables.md")
 NEVER, ALWAYS = 1e9, 0.0  # seconds between two savings

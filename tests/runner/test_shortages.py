@@ -14,16 +14,16 @@ from pydantic.dataclasses import dataclass as checked
 from test_execute import MakeSuite, results, row, transfer
 from torch import Tensor
 
-from benchmark.attacks.base import STRICT, Attack
-from benchmark.classifier import Classifier
-from benchmark.errors import ModelError
-from benchmark.records import RunRecord
-from benchmark.rng import ExampleStreams
-from benchmark.runner.plan import RunSettings
-from benchmark.runner.progress import Silent
-from benchmark.runner.run import run_suite
-from benchmark.runner.store import RunFolder
-from benchmark.threat import ThreatModel
+from gibbon.attacks.base import STRICT, Attack
+from gibbon.core.errors import ModelError
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import ThreatModel
+from gibbon.models.classifier import Classifier
+from gibbon.records.run import RunRecord
+from gibbon.runner.progress import Silent
+from gibbon.runner.run import run_suite
+from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.settings import RunSettings
 
 FITTING = 7
 ATTACKS: list[Any] = [

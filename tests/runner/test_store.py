@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from benchmark.errors import RunFolderError
-from benchmark.records import RunRecord
-from benchmark.runner.store import LOCK_FILE, Outcome, OutcomeMeta, RunFolder, TargetOutcome
-from benchmark.specs import Suite
+from gibbon.core.errors import RunFolderError
+from gibbon.records.outcomes import Outcome, OutcomeMeta, TargetOutcome
+from gibbon.records.run import RunRecord
+from gibbon.runner.run_folder import LOCK_FILE, RunFolder
+from gibbon.specs.suite import Suite
 
 CELL, JOB = "c" * 32, "j" * 16
 floats = st.floats(width=32)
@@ -237,7 +238,7 @@ def test_a_file_of_another_format_is_not_used(
 ) -> None:
     folder.write(CELL, plain())
     folder.write_partial(JOB, {CELL: plain()})
-    monkeypatch.setattr("benchmark.runner.store.OUTCOME_FORMAT", 99)
+    monkeypatch.setattr("gibbon.records.outcomes.OUTCOME_FORMAT", 99)
     assert folder.read(CELL) is None
     assert folder.read_partial(JOB, [CELL]) == {}
 
@@ -436,7 +437,7 @@ def test_a_second_run_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
 def test_a_lock_that_a_killed_run_left_is_free(tmp_path: Path) -> None:
     script = (
         "import os, pathlib, signal\n"
-        "from benchmark.runner.store import RunFolder\n"
+        "from gibbon.runner.run_folder import RunFolder\n"
         f"with RunFolder.open(pathlib.Path({str(tmp_path / 'run')!r}), suite='mine'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

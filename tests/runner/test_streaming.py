@@ -14,13 +14,14 @@ from planted import Run
 from test_execute import MakeSuite, row
 from test_shortages import without_clock
 
-from benchmark.datasets import DataRequest
-from benchmark.datasets.base import ArrayDataset, Batch
-from benchmark.errors import DatasetError, ModelError
-from benchmark.records import RunRecord
-from benchmark.runner.plan import RunSettings, Supplied
-from benchmark.runner.progress import Silent
-from benchmark.runner.run import run_suite
+from gibbon.core.errors import DatasetError, ModelError
+from gibbon.datasets import DataRequest
+from gibbon.datasets.base import ArrayDataset, Batch
+from gibbon.records.run import RunRecord
+from gibbon.runner.plan.cell import Supplied
+from gibbon.runner.progress import Silent
+from gibbon.runner.run import run_suite
+from gibbon.runner.settings import RunSettings
 
 BAD = {4: "pictures/4.png: cut off", 17: "pictures/17.png: not a picture"}
 
@@ -177,7 +178,7 @@ def test_unreadable_examples_are_skipped_counted_and_listed(
 def test_the_others_keep_their_ids(
     run: Run, suite: MakeSuite, streamed: Streamed, tmp_path: Path
 ) -> None:
-    from benchmark.runner.store import RunFolder
+    from gibbon.runner.run_folder import RunFolder
 
     streamed.bad = dict(BAD)
     record = run(suite("fgsm"), skip_unreadable=True)

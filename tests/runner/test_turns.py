@@ -13,14 +13,16 @@ from planted import Run
 from test_execute import Counted, MakeSuite, transfer
 from test_shortages import answers, without_clock
 
-from benchmark.classifier import Classifier
-from benchmark.errors import SpecError
-from benchmark.runner import stage, turns
-from benchmark.runner.plan import RunSettings, Supplied
-from benchmark.runner.run import run_suite
-from benchmark.runner.store import CANDIDATES, RunFolder
-from benchmark.sources import BuiltModel
-from benchmark.specs import Suite
+from gibbon.core.errors import SpecError
+from gibbon.models.classifier import Classifier
+from gibbon.models.sources import BuiltModel
+from gibbon.runner.execute import deferred_scoring as turns
+from gibbon.runner.execute import model_pool as stage
+from gibbon.runner.plan.cell import Supplied
+from gibbon.runner.run import run_suite
+from gibbon.runner.run_folder import CANDIDATES, RunFolder
+from gibbon.runner.settings import RunSettings
+from gibbon.specs.suite import Suite
 
 NAMES = ("one", "two", "three")
 ATTACKS: list[Any] = [

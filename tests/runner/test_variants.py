@@ -14,10 +14,10 @@ from test_execute import MakeSuite, results
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from benchmark.classifier import PassCount
-from benchmark.errors import ModelError
-from benchmark.runner import variants
-from benchmark.runner.variants import vary
+from gibbon.core.errors import ModelError
+from gibbon.models.classifier import PassCount
+from gibbon.runner.plan import precision as variants
+from gibbon.runner.plan.precision import vary
 
 INPUTS = nets.random_batch(7).inputs
 ATTACKS: list[Any] = [{"name": "fgsm", "epsilon": ["0.1", "0.2"]}, {"name": "pgd", "epsilon": 0.1}]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import nets
 from torch import Tensor
 
-from benchmark.attacks.base import Attack, build_attack
-from benchmark.classifier import Classifier
-from benchmark.datasets.base import Batch
-from benchmark.rng import ExampleStreams
-from benchmark.specs import AttackSpec
-from benchmark.threat import Norm, ThreatModel
-from benchmark.verify import Judged, judge, propose
+from gibbon.attacks.base import Attack
+from gibbon.attacks.factory import build_attack
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Norm, ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
+from gibbon.specs.suite import AttackSpec
+from gibbon.verify.judge import Judged, judge, propose
 
 HERE = "suite.toml: attacks[0]"
 

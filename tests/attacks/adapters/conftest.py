@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmark.attacks.adapters import ATTACK_SOURCES
+from gibbon.attacks.adapters import ATTACK_SOURCES
 
 SCHEMES = ("foolbox", "torchattacks", "art", "advlib", "autoattack")
 

@@ -15,16 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.attacks.adapters import ATTACK_SOURCES, AttackSource
-from benchmark.attacks.adapters.adapting import RESERVED, Foreign, Library, Task, adapt
-from benchmark.attacks.base import build_attack, parameters_of
-from benchmark.classifier import Classifier
-from benchmark.errors import AttackError, OutputError, RequestError, SpecError, UnknownNameError
-from benchmark.records import Verdict
-from benchmark.registry import Entry
-from benchmark.runner.plan import _identity
-from benchmark.specs import AttackSpec
-from benchmark.threat import Bounds, Norm
+from gibbon.attacks.adapters import ATTACK_SOURCES, AttackSource
+from gibbon.attacks.adapters.adapting import RESERVED, Foreign, Library, Task, adapt
+from gibbon.attacks.base import parameters_of
+from gibbon.attacks.factory import build_attack
+from gibbon.core.errors import AttackError, OutputError, RequestError, SpecError, UnknownNameError
+from gibbon.core.registry import Entry
+from gibbon.core.threat import Bounds, Norm, Verdict
+from gibbon.models.classifier import Classifier
+from gibbon.runner.plan.cell_digest import _identity
+from gibbon.specs.suite import AttackSpec
 
 LIBRARY = Library("oddlib", "odd-lib", "pip install odd-lib", "It wants an old numpy.")
 WIDE = Bounds(-2.0, 3.0)
@@ -176,10 +176,10 @@ def test_a_library_that_is_not_there_is_told_with_its_pip_line(absent, name, mod
 
 
 def test_whether_a_source_is_installed_is_asked_of_what_it_imports():
-    ours = [each for each in ATTACK_SOURCES.entries() if each.origin == "benchmark"]
+    ours = [each for each in ATTACK_SOURCES.entries() if each.origin == "gibbon"]
     assert len(ours) == 5
     for entry in ours:
-        adapter = importlib.import_module(f"benchmark.attacks.adapters.{entry.name}")
+        adapter = importlib.import_module(f"gibbon.attacks.adapters.{entry.name}")
         assert entry.package == adapter.LIBRARY.module
 
 

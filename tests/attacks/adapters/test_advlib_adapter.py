@@ -8,10 +8,10 @@ import peers
 import pytest
 import torch
 
-from benchmark.attacks.minimal import MinimalNormAttack
-from benchmark.conformance import check_attack
-from benchmark.errors import SpecError
-from benchmark.threat import Bounds, Norm
+from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.conformance import check_attack
+from gibbon.core.errors import SpecError
+from gibbon.core.threat import Bounds, Norm
 
 CALLS: list[dict] = []
 

@@ -9,10 +9,10 @@ import peers
 import pytest
 import torch
 
-from benchmark.attacks.adapters.art import CLASSES, REFUSED
-from benchmark.conformance import check_attack
-from benchmark.errors import SpecError
-from benchmark.threat import Bounds, Norm
+from gibbon.attacks.adapters.art import CLASSES, REFUSED
+from gibbon.conformance import check_attack
+from gibbon.core.errors import SpecError
+from gibbon.core.threat import Bounds, Norm
 
 ESTIMATORS: list["PyTorchClassifier"] = []
 CALLS: list[dict] = []

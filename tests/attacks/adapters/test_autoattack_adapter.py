@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.classifier import Classifier
-from benchmark.conformance import check_attack
-from benchmark.errors import AttackError, SpecError
-from benchmark.threat import Bounds, Norm
+from gibbon.conformance import check_attack
+from gibbon.core.errors import AttackError, SpecError
+from gibbon.core.threat import Bounds, Norm
+from gibbon.models.classifier import Classifier
 
 MADE: list["AutoAttack"] = []
 

@@ -6,11 +6,11 @@ import peers
 import pytest
 import torch
 
-from benchmark.attacks.base import parameters_of
-from benchmark.attacks.minimal import MinimalNormAttack
-from benchmark.conformance import check_attack
-from benchmark.errors import SpecError
-from benchmark.threat import Bounds, Norm
+from gibbon.attacks.base import parameters_of
+from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.conformance import check_attack
+from gibbon.core.errors import SpecError
+from gibbon.core.threat import Bounds, Norm
 
 CALLS: list[dict] = []
 

@@ -9,17 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.attacks.adapters.adapting import Task
-from benchmark.attacks.apgd import APGDDLR
-from benchmark.attacks.base import Attack
-from benchmark.attacks.cw import CW
-from benchmark.attacks.mi_fgsm import MIFGSM
-from benchmark.attacks.pgd import PGD
-from benchmark.classifier import Classifier
-from benchmark.datasets.base import Batch
-from benchmark.errors import AttackError, OutputError
-from benchmark.records import Verdict
-from benchmark.threat import Bounds
+from gibbon.attacks.adapters.adapting import Task
+from gibbon.attacks.apgd import APGDDLR
+from gibbon.attacks.base import Attack
+from gibbon.attacks.cw import CW
+from gibbon.attacks.mi_fgsm import MIFGSM
+from gibbon.attacks.pgd import PGD
+from gibbon.core.errors import AttackError, OutputError
+from gibbon.core.threat import Bounds, Verdict
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

@@ -6,12 +6,12 @@ from importlib import import_module
 import peers
 import pytest
 
-from benchmark.attacks.adapters import ATTACK_SOURCES
-from benchmark.attacks.base import attack_class
-from benchmark.conformance import check_attack
-from benchmark.conformance.laws import LAWS, law
-from benchmark.errors import SpecError
-from benchmark.threat import Norm
+from gibbon.attacks.adapters import ATTACK_SOURCES
+from gibbon.attacks.factory import attack_class
+from gibbon.conformance import check_attack
+from gibbon.conformance.laws import LAWS, law
+from gibbon.core.errors import SpecError
+from gibbon.core.threat import Norm
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

@@ -3,9 +3,9 @@
 import peers
 import pytest
 
-from benchmark.runner.plan import RunSettings
-from benchmark.runner.run import run_suite
-from benchmark.specs import Suite
+from gibbon.runner.run import run_suite
+from gibbon.runner.settings import RunSettings
+from gibbon.specs.suite import Suite
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -6,11 +6,12 @@ import peers
 import pytest
 import torch
 
-from benchmark.attacks.adapters import ATTACK_SOURCES
-from benchmark.attacks.base import build_attack
-from benchmark.metrics.distances import distances
-from benchmark.specs import AttackSpec, read_suite
-from benchmark.threat import Norm
+from gibbon.attacks.adapters import ATTACK_SOURCES
+from gibbon.attacks.factory import build_attack
+from gibbon.core.threat import Norm
+from gibbon.metrics.distances import distances
+from gibbon.specs.decoding import read_suite
+from gibbon.specs.suite import AttackSpec
 
 SUITE = read_suite("attack-comparison").experiments[0]
 SPECS = {spec.label: spec for spec in SUITE.attacks}

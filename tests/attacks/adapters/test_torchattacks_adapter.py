@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.classifier import Classifier
-from benchmark.conformance import Standing, check_attack
-from benchmark.conformance.laws import law
-from benchmark.errors import AttackError, SpecError
-from benchmark.threat import Bounds, Norm
+from gibbon.conformance import Standing, check_attack
+from gibbon.conformance.laws import law
+from gibbon.core.errors import AttackError, SpecError
+from gibbon.core.threat import Bounds, Norm
+from gibbon.models.classifier import Classifier
 
 MADE: list["Stand"] = []
 

@@ -1,7 +1,7 @@
 from dataclasses import dataclass
 
-from benchmark.attacks.base import Attack, move
-from benchmark.threat import Norm
+from gibbon.attacks.base import Attack, move
+from gibbon.core.threat import Norm
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-from benchmark.datasets import DATASETS, DataRequest
-from benchmark.datasets.base import ArrayDataset
+from gibbon.datasets import DATASETS, DataRequest
+from gibbon.datasets.base import ArrayDataset
 
 
 def load(request: DataRequest) -> ArrayDataset:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 from torch import nn
 
-from benchmark.classifier import Classifier
-from benchmark.weights import load_weights
+from gibbon.models.classifier import Classifier
+from gibbon.models.weights import load_weights
 
 WEIGHTS = Path(__file__).with_name("cnn.safetensors")
 

@@ -1,5 +1,0 @@
-"""``python -m benchmark`` is ``gibbon``."""
-
-from benchmark.cli import main
-
-main()

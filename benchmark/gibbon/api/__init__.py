@@ -1,0 +1,1 @@
+"""The Python interface: `evaluate` and the results that it returns."""

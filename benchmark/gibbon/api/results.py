@@ -1,0 +1,276 @@
+"""Results of `evaluate`: figures as attributes, tables as data frames, and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from gibbon.api.request import Budget
+from gibbon.core.errors import CellError, SpecError, UnknownNameError
+from gibbon.core.threat import Epsilon
+from gibbon.records.outcomes import Outcome
+from gibbon.records.run import Evaluation, Failure, RunRecord, Transfer
+from gibbon.report.text.notebook import chapters_html
+from gibbon.report.text.terminal import print_chapters, short_chapters
+from gibbon.specs.base import UNATTACKED
+from gibbon.specs.suite import Experiment, TransferSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAMED = 5  # of many rows, an error names so many
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What became of each example under one attack at one epsilon; every array has shape (N,).
+
+    Args:
+        example_id: int64: the example's position in the data.
+        label: int32: the true class.
+        clean_predicted: int32: the class predicted unattacked.
+        predicted: int32: the class predicted for the adversarial example.
+        confidence: float32: the model's probability for that class.
+        distance: float32: how far the adversarial example is from the input, in the attack's norm.
+        misclassified: bool: it stays within the budget and the bounds, and is misclassified.
+    """
+
+    example_id: NDArray[np.int64]
+    label: NDArray[np.int32]
+    clean_predicted: NDArray[np.int32]
+    predicted: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+    distance: NDArray[np.float32]
+    misclassified: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.example_id)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Returns the same as pandas, a row an example."""
+        import pandas as pd
+
+        return pd.DataFrame(vars(self))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Results:
+    """What was measured: rows by model, attack and epsilon, and what became of each example.
+
+    Args:
+        record: everything that ``run.json`` holds: rows, flags, failures, where they come from.
+        outcomes: what came of each cell, example by example, by the cell's digest.
+
+    Printed, they are the tables of the command line; a notebook shows them as HTML.
+    """
+
+    record: RunRecord
+    outcomes: Mapping[str, Outcome]
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """A row for each model unattacked, and for each model, attack and epsilon."""
+        return self.record.evaluations
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """A row for each source, target, attack and epsilon, where there are several models."""
+        return self.record.transfers
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What raised instead of being measured."""
+        return self.record.failures
+
+    @property
+    def clean_error(self) -> float:
+        """Share of the examples that the one model misclassifies unattacked.
+
+        Raises `SpecError` where there are several models, `CellError` where it failed.
+        """
+        row = self._only([row for row in self.evaluations if row.unattacked], "models")
+        return _known(row.clean_error)
+
+    @property
+    def adversarial_error(self) -> float:
+        """Share of all examples that are misclassified under the one attack at the one epsilon.
+
+        Raises `SpecError` where there are several, `CellError` where it failed.
+        """
+        return _known(self._attacked.adversarial_error)
+
+    @property
+    def confidence_on_misclassified(self) -> float | None:
+        """Mean confidence over the misclassified adversarial examples; None where there are none.
+
+        Raises `SpecError` where there are several attacks, `CellError` where it failed.
+        """
+        return self._attacked.confidence_on_misclassified
+
+    @property
+    def examples(self) -> Examples:
+        """What became of each example under the one attack at the one epsilon.
+
+        Raises `SpecError` where there are several, `CellError` where it failed.
+        """
+        row = self._attacked
+        (clean,) = (
+            each for each in self.evaluations if each.unattacked and each.model == row.model
+        )
+        self._only([clean], "models")
+        before, after = self.outcomes[clean.digest], self.outcomes[row.digest]
+        (digest,) = (card.digest for card in self.record.models if card.name == row.model)
+        return Examples(
+            after.example_id,
+            after.label,
+            before.scores[digest].predicted,
+            after.scores[digest].predicted,
+            after.scores[digest].confidence,
+            after.distance,
+            after.misclassified(digest),
+        )
+
+    def select(
+        self,
+        *,
+        model: str | None = None,
+        attack: str | None = None,
+        epsilon: Budget | None = None,
+    ) -> Results:
+        """Returns the results of one model, one attack by its label, one epsilon, or of several.
+
+        Raises `UnknownNameError` or `SpecError` where there is nothing of that name or epsilon.
+        """
+        budget = None if epsilon is None else Epsilon.parse(epsilon, where="epsilon")
+        experiments = self.record.suite.experiments
+        attacks = [each for experiment in experiments for each in experiment.attacks]
+        models = {each.name for experiment in experiments for each in experiment.models}
+        if model is not None and model not in models:
+            raise UnknownNameError("model", model, known=models)
+        if attack is not None and attack not in (labels := {each.label for each in attacks}):
+            raise UnknownNameError("attack", attack, known=labels)
+        budgets = [
+            each for spec in attacks if attack in (None, spec.label) for each in spec.epsilon
+        ]
+        if budget is not None and budget not in budgets:
+            known = ", ".join(map(str, sorted(set(budgets))))
+            raise SpecError(f"nothing was measured at epsilon {budget}; there are {known}")
+        return Results(_narrowed(self.record, model, attack, budget), self.outcomes)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Returns the evaluations as pandas: the columns of ``evaluations.csv``."""
+        from gibbon.report.text.csv import frame
+
+        return frame(Evaluation, self.evaluations)
+
+    def transfer_frame(self) -> pd.DataFrame:
+        """Returns the transfers as pandas: the columns of ``transfer.csv``."""
+        from gibbon.report.text.csv import frame
+
+        return frame(Transfer, self.transfers)
+
+    def __str__(self) -> str:
+        written = StringIO()
+        print_chapters(short_chapters(self.record), Console(file=written, color_system=None))
+        return written.getvalue()
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return f"<Results {self.record.suite.name!r}: {len(self.evaluations)} rows{failed}>"
+
+    def _repr_html_(self) -> str:
+        return chapters_html(short_chapters(self.record))
+
+    @property
+    def _attacked(self) -> Evaluation:
+        rows = [row for row in self.evaluations if not row.unattacked]
+        return self._only(rows, "models, attacks or epsilons")
+
+    def _only(self, rows: Sequence[Evaluation], kind: str) -> Evaluation:
+        if not rows:
+            raise SpecError("no attack was asked for: there is nothing but the clean error")
+        if len(rows) > 1:
+            named = [f"{row.model}, {row.attack} at {row.epsilon}" for row in rows]
+            more = [f"and {len(rows) - NAMED} more"] if len(rows) > NAMED else []
+            what = "; ".join([*named[:NAMED], *more])
+            raise SpecError(f"there are several {kind}; choose one with select(...): {what}")
+        (row,) = rows
+        if row.status == "failed":
+            reason = next(
+                failure.error
+                for failure in self.failures
+                if (failure.model, failure.attack) == (row.model, row.attack)
+                and (row.unattacked or failure.epsilon == row.epsilon)
+            )
+            raise CellError(f"{row.model}, {row.attack} at epsilon {row.epsilon} failed: {reason}")
+        return row
+
+
+def _known(rate: float | None) -> float:
+    if rate is None:
+        raise CellError("there is no such number: the unattacked examples failed")
+    return rate
+
+
+def _narrowed(
+    record: RunRecord, model: str | None, attack: str | None, epsilon: Epsilon | None
+) -> RunRecord:
+    """Returns a record with what is about one model, attack and epsilon; None stands for any.
+
+    The unattacked rows stay; transfers stay by the model that the examples were made on.
+    """
+
+    def kept(name: str, label: str, budget: Epsilon) -> bool:
+        return model in (None, name) and attack in (None, label) and epsilon in (None, budget)
+
+    def experiment(whole: Experiment) -> Experiment:
+        attacks = tuple(
+            spec.model_copy(update={"epsilon": left})
+            for spec in whole.attacks
+            if attack in (None, spec.label)
+            and (left := tuple(each for each in spec.epsilon if epsilon in (None, each)))
+        )
+        labels = {each.label for each in attacks}
+        crossed = (
+            [each for each in whole.transfer.attacks if each in labels] if whole.transfer else []
+        )
+        transfer = TransferSpec(attacks=tuple(crossed)) if crossed and model is None else None
+        models = tuple(each for each in whole.models if model in (None, each.name))
+        return whole.model_copy(update={"models": models, "attacks": attacks, "transfer": transfer})
+
+    suite = record.suite
+    about_attacks = attack is None and epsilon is None
+    return record.model_copy(
+        update={
+            "suite": suite.model_copy(
+                update={"experiments": tuple(map(experiment, suite.experiments))}
+            ),
+            "evaluations": tuple(
+                row
+                for row in record.evaluations
+                if (row.unattacked and model in (None, row.model))
+                or kept(row.model, row.attack, row.epsilon)
+            ),
+            "transfers": tuple(
+                row for row in record.transfers if kept(row.source, row.attack, row.epsilon)
+            ),
+            "agreements": tuple(
+                row for row in record.agreements if kept(row.source, row.attack, row.epsilon)
+            ),
+            "worst_cases": tuple(
+                row for row in record.worst_cases if about_attacks and model in (None, row.model)
+            ),
+            "failures": tuple(
+                row
+                for row in record.failures
+                if (row.attack == UNATTACKED and model in (None, row.model))
+                or kept(row.model, row.attack, row.epsilon)
+            ),
+        }
+    )

@@ -1,0 +1,155 @@
+"""foolbox's attacks: ``foolbox:LinfPGD``.
+
+Source: J. Rauber, R. Zimmermann, M. Bethge and W. Brendel, "Foolbox Native", JOSS 2020,
+https://doi.org/10.21105/joss.02607, https://github.com/bethgelab/foolbox.  Tried with 3.3.4.
+
+Of the three things that an attack of foolbox returns, what its authors call *clipped* is taken for
+a budget (points of the ball; the raw ones may lie outside), and the raw ones where the nearest
+example is looked for.  Its word on success is not.  Parameters that are lengths (``abs_stepsize``)
+are in the units of the model's input.  foolbox refuses inputs that leave its bounds by rounding: it
+is given bounds that hold the inputs as float32 has them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gibbon.attacks.adapters import AttackSource
+from gibbon.attacks.adapters.adapting import BY_BATCH, Foreign, Library, Task, adapt
+from gibbon.attacks.base import Attack
+from gibbon.core.errors import SpecError
+from gibbon.core.threat import Norm
+
+LIBRARY = Library("foolbox", "foolbox", "pip install foolbox")
+NORMS = {1: Norm.L1, 2: Norm.L2, float("inf"): Norm.LINF}
+POWERS = {norm: power for power, norm in NORMS.items()}
+
+# HopSkipJump calls itself one of L1 (3.3.4); what it minimises is what it calls its constraint.
+CONSTRAINTS = {Norm.L2: "l2", Norm.LINF: "linf"}
+REFUSED = {
+    "BinarizationRefinementAttack": "it refines points that another attack has found",
+    "GenAttack": "it needs target classes",
+    "DatasetAttack": "it needs to be fed with a dataset first",
+    "SpatialAttack": "it turns and shifts pictures, which no norm measures",
+    "PointwiseAttack": "it is made without a distance, and fails (3.3.4)",
+    "VirtualAdversarialAttack": "it refuses the labels of other classes than those predicted",
+}
+RESERVED = {
+    **dict.fromkeys(("constraint", "distance"), "the norm is the suite's `norm`"),
+    "init_attack": "it takes an object, which a suite can't name",
+    "tensorboard": "libraries write no files here",
+    "channel_axis": "pictures have their channels first",
+}
+BLIND = {
+    *("BoundaryAttack", "HopSkipJumpAttack", "SaltAndPepperNoiseAttack"),
+    *("GaussianBlurAttack", "InversionAttack", "LinearSearchBlendedUniformNoiseAttack"),
+    *("BinarySearchContrastReductionAttack", "LinearSearchContrastReductionAttack"),
+    "L2ContrastReductionAttack",
+}
+
+# In 3.3.4 the projection onto the L2 ball divides a norm by itself where epsilon was meant, so that
+# nothing is ever drawn nearer and what is found lies at the end of the first, long steps.
+_NEVER_NEAR = (
+    "its projection divides a norm by itself (3.3.4), so that it never comes near the input"
+)
+_SPREAD = "its steps are Adam's, which move all coordinates alike, and in L1 that misses some"
+FAULTS = {
+    "L2FMNAttack": dict.fromkeys(("outputs", "larger-budget", "optimum"), _NEVER_NEAR),
+    "L1AdamProjectedGradientDescentAttack": {"optimum": _SPREAD},
+}
+COMPILED = "BrendelBethge"  # those attacks compile their inner loop
+NUMBA = Library("numba", "numba", "pip install numba", "foolbox does not bring it.")
+CONTROL = "it is a control that does not look for the worst case"
+
+
+class Foolbox(AttackSource):
+    """Attacks of foolbox."""
+
+    @cache  # noqa: B019  one source a process, and a class must be one and the same each time
+    def attack(self, name: str) -> type[Attack]:
+        """Returns the class of ``foolbox.attacks.NAME``."""
+        attacks = LIBRARY.load("attacks")
+        bases = LIBRARY.load("attacks.base")
+        kind = getattr(attacks, name, None)
+        if not (inspect.isclass(kind) and issubclass(kind, bases.Attack)) or kind is bases.Attack:
+            raise LIBRARY.unknown(name, known=_known(attacks, bases))
+        if kind.__name__ in REFUSED:
+            raise SpecError(f"foolbox's {name} can't be used here: {REFUSED[kind.__name__]}")
+        blind = kind.__name__ in BLIND or "Noise" in kind.__name__
+        own = _norm(kind)
+        if own == 0:
+            raise SpecError(f"foolbox's {name} can't be used here: it works in L0")
+        if COMPILED in kind.__name__:
+            NUMBA.load()
+        norms = tuple(Norm) if own is None else (NORMS[own],)
+        signature = inspect.signature(kind)
+        if "constraint" in signature.parameters:
+            norms = tuple(CONSTRAINTS)
+        departures = {"batch": BY_BATCH, **FAULTS.get(kind.__name__, {})}
+        if blind:
+            departures |= dict.fromkeys(("outputs", "larger-budget", "optimum"), CONTROL)
+        foreign = Foreign(
+            name=name,
+            library=LIBRARY,
+            norms=norms,
+            run=lambda task: _run(kind, task),
+            signature=signature,
+            minimal=issubclass(kind, bases.MinimizationAttack),
+            needs_gradient=not blind,
+            reserved=RESERVED,
+            departures=departures,
+            about=kind.__doc__ or "",
+        )
+        return adapt(foreign, module=__name__)
+
+
+def _run(kind: type[Any], task: Task) -> Tensor:
+    foolbox = LIBRARY.load()
+    given = dict(task.parameters)
+    known = inspect.signature(kind).parameters
+    if "constraint" in known:
+        given["constraint"] = CONSTRAINTS[task.norm]
+    if "distance" in known:
+        given["distance"] = LIBRARY.load("distances").LpDistance(POWERS[task.norm])
+    model = foolbox.PyTorchModel(
+        task.model, bounds=(task.bounds.low, task.bounds.high), device=task.inputs.device
+    )
+    nearest = task.epsilon == torch.inf
+    raw, clipped, _ = kind(**given)(
+        model, task.inputs, task.labels, epsilons=None if nearest else task.epsilon
+    )
+    found: Tensor = raw if nearest else clipped
+    return found
+
+
+def _norm(kind: type[Any]) -> float | None:
+    """Returns the p of the norm that a class works in, or None for one that is told."""
+    distance = kind.__dict__.get("distance", getattr(kind, "distance", None))
+    if isinstance(distance, property):
+        if "distance" in inspect.signature(kind).parameters:
+            return None
+        required = {
+            each.name
+            for each in inspect.signature(kind).parameters.values()
+            if each.default is each.empty
+        }
+        distance = None if required else kind().distance
+    return None if distance is None else float(distance.p)
+
+
+def _known(attacks: ModuleType, bases: ModuleType) -> list[str]:
+    return [
+        name
+        for name, kind in vars(attacks).items()
+        if inspect.isclass(kind) and issubclass(kind, bases.AttackWithDistance)
+        if kind.__name__ not in REFUSED
+    ]
+
+
+FOOLBOX = Foolbox()

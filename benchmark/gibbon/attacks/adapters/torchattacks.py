@@ -1,0 +1,129 @@
+"""torchattacks' attacks: ``torchattacks:DIFGSM``.
+
+Source: H. Kim, "Torchattacks: a PyTorch repository for adversarial attacks", 2020,
+https://arxiv.org/abs/2010.01950, https://github.com/Harry24k/adversarial-attacks-pytorch.  Tried
+with 3.5.1.
+
+It works in [0, 1] and always clips to it: inputs of another box are scaled, and parameters that
+are lengths (``alpha``) are shares of the box's width.  Its switch for normalised inputs stays off,
+since the model normalises by itself; and as it is given a view of the model, neither its guess of
+the device nor its switching to eval and training mode reaches the model.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+from gibbon.attacks.adapters import AttackSource
+from gibbon.attacks.adapters.adapting import BUDGET, BY_BATCH, NORM, Foreign, Library, Task, adapt
+from gibbon.attacks.base import Attack
+from gibbon.core.errors import SpecError
+from gibbon.core.threat import Norm
+
+LIBRARY = Library(
+    "torchattacks",
+    "torchattacks",
+    "pip install --no-deps torchattacks, and pip install scipy tqdm requests",
+    "Its own requirement of requests~=2.25.1 conflicts with newer packages.",
+)
+NAMES = {Norm.LINF: "Linf", Norm.L2: "L2"}
+LINF, L2, L1 = (Norm.LINF,), (Norm.L2,), (Norm.L1,)
+
+# Those that look for the nearest example, and what they minimise.
+NEAREST = {"CW": L2, "DeepFool": L2, "EADL1": L1, "EADEN": L1}
+
+# Those that use a budget: in the L∞ norm but for these.
+NORMS = {
+    **{"PGDL2": L2, "PGDRSL2": L2},
+    # FAB documents L1 too, and fails in it.
+    **dict.fromkeys(("APGD", "APGDT", "AutoAttack", "FAB", "Square"), (Norm.LINF, Norm.L2)),
+}
+BUDGETS = ("eps", "max_epsilon")
+REFUSED = {
+    "GN": "it adds noise of any length",
+    "VANILA": "it returns its inputs",
+    "MultiAttack": "it takes attack objects, which a suite can't name",
+    "LGV": "it trains models of its own",
+    **dict.fromkeys(("JSMA", "SparseFool", "OnePixel", "Pixle"), "it works in L0"),
+}
+BLIND = ("Square", "SPSA")
+RGB_ONLY = ("TIFGSM", "PIFGSM", "PIFGSMPP")
+RGB = 3
+_RESIZED = "it climbs randomly resized pictures, for transfer, and not the model's own loss"
+_NEGATIVE = (
+    "its loss takes the largest of the other logits for 0 where all are negative, as the "
+    "logarithms of probabilities are"
+)
+DEPARTURES = {
+    "DIFGSM": {"optimum": _RESIZED},
+    "TIFGSM": {"optimum": _RESIZED},
+    "TPGD": {"optimum": "it climbs away from the clean prediction, which is flat at the input"},
+    "Jitter": {"optimum": "it climbs rescaled logits with noise on them, and not the loss"},
+    "CW": {"outputs": _NEGATIVE},
+    "Square": {
+        "optimum": "it misses some pictures as small as those with all of its 5,000 queries"
+    },
+    "SPSA": dict.fromkeys(
+        ("outputs", "optimum"), "the one step that it takes by default is too few"
+    ),
+}
+
+
+class Torchattacks(AttackSource):
+    """Attacks of torchattacks."""
+
+    @cache  # noqa: B019  one source a process, and a class must be one and the same each time
+    def attack(self, name: str) -> type[Attack]:
+        """Returns the class of ``torchattacks.NAME``."""
+        library = LIBRARY.load()
+        if name not in library.__all__:
+            raise LIBRARY.unknown(name, known=[each for each in library.__all__ if usable(each)])
+        if not usable(name):
+            raise SpecError(f"torchattacks' {name} can't be used here: {REFUSED[name]}")
+        kind: Any = getattr(library, name)
+        foreign = Foreign(
+            name=name,
+            library=LIBRARY,
+            norms=NEAREST.get(name) or NORMS.get(name, LINF),
+            run=lambda task: _run(kind, task),
+            signature=inspect.signature(kind),
+            minimal=name in NEAREST,
+            unit=True,
+            needs_gradient=name not in BLIND,
+            channels=RGB if name in RGB_ONLY else None,
+            reserved={
+                **dict.fromkeys(BUDGETS, BUDGET),
+                "norm": NORM,
+                "n_classes": "it is the model's number of classes",
+            },
+            departures={"batch": BY_BATCH, **DEPARTURES.get(name, {})},
+            about=kind.__doc__ or "",
+        )
+        return adapt(foreign, module=__name__)
+
+
+def usable(name: str) -> bool:
+    """Says whether an attack of that name can be used here."""
+    return name not in REFUSED
+
+
+def _run(kind: type[Any], task: Task) -> Tensor:
+    given = dict(task.parameters)
+    known = inspect.signature(kind).parameters
+    given |= {name: task.epsilon for name in BUDGETS if name in known}
+    if "norm" in known:
+        given["norm"] = NAMES[task.norm]
+    if "n_classes" in known:
+        given["n_classes"] = task.classes
+    if "seed" in known:
+        given["seed"] = task.seed
+    attack = kind(task.model, **given)
+    candidates: Tensor = attack(task.inputs, task.labels)
+    return candidates
+
+
+TORCHATTACKS = Torchattacks()

@@ -1,0 +1,196 @@
+r"""APGD: projected gradient ascent without a step size to choose, on three objectives.
+
+`APGDCE` climbs the cross-entropy, `APGDDLR` the difference of logits ratio, and `APGDT` the
+targeted ratio of one likely class after the other.  How they climb is in `gibbon.attacks.toolkit.step_schedules`
+and `gibbon.attacks.toolkit.apgd_search`.
+
+Sources: F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of
+diverse parameter-free attacks", ICML 2020, algorithm 1 and sections 3 to 5,
+https://arxiv.org/abs/2003.01690; for L1, F. Croce and M. Hein, "Mind the box: l1-APGD for sparse
+adversarial attacks on image classifiers", ICML 2021, https://arxiv.org/abs/2103.01208.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from gibbon.attacks.base import STRICT, Attack
+from gibbon.attacks.toolkit.apgd_search import Keep, Try, search
+from gibbon.attacks.toolkit.objectives import (
+    DLR,
+    DLR_CLASSES,
+    TARGETED_DLR_CLASSES,
+    CrossEntropy,
+    Objective,
+    TargetedDLR,
+)
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Norm, ThreatModel
+from gibbon.models.classifier import Classifier
+
+NORMS = (Norm.LINF, Norm.L2, Norm.L1)
+DEPARTURES = {
+    "batch": "near a maximum, the rounding of another batch size may turn a comparison of two "
+    "values, and with it a later step size"
+}
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class APGDCE(Attack):
+    """APGD on the cross-entropy, in its exact form: the loss does not saturate.
+
+    Args:
+        steps: gradient steps of one run.
+        restarts: runs from different random points; the best point of all is returned.
+        rho: share of the steps between checkpoints that must raise the loss, or the step size is
+            halved; not used in L1.
+        keep: ``"best-loss"``, the misclassified point of the highest loss, or the point of the
+            highest loss where none is misclassified; ``"first-success"``, the first misclassified
+            point, which misleads the same examples in fewer passes.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
+    departures: ClassVar[Mapping[str, str]] = DEPARTURES
+
+    steps: Count = 100
+    restarts: Count = 1
+    rho: Share = 0.75
+    keep: Keep = "best-loss"
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one candidate."""
+        goal = CrossEntropy(labels, classifier.outputs)
+        tries = _restarts(goal, streams, restarts=self.restarts)
+        yield search(
+            classifier, inputs, tries=tries, threat=threat,
+            steps=self.steps, rho=self.rho, keep=self.keep,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class APGDDLR(Attack):
+    """APGD on the difference of logits ratio; with two classes, on the margin.
+
+    Args:
+        steps: gradient steps of one run.
+        restarts: runs from different random points; the best point of all is returned.
+        rho: share of the steps between checkpoints that must raise the ratio, or the step size is
+            halved; not used in L1.
+        keep: which point is returned, as in `APGDCE`.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
+    departures: ClassVar[Mapping[str, str]] = DEPARTURES
+
+    steps: Count = 100
+    restarts: Count = 1
+    rho: Share = 0.75
+    keep: Keep = "best-loss"
+
+    def caveats(self, classes: int) -> Iterator[str]:
+        """Yields that the margin is climbed where there is no ratio."""
+        if classes < DLR_CLASSES:
+            yield (
+                f"the difference of logits ratio needs {DLR_CLASSES} classes, the model has "
+                f"{classes}: the margin was climbed instead"
+            )
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one candidate."""
+        tries = _restarts(DLR(labels), streams, restarts=self.restarts)
+        yield search(
+            classifier, inputs, tries=tries, threat=threat,
+            steps=self.steps, rho=self.rho, keep=self.keep,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class APGDT(Attack):
+    """APGD on the targeted ratio, for the likeliest wrong classes in turn.
+
+    With fewer than four classes the ratio is the difference of the two outputs.  Classes are chosen
+    by the outputs for the clean input: one forward pass.
+
+    Args:
+        steps: gradient steps of one run.
+        restarts: runs from different random points for each target.
+        n_target_classes: how many classes are aimed at; all wrong ones where there are fewer.
+        rho: share of the steps between checkpoints that must raise the ratio, or the step size is
+            halved; not used in L1.
+        keep: which point is returned, as in `APGDCE`.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
+    departures: ClassVar[Mapping[str, str]] = DEPARTURES
+
+    steps: Count = 100
+    restarts: Count = 1
+    n_target_classes: Count = 9
+    rho: Share = 0.75
+    keep: Keep = "best-loss"
+
+    def caveats(self, classes: int) -> Iterator[str]:
+        """Yields that a difference is climbed where there is no ratio."""
+        if classes < TARGETED_DLR_CLASSES:
+            yield (
+                f"the targeted ratio needs {TARGETED_DLR_CLASSES} classes, the model has "
+                f"{classes}: the difference of two outputs was climbed instead"
+            )
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one candidate."""
+        with torch.no_grad():
+            clean = classifier(inputs)
+        wrong = min(self.n_target_classes, classifier.classes - 1)
+        likely = clean.scatter(1, labels.unsqueeze(1), -torch.inf).topk(wrong).indices
+        tries = (
+            each
+            for number, targets in enumerate(likely.unbind(1))
+            for each in _restarts(
+                TargetedDLR(labels, targets),
+                streams.child(f"target {number}"),
+                restarts=self.restarts,
+            )
+        )
+        yield search(
+            classifier, inputs, tries=tries, threat=threat,
+            steps=self.steps, rho=self.rho, keep=self.keep,
+        )  # fmt: skip
+
+
+def _restarts(goal: Objective, streams: ExampleStreams, *, restarts: int) -> Iterator[Try]:
+    for number in range(restarts):
+        yield Try(goal, streams.child(number))

@@ -1,0 +1,223 @@
+"""What an attack is: parameters, and one method that proposes candidates.
+
+An attack is a frozen dataclass whose fields are its parameters, and reads like the algorithm of
+its paper.  Two interfaces:
+
+- `Attack.propose` yields candidates for one threat model.  An attack with restarts yields one
+  candidate tensor a restart; which of them counts for an example is decided outside.
+- `DirectionAttack.direction` returns one direction for a batch, which serves every epsilon: the
+  candidate is ``x + epsilon * direction``.
+
+An attack draws its random numbers from the streams that it is given and from nowhere else; it
+never re-seeds, never changes its inputs, and leaves the model as it found it.  Some field names
+mean something to the benchmark: ``steps`` and ``restarts`` go into the estimate of the time left,
+``keep`` (which iterate is returned) is named in the tables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import BeforeValidator, ConfigDict
+from torch import Tensor
+
+from gibbon.core.errors import AttackError, SpecError
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.metrics.validity import check_form
+from gibbon.models.classifier import Classifier
+from gibbon.specs.suite import AttackSpec
+
+STOPPING: Literal["first-success"] = "first-success"
+
+# For our own attacks: parameters are checked when an attack is made, unknown ones refused.
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+def _length(written: object) -> float:
+    try:
+        return float(Epsilon.parse(written))
+    except SpecError as error:
+        message = 'must be a number such as 0.01 or "2/255" and not negative'
+        raise ValueError(message) from error
+
+
+# A length in the units of the model's input, written as a number or as a fraction: "2/255".
+Length = Annotated[float, BeforeValidator(_length)]
+
+
+class MemberError(SpecError):
+    """What is wrong with the attacks that one is made of, each line with its key path in front."""
+
+
+class Attack(ABC):
+    """Proposes candidates for given inputs, labels, threat model and random streams."""
+
+    #: Norms that the attack can be asked for; the first is what it does unless told otherwise.
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    #: Goes up when the same parameters begin to give other candidates: recorded results are redone.
+    version: ClassVar[int] = 1
+    #: Parameters that a user may not set, each with the reason (`gibbon.attacks.adapters`).
+    reserved: ClassVar[Mapping[str, str]] = {}
+    #: Laws of `gibbon.conformance` that the attack does not keep, each with the reason.
+    departures: ClassVar[Mapping[str, str]] = {}
+    #: How many channels pictures must have; None where inputs of any shape will do.
+    channels: ClassVar[int | None] = None
+    #: Whether it takes gradients of the model: such attacks are refused on models without them.
+    needs_gradient: ClassVar[bool] = True
+
+    #: Which of its points it returns, where it has no parameter ``keep`` that says so.
+    iterate: ClassVar[str] = "last"
+
+    @property
+    def made_of(self) -> tuple[Attack, ...]:
+        """The attacks that it runs, in order: what they are made of is part of what it is."""
+        return ()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of its tries in order, where each try is another attack's."""
+        return ()
+
+    def caveats(self, classes: int) -> Iterator[str]:
+        """Yields what it does otherwise than its name says on models of so many classes.
+
+        Tables show them as flags.
+        """
+        for name, member in zip(self.members, self.made_of, strict=False):
+            for caveat in member.caveats(classes):
+                yield f"{name}: {caveat}"
+
+    def for_one(self, threat: ThreatModel) -> Attack:
+        """Returns the attack for one who asks for errors alone, and at one threat model alone."""
+        return self
+
+    @abstractmethod
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterable[Tensor]:
+        """Yields one or more candidates, each of the inputs' shape and dtype.
+
+        Args:
+            classifier: the model under attack, in eval mode, parameters frozen.
+            inputs: float32, shape (N, *input_shape); not to be changed.
+            labels: int64, shape (N,): the true classes.
+            threat: the norm, the budget and the box to stay in.
+            streams: random numbers, one stream an example.
+        """
+
+
+class DirectionAttack(Attack):
+    """An attack that moves along one direction, whatever the epsilon."""
+
+    @abstractmethod
+    def direction(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        streams: ExampleStreams,
+    ) -> Tensor:
+        """Returns the direction, of the inputs' shape, every coordinate in [-1, 1]."""
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one candidate."""
+        direction = self.direction(classifier, inputs, labels=labels, streams=streams)
+        yield move(inputs, direction, threat=threat)
+
+
+def move(inputs: Tensor, direction: Tensor, *, threat: ThreatModel) -> Tensor:
+    """Returns ``inputs + epsilon * direction``, clipped to the bounds where there are any."""
+    candidates = inputs.add(direction, alpha=threat.radius)
+    if threat.bounds is None:
+        return candidates
+    return candidates.clamp_(threat.bounds.low, threat.bounds.high)
+
+
+def threats_of(spec: AttackSpec, attack: Attack, *, bounds: Bounds) -> tuple[ThreatModel, ...]:
+    """Returns the threat models that a spec asks for, one an epsilon."""
+    norm = spec.norm or attack.norms[0]
+    box = bounds if spec.clip else None
+    return tuple(ThreatModel(norm, epsilon, box) for epsilon in spec.epsilon)
+
+
+def parameters_of(attack: Attack) -> Mapping[str, Any]:
+    """Returns an attack's parameters by name: its dataclass fields."""
+    if not dataclasses.is_dataclass(attack):
+        raise SpecError(f"attack {type(attack).__name__} must be a dataclass")
+    return {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
+
+
+def iterates_of(attack: Attack) -> tuple[str, ...]:
+    """Returns which of its points an attack returns, or those that it is made of."""
+    if not attack.made_of:
+        return (str(parameters_of(attack).get("keep", attack.iterate)),)
+    return tuple(dict.fromkeys(each for member in attack.made_of for each in iterates_of(member)))
+
+
+def is_attack(thing: object) -> bool:
+    """Says whether this is the class of an attack."""
+    return isinstance(thing, type) and issubclass(thing, Attack) and dataclasses.is_dataclass(thing)
+
+
+def tries_of(
+    attack: Attack,
+    classifier: Classifier,
+    inputs: Tensor,
+    *,
+    labels: Tensor,
+    threat: ThreatModel,
+    streams: ExampleStreams,
+) -> Iterator[Tensor]:
+    """Yields the candidates of an attack, each in a tensor of its own, of the inputs' form.
+
+    The attack gets labels of its own, and what it proposes is copied: an author may go on working
+    in place on a tensor that was judged already.  Raises `AttackError` for anything but tensors of
+    the inputs' shape and dtype.
+    """
+    proposed = attack.propose(
+        classifier, inputs, labels=labels.clone(), threat=threat, streams=streams
+    )
+    yield from copied(proposed, inputs, what="candidate")
+
+
+def copied(proposed: object, inputs: Tensor, *, what: str) -> Iterator[Tensor]:
+    """Yields what an attack gave, tensors of the inputs' form, each in one of its own.
+
+    A tensor by itself counts as one try: an author's ``return`` in the place of ``yield``.
+    """
+    tries = [proposed] if isinstance(proposed, Tensor) else proposed
+    if not isinstance(tries, Iterable):
+        raise AttackError(f"an attack must yield tensors, got {type(tries).__name__}")
+    for each in tries:
+        check_form(each, inputs, what=what)
+        yield each.detach().clone()
+
+
+def can_stop(attack: type) -> bool:
+    """Says whether an attack can stop at an example's first success: its field ``keep`` tells.
+
+    >>> from gibbon.attacks.bim import BIM
+    >>> can_stop(BIM), can_stop(int)
+    (True, False)
+    """
+    hint = get_type_hints(attack).get("keep")
+    return get_origin(hint) is Literal and STOPPING in get_args(hint)

@@ -1,0 +1,161 @@
+r"""Carlini and Wagner's attack in L2.
+
+Section VI-A: minimise over w
+
+.. math::
+    \left\|\tfrac12(\tanh w + 1) - x\right\|_2^2 + c \, f\left(\tfrac12(\tanh w + 1)\right), \qquad
+    f(x') = \max\left(\max_{i \ne t} Z(x')_i - Z(x')_t, \, -\kappa\right)
+
+with Adam, and search the smallest constant c that succeeds.  Untargeted, f has the true class and
+the best of the others change places.
+
+Source: N. Carlini and D. Wagner, "Towards evaluating the robustness of neural networks", IEEE S&P
+2017, https://arxiv.org/abs/1608.04644.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from gibbon.attacks.base import STRICT, Length
+from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.toolkit.adam import Adam
+from gibbon.attacks.toolkit.minimal_search import Aim, Constants, Nearest, finite
+from gibbon.attacks.toolkit.targets import Target
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Norm
+from gibbon.metrics.distances import like
+from gibbon.models.classifier import Classifier
+
+# The authors' code: an optimisation is given up when a tenth of its steps have not brought the
+# objective down by a ten-thousandth; here each example is given up by itself.
+CHECKS = 10
+PROGRESS = 0.9999
+INSIDE = 0.999999  # of the way from the middle to the bounds, where tanh still has an inverse
+LARGEST = 1e10  # constant, in the authors' code
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CW(MinimalNormAttack):
+    """Minimises the distance and a hinge on the outputs, for several constants between them.
+
+    A pass forward and back a step; examples that make no progress leave the batch ten times a
+    search.  Outputs may be negative: the best other class is the largest of the others, not of the
+    others and zero.  Where there is no box, the points themselves are optimised.
+
+    Args:
+        steps: Adam's steps for each constant; 10,000 in the paper, of which few examples need more
+            than a tenth before they are given up.
+        searches: constants tried.
+        step_size: Adam's learning rate, in tanh space (of the input where there is no box).
+        init_constant: the first constant.
+        confidence: kappa, by how much the wrong class must lead, in the units of the outputs.
+        abort_early: give up an example whose objective has stopped falling.
+        target: which class is aimed at, ``"none"`` for any wrong one.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
+
+    steps: Annotated[int, Field(ge=1)] = 10_000
+    searches: Annotated[int, Field(ge=1)] = 9
+    step_size: Annotated[Length, Field(gt=0)] = 0.01
+    init_constant: Annotated[float, Field(gt=0)] = 1e-3
+    confidence: Annotated[float, Field(ge=0)] = 0.0
+    abort_early: bool = True
+    target: Target = "none"
+
+    def nearest(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        norm: Norm,
+        bounds: Bounds | None,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one try."""
+        nearest = Nearest(inputs, norm=norm)
+        aim = Aim.choose(
+            self.target,
+            classifier,
+            inputs,
+            labels=labels,
+            streams=streams,
+            confidence=self.confidence,
+        )
+        with torch.no_grad():
+            nearest.offer(inputs, aim.reached(classifier(inputs)))
+        rows = nearest.missing
+        constants = Constants(torch.full((len(rows),), self.init_constant, device=inputs.device))
+        for _ in range(self.searches if len(rows) else 0):
+            reached = self._minimise(
+                classifier, nearest, rows, aim=aim, constants=constants.values, bounds=bounds
+            )
+            constants.update(reached)
+            constants.values.clamp_(max=LARGEST)
+        yield nearest.points
+
+    def _minimise(
+        self,
+        classifier: Classifier,
+        nearest: Nearest,
+        rows: Tensor,
+        *,
+        aim: Aim,
+        constants: Tensor,
+        bounds: Bounds | None,
+    ) -> Tensor:
+        """Offers what it meets to ``nearest`` and says for which rows the aim was reached."""
+        succeeded = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        live = torch.arange(len(rows), device=rows.device)  # positions in ``rows``
+        inputs, aim = nearest.inputs[rows], aim.take(rows)
+        free = _into_free(inputs, bounds)
+        adam = Adam(free, step_size=self.step_size)
+        last = torch.full_like(constants, torch.inf)
+        for step in range(self.steps):
+            points, slope = _into_box(free, bounds)
+            outputs, gradient = classifier.ascend(points, aim.ascent)
+            reached = aim.reached(outputs)
+            nearest.offer(points, reached, rows=rows[live])
+            succeeded[live] |= reached
+            # The hinge: nothing is gained by a margin beyond what counts.
+            missing = aim.required(outputs) - aim.margin(outputs)
+            weights = torch.where(missing > 0, constants, 0.0)
+            change = points - inputs
+            pull = finite(gradient).mul_(like(weights, gradient))
+            free = adam.step(free, (2 * change - pull).mul_(slope))
+            if self.abort_early and (step + 1) % max(1, self.steps // CHECKS) == 0:
+                costs = change.flatten(1).square().sum(1) + constants * missing.clamp(min=0)
+                going = costs <= PROGRESS * last
+                keep = going.nonzero().flatten()
+                if not len(keep):
+                    break
+                live, inputs, free = live[keep], inputs[keep], free[keep]
+                aim, adam = aim.take(keep), adam.take(keep)
+                constants, last = constants[keep], costs[keep]
+        return succeeded
+
+
+def _into_free(points: Tensor, bounds: Bounds | None) -> Tensor:
+    """Returns w, shape (N, *input_shape)."""
+    if bounds is None:
+        return points.clone()
+    middle, half = (bounds.low + bounds.high) / 2, bounds.width / 2
+    return torch.atanh((points - middle) / half * INSIDE)
+
+
+def _into_box(free: Tensor, bounds: Bounds | None) -> tuple[Tensor, Tensor]:
+    """Returns x' and its derivative in w, both (N, *input_shape)."""
+    if bounds is None:
+        return free, torch.ones_like(free)
+    middle, half = (bounds.low + bounds.high) / 2, bounds.width / 2
+    bent = torch.tanh(free)
+    points = (middle + half * bent).clamp_(bounds.low, bounds.high)
+    return points, half * (1 - bent.square())

@@ -1,0 +1,123 @@
+r"""Momentum iterative FGSM on diverse inputs, for transfer.
+
+.. math::
+    d_t &= \nabla_x J(T(x_t; p), y) \\
+    g_{t+1} &= \mu \, g_t + d_t / \lVert d_t \rVert_1 \\
+    x_{t+1} &= \mathrm{Clip}_{x, \epsilon}(x_t + \alpha \, \mathrm{sign}(g_{t+1}))
+
+where T, with probability p, resizes a picture to a random smaller size by nearest neighbours and
+pads it with zeros at random places.
+
+Departure: the paper enlarges pictures of 299 pixels to 330, with room for sizes from 299 to 329.
+Models here take inputs of one size, so the picture is shrunk and padded back to it.  Each example
+draws a size, a place and whether it is transformed for itself, where the paper draws them for a
+batch.
+
+Source: C. Xie, Z. Zhang, Y. Zhou, S. Bai, J. Wang, Z. Ren and A. L. Yuille, "Improving
+transferability of adversarial examples with input diversity", CVPR 2019, section 3.3,
+https://arxiv.org/abs/1803.06978.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from gibbon.attacks.base import STRICT, Attack, Length
+from gibbon.attacks.mi_fgsm import accumulate
+from gibbon.attacks.toolkit.gradients import Gradients
+from gibbon.attacks.toolkit.image_input import check_pictures
+from gibbon.attacks.toolkit.objectives import CrossEntropy
+from gibbon.attacks.toolkit.projections import region
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Norm, ThreatModel
+from gibbon.models.classifier import Classifier
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DIMIFGSM(Attack):
+    """Follows the gradients at randomly shrunk and padded pictures, with momentum.
+
+    Inputs must be pictures of shape (channels, height, width); others raise `AttackError`.
+
+    Args:
+        steps: number of steps.
+        decay: of the momentum, μ.
+        step_size: length of a step in the units of the input; ε / steps if None.
+        probability: of a picture being transformed, at each step.
+        smallest: the smallest size as a share of the picture's, 299/330 in the paper; sizes go up
+            to one pixel less than the picture's.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    departures: ClassVar[Mapping[str, str]] = {
+        "optimum": "it climbs randomly resized pictures, for transfer, not the model's own loss"
+    }
+
+    steps: Annotated[int, Field(ge=1)] = 10
+    decay: Annotated[float, Field(ge=0)] = 1.0
+    step_size: Annotated[Length, Field(gt=0)] | None = None
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    smallest: Annotated[float, Field(gt=0, lt=1)] = 299 / 330
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one candidate."""
+        check_pictures(inputs, attack="di-mi-fgsm")
+        step = threat.radius / self.steps if self.step_size is None else self.step_size
+        allowed, goal = region(inputs, threat=threat), CrossEntropy(labels, classifier.outputs)
+        gradients = Gradients(classifier)
+        points, momentum = inputs, torch.zeros_like(inputs)
+        for number in range(self.steps):
+            draws = streams.child(number).uniform((4,))
+            with torch.enable_grad():
+                leaf = points.detach().requires_grad_()
+                diverse = self._transformed(leaf, draws)
+            _, at_diverse = gradients.at(diverse, goal.ascent)
+            (gradient,) = torch.autograd.grad(diverse, leaf, at_diverse)
+            momentum = accumulate(momentum, gradient, decay=self.decay)
+            points = allowed.project(points.add(allowed.unit(momentum), alpha=step))
+        gradients.check()
+        yield points
+
+    def _transformed(self, pictures: Tensor, draws: Tensor) -> Tensor:
+        """Returns T: ``draws``, shape (N, 4), are uniform on [0, 1)."""
+        coin, size, top, left = draws.unbind(1)
+        changed = coin < self.probability
+        height, width = pictures.shape[-2:]
+        rows, inside_rows = _resampled(height, self.smallest, size, place=top)
+        columns, inside_columns = _resampled(width, self.smallest, size, place=left)
+        number = torch.arange(len(pictures), device=pictures.device).view(-1, 1, 1, 1)
+        channel = torch.arange(pictures.shape[1], device=pictures.device).view(1, -1, 1, 1)
+        shrunk = pictures[number, channel, rows[:, None, :, None], columns[:, None, None, :]]
+        inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+        return torch.where(changed.view(-1, 1, 1, 1), shrunk * inside, pictures)
+
+
+def _resampled(
+    length: int, smallest: float, size: Tensor, *, place: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns along one axis which pixel each place shows, and whether it shows one, (N, length).
+
+    The picture is shrunk to a size from ``smallest * length`` to ``length - 1`` and stands at any
+    place where it fits.  Nearest neighbours never show a pixel twice when shrinking.
+    """
+    least = min(int(smallest * length + 0.5), length - 1)
+    shrunk = (least + (size * (length - least)).floor()).clamp(min=1, max=length)
+    offset = (place * (length - shrunk + 1)).floor()
+    where = torch.arange(length, device=size.device) - offset.unsqueeze(1)
+    inside = (where >= 0) & (where < shrunk.unsqueeze(1))
+    source = (where * length / shrunk.unsqueeze(1)).floor().clamp(0, length - 1)
+    return source.long(), inside

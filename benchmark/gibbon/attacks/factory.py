@@ -1,0 +1,135 @@
+"""Construction of attacks from specs: parameters are checked, and errors name their key path."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
+
+from gibbon.attacks import ATTACKS, IN_NORM
+from gibbon.attacks.adapters import ATTACK_SOURCES
+from gibbon.attacks.base import Attack, MemberError, is_attack
+from gibbon.core.errors import MissingLibraryError, RequestError, SpecError, suggest
+from gibbon.core.registry import their_code
+from gibbon.core.threat import Norm
+from gibbon.specs.decoding import WORDS, key_path
+from gibbon.specs.suite import AttackSpec
+
+
+def build_attack(spec: AttackSpec, *, where: str = "") -> Attack:
+    """Returns the attack that a spec asks for, its parameters checked against its fields.
+
+    A name with a colon is an attack of another library (see `attack_class`).  ``"pgd"`` in L1 is
+    another class than in L∞ and L2 (`gibbon.attacks.IN_NORM`).
+
+    Raises `UnknownNameError` for an unknown attack and `SpecError` for an unknown parameter, a
+    wrong value, or a norm that the attack can't do.
+    """
+    name = IN_NORM.get((spec.name, spec.norm), spec.name)
+    return make_attack(
+        attack_class(name, where=f"{where}.name" if where else ""), spec, where=where
+    )
+
+
+def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> Attack:
+    """Returns the attack of this class that a spec asks for, as `build_attack` does."""
+    prefix = f"{where}." if where else ""
+    if not is_attack(attack):
+        raise SpecError(
+            f"attack {spec.name!r} must be a dataclass derived from gibbon.attacks.base.Attack, "
+            f"got {attack!r}",
+            where=where,
+        )
+    if not attack.norms or not all(isinstance(each, Norm) for each in attack.norms):
+        raise SpecError(
+            f"attack {spec.name!r} must say in which norms it works, as `norms = (Norm.LINF,)`, "
+            f"got {attack.norms!r}",
+            where=where,
+        )
+    known = _parameter_names(attack)
+    for key in spec.parameters:
+        if key in attack.reserved:
+            raise SpecError(
+                f"attack {spec.name!r} takes no {key!r} here: {attack.reserved[key]}",
+                where=f"{prefix}{key}",
+            )
+        if key not in known:
+            choices = [*known, *AttackSpec.model_fields]
+            raise SpecError(
+                f"attack {spec.name!r} has no parameter {key!r}{suggest(key, choices)} "
+                f"Its parameters: {', '.join(known) or 'none'}",
+                where=f"{prefix}{key}",
+            )
+    _check_norm(spec, attack, where=f"{prefix}norm")
+    try:
+        built: Attack = _make(attack, spec.parameters)
+    except (ValidationError, SpecError) as error:
+        raise explained(error, where=where) from error
+    _check_norm(spec, built, where=f"{prefix}norm")  # an attack made of others does what all can
+    return built
+
+
+def _check_norm(spec: AttackSpec, attack: Attack | type[Attack], *, where: str) -> None:
+    if spec.norm is None or spec.norm in attack.norms:
+        return
+    told = f"attack {spec.name!r} works in {', '.join(attack.norms)}, not in {spec.norm}"
+    members = () if isinstance(attack, type) else attack.made_of
+    without = [type(each).__name__ for each in members if spec.norm not in each.norms]
+    if without:
+        told += f": {', '.join(without)} among its members can't"
+        told += "".join(
+            f"; {other!r} is {name} in {norm}"
+            for (name, norm), other in IN_NORM.items()
+            if norm == spec.norm
+        )
+    raise SpecError(told, where=where)
+
+
+def attack_class(name: str, *, where: str = "") -> type[Attack]:
+    """Returns the class of a registered attack, or of another library's: ``"foolbox:LinfPGD"``.
+
+    Raises a `RequestError` where there is none of that name, or it can't be imported; a
+    `MissingLibraryError` where that is for want of its library.
+    """
+    scheme, colon, rest = name.partition(":")
+    if not colon:
+        return ATTACKS.load(name, where=where)
+    source = ATTACK_SOURCES.load(scheme, where=where)
+    try:
+        with their_code(f"attack {name!r} can't be had"):
+            return source.attack(rest)
+    except MissingLibraryError as error:
+        raise MissingLibraryError(str(error), where=where) from error
+    except RequestError as error:
+        raise SpecError(str(error), where=where) from error
+
+
+def _make(attack: Any, parameters: Mapping[str, Any]) -> Any:
+    if is_pydantic_dataclass(attack):
+        return attack(**parameters)
+    return TypeAdapter(attack).validate_python(dict(parameters))
+
+
+def _parameter_names(attack: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(attack) if field.init]
+
+
+def explained(error: ValidationError | SpecError, *, where: str) -> SpecError:
+    """Returns what is wrong with an attack's parameters, in lines that begin with a key path."""
+    if isinstance(error, MemberError):
+        prefix = f"{where}." if where else ""
+        return SpecError("\n".join(f"{prefix}{line}" for line in str(error).splitlines()))
+    if isinstance(error, SpecError):
+        return SpecError(str(error), where=where)
+    lines = []
+    for problem in error.errors():
+        parts = [where, key_path(list(problem["loc"]))]
+        place = ".".join(part for part in parts if part)
+        what = f"{problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+        if problem["type"] == "missing":
+            what = WORDS["missing"]
+        lines.append(f"{place}: {what}" if place else what)
+    return SpecError("\n".join(lines))

@@ -1,0 +1,141 @@
+r"""Box-constrained L-BFGS, the first attack of all.
+
+Section 4.1: minimise
+
+.. math::
+    \|r\|_2^2 + c \; \mathrm{loss}_f(x + r, l) \qquad \text{subject to } x + r \in [0, 1]^m,
+
+and search along c for the smallest constant whose minimiser is classified as l.  (The paper weighs
+the distance, this form weighs the loss, as Carlini and Wagner 2017 restate it in section III-A; and
+the distance is squared there.)
+
+Source: C. Szegedy, W. Zaremba, I. Sutskever, J. Bruna, D. Erhan, I. Goodfellow and R. Fergus,
+"Intriguing properties of neural networks", ICLR 2014, https://arxiv.org/abs/1312.6199.  The
+optimiser is scipy's L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from scipy.optimize import Bounds as Box
+from scipy.optimize import minimize
+from torch import Tensor
+from torch.nn import functional
+
+from gibbon.attacks.base import STRICT
+from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.toolkit.minimal_search import Aim, Constants, Nearest, finite
+from gibbon.attacks.toolkit.targets import Target
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Norm
+from gibbon.models.classifier import Classifier
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LBFGS(MinimalNormAttack):
+    """Minimises distance and loss together inside the box, for several constants between them.
+
+    Each example is a problem of its own, solved by itself: one forward and one backward pass for
+    each evaluation, in batches of one, so that results depend on nothing else.  It is slow.
+
+    Args:
+        iterations: of L-BFGS for each constant.
+        searches: constants tried: tenfold until one succeeds, then by bisection.
+        init_constant: the first constant.
+        target: which class is aimed at.  The paper has targeted attacks alone; ``"none"`` minimises
+            the softplus of the true class's lead over the best other, which is the same loss with
+            two classes.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
+    departures: ClassVar[Mapping[str, str]] = {
+        "optimum": "unless told otherwise it aims at a random class, which may be far away"
+    }
+
+    iterations: Annotated[int, Field(ge=1)] = 100
+    searches: Annotated[int, Field(ge=1)] = 9
+    init_constant: Annotated[float, Field(gt=0)] = 1e-2
+    target: Target = "random"
+
+    def nearest(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        norm: Norm,
+        bounds: Bounds | None,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one try."""
+        nearest = Nearest(inputs, norm=norm)
+        aim = Aim.choose(self.target, classifier, inputs, labels=labels, streams=streams)
+        with torch.no_grad():
+            nearest.offer(inputs, aim.reached(classifier(inputs)))
+        for row in nearest.missing.unsqueeze(1):
+            constants = Constants(torch.full((1,), self.init_constant, device=inputs.device))
+            for _ in range(self.searches):
+                found = self._minimise(
+                    classifier,
+                    inputs[row],
+                    aim=aim.take(row),
+                    constant=float(constants.values),
+                    bounds=bounds,
+                )
+                with torch.no_grad():
+                    reached = aim.take(row).reached(classifier(found))
+                nearest.offer(found, reached, rows=row)
+                constants.update(reached)
+        yield nearest.points
+
+    def _minimise(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        aim: Aim,
+        constant: float,
+        bounds: Bounds | None,
+    ) -> Tensor:
+        """Returns the minimiser for one example, shape (1, *input_shape)."""
+
+        def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            leaf = _tensor(flat, inputs).requires_grad_()
+            with torch.enable_grad():
+                loss = _loss(classifier, classifier(leaf), aim).sum()
+            gradient = classifier.pull_back(loss, leaf, torch.ones_like(loss))
+            change = flat - start
+            slope = finite(gradient).double().flatten().cpu().numpy()
+            value = float(change @ change) + constant * float(loss.detach())
+            return value, 2 * change + constant * slope
+
+        start = inputs.double().flatten().cpu().numpy()
+        box = None if bounds is None else Box(bounds.low, bounds.high)
+        solved = minimize(
+            objective,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=box,
+            options={"maxiter": self.iterations},
+        )
+        found = _tensor(solved.x, inputs)
+        return found if bounds is None else found.clamp_(bounds.low, bounds.high)
+
+
+def _loss(classifier: Classifier, outputs: Tensor, aim: Aim) -> Tensor:
+    """Returns the loss to minimise, shape (N,)."""
+    if aim.targeted:
+        return classifier.outputs.exact_loss(outputs, aim.classes)
+    return functional.softplus(-aim.margin(outputs))
+
+
+def _tensor(flat: NDArray[np.float64], like: Tensor) -> Tensor:
+    return torch.from_numpy(flat).to(device=like.device, dtype=like.dtype).view_as(like)

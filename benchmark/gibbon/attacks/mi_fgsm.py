@@ -1,0 +1,81 @@
+r"""The momentum iterative fast gradient sign method.
+
+.. math::
+    g_{t+1} &= \mu \, g_t + \frac{\nabla_x J(x_t, y)}{\lVert \nabla_x J(x_t, y) \rVert_1} && (6) \\
+    x_{t+1} &= x_t + \alpha \, \mathrm{sign}(g_{t+1}) && (7) \\
+    x_{t+1} &= x_t + \alpha \, g_{t+1} / \lVert g_{t+1} \rVert_2 && \text{in L2}
+
+with :math:`\alpha = \epsilon / T`, clipped to the ball and the box after each step.
+
+Source: Y. Dong, F. Liao, T. Pang, H. Su, J. Zhu, X. Hu and J. Li, "Boosting adversarial attacks
+with momentum", CVPR 2018, algorithm 1 and section 3.3, https://arxiv.org/abs/1710.06081.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from gibbon.attacks.base import STRICT, Attack, Length
+from gibbon.attacks.toolkit.ascent_loop import Keep, State, climb
+from gibbon.attacks.toolkit.projections import TINY, region
+from gibbon.attacks.toolkit.targets import Target, aim
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Norm, ThreatModel
+from gibbon.metrics.distances import like
+from gibbon.models.classifier import Classifier
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MIFGSM(Attack):
+    """Steps along a decaying sum of gradients, each divided by its L1 norm.
+
+    Args:
+        steps: number of steps, T.
+        decay: of the momentum, μ; 0 forgets, 1 adds up all gradients.
+        step_size: length of a step in the units of the input; ε / T if None.
+        target: ``"none"``, or the class to aim at: ``"least-likely"``, ``"second"`` or
+            ``"random"``; never the true one.
+        keep: which iterate is returned (`gibbon.attacks.toolkit.ascent_loop`).
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
+
+    steps: Annotated[int, Field(ge=1)] = 10
+    decay: Annotated[float, Field(ge=0)] = 1.0
+    step_size: Annotated[Length, Field(gt=0)] | None = None
+    target: Target = "none"
+    keep: Keep = "last"
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one candidate."""
+        step = threat.radius / self.steps if self.step_size is None else self.step_size
+        goal = aim(self.target, classifier, inputs, labels=labels, streams=streams)
+
+        def update(state: State, gradient: Tensor) -> State:
+            momentum = accumulate(state.memory, gradient, decay=self.decay)
+            ahead = state.points.add(state.allowed.unit(momentum), alpha=step)
+            return replace(state, points=state.allowed.project(ahead), memory=momentum)
+
+        start = State.at(inputs, allowed=region(inputs, threat=threat), goal=goal)
+        yield climb(classifier, start, update=update, steps=self.steps, keep=self.keep)
+
+
+def accumulate(momentum: Tensor, gradient: Tensor, *, decay: float) -> Tensor:
+    """Returns equation (6), a new tensor.  A gradient of zero adds nothing, rather than 0 / 0."""
+    sizes = gradient.flatten(1).abs().sum(1).clamp_(min=TINY)
+    unit = gradient / like(sizes, gradient)
+    return unit.add_(momentum, alpha=decay)

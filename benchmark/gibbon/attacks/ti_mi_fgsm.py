@@ -1,0 +1,112 @@
+r"""Translation-invariant momentum iterative FGSM, for transfer.
+
+.. math::
+    d_t &= W * \nabla_x J(x_t, y) \\
+    g_{t+1} &= \mu \, g_t + d_t / \lVert d_t \rVert_1 \\
+    x_{t+1} &= \mathrm{Clip}_{x, \epsilon}(x_t + \alpha \, \mathrm{sign}(g_{t+1}))
+
+with W a Gaussian kernel of :math:`(2k + 1) \times (2k + 1)` pixels whose entries sum to 1: the
+gradient of the loss averaged over pictures shifted by up to k pixels, to the approximation that
+shifting the picture shifts its gradient.
+
+Source: Y. Dong, T. Pang, H. Su and J. Zhu, "Evading defenses to transferable adversarial examples
+by translation-invariant attacks", CVPR 2019, section 3, https://arxiv.org/abs/1904.02884.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.nn import functional
+
+from gibbon.attacks.base import STRICT, Attack, Length
+from gibbon.attacks.mi_fgsm import accumulate
+from gibbon.attacks.toolkit.ascent_loop import State, climb
+from gibbon.attacks.toolkit.image_input import check_pictures
+from gibbon.attacks.toolkit.objectives import CrossEntropy
+from gibbon.attacks.toolkit.projections import region
+from gibbon.core.errors import SpecError
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Norm, ThreatModel
+from gibbon.models.classifier import Classifier
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TIMIFGSM(Attack):
+    """Follows smoothed gradients, with momentum.
+
+    Inputs must be pictures of shape (channels, height, width); others raise `AttackError`.
+
+    Args:
+        steps: number of steps.
+        decay: of the momentum, μ.
+        step_size: length of a step in the units of the input; ε / steps if None.
+        kernel: width of the kernel in pixels, 2 k + 1, odd; on a smaller picture the largest odd
+            width that fits.
+        sigma: standard deviation of the kernel in pixels; k / √3 if None, as in the paper.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    departures: ClassVar[Mapping[str, str]] = {
+        "optimum": "it climbs a blurred gradient, for transfer, not the model's own loss"
+    }
+
+    steps: Annotated[int, Field(ge=1)] = 10
+    decay: Annotated[float, Field(ge=0)] = 1.0
+    step_size: Annotated[Length, Field(gt=0)] | None = None
+    kernel: Annotated[int, Field(ge=1)] = 15
+    sigma: Annotated[float, Field(gt=0)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0:
+            raise SpecError(f"kernel must be an odd number of pixels, got {self.kernel}")
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one candidate."""
+        check_pictures(inputs, attack="ti-mi-fgsm")
+        step = threat.radius / self.steps if self.step_size is None else self.step_size
+        weights = self._weights(inputs)
+
+        def update(state: State, gradient: Tensor) -> State:
+            momentum = accumulate(state.memory, _smoothed(gradient, weights), decay=self.decay)
+            ahead = state.points.add(state.allowed.unit(momentum), alpha=step)
+            return replace(state, points=state.allowed.project(ahead), memory=momentum)
+
+        goal = CrossEntropy(labels, classifier.outputs)
+        start = State.at(inputs, allowed=region(inputs, threat=threat), goal=goal)
+        yield climb(classifier, start, update=update, steps=self.steps, keep="last")
+
+    def _weights(self, pictures: Tensor) -> Tensor:
+        """Returns one axis of the kernel, shape (2 k + 1,), which sums to 1."""
+        shortest = min(pictures.shape[-2:])
+        reach = min(self.kernel, shortest - (shortest + 1) % 2) // 2
+        sigma = max(reach, 1) / math.sqrt(3) if self.sigma is None else self.sigma
+        offsets = torch.arange(-reach, reach + 1, device=pictures.device, dtype=pictures.dtype)
+        return functional.softmax(-offsets.square_() / (2 * sigma**2), dim=0)
+
+
+def _smoothed(gradient: Tensor, weights: Tensor) -> Tensor:
+    """Returns each channel convolved with the kernel, the picture's outside being zero.
+
+    A Gaussian is the product of its axes: two passes of 2 k + 1 rather than one of its square.
+    """
+    channels, reach = gradient.shape[1], len(weights) // 2
+    down = weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    across = weights.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    rows = functional.conv2d(gradient, down, padding=(reach, 0), groups=channels)
+    return functional.conv2d(rows, across, padding=(0, reach), groups=channels)

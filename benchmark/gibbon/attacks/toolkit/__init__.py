@@ -1,0 +1,1 @@
+"""Parts that several attacks share: objectives, projections, schedules and search loops."""

@@ -1,0 +1,73 @@
+"""Which class a targeted attack aims at, and how it gets there.
+
+Sources of the rules: A. Kurakin, I. Goodfellow and S. Bengio, "Adversarial examples in the physical
+world", 2016, section 2.3 (the least likely class), https://arxiv.org/abs/1607.02533;
+N. Carlini and D. Wagner, "Towards evaluating the robustness of neural networks", IEEE S&P 2017,
+section III (a class at random; the easiest one), https://arxiv.org/abs/1608.04644.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gibbon.attacks.toolkit.objectives import CrossEntropy, Objective, TargetedCrossEntropy
+from gibbon.core.rng import ExampleStreams
+from gibbon.models.classifier import Classifier
+
+Target = Literal["none", "random", "least-likely", "second"]
+TargetRule = Literal["random", "least-likely", "second"]
+
+
+def choose_targets(
+    rule: TargetRule, outputs: Tensor, labels: Tensor, streams: ExampleStreams
+) -> Tensor:
+    """Returns a class to aim at for each example, int64, shape (N,): never the true one.
+
+    Args:
+        rule: ``"random"``, each other class alike; ``"least-likely"``, the other class with the
+            smallest output; ``"second"``, the one with the largest.
+        outputs: the model's outputs for the clean inputs, shape (N, K), K at least 2.
+        labels: int64, shape (N,): the true classes.
+        streams: random numbers, one stream an example; used by ``"random"`` alone.
+
+    >>> outputs, labels = torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0])
+    >>> streams = ExampleStreams.derive(0, torch.tensor([7]))
+    >>> [int(choose_targets(rule, outputs, labels, streams)) for rule in ("least-likely", "second")]
+    [1, 2]
+    """
+    if rule == "random":
+        others = outputs.shape[1] - 1
+        draws = streams.child("target").uniform((1,)).squeeze(1)
+        chosen = draws.mul_(others).long().clamp_(max=others - 1)
+        return chosen + (chosen >= labels)
+    column = labels.unsqueeze(1)
+    if rule == "least-likely":
+        return outputs.scatter(1, column, torch.inf).argmin(1)
+    return outputs.scatter(1, column, -torch.inf).argmax(1)
+
+
+def aim(
+    target: Target,
+    classifier: Classifier,
+    inputs: Tensor,
+    *,
+    labels: Tensor,
+    streams: ExampleStreams,
+) -> Objective:
+    """Returns the loss to climb: of the true class, or minus that of a target.
+
+    One forward pass where a class is chosen by the clean outputs.  In a run that pass is the clean
+    prediction, which is then not paid for again.
+    """
+    if target == "none":
+        return CrossEntropy(labels, classifier.outputs)
+    if target == "random":
+        clean = torch.empty(len(inputs), classifier.classes, device=inputs.device)
+    else:
+        with torch.no_grad():
+            clean = classifier(inputs)
+    targets = choose_targets(target, clean, labels, streams)
+    return TargetedCrossEntropy(labels, classifier.outputs, targets)

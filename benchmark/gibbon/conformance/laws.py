@@ -1,0 +1,475 @@
+"""What every attack must do and leave alone, each law as a function that looks for a breach.
+
+A law looks at one attack in one norm and says what it has `Seen`.  None of them uses the
+benchmark's guard (`gibbon.verify.guard.guarding`): what that puts back would go unseen.
+
+From a few laws an attack may depart, if it says why (`Attack.departures`): the others are the
+ground that every number of the benchmark stands on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gibbon.attacks.adapters.isolation import isolated
+from gibbon.attacks.base import Attack, parameters_of
+from gibbon.conformance import subjects
+from gibbon.core.errors import UnknownNameError
+from gibbon.core.rng import ExampleStreams, derive_key
+from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel, Verdict
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import PIXELS, Classifier
+from gibbon.models.outputs import LOG_SCORES, PROBABILITIES
+from gibbon.models.snapshot import Snapshot
+from gibbon.verify.guard import guarding
+from gibbon.verify.judge import judge, propose
+
+WIDE = Bounds(-2.0, 3.0)
+SPLIT_TOLERANCE = 1e-5  # sums over a batch of another size round otherwise
+OPTIMUM_FACTOR = 2.0
+FACTORS = (1.05, 1.25, 1.5, OPTIMUM_FACTOR)
+BUDGETS = ("0", "0.02", "0.05", "0.1", "0.3")
+LEAST_MOVE = 0.05  # at a budget of 0.3
+VERDICTS = {
+    Verdict.NOT_FINITE: "not finite",
+    Verdict.OUT_OF_BOUNDS: "out of bounds",
+    Verdict.OUT_OF_BUDGET: "out of budget",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a law has seen.
+
+    Args:
+        broken: how the law was broken, as a sentence; empty where it was kept.
+        figure: the number that tells how closely it was kept, if there is one.
+    """
+
+    broken: str = ""
+    figure: str = ""
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law.
+
+    Args:
+        name: what `Attack.departures` calls it.
+        says: what it asks, as the end of the sentence "the attack ...".
+        look: looks for a breach, given an attack and a norm.
+        cure: what the author of an attack that breaks it can do, as a sentence.
+        excusable: whether an attack may depart from it.
+    """
+
+    name: str
+    says: str
+    look: Callable[[Attack, Norm], Seen]
+    cure: str
+    excusable: bool = False
+
+
+def run(
+    attack: Attack, classifier: Classifier, batch: Batch, *, threat: ThreatModel, seed: int = 0
+) -> list[Tensor]:
+    """Returns all candidates of an attack, taken without the benchmark's guard."""
+    streams = streams_for(batch, seed=seed)
+    with classifier.evaluating():
+        (tries,) = propose(attack, classifier, batch, threats=[threat], streams=streams)
+        return list(tries)
+
+
+def streams_for(batch: Batch, *, seed: int = 0) -> ExampleStreams:
+    """Returns the random streams that the laws hand to an attack."""
+    return ExampleStreams.derive(derive_key(seed, "conformance"), batch.ids)
+
+
+def threat_of(epsilon: object, *, norm: Norm, bounds: Bounds | None = PIXELS) -> ThreatModel:
+    """Returns a threat model."""
+    return ThreatModel(norm, Epsilon.parse(epsilon), bounds)
+
+
+def stays_in_budget(attack: Attack, norm: Norm) -> Seen:
+    """Candidates have the inputs' form, are finite, and stay within epsilon and the box."""
+    farthest, shape = 0.0, subjects.shape_for(attack)
+    for make in (subjects.perceptron, subjects.convolutional):
+        for epsilon, bounds, clip in (("0.1", PIXELS, True), ("0.3", PIXELS, False),
+                                      ("1/2", WIDE, True)):  # fmt: skip
+            classifier = make(bounds=bounds, shape=shape)
+            batch = subjects.random_batch(bounds=bounds, shape=shape)
+            threat = threat_of(epsilon, norm=norm, bounds=bounds if clip else None)
+            for candidates in run(attack, classifier, batch, threat=threat):
+                with classifier.evaluating():
+                    judged = judge(classifier, batch, proposed=[candidates], threat=threat)
+                for verdict, words in VERDICTS.items():
+                    bad = int((judged.verdict == verdict).sum())
+                    if bad:
+                        return Seen(f"{bad} of {len(batch.ids)} candidates at ε {epsilon} {words}")
+                low, high = (float(each) for each in candidates.aminmax())
+                if clip and not bounds.low <= low <= high <= bounds.high:
+                    return Seen(f"candidates reach from {low:.9g} to {high:.9g}, beyond the box")
+                farthest = max(farthest, float(judged.distance.max()) / threat.radius)
+    return Seen(figure=f"at most {farthest:.4g} ε")
+
+
+def leaves_inputs_alone(attack: Attack, norm: Norm) -> Seen:
+    """Inputs, labels, ids, streams and parameters are as they were, and no candidate is the input.
+
+    A candidate in the inputs' own memory would change them when somebody works on it in place.
+    """
+    shape = subjects.shape_for(attack)
+    classifier = subjects.convolutional(shape=shape)
+    batch = subjects.random_batch(shape=shape)
+    streams = streams_for(batch)
+    described = dict(parameters_of(attack))
+    given = {
+        "inputs": batch.inputs,
+        "labels": batch.labels,
+        "example ids": batch.ids,
+        "random streams": streams.keys,
+    }
+    before = {name: tensor.clone() for name, tensor in given.items()}
+    with classifier.evaluating():
+        proposed = attack.propose(
+            classifier, batch.inputs, labels=batch.labels, threat=threat_of("0.1", norm=norm),
+            streams=streams,
+        )  # fmt: skip
+        shared = [each.data_ptr() == batch.inputs.data_ptr() for each in proposed]
+    if any(shared):
+        return Seen("a candidate lies in the memory of the inputs")
+    for name, tensor in given.items():
+        if not torch.equal(tensor, before[name]):
+            return Seen(f"the {name} were changed in place")
+    if batch.inputs.requires_grad or batch.inputs.grad is not None:
+        return Seen("the inputs were left asking for gradients")
+    if dict(parameters_of(attack)) != described:
+        return Seen("its own parameters were changed")
+    return Seen()
+
+
+def leaves_the_model_alone(attack: Attack, norm: Norm) -> Seen:
+    """Mode, parameters, buffers, hooks and gradients of the model are as they were."""
+    shape = subjects.shape_for(attack)
+    classifier = subjects.convolutional(shape=shape)
+    batch = subjects.random_batch(shape=shape)
+    with classifier.evaluating():
+        snapshot = Snapshot(classifier.module)
+        _proposed(attack, classifier, batch, norm=norm)
+        difference = snapshot.difference()
+        if difference is not None:
+            return Seen(f"the attack {difference}")
+        if any(parameter.grad is not None for parameter in classifier.module.parameters()):
+            return Seen("gradients were left on the model's parameters")
+    return Seen()
+
+
+def leaves_generators_alone(attack: Attack, norm: Norm) -> Seen:
+    """The global generators of torch, numpy and Python stand where they stood."""
+    shape = subjects.shape_for(attack)
+    classifier = subjects.convolutional(shape=shape)
+    batch = subjects.random_batch(shape=shape)
+    with classifier.evaluating():
+        before = _generators()
+        _proposed(attack, classifier, batch, norm=norm)
+        after = _generators()
+    moved = [name for name in before if before[name] != after[name]]
+    return Seen(f"the global generator of {' and '.join(moved)} moved" if moved else "")
+
+
+def keeps_grad_mode(attack: Attack, norm: Norm) -> Seen:
+    """Gradients stay switched on or off outside, and it works in the same way either way."""
+    shape = subjects.shape_for(attack)
+    classifier, batch = subjects.perceptron(shape=shape), subjects.random_batch(5, shape=shape)
+    threat, here = threat_of("0.1", norm=norm), torch.device("cpu")
+    # Seeded alike: what follows a global generator is told by another law.
+    with isolated(1, device=here), torch.enable_grad():
+        expected = run(attack, classifier, batch, threat=threat)
+        if not torch.is_grad_enabled():
+            return Seen("gradients were left switched off")
+    with isolated(1, device=here), torch.no_grad():
+        try:
+            found = run(attack, classifier, batch, threat=threat)
+        except Exception as error:  # noqa: BLE001  it went well where they were on
+            name = type(error).__name__
+            return Seen(f"where gradients are switched off outside it raised {name}: {error}")
+        if torch.is_grad_enabled():
+            return Seen("gradients were left switched on")
+    if not _same(expected, found):
+        return Seen("candidates differ where gradients are switched off outside")
+    return Seen()
+
+
+def follows_its_seed(attack: Attack, norm: Norm) -> Seen:
+    """The same streams give the same candidates, wherever the global generators stand."""
+    shape = subjects.shape_for(attack)
+    classifier, batch = subjects.perceptron(shape=shape), subjects.random_batch(shape=shape)
+    threat, here = threat_of("0.1", norm=norm), torch.device("cpu")
+    with isolated(1, device=here):
+        first = run(attack, classifier, batch, threat=threat)
+    with isolated(2, device=here):
+        again = run(attack, classifier, batch, threat=threat)
+    if _same(first, again):
+        return Seen()
+    return Seen("candidates differ from run to run: they follow the global generators or the clock")
+
+
+def ignores_the_batch(attack: Attack, norm: Norm) -> Seen:
+    """Splitting or reordering a batch changes no candidate."""
+    apart, shape = 0.0, subjects.shape_for(attack)
+    for make in (subjects.perceptron, subjects.convolutional):
+        classifier, batch = make(shape=shape), subjects.random_batch(12, shape=shape)
+        threat = threat_of("0.1", norm=norm)
+        whole = run(attack, classifier, batch, threat=threat)
+        places = torch.arange(12)
+        order = torch.randperm(12, generator=subjects.generator(1))
+        for parts in (_parts(places, 5), _parts(order, 7), _parts(places, 1)):
+            pieces = [run(attack, classifier, _part(batch, part), threat=threat) for part in parts]
+            if any(len(piece) != len(whole) for piece in pieces):
+                return Seen("the number of candidates follows the size of the batch")
+            for number, candidates in enumerate(whole):
+                joined = torch.cat([piece[number] for piece in pieces])
+                change = float((joined - candidates[torch.cat(parts)]).abs().max())
+                if not change <= SPLIT_TOLERANCE:  # nor where it is NaN
+                    return Seen(f"candidates differ by up to {change:.2g}")
+                apart = max(apart, change)
+    return Seen(figure=f"apart by {apart:.1e}")
+
+
+def stays_at_epsilon_zero(attack: Attack, norm: Norm) -> Seen:
+    """At epsilon 0 the candidate is the input, bit for bit, and is answered alike."""
+    shape = subjects.shape_for(attack)
+    classifier = subjects.convolutional(shape=shape)
+    batch = subjects.random_batch(shape=shape)
+    for bounds in (PIXELS, None):
+        threat = threat_of(0, norm=norm, bounds=bounds)
+        with classifier.evaluating():
+            clean = classifier.predict(batch.inputs)
+            for candidates in run(attack, classifier, batch, threat=threat):
+                bits = candidates.view(torch.int32) == batch.inputs.view(torch.int32)
+                if not bool(bits.all()):
+                    return Seen(f"{int((~bits).sum())} of {bits.numel()} coordinates moved")
+                answers = judge(classifier, batch, proposed=[candidates], threat=threat).answers
+                if answers is None or not (
+                    torch.equal(answers.predicted, clean.argmax(1))
+                    and torch.equal(answers.confidence, classifier.outputs.confidence(clean))
+                ):
+                    return Seen("the model answers otherwise than on the inputs")
+    return Seen()
+
+
+def serves_every_output(attack: Attack, norm: Norm) -> Seen:
+    """It also moves examples of models that give probabilities or log-scores."""
+    moves, shape = [], subjects.shape_for(attack)
+    for rule in (PROBABILITIES, LOG_SCORES):
+        classifier = subjects.with_outputs(rule, shape=shape)
+        batch = subjects.labelled(classifier, subjects.random_batch(shape=shape))
+        threat = threat_of("0.3", norm=norm)
+        with classifier.evaluating(), guarding(classifier, batch) as given:
+            (tries,) = propose(
+                attack, classifier, given.batch, threats=[threat], streams=streams_for(batch)
+            )
+            judged = judge(classifier, batch, proposed=tries, threat=threat)
+        if not bool((judged.verdict == Verdict.VALID).all()):
+            return Seen(f"candidates on a model of {rule.name} are not valid")
+        moves.append(float(judged.distance.max()))
+        if moves[-1] <= LEAST_MOVE:
+            return Seen(
+                f"on a model of {rule.name} no candidate moves by more than {moves[-1]:.3g}"
+            )
+    return Seen(figure=f"moves by {min(moves):.2g} of 0.3")
+
+
+def gains_by_budget(attack: Attack, norm: Norm) -> Seen:
+    """A larger budget misleads as many examples of a linear model, or more; none misleads none."""
+    shape = subjects.shape_for(attack)
+    classifier = subjects.linear(shape=shape)
+    batch = subjects.labelled(classifier, subjects.random_batch(200, shape=shape))
+    misled = []
+    for epsilon in BUDGETS:
+        threat = threat_of(epsilon, norm=norm, bounds=None)
+        tries = run(attack, classifier, batch, threat=threat)
+        misled.append(_misled(classifier, batch, tries, threat=threat))
+    figure = "misleads " + ", ".join(map(str, misled)) + f" of {len(batch.ids)}"
+    if misled[0]:
+        return Seen(f"{misled[0]} examples are misled at epsilon 0", figure)
+    if misled != sorted(misled):
+        return Seen("a larger budget misleads fewer examples", figure)
+    if misled[-1] <= misled[1]:
+        return Seen("a budget 15 times as large misleads no more examples", figure)
+    return Seen(figure=figure)
+
+
+def comes_near_the_optimum(attack: Attack, norm: Norm) -> Seen:
+    """On a linear model all examples are misled at twice their smallest adversarial distance."""
+    case = subjects.boundary_case(shape=subjects.shape_for(attack))
+    count = len(case.batch.ids)
+    misled = 0
+    for factor in FACTORS:
+        threat = threat_of(factor * case.distance[norm], norm=norm)
+        tries = run(attack, case.classifier, case.batch, threat=threat)
+        misled = _misled(case.classifier, case.batch, tries, threat=threat)
+        if misled == count:
+            return Seen(figure=f"all misled at {factor:g} × optimum")
+    missed = (
+        f"{count - misled} of {count} examples are not misled at {OPTIMUM_FACTOR:g} times their"
+    )
+    return Seen(f"{missed} smallest adversarial distance", f"{misled} of {count} misled")
+
+
+def has_its_passes_counted(attack: Attack, norm: Norm) -> Seen:
+    """The classifier counts every pass that the model makes."""
+    shape = subjects.shape_for(attack)
+    classifier, tally = subjects.counting(shape=shape)
+    batch = subjects.random_batch(shape=shape)
+    run(attack, classifier, batch, threat=threat_of("0.1", norm=norm))
+    counted = classifier.passes
+    each = tally.forward / 40, tally.backward / 40
+    if (counted.forward, counted.backward) != (tally.forward, tally.backward):
+        return Seen(
+            f"the model made {tally.forward} forward and {tally.backward} backward passes, "
+            f"{counted.forward} and {counted.backward} were counted"
+        )
+    return Seen(figure=f"{each[0]:.4g} forward, {each[1]:.4g} backward an example")
+
+
+LAWS = (
+    Law(
+        "budget",
+        "stays in the budget and the box",
+        stays_in_budget,
+        "Project the step onto the ball of radius `threat.radius` in `threat.norm` last of all, "
+        "and into `threat.bounds` where there are any: `gibbon.attacks.toolkit.projections` does it.",
+    ),
+    Law(
+        "inputs",
+        "leaves inputs, labels and streams alone",
+        leaves_inputs_alone,
+        "Work on `inputs.clone()`; operations that end in an underscore, `requires_grad_` too, "
+        "`+=` and assignments to an index change what they are given.",
+    ),
+    Law(
+        "model",
+        "leaves the model alone",
+        leaves_the_model_alone,
+        "Ask the classifier alone: its methods take gradients of the inputs and leave mode, "
+        "parameters, buffers and hooks as they are.",
+    ),
+    Law(
+        "generators",
+        "leaves the global generators alone",
+        leaves_generators_alone,
+        "Draw every random number from `streams`, and never call `manual_seed`.",
+    ),
+    Law(
+        "grad-mode",
+        "keeps the grad mode, and works in either",
+        keeps_grad_mode,
+        "Switch gradients on or off in a `with` block, `torch.enable_grad()` or "
+        "`torch.no_grad()`, with no `yield` inside it.",
+    ),
+    Law(
+        "seed",
+        "gives the same candidates for a seed",
+        follows_its_seed,
+        "Draw every random number from `streams`: an attack has no other source of chance.",
+    ),
+    Law(
+        "batch",
+        "gives the same candidates however a batch is split",
+        ignores_the_batch,
+        "Reduce by example, never over the batch: steps, stops and random numbers of one example "
+        "must not follow from another.",
+        True,
+    ),
+    Law(
+        "zero",
+        "is the identity at epsilon 0",
+        stays_at_epsilon_zero,
+        "Let the last step be a projection onto the ball, which at radius 0 is the input itself.",
+    ),
+    Law(
+        "outputs",
+        "serves probabilities and log-scores too",
+        serves_every_output,
+        "Take losses and gradients of `gibbon.attacks.toolkit.objectives`, which know what the outputs "
+        "of the model mean, rather than of raw outputs.",
+        True,
+    ),
+    Law(
+        "larger-budget",
+        "misleads more with a larger budget",
+        gains_by_budget,
+        "Look whether the loss goes up, not down, and whether the length of a step grows with "
+        "`threat.radius`.",
+        True,
+    ),
+    Law(
+        "optimum",
+        f"comes within {OPTIMUM_FACTOR:g} times the optimum on a linear model",
+        comes_near_the_optimum,
+        "Look at the sign and the length of the steps, and whether there are enough of them to "
+        "cross the ball.",
+        True,
+    ),
+    Law(
+        "passes",
+        "has all its passes counted",
+        has_its_passes_counted,
+        "Ask the classifier, not `classifier.module`: what goes past it is in no table.",
+    ),
+)
+
+
+def law(name: str) -> Law:
+    """Returns the law of that name.  Raises `UnknownNameError`."""
+    for each in LAWS:
+        if each.name == name:
+            return each
+    raise UnknownNameError("law", name, known=[each.name for each in LAWS])
+
+
+def _proposed(attack: Attack, classifier: Classifier, batch: Batch, *, norm: Norm) -> None:
+    tries = attack.propose(
+        classifier,
+        batch.inputs,
+        labels=batch.labels,
+        threat=threat_of("0.1", norm=norm),
+        streams=streams_for(batch),
+    )
+    for _ in tries:
+        pass
+
+
+def _generators() -> dict[str, Any]:
+    numbers = np.random.get_state(legacy=False)  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": str({**numbers["state"], "key": numbers["state"]["key"].tolist()}),
+        "Python": random.getstate(),
+    }
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+def _parts(places: Tensor, size: int) -> list[Tensor]:
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
+def _part(batch: Batch, places: Tensor) -> Batch:
+    return Batch(batch.ids[places], batch.inputs[places], batch.labels[places])
+
+
+def _misled(
+    classifier: Classifier, batch: Batch, tries: list[Tensor], *, threat: ThreatModel
+) -> int:
+    with classifier.evaluating():
+        return int(judge(classifier, batch, proposed=tries, threat=threat).any_misled.sum())

@@ -1,0 +1,216 @@
+"""Python code that a user names: ``path/to/net.py:build`` or ``package.module:Net``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gibbon.core.errors import RequestError, suggest
+from gibbon.core.registry import their_code
+
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_OURS = "gibbon_user_"
+
+
+@dataclass(frozen=True)
+class _Sibling:
+    """A module that stands beside a user's file, and its file's time and size when imported."""
+
+    module: ModuleType
+    stamp: tuple[int, int] | None
+
+
+# By folder: two versions of a project in two folders must not share a `layers.py`.
+_SIBLINGS: dict[str, dict[str, _Sibling]] = {}
+
+
+def is_reference(text: str) -> bool:
+    """Says whether a text has the form of a reference to code.
+
+    >>> [is_reference(each) for each in ("nets/small.py:Net", "package.module:Net", "net.onnx")]
+    [True, True, False]
+    """
+    return ".py:" in text or text.endswith(".py") or _MODULE.fullmatch(text) is not None
+
+
+def check_reference(text: str, *, what: str) -> None:
+    """Refuses a reference whose file or top-level package is not there; imports nothing.
+
+    Raises `RequestError`.
+    """
+    place, name = _parts(text, what=what)
+    if place.endswith(".py"):
+        _check_file(Path(place), what=what)
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise RequestError(f"{what} {text!r}: {name!r} is not a name of Python")
+        return
+    with _importable(Path.cwd()):
+        top = place.partition(".")[0]
+        if top not in sys.modules and importlib.util.find_spec(top) is None:
+            raise RequestError(
+                f"{what} {text!r}: there is no module {top!r}, neither installed nor in this folder"
+            )
+
+
+def load_reference(text: str, *, what: str) -> Any:
+    """Returns what a reference names, importing its file or module now.
+
+    ``what`` is what error messages call it, such as ``"model"``.  A file that has changed since it
+    was imported is imported anew.  Raises `RequestError` where the file or module can't be
+    imported, or has nothing of that name.
+    """
+    place, name = _parts(text, what=what)
+    with importing(text):
+        is_file = place.endswith(".py")
+        module = _from_file(Path(place), what=what) if is_file else _import(place, what)
+    thing: Any = module
+    for part in name.split("."):
+        try:
+            thing = getattr(thing, part)
+        except AttributeError:
+            public = [each for each in dir(thing) if not each.startswith("_")]
+            near = suggest(part, public)
+            raise RequestError(f"{what} {text!r}: {place} has no {part!r}{near}") from None
+    return thing
+
+
+@contextmanager
+def importing(text: str) -> Iterator[None]:
+    """While inside, code that a reference names can import what stands beside it.
+
+    For a file that is its own folder, for a module the working folder.  A factory that imports
+    something when it is called must be called inside.
+    """
+    place = text.rpartition(":")[0] if not text.endswith(".py") else text
+    with _importable(Path(place).parent if place.endswith(".py") else Path.cwd()):
+        yield
+
+
+@contextmanager
+def running(problem: str) -> Iterator[None]:
+    """While inside, a user's code runs: what it raises, or that it exits, is a wrong request.
+
+    Raises `RequestError`: the problem, what was raised, and where.
+    """
+    with their_code(problem):
+        try:
+            yield
+        except SystemExit as error:
+            raise RuntimeError(f"it ended the program, with exit code {error.code}") from error
+
+
+def _parts(text: str, *, what: str) -> tuple[str, str]:
+    place, _, name = text.rpartition(":") if not text.endswith(".py") else (text, "", "")
+    if not name:
+        raise RequestError(f"{what} {text!r}: say which factory of the file: {place}:NAME")
+    return place, name
+
+
+def _check_file(path: Path, *, what: str) -> None:
+    if path.is_dir():
+        raise RequestError(f"{what}: {str(path)!r} is a folder, expected a Python file")
+    if not path.is_file():
+        try:
+            others = sorted(each.name for each in path.parent.iterdir() if each.suffix == ".py")
+        except OSError:
+            others = []
+        raise RequestError(f"{what}: no file {str(path)!r}{suggest(path.name, others)}")
+
+
+def _from_file(path: Path, *, what: str) -> ModuleType:
+    _check_file(path, what=what)
+    with their_code(f"{what}: {str(path)!r} can't be read"):
+        content = path.read_bytes()
+    key = hashlib.sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()[:16]
+    name = f"{_OURS}{path.stem}_{key}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise RequestError(f"{what}: {str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their own module up
+    try:
+        with running(f"{what}: {str(path)!r} can't be imported"):
+            # Compiled from what was read: a cached bytecode file is told by time and size alone.
+            code = compile(content, str(path), "exec", dont_inherit=True)
+            exec(code, module.__dict__)  # noqa: S102
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import(name: str, what: str) -> ModuleType:
+    with running(f"{what}: module {name!r} can't be imported"):
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """While inside, what stands in a folder can be imported, and is nobody else's afterwards."""
+    place = str(folder.resolve())
+    if place in sys.path or ("" in sys.path and folder.resolve() == Path.cwd()):
+        yield
+        return
+    before = set(sys.modules)
+    siblings = _SIBLINGS.setdefault(place, {})
+    if any(_stamp(each.module) != each.stamp for each in siblings.values()):
+        _forget(place)
+    sys.modules.update({name: each.module for name, each in siblings.items() if name not in before})
+    sys.path.insert(0, place)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(place)
+        for name in [each for each in sys.modules if each not in before]:
+            module = sys.modules[name]
+            if _stands_in(module, place) and not _found_by_all(name, siblings):
+                siblings[name] = _Sibling(sys.modules.pop(name), _stamp(module))
+
+
+def _forget(place: str) -> None:
+    """Lets everything that was imported from a folder be imported anew."""
+    _SIBLINGS[place].clear()
+    for name, module in list(sys.modules.items()):
+        if name.startswith(_OURS) and Path(place) == Path(str(module.__file__)).resolve().parent:
+            del sys.modules[name]
+
+
+def _stamp(module: ModuleType) -> tuple[int, int] | None:
+    try:
+        status = Path(_origin(module)).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _origin(module: ModuleType) -> str:
+    """Returns the file of a module, or the folder of a package that has none."""
+    return str(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), ""))
+
+
+def _stands_in(module: ModuleType, place: str) -> bool:
+    ours = module.__name__.startswith(_OURS)
+    return not ours and Path(place) in Path(_origin(module)).parents
+
+
+def _found_by_all(name: str, siblings: Mapping[str, _Sibling]) -> bool:
+    """Says whether a module is found without its folder too: where it is installed from there."""
+    top = name.partition(".")[0]
+    if top in siblings:
+        return False
+    finders = [find for each in sys.meta_path if (find := getattr(each, "find_spec", None))]
+    found = next((spec for find in finders if (spec := find(top, None)) is not None), None)
+    return found is not None and found.origin == getattr(sys.modules.get(top), "__file__", None)

@@ -1,0 +1,94 @@
+"""Datasets: registered ones, one file each, and a user's own, one file a kind of source.
+
+`DATASETS` maps a name to a function that takes a `DataRequest` (which split, and where to look for
+what is not embedded) and returns a `Dataset`.  `gibbon.datasets.open` opens what a spec
+names, `gibbon.datasets.wrap` takes what a user has in hand.  No torch is imported before one
+is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from gibbon.core.errors import SpecError
+from gibbon.core.registry import Entry, Registry, lazily
+
+if TYPE_CHECKING:
+    from gibbon.datasets.base import Dataset
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """Which split of a dataset, and where downloads are kept.
+
+    Args:
+        split: ``"test"`` is what is evaluated; ``"train"`` what models are trained on.
+        folder: where datasets that are not embedded are looked for and downloaded to; ``~`` is the
+            home folder.
+        download: whether what is not there may be fetched from the network.
+        workers: processes that decode pictures; chosen by the number of processors if None.
+
+    Raises `SpecError` where there is no such split, or the number of workers is negative.
+    """
+
+    split: Split = "test"
+    folder: Path = Path("~/.cache/gibbon")
+    download: bool = True
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in get_args(Split):
+            raise SpecError(f"split must be 'train' or 'test', got {self.split!r}")
+        if self.workers is not None and self.workers < 0:
+            raise SpecError(f"workers must be 0 or more, got {self.workers}")
+
+
+DatasetLoader = Callable[[DataRequest], "Dataset"]
+
+DATASETS: Registry[DatasetLoader] = Registry("dataset", group="gibbon.datasets")
+
+for _name, _loader, _summary in (
+    (
+        "mnist",
+        "mnist:load",
+        "handwritten digits, 28 x 28, 60,000 + 10,000, embedded (LeCun et al. 1998)",
+    ),
+    (
+        "mnist-3v7",
+        "mnist_3v7:load",
+        "MNIST's threes (class 0) against its sevens (class 1), embedded",
+    ),
+    (
+        "fashion-mnist",
+        "fashion_mnist:load",
+        "pictures of clothes, 28 x 28, 60,000 + 10,000 (Xiao et al. 2017)",
+    ),
+    (
+        "cifar10",
+        "cifar10:load",
+        "colour photographs of 10 classes, 32 x 32, 50,000 + 10,000 (Krizhevsky 2009)",
+    ),
+    (
+        "cifar10-whitened",
+        "cifar10_whitened:load",
+        "cifar10 contrast-normalised and ZCA-whitened, as maxout networks take it",
+    ),
+    (
+        "cifar10-jpeg",
+        "cifar10_jpeg:load",
+        "cifar10's pictures compressed again: a user's own copy in train|test/<class>/",
+    ),
+    (
+        "cifar10-jpeg-whitened",
+        "cifar10_whitened:load_jpeg",
+        "the same contrast-normalised and ZCA-whitened",
+    ),
+):
+    DATASETS.register(Entry(_name, _summary, lazily(f"gibbon.datasets.registered.{_loader}")))
+
+__all__ = ["DATASETS", "DataRequest", "DatasetLoader", "Split"]

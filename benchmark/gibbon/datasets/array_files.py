@@ -1,0 +1,178 @@
+"""Arrays in NumPy's files: ``.npz``, several arrays by name, and ``.npy``, one array.
+
+A large array never sits in memory: an ``.npy`` file is mapped, a large member of an ``.npz`` file
+is unpacked to a temporary file and mapped from there.  Nothing in a file is executed: arrays of
+Python objects, which are pickles, are refused.  An example id is the position in the array.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from gibbon.core.errors import DatasetError, suggest
+from gibbon.datasets.array_dataset import HeldDataset, Layout
+
+SUFFIX = ".npy"  # of the members of an .npz file
+HELD_BYTES = 64 << 20  # a larger array is mapped
+LAYOUTS = {3: "NHW", 4: "NCHW or NHWC"}  # what arrays of pictures may be, by number of axes
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an array says."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def inputs(self) -> bool:
+        """Whether it may hold inputs."""
+        pixels = self.dtype == np.uint8 or np.issubdtype(self.dtype, np.floating)
+        return len(self.shape) > 1 and pixels
+
+    @property
+    def labels(self) -> bool:
+        """Whether it may hold labels."""
+        return len(self.shape) == 1 and np.issubdtype(self.dtype, np.integer)
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
+
+def open_npz(
+    name: str, path: Path, *, inputs: str | None, labels: str | None, layout: Layout | None
+) -> HeldDataset:
+    """Returns the dataset of an ``.npz`` file.
+
+    Args:
+        name: what the tables say.
+        path: the file.
+        inputs: the name of the array of inputs; the only one that may be it if None.
+        labels: the name of the array of labels; the only one that may be it if None.
+        layout: the order of the axes; needed where inputs have three or four.
+
+    Raises `DatasetError` where it is damaged, where it is not clear which arrays are meant, and
+    where they don't fit.
+    """
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        headers = {}
+        for member in archive.namelist():
+            if member.endswith(SUFFIX):
+                with archive.open(member) as stream:
+                    headers[member.removesuffix(SUFFIX)] = _header(stream)
+        candidates = [each for each, header in headers.items() if header.inputs]
+        wanted = _choose(path, headers, inputs, candidates, option="inputs")
+        _check_layout(f"{path}: {wanted!r}", headers[wanted].shape, layout)
+        candidates = [each for each, header in headers.items() if header.labels]
+        targets = _choose(path, headers, labels, candidates, option="labels")
+        pixels, numbers = (
+            _member(archive, each, headers[each], path=path) for each in (wanted, targets)
+        )
+    return HeldDataset(name, pixels, labels=numbers, layout=layout)
+
+
+def open_npy(name: str, path: Path, *, labels: Path, layout: Layout | None) -> HeldDataset:
+    """Returns the dataset of an ``.npy`` file of inputs and another one of labels.
+
+    Raises `DatasetError` where one is damaged, and where they don't fit.
+    """
+    arrays = []
+    for each in (path, labels):
+        with _reading(each):
+            with each.open("rb") as file:
+                _refuse_objects(_header(file), str(each))
+            arrays.append(np.load(each, mmap_mode="r", allow_pickle=False))
+    inputs, numbers = arrays
+    _check_layout(str(path), inputs.shape, layout)
+    return HeldDataset(name, inputs, labels=np.asarray(numbers), layout=layout)
+
+
+def _choose(
+    path: Path,
+    headers: Mapping[str, Header],
+    asked: str | None,
+    candidates: list[str],
+    *,
+    option: str,
+) -> str:
+    listed = "; ".join(f"{name} {header}" for name, header in headers.items()) or "none"
+    if asked is not None:
+        if asked not in headers:
+            hint = suggest(asked, headers)
+            raise DatasetError(f"{path}: has no array {asked!r}{hint} Arrays: {listed}")
+        return asked
+    if len(candidates) == 1:
+        return candidates[0]
+    found = "several arrays" if candidates else "no array"
+    raise DatasetError(
+        f"{path}: {found} that may be the {option}: name it with {option}.  Arrays: {listed}"
+    )
+
+
+def _check_layout(say: str, shape: tuple[int, ...], layout: Layout | None) -> None:
+    if layout is None and len(shape) in LAYOUTS:
+        raise DatasetError(
+            f"{say} has shape {shape}, and the order of axes is never guessed: declare the layout, "
+            f"{LAYOUTS[len(shape)]}"
+        )
+
+
+def _member(archive: zipfile.ZipFile, name: str, header: Header, *, path: Path) -> NDArray[Any]:
+    _refuse_objects(header, f"{path}: {name!r}")
+    member = name + SUFFIX
+    with archive.open(member) as stream:
+        if archive.getinfo(member).file_size <= HELD_BYTES:
+            return np.asarray(npy.read_array(stream, allow_pickle=False))
+        with tempfile.TemporaryFile(prefix="gibbon-") as file:
+            shutil.copyfileobj(stream, file)
+            file.seek(0)
+            _header(file)
+            return np.memmap(
+                file,
+                dtype=header.dtype,
+                mode="r",
+                offset=file.tell(),
+                shape=header.shape,
+                order="F" if header.fortran_order else "C",
+            )
+
+
+def _header(stream: IO[bytes]) -> Header:
+    version = npy.read_magic(stream)
+    if version not in HEADERS:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format is not known")
+    return Header(*HEADERS[version](stream))
+
+
+def _refuse_objects(header: Header, say: str) -> None:
+    if header.dtype.hasobject:
+        raise DatasetError(
+            f"{say} holds Python objects, a pickle, which can run code when it is loaded: save "
+            "plain numbers"
+        )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """While inside, what goes wrong is a damaged file."""
+    try:
+        yield
+    except (
+        *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
+        raise DatasetError(f"{path}: damaged, or not a file of NumPy arrays: {error}") from error

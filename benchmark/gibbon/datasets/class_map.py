@@ -1,0 +1,143 @@
+"""Class maps: which of a model's classes a folder's name, or a label's, stands for.
+
+The order of folders is often not the order of a model's classes.  A class map is one of
+
+- JSON, ``{"tabby": 281, ...}``: the class's index by name;
+- JSON, ``["tench", "goldfish", ...]``: all names, in the order of the model's classes;
+- JSON, ``{"0": ["n01440764", "tench"], ...}``: as ImageNet's is passed around; a class goes by
+  either name;
+- CSV with the columns ``class`` and ``index``;
+- the word ``imagenet``: the names of torchvision's ImageNet models.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gibbon.core.errors import DatasetError, suggest
+
+IMAGENET = "imagenet"
+COLUMNS = ("class", "index")
+_FORMS = (
+    'expected {"name": index}, a list of names, {"0": ["n01440764", "tench"]}, '
+    "or a CSV file with the columns class,index"
+)
+_WORDNET = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Indices of classes by name.
+
+    Args:
+        written: what it was called, for errors.
+        indices: pairs of a name and its index; of several names of one class the last one is shown.
+    """
+
+    written: str
+    indices: tuple[tuple[str, int], ...]
+
+    def index(self, name: str, *, where: str) -> int:
+        """Returns the index of a class.  Raises `DatasetError` with the nearest name."""
+        found = sorted({index for known, index in self.indices if known == name})
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise DatasetError(
+                f"{where}: class {name!r} stands for the classes "
+                f"{' and '.join(map(str, found))} in class map {self.written}: names must be "
+                "unambiguous"
+            )
+        hint = suggest(name, {known for known, _ in self.indices})
+        if self.written == IMAGENET and _WORDNET.fullmatch(name):
+            hint = (
+                '; torchvision knows names such as "tench" only: give a JSON file of the form '
+                '{"0": ["n01440764", "tench"], ...}'
+            )
+        raise DatasetError(f"{where}: class {name!r} is not in class map {self.written}{hint}")
+
+    def names(self, count: int) -> tuple[str, ...]:
+        """Returns the names of the first ``count`` classes; a number where there is none."""
+        known = {index: name for name, index in self.indices}
+        return tuple(known.get(index, str(index)) for index in range(count))
+
+
+def read_class_map(written: str) -> ClassMap:
+    """Returns the class map of a file, or torchvision's for ``imagenet``.
+
+    Raises `DatasetError` where it can't be read or says something impossible.
+    """
+    if written == IMAGENET:
+        from torchvision.models import ResNet50_Weights
+
+        names = ResNet50_Weights.DEFAULT.meta["categories"]
+        return ClassMap(written, tuple((name, place) for place, name in enumerate(names)))
+    path = Path(written).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"class map {written}: can't be read: {reason}") from error
+    pairs = _from_csv(text, written) if path.suffix == ".csv" else _from_json(text, written)
+    indices = tuple(pairs)
+    if not indices:
+        raise DatasetError(f"class map {written}: is empty")
+    for name, index in indices:
+        if index < 0:
+            raise DatasetError(
+                f"class map {written}: class {name!r} has index {index}: indices are positions "
+                "among the model's classes, counted from 0"
+            )
+    return ClassMap(written, indices)
+
+
+def _from_json(text: str, written: str) -> Iterator[tuple[str, int]]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DatasetError(f"class map {written}: malformed JSON: {error}") from error
+    if isinstance(content, list):
+        content = {str(place): [name] for place, name in enumerate(content)}
+    if not isinstance(content, dict):
+        raise DatasetError(f"class map {written}: {_FORMS}, got {type(content).__name__}")
+    for key, value in content.items():
+        yield from _entry(key, value, written)
+
+
+def _entry(key: str, value: Any, written: str) -> Iterator[tuple[str, int]]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield key, value
+        return
+    names = value if isinstance(value, list) else [value]
+    if not key.isdecimal() or not names or not all(isinstance(name, str) for name in names):
+        raise DatasetError(
+            f"class map {written}: {json.dumps({key: value}, ensure_ascii=False)}: {_FORMS}"
+        )
+    for name in names:
+        yield name, int(key)
+
+
+def _from_csv(text: str, written: str) -> Iterator[tuple[str, int]]:
+    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    header = [name.strip() for name in reader.fieldnames or ()]
+    if any(name not in header for name in COLUMNS):
+        raise DatasetError(
+            f"class map {written}: its first line must be a header with class,index, found "
+            f"{','.join(header)!r}"
+        )
+    reader.fieldnames = header
+    for row in reader:
+        name, index = ((row[column] or "").strip() for column in COLUMNS)
+        try:
+            yield name, int(index)
+        except ValueError:
+            raise DatasetError(
+                f"class map {written}, line {reader.line_num}: index must be a whole number, "
+                f"got {index!r}"
+            ) from None

@@ -1,0 +1,217 @@
+"""Which pictures there are, and what they show: a folder of class folders, or a CSV file.
+
+An example id is the position in the listing: of a folder, sorted by the class folder's name and
+then by the file's; of a CSV file, in the order of its rows.
+
+Without a class map the folders' names, sorted, are the classes, one for one the model's.  With one
+(see `gibbon.datasets.class_map`), or with numbers for labels in the CSV file, labels count among
+the model's own classes, of which a folder may hold a few.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gibbon.core.errors import DatasetError
+from gibbon.datasets.class_map import ClassMap
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+COLUMNS = ("path", "label")
+NAMED = 5  # of many, an error names so many
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Pictures and their labels.
+
+    Args:
+        root: what errors name pictures relative to.
+        paths: the files, by example id.
+        labels: int64, shape (N,).
+        classes: names, by label.
+        partial: whether labels count among the model's own classes.
+        notes: what was left aside, as sentences.
+    """
+
+    root: Path
+    paths: tuple[Path, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    partial: bool
+    notes: tuple[str, ...] = ()
+
+    def say(self, path: Path) -> str:
+        """Returns what errors call a picture."""
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+
+
+def list_folder(root: Path, class_map: ClassMap | None) -> Listing:
+    """Returns the pictures of a folder of class folders.  Hidden files and folders are passed over.
+
+    Raises `DatasetError` where there are too few classes, an empty one, or one that is not in the
+    class map.
+    """
+    entries = _entries(root)
+    folders = [each for each in entries if each.is_dir()]
+    stray = [each.name for each in entries if not each.is_dir()]
+    notes = [f"{_listed(stray)} beside the class folders passed over."] if stray else []
+    if not folders:
+        raise DatasetError(
+            f"{root}: has no class folders: expected CLASS/PICTURE.png or .jpg, found "
+            f"{_listed(stray) or 'nothing'}; for pictures in one folder give a CSV file with the "
+            "columns path,label"
+        )
+    if len(folders) == 1 and class_map is None:
+        raise DatasetError(
+            f"{root}: has one class folder only, {folders[0].name!r}, and an error rate needs at "
+            "least two classes; if it is one of the model's classes, say which with a class map"
+        )
+    paths: list[Path] = []
+    names: list[str] = []
+    for folder in folders:
+        found, others = _pictures(folder)
+        if others:
+            notes.append(f"{_listed(others)} in class folder {folder.name!r} passed over.")
+        if not found and class_map is None:
+            raise DatasetError(
+                f"{folder}: an empty class folder: no picture ({', '.join(SUFFIXES)}) in it; "
+                "remove it if the model has no such class, or give a class map"
+            )
+        paths += found
+        names += [folder.name] * len(found)
+    if not paths:
+        raise DatasetError(f"{root}: no picture ({', '.join(SUFFIXES)}) in any class folder")
+    if class_map is None:
+        classes = tuple(folder.name for folder in folders)
+        labels = _positions(names, classes)
+        return Listing(root, tuple(paths), labels, classes, partial=False, notes=tuple(notes))
+    index = {each.name: class_map.index(each.name, where=str(each)) for each in folders}
+    labels = np.array([index[name] for name in names], dtype=np.int64)
+    classes = class_map.names(int(labels.max()) + 1)
+    return Listing(root, tuple(paths), labels, classes, partial=True, notes=tuple(notes))
+
+
+def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
+    """Returns the pictures of a CSV file with the columns ``path`` and ``label``.
+
+    Paths are relative to the file's folder, or absolute.  Labels are positions among the model's
+    classes, or names.
+
+    Raises `DatasetError` where it is not such a file, where pictures are not there, and for a
+    label that is negative or not in the class map.
+    """
+    rows = _rows(path)
+    found = [path.parent / Path(written).expanduser() for written, _ in rows.values()]
+    missing = [each for each in found if not each.is_file()]
+    if missing:
+        raise DatasetError(
+            f"{path}: {len(missing):,} of {len(rows):,} pictures are not there: "
+            f"{_listed([str(each) for each in missing])}; paths are relative to the CSV file's "
+            "folder, or absolute"
+        )
+    written = {line: label for line, (_, label) in rows.items()}
+    names = list(written.values())
+    numbers = [label.lstrip("+-").isdecimal() for label in names]
+    if class_map is not None and not all(numbers):
+        labels = [class_map.index(label, where=f"{path}, line {n}") for n, label in written.items()]
+    elif all(numbers):
+        labels = [int(label) for label in names]
+        for line, label in zip(written, labels, strict=True):
+            if label < 0:
+                raise DatasetError(
+                    f"{path}, line {line}: label {label}: labels are positions among the model's "
+                    "classes, counted from 0"
+                )
+    elif any(numbers):
+        lines = list(written)
+        number, name = lines[numbers.index(True)], lines[numbers.index(False)]
+        raise DatasetError(
+            f"{path}: line {number} has a number for a label, {written[number]!r}, and line "
+            f"{name} a name, {written[name]!r}: give either, or a class map for the names"
+        )
+    else:
+        classes = tuple(sorted(set(names)))
+        if len(classes) == 1:
+            raise DatasetError(
+                f"{path}: has one class only, {classes[0]!r}, and an error rate needs at least "
+                "two; if it is one of the model's classes, give its number or a class map"
+            )
+        return Listing(
+            path.parent, tuple(found), _positions(names, classes), classes, partial=False
+        )
+    count = max(labels) + 1
+    known = class_map.names(count) if class_map is not None else tuple(map(str, range(count)))
+    return Listing(path.parent, tuple(found), np.array(labels, dtype=np.int64), known, partial=True)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        found = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        raise DatasetError(f"{folder}: can't be read: {error.strerror or error}") from error
+    return [each for each in found if not each.name.startswith(".")]
+
+
+def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
+    """Returns the pictures of a class folder, and the names of what else is in it."""
+    found, others = [], []
+    for each in _entries(folder):
+        if each.is_dir():
+            raise DatasetError(
+                f"{folder}: a class folder with a folder {each.name!r} in it: pictures must lie in "
+                "CLASS/PICTURE.png or .jpg; if this folder holds the classes, name it as the "
+                "dataset"
+            )
+        if each.suffix.lower() in SUFFIXES:
+            found.append(each)
+        else:
+            others.append(each.name)
+    return found, others
+
+
+def _rows(path: Path) -> dict[int, tuple[str, str]]:
+    """Returns path and label of every row, by line."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True, skipinitialspace=True)
+            header = [name.strip() for name in reader.fieldnames or ()]
+            if missing := [name for name in COLUMNS if name not in header]:
+                raise DatasetError(
+                    f"{path}: has no column {' and no column '.join(missing)}: its first line must "
+                    f"be a header with path,label, found {','.join(header) or 'nothing'!r}"
+                )
+            reader.fieldnames = header
+            rows: dict[int, tuple[str, str]] = {}
+            for row in reader:
+                values = [(row[name] or "").strip() for name in COLUMNS]
+                if not all(values):
+                    lacking = " and no ".join(
+                        name for name, value in zip(COLUMNS, values, strict=True) if not value
+                    )
+                    raise DatasetError(f"{path}, line {reader.line_num}: no {lacking}")
+                rows[reader.line_num] = (values[0], values[1])
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: is not UTF-8: {error}; save it as UTF-8") from error
+    except csv.Error as error:
+        raise DatasetError(f"{path}: not a CSV file: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: can't be read: {error.strerror or error}") from error
+    if not rows:
+        raise DatasetError(f"{path}: has no rows below its header")
+    return rows
+
+
+def _positions(names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    place = {name: index for index, name in enumerate(classes)}
+    return np.array([place[name] for name in names], dtype=np.int64)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,257 @@
+"""From a spec to a dataset: a registered name, a path told by what it is, or a factory.
+
+====================================  ==========================================================
+``mnist``                             a registered name
+``photos/val``                        a folder of class folders, ``CLASS/PICTURE.jpg``
+``photos.csv``                        a CSV file with the columns ``path,label``
+``data.npz``, ``data.npy``            arrays of inputs and labels
+``torchvision:CIFAR100``              a dataset of torchvision's, by the name of its class
+``path/to/data.py:load``,             a factory: a function that returns tensors, a torch
+``package.module:load``               ``Dataset``, a ``DataLoader`` or a Gibbon ``Dataset``
+====================================  ==========================================================
+
+A registered name stands before a path: write ``./mnist`` for a folder of that name.  Options that a
+kind of source has no use for are refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gibbon.core.errors import DatasetError, SpecError, suggest
+from gibbon.core.import_path import is_reference, load_reference
+from gibbon.core.registry import their_code
+from gibbon.datasets import DATASETS, DataRequest
+from gibbon.specs.suite import DatasetSpec
+
+if TYPE_CHECKING:
+    from gibbon.datasets.base import Dataset
+    from gibbon.datasets.class_map import ClassMap
+    from gibbon.datasets.image_transforms import Preparation
+
+TORCHVISION = "torchvision:"
+IMAGENET = "imagenet"
+PREPARATION = ("resize", "crop", "interpolation", "colour")
+EVERYWHERE = ("name", "source", "skip_unreadable")
+FORMS = (
+    "a registered name, a folder of class folders, a .csv file of paths and labels, an .npz or "
+    ".npy file, torchvision:NAME, path/to/data.py:FACTORY or package.module:FACTORY"
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source.
+
+    Args:
+        title: what errors call it.
+        example: how one is written.
+        options: what it takes besides a name.
+        open: returns the dataset of a spec.
+    """
+
+    title: str
+    example: str
+    options: tuple[str, ...]
+    open: Callable[[DatasetSpec, DataRequest], Dataset]
+
+
+def check_dataset(spec: DatasetSpec, *, where: str) -> None:
+    """Refuses a spec whose source does not exist or has no use for an option.
+
+    It loads nothing and looks into no file.  Raises `SpecError` or `UnknownNameError`.
+    """
+    kind = kind_of(spec.source, where=where)
+    fields = DatasetSpec.model_fields
+    for option in fields:
+        default = fields[option].get_default(call_default_factory=True)
+        if option in (*EVERYWHERE, *kind.options) or getattr(spec, option) == default:
+            continue
+        takes = ", ".join(kind.options) or "no options"
+        raise SpecError(
+            f"{spec.source!r} is {kind.title}, which has no use for {option}; it takes {takes}",
+            where=where,
+        )
+    if spec.interpolation != fields["interpolation"].default and spec.resize is None:
+        raise SpecError(
+            "interpolation says how pictures are resized: give resize, too", where=where
+        )
+    files = {"class_map": spec.class_map if spec.class_map != IMAGENET else None}
+    if kind is KINDS[".npy"]:
+        if spec.labels is None:
+            raise SpecError(
+                f"{spec.source!r} holds inputs alone: give labels, another .npy file", where=where
+            )
+        files["labels"] = spec.labels
+    for option, path in files.items():
+        if path is not None and not Path(path).expanduser().is_file():
+            raise SpecError(f"{option}: no file {path!r}", where=where)
+
+
+def open_dataset(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    """Returns the dataset of a spec.  Raises a `RequestError` that names source and cure."""
+    check_dataset(spec, where=f"dataset {spec.name!r}")
+    return kind_of(spec.source).open(spec, request)
+
+
+def kind_of(source: str, *, where: str = "") -> Kind:
+    """Returns what kind of source a text is.
+
+    Raises `SpecError` where it looks like a path that is not there, and where it is nothing known.
+    """
+    if source in DATASETS.names():
+        return KINDS["registered"]
+    if source.startswith(TORCHVISION):
+        return KINDS["torchvision"]
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return KINDS["folder"]
+    if path.suffix in (".csv", ".npz", ".npy"):
+        if path.is_file():
+            return KINDS[path.suffix]
+        raise SpecError(f"no file {source!r}", where=where)
+    if is_reference(source):
+        place = source.rpartition(":")[0]
+        if place.endswith(".py") and not Path(place).expanduser().is_file():
+            raise SpecError(f"no file {place!r}", where=where)
+        return KINDS["factory"]
+    if path.is_file():
+        raise SpecError(
+            f"{source!r} is a file of no kind that is known; expected {FORMS}", where=where
+        )
+    if ":" not in source and len(path.parts) > 1:
+        raise SpecError(f"no file or folder {source!r}", where=where)
+    known = DATASETS.names()
+    raise SpecError(
+        f"unknown dataset {source!r}{suggest(source, known)} Known: {', '.join(sorted(known))}; "
+        f"or give {FORMS.removeprefix('a registered name, ')}",
+        where=where,
+    )
+
+
+def _open_registered(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    return DATASETS.load(spec.source)(request)
+
+
+def _open_folder(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    from gibbon.datasets.image_dataset import PictureDataset, remembered
+    from gibbon.datasets.image_listing import list_folder
+
+    root = Path(spec.source).expanduser()
+    return PictureDataset(
+        spec.name,
+        list_folder(root, _class_map(spec)),
+        preparation=_preparation(spec),
+        findings=remembered(request.folder, root),
+        workers=request.workers,
+    )
+
+
+def _open_csv(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    from gibbon.datasets.image_dataset import PictureDataset, remembered
+    from gibbon.datasets.image_listing import list_csv
+
+    path = Path(spec.source).expanduser()
+    return PictureDataset(
+        spec.name,
+        list_csv(path, _class_map(spec)),
+        preparation=_preparation(spec),
+        findings=remembered(request.folder, path),
+        workers=request.workers,
+    )
+
+
+def _open_npz(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    from gibbon.datasets.array_files import open_npz
+
+    path = Path(spec.source).expanduser()
+    return open_npz(spec.name, path, inputs=spec.inputs, labels=spec.labels, layout=spec.layout)
+
+
+def _open_npy(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    from gibbon.datasets.array_files import open_npy
+
+    path, labels = Path(spec.source).expanduser(), Path(str(spec.labels)).expanduser()
+    return open_npy(spec.name, path, labels=labels, layout=spec.layout)
+
+
+def _open_torchvision(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    from gibbon.datasets.torchvision import open_torchvision
+
+    return open_torchvision(
+        spec.source.removeprefix(TORCHVISION),
+        request,
+        name=spec.name,
+        preparation=_preparation(spec),
+        arguments=spec.arguments,
+    )
+
+
+def _open_factory(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    from gibbon.datasets.wrap import adopt_data
+
+    factory = load_reference(spec.source, what="dataset")
+    if not callable(factory):
+        raise DatasetError(
+            f"dataset {spec.source!r} must name a factory, a function that returns the data, "
+            f"got {type(factory).__name__}"
+        )
+    check_arguments(factory, spec.arguments, say=f"dataset {spec.source!r}")
+    with their_code(f"dataset {spec.source!r} can't be made"):
+        data = factory(**spec.arguments)
+    # Whether a user's code works in several processes is the user's to say.
+    workers = request.workers or 0
+    return adopt_data(data, name=spec.name, preparation=_preparation(spec), workers=workers)
+
+
+def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], *, say: str) -> None:
+    """Raises `SpecError` where a function does not take these keyword arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # compiled code that says nothing of itself
+        return
+    parameters = signature.parameters
+    free = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    for name in arguments:
+        if name not in parameters and not free:
+            raise SpecError(f"{say} takes no argument {name!r}{suggest(name, parameters)}")
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise SpecError(f"{say}: {error}: give it in arguments") from None
+
+
+def _class_map(spec: DatasetSpec) -> ClassMap | None:
+    from gibbon.datasets.class_map import read_class_map
+
+    return read_class_map(spec.class_map) if spec.class_map is not None else None
+
+
+def _preparation(spec: DatasetSpec) -> Preparation:
+    from gibbon.datasets.image_transforms import Preparation
+
+    return Preparation(
+        resize=spec.resize, crop=spec.crop, interpolation=spec.interpolation, colour=spec.colour
+    )
+
+
+KINDS = {
+    "registered": Kind("a registered dataset", "mnist", ("split",), _open_registered),
+    "folder": Kind("a folder of pictures", "photos/val", ("class_map", *PREPARATION), _open_folder),
+    ".csv": Kind("a CSV file of pictures", "photos.csv", ("class_map", *PREPARATION), _open_csv),
+    ".npz": Kind("a file of arrays", "data.npz", ("inputs", "labels", "layout"), _open_npz),
+    ".npy": Kind("a file of an array", "data.npy", ("labels", "layout"), _open_npy),
+    "torchvision": Kind(
+        "a dataset of torchvision's",
+        "torchvision:CIFAR100",
+        ("split", "arguments", *PREPARATION),
+        _open_torchvision,
+    ),
+    "factory": Kind(
+        "a factory", "path/to/data.py:load", ("arguments", *PREPARATION), _open_factory
+    ),
+}

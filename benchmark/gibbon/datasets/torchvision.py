@@ -1,0 +1,93 @@
+"""torchvision's datasets, by the name of the class: ``torchvision:CIFAR100``.
+
+Labels are theirs and count among the model's classes.  Pictures go through the same preparation as
+those of a folder.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from gibbon.core.errors import DatasetError, SpecError, suggest
+from gibbon.datasets import DataRequest
+from gibbon.datasets.base import Dataset
+from gibbon.datasets.image_transforms import Preparation
+from gibbon.datasets.registered.download import FAILURES, silence_bounded
+from gibbon.datasets.wrap import adopt_data
+
+OURS = ("root", "download", "transform", "target_transform", "transforms", "loader")
+
+# Bases, tools, and what gives no picture with a class.
+NOT_OFFERED = ("VisionDataset", "DatasetFolder", "ImageFolder", "wrap_dataset_for_transforms_v2")
+
+
+def open_torchvision(
+    wanted: str,
+    request: DataRequest,
+    *,
+    name: str,
+    preparation: Preparation,
+    arguments: dict[str, Any],
+) -> Dataset:
+    """Returns one of torchvision's datasets.
+
+    Args:
+        wanted: the name of its class.
+        request: which split it is asked for, where it has ``train`` or ``split``, and where its
+            files are kept.
+        name: what the tables say.
+        preparation: what is done to every picture.
+        arguments: what else its class is given; stands before the split that was asked for.
+
+    Raises `SpecError` where there is no such dataset or it does not take the arguments, and
+    `DatasetError` where its files are not there and can't be downloaded.
+    """
+    from torchvision import datasets
+
+    offered = [each for each in datasets.__all__ if each not in NOT_OFFERED]
+    if wanted not in offered:
+        raise SpecError(f"torchvision has no dataset {wanted!r}{suggest(wanted, offered)}")
+    kind = getattr(datasets, wanted)
+    given = _arguments(kind, request, arguments, say=f"torchvision:{wanted}")
+    folder = request.folder.expanduser()
+    try:
+        if "root" in given:
+            folder.mkdir(parents=True, exist_ok=True)
+        with silence_bounded():
+            data = kind(**given)
+    except (*FAILURES, ValueError, TypeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        cure = f"put its files into {folder}, name the folder that holds them with --data-dir" + (
+            ", or allow downloading" if given.get("download") is False else ""
+        )
+        raise DatasetError(f"torchvision:{wanted} can't be had ({reason}); {cure}") from error
+    return adopt_data(data, name=name, preparation=preparation, workers=request.workers)
+
+
+def _arguments(
+    kind: type, request: DataRequest, arguments: dict[str, Any], *, say: str
+) -> dict[str, Any]:
+    parameters = inspect.signature(kind).parameters
+    for key in arguments:
+        if key in OURS:
+            raise SpecError(f"{say}: {key} is not for arguments to say")
+        if key not in parameters:
+            raise SpecError(f"{say} takes no argument {key!r}{suggest(key, parameters)}")
+    asked = {
+        "root": request.folder.expanduser(),
+        "download": request.download,
+        "train": request.split == "train",
+        "split": request.split,
+    }
+    given = {key: value for key, value in asked.items() if key in parameters} | arguments
+    missing = [
+        key
+        for key, each in parameters.items()
+        if each.default is each.empty
+        and key not in given
+        and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    ]
+    if missing:
+        raise SpecError(f"{say} needs {', '.join(missing)}: give it in arguments")
+    return given

@@ -1,0 +1,262 @@
+"""Takes what a user has in hand for a dataset: tensors, a torch `Dataset`, a `DataLoader`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeGuard
+
+import numpy as np
+from torch import Generator, Tensor
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+)
+
+from gibbon.core.errors import DatasetError
+from gibbon.datasets.array_dataset import HeldDataset
+from gibbon.datasets.base import Dataset
+from gibbon.datasets.image_transforms import Preparation
+from gibbon.datasets.iterable_dataset import Example, spool
+from gibbon.datasets.map_dataset import (
+    Items,
+    ItemsDataset,
+    as_array,
+    as_input,
+    as_label,
+    digest_of,
+    pair_of,
+)
+from gibbon.datasets.prefetch import Ids
+
+COMPARED = 1024  # examples of a stream that are read a second time
+AS_THEY_ARE = Preparation()
+ACCEPTED = (
+    "expected a pair (inputs, labels) of tensors or arrays, a torch Dataset whose items are pairs, "
+    "or a DataLoader"
+)
+NOT_REPEATED = (
+    "gives other examples when it is read again: results can't be repeated; leave out random "
+    "transforms and shuffling"
+)
+
+
+def adopt_data(
+    data: object,
+    *,
+    name: str,
+    preparation: Preparation = AS_THEY_ARE,
+    workers: int | None = 0,
+) -> Dataset:
+    """Returns a dataset of what a user has in hand.
+
+    Labels are positions among the model's classes.  Where a torch dataset names its classes, those
+    are the model's, one for one, whether or not there is an example of each: see `class_names`.
+
+    What is taken:
+
+    - A Gibbon `Dataset` is taken as it is.
+    - A pair of tensors or arrays: inputs of shape (N, ...), uint8 or floating-point in [0, 1], and
+      integer labels of shape (N,).  It is not copied.
+    - A map-style torch `Dataset`: an item is a pair of a tensor, an array or a PIL picture and of a
+      label; its position is the example id.  All items are read once, here.
+    - A `DataLoader`: its dataset by position, with its ``collate_fn`` and its number of workers; a
+      sampler that shuffles or a ``drop_last`` changes nothing.  A sampler that takes some of the
+      items takes those, in the dataset's order.
+    - An `IterableDataset`, or a loader whose items can't be asked for by position: read once, onto
+      disk, in the order in which it comes, by one process.  The first 1,024 examples are read a
+      second time and compared, unless nothing comes then.
+
+    Args:
+        data: any of these.
+        name: what the tables say.
+        preparation: what is done to PIL's pictures.
+        workers: processes that read a map-style dataset; chosen if None.  A loader has its own.
+
+    Raises `DatasetError` where data are of another kind, do not fit together, lie outside [0, 1] or
+    differ when they are read again.
+
+    >>> import torch
+    >>> adopted = adopt_data((torch.rand(4, 3, 8, 8), torch.tensor([0, 3, 1, 1])), name="mine")
+    >>> len(adopted), adopted.input_shape, adopted.partial
+    (4, (3, 8, 8), True)
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, DataLoader):
+        return _adopt_loader(data, name, preparation)
+    if isinstance(data, IterableDataset):
+        return _adopt_stream(data, name, preparation, classes=class_names(data))
+    tensors = data.tensors if isinstance(data, TensorDataset) else data
+    if isinstance(tensors, tuple | list) and len(tensors) == 2 and _is_array(tensors[0]):
+        return _adopt_arrays(tensors, name, preparation)
+    if isinstance(data, Items) and not isinstance(data, str | bytes | dict):
+        classes = class_names(data)
+        return ItemsDataset(name, data, preparation=preparation, workers=workers, classes=classes)
+    raise DatasetError(f"dataset {name!r}: {ACCEPTED}, got {type(data).__name__}")
+
+
+def class_names(data: object) -> tuple[str, ...]:
+    """Returns the names that a torch dataset gives its classes, by label, or none.
+
+    They are its ``classes``, names or tuples of synonyms, or else its ``class_to_idx``; a `Subset`
+    has those of its dataset, a `ConcatDataset` those that all its datasets have.  A dataset with a
+    ``target_transform``, or with a ``class_to_idx`` of its own making, has labels of which its
+    names say nothing: it has none.
+    """
+    if isinstance(data, Subset):
+        return class_names(data.dataset)
+    if isinstance(data, ConcatDataset):
+        first, *others = map(class_names, data.datasets)
+        return first if all(each == first for each in others) else ()
+    if getattr(data, "target_transform", None) is not None:
+        return ()
+    index = getattr(data, "class_to_idx", None)
+    names = getattr(data, "classes", None)
+    if not isinstance(names, list | tuple):
+        names = sorted(index, key=index.__getitem__) if _is_index(index) else ()
+    synonyms = tuple(each if isinstance(each, tuple) else (each,) for each in names)
+    if not all(isinstance(each, str) for several in synonyms for each in several):
+        return ()
+    # Classes of one name each can be found in an index; a synonym may be that of several.
+    single = all(len(several) == 1 for several in synonyms)
+    if single and _is_index(index) and index != {name: k for k, (name,) in enumerate(synonyms)}:
+        return ()
+    return tuple(map(", ".join, synonyms))
+
+
+def _is_index(thing: object) -> TypeGuard[dict[str, int]]:
+    return isinstance(thing, dict) and all(isinstance(each, int) for each in thing.values())
+
+
+def _adopt_arrays(
+    pair: Sequence[Any], name: str, preparation: Preparation, *, notes: tuple[str, ...] = ()
+) -> Dataset:
+    say = f"dataset {name!r}"
+    if preparation.declared:
+        raise DatasetError(
+            f"{say}: {', '.join(preparation.declared)} apply to pictures, and these are arrays"
+        )
+    inputs, labels = pair_of(pair, say=say)
+    if isinstance(labels, list | tuple):
+        labels = np.asarray(labels)
+    return HeldDataset(
+        name, as_array(inputs, say=say), labels=as_array(labels, say=say), notes=notes
+    )
+
+
+def _adopt_loader(loader: DataLoader[Any], name: str, preparation: Preparation) -> Dataset:
+    items: Any = loader.dataset
+    if isinstance(items, IterableDataset) or not isinstance(items, Items):
+        data, notes = _in_one_process(loader)
+        return _adopt_stream(data, name, preparation, classes=class_names(items), notes=notes)
+    batched = loader.batch_sampler is not None
+    if not batched and len(items) and _is_batch(pair_of(items[0], say=f"dataset {name!r}")[1]):
+        return _adopt_stream(_in_order(items), name, preparation, classes=class_names(items))
+    positions, notes = _positions(loader, items, name)
+    if isinstance(items, TensorDataset) and positions is None and not preparation.declared:
+        return _adopt_arrays(items.tensors, name, preparation, notes=notes)
+    return ItemsDataset(
+        name,
+        items,
+        collate=loader.collate_fn if batched else None,
+        preparation=preparation,
+        workers=loader.num_workers,
+        classes=class_names(items),
+        positions=positions,
+        notes=notes,
+    )
+
+
+def _in_order(items: Items) -> Iterator[Any]:
+    return (items[position] for position in range(len(items)))
+
+
+def _positions(
+    loader: DataLoader[Any], items: Items, name: str
+) -> tuple[Ids | None, tuple[str, ...]]:
+    """Returns which items a loader takes, in the dataset's order; None for all."""
+    sampler: Any = loader.sampler
+    if isinstance(sampler, SequentialSampler):
+        return None, ()
+    if isinstance(sampler, RandomSampler) and sampler.num_samples == len(items):
+        return None, ("The loader's shuffling changes nothing: ids are positions in its dataset.",)
+    taken, again = (sorted(set(sampler)) for _ in range(2))
+    if taken != again:
+        raise DatasetError(
+            f"dataset {name!r}: the loader's sampler takes other items each time, so that the "
+            "result can't be repeated: give a Subset of its dataset"
+        )
+    note = f"The loader's sampler takes {len(taken):,} of {len(items):,} items, in their order."
+    return np.array(taken, dtype=np.int64), (note,)
+
+
+def _adopt_stream(
+    data: Any,
+    name: str,
+    preparation: Preparation,
+    *,
+    classes: tuple[str, ...],
+    notes: tuple[str, ...] = (),
+) -> Dataset:
+    say = f"dataset {name!r}"
+    digests: list[bytes] = []
+    examples = _noted(_examples(data, preparation, say=say), digests)
+    dataset = spool(name, examples, classes=classes, notes=notes)
+    again = islice(_examples(data, preparation, say=say), COMPARED)
+    found = [digest_of(content, label) for content, label in again]
+    # A stream that can be read only once gives nothing the second time.
+    if found and found != digests:
+        raise DatasetError(f"{say} {NOT_REPEATED}")
+    return dataset
+
+
+def _noted(examples: Iterator[Example], digests: list[bytes]) -> Iterator[Example]:
+    """Hands examples on, and notes the digests of those that are to be compared."""
+    for content, label in examples:
+        if len(digests) < COMPARED:
+            digests.append(digest_of(content, label))
+        yield content, label
+
+
+def _in_one_process(loader: DataLoader[Any]) -> tuple[DataLoader[Any], tuple[str, ...]]:
+    """Returns a loader that gives each example of a stream once, and what to say of it.
+
+    Unless the stream itself sees to it, each worker process gives all of it.
+    """
+    if not isinstance(loader.dataset, IterableDataset) or loader.num_workers == 0:
+        return loader, ()
+    alone: DataLoader[Any] = DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        collate_fn=loader.collate_fn,
+        generator=Generator(),  # the global one is the caller's
+    )
+    note = (
+        f"The loader's stream was read by one process, not by {loader.num_workers} workers, each "
+        "of which gives all examples unless the stream divides them."
+    )
+    return alone, (note,)
+
+
+def _examples(data: Any, preparation: Preparation, *, say: str) -> Iterator[Example]:
+    """Yields input and label of all examples of a stream of pairs or of batches of them."""
+    for count, found in enumerate(data):
+        each = f"{say}: number {count} of what it gives"
+        given, written = pair_of(found, say=each)
+        pairs = zip(given, written, strict=True) if _is_batch(written) else [(given, written)]
+        for single, label in pairs:
+            yield as_input(single, preparation, say=each), as_label(label, say=each)
+
+
+def _is_batch(written: Any) -> bool:
+    return isinstance(written, list | tuple) or (_is_array(written) and written.ndim > 0)
+
+
+def _is_array(thing: object) -> bool:
+    return isinstance(thing, Tensor | np.ndarray)

@@ -1,0 +1,1 @@
+"""Models: the classifier that wraps a torch module, and the sources that models come from."""

@@ -1,0 +1,252 @@
+"""From a spec to a classifier: what all sources of models share."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib.util
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from gibbon.core.errors import (
+    ModelError,
+    RequestError,
+    SpecError,
+    UnknownNameError,
+    WeightsError,
+    suggest,
+)
+from gibbon.core.import_path import is_reference
+from gibbon.core.registry import their_code
+from gibbon.models.classifier import Classifier
+from gibbon.models.ensemble import DEFAULT, check_shares, ensemble
+from gibbon.models.registry import MODELS, ModelBuilder
+from gibbon.models.sources import MODEL_SOURCES, BuiltModel, Found, ModelSource, Preprocessing
+from gibbon.models.sources.checkpoint import load_checkpoint
+from gibbon.models.sources.files import SUFFIXES, kind_of
+from gibbon.models.sources.python import check_arguments, identity_of
+from gibbon.models.sources.weight_names import RANDOM, names_file
+from gibbon.models.sources.wrap import complete, same_random_numbers
+from gibbon.specs.naming import FILE_SUFFIXES
+from gibbon.specs.suite import ModelSpec
+
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]+):")
+FORMS = (
+    "expected a registered name, a file (net.onnx, net.pt2, net.torchscript), a factory "
+    "(path/to/net.py:build, package.module:Net) or SOURCE:NAME with one of the sources"
+)
+
+
+def check_model(spec: ModelSpec, *, where: str) -> None:
+    """Refuses a spec whose source does not exist, before anything is loaded.
+
+    ``where`` is what error messages call the spec, such as ``"models[0]"``.
+    Raises a `RequestError`.
+    """
+    try:
+        if spec.ensemble:
+            for member in members_of(spec):
+                check_model(member, where=f"member {member.name!r}")
+            return
+        if spec.model in MODELS.names():
+            _takes_weights(spec, MODELS.load(spec.model))
+            _check_weights_file(spec)
+            return
+        source = _source(spec)
+        if spec.weights is not None and names_file(spec.weights):
+            _check_weights_file(spec)
+        source.check(spec)
+    except RequestError as error:
+        kind = type(error) if isinstance(error, WeightsError | ModelError) else SpecError
+        raise kind(f"{where}: {error}" if where else str(error)) from error
+
+
+def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
+    """Returns the classifier of a spec, for inputs of a dataset's shape.
+
+    A model starts from the same random numbers each time.  Raises a `RequestError` that names the
+    source and the cure.
+    """
+    if spec.ensemble:
+        return fuse_models(
+            spec, [build_model(each, input_shape=input_shape) for each in members_of(spec)]
+        )
+    with same_random_numbers():
+        if spec.model in MODELS.names():
+            return complete(_registered(spec), spec=spec, input_shape=input_shape)
+        source = _source(spec)
+        with their_code("the model can't be built"):
+            found = source.open(spec)
+            found = _with_weights(found, spec)
+    return complete(
+        found, spec=spec, input_shape=input_shape, prepared=lambda: source.preprocessing(spec)
+    )
+
+
+def members_of(spec: ModelSpec) -> tuple[ModelSpec, ...]:
+    """Returns the members of an ensemble, with what it says for all of them."""
+    said = {key: getattr(spec, key) for key in ("outputs", "trust_pickle") if getattr(spec, key)}
+    normalised = {"mean": spec.mean, "std": spec.std} if spec.mean is not None else {}
+
+    def completed(member: ModelSpec) -> ModelSpec:
+        update = {key: value for key, value in said.items() if not getattr(member, key)}
+        return member.model_copy(update=update if member.mean else {**normalised, **update})
+
+    return tuple(map(completed, spec.ensemble))
+
+
+def fuse_models(spec: ModelSpec, members: Sequence[BuiltModel]) -> BuiltModel:
+    """Returns the ensemble that a spec makes of models that are built, in its members' order.
+
+    It can be made again if all of them can.  Raises `ModelError` where they can't be fused.
+    """
+    way = spec.fuse or DEFAULT
+    names = [each.name for each in spec.ensemble]
+    classifier = ensemble(
+        [each.classifier for each in members], fuse=way, shares=spec.shares, names=names
+    )
+    identity = {
+        "fuse": way,
+        "members": [[each.identity, each.classifier.outputs.name] for each in members],
+        "shares": check_shares(spec.shares, count=len(members)),
+    }
+    notes = [f"fuses the {way} of {', '.join(names)}" + _shares_told(spec)]
+    notes += [
+        f"{name}: {note}" for name, each in zip(names, members, strict=True) for note in each.notes
+    ]
+    return BuiltModel(
+        classifier,
+        f"ensemble {json.dumps(identity, sort_keys=True)}",
+        tuple(notes),
+        rebuilds=all(each.rebuilds for each in members),
+    )
+
+
+def _shares_told(spec: ModelSpec) -> str:
+    return f", in shares of {', '.join(f'{each:g}' for each in spec.shares)}" if spec.shares else ""
+
+
+def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
+    """Returns how a model's own configuration prepares pictures, or None where it has none.
+
+    The model is not built.  Raises a `RequestError`.
+    """
+    if spec.ensemble:
+        first, *others = {preprocessing_of(each) for each in members_of(spec)}
+        return None if others else first
+    if spec.model in MODELS.names():
+        return None
+    with their_code("the model's configuration can't be read"):
+        return _source(spec).preprocessing(spec)
+
+
+def _source(spec: ModelSpec) -> ModelSource:
+    name = source_of(spec)
+    source: object = MODEL_SOURCES.load(name)
+    if isinstance(source, type):  # an entry point may name the class
+        with their_code(f"model source {name!r} can't be made"):
+            source = source()
+    if not isinstance(source, ModelSource):
+        raise ModelError(
+            f"model source {name!r}: its entry point must name a gibbon.models.sources.ModelSource, "
+            f"got {type(source).__name__}"
+        )
+    return source
+
+
+def source_of(spec: ModelSpec) -> str:
+    """Returns the name of the source that a spec's model comes from, told by its form.
+
+    Raises `UnknownNameError` or `ModelError` where it has none.
+    """
+    text = spec.model
+    scheme = SCHEME.match(text)
+    if scheme and scheme[1] in MODEL_SOURCES.names():
+        return scheme[1]
+    if scheme and text.startswith("//", scheme.end()):
+        raise ModelError(f"model {text!r} is an address: download it, and give the file")
+    path = Path(text)
+    if path.is_file() or path.suffix.lower() in SUFFIXES:
+        kind = kind_of(path)
+        if kind:
+            return kind
+    if scheme and (not is_reference(text) or _is_typo(scheme[1])):
+        raise UnknownNameError("model source", scheme[1], known=MODEL_SOURCES.names())
+    if is_reference(text):
+        return "python"
+    if path.is_dir():
+        configured = (path / "config.json").is_file()
+        cure = f": a model of transformers is given as hf:{text}" if configured else ""
+        raise ModelError(f"model {text!r} is a folder{cure or f'; {_forms()}'}")
+    known = sorted(MODELS.names())
+    raise ModelError(
+        f"unknown model {text!r}{suggest(text, known)} Known: {', '.join(known)}; {_forms()}"
+    )
+
+
+def _forms() -> str:
+    return f"{FORMS} {', '.join(MODEL_SOURCES.names())}"
+
+
+def _is_typo(scheme: str) -> bool:
+    """Says whether what may be a package is none, and looks like a source."""
+    near = difflib.get_close_matches(scheme, MODEL_SOURCES.names(), n=1, cutoff=0.7)
+    return bool(near) and scheme not in sys.modules and importlib.util.find_spec(scheme) is None
+
+
+def _check_weights_file(spec: ModelSpec) -> None:
+    if spec.weights is None or Path(spec.weights).exists():
+        return
+    path = Path(spec.weights)
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = [each.name for each in beside if each.name.endswith(FILE_SUFFIXES)]
+    near = suggest(path.name, names).removesuffix(".")
+    raise WeightsError(f"{spec.name!r}: {path}: can't be read: {os.strerror(errno.ENOENT)}{near}")
+
+
+def _takes_weights(spec: ModelSpec, builder: ModelBuilder) -> None:
+    if spec.weights is not None:
+        with their_code("the model can't be built"):
+            if "weights" not in inspect.signature(builder).parameters:
+                raise ModelError(f"{spec.name!r}: it takes no weights file")
+
+
+def _registered(spec: ModelSpec) -> Found:
+    builder = MODELS.load(spec.model)
+    arguments = dict(spec.arguments)
+    _takes_weights(spec, builder)
+    if spec.weights is not None:
+        arguments["weights"] = Path(spec.weights)
+    check_arguments(builder, arguments, name=spec.model)
+    with their_code("the model can't be built"):
+        built: object = builder(**arguments)
+    if not isinstance(built, Classifier):
+        raise ModelError(
+            "its entry point must return a gibbon.models.classifier.Classifier, "
+            f"got {type(built).__name__}"
+        )
+    identity = identity_of(spec.model, spec.arguments)
+    return Found(module=built, identity=identity, weights_used=True)
+
+
+def _with_weights(found: Found, spec: ModelSpec) -> Found:
+    """Returns it with the spec's weights file loaded, where the source has not done so."""
+    if spec.weights is None or found.weights_used:
+        return found
+    if not names_file(spec.weights):
+        if spec.weights == RANDOM:
+            return found
+        raise WeightsError(
+            f"weights {spec.weights!r}: expected a file or {RANDOM!r}; there is no such file"
+        )
+    module = found.module if isinstance(found.module, nn.Module) else found.module.module
+    done = load_checkpoint(module, Path(spec.weights), trust_pickle=spec.trust_pickle)
+    return replace(found, notes=(*found.notes, *done))

@@ -1,0 +1,157 @@
+"""ONNX files through ONNX Runtime: forward only."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gibbon.core.errors import ModelError
+from gibbon.models.sources import Found, ModelSource, Preprocessing, place_of
+from gibbon.models.sources.error_text import gist
+from gibbon.models.sources.files import check_file, refuse_extras
+from gibbon.models.sources.fixed_batch import Accepted, AnyBatch
+from gibbon.models.sources.optional_libraries import check_library, library
+from gibbon.specs.suite import ModelSpec
+
+FORWARD_ONLY = "an ONNX model runs forward only: ONNX Runtime gives no gradients"
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+FLOATS: dict[str, type[np.floating[Any]]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+ERRORS_ONLY = 3  # of ONNX Runtime's levels of logging
+
+# How a tensor names the file beside the model that holds its data: an entry of a map in ONNX's
+# protocol buffers, the key "location" and its value, each with its length in front.
+LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x7f])", re.DOTALL)
+
+
+class OnnxFile(ModelSource):
+    """A file in the ONNX format: ``net.onnx``."""
+
+    def check(self, spec: ModelSpec) -> None:
+        """Refuses a file that is not there, arguments, and a machine without ONNX Runtime."""
+        check_file(Path(place_of(spec, "onnx")))
+        refuse_extras(spec, what="an ONNX file")
+        check_library("onnxruntime", package="onnxruntime", scheme="onnx")
+
+    def open(self, spec: ModelSpec) -> Found:
+        """Returns the network.  Raises `ModelError`."""
+        refuse_extras(spec, what="an ONNX file")
+        path = Path(place_of(spec, "onnx"))
+        check_file(path)
+        network = OnnxNetwork(path)
+        notes = []
+        if len(network.outputs) > 1:
+            notes.append(
+                f"it has {len(network.outputs)} outputs ({', '.join(network.outputs)}): the first, "
+                f"{network.outputs[0]!r}, is taken"
+            )
+        return Found(
+            module=AnyBatch(network, network.accepted),
+            identity=f"onnx:{digest_of(path)}",
+            weights_used=True,
+            forward_only=FORWARD_ONLY,
+            notes=tuple(notes),
+        )
+
+    def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
+        """Returns None: an ONNX file does not say how pictures are prepared for it."""
+        return None
+
+
+class OnnxNetwork(nn.Module):
+    """An ONNX file as a module without parameters or gradients.
+
+    Raises `ModelError` where ONNX Runtime can't load it, or it takes something else than one
+    tensor of floating-point numbers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.session = _session(path)
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1:
+            names = ", ".join(each.name for each in inputs)
+            raise ModelError(f"{path}: takes {len(inputs)} inputs ({names}), expected one")
+        if inputs[0].type not in FLOATS:
+            raise ModelError(
+                f"{path}: takes inputs of type {inputs[0].type}, expected tensor(float): export "
+                "the network without what turns bytes into numbers in [0, 1]"
+            )
+        self.dtype = FLOATS[inputs[0].type]
+        self.input: str = inputs[0].name
+        self.outputs: tuple[str, ...] = tuple(each.name for each in self.session.get_outputs())
+        self.accepted = _accepted(inputs[0].shape)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the first output, float32, without a graph."""
+        array = inputs.detach().cpu().float().numpy().astype(self.dtype)
+        given = {self.input: np.ascontiguousarray(array)}
+        (outputs,) = self.session.run(self.outputs[:1], given)
+        answer = torch.from_numpy(outputs)
+        return (answer.float() if answer.is_floating_point() else answer).to(inputs.device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnnxNetwork:
+        return type(self)(self.path)
+
+    def __reduce__(self) -> tuple[type[OnnxNetwork], tuple[Path]]:
+        return type(self), (self.path,)
+
+
+def digest_of(path: Path) -> str:
+    """Returns a digest of an ONNX file and of the files beside it that hold its tensors.
+
+    Raises `ModelError` where one of those is not there.
+    """
+    content = path.read_bytes()
+    digest = hashlib.sha256(hashlib.sha256(content).digest())
+    for name in sorted(_locations(content)):
+        beside = path.parent / name
+        if not beside.is_file():
+            raise ModelError(
+                f"{path}: its tensors are in {name!r}, which is not there: keep both files together"
+            )
+        digest.update(name.encode())
+        with beside.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _locations(content: bytes) -> set[str]:
+    names = set()
+    for found in LOCATION.finditer(content):
+        length = found[1]
+        size = length[0] if len(length) == 1 else (length[0] & 0x7F) | (length[1] << 7)
+        names.add(content[found.end() : found.end() + size].decode("utf-8", "replace"))
+    return names
+
+
+def _session(path: Path) -> Any:
+    runtime = library("onnxruntime", package="onnxruntime", scheme="onnx")
+    _ = digest_of(path)  # says which file beside it is not there
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ONLY
+    there = runtime.get_available_providers()
+    providers = [each for each in PROVIDERS if each in there]
+    try:
+        return runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        raise ModelError(f"{path}: ONNX Runtime can't load it: {gist(error)}") from error
+
+
+def _accepted(shape: list[int | str | None]) -> Accepted:
+    if not shape:
+        return Accepted()
+    batch, *sides = (each if isinstance(each, int) and each > 0 else None for each in shape)
+    return Accepted(tuple(sides), least=batch or 1, most=batch)

@@ -1,0 +1,361 @@
+"""From a module to a classifier: normalisation in front, the number of classes, what is wrong.
+
+A module that a caller holds is never changed: what is put in front of it is a module around it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from gibbon.core.errors import ModelError, RequestError, suggest
+from gibbon.core.rng import seeded_globals
+from gibbon.models.classifier import PIXELS, Classifier
+from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
+from gibbon.models.snapshot import Snapshot
+from gibbon.models.sources import BuiltModel, Found, Preprocessing, Size
+from gibbon.models.sources.error_text import gist, many
+from gibbon.models.sources.exported_module import Program, is_program
+from gibbon.models.sources.torchscript_module import Script, is_script
+from gibbon.specs.suite import ModelSpec
+
+RULES: dict[str, OutputRule] = {rule.name: rule for rule in (LOGITS, PROBABILITIES, LOG_SCORES)}
+TRIED = 2  # examples in the batch that tells how many classes there are
+SEED = 0  # of the random numbers that a model starts from
+CHANNELS_TOLD = re.compile(r"to have (\d+) channels, but got")  # by torch's convolutions
+
+# By the channels that a model takes and that pictures have: what they are, and what to make them.
+COLOUR_CURES = {
+    (3, 1): ("grey", "rgb", "inputs.expand(-1, 3, -1, -1)"),
+    (1, 3): ("in colour", "grey", "inputs.mean(1, keepdim=True)"),
+}
+SURE = 1e-4  # how far rows of probabilities may sum from 1
+
+
+class Normalised(nn.Module):
+    """A network on inputs in [0, 1]: it is given (x - mean) / std.
+
+    Args:
+        network: what takes normalised inputs.
+        mean, std: a number a channel, the first axis of an input.
+        axes: number of axes of one input, such as 3 for pictures.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        axes: int,
+    ) -> None:
+        super().__init__()
+        shape = (len(mean), *(1,) * (axes - 1))
+        self.register_buffer("mean", torch.tensor(mean).view(shape))
+        self.register_buffer("std", torch.tensor(std).view(shape))
+        self.network = network
+        self.training = network.training
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the network's outputs for inputs of shape (N, C, ...)."""
+        outputs: Tensor = self.network((inputs - self.mean) / self.std)
+        return outputs
+
+
+def adopt_model(
+    model: nn.Module | Classifier, *, spec: ModelSpec, input_shape: tuple[int, ...]
+) -> BuiltModel:
+    """Returns the classifier of a module that the caller holds, and leaves the module as it is.
+
+    Of the spec, ``mean``, ``std`` and ``outputs`` are heeded.
+
+    Raises `ModelError` where it is no module, does not take inputs of that shape, or does not
+    return one number a class.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    >>> adopt_model(net, spec=ModelSpec(name="net", model="net"), input_shape=(1, 2, 2)).classifier
+    ... # doctest: +ELLIPSIS
+    Classifier(...classes=3, input_shape=(1, 2, 2), ...)
+    """
+    held: object = model
+    if not isinstance(held, nn.Module | Classifier):
+        cure = ": wrap it in a torch.nn.Module whose forward calls it" if callable(held) else ""
+        raise ModelError(
+            f"expected a torch.nn.Module or a gibbon.models.classifier.Classifier, got "
+            f"{type(held).__name__}{cure}"
+        )
+    for key in ("weights", "arguments"):
+        if getattr(spec, key):
+            raise ModelError(f"{key} are for a model that is yet to be made: this one is there")
+    return complete(Found(module=model, identity=""), spec=spec, input_shape=input_shape, own=False)
+
+
+def complete(
+    found: Found,
+    *,
+    spec: ModelSpec,
+    input_shape: tuple[int, ...],
+    own: bool = True,
+    prepared: Callable[[], Preprocessing | None] = lambda: None,
+) -> BuiltModel:
+    """Returns the classifier of what a source found.
+
+    ``own`` says that the module was made here, so that it can be made again.  ``prepared`` tells
+    how the source's configuration prepares pictures, for error messages.
+
+    Raises `ModelError`.
+    """
+    if isinstance(found.module, Classifier):
+        _check_says_all(found.module, spec)
+        return BuiltModel(found.module, found.identity, found.notes, rebuilds=own)
+    mean, std = (spec.mean, spec.std) if spec.mean is not None else (found.mean, found.std)
+    module = _plain(found.module, own=own)
+    notes = list(found.notes)
+    with _advice(module, input_shape, prepared, own=own):
+        _check_tensors(module)
+        if mean is not None and std is not None:
+            if spec.mean is not None:
+                _check_scale(mean, std)
+            _check_channels(mean, input_shape, declared=spec.mean is not None, own=own)
+            module = Normalised(module, mean=mean, std=std, axes=len(input_shape))
+            if spec.mean is None:
+                notes.append(
+                    f"inputs are normalised as its configuration says: mean {_row(mean)}, "
+                    f"std {_row(std)}"
+                )
+        outputs = _try(module, input_shape)
+    size_told = _size_told(input_shape, prepared())
+    if size_told:
+        notes.append(f"{size_told}; its inputs here are {'x'.join(map(str, input_shape[1:]))}")
+    rule = RULES[spec.outputs or LOGITS.name]
+    if spec.outputs is None and outputs.shape[1] > 1 and _look_like_probabilities(outputs):
+        notes.append(
+            "its outputs look like probabilities but are taken for logits, as nothing else is "
+            'declared: if they are, declare outputs = "probabilities"'
+        )
+    classifier = Classifier(
+        module,
+        classes=outputs.shape[1],
+        input_shape=tuple(input_shape),
+        outputs=rule,
+        forward_only=found.forward_only,
+    )
+    return BuiltModel(classifier, found.identity, tuple(notes), rebuilds=own)
+
+
+@contextmanager
+def same_random_numbers(device: torch.device | None = None) -> Iterator[None]:
+    """While inside, random numbers start from a fixed seed; generators are put back afterwards.
+
+    Those of the CPU, of torch's current CUDA device and of ``device`` are.
+    """
+    devices = [] if device is None else [device]
+    if torch.cuda.is_available():
+        devices.append(torch.device("cuda", torch.cuda.current_device()))
+    with seeded_globals(SEED, *devices):
+        yield
+
+
+def _plain(module: nn.Module, *, own: bool) -> nn.Module:
+    """Returns a module whose mode, hooks and parameters can be handled like any other's."""
+    if is_script(module):
+        return Script.around(module, own=own)
+    return Program.around(module, own=own) if is_program(module) else module
+
+
+def _check_says_all(classifier: Classifier, spec: ModelSpec) -> None:
+    if spec.mean is not None:
+        raise ModelError(
+            "mean and std are declared, but this model takes pixels in "
+            f"[{classifier.bounds.low:g}, {classifier.bounds.high:g}] and contains its own "
+            "normalisation: leave them out"
+        )
+    if spec.outputs is not None and spec.outputs != classifier.outputs.name:
+        raise ModelError(
+            f"outputs {spec.outputs!r} are declared, but this model says of itself that they are "
+            f"{classifier.outputs.name!r}: leave it out"
+        )
+
+
+def _check_tensors(module: nn.Module) -> None:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(tensor):
+            raise ModelError(
+                f"its {name!r} has no shape yet (a lazy layer): run the model once on a batch first"
+            )
+        if tensor.is_meta:
+            raise ModelError(f"its {name!r} is on the meta device, without values")
+
+
+def _check_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    if not all(PIXELS.low <= each <= PIXELS.high for each in mean) or max(std) > PIXELS.width:
+        raise ModelError(
+            "mean and std are of pixels in [0, 1]: divide by 255; got mean "
+            f"{_row(mean)}, std {_row(std)}"
+        )
+
+
+def _check_channels(
+    mean: tuple[float, ...], input_shape: tuple[int, ...], *, declared: bool, own: bool
+) -> None:
+    channels = input_shape[0]
+    if len(mean) == channels:
+        return
+    if declared:
+        raise ModelError(
+            f"mean and std have {many(len(mean), 'number')}, the inputs have "
+            f"{many(channels, 'channel')}: give a number a channel"
+            + _colour_cure(len(mean), channels, own=own)
+        )
+    raise _Colour(len(mean), channels)
+
+
+class _Colour(Exception):  # noqa: N818  becomes a ModelError with advice
+    """A model for a number of channels, and inputs of another number."""
+
+    def __init__(self, taken: int, given: int) -> None:
+        super().__init__(f"it takes {many(taken, 'channel')}, the inputs have {given}")
+        self.taken, self.given = taken, given
+
+
+@contextmanager
+def _advice(
+    module: nn.Module,
+    input_shape: tuple[int, ...],
+    prepared: Callable[[], Preprocessing | None],
+    *,
+    own: bool,
+) -> Iterator[None]:
+    """While inside, what goes wrong because of the inputs' shape is told with its cure."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        taken = _channels_of(module)
+        told = CHANNELS_TOLD.search(str(error))
+        if told:
+            taken = int(told[1])
+        if isinstance(error, _Colour):
+            colour: _Colour | None = error
+        else:
+            fits = taken is None or len(input_shape) != 3 or taken == input_shape[0]
+            colour = None if fits or taken is None else _Colour(taken, input_shape[0])
+        if colour is not None:
+            cure = _colour_cure(colour.taken, colour.given, own=own)
+            raise ModelError(f"{colour}{cure}") from error
+        raise ModelError(
+            f"it can't be run on inputs of shape {tuple(input_shape)}: "
+            f"{type(error).__name__}: {gist(error)}{_cure(module, input_shape, prepared())}"
+        ) from error
+
+
+def _channels_of(module: nn.Module) -> int | None:
+    convolutions = (each for each in module.modules() if isinstance(each, nn.Conv2d))
+    first = next(convolutions, None)
+    return first.in_channels if first is not None else None
+
+
+def _colour_cure(taken: int, given: int, *, own: bool) -> str:
+    """Returns how pictures become what a model takes.
+
+    One that is not our own was held by who called from Python, where there are no options.
+    """
+    if (taken, given) not in COLOUR_CURES:
+        return ""
+    are, colour, of_tensors = COLOUR_CURES[taken, given]
+    if own:
+        return (
+            f". The pictures are {are}: convert them with --colour {colour} "
+            f'(colour = "{colour}"), or tensors with {of_tensors}'
+        )
+    return (
+        f". The pictures are {are}: convert tensors with {of_tensors}, or pictures in files with "
+        f'DatasetSpec(..., colour="{colour}")'
+    )
+
+
+def _cure(module: nn.Module, input_shape: tuple[int, ...], prepared: Preprocessing | None) -> str:
+    kinds = {each.dtype for each in module.parameters() if each.is_floating_point()}
+    if kinds and torch.float32 not in kinds:
+        return f". Its parameters are {kinds.pop()} and inputs float32: convert it with .float()"
+    told = _size_told(input_shape, prepared)
+    return f". {told[0].upper()}{told[1:]}" if told else ""
+
+
+def _size_told(input_shape: tuple[int, ...], prepared: Preprocessing | None) -> str:
+    size = (prepared.crop or prepared.resize) if prepared is not None else None
+    if prepared is None or size is None or _pair(size) == input_shape[1:]:
+        return ""
+    options = [
+        f"--{name} {'x'.join(map(str, _pair(size))) if isinstance(size, tuple) else size}"
+        for name, size in (("resize", prepared.resize), ("crop", prepared.crop))
+        if size is not None
+    ]
+    return f"its configuration prepares pictures with {' '.join(options)}"
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _try(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
+    """Returns the outputs for two inputs of zeros, shape (2, K); the module stays as it was."""
+    home = next((each.device for each in (*module.parameters(), *module.buffers())), None)
+    zeros = torch.zeros(TRIED, *input_shape, device=home)
+    snapshot = Snapshot(module)
+    try:
+        with same_random_numbers(), torch.no_grad():
+            module.eval()
+            outputs: object = module(zeros)
+    finally:
+        if snapshot.difference() is not None:
+            snapshot.restore()
+    if not isinstance(outputs, Tensor):
+        raise ModelError(_no_tensor(outputs))
+    if outputs.ndim != 2 or len(outputs) != TRIED:
+        raise ModelError(
+            f"it must return one row of outputs an example, shape (N, classes): {TRIED} inputs "
+            f"gave shape {tuple(outputs.shape)}"
+        )
+    if outputs.shape[1] < 2:
+        raise ModelError(
+            "it returns one number an example, expected one a class: for two classes, return the "
+            "logits of both, such as torch.cat([torch.zeros_like(z), z], dim=1)"
+        )
+    if not outputs.is_floating_point():
+        raise ModelError(
+            f"it must return floating-point numbers, got {outputs.dtype}: return the logits, not "
+            "the predicted class"
+        )
+    return outputs
+
+
+def _no_tensor(outputs: object) -> str:
+    message = f"it must return a tensor of logits, got {type(outputs).__name__}"
+    if isinstance(outputs, dict):
+        keys = ", ".join(map(repr, list(outputs)[:10]))
+        near = suggest("logits", map(str, outputs)).removeprefix("; did you mean ").rstrip("?.")
+        return f"{message} with the keys {keys}: return the logits alone" + (
+            f", such as outputs[{near}]" if near else ""
+        )
+    if isinstance(outputs, tuple | list):
+        return f"{message} of {len(outputs)}: return the logits alone, such as outputs[0]"
+    return f"{message}: return the logits alone"
+
+
+def _look_like_probabilities(outputs: Tensor) -> bool:
+    sums = outputs.sum(1)
+    return bool((outputs >= 0).all() and ((sums - 1).abs() <= SURE).all())
+
+
+def _row(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{each:.4g}" for each in numbers)

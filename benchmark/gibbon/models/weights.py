@@ -1,0 +1,113 @@
+"""Weights: safetensors files, so that nothing in a file is ever executed, and how they fit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse
+from torch import Tensor, nn
+
+from gibbon.core.errors import WeightsError
+
+PICKLE_MARKS = (b"\x80", b"PK\x03\x04")  # a bare pickle's protocol byte; torch.save's zip file
+
+# safetensors begins with the header's length, eight bytes of which the first may be any byte, and
+# goes on with the header, a JSON object.
+HEADER_START = slice(8, 9)
+LISTED = 10  # names in an error message
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Copies the tensors of a safetensors file into a module, which they must fit exactly.
+
+    Tensors are converted to the dtype of the module's own.  Raises `WeightsError` where the file
+    is not there, is damaged, is a pickle, lacks a tensor, has one too many or of another shape,
+    or holds a number that is not finite.
+    """
+    fit_weights(module, read_weights(path), where=str(path))
+
+
+def fit_weights(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, where: str, optional: str = ""
+) -> None:
+    """Copies tensors into a module, which they must fit exactly; all of them or none.
+
+    ``where`` is what error messages call them, such as the path of their file.  Tensors whose
+    name ends with ``optional`` may be lacking, and so may one that is the same tensor as another
+    of the module's that is there.  Raises `WeightsError`.
+    """
+    own = module.state_dict()
+    there = {_place(own[name]) for name in own.keys() & tensors.keys()} - {None}
+    missing = [
+        name
+        for name in sorted(own.keys() - tensors.keys())
+        if not (optional and name.endswith(optional)) and _place(own[name]) not in there
+    ]
+    unexpected = sorted(tensors.keys() - own.keys())
+    if missing or unexpected:
+        raise WeightsError(
+            f"{where}: tensors do not fit the model: "
+            f"missing {_listed(missing)}, unexpected {_listed(unexpected)}"
+        )
+    others = [name for name, tensor in tensors.items() if tensor.shape != own[name].shape]
+    if others:
+        name = others[0]
+        more = f" (and {len(others) - 1} more do not fit)" if len(others) > 1 else ""
+        raise WeightsError(
+            f"{where}: tensor {name!r} has shape {tuple(tensors[name].shape)}, "
+            f"the model needs {tuple(own[name].shape)}{more}"
+        )
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor.float()).all()):
+            raise WeightsError(f"{where}: tensor {name!r} holds NaN or infinity")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def _place(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]] | None:
+    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else None
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) <= LISTED:
+        return str(names or "none")
+    return f"{names[:LISTED]} and {len(names) - LISTED} more"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file by name.  Raises `WeightsError`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+    if content.startswith(PICKLE_MARKS) and content[HEADER_START] != b"{":
+        raise WeightsError(
+            f"{path}: this is a pickle (torch.save), which can run code when it is loaded; "
+            "save the state dict with safetensors.torch.save_file"
+        )
+    try:
+        return parse(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path}: damaged, or not a safetensors file: {error}") from error
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal.  Raises `WeightsError`."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def state_digest(module: nn.Module) -> str:
+    """Returns a digest of a module's tensors: names, dtypes, shapes and values, on any device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,267 @@
+"""The pytest plug-in: the fixture ``robustness``, whose checks fail a test.
+
+pytest loads this in every run of everybody who has Gibbon installed: nothing is imported here but
+pytest itself, and torch not before a check is made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gibbon.api.request import AttackLike, Budget, Data, Model
+    from gibbon.api.results import Results
+    from gibbon.gate.baseline import Content, Key, Side
+    from gibbon.gate.model_check import Allowed, Line
+
+OPTION = "--robustness-update-baseline"
+LINES, REWRITTEN = "gibbon.robustness", "gibbon.baseline"  # properties of a test's report
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the option that renews baselines."""
+    parser.getgroup("robustness", "robustness of models (Gibbon)").addoption(
+        OPTION,
+        action="store_true",
+        default=False,
+        help="Write what robustness.check(..., baseline=FILE) measures into FILE, instead of "
+        "comparing with it.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collects what checks find, for the end of the session."""
+    config.stash[SUMMARY] = Summary()
+    config.pluginmanager.register(config.stash[SUMMARY], "gibbon-summary")
+
+
+@pytest.fixture
+def robustness(request: pytest.FixtureRequest) -> Robustness:
+    """Measure how robust a model is, and fail the test where it is not robust enough."""
+    return Robustness(request)
+
+
+class Robustness:
+    """Checks of models in one test; made by the fixture ``robustness``."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._item: pytest.Item = request.node
+        self._update: bool = request.config.getoption(OPTION)
+        self._summary: Summary = request.config.stash[SUMMARY]
+
+    def check(
+        self,
+        model: Model,
+        data: Data,
+        *,
+        attack: AttackLike | Sequence[AttackLike],
+        epsilon: Budget | Sequence[Budget] | None = None,
+        max_error: float | None = None,
+        max_clean_error: float | None = None,
+        baseline: str | Path | None = None,
+        max_increase: float = 1.0,
+        alpha: float = 0.05,
+        limit: int | None = None,
+        seed: int = 0,
+        name: str | None = None,
+        **parameters: Any,
+    ) -> Results:
+        """Returns what was measured; fails the test where it is not as it must be.
+
+        Args:
+            model: as `gibbon.evaluate` takes it; one model.
+            data: as `gibbon.evaluate` takes it.
+            attack: an attack's name, or a list of attacks.
+            epsilon: one or more budgets, such as ``8 / 255``.
+            max_error: the highest adversarial error that is allowed, a fraction of 1, for each
+                attack and epsilon.
+            max_clean_error: the highest clean error that is allowed.
+            baseline: a file to compare with, relative to the test's own; it is made, and renewed,
+                by ``pytest --robustness-update-baseline``.
+            max_increase: percentage points by which an error may be above the baseline's.
+            alpha: what the p-value of such an increase must be below to count.
+            limit: take a fixed sample of this many examples.
+            seed: of every random number.
+            name: what the check is called in tables and in the baseline; the test's file and name
+                unless it is given.
+            **parameters: the attack's own, such as ``steps=20``, and what else
+                `gibbon.evaluate` takes, such as ``device``, ``mean`` and ``std``.
+
+        Raises a `RequestError` where the request is wrong.
+        """
+        __tracebackhide__ = True
+        from gibbon.core.errors import RequestError, SpecError
+        from gibbon.gate.model_check import Allowed, unmeasured
+
+        name = name if name is not None else _name_of(self._item)
+        try:
+            if isinstance(model, Mapping):
+                raise SpecError("a check is of one model: check each, with a name of its own")
+            results, failure = self._measure(
+                model,
+                data,
+                allowed=Allowed(max_error, max_clean_error, max_increase, alpha),
+                baseline=baseline,
+                name=name,
+                asked={
+                    "attack": attack,
+                    "epsilon": epsilon,
+                    "limit": limit,
+                    "seed": seed,
+                    **parameters,
+                },
+            )
+        except RequestError as error:
+            self._report(LINES, [vars(unmeasured(name, verdict="wrong request"))])
+            raise error.with_traceback(None)  # noqa: B904  # the test's line is what matters
+        except Exception as error:
+            verdict = f"raised {type(error).__name__}"
+            self._report(LINES, [vars(unmeasured(name, verdict=verdict))])
+            raise
+        if failure:
+            pytest.fail(failure, pytrace=False)
+        return results
+
+    def _measure(
+        self,
+        model: Model,
+        data: Data,
+        *,
+        allowed: Allowed,
+        baseline: str | Path | None,
+        name: str,
+        asked: Mapping[str, Any],
+    ) -> tuple[Results, str]:
+        """Returns the results, and what is wrong with them."""
+        from gibbon.gate.model_check import examine, named_side, unmeasured, update_baseline
+
+        allowed.check(compared=baseline is not None)
+        file = self._item.path.parent / baseline if baseline is not None else None
+        if file is not None and not self._update and not file.exists():
+            self._report(LINES, [vars(unmeasured(name, verdict="no baseline"))])
+            pytest.fail(
+                f"there is no baseline {file} yet: make it with pytest {OPTION}, look at it, and "
+                f"commit it ({name})",
+                pytrace=False,
+            )
+        from gibbon import evaluate
+
+        results = evaluate(model, data, **asked)
+        side = named_side(results.record, results.outcomes, name=name)
+        if file is not None:
+            self._summary.claim(file, side, by=self, test=self._item.nodeid)
+        found = examine(
+            results.record, side, allowed=allowed, baseline=None if self._update else file
+        )
+        self._report(LINES, [vars(line) for line in found.lines])
+        if file is not None and self._update and found.sound:
+            update_baseline(file, side, gibbon=results.record.provenance.gibbon)
+            root = self._item.config.rootpath
+            inside = file.is_relative_to(root)
+            self._report(REWRITTEN, str(file.relative_to(root) if inside else file))
+        return results, found.message if found.problems else ""
+
+    def _report(self, name: str, content: object) -> None:
+        self._item.user_properties.append((name, json.dumps(content)))
+
+
+@dataclass
+class _Claim:
+    """Who checks what under one name of a baseline file."""
+
+    by: Robustness
+    test: str
+    data: tuple[Content, bytes]
+    attacked: set[Key]
+
+
+class Summary:
+    """What the checks of a session found, and which test has which part of a baseline."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, ...], Line] = {}
+        self._rewritten: dict[str, None] = {}
+        self._claims: dict[tuple[Path, str], _Claim] = {}
+
+    def claim(self, file: Path, side: Side, *, by: Robustness, test: str) -> None:
+        """Takes the part of a baseline that a check is about.
+
+        Raises `SpecError` where another check has it: they would overwrite each other.
+        """
+        from gibbon.core.errors import SpecError
+
+        (name,) = side.datasets
+        attacked = {cell.key for cell in side.cells if cell.key.measure == "adversarial_error"}
+        data = (side.datasets[name], b"".join(cell.example_id.tobytes() for cell in side.cells[:1]))
+        held = self._claims.get((file, name))
+        if held is None or (held.test == test and held.by is not by):  # a test that is run again
+            self._claims[file, name] = _Claim(by, test, data, attacked)
+            return
+        problem = ""
+        if held.test != test:
+            problem = f"{held.test} has a check of that name too"
+        elif held.data != data:
+            problem = "two checks of this test are on different data"
+        elif held.attacked & attacked:
+            problem = "two checks of this test have the same attack and epsilon"
+        if problem:
+            raise SpecError(
+                f"{name}: {problem}: in {file.name} they would be one; give each its own name=..."
+            )
+        held.attacked |= attacked
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Takes what a test's report carries, also from another process."""
+        if report.when != "teardown":
+            return
+        for name, content in report.user_properties:
+            if name == LINES:
+                self._take(report.nodeid, json.loads(str(content)))
+            elif name == REWRITTEN:
+                self._rewritten[json.loads(str(content))] = None
+
+    def _take(self, test: str, found: list[dict[str, Any]]) -> None:
+        from gibbon.gate.model_check import Line
+
+        for each in found:
+            line = Line(**each)
+            self._lines[test, line.check, line.error, line.attack, line.epsilon] = line
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Lists the checks, and says which baselines were written."""
+        if not self._lines:
+            return
+        from gibbon.core.errors import RequestError
+        from gibbon.gate.model_check import checks_markdown, checks_table
+        from gibbon.report.text.github_summary import JOB_SUMMARY, append_summary
+
+        lines = tuple(self._lines.values())
+        terminalreporter.section("robustness")
+        for row in checks_table(lines).splitlines():
+            terminalreporter.write_line(row)
+        for file in self._rewritten:
+            terminalreporter.write_line(f"baseline rewritten: {file}")
+        try:
+            append_summary(
+                checks_markdown(lines, tuple(self._rewritten)), os.environ.get(JOB_SUMMARY)
+            )
+        except RequestError as error:  # the tests' own results must not be lost for it
+            terminalreporter.write_line(str(error), red=True)
+
+
+SUMMARY = pytest.StashKey[Summary]()
+
+
+def _name_of(item: pytest.Item) -> str:
+    """Returns the test's file and name, wherever pytest was started."""
+    chain = [each.name for each in item.listchain() if isinstance(each, pytest.Class | pytest.Item)]
+    return "::".join([item.path.name, *chain])

@@ -1,0 +1,1 @@
+"""Stored results: run records, outcomes of cells, flags and galleries.  No torch is imported."""

@@ -1,0 +1,211 @@
+"""Data of pictures that explain: what was computed once, for a figure to be drawn from.
+
+Each kind is one file of arrays, ``<kind>.npz`` in a run's folder ``figures``, made by whoever has
+the models and drawn by `gibbon.report.figures.illustrations`, which has none.  No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gibbon.core.errors import RecordError, RunFolderError
+from gibbon.core.files import write_atomically
+from gibbon.core.npz import packed, unpacked
+
+FOLDER: Final = "figures"
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said of an input: the class's name and the confidence, a fraction of 1."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """One picture, its perturbation, and the sum.
+
+    Args:
+        title: what the figure is about.
+        model: who answered.
+        source: where the picture comes from.
+        truth: the picture's class.
+        epsilon: as it was written.
+        picture: uint8, shape (H, W) or (H, W, 3).
+        direction: int8 signs of the perturbation, of the same shape.
+        before, alone, after: answers to the picture, to the direction drawn as a picture, and to
+            the sum.
+    """
+
+    kind: ClassVar[str] = "addition"
+    title: str
+    model: str
+    source: str
+    truth: str
+    epsilon: str
+    picture: NDArray[np.uint8]
+    direction: NDArray[np.int8]
+    before: Answer
+    alone: Answer
+    after: Answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearModel:
+    """The weights of a linear model of two classes, and examples that it was shown.
+
+    Args:
+        title, model, epsilon: as for `Addition`.
+        classes: the names of both.
+        weights: float32, shape (H, W); large where class 1 is meant.
+        clean: uint8, shape (N, H, W).
+        attacked: float32, shape (N, H, W), in units of [0, 1], which it may leave.
+        label, predicted, misled: int32, shape (N,): class, answer to the clean example, and to the
+            attacked one.
+        clean_error, attacked_error: over all test examples.
+    """
+
+    kind: ClassVar[str] = "linear"
+    title: str
+    model: str
+    epsilon: str
+    classes: tuple[str, ...]
+    weights: Floats
+    clean: NDArray[np.uint8]
+    attacked: Floats
+    label: Integers
+    predicted: Integers
+    misled: Integers
+    clean_error: float
+    attacked_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """First-layer filters of several models.
+
+    Args:
+        title: as for `Addition`.
+        models: their names.
+        filters: float16, shape (models, K, H, W): enough for grey levels.
+    """
+
+    kind: ClassVar[str] = "filters"
+    title: str
+    models: tuple[str, ...]
+    filters: NDArray[np.float16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The logits of one example moved along one direction, by every epsilon of a grid.
+
+    Args:
+        title, model: as for `Addition`.
+        example: what the example is.
+        label: its class.
+        classes: their names.
+        epsilons: float32, shape (E,), ascending.
+        logits: float32, shape (E, K).
+        shown: float32, shape (S,): the epsilons of the strip.
+        strip: float32, shape (S, H, W), in units of [0, 1], which it may leave.
+    """
+
+    kind: ClassVar[str] = "sweep"
+    title: str
+    model: str
+    example: str
+    label: int
+    classes: tuple[str, ...]
+    epsilons: Floats
+    logits: Floats
+    shown: Floats
+    strip: Floats
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """At which epsilons the example is classified correctly: shape (E,)."""
+        found: NDArray[np.bool_] = self.logits.argmax(axis=1) == self.label
+        return found
+
+
+Illustration = Addition | LinearModel | Filters | Sweep
+KINDS: Final[tuple[type[Illustration], ...]] = (Addition, LinearModel, Filters, Sweep)
+
+
+def save_illustration(illustration: Illustration, folder: Path) -> Path:
+    """Writes an illustration into a folder of a run and returns the file.
+
+    Raises `RunFolderError` where it can't be written.
+    """
+    about: dict[str, Any] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    for each in fields(illustration):
+        value = getattr(illustration, each.name)
+        if isinstance(value, np.ndarray):
+            arrays[each.name] = value
+        elif isinstance(value, Answer):
+            about[each.name] = [value.label, value.confidence]
+        else:
+            about[each.name] = value
+    path = folder / f"{illustration.kind}.npz"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+    write_atomically(path, packed(about, arrays))
+    return path
+
+
+def digest_of(illustration: Illustration) -> str:
+    """Returns a digest of all that an illustration holds; the files drawn from it carry it."""
+    digest = hashlib.sha256(illustration.kind.encode())
+    for each in fields(illustration):
+        value = getattr(illustration, each.name)
+        held = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
+        digest.update(f"{each.name} {len(held)} ".encode() + held)
+    return digest.hexdigest()
+
+
+def illustrations(run: Path) -> Iterator[Illustration]:
+    """Yields the illustrations in a run's folder, in the order of `KINDS`.
+
+    Raises `RecordError` where a file can't be read.
+    """
+    for kind in KINDS:
+        path = run / FOLDER / f"{kind.kind}.npz"
+        if path.exists():
+            yield _read(kind, path)
+
+
+def _read(kind: type[Illustration], path: Path) -> Illustration:
+    try:
+        about, arrays = unpacked(path.read_bytes())
+        given: dict[str, Any] = {name: _value(value) for name, value in about.items()}
+        return kind(**given, **arrays)
+    except Exception as error:  # a damaged archive fails in any way it likes
+        raise RecordError(
+            f"{path}: is no illustration of this version of Gibbon: {error}; remove it or make it "
+            "again"
+        ) from error
+
+
+def _value(value: Any) -> Any:
+    """Returns what was written as JSON as it was: an answer is a name and a number."""
+    if not isinstance(value, list):
+        return value
+    if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], float):
+        return Answer(value[0], value[1])
+    return tuple(value)

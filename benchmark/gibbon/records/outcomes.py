@@ -1,0 +1,318 @@
+"""Outcomes of cells, one row an example, and the parquet files that store them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field
+
+from gibbon.core.errors import RecordError, RunFolderError
+from gibbon.core.threat import Verdict
+from gibbon.records.run import Record
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+OUTCOMES = "outcomes"
+
+META_KEY = b"gibbon"
+OUTCOME_FORMAT = 2
+
+
+class OutcomeMeta(Record):
+    """What stands in the metadata of an outcome file.
+
+    ``digest`` is the cell's: a file that was copied to another's name is not taken for it.
+    ``targets`` maps the digest of each model whose answers are there to its name at that time;
+    ``target_errors`` the digest of each that failed to what it raised.
+    """
+
+    format: int = OUTCOME_FORMAT
+    cell: str = ""
+    digest: str = ""
+    forward_passes: int = 0
+    backward_passes: int = 0
+    seconds: float = 0.0
+    targets: dict[str, str] = Field(default_factory=dict)
+    target_errors: dict[str, str] = Field(default_factory=dict)
+
+    def after(self, before: OutcomeMeta) -> OutcomeMeta:
+        """Returns this with what was spent before added."""
+        return self.model_copy(
+            update={
+                "forward_passes": before.forward_passes + self.forward_passes,
+                "backward_passes": before.backward_passes + self.backward_passes,
+                "seconds": before.seconds + self.seconds,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class TargetOutcome:
+    """What one model said of a cell's candidates: predicted int32 and confidence float32, (N,)."""
+
+    predicted: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+
+    def then(self, more: TargetOutcome) -> TargetOutcome:
+        """Returns this and more examples after it."""
+        return TargetOutcome(
+            np.concatenate([self.predicted, more.predicted]),
+            np.concatenate([self.confidence, more.confidence]),
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one cell, example by example; every array has shape (N,).
+
+    ``zero_gradient`` is None for attacks that took no gradient.  ``scores`` go by the digest of the
+    model that answered: what a suite calls it does not matter.  ``nearest`` is the smallest
+    adversarial distance, NaN where nothing was found, and None for attacks that stay within an
+    epsilon.  ``misled_by`` is the position of the first try that misled, -1 where none did, and
+    None where there was one try.
+    """
+
+    example_id: NDArray[np.int64]
+    label: NDArray[np.int32]
+    verdict: NDArray[np.int8]
+    distance: NDArray[np.float32]
+    any_misclassified: NDArray[np.bool_]
+    saturated: NDArray[np.bool_] | None
+    zero_gradient: NDArray[np.bool_] | None
+    scores: Mapping[str, TargetOutcome]
+    meta: OutcomeMeta = field(default_factory=OutcomeMeta)
+    nearest: NDArray[np.float32] | None = None
+    misled_by: NDArray[np.int16] | None = None
+
+    @property
+    def first_misled(self) -> NDArray[np.int16]:
+        """``misled_by``, also where there was one try: then it is that one or none."""
+        if self.misled_by is not None:
+            return self.misled_by
+        return np.where(self.any_misclassified, 0, -1).astype(np.int16)
+
+    def misclassified(self, target: str) -> NDArray[np.bool_]:
+        """Returns which candidates are valid and misclassified by the target of that digest."""
+        wrong: NDArray[np.bool_] = self.scores[target].predicted != self.label
+        valid: NDArray[np.bool_] = self.verdict == Verdict.VALID
+        return np.logical_and(wrong, valid)
+
+    def then(self, more: Outcome) -> Outcome:
+        """Returns this and more examples of the same cell after it."""
+        scores = {
+            digest: answers.then(more.scores[digest])
+            for digest, answers in self.scores.items()
+            if digest in more.scores
+        }
+        return Outcome(
+            np.concatenate([self.example_id, more.example_id]),
+            np.concatenate([self.label, more.label]),
+            np.concatenate([self.verdict, more.verdict]),
+            np.concatenate([self.distance, more.distance]),
+            np.concatenate([self.any_misclassified, more.any_misclassified]),
+            _join(self.saturated, more.saturated),
+            _join(self.zero_gradient, more.zero_gradient),
+            scores,
+            nearest=_join(self.nearest, more.nearest),
+            misled_by=None
+            if self.misled_by is None and more.misled_by is None
+            else np.concatenate([self.first_misled, more.first_misled]),
+            meta=self.meta.after(more.meta).model_copy(
+                update={
+                    "targets": {digest: self.meta.targets[digest] for digest in scores},
+                    "target_errors": {**self.meta.target_errors, **more.meta.target_errors},
+                }
+            ),
+        )
+
+    def at(self, rows: NDArray[np.int64], found: Outcome, *, only_misled: bool = False) -> Outcome:
+        """Returns this with what was found of the examples at these positions in its place.
+
+        The digest, the passes and the seconds are those of ``found``.  With ``only_misled`` what
+        was invalid here stays, to be seen, where what was found misleads nobody.
+        """
+        here = np.ones(len(rows), dtype=np.bool_)
+        if only_misled:
+            here = found.any_misclassified | (self.verdict[rows] == Verdict.VALID)
+        places = rows[here]
+
+        def put(old: NDArray[Scalar], new: NDArray[Scalar]) -> NDArray[Scalar]:
+            filled = old.copy()
+            filled[places] = new[here]
+            return filled
+
+        zero = self.zero_gradient
+        if found.zero_gradient is not None:
+            none = np.zeros(len(self.label), dtype=np.bool_)
+            zero = put(none if zero is None else zero, found.zero_gradient)
+        first = self.misled_by
+        if first is not None or found.misled_by is not None:
+            first = put(self.first_misled, found.first_misled)
+        return Outcome(
+            self.example_id,
+            self.label,
+            put(self.verdict, found.verdict),
+            put(self.distance, found.distance),
+            put(self.any_misclassified, found.any_misclassified),
+            None,
+            zero,
+            {
+                digest: TargetOutcome(
+                    put(self.scores[digest].predicted, answers.predicted),
+                    put(self.scores[digest].confidence, answers.confidence),
+                )
+                for digest, answers in found.scores.items()
+            },
+            found.meta,
+            misled_by=first,
+        )
+
+    def with_targets(self, more: Outcome) -> Outcome:
+        """Returns this with the answers of more targets, given for the same examples."""
+        meta = self.meta.model_copy(
+            update={
+                "targets": {**self.meta.targets, **more.meta.targets},
+                "target_errors": more.meta.target_errors,
+            }
+        )
+        return replace(self, scores={**self.scores, **more.scores}, meta=meta)
+
+    def only(self, targets: Iterable[str]) -> Outcome:
+        """Returns this with the answers of these targets alone."""
+        kept = {digest: self.scores[digest] for digest in targets}
+        names = {digest: self.meta.targets[digest] for digest in kept}
+        return replace(self, scores=kept, meta=self.meta.model_copy(update={"targets": names}))
+
+
+def read_outcome(outcomes: Path, digest: str) -> Outcome | None:
+    """Returns the outcome of a cell in a folder of outcomes, or None where none can be used."""
+    with _unusable_is_none():
+        table = _read_table(outcomes / f"{digest}.parquet")
+        meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])
+        if meta.format == OUTCOME_FORMAT and meta.digest == digest:
+            return _from_table(table, meta)
+    return None
+
+
+def _join(one: NDArray[Scalar] | None, other: NDArray[Scalar] | None) -> NDArray[Scalar] | None:
+    return None if one is None or other is None else np.concatenate([one, other])
+
+
+def _to_table(outcome: Outcome) -> pa.Table:
+    """One row an example and target; a cell scored on nothing keeps no rows."""
+    digests = list(outcome.scores)
+    names = [outcome.meta.targets[digest] for digest in digests]
+    count = len(outcome.example_id)
+
+    def repeated(values: NDArray[np.generic] | None, kind: pa.DataType) -> pa.Array:
+        if values is None:
+            return pa.nulls(count * len(digests), kind)
+        return pa.array(np.tile(values, len(digests)), type=kind)
+
+    codes = pa.array(np.repeat(np.arange(len(digests), dtype=np.int32), count))
+    scores = outcome.scores.values()
+    columns = {
+        "example_id": repeated(outcome.example_id, pa.int64()),
+        "target": pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())),
+        "target_digest": pa.DictionaryArray.from_arrays(codes, pa.array(digests, pa.string())),
+        "label": repeated(outcome.label, pa.int32()),
+        "predicted": pa.array(np.concatenate([each.predicted for each in scores])),
+        "confidence": pa.array(np.concatenate([each.confidence for each in scores])),
+        "misclassified": pa.array(
+            np.concatenate([outcome.misclassified(each) for each in digests])
+        ),
+        "verdict": repeated(outcome.verdict, pa.int8()),
+        "distance": repeated(outcome.distance, pa.float32()),
+        "any_misclassified": repeated(outcome.any_misclassified, pa.bool_()),
+        "saturated": repeated(outcome.saturated, pa.bool_()),
+        "zero_gradient": repeated(outcome.zero_gradient, pa.bool_()),
+    }
+    if outcome.nearest is not None:
+        columns["nearest_distance"] = repeated(outcome.nearest, pa.float32())
+    if outcome.misled_by is not None:
+        columns["misled_by"] = repeated(outcome.misled_by, pa.int16())
+    return pa.table(columns).replace_schema_metadata({META_KEY: outcome.meta.model_dump_json()})
+
+
+def _from_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
+    coded = table.column("target_digest").unify_dictionaries().combine_chunks()
+    digests: list[str] = coded.dictionary.to_pylist()
+    target = coded.indices.to_numpy()
+    present = np.unique(target).tolist()  # a table of several cells shares its dictionary
+    first = target == present[0]
+
+    def maybe(name: str, kind: type[Scalar]) -> NDArray[Scalar] | None:
+        if name not in table.column_names:
+            return None
+        column = table.column(name)
+        return None if column.null_count else column.to_numpy()[first].astype(kind)
+
+    def shared(name: str, kind: type[Scalar]) -> NDArray[Scalar]:
+        values = maybe(name, kind)
+        if values is None:
+            raise RecordError(f"an outcome file lacks values of {name}")
+        return values
+
+    predicted = table.column("predicted").to_numpy()
+    confidence = table.column("confidence").to_numpy()
+    return Outcome(
+        example_id=shared("example_id", np.int64),
+        label=shared("label", np.int32),
+        verdict=shared("verdict", np.int8),
+        distance=shared("distance", np.float32),
+        any_misclassified=shared("any_misclassified", np.bool_),
+        saturated=maybe("saturated", np.bool_),
+        zero_gradient=maybe("zero_gradient", np.bool_),
+        scores={
+            digests[code]: TargetOutcome(predicted[target == code], confidence[target == code])
+            for code in present
+        },
+        meta=meta,
+        nearest=maybe("nearest_distance", np.float32),
+        misled_by=maybe("misled_by", np.int16),
+    )
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(exist_ok=True)  # only now: with no run.json it would look foreign
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _read_table(path: Path) -> pa.Table:
+    # Without partitioning=None a folder above called "a=b" would become a column.
+    return pq.read_table(path, partitioning=None, page_checksum_verification=True)
+
+
+@contextmanager
+def _unusable_is_none() -> Iterator[None]:
+    """A file that is not there, damaged, foreign or of another format is computed again."""
+    with suppress(pa.ArrowException, OSError, LookupError, TypeError, ValueError, RecordError):
+        yield
+
+
+def _unwritable(path: Path, error: Exception) -> RunFolderError:
+    reason = getattr(error, "strerror", None) or error
+    return RunFolderError(f"{path}: can't be written: {reason}")
+
+
+def _metas(table: pa.Table) -> dict[str, OutcomeMeta]:
+    return {
+        key.decode().removeprefix("cell:"): OutcomeMeta.model_validate_json(value)
+        for key, value in (table.schema.metadata or {}).items()
+        if key.startswith(b"cell:")
+    }

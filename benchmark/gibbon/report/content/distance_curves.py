@@ -1,0 +1,29 @@
+"""Error against ε for every ε at once, from the distances that a search stored of each example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gibbon.metrics.nearest import Curve, error_curve
+from gibbon.records.outcomes import OUTCOMES, read_outcome
+from gibbon.records.run import RunRecord
+
+# By dataset, model and attack.
+WholeCurves = Mapping[tuple[str, str, str], Curve]
+
+
+def whole_curves(record: RunRecord, folder: Path) -> WholeCurves:
+    """Returns the curves of a run whose folder this is, where its outcomes are still there.
+
+    Attacks that stay within an epsilon have none.
+    """
+    curves: dict[tuple[str, str, str], Curve] = {}
+    for each in record.evaluations:
+        key = (each.dataset, each.model, each.attack)
+        if each.nearest_found is None or key in curves:  # one search served every epsilon
+            continue
+        outcome = read_outcome(folder / OUTCOMES, each.digest)
+        if outcome is not None and outcome.nearest is not None:
+            curves[key] = error_curve(outcome.nearest)
+    return curves

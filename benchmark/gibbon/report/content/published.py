@@ -1,0 +1,243 @@
+"""The paper's table: each published number with the measured one beside it, and a verdict.
+
+A row that states a tolerance gets a verdict: ``reproduced``, where what was measured under one of
+its attacks lies within the tolerance; ``differs``, with the reason that the row gives; ``failed``;
+or ``not run``, with what it needs.  A row that was run and had nothing to count differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gibbon.report.content.layout import FAILED, NOT_RUN, NOTHING, Cell, Column, Table, cells
+from gibbon.report.content.lookup import Measured, Results
+from gibbon.report.content.number_format import (
+    MEASURES,
+    as_published,
+    count,
+    interval,
+    percent,
+    points,
+    share,
+)
+from gibbon.specs.base import UNATTACKED
+from gibbon.specs.published import PublishedRow
+
+EMPTY = "measured, but no example is of the kind that it is a share or a mean of"
+ROUNDING = 1e-9  # of a difference of rates: far below one example of any dataset
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a published number was met.
+
+    Args:
+        word: the verdict.
+        attack: under which of the row's attacks, where it is reproduced.
+        why: the reason, or what it needs; empty where the row says none.
+    """
+
+    word: Literal["reproduced", "differs", "failed", "not run"]
+    attack: str = ""
+    why: str = ""
+
+
+def verdict(row: PublishedRow, results: Results) -> Verdict | None:
+    """Returns the verdict on a row, or None where it states no tolerance."""
+    if row.value is None:
+        return Verdict("not run", why=row.needs)
+    if row.tolerance is None:
+        return None
+    found = [(attack, results.published(row, attack)) for attack in row.attack]
+    measured = [(attack, each.rate) for attack, each in found if each.rate is not None]
+    if not measured:
+        states = {each.state for _, each in found}
+        if "failed" in states:
+            return Verdict("failed")
+        # Run, but with nothing to count, such as the confidence on mistakes where there are none.
+        if "done" in states:
+            return Verdict("differs", why=EMPTY)
+        return Verdict("not run", why=row.needs)
+    for attack, rate in measured:
+        if _meets(row, rate):
+            return Verdict("reproduced", attack)
+    return Verdict("differs", why=row.reason)
+
+
+def _meets(row: PublishedRow, rate: float) -> bool:
+    if row.value is None or row.tolerance is None:
+        return False
+    below = row.value - row.tolerance - ROUNDING
+    return rate >= below if row.above else below <= rate <= row.value + row.tolerance + ROUNDING
+
+
+def paper_table(results: Results) -> Table | None:
+    """Returns the published rows of the suite beside what was measured, if it has any.
+
+    A row names one attack or more.  The first is the main one; each other has columns of its own,
+    after the verdict, which would be out of sight behind them.
+    """
+    rows = results.record.suite.published
+    if not rows:
+        return None
+    several = len({row.dataset for row in rows}) > 1
+    others = _other_attacks(rows)
+    notes = _Footnotes()
+    verdicts = [verdict(row, results) for row in rows]
+    judged = any(verdicts)
+    lines = tuple(
+        (
+            *cells(
+                row.section,
+                *([row.dataset] if several else []),
+                models_in_words(row),
+                measure_in_words(row),
+            ),
+            *cells(row.attack[0], _epsilon(row), _published(row)),
+            *_measured_cells(row, results.published(row, row.attack[0])),
+            *(_verdict_cells(row, found) if judged else ()),
+            Cell(notes.marks(row.note, found.why if found else "")),
+            *(cell for other in others for cell in _other_cells(row, results, other)),
+        )
+        for row, found in zip(rows, verdicts, strict=True)
+    )
+    return Table(
+        title="Published and measured",
+        columns=(
+            Column("§"),
+            *([Column("Dataset", "left", level=2)] if several else []),
+            Column("Model", "left"),
+            Column("Measure", "left"),
+            Column("Attack", "left", level=2),
+            Column("ε", level=2),
+            Column("Published"),
+            *_measured_columns(_main_header(rows)),
+            *((Column("Tolerance", level=2), Column("Verdict", "left")) if judged else ()),
+            Column("Note", "left"),
+            *(column for other in others for column in _measured_columns(other, level=1)),
+        ),
+        rows=lines,
+        notes=(*_reading(results, rows, others, judged=judged), *notes.lines()),
+    )
+
+
+def _main_header(rows: tuple[PublishedRow, ...]) -> str:
+    mains = {row.attack[0] for row in rows} - {UNATTACKED}
+    return f"Measured ({mains.pop()})" if len(mains) == 1 else "Measured"
+
+
+def _other_attacks(rows: tuple[PublishedRow, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(attack for row in rows for attack in row.attack[1:]))
+
+
+def _measured_columns(header: str, *, level: Literal[0, 1] = 0) -> tuple[Column, ...]:
+    return (
+        Column(header, level=level),
+        Column("Δ points", level=level),
+        Column("95 % interval", level=1),
+        Column("Count", level=2),
+    )
+
+
+def _published(row: PublishedRow) -> str:
+    if row.value is None:
+        return row.text
+    return f"{'>' if row.above else ''}{as_published(row.value)}"
+
+
+def _verdict_cells(row: PublishedRow, found: Verdict | None) -> tuple[Cell, ...]:
+    tolerance = NOTHING if row.tolerance is None else f"±{round(100 * row.tolerance, 6):g}"
+    if found is None:
+        return cells(tolerance, "")
+    other = found.attack not in ("", row.attack[0])
+    return cells(tolerance, Cell(found.word, f"({found.attack})" if other else ""))
+
+
+def _measured_cells(row: PublishedRow, measured: Measured) -> tuple[Cell, ...]:
+    if measured.state != "done":
+        word = FAILED if measured.state == "failed" else NOT_RUN
+        return cells(word, NOTHING, NOTHING, NOTHING)
+    clean = row.measure == "clean_error"
+    counts = share(measured.part, measured.whole) if measured.part is not None else NOTHING
+    if measured.part is None and measured.whole is not None:
+        counts = f"mean of {count(measured.whole)}"
+    return cells(
+        percent(measured.rate, clean=clean),
+        NOTHING if row.value is None else points(measured.rate, row.value, clean=clean),
+        interval(measured.low, measured.high, rate=measured.rate, clean=clean),
+        counts,
+    )
+
+
+def _other_cells(row: PublishedRow, results: Results, attack: str) -> tuple[Cell, ...]:
+    if attack not in row.attack[1:]:
+        return cells("", "", "", "")
+    return _measured_cells(row, results.published(row, attack))
+
+
+def models_in_words(row: PublishedRow) -> str:
+    """Returns the model of a row, with the target or targets that its examples are scored on."""
+    if row.target is None:
+        return row.model
+    if row.compared_with is None:
+        return f"{row.model} → {row.target}"
+    return f"{row.model} → {row.target}, {row.compared_with}"
+
+
+def measure_in_words(row: PublishedRow) -> str:
+    """Returns what a row measures."""
+    if row.compared_with is not None:
+        return "same wrong class in both targets, given both misled"
+    if row.measure == "mean_confidence" and row.attack[0] == UNATTACKED:
+        return "mean confidence, clean"
+    return MEASURES[row.measure]
+
+
+def _epsilon(row: PublishedRow) -> str:
+    return NOTHING if row.attack[0] == UNATTACKED else str(row.epsilon)
+
+
+def _reading(
+    results: Results, rows: tuple[PublishedRow, ...], others: tuple[str, ...], *, judged: bool
+) -> Iterator[str]:
+    source = results.record.suite.source
+    if source:
+        yield f"Published: {source}."
+    yield (
+        "Δ: measured minus published, in percentage points. Intervals: Wilson, 95 %. Count: the "
+        "examples counted, of those that the rate is a share of; a confidence is a mean over its "
+        "count and has no such interval."
+    )
+    if others:
+        main = rows[0].attack[0] if len({row.attack[0] for row in rows}) == 1 else "the main attack"
+        mains = sorted({row.attack[0] for row in rows} - {UNATTACKED})
+        main = mains[0] if len(mains) == 1 else main
+        yield (
+            f"The first measured column is under {main} (unattacked where the attack is "
+            f"`{UNATTACKED}`); the columns headed {', '.join(others)} repeat the measurement under "
+            "that attack."
+        )
+    if judged:
+        yield (
+            "Verdict: reproduced where the measured value lies within the row's tolerance, in "
+            "points, of the published one, under the first attack or the one that is named; the "
+            "note says why a row differs, or what it needs where it was not run."
+        )
+    if any(row.target for row in rows):
+        yield "a → b: examples made on a, scored on b; a is the source, b the target."
+
+
+class _Footnotes:
+    """Notes under a table: the same note gets the same mark."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, str] = {}
+
+    def marks(self, *notes: str) -> str:
+        given = [note for note in notes if note]
+        return " ".join(self._marks.setdefault(n, f"({len(self._marks) + 1})") for n in given)
+
+    def lines(self) -> tuple[str, ...]:
+        return tuple(f"{mark} {note}" for note, mark in self._marks.items())

@@ -1,0 +1,1 @@
+"""Figures drawn with matplotlib, and the files that hold them."""

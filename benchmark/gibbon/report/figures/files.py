@@ -1,0 +1,64 @@
+"""The figures of a run as files, for a paper, slides or a page of one's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from gibbon.records.illustration import illustrations
+from gibbon.records.run import RunRecord
+from gibbon.report.content.curves import panels
+from gibbon.report.content.distance_curves import whole_curves
+from gibbon.report.content.lookup import Results
+from gibbon.report.content.transfer import MATRICES
+from gibbon.report.figures.illustrations import draw
+from gibbon.report.figures.plots import (
+    curve_digest,
+    error_curves,
+    house_style,
+    rendered,
+    transfer_heat_map,
+)
+
+FORMATS = (".svg", ".png")
+
+
+def figure_files(record: RunRecord, run: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields names and contents: illustrations, error against ε, transfer at the largest ε.
+
+    Raises `RecordError` where an illustration can't be read.
+    """
+    for illustration in illustrations(run):
+        drawing = draw(illustration)
+        yield f"{drawing.name}.svg", drawing.svg
+        yield f"{drawing.name}.png", drawing.png
+    with house_style():
+        drawn = panels(record, whole=whole_curves(record, run))
+        for suffix in FORMATS if drawn else ():
+            content = rendered(error_curves(drawn), suffix, curve_digest(record))
+            yield f"error-against-epsilon{suffix}", content
+        results = Results(record)
+        taken: set[str] = set()
+        for experiment in results.experiments:
+            largest = {
+                cut.attack: cut
+                for cut in sorted(results.transfer_cuts(experiment), key=lambda each: each.epsilon)
+            }
+            for cut in largest.values():
+                for matrix in MATRICES:
+                    name = _name("transfer", cut.dataset, cut.attack, matrix.name, taken=taken)
+                    for suffix in FORMATS:
+                        figure = transfer_heat_map(results, experiment, cut, matrix)
+                        yield f"{name}{suffix}", rendered(figure, suffix, "")
+
+
+def _name(*parts: str, taken: set[str]) -> str:
+    """Returns a file's name that no other of ``taken`` has, and takes it."""
+    plain = re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
+    # Names that differ in signs or case alone, such as a.b and a-b, would write one file.
+    names = (plain if number == 1 else f"{plain}-{number}" for number in count(1))
+    name = next(each for each in names if each not in taken)
+    taken.add(name)
+    return name

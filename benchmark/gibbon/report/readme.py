@@ -1,0 +1,278 @@
+"""Regenerates the marked regions of a markdown file from stored runs, or a run's own tables.
+
+A region says what it holds and which run it is made from, relative to the file::
+
+    <!-- gibbon:paper results/goodfellow2015 -->
+    <!-- gibbon:evaluations results/goodfellow2015 mnist -->
+    <!-- gibbon:compared results/attack-comparison -->
+    <!-- gibbon:directions results/goodfellow2015 -->
+    <!-- gibbon:beside results/goodfellow2015 fgsm fgsm-clipped -->
+    <!-- gibbon:picture results/mnist-linf docs/error-against-epsilon.svg -->
+    <!-- gibbon:models results/goodfellow2015-masking docs/masked-gradients.svg -->
+    <!-- gibbon:illustration results/goodfellow2015 addition docs/addition.png -->
+
+each with everything down to its ``<!-- /gibbon -->``.  Run
+``python -m gibbon.report.readme README.md``; with ``--check`` nothing is written and the exit
+code is 1 if a region or a picture is stale.  Of a run's folder, such as ``results/mnist-linf``, the
+tables beside its ``run.json`` are made anew: ``tables.md`` and the CSV files that need no outcomes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gibbon.core.errors import GibbonError, RecordError, SpecError, UnknownNameError
+from gibbon.core.files import write_atomically
+from gibbon.records.illustration import Illustration, digest_of, illustrations
+from gibbon.records.run import RunRecord
+from gibbon.report import table_files
+from gibbon.report.beside import beside_table, direction_table
+from gibbon.report.content.attack_comparison import COMPARED_NOTES, comparison_tables
+from gibbon.report.content.evaluations import EVALUATION_NOTES, evaluation_tables
+from gibbon.report.content.layout import Table
+from gibbon.report.content.lookup import Results
+from gibbon.report.content.published import paper_table
+from gibbon.report.text.markdown import bullets, escape, heading, table_markdown
+
+Maker = Callable[[list[str], Path], str]
+
+_REGION = re.compile(
+    r"(?P<opening><!-- gibbon:(?P<kind>\S+)(?P<arguments>[^\n]*?) -->)"
+    r"(?P<body>.*?)"
+    r"(?P<closing><!-- /gibbon -->)",
+    re.DOTALL,
+)
+_MARK = re.compile(r"<!-- /?gibbon")
+
+
+def regenerate(text: str, *, folder: Path, makers: Mapping[str, Maker] | None = None) -> str:
+    """Returns a markdown text with its regions made anew from the runs below ``folder``.
+
+    Args:
+        text: the markdown, with its marks.
+        folder: what the paths in the marks are relative to.
+        makers: what makes each kind of region, from the words after the kind and the folder; those
+            of the tables of a run if None.
+
+    Raises `SpecError` or `UnknownNameError` where a region can't be understood, `RecordError` where
+    its run can't be read.
+    """
+    _refuse_broken_marks(text)
+    known = MAKERS if makers is None else makers
+
+    def made_anew(region: re.Match[str]) -> str:
+        kind = region["kind"]
+        if kind not in known:
+            raise UnknownNameError("region", kind, known=known)
+        body = known[kind](region["arguments"].split(), folder)
+        return f"{region['opening']}\n\n{body}\n\n{region['closing']}"
+
+    return _REGION.sub(made_anew, text)
+
+
+def stale_pictures(text: str, *, folder: Path) -> Iterator[Path]:
+    """Yields the pictures that are missing or were made from other numbers than the run has."""
+    return (each.file for each in _stale(text, folder))
+
+
+def draw_pictures(text: str, *, folder: Path) -> None:
+    """Draws the pictures of a markdown text that are missing or stale."""
+    for each in list(_stale(text, folder)):
+        each.file.parent.mkdir(parents=True, exist_ok=True)
+        each.draw(each.file)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture of a text: its file, a digest of what it must show, and what draws it."""
+
+    file: Path
+    digest: str
+    draw: Callable[[Path], None]
+
+
+def _stale(text: str, folder: Path) -> Iterator[_Picture]:
+    for each in _pictures(text, folder):
+        if not each.file.exists() or each.digest.encode() not in each.file.read_bytes():
+            yield each
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 0 when done or up to date, 1 when stale, 2 when the request was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m gibbon.report.readme", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if stale")
+    wanted = parser.parse_args(arguments)
+    try:
+        stale = _check(wanted.file) if wanted.check else _write(wanted.file)
+    except (GibbonError, OSError) as error:
+        sys.stderr.write(f"{wanted.file}: {error}\n")
+        return 2
+    for each in stale:
+        sys.stderr.write(f"{each} is stale: run python -m gibbon.report.readme {wanted.file}\n")
+    return 1 if stale else 0
+
+
+def _check(file: Path) -> list[Path]:
+    if file.is_dir():
+        return [file / name for name in _stale_tables(file)]
+    text = file.read_text(encoding="utf-8")
+    changed = regenerate(text, folder=file.parent) != text
+    return [*([file] if changed else []), *stale_pictures(text, folder=file.parent)]
+
+
+def _write(file: Path) -> list[Path]:
+    if file.is_dir():
+        for name, content in _stale_tables(file).items():
+            write_atomically(file / name, content)
+        return []
+    text = file.read_text(encoding="utf-8")
+    anew = regenerate(text, folder=file.parent)
+    draw_pictures(text, folder=file.parent)
+    if anew != text:
+        write_atomically(file, anew)
+    return []
+
+
+def _stale_tables(run: Path) -> dict[str, str]:
+    return {
+        name: content
+        for name, content in table_files(RunRecord.read(run)).items()
+        if not (run / name).is_file() or (run / name).read_text(encoding="utf-8") != content
+    }
+
+
+def _refuse_broken_marks(text: str) -> None:
+    # What is left of a well-formed text without the marks of its regions holds no mark.
+    rest = _REGION.sub(lambda region: region["body"], text)
+    broken = _MARK.search(rest)
+    if broken:
+        line = rest[broken.start() :].splitlines()[0]
+        raise SpecError(
+            "a region is opened by <!-- gibbon:KIND RUN --> and closed by <!-- /gibbon -->; "
+            f"{line!r} lacks its other half"
+        )
+
+
+def _paper(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments, "gibbon:paper RUN", 1)
+    record = RunRecord.read(folder / run)
+    table = paper_table(Results(record))
+    if table is None:
+        raise RecordError(f"{run}: suite {record.suite.name} has no published rows")
+    return _table(table)
+
+
+def _evaluations(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments[:1], "gibbon:evaluations RUN [DATASET...]", 1)
+    results = Results(RunRecord.read(folder / run))
+    there = [each.dataset.name for each in results.experiments]
+    wanted = arguments[1:] or there
+    for name in wanted:
+        if name not in there:
+            raise UnknownNameError("dataset", name, known=there, where=run)
+    tables = [
+        f"{heading(table)}:\n\n{_table(table)}"
+        for name, table in zip(there, evaluation_tables(results), strict=True)
+        if name in wanted
+    ]
+    return "\n\n".join([*tables, bullets(EVALUATION_NOTES)])
+
+
+def _compared(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments, "gibbon:compared RUN", 1)
+    results = Results(RunRecord.read(folder / run))
+    tables = [table_markdown(table, level=1) for table in comparison_tables(results)]
+    if not tables:
+        raise RecordError(f"{run}: no model stands alone under three attacks or more")
+    return "\n\n".join([*tables, bullets(COMPARED_NOTES)])
+
+
+def _directions(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments, "gibbon:directions RUN", 1)
+    return _table(direction_table(Results(RunRecord.read(folder / run))))
+
+
+def _beside(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments[:1], "gibbon:beside RUN ATTACK...", 1)
+    return _table(beside_table(Results(RunRecord.read(folder / run)), arguments[1:]))
+
+
+def _picture(arguments: list[str], folder: Path) -> str:
+    run, picture = _expect(arguments, "gibbon:picture RUN PICTURE", 2)
+    suite = RunRecord.read(folder / run).suite
+    return f"![Error against ε: {suite.title or suite.name}]({picture})"
+
+
+def _models(arguments: list[str], folder: Path) -> str:
+    run, picture = _expect(arguments, "gibbon:models RUN PICTURE", 2)
+    suite = RunRecord.read(folder / run).suite
+    return f"![Error against ε of each model, by attack: {suite.title or suite.name}]({picture})"
+
+
+def _illustration(arguments: list[str], folder: Path) -> str:
+    from gibbon.report.figures.illustrations import describe
+
+    run, kind, picture = _expect(arguments, "gibbon:illustration RUN KIND PICTURE", 3)
+    words = describe(_illustrated(folder / run, kind))
+    return f"![{escape(words)}]({picture})"
+
+
+def _pictures(text: str, folder: Path) -> Iterator[_Picture]:
+    for region in _REGION.finditer(text):
+        arguments = region["arguments"].split()
+        if region["kind"] in ("picture", "models"):
+            from gibbon.report.figures import plots as figures
+
+            run, picture = _expect(arguments, f"gibbon:{region['kind']} RUN PICTURE", 2)
+            record = RunRecord.read(folder / run)
+            save, digest = {
+                "picture": (figures.save_error_curves, figures.curve_digest),
+                "models": (figures.save_model_curves, figures.model_curve_digest),
+            }[region["kind"]]
+            yield _Picture(folder / picture, digest(record), partial(save, record))
+        elif region["kind"] == "illustration":
+            from gibbon.report.figures.illustrations import save_drawing
+
+            run, kind, picture = _expect(arguments, "gibbon:illustration RUN KIND PICTURE", 3)
+            found = _illustrated(folder / run, kind)
+            yield _Picture(folder / picture, digest_of(found), partial(save_drawing, found))
+
+
+def _illustrated(run: Path, kind: str) -> Illustration:
+    found = {each.kind: each for each in illustrations(run)}
+    if kind not in found:
+        raise UnknownNameError("illustration", kind, known=found, where=str(run))
+    return found[kind]
+
+
+def _expect(arguments: list[str], usage: str, number: int) -> list[str]:
+    if len(arguments) != number:
+        raise SpecError(f"expected <!-- {usage} -->, got {len(arguments)} arguments")
+    return arguments
+
+
+def _table(table: Table) -> str:
+    return f"{table_markdown(table, level=1)}\n\n{bullets(table.notes)}"
+
+
+MAKERS: Mapping[str, Maker] = {
+    "paper": _paper,
+    "evaluations": _evaluations,
+    "compared": _compared,
+    "directions": _directions,
+    "beside": _beside,
+    "picture": _picture,
+    "models": _models,
+    "illustration": _illustration,
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

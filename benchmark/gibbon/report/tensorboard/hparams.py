@@ -1,0 +1,156 @@
+"""The cells of a run for TensorBoard's dashboard of hyperparameters: a line a cell, to be compared.
+
+What is asked (dataset, model, attack, epsilon, norm, clipping and the attack's own parameters) are
+the hyperparameters, what was measured the metrics.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.api_pb2 import (
+    DATA_TYPE_BOOL,
+    DATA_TYPE_FLOAT64,
+    DATA_TYPE_STRING,
+    STATUS_FAILURE,
+    STATUS_SUCCESS,
+    Experiment,
+    HParamInfo,
+    MetricInfo,
+    MetricName,
+)
+from tensorboard.plugins.hparams.plugin_data_pb2 import (
+    HParamsPluginData,
+    SessionEndInfo,
+    SessionStartInfo,
+)
+
+from gibbon.records.run import Evaluation, RunRecord
+from gibbon.report.tensorboard.event_file import EventRun
+
+CELLS_RUN: Final = "_cells"
+Asked = bool | float | str
+
+_METRICS: Final[Mapping[str, Callable[[Evaluation], float | None]]] = {
+    "adversarial error": lambda each: each.adversarial_error,
+    "worst-case error": lambda each: each.worst_case_error,
+    "success rate": lambda each: each.attack_success_rate,
+    "confidence on misclassified": lambda each: each.confidence_on_misclassified,
+    "clean error": lambda each: each.clean_error,
+    "median distance": lambda each: each.nearest_median,
+}
+
+
+def cell_runs(record: RunRecord, wall_time: float) -> dict[str, EventRun]:
+    """Returns a TensorBoard run for every attacked cell, by name, and one that names columns."""
+    attacked = [each for each in record.evaluations if not each.unattacked]
+    if not attacked:
+        return {}
+    asked = [_asked(each) for each in attacked]
+    names = dict.fromkeys(name for each in asked for name in each)
+    head = EventRun(wall_time)
+    head.hyperparameters(
+        metadata.EXPERIMENT_TAG,
+        HParamsPluginData(
+            experiment=Experiment(
+                name=record.suite.name,
+                description=record.suite.title,
+                time_created_secs=wall_time,
+                hparam_infos=[_column(name, asked) for name in names],
+                metric_infos=list(_measures(attacked)),
+            )
+        ),
+    )
+    return {CELLS_RUN: head} | {
+        _run_name(each): _cell(each, given, wall_time)
+        for each, given in zip(attacked, asked, strict=True)
+    }
+
+
+def _asked(each: Evaluation) -> dict[str, Asked]:
+    given: dict[str, Asked] = {
+        "dataset": each.dataset,
+        "model": each.model,
+        "attack": each.attack,
+        "epsilon": float(each.epsilon),
+    }
+    if each.norm is not None:
+        given["norm"] = each.norm.symbol
+    if each.clip is not None:
+        given["clipped"] = each.clip
+    if each.iterate:
+        given["iterate kept"] = each.iterate
+    return given | dict(_parameters(each.parameters))
+
+
+def _parameters(written: str) -> Iterator[tuple[str, Asked]]:
+    try:
+        parameters: dict[str, object] = json.loads(written or "{}")
+    except ValueError:
+        return
+    for name, value in parameters.items():
+        if value is None or name == "keep":
+            continue
+        words = name.replace("_", " ")
+        if isinstance(value, bool):
+            yield words, value
+        elif isinstance(value, int | float):
+            yield words, float(value)
+        else:
+            yield words, value if isinstance(value, str) else json.dumps(value)
+
+
+def _column(name: str, asked: list[dict[str, Asked]]) -> Any:
+    values = list(dict.fromkeys(each[name] for each in asked if name in each))
+    # TensorBoard shows the first few of the columns that differ, by name: what is the same in every
+    # cell would hide the model.
+    info = HParamInfo(name=name, differs=len(values) > 1)
+    if all(isinstance(value, bool) for value in values):
+        info.type = DATA_TYPE_BOOL
+    elif all(isinstance(value, float) for value in values):
+        info.type = DATA_TYPE_FLOAT64
+    else:
+        info.type = DATA_TYPE_STRING
+    if info.type != DATA_TYPE_FLOAT64:
+        info.domain_discrete.extend(values)
+    return info
+
+
+def _measures(attacked: list[Evaluation]) -> Iterator[Any]:
+    for name, measure in _METRICS.items():
+        if any(measure(each) is not None for each in attacked):
+            yield MetricInfo(name=MetricName(tag=f"cell/{name}"), display_name=name)
+
+
+def _cell(each: Evaluation, given: Mapping[str, Asked], wall_time: float) -> EventRun:
+    run = EventRun(wall_time)
+    start = SessionStartInfo(group_name=_run_name(each), start_time_secs=wall_time)
+    for name, value in given.items():
+        if isinstance(value, bool):
+            start.hparams[name].bool_value = value
+        elif isinstance(value, float):
+            start.hparams[name].number_value = value
+        else:
+            start.hparams[name].string_value = value
+    run.hyperparameters(
+        metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start)
+    )
+    if each.status == "done":
+        for name, measure in _METRICS.items():
+            measured = measure(each)
+            if measured is not None:
+                run.scalar(f"cell/{name}", measured, step=0)
+    status = STATUS_SUCCESS if each.status == "done" else STATUS_FAILURE
+    run.hyperparameters(
+        metadata.SESSION_END_INFO_TAG,
+        HParamsPluginData(session_end_info=SessionEndInfo(status=status, end_time_secs=wall_time)),
+    )
+    return run
+
+
+def _run_name(each: Evaluation) -> str:
+    epsilon = str(each.epsilon).replace("/", "_")
+    return f"{CELLS_RUN}/{each.dataset}/{each.model}/{each.attack}/{epsilon}"

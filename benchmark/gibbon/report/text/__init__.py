@@ -1,0 +1,1 @@
+"""Tables as text: CSV, markdown, LaTeX, the terminal, notebooks and GitHub summaries."""

@@ -1,0 +1,61 @@
+"""The CSV files of a run: one row a record, columns exactly the record's fields in their order.
+
+Rates are fractions of 1 in full precision; what is not known is an empty cell; an epsilon is
+printed as it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+
+from gibbon.records.run import Agreement, Evaluation, Member, Record, RunRecord, Transfer, WorstCase
+
+# Written where an attack of the run tries others in turn.
+MEMBERS_FILE = "members.csv"
+
+
+def csv_files(record: RunRecord) -> dict[str, str]:
+    """Returns the CSV files of a run: name to content.
+
+    `MEMBERS_FILE` is among them where an attack of the run tries others in turn.
+    """
+    files = {
+        "evaluations.csv": csv_text(Evaluation, record.evaluations),
+        "transfer.csv": csv_text(Transfer, record.transfers),
+        "worst_case.csv": csv_text(WorstCase, record.worst_cases),
+        "agreement.csv": csv_text(Agreement, record.agreements),
+    }
+    if record.members:
+        files[MEMBERS_FILE] = csv_text(Member, record.members)
+    return files
+
+
+def csv_text(kind: type[Record], records: Sequence[Record]) -> str:
+    """Returns records as CSV, under a header that is there even without records."""
+    # A column of counts with a gap in it stays one of whole numbers.
+    return _objects(kind, records).to_csv(index=False, lineterminator="\n")
+
+
+def frame(kind: type[Record], records: Sequence[Record]) -> pd.DataFrame:
+    """Returns records as pandas: the columns of the CSV file, numbers as numbers.
+
+    What is not known is NaN; an epsilon is text, as it was written.
+    """
+    return _objects(kind, records).infer_objects()
+
+
+def _objects(kind: type[Record], records: Sequence[Record]) -> pd.DataFrame:
+    rows = [[_plain(value) for value in each.model_dump().values()] for each in records]
+    return pd.DataFrame(rows, columns=list(kind.model_fields), dtype=object)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    if isinstance(value, StrEnum):
+        return str(value)
+    return value

@@ -1,0 +1,326 @@
+r"""The tables of a run as LaTeX with booktabs, ready to paste.
+
+What is written compiles by itself, and in a paper that loads booktabs: the lines that make a
+document of it are skipped there, so that the file can be ``\input`` as it is, or a table of it
+pasted.  It is plain ASCII, for any engine.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Final
+
+from gibbon.records.run import RunRecord
+from gibbon.report.content.contents import report_chapters
+from gibbon.report.content.layout import Cell, Chapter, Table
+from gibbon.report.html.table_view import code_and_text
+
+_LINE: Final = 104  # characters in a line of footnotesize, in a column of 150 mm
+_PAGE: Final = 48  # rows of a table that a page has room for
+_HEAD: Final = 14  # characters in a line of a head
+_SMALL_LINE: Final = 118  # the same of scriptsize, for what does not fit otherwise
+_SMALL_HEAD: Final = 8
+_LONG: Final = 44  # characters of a cell, from which on it is broken into lines
+_SHORT: Final = 20  # the same where that is too long
+_LONG_NUMBER: Final = 24  # the same in a column of numbers, where it is words
+_WORDS: Final = 24  # characters in a line of those words
+_GAP: Final = 2  # what the space between columns takes, in characters
+_WAITING: Final = 8  # tables after which LaTeX is asked to put what waits on a page
+
+_SPECIAL: Final = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "`": r"\textasciigrave{}",
+    "ε": r"$\varepsilon$",
+    "Δ": r"$\Delta$",
+    "∞": r"$\infty$",
+    "→": r"$\to$",
+    "↓": r"$\downarrow$",
+    "−": "$-$",
+    "–": "--",
+    "—": "---",
+    "×": r"$\times$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+    "†": r"\dag{}",
+    "§": r"\S{}",
+    "²": "$^2$",
+    "…": r"\dots{}",
+    "“": "``",
+    "”": "''",
+    "‘": "`",
+    "’": "'",
+    "µ": r"$\mu$",
+    "σ": r"$\sigma$",
+    "Σ": r"$\Sigma$",
+    "∂": r"$\partial$",
+    "∇": r"$\nabla$",
+    "‖": r"$\|$",
+}
+_ACCENTS: Final = {
+    "\u0300": r"\`", "\u0301": r"\'", "\u0302": r"\^", "\u0303": r"\~", "\u0304": r"\=",
+    "\u0306": r"\u", "\u0307": r"\.", "\u0308": r'\"', "\u030a": r"\r", "\u030b": r"\H",
+    "\u030c": r"\v", "\u0327": r"\c", "\u0328": r"\k",
+}  # fmt: skip
+_LETTERS: Final = {
+    "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}",
+    "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "ı": r"\i{}",
+}  # fmt: skip
+
+_BEFORE: Final = r"""% Tables of a run of Gibbon, for a document with \usepackage{booktabs}.
+% This file compiles by itself too: without booktabs it makes a document of itself.
+\ifcsname ver@booktabs.sty\endcsname\else
+\documentclass{article}
+\usepackage[T1]{fontenc}
+\usepackage[a4paper,margin=15mm]{geometry}
+\usepackage{booktabs}
+\newcommand{\gibbonalone}{}
+\begin{document}
+\fi
+"""
+_AFTER: Final = r"\ifdefined\gibbonalone\end{document}\fi" + "\n"
+
+
+def report_latex(record: RunRecord) -> str:
+    """Returns all tables of a run as LaTeX, each a ``table`` with a caption and a label."""
+    title = record.suite.title or record.suite.name
+    parts = [_BEFORE, f"\\section*{{{escape(title)}}}\n"]
+    for chapter in report_chapters(record):
+        parts.extend(_chapter(chapter, prefix=_label(record.suite.name)))
+    return "\n".join(parts) + "\n" + _AFTER
+
+
+def escape(text: str) -> str:
+    r"""Returns text on one line as ASCII for LaTeX; what it has no sign for becomes ``?``.
+
+    >>> print(escape("99.9 % of $x_1$ at ε = 8/255, naïve"))
+    99.9~\% of \$x\_1\$ at $\varepsilon$ = 8/255, na\"{\i}ve
+    """
+    line = " ".join(unicodedata.normalize("NFC", text).split())
+    return re.sub(r"(?<=\d) (?=\\%)", "~", "".join(map(_sign, line)))
+
+
+def table_latex(table: Table, *, caption: str, label: str) -> str:
+    """Returns one table; a column with nothing in it, or for which there is no room, is left out.
+
+    A table too long for a page, or too wide for a line whatever is left out, becomes several, each
+    with its heads.
+    """
+    pages = [table.rows[at : at + _PAGE] for at in range(0, len(table.rows), _PAGE)] or [()]
+    parts = [(form, rows) for form in _split(_fitting(table)) for rows in pages]
+    written = []
+    for number, (form, rows) in enumerate(parts, start=1):
+        words = escape(caption) + (f" (part {number} of {len(parts)})" if parts[1:] else "")
+        written.append(
+            "\n".join(
+                [
+                    r"\begin{table}[!htbp]",
+                    rf"\centering\{form.size}",
+                    r"\setlength{\tabcolsep}{3.5pt}",
+                    f"\\caption{{{words}}}",
+                    f"\\label{{{label}{'' if number == 1 else f'-{number}'}}}",
+                    f"\\begin{{tabular}}{{{form.columns}}}",
+                    r"\toprule",
+                    f"{' & '.join(map(form.head, form.shown))} \\\\",
+                    r"\midrule",
+                    *(_line(form, row) for row in rows),
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    *_below(table.notes),
+                    r"\end{table}",
+                    "",
+                ]
+            )
+        )
+    return "\n".join(written)
+
+
+def _below(notes: tuple[str, ...]) -> Iterator[str]:
+    """Yields notes as they stand below a table, inside its float: they are pasted with it."""
+    if notes:
+        yield r"\par\smallskip"
+        yield r"\parbox{\linewidth}{\scriptsize\raggedright"
+        yield from (f"{_prose(note)}\\\\" for note in notes[:-1])
+        yield f"{_prose(notes[-1])}}}"
+
+
+# The highest level of columns, whether details are there, whether letters are small, and from how
+# many characters on a text is broken into lines.
+_FORMS: Final = (
+    *((2, True, False, _LONG), (1, True, False, _LONG), (0, True, False, _LONG)),
+    *((0, False, False, _LONG), (0, False, True, _LONG)),
+    *((0, True, True, _SHORT), (0, False, True, _SHORT)),
+)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a table is written: its columns, with details or without, and how small."""
+
+    table: Table
+    shown: tuple[int, ...]
+    details: bool
+    small: bool
+    long: int
+
+    @property
+    def size(self) -> str:
+        return "scriptsize" if self.small else "footnotesize"
+
+    def text(self, cell: Cell) -> str:
+        return str(cell) if self.details else cell.text
+
+    @property
+    def columns(self) -> str:
+        return "".join(self.table.columns[place].align[0] for place in self.shown)
+
+    def left(self, place: int) -> bool:
+        return self.table.columns[place].align == "left"
+
+    def lines(self, row: tuple[Cell, ...], place: int) -> list[str]:
+        """The lines that a cell is broken into."""
+        text = self.text(row[place])
+        most, line = (self.long, self.long) if self.left(place) else (_LONG_NUMBER, _WORDS)
+        if len(text) <= most:
+            return [text]
+        kept = textwrap.wrap(text.replace(" %", "\u00a0%"), line, break_on_hyphens=False)
+        return [each.replace("\u00a0", " ") for each in kept]
+
+    def room(self, place: int) -> int:
+        """How many characters a column takes."""
+        cells = (len(line) for row in self.table.rows for line in self.lines(row, place))
+        return _GAP + max(*cells, *map(len, self.heads(place)), 0)
+
+    def heads(self, place: int) -> list[str]:
+        header = self.table.columns[place].header
+        return textwrap.wrap(
+            header, _SMALL_HEAD if self.small else _HEAD, break_long_words=False
+        ) or [""]
+
+    def head(self, place: int) -> str:
+        return _stacked(self.heads(place), "b")
+
+    def cell(self, row: tuple[Cell, ...], place: int) -> str:
+        lines = self.lines(row, place)
+        if self.left(place) and lines[1:]:
+            return rf"\begin{{tabular}}[t]{{@{{}}l@{{}}}}{_on_lines(lines)}\end{{tabular}}"
+        return _stacked(lines, "r")
+
+    @property
+    def fits(self) -> bool:
+        """Whether a line has room for its columns."""
+        return sum(map(self.room, self.shown)) <= self.line
+
+    @property
+    def line(self) -> int:
+        return _SMALL_LINE if self.small else _LINE
+
+
+def _line(form: _Form, row: tuple[Cell, ...]) -> str:
+    return _no_option(" & ".join(form.cell(row, place) for place in form.shown)) + r" \\"
+
+
+def _fitting(table: Table) -> _Form:
+    """Returns the fullest form that fits a line: fewer columns, then no details, then smaller."""
+    filled = [
+        place
+        for place in range(len(table.columns))
+        if not table.rows or any(row[place].text for row in table.rows)
+    ]
+    for level, details, small, long in _FORMS:
+        shown = tuple(place for place in filled if table.columns[place].level <= level)
+        form = _Form(table, shown, details, small, long)
+        if form.fits:
+            return form
+    return replace(form, small=False, long=_LONG)
+
+
+def _split(form: _Form) -> list[_Form]:
+    """Returns a form in parts that fit a line, each with the columns that name its rows."""
+    first = [*takewhile(lambda each: not form.left(each), form.shown)][:1]  # such as a section
+    names = [*first, *takewhile(form.left, form.shown[len(first) :])]
+    if names == first:
+        names = []
+    parts: list[list[int]] = [[]]
+    room = taken = sum(map(form.room, names))
+    for place in form.shown[len(names) :]:
+        if taken + form.room(place) > form.line and parts[-1]:
+            parts.append([])
+            taken = room
+        parts[-1].append(place)
+        taken += form.room(place)
+    return [replace(form, shown=(*names, *part)) for part in parts]
+
+
+def _stacked(lines: list[str], place: str) -> str:
+    stacked = _on_lines(lines)
+    return stacked if len(lines) == 1 else f"\\shortstack[{place}]{{{stacked}}}"
+
+
+def _on_lines(lines: list[str]) -> str:
+    return " \\\\ ".join(_no_option(escape(line)) for line in lines)
+
+
+def _no_option(line: str) -> str:
+    # After the end of a line LaTeX takes an opening bracket for an option.
+    return ("{}" if line.startswith("[") else "") + line
+
+
+def _chapter(chapter: Chapter, *, prefix: str) -> Iterator[str]:
+    yield f"\\subsection*{{{escape(chapter.title)}}}\n"
+    yield from _items(chapter.notes)
+    for number, table in enumerate(chapter.tables, start=1):
+        place = "" if table.title == chapter.title else f", {table.title}"
+        label = f"tab:{prefix}-{_label(chapter.title)}-{number}"
+        yield table_latex(table, caption=f"{chapter.title}{place}.", label=label)
+        if number % _WAITING == 0:
+            yield "\\ifdefined\\gibbonalone\\clearpage\\fi\n"
+
+
+def _items(notes: Iterable[str]) -> Iterator[str]:
+    lines = [f"\\item {_prose(note)}" for note in notes]
+    if lines:
+        yield "\n".join([r"\begin{itemize}\footnotesize", *lines, r"\end{itemize}", ""])
+
+
+def _prose(note: str) -> str:
+    return "".join(
+        f"\\texttt{{{escape(part)}}}" if code else escape(part)
+        for code, part in code_and_text(note)
+    )
+
+
+def _label(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _sign(sign: str) -> str:
+    if sign in _SPECIAL:
+        return _SPECIAL[sign]
+    if sign in _LETTERS:
+        return _LETTERS[sign]
+    if sign.isascii():
+        return sign if sign.isprintable() else " "
+    taken_apart = unicodedata.normalize("NFD", sign)
+    letter, accent = taken_apart[0], taken_apart[1:]
+    if accent in _ACCENTS and letter.isascii():
+        base = {"i": r"\i", "j": r"\j"}.get(letter, letter)
+        return f"{_ACCENTS[accent]}{{{base}}}"
+    return "?"

@@ -1,0 +1,141 @@
+"""The tables of a run in a terminal: the columns that matter most, and where the rest is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from gibbon.records.run import RunRecord
+from gibbon.report.content.attack_comparison import COMPARED, comparison_tables
+from gibbon.report.content.chapters import PAPER, trouble
+from gibbon.report.content.distances import NEAREST, nearest_tables
+from gibbon.report.content.evaluations import EVALUATIONS, evaluation_tables
+from gibbon.report.content.layout import FAILED, NOT_RUN, Chapter, Column, Table
+from gibbon.report.content.lookup import Results
+from gibbon.report.content.published import paper_table
+from gibbon.report.content.transfer import TRANSFER, transfer_tables
+from gibbon.report.content.worst_case import MEMBERS, member_tables
+
+# What the frame takes for each column.
+_GAP = 2
+_STYLES = {FAILED: "bold red", NOT_RUN: "yellow"}
+
+
+def print_tables(record: RunRecord, console: Console, *, folder: Path | None = None) -> None:
+    """Prints the chapters of `short_chapters`.
+
+    ``folder`` is the run's folder: where ``tables.md`` with everything else is.
+    """
+    print_chapters(short_chapters(record), console)
+    place = folder / "tables.md" if folder else "tables.md in the run's folder"
+    console.print(Text(f"Intervals, counts, notes and all other tables: {place}"), soft_wrap=True)
+
+
+def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
+    """Returns what most came for: the paper's table, the evaluations and what is made of them.
+
+    That is attacks side by side, the smallest distances, the members of lists and the transfer
+    errors.  Failures come last.
+    """
+    results = Results(record)
+    paper = paper_table(results)
+    return (
+        Chapter(PAPER, (paper,) if paper else ()),
+        Chapter(EVALUATIONS, tuple(evaluation_tables(results))),
+        Chapter(COMPARED, tuple(comparison_tables(results))),
+        Chapter(NEAREST, tuple(nearest_tables(results))),
+        Chapter(MEMBERS, tuple(member_tables(results))),
+        Chapter(TRANSFER, tuple(transfer_tables(results, only_error=True))),
+        trouble(record),  # last: it is what must not scroll away
+    )
+
+
+def print_chapters(chapters: Iterable[Chapter], console: Console) -> None:
+    """Prints tables and notes, as wide as the terminal has room for."""
+    for chapter in chapters:
+        _print_chapter(chapter, console)
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Prints one table with its title, as wide as the terminal has room for."""
+    console.print(Text(table.title, style="bold"))
+    console.print(_fitted(table, console))
+
+
+def _print_chapter(chapter: Chapter, console: Console) -> None:
+    for table in chapter.tables:
+        place = f"{chapter.title} " if table.title.startswith("on ") else ""
+        console.print(Text(place + table.title, style="bold"))
+        console.print(_fitted(table, console))
+    for note in chapter.notes:
+        console.print(Text(note, style="yellow"))
+
+
+def _fitted(table: Table, console: Console) -> RichTable:
+    for level in (2, 1):
+        printed = _Printed(table, level=level)
+        if printed.room_for(printed.widest) <= console.width:
+            return printed.rich(printed.widest)
+    printed = _Printed(table, level=0)
+    return printed.rich(printed.widths_within(console.width))
+
+
+class _Printed:
+    """The columns of a table up to one level, and how wide they want to be."""
+
+    def __init__(self, table: Table, *, level: int) -> None:
+        # A column with nothing in it takes room and says nothing.
+        shown = [
+            index
+            for index, column in enumerate(table.columns)
+            if column.level <= level and any(row[index].text for row in table.rows)
+        ]
+        self.columns = [table.columns[index] for index in shown]
+        self.rows = [[row[index].text for index in shown] for row in table.rows]
+        bodies = [[row[place] for row in self.rows] for place in range(len(shown))]
+        self.widest = [
+            max(len(text) for text in (column.header, *body))
+            for column, body in zip(self.columns, bodies, strict=True)
+        ]
+        self._narrowest = [
+            max(len(part) for part in (*column.header.split(), *_unbreakable(column, body)))
+            for column, body in zip(self.columns, bodies, strict=True)
+        ]
+
+    def room_for(self, widths: list[int]) -> int:
+        """Returns how wide the table is with columns of these widths."""
+        return sum(widths) + _GAP * len(widths)
+
+    def widths_within(self, room: int) -> list[int] | None:
+        """Returns widths that fit and break no word, taken from where there is most to take."""
+        widths = list(self.widest)
+        while self.room_for(widths) > room:
+            spare = [width - low for width, low in zip(widths, self._narrowest, strict=True)]
+            if not any(spare):
+                return None
+            widths[spare.index(max(spare))] -= 1
+        return widths
+
+    def rich(self, widths: list[int] | None) -> RichTable:
+        """Returns the table to print; without widths that fit, words are broken, not cut."""
+        printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for place, column in enumerate(self.columns):
+            printed.add_column(
+                Text(column.header),
+                justify=column.align,
+                overflow="fold",
+                width=widths[place] if widths else None,
+            )
+        for row in self.rows:
+            printed.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in row))
+        return printed
+
+
+def _unbreakable(column: Column, texts: list[str]) -> list[str]:
+    # A text may be broken between words; a number stays with its unit.
+    return texts if column.align == "right" else [word for text in texts for word in text.split()]

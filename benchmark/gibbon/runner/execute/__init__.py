@@ -1,0 +1,1 @@
+"""Execution of a plan: jobs, batches, scoring and the models held in memory."""

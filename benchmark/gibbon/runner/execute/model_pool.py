@@ -1,0 +1,175 @@
+"""Which models are in memory: all of them where they fit, otherwise in turns.
+
+A `Handle` is a classifier that can be let go and made again.  The `Stage` has them evaluated on
+the device while they are used, and lets go of those that were not used for longest where another
+one needs the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
+
+import torch
+
+from gibbon.models.classifier import Classifier
+from gibbon.models.memory import SHARE, free_memory, give_back, is_shortage
+
+# While it is evaluated a model's tensors are there twice: a copy tells whether they were changed.
+COPIES = 2
+
+
+class Handle:
+    """A classifier, or how to get it again.
+
+    Args:
+        classifier: the classifier.
+        size: bytes that its tensors take on the device while it is evaluated.
+        rebuild: makes it again; None where it can't be, and is kept.
+    """
+
+    def __init__(
+        self, classifier: Classifier, *, size: int, rebuild: Callable[[], Classifier] | None
+    ) -> None:
+        self.size = size
+        self._classifier: Classifier | None = classifier
+        self._rebuild = rebuild
+
+    @property
+    def classifier(self) -> Classifier:
+        """The classifier, made again if it was let go.  Raises what its source raises."""
+        if self._classifier is None:
+            if self._rebuild is None:
+                raise RuntimeError("a classifier that can't be made again was let go")
+            self._classifier = self._rebuild()
+        return self._classifier
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether it can be let go."""
+        return self._rebuild is not None
+
+    def release(self) -> None:
+        """Lets go of the classifier, if it can be made again."""
+        if self._rebuild is not None:
+            self._classifier = None
+
+
+class Stage:
+    """Keeps at most so many models in memory.
+
+    Args:
+        device: where they are evaluated.
+        places: how many there may be; as many as fit if None.
+    """
+
+    def __init__(self, device: torch.device, *, places: int | None) -> None:
+        self.device = device
+        self._places = places
+        free = free_memory(device) if places is None else None
+        self._room = None if free is None else int(free * SHARE)
+        # In the order of their last use: on the device, or in memory and not needed there.
+        self._present: list[Handle] = []
+        # In the order of their entry.
+        self._on: dict[Handle, AbstractContextManager[Classifier]] = {}
+
+    def fits(self, handles: Iterable[Handle]) -> bool:
+        """Says whether these models can be there at once."""
+        wanted = set(handles)
+        if len(wanted) <= 1:
+            return True
+        if self._places is not None:
+            return len(wanted) <= self._places
+        return self._room is None or sum(each.size for each in wanted) <= self._room
+
+    def expect(self) -> None:
+        """Makes room for a model that is about to be built."""
+        while self._places is not None and len(self._present) >= self._places:
+            self._drop(self._present[0])
+
+    def admit(self, handle: Handle) -> None:
+        """Takes note of a model that was built, and makes room for it among the others."""
+        if handle.rebuilds:
+            self._make_room(handle, keep=(handle,))
+            self._present.append(handle)
+
+    def show(self, handles: Iterable[Handle]) -> None:
+        """Has these models evaluated on the device, and others let go where they need the room."""
+        wanted = tuple(dict.fromkeys(handles))
+        for handle in wanted:
+            if handle not in self._on:
+                self._make_room(handle, keep=wanted)
+                self._enter(handle, keep=wanted)
+            self._used(handle)
+
+    def shows(self, handle: Handle) -> bool:
+        """Says whether a model is on the device now."""
+        return handle in self._on
+
+    def close(self) -> None:
+        """Puts every model back as it was before it was evaluated."""
+        for handle in reversed(list(self._on)):
+            self._leave(handle)
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _enter(self, handle: Handle, *, keep: Collection[Handle]) -> None:
+        if not self._try_enter(handle, last=not self._idle(keep)):
+            for other in self._idle(keep):
+                self._drop(other)
+            give_back(self.device)
+            self._try_enter(handle, last=True)
+
+    def _try_enter(self, handle: Handle, *, last: bool) -> bool:
+        try:
+            evaluated = handle.classifier.evaluating(self.device)
+            evaluated.__enter__()
+        except Exception as error:
+            if last or not is_shortage(error):
+                raise
+            return False
+        self._on[handle] = evaluated
+        return True
+
+    def _used(self, handle: Handle) -> None:
+        if handle in self._present:
+            self._present.remove(handle)
+        self._present.append(handle)
+
+    def _make_room(self, handle: Handle, *, keep: Collection[Handle]) -> None:
+        while not self.fits([*self._present, handle]):
+            idle = self._idle(keep)
+            if not idle:
+                return
+            self._drop(idle[0])
+
+    def _idle(self, keep: Collection[Handle]) -> list[Handle]:
+        """Those that can go, the one that was used first before the others."""
+        return [each for each in self._present if not set(self._entangled(each)) & set(keep)]
+
+    def _entangled(self, handle: Handle) -> list[Handle]:
+        """A model, and those that came later and share a part of it: they must go before it."""
+        if handle not in self._on:
+            return [handle]
+        entered = list(self._on)
+        parts = _parts(handle)
+        later = entered[entered.index(handle) + 1 :]
+        return [handle, *(each for each in later if parts & _parts(each))]
+
+    def _drop(self, handle: Handle) -> None:
+        for other in reversed(self._entangled(handle)):
+            if other in self._on:
+                self._leave(other)
+            other.release()
+            self._present.remove(other)
+
+    def _leave(self, handle: Handle) -> None:
+        self._on.pop(handle).__exit__(None, None, None)
+
+
+def _parts(handle: Handle) -> set[int]:
+    return {id(each) for each in handle.classifier.module.modules()}

@@ -1,0 +1,117 @@
+"""The same model computed another way: in bfloat16, or through `torch.compile`.
+
+Both are modules around the model's own, whose parameters they share and whose code they leave
+alone: what was given is what is there afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gibbon.core.errors import ModelError
+from gibbon.models.classifier import Classifier
+
+Precision = Literal["float32", "bfloat16"]
+
+FEWEST = 2  # examples of a batch that is worth compiling for
+
+
+class Bfloat16(nn.Module):
+    """Runs a module in bfloat16 where that is safe (autocast), and returns float32."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Returns the inner module's outputs as float32."""
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+            outputs = self.inner(inputs)
+        return outputs.float() if isinstance(outputs, Tensor) else outputs
+
+
+class Compiled(nn.Module):
+    """Runs a module through `torch.compile`, for batches of any size.
+
+    A single example runs as it is: the compiler takes a batch of one for a case of its own.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+        def forward(inputs: Tensor) -> Any:
+            return inner(inputs)
+
+        # What is compiled is filed by code object: each model has one of its own, so that many
+        # models don't use up the number of variants that torch keeps for one.
+        self._own = FunctionType(
+            forward.__code__.replace(), forward.__globals__, closure=forward.__closure__
+        )
+        self._runs: dict[str, Callable[[Tensor], Any]] = {}
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Returns the inner module's outputs.  Raises `ModelError` where it can't be compiled."""
+        if len(inputs) < FEWEST:
+            return self.inner(inputs)
+        given = inputs.view_as(inputs)  # the mark below must not stay on the caller's tensor
+        torch._dynamo.maybe_mark_dynamic(given, 0)
+        try:
+            return self._compiled(inputs.device.type)(given)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise ModelError(
+                f"torch.compile can't compile it here: {_first_line(error)}; leave out --compile"
+            ) from error
+
+    def _compiled(self, device: str) -> Callable[[Tensor], Any]:
+        if device not in self._runs:
+            self._runs[device] = torch.compile(self._own, options=_options(device))
+        return self._runs[device]
+
+
+def vary(classifier: Classifier, *, precision: Precision, compiled: bool) -> Classifier:
+    """Returns a classifier computed as asked: the very same one where that is as it is.
+
+    Raises `ModelError` for another precision of a model that torch does not run.
+    """
+    module = classifier.module
+    if precision == "bfloat16":
+        if classifier.forward_only:
+            raise ModelError(
+                f"{classifier.forward_only}, and computes in a precision of its own: "
+                "leave out --precision"
+            )
+        module = Bfloat16(module)
+    if compiled and not classifier.forward_only:
+        module = Compiled(module)
+    if module is classifier.module:
+        return classifier
+    varied = copy.copy(classifier)
+    varied.module = module
+    return varied
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Returns the module as it runs without `torch.compile`."""
+    return module.inner if isinstance(module, Compiled) else module
+
+
+def _options(device: str) -> dict[str, Any] | None:
+    if device != "cpu":
+        return None
+    try:  # here, as it takes seconds to import
+        from gibbon.runner.plan.compile_partitioner import KeepsWhatLayersGive
+    except ImportError:  # an older torch, which lets nobody choose
+        return None
+    return {"custom_partitioner_fn": KeepsWhatLayersGive()}
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,91 @@
+"""What can be told of a request once attacks and models' configurations are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from gibbon.core.errors import RequestError
+from gibbon.datasets.class_map import read_class_map
+from gibbon.datasets.image_listing import list_csv, list_folder
+from gibbon.datasets.open import KINDS, kind_of
+from gibbon.models.sources import Preprocessing, Size
+from gibbon.models.sources.build import preprocessing_of
+from gibbon.specs.suite import DatasetSpec, ModelSpec, Suite
+
+LISTERS = {"folder": list_folder, ".csv": list_csv}
+
+
+def with_preprocessing(suite: Suite) -> tuple[Suite, tuple[str, ...]]:
+    """Returns a suite whose pictures are prepared as its models' own configuration says.
+
+    That is so where pictures of different sizes have neither ``resize`` nor ``crop``, and all
+    models say the same.  A sentence comes with it where anything was added.
+    """
+    (experiment,) = suite.experiments
+    data = experiment.dataset
+    if data.resize is not None or data.crop is not None:
+        return suite, ()
+    found = _common(experiment.models)
+    if found is None or not _of_different_sizes(data):
+        return suite, ()
+    prepared = data.model_copy(
+        update={
+            "resize": found.resize,
+            "crop": found.crop,
+            "interpolation": found.interpolation if found.resize is not None else "bilinear",
+        }
+    )
+    experiment = experiment.model_copy(update={"dataset": prepared})
+    sources = " and ".join(dict.fromkeys(model.model for model in experiment.models))
+    note = f"{_in_words(found)}: as the configuration of {sources} says"
+    return suite.model_copy(update={"experiments": (experiment,)}), (note,)
+
+
+def _common(models: Iterable[ModelSpec]) -> Preprocessing | None:
+    """Returns how all models want their pictures, if all want it alike."""
+    try:
+        found = {preprocessing_of(model) for model in models}
+    except RequestError:
+        return None  # told, with its place, when the model is checked
+    first = found.pop()
+    return None if found or first is None or (first.resize, first.crop) == (None, None) else first
+
+
+def _of_different_sizes(data: DatasetSpec) -> bool:
+    kind = kind_of(data.source, where="dataset")
+    lister = next((LISTERS[name] for name in LISTERS if KINDS[name] is kind), None)
+    if lister is None:
+        return False
+    class_map = read_class_map(data.class_map) if data.class_map is not None else None
+    paths = lister(Path(data.source).expanduser(), class_map).paths
+    first = None
+    for size in filter(None, map(_size, paths)):
+        first = first or size
+        if size != first:
+            return True
+    return False
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+        return None  # told when all pictures are read
+
+
+def _in_words(found: Preprocessing) -> str:
+    steps = []
+    if found.resize is not None:
+        how = "" if found.interpolation == "bilinear" else f" ({found.interpolation})"
+        steps.append(f"resize {_side(found.resize)}{how}")
+    if found.crop is not None:
+        steps.append(f"crop {_side(found.crop)}")
+    return ", ".join(steps)
+
+
+def _side(size: Size) -> str:
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))

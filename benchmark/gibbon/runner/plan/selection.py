@@ -1,0 +1,125 @@
+"""What is checked of a dataset before anything is computed, and which of it is left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gibbon.core.errors import DatasetError
+from gibbon.datasets.base import Batch, Dataset, sample_ids
+from gibbon.runner.plan.loading import probe_ids
+from gibbon.runner.progress import Progress
+
+# Numbers in one batch of inputs unless a batch size is asked for: 1,000 MNIST pictures, with which
+# FGSM at five epsilons takes at most a tenth more than its passes; fewer, larger pictures.
+DEFAULT_BATCH_NUMBERS = 1000 * 28 * 28
+SMALLEST_DEFAULT_BATCH = 16
+NAMED = 10  # pictures that a sentence names
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The examples of a dataset that a run takes.
+
+    Args:
+        ids: int64, shape (N,).
+        sample: the examples that models are probed on.
+        skipped: why others were left out, a sentence each.
+    """
+
+    ids: NDArray[np.int64]
+    sample: Batch
+    skipped: tuple[str, ...] = ()
+
+
+def select(
+    dataset: Dataset, *, limit: int | None, skip_unreadable: bool, progress: Progress
+) -> Selection:
+    """Returns the examples to take, all of them known to be readable.
+
+    Raises `DatasetError` where some are not and may not be skipped, where none is left, or where
+    the dataset breaks its contract.
+    """
+    _check_labels(dataset)
+    ids = sample_ids(dataset, limit)
+    nothing = np.empty(0, dtype=np.int64)
+    wanted = np.union1d(ids, probe_ids(dataset, unreadable=nothing))
+    bad = dataset.unreadable(
+        wanted,
+        told=lambda count: progress.checking(count, of=len(wanted), dataset=dataset.name),
+    )
+    lost = np.array(sorted(bad), dtype=np.int64)
+    asked = np.intersect1d(ids, lost)
+    if len(asked) > 0 and not skip_unreadable:
+        raise DatasetError(_named(dataset, bad, asked))
+    left = ids[~np.isin(ids, lost)]
+    if len(left) == 0:
+        raise DatasetError(
+            f"dataset {dataset.name!r}: nothing is left: none of {len(ids)} examples can be read, "
+            f"the first because: {bad[int(asked[0])]}"
+        )
+    probed = probe_ids(dataset, unreadable=lost)
+    sample = dataset.batch(probed if len(probed) > 0 else left[:1])
+    _check_sample(dataset, probed if len(probed) > 0 else left[:1], sample)
+    return Selection(left, sample, tuple(bad[int(each)] for each in asked))
+
+
+def default_batch_size(dataset: Dataset) -> int:
+    """Returns how many examples of a dataset go into one pass unless it is said."""
+    fitting = DEFAULT_BATCH_NUMBERS // max(1, math.prod(dataset.input_shape))
+    return max(SMALLEST_DEFAULT_BATCH, fitting)
+
+
+def _named(dataset: Dataset, bad: Mapping[int, str], asked: NDArray[np.int64]) -> str:
+    first = "\n".join(f"  {bad[int(each)]}" for each in asked[:NAMED])
+    more = f"\n  and {len(asked) - NAMED} more" if len(asked) > NAMED else ""
+    return (
+        f"dataset {dataset.name!r}: {len(asked)} examples can't be read; mend or remove them, or "
+        f"leave them out with --skip-unreadable:\n{first}{more}"
+    )
+
+
+def _check_labels(dataset: Dataset) -> None:
+    if len(dataset) == 0:
+        raise DatasetError(f"dataset {dataset.name!r} is empty")
+    low, high, classes = int(dataset.labels.min()), int(dataset.labels.max()), len(dataset.classes)
+    # The classes of a partial dataset are the model's: how many there are is seen with the model.
+    beyond = high >= classes and not dataset.partial
+    if low < 0 or beyond:
+        wrong = dataset.labels < 0
+        if not dataset.partial:
+            wrong = wrong | (dataset.labels >= classes)
+        first = int(np.flatnonzero(wrong)[0])
+        expected = "at least 0" if dataset.partial else f"0 to {classes - 1}"
+        raise DatasetError(
+            f"dataset {dataset.name!r}: labels must be {expected}, got {low} to {high}: the first "
+            f"is {dataset.labels[first]} (example {first})"
+        )
+
+
+def _check_sample(dataset: Dataset, ids: NDArray[np.int64], batch: Batch) -> None:
+    bounds = dataset.bounds
+    for what, expected, came in [
+        ("inputs", torch.float32, batch.inputs.dtype),
+        ("labels", torch.int64, batch.labels.dtype),
+        ("a batch's shape", (len(ids), *dataset.input_shape), tuple(batch.inputs.shape)),
+    ]:
+        if expected != came:
+            raise DatasetError(f"dataset {dataset.name!r}: {what} must be {expected}, got {came}")
+    asked = np.array_equal(batch.ids.numpy(), ids)
+    if not asked or not np.array_equal(batch.labels.numpy(), dataset.labels[ids]):
+        raise DatasetError(
+            f"dataset {dataset.name!r}: a batch must hold the examples that were asked for, in "
+            "that order, with their labels"
+        )
+    least, most = float(batch.inputs.min()), float(batch.inputs.max())
+    if not (bounds.low <= least and most <= bounds.high):  # NaN is not in any box either
+        raise DatasetError(
+            f"dataset {dataset.name!r}: inputs must be in [{bounds.low:g}, {bounds.high:g}], "
+            f"got [{least:g}, {most:g}]"
+        )

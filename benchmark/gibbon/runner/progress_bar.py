@@ -1,0 +1,134 @@
+"""How far a run or a training is, shown while it works: a bar in a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from gibbon.models.registry import TrainingProgress
+
+QUIET_SECONDS = 15.0  # between two lines of progress where there is no terminal
+
+
+class RunProgress:
+    """Shows how far a run is: a bar in a terminal, a line now and then elsewhere.
+
+    ``ready`` is called once everything is checked, before anything is computed.
+    """
+
+    def __init__(self, console: Console, *, ready: Callable[[], None] | None = None) -> None:
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.console = console
+        self.ready = ready
+        self.bar = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("elapsed"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+            speed_estimate_period=60.0,
+        )
+        self.task: TaskID | None = None
+        self.check: TaskID | None = None
+        self.work = self.done = 0
+        self.began = self.told = time.monotonic()
+
+    def __enter__(self) -> RunProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def note(self, text: str) -> None:
+        """Prints what the user should know."""
+        self.console.print(escape(text), highlight=False, soft_wrap=True)
+
+    def checking(self, examples: int, *, of: int, dataset: str) -> None:
+        """Moves a bar for the pictures that are looked at."""
+        if self.check is None:
+            self.check = self.bar.add_task(f"reading {dataset}", total=of)
+        self.bar.update(self.check, advance=examples)
+        if self.bar.tasks[self.bar.task_ids.index(self.check)].finished:
+            self.bar.remove_task(self.check)
+            self.check = None
+
+    def start(self, *, work: int, cells: int, reused: int) -> None:
+        """Says what there is to do."""
+        if self.ready is not None:
+            self.ready()
+        self.work, self.began = work, time.monotonic()
+        self.console.print(f"{cells} cells to compute, {reused} recorded already", highlight=False)
+        if cells:
+            self.task = self.bar.add_task("starting", total=work)
+
+    def advance(self, work: int, *, doing: str) -> None:
+        """Moves the bar, or writes a line if the last one was some time ago."""
+        self.done += work
+        if self.task is not None:
+            self.bar.update(self.task, advance=work, description=doing)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.told > QUIET_SECONDS and self.done:
+            self.told = now
+            left = (now - self.began) * (self.work - self.done) / self.done
+            self.console.print(
+                f"{self.done / self.work:.0%} done, about {left:.0f} s left ({doing})",
+                highlight=False,
+            )
+
+    def failed(self, cell: str, *, error: str) -> None:
+        """Says at once that a cell failed."""
+        self.console.print(f"[bold red]failed:[/] {escape(f'{cell}: {error}')}", soft_wrap=True)
+
+
+@contextmanager
+def training_bar(model: str) -> Iterator[Callable[[TrainingProgress], None]]:
+    """While inside, shows a training's progress, of which the function that it gives is told."""
+    console = Console(stderr=True, emoji=False)
+    with RunProgress(console) as shown:
+
+        def report(progress: TrainingProgress) -> None:
+            if shown.task is None:
+                shown.task = shown.bar.add_task(f"training {model}")
+            # Early stopping changes how much there is to do.
+            shown.work = progress.steps
+            shown.bar.update(shown.task, total=progress.steps)
+            doing = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.4f}"
+            shown.advance(progress.step - shown.done, doing=doing)
+
+        yield report
+
+
+@contextmanager
+def checking_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """While inside, shows how far a check is: the function it gives is told of each try."""
+    with RunProgress(Console(stderr=True, emoji=False)) as shown:
+
+        def report(doing: str, done: int, of: int) -> None:
+            if shown.task is None:
+                shown.work = of
+                shown.task = shown.bar.add_task(doing, total=of)
+            shown.advance(done - shown.done, doing=doing)
+
+        yield report

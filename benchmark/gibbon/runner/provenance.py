@@ -1,0 +1,79 @@
+"""Where a run's numbers come from: commit, versions, machine, time."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from gibbon.records.run import Provenance
+from gibbon.runner.plan.cell import Plan
+
+LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "safetensors")
+DISTRIBUTION = "gibbon-bench"
+GIT_SECONDS = 5.0
+
+
+def provenance(plan: Plan) -> Provenance:
+    """Returns what is known before the run starts."""
+    commit, dirty = _commit()
+    return Provenance(
+        gibbon=_version(DISTRIBUTION),
+        commit=commit,
+        dirty=dirty,
+        python=platform.python_version(),
+        libraries={name: _version(name) for name in LIBRARIES},
+        platform=f"{platform.system()} {platform.machine()}",
+        device=_device(plan.device),
+        threads=torch.get_num_threads(),
+        batch_size=max(max(each.batch_sizes.values()) for each in plan.experiments),
+        limit=plan.settings.limit,
+        started=now(),
+    )
+
+
+def now() -> str:
+    """Returns the time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type
+
+
+@cache
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _commit() -> tuple[str, bool | None]:
+    """The commit of Gibbon's own checkout; empty where it is installed without one."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return "", None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "", None
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(  # noqa: S603
+        ["git", "-C", str(root), *words],  # noqa: S607
+        capture_output=True,
+        text=True,
+        timeout=GIT_SECONDS,
+        check=True,
+    )
+    return done.stdout.strip()

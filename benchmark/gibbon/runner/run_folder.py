@@ -1,0 +1,231 @@
+"""The folder of a run: one lock, one record, one parquet file of outcomes a cell.
+
+Outcomes are written under a temporary name and renamed: a file that is there is whole.  While a
+job is under way what it has found so far is saved from time to time, so that an interrupted run
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from gibbon.core.errors import RecordError, RunFolderError
+from gibbon.core.files import write_atomically
+from gibbon.records.gallery import Gallery, gallery_bytes, gallery_file
+from gibbon.records.outcomes import (
+    OUTCOME_FORMAT,
+    OUTCOMES,
+    Outcome,
+    _from_table,
+    _metas,
+    _read_table,
+    _to_table,
+    _unusable_is_none,
+    _unwritable,
+    _write_table,
+    read_outcome,
+)
+from gibbon.records.run import RUN_FILE, RunRecord
+
+LOCK_FILE = ".gibbon.lock"
+
+CANDIDATES = ".candidates"
+
+# What a run writes; a folder that holds one of these but no record of a run is somebody else's.
+OUR_FILES = ("evaluations.csv", "transfer.csv", "tables.md", "tensorboard", OUTCOMES)
+
+
+class CandidateFile:
+    """Takes candidates of a cell, batch after batch."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def append(self, candidates: NDArray[np.float32]) -> None:
+        """Writes the candidates of the next examples."""
+        self._file.write(np.ascontiguousarray(candidates, dtype="<f4").data)
+
+
+class RunFolder:
+    """A run's folder, locked for as long as it is open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, *, suite: str) -> Iterator[RunFolder]:
+        """Opens a folder for a run of a suite, making it if need be.
+
+        Raises `RunFolderError` where it can't be written, belongs to another suite or to something
+        else, or is in use by another run.
+        """
+        folder = cls(path)
+        try:
+            if path.exists():
+                folder._check_owner(suite)  # before anything of ours is put there
+            path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path / LOCK_FILE)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunFolderError(f"{path}: another run is using this folder") from None
+        except (OSError, NotImplementedError) as error:
+            raise _unwritable(path, error) from error
+        try:
+            folder._check_owner(suite)
+            folder._clear()
+            yield folder
+        finally:
+            folder.drop_candidates()
+            lock.release()
+
+    @property
+    def outcomes(self) -> Path:
+        """The folder of outcome files."""
+        return self.path / OUTCOMES
+
+    def forget(self, cells: Iterable[str]) -> None:
+        """Removes the outcomes of these cells, and what unfinished jobs had saved."""
+        partial = self.outcomes.glob("*.partial.parquet")
+        for file in [*map(self._file, cells), *partial]:
+            file.unlink(missing_ok=True)
+
+    def read(self, digest: str) -> Outcome | None:
+        """Returns the outcome of a cell, or None where there is none that can be used."""
+        return read_outcome(self.outcomes, digest)
+
+    def write(self, digest: str, outcome: Outcome) -> None:
+        """Writes the outcome of a cell, all of it or nothing.  Raises `RunFolderError`."""
+        meta = outcome.meta.model_copy(update={"digest": digest})
+        _write_table(_to_table(replace(outcome, meta=meta)), self._file(digest))
+
+    def read_partial(self, job: str, cells: Iterable[str]) -> dict[str, Outcome]:
+        """Returns what an interrupted job had found, by cell; empty where there is nothing."""
+        with _unusable_is_none():
+            table = _read_table(self._file(f"{job}.partial"))
+            metas = _metas(table)
+            current = all(meta.format == OUTCOME_FORMAT for meta in metas.values())
+            if current and set(metas) == set(cells):
+                return {
+                    digest: _from_table(
+                        table.filter(pc.equal(table.column("cell"), digest)).drop_columns(["cell"]),
+                        metas[digest],
+                    )
+                    for digest in metas
+                }
+        return {}
+
+    def write_partial(self, job: str, outcomes: Mapping[str, Outcome]) -> None:
+        """Saves what a job has found so far, by cell, in one file.  Raises `RunFolderError`."""
+        tables = []
+        for digest, outcome in outcomes.items():
+            table = _to_table(outcome)
+            tables.append(table.append_column("cell", pa.array([digest] * table.num_rows)))
+        metas = {digest: outcome.meta.model_dump_json() for digest, outcome in outcomes.items()}
+        joined = pa.concat_tables(
+            [table.replace_schema_metadata() for table in tables],
+            promote_options="default",  # a column that a cell does not have is null there
+        )
+        _write_table(
+            joined.replace_schema_metadata({f"cell:{key}": value for key, value in metas.items()}),
+            self._file(f"{job}.partial"),
+        )
+
+    def drop_prefixes(self, cell: str) -> None:
+        """Removes what was filed of the first attacks of a list, the cell being finished."""
+        if cell:
+            for file in self.outcomes.glob(f"{cell}-*.partial.parquet"):
+                file.unlink(missing_ok=True)
+
+    def write_gallery(self, gallery: Gallery) -> None:
+        """Writes the gallery of a cell.  Raises `RunFolderError` where it can't be written."""
+        path = gallery_file(self.path, gallery.digest)
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        write_atomically(path, gallery_bytes(gallery))
+
+    def drop_partial(self, job: str) -> None:
+        """Removes what an unfinished job had saved."""
+        self._file(f"{job}.partial").unlink(missing_ok=True)
+
+    @contextmanager
+    def writing_candidates(self, digest: str, *, shape: tuple[int, ...]) -> Iterator[CandidateFile]:
+        """Opens a file for a cell's candidates, float32 of this shape, which is there for a time.
+
+        Raises `RunFolderError` where it can't be written.
+        """
+        path = self._candidates(digest)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with path.open("wb") as file:
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(file, header)
+                yield CandidateFile(file)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def read_candidates(self, digest: str) -> NDArray[np.float32]:
+        """Returns the candidates that were kept of a cell, mapped from disk."""
+        candidates: NDArray[np.float32] = np.load(self._candidates(digest), mmap_mode="r")
+        return candidates
+
+    def drop_candidates(self, *digests: str) -> None:
+        """Removes the candidates of these cells, or of all."""
+        if digests:
+            for digest in digests:
+                self._candidates(digest).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self.path / CANDIDATES, ignore_errors=True)
+
+    def room_for_candidates(self) -> int:
+        """Returns how many bytes there are for candidates on the disk."""
+        return shutil.disk_usage(self.path).free
+
+    def _candidates(self, digest: str) -> Path:
+        return self.path / CANDIDATES / f"{digest}.npy"
+
+    def _file(self, name: str) -> Path:
+        return self.outcomes / f"{name}.parquet"
+
+    def _clear(self) -> None:
+        """Removes what a killed run left half written, or meant to remove."""
+        self.drop_candidates()
+        try:
+            for file in self.outcomes.glob(".*.parquet.tmp"):
+                file.unlink()
+        except OSError as error:
+            raise _unwritable(self.outcomes, error) from error
+
+    def _check_owner(self, suite: str) -> None:
+        if not self.path.is_dir():
+            raise RunFolderError(f"{self.path}: is a file, expected a folder")
+        if not (self.path / RUN_FILE).exists():
+            foreign = [name for name in OUR_FILES if (self.path / name).exists()]
+            if foreign:
+                raise RunFolderError(
+                    f"{self.path}: holds {foreign[0]} but no {RUN_FILE}: not the folder of a run; "
+                    "choose another with --output"
+                )
+            return
+        try:
+            owner = RunRecord.read(self.path).suite.name
+        except RecordError as error:
+            raise RunFolderError(f"{error}; choose another folder with --output") from error
+        if owner != suite:
+            raise RunFolderError(
+                f"{self.path}: belongs to suite {owner!r}, not to {suite!r}; "
+                "choose another folder with --output"
+            )

@@ -1,0 +1,44 @@
+"""Field types and the base class of all specs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from gibbon.core.errors import SpecError
+from gibbon.core.threat import Epsilon
+
+Precision = Literal["float32", "bfloat16"]
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
+
+Source = Annotated[str, Field(min_length=1, max_length=4000)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Side = Annotated[int, Field(gt=0, strict=True)]
+Size = Side | tuple[Side, Side]
+
+# A key of an attack, a published row, ... that is not an attack's own parameter.
+UNATTACKED = "none"
+
+
+def _parse_epsilon(written: object) -> Epsilon:
+    if isinstance(written, Epsilon):
+        return written
+    try:
+        return Epsilon.parse(written)
+    except SpecError as error:
+        raise ValueError(str(error)) from error
+
+
+EpsilonField = Annotated[
+    Epsilon, BeforeValidator(_parse_epsilon), PlainSerializer(str, return_type=str)
+]
+
+
+class Spec(BaseModel):
+    """A frozen record of what was asked for; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)

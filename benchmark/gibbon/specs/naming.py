@@ -1,0 +1,108 @@
+"""Names of models, attacks and suites that are made from sources and files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from gibbon.specs.base import Precision
+
+LONGEST_NAME = 80
+WHERE = "evaluate"  # what error messages of a decoded suite call the request
+
+
+def name_of(source: str) -> str:
+    """Returns a name for a source; ``.`` is called what that folder is called."""
+    return name_from(source) or name_from(str(Path(source).resolve())) or "data"
+
+
+def suite_name(dataset: str, models: Sequence[str], *, precision: Precision = "float32") -> str:
+    """Returns what a suite is called that nobody named: after its dataset and its models.
+
+    In another precision they are other models, whose results don't take the place of these.
+
+    >>> suite_name("mnist", ["softmax", "maxout"])
+    'mnist-softmax+maxout'
+    """
+    words = re.sub(r"[^A-Za-z0-9._+-]+", "-", f"{dataset}-{'+'.join(models)}")
+    ending = "" if precision == "float32" else f"-{precision}"
+    return words[: LONGEST_NAME - len(ending)] + ending
+
+
+def unlike(names: Sequence[str], *, taken: Iterable[str] = ()) -> list[str]:
+    """Returns names that are all different: what comes again gets a number.
+
+    ``taken`` are names that may not be used besides.
+
+    >>> unlike(["pgd", "fgsm", "pgd", "pgd-2"])
+    ['pgd', 'fgsm', 'pgd-3', 'pgd-2']
+    """
+    used = set(taken)
+    reserved = {*names, *used}
+    found = []
+    for name in names:
+        number, new = 2, name
+        while new in used or (new != name and new in reserved):
+            new, number = f"{name}-{number}", number + 1
+        used.add(new)
+        found.append(new)
+    return found
+
+
+def transferable(
+    attacks: Sequence[Mapping[str, Any]], *, models: int, error_only: bool
+) -> list[str]:
+    """Returns the labels of the attacks whose examples several models are scored on, as written.
+
+    >>> transferable([{"label": "a"}, {"label": "b", "carried": True}], models=2, error_only=False)
+    ['a']
+    """
+    if models == 1 or error_only:
+        return []
+    return [each["label"] for each in attacks if not each.get("carried", False)]
+
+
+FILE_SUFFIXES = (
+    *(".safetensors", ".torchscript", ".pt2", ".pth", ".pt", ".ckpt", ".onnx"),
+    *(".npz", ".npy", ".csv"),
+)
+
+ENSEMBLE = "ensemble:"  # of the sources of its members, with commas between them
+
+
+def name_from(source: str) -> str:
+    """Returns what a model or dataset is called in tables unless it is given a name.
+
+    >>> [name_from(each) for each in ("maxout", "torchvision:resnet50", "nets/small.py:Net")]
+    ['maxout', 'resnet50', 'Net']
+    >>> [name_from(each) for each in ("exports/net.onnx", "photos/val", "hf:org/vit-base")]
+    ['net', 'val', 'vit-base']
+    >>> name_from("ensemble:maxout,torchvision:resnet50")
+    'maxout+resnet50'
+    """
+    if _is_composed(source):
+        return "+".join(map(name_from, _members_of(source)))[:80]
+    last = source.rstrip("/").rpartition(":")[2].rstrip("/")
+    words = PurePath(last).name if "/" in last or "\\" in last else last
+    for suffix in FILE_SUFFIXES:
+        words = words.removesuffix(suffix)
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", words).lstrip("._+-")[:80]
+
+
+def label_from(attack: str) -> str:
+    """Returns what an attack is called in tables unless it is given a label.
+
+    >>> label_from("pgd"), label_from("foolbox:LinfPGD")
+    ('pgd', 'foolbox-LinfPGD')
+    """
+    return attack.replace(":", "-")
+
+
+def _is_composed(source: str) -> bool:
+    return source.startswith(ENSEMBLE)
+
+
+def _members_of(source: str) -> list[str]:
+    return [each.strip() for each in source.removeprefix(ENSEMBLE).split(",")]

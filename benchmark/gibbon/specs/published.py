@@ -1,0 +1,76 @@
+"""Published results that a suite compares with its own."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from gibbon.core.threat import ZERO
+from gibbon.specs.base import UNATTACKED, EpsilonField, Name, Spec
+
+Measure = Literal[
+    "clean_error",
+    "adversarial_error",
+    "confidence_on_misclassified",
+    "mean_confidence",
+    "transfer_error",
+    "same_class_given_source_misclassified",
+    "same_class_given_both_misclassified",
+    "one_picture",
+]
+
+
+class PublishedRow(Spec):
+    """One number that a paper gives, to stand beside the measured one, and when they agree.
+
+    Rates and confidences are fractions of 1.  For transfer measures ``model`` is the source and
+    ``target`` the model that is scored; ``compared_with`` names another target where the paper
+    compares two targets with each other on the source's examples.
+
+    Args:
+        id: the row's own name, by which it is found again.
+        value: the number; none where ``text`` says what was published, which no run measures.
+        above: the number is what the measured one exceeds, and no more is published.
+        tolerance: how far the measured number may be from it and count as reproduced.
+        reason: why it is further away, printed where it is.
+        needs: what it takes to measure it, printed where it was not.
+        note: what a reader should know in any case.
+    """
+
+    dataset: Name
+    model: Name
+    measure: Measure
+    value: float | None = Field(default=None, ge=0, le=1)
+    section: str
+    id: Name | None = None
+    text: str = ""
+    above: bool = Field(default=False, strict=True)
+    tolerance: float | None = Field(default=None, ge=0, le=1)
+    reason: str = ""
+    needs: str = ""
+    attack: tuple[Name, ...] = (UNATTACKED,)
+    epsilon: EpsilonField = ZERO
+    target: Name | None = None
+    compared_with: Name | None = None
+    note: str = ""
+
+    @field_validator("attack", mode="before")
+    @classmethod
+    def _one_or_many(cls, written: Any) -> Any:
+        return written if isinstance(written, list | tuple) else [written]
+
+    @model_validator(mode="after")
+    def _transfer_has_target(self) -> Self:
+        about_transfer = self.measure.startswith(("transfer_", "same_class_"))
+        if about_transfer != (self.target is not None):
+            raise ValueError(f"measure {self.measure!r} with target {self.target!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _says_what_was_published(self) -> Self:
+        if (self.value is None) != (self.measure == "one_picture"):
+            raise ValueError(f"measure {self.measure!r} with value {self.value!r}")
+        if self.value is None and not self.text:
+            raise ValueError("text is missing: a row without a value says what was published")
+        return self

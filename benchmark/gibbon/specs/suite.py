@@ -1,0 +1,382 @@
+"""What the user asks for: a suite, decoded from TOML into frozen records.
+
+Nothing here imports torch.  An unknown key or a wrong value fails at once, with the file, the key
+path, what was expected and the nearest name.  Whether a model, an attack or a dataset of a name
+exists is told later, by the registries, before anything is computed (`gibbon.runner.plan.cell`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from gibbon.core.errors import suggest
+from gibbon.core.threat import Epsilon, Norm
+from gibbon.specs.base import UNATTACKED, EpsilonField, Finite, Name, Positive, Size, Source, Spec
+from gibbon.specs.naming import ENSEMBLE, _is_composed, _members_of, label_from, name_from
+from gibbon.specs.published import PublishedRow
+
+# "pgd", or an attack of another library: "foolbox:LinfPGD".
+ATTACK_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*(:[A-Za-z0-9_][A-Za-z0-9._+-]*)?$"
+AttackName = Annotated[str, Field(pattern=ATTACK_PATTERN, max_length=80)]
+
+
+class ModelSpec(Spec):
+    """One model, and how to make it.
+
+    Args:
+        name: what the tables say.
+        model: where it comes from: a registered name, or a source such as ``torchvision:resnet50``,
+            ``path/to/net.py:build``, ``package.module:Net`` or ``net.onnx`` (see
+            `gibbon.models.sources`).
+        weights: a weights file, or a word that the source understands, such as ``random``.
+        arguments: keyword arguments for the model's factory.
+        mean, std: the model's normalisation, a number a channel: it is given (x - mean) / std.
+        outputs: what its outputs mean, where the source does not say; logits by default.
+        trust_pickle: whether a file that can run code when it is loaded may be loaded.
+        ensemble: the members of which it is made (see `gibbon.models.ensemble`): models like this one,
+            or names of other models of the experiment.  ``model`` says ``ensemble:`` and their
+            names then, and may be written instead.
+        fuse: in what members are fused: ``probabilities`` unless it is said.
+        shares: of the members in the whole, a number each; equal unless they are given.
+
+    ``mean``, ``std``, ``outputs`` and ``trust_pickle`` of an ensemble hold for those of its
+    members that say nothing of their own.
+    """
+
+    name: Name
+    model: Source
+    weights: str | None = Field(default=None, min_length=1)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    mean: tuple[Finite, ...] | None = Field(default=None, min_length=1)
+    std: tuple[Positive, ...] | None = Field(default=None, min_length=1)
+    outputs: Literal["logits", "probabilities", "log-scores"] | None = None
+    trust_pickle: bool = Field(default=False, strict=True)
+    ensemble: tuple[ModelSpec, ...] = ()
+    fuse: Literal["probabilities", "logits", "loss"] | None = None
+    shares: tuple[Positive, ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, written: Any) -> Any:
+        return _named(_with_members(written), key="model")
+
+    @model_validator(mode="after")
+    def _members_say_what_they_are(self) -> Self:
+        if not self.ensemble:
+            for key in ("fuse", "shares"):
+                if getattr(self, key) is not None:
+                    raise ValueError(
+                        f"{key} is for an ensemble: give its members, ensemble = [...]"
+                    )
+            return self
+        for key in ("weights", "arguments"):
+            if getattr(self, key):
+                raise ValueError(f"{key} are for one model: give them to a member of the ensemble")
+        if any(member.ensemble for member in self.ensemble):
+            raise ValueError("a member of an ensemble is an ensemble itself: name its members here")
+        if self.shares is not None and len(self.shares) != len(self.ensemble):
+            raise ValueError(
+                f"shares has {len(self.shares)} numbers and ensemble {len(self.ensemble)} members: "
+                "give each its own"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mean_and_std_belong_together(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            given, lacking = ("mean", "std") if self.std is None else ("std", "mean")
+            raise ValueError(f"{given} is given without {lacking}: give both, a number a channel")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean has {len(self.mean)} numbers and std {len(self.std)}: "
+                "give both, a number a channel"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_defaults(self, handler(self), always=("name", "model", "weights"))
+
+
+class DatasetSpec(Spec):
+    """One dataset, and how to read it.
+
+    Args:
+        name: what the tables say.
+        source: a registered name, the path of an image folder, of a CSV file of paths and labels,
+            of an ``.npz`` or ``.npy`` file, ``torchvision:NAME``, or a factory such as
+            ``path/to/data.py:load`` (see `gibbon.datasets.open`).
+        split: which split, where the source has several.
+        class_map: JSON or CSV file that gives each class's index among the model's classes, or
+            ``imagenet``.
+        labels: an ``.npy`` file of labels; in an ``.npz`` file, the array of that name.
+        inputs: in an ``.npz`` file, the name of the array of inputs.
+        layout: the order of the axes of an array.
+        resize: pictures are resized, the shorter side to this or to (height, width).
+        crop: then cropped from the centre, to a square of this side or to (height, width).
+        interpolation: how they are resized.
+        colour: what pictures are converted to; where it is not said they must be all of one kind.
+        skip_unreadable: leave out pictures that can't be read, and say which.
+        arguments: keyword arguments for the factory.
+    """
+
+    name: Name
+    source: Source
+    split: Literal["train", "test"] = "test"
+    class_map: str | None = Field(default=None, min_length=1)
+    labels: str | None = Field(default=None, min_length=1)
+    inputs: str | None = Field(default=None, min_length=1)
+    layout: Literal["NCHW", "NHWC", "NHW"] | None = None
+    resize: Size | None = None
+    crop: Size | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    colour: Literal["grey", "rgb"] | None = None
+    skip_unreadable: bool = Field(default=False, strict=True)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, written: Any) -> Any:
+        return _named(written, key="source")
+
+    @model_serializer(mode="wrap")
+    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any] | str:
+        written = _without_defaults(self, handler(self), always=("name", "source"))
+        return self.name if written == {"name": self.name, "source": self.name} else written
+
+
+def _with_members(written: Any) -> Any:
+    """Returns what was written of a model with the two forms of an ensemble made into both."""
+    if isinstance(written, str) and _is_composed(written):
+        written = {"model": written}
+    if not isinstance(written, dict):
+        return written
+    source = written.get("model")
+    in_words = _members_of(source) if isinstance(source, str) and _is_composed(source) else None
+    members = written.get("ensemble", in_words)
+    if not isinstance(members, list | tuple):
+        return written
+    if not members:
+        raise ValueError("ensemble must not be empty: name its members")
+    if source is not None and in_words is None:
+        raise ValueError("model and ensemble are both given: an ensemble is made of its members")
+    called = ",".join(map(_called, members))
+    return {**written, "model": f"{ENSEMBLE}{called}", "ensemble": members}
+
+
+def _called(member: Any) -> str:
+    """Returns what a member is called; one that is no model is told when it is read."""
+    named = member.name if isinstance(member, ModelSpec) else _named(member, key="model")
+    return str(named.get("name", "")) if isinstance(named, dict) else str(named)
+
+
+def _named(written: Any, *, key: str) -> Any:
+    """Completes what was written: a source alone, a source without a name, a name alone."""
+    if isinstance(written, dict):
+        written = {name: _as_text(value) for name, value in written.items()}
+    elif isinstance(_as_text(written), str):
+        written = {key: _as_text(written)}
+    if isinstance(written, dict) and isinstance(written.get(key), str):
+        return {"name": name_from(written[key]), **written}
+    if isinstance(written, dict) and "name" in written:
+        return {key: written["name"], **written}
+    return written
+
+
+def _as_text(written: Any) -> Any:
+    return os.fspath(written) if isinstance(written, os.PathLike) else written
+
+
+def _without_defaults(spec: Spec, written: Any, *, always: tuple[str, ...]) -> dict[str, Any]:
+    fields = type(spec).model_fields
+    return {
+        key: value
+        for key, value in written.items()
+        if key in always or getattr(spec, key) != fields[key].get_default(call_default_factory=True)
+    }
+
+
+def _with_named_members(model: ModelSpec, named: Mapping[str, ModelSpec]) -> ModelSpec:
+    """Returns a model whose members that are names of models are these models."""
+    members = []
+    for member in model.ensemble:
+        known = named.get(member.name)
+        if member == ModelSpec(name=member.name, model=member.name) and known is not None:
+            if known.ensemble:
+                raise ValueError(
+                    f"member {member.name!r} of {model.name!r} is an ensemble itself: "
+                    "name its members"
+                )
+            member = known
+        members.append(member)
+    return model.model_copy(update={"ensemble": tuple(members)}) if members else model
+
+
+class AttackSpec(Spec):
+    """One attack at one or more epsilons.
+
+    ``name`` is a registered name, or a library's scheme and name such as ``foolbox:LinfPGD``.
+    Besides these keys it takes the attack's own parameters (its dataclass fields), which are
+    checked when the attack is built.  ``label`` tells two entries of one attack apart in tables.
+    Where the library of an ``optional`` attack is not installed, the run goes on without it, with a
+    flag, and the tables say that it was not run.
+
+    Where it is ``carried`` the epsilons are run in ascending order: an example that is misled at a
+    smaller one, or unattacked, counts as misled at every larger one, by the same point, and is not
+    attacked again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
+
+    name: AttackName
+    epsilon: tuple[EpsilonField, ...] = Field(min_length=1)
+    label: Name = ""
+    norm: Norm | None = None
+    clip: bool = Field(default=True, strict=True)
+    optional: bool = Field(default=False, strict=True)
+    carried: bool = Field(default=False, strict=True)
+
+    @field_validator("epsilon", mode="before")
+    @classmethod
+    def _one_or_many(cls, written: Any) -> Any:
+        return written if isinstance(written, list | tuple) else [written]
+
+    @field_validator("epsilon")
+    @classmethod
+    def _no_twins(cls, epsilons: tuple[Epsilon, ...]) -> tuple[Epsilon, ...]:
+        for earlier, later in zip(sorted(epsilons), sorted(epsilons)[1:], strict=False):
+            if earlier == later:
+                raise ValueError(f"epsilon {earlier} and {later} are the same")
+        return epsilons
+
+    @model_validator(mode="before")
+    @classmethod
+    def _label_defaults_to_name(cls, written: Any) -> Any:
+        if isinstance(written, dict) and isinstance(written.get("name"), str):
+            return {"label": label_from(written["name"]), **written}
+        return written
+
+    @model_validator(mode="after")
+    def _not_the_unattacked(self) -> Self:
+        if self.label == UNATTACKED:
+            raise ValueError(f"{UNATTACKED!r} is the unattacked row: it is always there")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        unsaid = {key for key in ("optional", "carried") if not getattr(self, key)}
+        return {key: value for key, value in written.items() if key not in unsaid}
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The attack's own parameters, as written."""
+        return self.model_extra or {}
+
+
+class TransferSpec(Spec):
+    """Which attacks' examples are scored on every other model: labels of attacks of the suite."""
+
+    attacks: tuple[Name, ...] = Field(min_length=1)
+
+
+class Experiment(Spec):
+    """Models against attacks on one dataset.
+
+    Where it is ``error_only`` nothing but errors is asked for: attacks that can stop at an
+    example's first success do, unless they have a ``keep`` of their own, and a list of attacks is
+    run member by member, each on the examples that are left of the whole dataset.
+    """
+
+    dataset: DatasetSpec
+    models: tuple[ModelSpec, ...] = Field(min_length=1)
+    attacks: tuple[AttackSpec, ...] = ()
+    transfer: TransferSpec | None = None
+    error_only: bool = Field(default=False, strict=True)
+
+    @field_validator("models")
+    @classmethod
+    def _members_by_name(cls, models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+        named = {model.name: model for model in models}
+        return tuple(_with_named_members(model, named) for model in models)
+
+    @model_validator(mode="after")
+    def _names_tell_apart(self) -> Self:
+        _refuse_twins("model", [model.name for model in self.models], key="name")
+        labels = [attack.label for attack in self.attacks]
+        _refuse_twins("attack", labels, key="label")
+        for label in self.transfer.attacks if self.transfer else ():
+            if label not in labels:
+                raise ValueError(
+                    f"transfer names attack {label!r}, which this experiment does not run"
+                    + suggest(label, labels)
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_transferred_is_whole(self) -> Self:
+        if self.transfer is None:
+            return self
+        if self.error_only:
+            raise ValueError(
+                "error_only = true leaves no transfer to measure: an attack that stops at its "
+                "first success makes examples that fool this model and barely any other; leave "
+                "out one of the two"
+            )
+        carried = {attack.label for attack in self.attacks if attack.carried}
+        for label in self.transfer.attacks:
+            if label in carried:
+                raise ValueError(
+                    f"transfer names attack {label!r}, which is carried: its examples at a larger "
+                    "epsilon are mostly those of a smaller one, and would understate the transfer; "
+                    "give it a second entry that is not carried"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "error_only" or value}
+
+
+class Suite(Spec):
+    """A named list of experiments, with one seed."""
+
+    name: Name
+    experiments: tuple[Experiment, ...] = Field(min_length=1)
+    title: str = ""
+    description: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
+    published: tuple[PublishedRow, ...] = ()
+    source: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, written: Any) -> Any:
+        if not isinstance(written, dict) or "experiments" in written:
+            return written
+        own = {key: value for key, value in written.items() if key in Experiment.model_fields}
+        rest = {key: value for key, value in written.items() if key not in own}
+        return {**rest, "experiments": [own]}
+
+    @model_validator(mode="after")
+    def _datasets_tell_apart(self) -> Self:
+        _refuse_twins("experiment", [each.dataset.name for each in self.experiments], key="dataset")
+        return self
+
+
+def _refuse_twins(kind: str, names: list[str], *, key: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two {kind}s have the {key} {name!r}; give each its own `{key}`")

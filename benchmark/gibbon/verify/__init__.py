@@ -1,0 +1,1 @@
+"""The trust boundary: attacks propose candidates, and `judge` decides which are adversarial."""

@@ -1,0 +1,81 @@
+"""The guard around an attack: copies of inputs, seeded generators, and a check of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from gibbon.attacks.toolkit.gradients import refuse_no_numbers
+from gibbon.core.errors import AttackError
+from gibbon.core.rng import seeded_globals
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier, Watch
+from gibbon.models.snapshot import Snapshot, equal
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What an attack is given: a batch whose inputs are a copy, and what is watched meanwhile."""
+
+    batch: Batch
+    watch: Watch
+
+
+@contextmanager
+def guarding(
+    source: Classifier, batch: Batch, *, seed: int = 0, room: int = 0
+) -> Iterator[Guarded]:
+    """While inside, an attack runs on a copy of the inputs, with global generators seeded for it.
+
+    Our own attacks draw from streams; other people's may draw from torch, numpy or random, and do
+    so from ``seed`` on.  Generators and torch's global settings are put back afterwards, and so are
+    the model and the classifier, also after an exception.  ``room`` is the size of a full batch,
+    where this one is smaller.
+
+    Raises `AttackError` where the attack changed its inputs, the model or the classifier, and
+    `OutputError` where an input gradient was not a number: ``sign(NaN)`` is 0 in torch, so that the
+    attack would have stayed where it was and proved nothing.
+    """
+    snapshot = source.snapshot or Snapshot(source.module)
+    fields = dict(source.__dict__)
+    given = Batch(batch.ids, batch.inputs.clone(), batch.labels)
+    watching = source.watching(given.inputs, room=room)
+    with _global_state(batch.inputs.device, seed), watching as watch:
+        try:
+            yield Guarded(given, watch)
+        finally:
+            difference = snapshot.difference()
+            if difference is not None:
+                snapshot.restore()
+            elif _changed(source, fields):
+                difference = "changed the classifier"
+            source.__dict__.clear()
+            source.__dict__.update(fields)
+    if difference is not None:
+        raise AttackError(f"the attack {difference}")
+    if given.inputs._version != watch.version or not equal(given.inputs, batch.inputs):
+        raise AttackError("the attack changed its inputs in place")
+    refuse_no_numbers(watch.gradients)
+
+
+def _changed(source: Classifier, fields: dict[str, object]) -> bool:
+    own = {key: value for key, value in source.__dict__.items() if key != "_watch"}
+    before = {key: value for key, value in fields.items() if key != "_watch"}
+    return own.keys() != before.keys() or any(own[key] is not before[key] for key in own)
+
+
+@contextmanager
+def _global_state(device: torch.device, seed: int) -> Iterator[None]:
+    """While inside: seeded global generators; they and torch's settings are put back after."""
+    strict, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    with seeded_globals(seed, device):
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict, warn_only=lenient)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)

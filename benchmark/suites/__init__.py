@@ -1,1 +1,0 @@
-"""The suites that come with Gibbon, one TOML file each."""

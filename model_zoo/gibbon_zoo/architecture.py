@@ -1,0 +1,130 @@
+"""What the training loop asks of an architecture.
+
+An architecture is a torch module that flattens its inputs, (N, 1, 28, 28) or any (N, ...), to
+rows.  It holds no randomness: dropout masks are drawn outside and given to `forward`, so that one
+set of masks can serve a clean batch and its adversarial twin.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gibbon.core.threat import Bounds
+from gibbon.datasets.base import PIXEL_BOUNDS
+from gibbon.models.outputs import OutputRule
+
+# Factors for the units of each layer that dropout acts on, shape (N, width); None leaves a layer
+# alone, and an empty sequence leaves all of them alone.
+Masks = Sequence[Tensor | None]
+
+# What is added to the units of each layer, shape (N, width), before dropout; None and an empty
+# sequence as for masks.
+Shifts = Sequence[Tensor | None]
+
+
+class Architecture(nn.Module, ABC):
+    """A module that the training loop can start, constrain and run with dropout."""
+
+    outputs: OutputRule
+    input_shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
+    bounds: ClassVar[Bounds] = PIXEL_BOUNDS
+
+    @property
+    @abstractmethod
+    def layer_widths(self) -> tuple[int, ...]:
+        """How many units feed each layer: the inputs first, then each hidden layer."""
+
+    @abstractmethod
+    def unit_weights(self) -> tuple[nn.Parameter, ...]:
+        """Returns the matrices whose rows are the incoming weights of one linear unit."""
+
+    @abstractmethod
+    def linear_weights(self) -> Tensor | None:
+        """Returns the weights, shape (K, D), where outputs are a linear map of inputs."""
+
+    @abstractmethod
+    def start(
+        self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
+    ) -> None:
+        """Sets the parameters to where training starts.
+
+        Args:
+            inputs: the training inputs, shape (N, ...), for architectures that start from them.
+            labels: int64, shape (N,).
+            spread: weights start uniform on ``[-spread, spread]``; 0 starts them at zero.
+            generator: where random numbers come from.
+        """
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:
+        """Returns the outputs, shape (N, K), as `outputs` describes them."""
+
+
+def draw_masks(
+    widths: Sequence[int],
+    count: int,
+    *,
+    input_rate: float,
+    hidden_rate: float,
+    generator: torch.Generator,
+) -> list[Tensor | None]:
+    """Returns dropout masks: 0 with the layer's rate, else 1 / (1 - rate), so the mean is 1.
+
+    Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR
+    2014, section 10 (the inverted form); https://jmlr.org/papers/v15/srivastava14a.html
+
+    Args:
+        widths: units that feed each layer, the inputs first.
+        count: number of examples, N.
+        input_rate: share of inputs that is dropped, in [0, 1).
+        hidden_rate: share of the units of each hidden layer that is dropped.
+        generator: a generator on the CPU.
+
+    >>> draw_masks([2, 3], 4, input_rate=0.0, hidden_rate=0.0, generator=torch.Generator())
+    [None, None]
+    """
+    rates = [input_rate] + [hidden_rate] * (len(widths) - 1)
+    return [
+        None
+        if rate == 0
+        else (torch.rand(count, width, generator=generator) >= rate).float().div_(1 - rate)
+        for width, rate in zip(widths, rates, strict=True)
+    ]
+
+
+def fed(units: Tensor, masks: Masks, shifts: Shifts, *, layer: int) -> Tensor:
+    """Returns what a layer is fed: the units below, (N, width), shifted and then dropped out."""
+    shift = shifts[layer] if shifts else None
+    mask = masks[layer] if masks else None
+    shifted = units if shift is None else units + shift
+    return shifted if mask is None else shifted * mask
+
+
+@torch.no_grad()
+def constrain_norms(weights: Sequence[Tensor], limit: float) -> None:
+    """Shrinks each row that is longer than ``limit`` in L2 to that length, in place.
+
+    The max-norm constraint of Srebro and Shraibman, "Rank, trace-norm and max-norm", COLT 2005,
+    as Goodfellow et al., "Maxout networks", ICML 2013, section 5.1, put it on each unit's
+    incoming weights; https://arxiv.org/abs/1302.4389
+
+    >>> weights = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
+    >>> constrain_norms([weights], 1.0)
+    >>> weights
+    tensor([[0.6000, 0.8000],
+            [0.3000, 0.4000]])
+    """
+    for matrix in weights:
+        norms = torch.linalg.vector_norm(matrix, dim=1, keepdim=True)
+        matrix.mul_((limit / norms).clamp_(max=1.0))
+
+
+@torch.no_grad()
+def fill_uniform(weights: Tensor, spread: float, generator: torch.Generator) -> None:
+    """Fills a tensor with numbers uniform on ``[-spread, spread]``."""
+    weights.copy_(torch.rand(weights.shape, generator=generator).mul_(2).sub_(1).mul_(spread))

@@ -1,0 +1,226 @@
+"""Cards: how a weights file was made and what it measures.  No torch here."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gibbon.core.errors import WeightsError
+from gibbon_zoo.atomic import write_atomically
+from gibbon_zoo.figures import Figures
+from gibbon_zoo.recipe import Recipe
+
+ERRORS = {
+    "clean_error": "clean",
+    "fgsm_error": "FGSM",
+    "fgsm_naive_error": "FGSM naive",
+    "fgsm_clipped_error": "FGSM clipped",
+}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Training(_Frozen):
+    """One training by the card's recipe.
+
+    Args:
+        seed: its seed.
+        seconds: how long it took.
+        figures: what its weights, as stored, measure on the test split.
+        train_error: share of the training split that they misclassify unattacked.
+        epochs: that were trained for, where early stopping chose them.
+        watched: the error on the examples held out, after each epoch of the search for them.
+    """
+
+    seed: int
+    seconds: float
+    figures: Figures
+    train_error: float | None = None
+    epochs: int | None = None
+    watched: tuple[float, ...] = ()
+
+
+class Spread(_Frozen):
+    """Mean and sample standard deviation over trainings with different seeds."""
+
+    mean: float
+    deviation: float
+
+
+class Card(_Frozen):
+    """What is known about a weights file.
+
+    Args:
+        model: the model's name.
+        sha256: of the weights file.
+        recipe: the recipe that made it, with the seed and epochs that were used.
+        parameters: how many numbers it holds.
+        versions: of Python and of the packages that made it.
+        device: that it was trained on.
+        threads: of torch, on the CPU: sums are split by it, so the last bits depend on it.
+        epsilon: of the figures' FGSM, as it is printed.
+        training: of these weights.
+        other_trainings: the same recipe with other seeds.
+        over_seeds: mean and deviation over all of these trainings, by figure.
+    """
+
+    model: str
+    sha256: str
+    recipe: Recipe
+    parameters: int
+    versions: Mapping[str, str]
+    device: str
+    threads: int
+    epsilon: str
+    training: Training
+    other_trainings: Sequence[Training] = ()
+    over_seeds: Mapping[str, Spread] = {}
+
+    def beside(self, others: Sequence[Card]) -> Self:
+        """Returns this card with the trainings of other cards, of the same recipe, beside it.
+
+        Raises `WeightsError` where a recipe differs in more than its seed, or a seed comes twice.
+        """
+        for other in others:
+            if other.recipe.override(seed=self.recipe.seed) != self.recipe:
+                raise WeightsError(
+                    f"{other.model}, seed {other.training.seed}: trained by another recipe"
+                )
+        runs = [self.training, *(other.training for other in others)]
+        if len({run.seed for run in runs}) < len(runs):
+            raise WeightsError(f"{self.model}: a seed comes twice: {[run.seed for run in runs]}")
+        columns = {
+            name: [value for run in runs if (value := getattr(run.figures, name)) is not None]
+            for name in Figures.model_fields
+        }
+        spreads = {
+            name: Spread(mean=statistics.mean(column), deviation=statistics.stdev(column))
+            for name, column in columns.items()
+            if len(column) >= 2
+        }
+        return self.model_copy(update={"other_trainings": runs[1:], "over_seeds": spreads})
+
+    def worded(self, recipe: Recipe) -> Self:
+        """Returns this card with the words of a recipe that is the same but for them and the seed.
+
+        Where more differs the card stays as it is.
+        """
+        words = {"chosen": recipe.chosen, "scaled": recipe.scaled}
+        own = self.recipe.model_copy(update=words)
+        if own.override(seed=recipe.seed) != recipe:
+            return self
+        return self.model_copy(update={"recipe": own})
+
+    def text(self) -> str:
+        """Returns the card for people to read."""
+        recipe, figures = self.recipe, self.training.figures
+        lines = [
+            f"{self.model}: {recipe.architecture} on {recipe.dataset}, "
+            f"{self.parameters:,} parameters, {recipe.dtype}",
+            f"  recipe        {_describe(recipe)}",
+            f"  trained       seed {self.training.seed}, {self.training.seconds:.0f} s on "
+            f"{self.device} ({self.threads} thread{'s' if self.threads != 1 else ''}), "
+            + ", ".join(f"{name} {version}" for name, version in self.versions.items()),
+            f"  clean         error {_percent(figures.clean_error)}, mean confidence "
+            f"{_percent(figures.mean_clean_confidence)}",
+        ]
+        attacked = [
+            ("FGSM", figures.fgsm_error, figures.fgsm_confidence),
+            ("FGSM naive", figures.fgsm_naive_error, figures.fgsm_naive_confidence),
+            ("FGSM clipped", figures.fgsm_clipped_error, figures.fgsm_clipped_confidence),
+        ]
+        if self.training.train_error is not None:
+            lines.append(f"  training set  error {_percent(self.training.train_error)}")
+        lines += [
+            f"  {name:<13} error {_percent(error)}, confidence on misclassified "
+            f"{_percent(confidence)} (epsilon {self.epsilon})"
+            for name, error, confidence in attacked
+        ]
+        if self.over_seeds:
+            seeds = 1 + len(self.other_trainings)
+            parts = [
+                f"{title} {100 * spread.mean:.2f} ± {100 * spread.deviation:.2f} %"
+                for name, title in ERRORS.items()
+                if (spread := self.over_seeds.get(name)) is not None
+            ]
+            lines.append(f"  {f'{seeds} seeds':<13} mean errors: {', '.join(parts)}")
+        if self.training.epochs is not None:
+            errors = ", ".join(f"{100 * error:.2f}" for error in self.training.watched)
+            lines.append(
+                f"  stopped       {self.training.epochs} epochs, by the errors on examples held "
+                f"out: {errors} %"
+            )
+        if recipe.scaled:
+            lines.append(f"  scaled        {' '.join(recipe.scaled.split())}")
+        if recipe.chosen:
+            lines.append(f"  chosen        {' '.join(recipe.chosen.split())}")
+        lines.append(f"  sha256        {self.sha256}")
+        return "\n".join(lines)
+
+
+def write_card(path: Path, card: Card) -> None:
+    """Writes a card as JSON, atomically.  Raises `RunFolderError` where it can't be written."""
+    write_atomically(path, (card.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_card(path: Path) -> Card:
+    """Returns the card in a JSON file.  Raises `WeightsError` where it can't be read."""
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise WeightsError(f"{path}: not a card: {key}: {first['msg']}") from None
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def _describe(recipe: Recipe) -> str:
+    optimiser = recipe.optimiser
+    rates = "".join(f", {name} {rate:g}" for name, rate in optimiser.rates.items())
+    falling = " falling to 0" if optimiser.schedule == "linear" else ""
+    parts = [
+        f"{recipe.members} members" if recipe.members > 1 else "",
+        *(f"{value} {name}" for name, value in recipe.sizes if value is not None),
+        f"{optimiser.name} {optimiser.learning_rate:g}{rates}{falling}",
+        f"momentum {optimiser.momentum:g}" if optimiser.momentum else "",
+        f"batch {recipe.batch_size}",
+        recipe.arithmetic if recipe.arithmetic != "float32" else "",
+        f"{recipe.epochs} epoch{'s' if recipe.epochs != 1 else ''}"
+        + (" at most, then again on all examples" if recipe.stopping else ""),
+        f"start ±{recipe.spread:g}" if recipe.spread else "",
+        f"dropout {recipe.dropout.inputs:g}/{recipe.dropout.hidden:g}"
+        if recipe.dropout.inputs or recipe.dropout.hidden
+        else "",
+        f"max-norm {recipe.max_norm:g}" if recipe.max_norm is not None else "",
+        f"{recipe.noise.kind} noise of {recipe.noise.epsilon} on the inputs"
+        if recipe.noise is not None
+        else "",
+        *(f"L1 decay {value:g} on {name}" for name, value in recipe.l1_decay.items()),
+        *_objective(recipe),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _objective(recipe: Recipe) -> Iterator[str]:
+    adversarial, rotation, worst_case = recipe.adversarial, recipe.rotation, recipe.worst_case
+    if adversarial is not None:
+        where = " on hidden layers" if adversarial.perturbs == "hidden" else ""
+        yield (
+            f"adversarial objective{where} (alpha {adversarial.alpha:g}, "
+            f"epsilon {adversarial.epsilon})"
+        )
+    if rotation is not None:
+        yield f"rotated inputs (alpha {rotation.alpha:g}, chord {rotation.chord:g})"
+    if worst_case is not None:
+        yield f"exact worst case (epsilon {worst_case.epsilon})"

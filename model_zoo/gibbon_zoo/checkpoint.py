@@ -1,0 +1,93 @@
+"""Checkpoints: all that a training needs to go on as if it had never stopped.
+
+What is random in a training depends on the recipe's seed and the number of the step alone, so no
+generator has to be stored: parameters, optimiser state and the step are enough.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gibbon.core.errors import RunFolderError, WeightsError
+from gibbon_zoo.atomic import write_atomically
+from gibbon_zoo.recipe import Recipe
+
+LAYOUT = 2  # raised when what a checkpoint holds changes its meaning
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after some of its steps.
+
+    Args:
+        step: optimiser steps done.
+        seconds: time spent on them.
+        parameters: the module's tensors by name.
+        optimiser: the optimiser's state dict.
+        watched: the error after each epoch, where training may end early by it.
+    """
+
+    step: int
+    seconds: float
+    parameters: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    watched: tuple[float, ...] = ()
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Writes a checkpoint atomically.  Raises `RunFolderError` where it can't be written."""
+    buffer = io.BytesIO()
+    content = {"layout": LAYOUT, "recipe": recipe.model_dump_json(), **vars(checkpoint)}
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_checkpoint(path: Path, recipe: Recipe) -> Checkpoint | None:
+    """Returns the checkpoint in a file, or None where there is none.
+
+    Raises `WeightsError` where it is damaged, and `RunFolderError` where it belongs to a training
+    by another recipe, seed or number of epochs.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+    try:
+        # weights_only: tensors and plain containers; nothing in the file is executed.
+        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if stored["layout"] != LAYOUT:
+            raise ValueError(f"layout {stored['layout']}, expected {LAYOUT}")
+        made_by = Recipe.model_validate_json(stored["recipe"])
+        checkpoint = Checkpoint(
+            stored["step"],
+            stored["seconds"],
+            stored["parameters"],
+            stored["optimiser"],
+            tuple(stored["watched"]),
+        )
+    except Exception as error:  # a damaged file fails in any way it likes
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise WeightsError(
+            f"{path}: damaged, or not a checkpoint of this version ({reason}); "
+            "delete it or start fresh (--fresh)"
+        ) from error
+    differences = _differences(made_by, recipe)
+    if differences:
+        raise RunFolderError(
+            f"{path}: the checkpoint belongs to another training: {'; '.join(differences)}; "
+            "ask for the same again, choose another folder or start fresh (--fresh)"
+        )
+    return checkpoint
+
+
+def _differences(stored: Recipe, asked: Recipe) -> list[str]:
+    before, now = stored.model_dump(), asked.model_dump()
+    return [f"{key} {before[key]!r}, not {now[key]!r}" for key in before if before[key] != now[key]]

@@ -1,0 +1,114 @@
+"""What a card says about a model: clean error, and FGSM in three forms.
+
+These are the figures by which recipes were chosen and weights are recognised; a benchmark run
+measures more, and with intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gibbon.models.classifier import Classifier
+from gibbon_zoo.architecture import Architecture
+from gibbon_zoo.figures import Figures
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class _Score:
+    error: float
+    confidence_on_misclassified: float | None
+    mean_confidence: float
+
+
+def measure(classifier: Classifier, *, inputs: Tensor, labels: Tensor, epsilon: float) -> Figures:
+    """Returns a classifier's figures on these examples.
+
+    Args:
+        classifier: any; it is left as it was.
+        inputs: float32, shape (N, *input_shape), N at least 1.
+        labels: int64, shape (N,).
+        epsilon: L-infinity budget, in units of the inputs.
+    """
+    rule, bounds = classifier.outputs, classifier.bounds
+
+    def exact(x: Tensor, y: Tensor) -> Tensor:
+        _, gradient = classifier.ascend(x, lambda outputs: rule.ascent(outputs, y))
+        return x + epsilon * gradient.sign()
+
+    def naive(x: Tensor, y: Tensor) -> Tensor:
+        return x + epsilon * classifier.loss_gradient(x, y).sign()
+
+    def clipped(x: Tensor, y: Tensor) -> Tensor:
+        return exact(x, y).clamp_(bounds.low, bounds.high)
+
+    with classifier.evaluating():
+        clean, fgsm, fgsm_naive, fgsm_clipped = (
+            _score(classifier, craft, inputs, labels)
+            for craft in (lambda x, y: x, exact, naive, clipped)
+        )
+    return Figures(
+        clean_error=clean.error,
+        mean_clean_confidence=clean.mean_confidence,
+        fgsm_error=fgsm.error,
+        fgsm_confidence=fgsm.confidence_on_misclassified,
+        fgsm_naive_error=fgsm_naive.error,
+        fgsm_naive_confidence=fgsm_naive.confidence_on_misclassified,
+        fgsm_clipped_error=fgsm_clipped.error,
+        fgsm_clipped_confidence=fgsm_clipped.confidence_on_misclassified,
+    )
+
+
+def clean_error(classifier: Classifier, *, inputs: Tensor, labels: Tensor) -> float:
+    """Returns the share misclassified unattacked; arguments as for `measure`."""
+    with classifier.evaluating():
+        return _score(classifier, lambda x, y: x, inputs, labels).error
+
+
+def held_out_error(
+    module: Architecture, *, inputs: Tensor, labels: Tensor, epsilon: float
+) -> float:
+    """Returns the share that a module in training misclassifies under its own FGSM, not clipped.
+
+    Args:
+        module: without dropout here; its gradients are left alone.
+        inputs: float32, shape (N, ...), on the module's device.
+        labels: int64, shape (N,).
+        epsilon: L-infinity budget; 0 gives the clean error.
+    """
+    wrong = []
+    for x, y in zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True):
+        attacked = x
+        if epsilon > 0:
+            leaf = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(module.outputs.loss(module(leaf), y).sum(), leaf)
+            attacked = x + epsilon * gradient.sign()
+        with torch.no_grad():
+            wrong.append(module(attacked).argmax(1) != y)
+    return int(torch.cat(wrong).sum()) / len(labels)  # not in float64, which Apple's GPUs lack
+
+
+def _score(
+    classifier: Classifier,
+    craft: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+) -> _Score:
+    wrong, confidence = [], []
+    for x, y in zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True):
+        outputs = classifier.predict(craft(x, y))
+        wrong.append(outputs.argmax(1) != y)
+        confidence.append(classifier.outputs.confidence(outputs).double())
+    misled, sure = torch.cat(wrong), torch.cat(confidence)
+    on_misled = float(sure[misled].mean())
+    return _Score(
+        error=float(misled.double().mean()),
+        confidence_on_misclassified=None if math.isnan(on_misled) else on_misled,
+        mean_confidence=float(sure.mean()),
+    )

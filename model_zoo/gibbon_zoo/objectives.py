@@ -1,0 +1,184 @@
+r"""What a step descends: the loss of clean inputs, or of inputs that an adversary has moved.
+
+.. math::
+    \tilde J(\theta, x, y) = \alpha J(\theta, x, y) + (1 - \alpha) J(\theta, \tilde x, y)
+
+- adversarial: :math:`\tilde x = x + \epsilon \operatorname{sign} \nabla_x J`, a constant to the
+  gradient, since the sign's derivative is zero; or the same on the units of the hidden layers;
+- rotation: x turned towards its gradient, which can be differentiated and is;
+- worst case: of a linear model, where it has a closed form.
+
+Source: Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR
+2015, sections 5 and 6; https://arxiv.org/abs/1412.6572
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gibbon.attacks.rotation import rotate
+from gibbon.core.errors import ModelError, SpecError
+from gibbon.core.rng import derive_key
+from gibbon.core.threat import Epsilon
+from gibbon.models.outputs import OutputRule
+from gibbon_zoo.architecture import Architecture, Masks, Shifts
+from gibbon_zoo.recipe import Adversarial, Arithmetic, Noise, Recipe, Rotation, WorstCase
+
+
+def descend(
+    module: Architecture, recipe: Recipe, *, inputs: Tensor, labels: Tensor, masks: Masks
+) -> Tensor:
+    """Adds the gradient of the batch's mean objective to the parameters' and returns its value.
+
+    Args:
+        module: is what the gradient is taken of.
+        recipe: says which objective.
+        inputs: float32, shape (N, ...), noise included where the recipe has it.
+        labels: int64, shape (N,).
+        masks: dropout masks; all terms see the same network.
+
+    Raises `ModelError` where the loss does not depend on what is perturbed.
+    """
+    network = _Network(module, recipe.arithmetic)
+    if recipe.adversarial is not None:
+        if recipe.adversarial.perturbs == "hidden":
+            value = _hidden(network, recipe.adversarial, inputs, labels=labels, masks=masks)
+        else:
+            value = _adversarial(network, recipe.adversarial, inputs, labels=labels, masks=masks)
+    elif recipe.rotation is not None:
+        value = _rotated(network, recipe.rotation, inputs, labels=labels, masks=masks)
+    elif recipe.worst_case is not None:
+        value = _worst_case(network, recipe.worst_case, inputs, labels=labels, masks=masks)
+    else:
+        value = _descended(network.loss(network.outputs(inputs, masks), labels))
+    for name, coefficient in recipe.l1_decay.items():
+        value = value + _descended(coefficient * module.get_parameter(name).abs().sum())
+    return value
+
+
+def draw_noise(inputs: Tensor, noise: Noise, *, seed: int, step: int) -> Tensor:
+    """Returns the noise that a step adds to its inputs, of their shape and on their device."""
+    generator = torch.Generator().manual_seed(derive_key(seed, "noise", step))
+    drawn = torch.rand(inputs.shape, generator=generator).mul_(2).sub_(1)
+    if noise.kind == "sign":
+        drawn = torch.where(drawn < 0, -1.0, 1.0)
+    return drawn.mul_(float(Epsilon.parse(noise.epsilon))).to(inputs.device)
+
+
+def worst_case_outputs(
+    outputs: Tensor, weights: Tensor, *, labels: Tensor, epsilon: float
+) -> Tensor:
+    r"""Returns a linear model's logits at the worst point within epsilon in L-infinity.
+
+    .. math:: \tilde z_k = z_k + \epsilon \lVert w_k - w_y \rVert_1
+
+    Between two classes that is exact, and with labels :math:`t = \pm 1` and the score z of the
+    second class over the first the cross-entropy of it is
+    :math:`\zeta(\epsilon \lVert w \rVert_1 - t z)`.  The paper prints
+    :math:`\zeta(t (\epsilon \lVert w \rVert_1 - z))`, which is the same for t = 1, and for t = -1
+    moves the input the other way, to the model's advantage; what its text derives is this one.
+    Between more than two it is a bound: one point can't be the worst for every class.
+
+    Args:
+        outputs: logits, shape (N, K).
+        weights: shape (K, D).
+        labels: int64, shape (N,).
+        epsilon: not negative.
+
+    >>> weights = torch.tensor([[0.0, 0.0], [3.0, -1.0]])
+    >>> worst_case_outputs(torch.tensor([[0.0, 2.0]]), weights, labels=torch.tensor([1]),
+    ...                    epsilon=0.5)
+    tensor([[2., 2.]])
+    """
+    return outputs + epsilon * (weights - weights[labels].unsqueeze(1)).abs().sum(2)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A module whose passes are computed in a recipe's arithmetic."""
+
+    module: Architecture
+    arithmetic: Arithmetic
+
+    def outputs(self, inputs: Tensor, masks: Masks, shifts: Shifts = ()) -> Tensor:
+        # A backward pass computes each operation in the type that its forward pass had.
+        with torch.autocast(
+            inputs.device.type, dtype=torch.bfloat16, enabled=self.arithmetic == "bfloat16"
+        ):
+            outputs: Tensor = self.module(inputs, masks, shifts)
+        return outputs.float() if self.arithmetic == "bfloat16" else outputs
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        rule: OutputRule = self.module.outputs
+        return rule.loss(outputs, labels).mean()
+
+
+def _descended(value: Tensor) -> Tensor:
+    torch.autograd.backward(value)
+    return value.detach()
+
+
+def _adversarial(
+    network: _Network, objective: Adversarial, inputs: Tensor, *, labels: Tensor, masks: Masks
+) -> Tensor:
+    # One backward pass gives the clean term's share of the gradient and the direction that the
+    # adversarial term needs.  Both terms see the same network: with fresh dropout masks for the
+    # second, the attack misses the network that it is made for.
+    leaf = inputs.detach().requires_grad_()
+    clean = _descended(objective.alpha * network.loss(network.outputs(leaf, masks), labels))
+    epsilon = float(Epsilon.parse(objective.epsilon))
+    twins = leaf.detach() + epsilon * _gradient(leaf).sign()
+    attacked = network.loss(network.outputs(twins, masks), labels)
+    return clean + _descended((1 - objective.alpha) * attacked)
+
+
+def _hidden(
+    network: _Network, objective: Adversarial, inputs: Tensor, *, labels: Tensor, masks: Masks
+) -> Tensor:
+    # Shifts of zero are leaves whose gradients are those of the units that they are added to.
+    widths = network.module.layer_widths[1:]
+    leaves = [inputs.new_zeros(len(inputs), width).requires_grad_() for width in widths]
+    outputs = network.outputs(inputs, masks, (None, *leaves))
+    clean = _descended(objective.alpha * network.loss(outputs, labels))
+    epsilon = float(Epsilon.parse(objective.epsilon))
+    shifts = (None, *(epsilon * _gradient(leaf).sign() for leaf in leaves))
+    attacked = network.loss(network.outputs(inputs, masks, shifts), labels)
+    return clean + _descended((1 - objective.alpha) * attacked)
+
+
+def _rotated(
+    network: _Network, objective: Rotation, inputs: Tensor, *, labels: Tensor, masks: Masks
+) -> Tensor:
+    leaf = inputs.detach().requires_grad_()
+    outputs = network.outputs(leaf, masks)
+    # The loss in its usual form rounds to a gradient of zero where the model is sure.
+    exact = network.module.outputs.exact_loss(outputs, labels).sum()
+    (towards,) = torch.autograd.grad(exact, leaf, create_graph=True)
+    twins = rotate(inputs, towards, chord=objective.chord)
+    clean = objective.alpha * network.loss(outputs, labels)
+    attacked = network.loss(network.outputs(twins, masks), labels)
+    return _descended(clean + (1 - objective.alpha) * attacked)
+
+
+def _worst_case(
+    network: _Network, objective: WorstCase, inputs: Tensor, *, labels: Tensor, masks: Masks
+) -> Tensor:
+    weights = network.module.linear_weights()
+    if weights is None:
+        raise SpecError("the closed form is of linear models", where="recipe: worst_case")
+    outputs = worst_case_outputs(
+        network.outputs(inputs, masks),
+        weights,
+        labels=labels,
+        epsilon=float(Epsilon.parse(objective.epsilon)),
+    )
+    return _descended(network.loss(outputs, labels))
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    if leaf.grad is None:
+        raise ModelError("the loss does not depend on what is to be perturbed")
+    return leaf.grad

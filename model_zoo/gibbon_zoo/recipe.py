@@ -1,0 +1,279 @@
+"""Training recipes: small TOML files, decoded into frozen records; an unknown key is an error.
+
+A recipe says all that the weights depend on besides the data: the same recipe and seed give the
+same weights on the same machine.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from gibbon.core.errors import SpecError, UnknownNameError, suggest
+from gibbon.core.threat import Epsilon
+
+FOLDER = Path(__file__).parent / "recipes"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+Alpha = Annotated[float, Field(gt=0, le=1)]
+Arithmetic = Literal["float32", "bfloat16"]
+
+
+def _epsilon_is_a_number(written: object) -> str:
+    try:
+        return str(Epsilon.parse(written))
+    except SpecError as error:
+        raise ValueError(str(error)) from error
+
+
+EpsilonText = Annotated[str, BeforeValidator(_epsilon_is_a_number)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Optimiser(_Frozen):
+    """How the parameters move.
+
+    Args:
+        name: ``"sgd"`` with classical momentum, or ``"adam"`` (Kingma and Ba, ICLR 2015) with
+            its usual decay rates.
+        learning_rate: at the first step.
+        schedule: ``"constant"``, or ``"linear"``: falling to 0 over the whole training.
+        momentum: of SGD.
+        rates: learning rates of single parameters, by name, in place of ``learning_rate``.
+    """
+
+    name: Literal["sgd", "adam"]
+    learning_rate: Positive
+    schedule: Literal["constant", "linear"] = "constant"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rates: Mapping[str, Positive] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _momentum_is_for_sgd(self) -> Self:
+        if self.momentum and self.name != "sgd":
+            raise ValueError("momentum is an option of sgd; adam has its own")
+        return self
+
+
+class Dropout(_Frozen):
+    """Shares of units that are dropped while training."""
+
+    inputs: DropoutRate = 0.0
+    hidden: DropoutRate = 0.0
+
+
+class Adversarial(_Frozen):
+    """The adversarial objective: alpha J(x) + (1 - alpha) J(x + epsilon sign grad J(x)).
+
+    Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015,
+    section 6; https://arxiv.org/abs/1412.6572
+
+    Args:
+        alpha: weight of the clean loss, in (0, 1].
+        epsilon: as in a suite: a number, a decimal or a fraction, in units of the input.
+        perturbs: the inputs, or the units of every hidden layer in their place.
+    """
+
+    alpha: Alpha
+    epsilon: EpsilonText
+    perturbs: Literal["inputs", "hidden"] = "inputs"
+
+
+class Rotation(_Frozen):
+    """The same with inputs turned towards the gradient, of which the loss knows.
+
+    Unlike the sign, a rotation can be differentiated: the gradient goes through it, so that
+    learning takes the adversary's reaction into account (section 6 of the same).
+
+    Args:
+        alpha: weight of the clean loss, in (0, 1].
+        chord: Euclidean distance moved, in units of the input (see `gibbon.attacks.rotation`).
+    """
+
+    alpha: Alpha
+    chord: Positive
+
+
+class WorstCase(_Frozen):
+    """The loss of a linear model's exact worst case within epsilon in L-infinity (section 5)."""
+
+    epsilon: EpsilonText
+
+
+class Sizes(_Frozen):
+    """What an architecture is built with, where it is not its default."""
+
+    units: Count | None = None
+    pieces: Count | None = None
+    maps: Count | None = None
+
+
+class Stopping(_Frozen):
+    """Early stopping, then a second training on all examples for as many epochs as were best.
+
+    Args:
+        measure: what is watched on the examples held out: the clean error, or the error under the
+            FGSM of the adversarial objective.
+        held_out: how many examples: the last of one seeded shuffle.
+        patience: epochs without a lower error after which the first training ends; it ends at
+            ``epochs`` at the latest.
+    """
+
+    measure: Literal["clean_error", "adversarial_error"]
+    held_out: Count = 10_000
+    patience: Count
+
+    def epsilon(self, recipe: Recipe) -> float:
+        """Returns the budget that the error is watched at: 0 where it is the clean one."""
+        if self.measure == "clean_error" or recipe.adversarial is None:
+            return 0.0
+        return float(Epsilon.parse(recipe.adversarial.epsilon))
+
+
+class Noise(_Frozen):
+    """Noise that is added to the inputs of every batch, drawn anew each time.
+
+    The controls of Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial
+    examples", ICLR 2015, section 6; https://arxiv.org/abs/1412.6572
+
+    Args:
+        kind: ``"sign"`` adds epsilon or -epsilon to each coordinate, ``"uniform"`` a number
+            uniform on [-epsilon, epsilon].
+        epsilon: as in a suite: a number, a decimal or a fraction, in units of the input.
+    """
+
+    kind: Literal["sign", "uniform"]
+    epsilon: EpsilonText
+
+
+class Recipe(_Frozen):
+    """How one model is trained.
+
+    Args:
+        architecture: which network (see `gibbon_zoo.catalogue`).
+        dataset: registered name; its training split is used whole.
+        seed: of everything random, where none is asked for.
+        epochs: passes over the training split.
+        members: of an ensemble, each trained by itself with a seed of its own.
+        batch_size: examples a step; an epoch's last batch may be smaller.
+        spread: weights start uniform on [-spread, spread].
+        max_norm: bound on the L2 norm of each linear unit's incoming weights, or none.
+        dtype: what the weights are stored as; they are trained in float32.
+        arithmetic: of the network's passes while it trains, forward and backward. With
+            ``"bfloat16"`` its products take inputs and weights rounded to that, which is faster
+            where the processor has it; weights, loss and optimiser stay float32, and so does
+            everything that is measured.
+        chosen: how the recipe was chosen, in words.
+        scaled: what was scaled down against the paper's training, in words.
+        l1_decay: coefficients of the sums of absolute values added to the loss, by parameter.
+    """
+
+    architecture: Literal["softmax", "logistic", "maxout", "conv-maxout", "rbf"]
+    dataset: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: Count
+    batch_size: Count
+    members: Count = 1
+    spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    max_norm: Positive | None = None
+    dtype: Literal["float32", "float16"] = "float32"
+    arithmetic: Arithmetic = "float32"
+    chosen: str = ""
+    scaled: str = ""
+    sizes: Sizes = Sizes()
+    optimiser: Optimiser
+    dropout: Dropout = Dropout()
+    noise: Noise | None = None
+    l1_decay: Mapping[str, Positive] = Field(default_factory=dict)
+    adversarial: Adversarial | None = None
+    rotation: Rotation | None = None
+    worst_case: WorstCase | None = None
+    stopping: Stopping | None = None
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        given = [
+            name
+            for name in ("adversarial", "rotation", "worst_case")
+            if getattr(self, name) is not None
+        ]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other: one objective a recipe")
+        stopping = self.stopping
+        if stopping and stopping.measure == "adversarial_error" and self.adversarial is None:
+            raise ValueError("stopping on the adversarial error needs an adversarial objective")
+        if stopping and self.optimiser.schedule != "constant":
+            raise ValueError("a learning rate that falls by a fixed end can't be stopped early")
+        return self
+
+    def override(self, *, seed: int | None = None, epochs: int | None = None) -> Recipe:
+        """Returns the recipe with another seed or number of epochs.  Raises `SpecError`."""
+        changes = {"seed": seed, "epochs": epochs}
+        kept = {key: value for key, value in changes.items() if value is not None}
+        return _validated({**self.model_dump(), **kept}, where="recipe")
+
+
+def recipe_names() -> list[str]:
+    """Returns the names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def shipped_recipe(name: str) -> Recipe:
+    """Returns the recipe that comes with a model.  Raises `UnknownNameError`."""
+    if name not in recipe_names():
+        raise UnknownNameError("recipe", name, known=recipe_names())
+    return read_recipe(FOLDER / f"{name}.toml")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Returns the recipe in a TOML file.
+
+    Raises `SpecError`, which names file and key, where it can't be read or says something wrong.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"can't be read: {error.strerror or error}", where=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"not TOML: {error}", where=str(path)) from error
+    return _validated(content, where=path.name)
+
+
+def _validated(content: object, *, where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        # A misspelt key shows as one missing and one unknown: the unknown one says more.
+        problems = error.errors()
+        first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+        key = ".".join(str(part) for part in first["loc"])
+        message = _sentence(first["type"], first["msg"], key)
+        raise SpecError(message, where=f"{where}: {key}") from None
+
+
+def _sentence(kind: str, message: str, key: str) -> str:
+    if kind != "extra_forbidden":
+        return message
+    *parents, name = key.split(".")
+    tables: dict[str, type[BaseModel]] = {
+        "optimiser": Optimiser,
+        "dropout": Dropout,
+        "noise": Noise,
+        "adversarial": Adversarial,
+        "rotation": Rotation,
+        "worst_case": WorstCase,
+        "sizes": Sizes,
+        "stopping": Stopping,
+    }
+    table = tables.get(parents[0], Recipe) if parents else Recipe
+    known = list(table.model_fields)
+    return f"unknown key{suggest(name, known)} Known: {', '.join(known)}"

@@ -1,0 +1,352 @@
+"""Building, training and publishing the zoo's models: what the catalogue's entries lead to."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from gibbon.core.errors import DeviceError, RunFolderError, SpecError, WeightsError
+from gibbon.core.threat import Epsilon
+from gibbon.datasets import DATASETS, DataRequest, Split
+from gibbon.models.classifier import Classifier
+from gibbon.models.ensemble import ensemble
+from gibbon.models.registry import TrainingProgress, TrainingRequest, TrainingResult
+from gibbon.models.weights import file_digest, load_weights
+from gibbon_zoo.architecture import Architecture
+from gibbon_zoo.atomic import write_atomically
+from gibbon_zoo.card import Card, Training, read_card, write_card
+from gibbon_zoo.conv_maxout import ConvMaxout
+from gibbon_zoo.logistic import Logistic
+from gibbon_zoo.maxout import Maxout
+from gibbon_zoo.measurement import clean_error, held_out_error, measure
+from gibbon_zoo.paths import WEIGHTS
+from gibbon_zoo.rbf import Rbf
+from gibbon_zoo.recipe import Recipe, shipped_recipe
+from gibbon_zoo.softmax import Softmax
+from gibbon_zoo.training import Watch, best_epoch, fit, validation_split
+
+EPSILON = Epsilon.parse("0.25")  # of the cards' figures: the paper's budget on MNIST
+WHITENED = Epsilon.parse("0.1")  # its budget on whitened CIFAR-10
+EPSILONS = {"cifar10-whitened": WHITENED, "cifar10-jpeg-whitened": WHITENED}
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+ARCHITECTURES: dict[str, type[Architecture]] = {
+    "softmax": Softmax,
+    "logistic": Logistic,
+    "maxout": Maxout,
+    "conv-maxout": ConvMaxout,
+    "rbf": Rbf,
+}
+
+
+@dataclass(frozen=True)
+class _Examples:
+    inputs: Tensor
+    labels: Tensor
+
+
+def build(name: str, weights: Path | None = None) -> Classifier:
+    """Returns a model of the zoo with its shipped weights, or with those of another file.
+
+    Raises `UnknownNameError`, or `WeightsError` where the file does not fit, or none was given for
+    a model whose weights are not shipped.
+    """
+    recipe = shipped_recipe(name)
+    classifier = _classifier(recipe)
+    path = WEIGHTS / f"{name}.safetensors" if weights is None else weights
+    if weights is None and not path.exists():
+        raise WeightsError(
+            f"{name}: its weights don't come with Gibbon; train it "
+            f"(run_benchmark.py train {name} --output DIR) and give the file that this writes as "
+            f"the model's weights: DIR/{name}.safetensors"
+        )
+    load_weights(classifier.module, path)
+    return classifier
+
+
+def train(name: str, request: TrainingRequest) -> TrainingResult:
+    """Trains a model by its shipped recipe and writes weights and card to the request's folder.
+
+    While it lasts, checkpoints lie beside them, from which the same request goes on.  What is there
+    already is not trained again.  Raises `SpecError`, `DeviceError`, `DatasetError`,
+    `RunFolderError`, also where the folder holds what another recipe or seed made, and
+    `WeightsError` where a checkpoint is damaged.
+    """
+    recipe = shipped_recipe(name).override(seed=request.seed, epochs=request.epochs)
+    device = _device(request.device)
+    weights = request.output / f"{name}.safetensors"
+    checkpoints = _Checkpoints(request.output, name)
+    card_path = request.output / f"{name}.json"
+    if request.fresh:
+        checkpoints.remove()
+    elif (there := _finished(card_path, weights)) is not None:
+        if there.worded(recipe).recipe != recipe:
+            raise RunFolderError(
+                f"{weights}: holds a finished training by another recipe, seed "
+                f"({there.training.seed}) or number of epochs ({there.recipe.epochs}); choose "
+                "another folder (--output) or start fresh (--fresh), which replaces it"
+            )
+        return TrainingResult(weights, card_path, f"{_summary(there)}; it was there already")
+
+    examples = _load(recipe, "train", device, data_dir=request.data_dir)
+    trained = [
+        _train_one(
+            recipe.override(seed=recipe.seed * recipe.members + member),
+            examples,
+            checkpoints=checkpoints.of_member(member) if recipe.members > 1 else checkpoints,
+            report=_within(request.report, part=member, parts=recipe.members),
+        )
+        for member in range(recipe.members)
+    ]
+    module = _classifier(recipe, [each.module.cpu() for each in trained]).module
+    dtype = DTYPES[recipe.dtype]
+    stored = {key: value.to(dtype) for key, value in module.state_dict().items()}
+    write_atomically(weights, save(stored, metadata={"model": name}))
+
+    # Measured as it will be used: read back from the file, rounding included.
+    classifier = _classifier(recipe)
+    load_weights(classifier.module, weights)
+    epsilon = EPSILONS.get(recipe.dataset, EPSILON)
+    test = _load(recipe, "test", torch.device("cpu"), data_dir=request.data_dir)
+    figures = measure(classifier, inputs=test.inputs, labels=test.labels, epsilon=float(epsilon))
+    card = Card(
+        model=name,
+        sha256=file_digest(weights),
+        recipe=recipe,
+        parameters=sum(tensor.numel() for tensor in stored.values()),
+        versions={
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+        device=_device_name(device),
+        threads=torch.get_num_threads(),
+        epsilon=str(epsilon),
+        training=Training(
+            seed=recipe.seed,
+            seconds=round(sum(each.seconds for each in trained), 1),
+            figures=figures,
+            train_error=clean_error(
+                classifier, inputs=examples.inputs.cpu(), labels=examples.labels.cpu()
+            ),
+            epochs=trained[0].epochs,
+            watched=trained[0].watched,
+        ),
+    )
+    write_card(card_path, card)
+    checkpoints.remove()
+    return TrainingResult(weights, card_path, _summary(card))
+
+
+def _finished(card_path: Path, weights: Path) -> Card | None:
+    """Returns the card of the training that a folder holds, None where it holds no whole one."""
+    try:
+        card = read_card(card_path)
+        return card if file_digest(weights) == card.sha256 else None
+    except WeightsError:
+        return None
+
+
+def _summary(card: Card) -> str:
+    figures = card.training.figures
+    return (
+        f"{card.model}: clean error {100 * figures.clean_error:.2f} %, "
+        f"FGSM error {100 * figures.fgsm_error:.2f} % at epsilon {card.epsilon}"
+    )
+
+
+@dataclass(frozen=True)
+class _Checkpoints:
+    """Where the checkpoints of one training lie."""
+
+    folder: Path
+    stem: str
+
+    @property
+    def main(self) -> Path:
+        return self.folder / f"{self.stem}.checkpoint.pt"
+
+    @property
+    def search(self) -> Path:
+        return self.folder / f"{self.stem}.search.checkpoint.pt"
+
+    def of_member(self, member: int) -> _Checkpoints:
+        return _Checkpoints(self.folder, f"{self.stem}.member-{member}")
+
+    def remove(self) -> None:
+        for path in self.folder.glob(f"{self.stem}.*checkpoint.pt"):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    module: Architecture
+    seconds: float
+    epochs: int | None = None
+    watched: tuple[float, ...] = ()
+
+
+def _train_one(
+    recipe: Recipe,
+    examples: _Examples,
+    *,
+    checkpoints: _Checkpoints,
+    report: Callable[[TrainingProgress], None],
+) -> _Trained:
+    """Trains one network: at once, or after a search for the number of epochs."""
+    stopping = recipe.stopping
+    if stopping is None:
+        return _fitted(recipe, examples, checkpoint=checkpoints.main, report=report)
+    kept, held_out = validation_split(
+        len(examples.labels), held_out=stopping.held_out, seed=recipe.seed
+    )
+    module = _architecture(recipe).to(examples.inputs.device)
+    watch = Watch(
+        error=partial(
+            held_out_error,
+            module,
+            inputs=examples.inputs[held_out],
+            labels=examples.labels[held_out],
+            epsilon=stopping.epsilon(recipe),
+        ),
+        patience=stopping.patience,
+    )
+    search = fit(
+        module,
+        recipe,
+        inputs=examples.inputs[kept],
+        labels=examples.labels[kept],
+        checkpoint=checkpoints.search,
+        report=_within(report, part=0, parts=2),
+        watch=watch,
+    )
+    epochs = best_epoch(search.watched)
+    again = _fitted(
+        recipe.override(epochs=epochs),
+        examples,
+        checkpoint=checkpoints.main,
+        report=_within(report, part=1, parts=2),
+    )
+    return _Trained(again.module, search.seconds + again.seconds, epochs, search.watched)
+
+
+def _fitted(
+    recipe: Recipe,
+    examples: _Examples,
+    *,
+    checkpoint: Path,
+    report: Callable[[TrainingProgress], None],
+) -> _Trained:
+    module = _architecture(recipe).to(examples.inputs.device)
+    fitted = fit(
+        module,
+        recipe,
+        inputs=examples.inputs,
+        labels=examples.labels,
+        checkpoint=checkpoint,
+        report=report,
+    )
+    return _Trained(module, fitted.seconds)
+
+
+def _within(
+    report: Callable[[TrainingProgress], None], *, part: int, parts: int
+) -> Callable[[TrainingProgress], None]:
+    """Returns a report for one of several trainings that tells how far all of them are."""
+    if parts == 1:
+        return report
+
+    def told(progress: TrainingProgress) -> None:
+        report(
+            TrainingProgress(
+                step=part * progress.steps + progress.step,
+                steps=parts * progress.steps,
+                epoch=part * progress.epochs + progress.epoch,
+                epochs=parts * progress.epochs,
+                loss=progress.loss,
+            )
+        )
+
+    return told
+
+
+def publish(
+    name: str, folders: Sequence[Path], *, destination: Path = WEIGHTS, with_weights: bool = True
+) -> Card:
+    """Ships the weights that were trained in the first folder, with all folders on the card.
+
+    The folders hold trainings of one recipe with different seeds; the words of the recipe are those
+    of the shipped one, in which what was seen afterwards may stand.  Without weights the card alone
+    is shipped, as the record of the trainings.  Returns the card written.  Raises `WeightsError`
+    where they don't belong together, or the weights are not those of the first card.
+    """
+    cards = [read_card(folder / f"{name}.json") for folder in folders]
+    card = cards[0].beside(cards[1:]).worded(shipped_recipe(name))
+    weights = folders[0] / f"{name}.safetensors"
+    if with_weights:
+        if file_digest(weights) != card.sha256:
+            raise WeightsError(f"{weights}: is not the file that its card is of; train it again")
+        write_atomically(destination / weights.name, weights.read_bytes())
+    write_card(destination / f"{name}.json", card)
+    return card
+
+
+def _architecture(recipe: Recipe) -> Architecture:
+    sizes = recipe.sizes.model_dump(exclude_none=True)
+    try:
+        return ARCHITECTURES[recipe.architecture](**sizes)
+    except TypeError as error:
+        raise SpecError(
+            f"{recipe.architecture} can't be built with {', '.join(sizes)}", where="recipe: sizes"
+        ) from error
+
+
+def _classifier(recipe: Recipe, members: Sequence[Architecture] = ()) -> Classifier:
+    """Returns the model of a recipe: of these trained networks, or of untrained ones."""
+    networks = members or [_architecture(recipe) for _ in range(recipe.members)]
+    classifiers = [_single(network) for network in networks]
+    # How the paper's twelve networks are combined it does not say; the mean of their probabilities
+    # is the usual way.
+    return classifiers[0] if recipe.members == 1 else ensemble(classifiers, fuse="probabilities")
+
+
+def _single(network: Architecture) -> Classifier:
+    with torch.no_grad():
+        classes = network(torch.zeros(1, *network.input_shape)).shape[1]
+    return Classifier(
+        network,
+        classes=classes,
+        input_shape=network.input_shape,
+        outputs=network.outputs,
+        bounds=network.bounds,
+    )
+
+
+def _load(
+    recipe: Recipe, split: Split, device: torch.device, *, data_dir: Path | None
+) -> _Examples:
+    asked = DataRequest(split) if data_dir is None else DataRequest(split, data_dir)
+    dataset = DATASETS.load(recipe.dataset)(asked)
+    batch = dataset.batch(np.arange(len(dataset), dtype=np.int64)).to(device)
+    return _Examples(batch.inputs, batch.labels)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DeviceError(f"device {name!r} can't be used: {reason}") from error
+    return device
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

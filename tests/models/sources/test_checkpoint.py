@@ -1,0 +1,285 @@
+"""Checkpoints: what is unwrapped and said, what does not fit, and that nothing in them runs."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_models import SHAPE, network, write_code, write_onnx
+from safetensors.torch import save_file, save_model
+from torch import Tensor, nn
+
+from gibbon.core.errors import ModelError, RequestError, WeightsError
+from gibbon.models.sources import BuiltModel
+from gibbon.models.sources.build import build_model
+from gibbon.models.sources.checkpoint import load_checkpoint
+from gibbon.models.weights import state_digest
+from gibbon.specs.suite import ModelSpec
+
+State = dict[str, Any]
+
+
+def state() -> State:
+    return dict(network(seed=7).state_dict())
+
+
+def prefixed(prefix: str) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in state().items()}
+
+
+def without(name: str) -> State:
+    return {key: tensor for key, tensor in state().items() if key != name}
+
+
+def load(path: Path, *, trust_pickle: bool = False) -> tuple[nn.Module, tuple[str, ...]]:
+    module = network(seed=2)
+    return module, load_checkpoint(module, path, trust_pickle=trust_pickle)
+
+
+def refusal(path: Path, **fields: Any) -> str:
+    module = network(seed=2)
+    before = state_digest(module)
+    with pytest.raises(WeightsError) as told:
+        load_checkpoint(module, path, **fields)
+    assert state_digest(module) == before
+    return str(told.value)
+
+
+class Bomb:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+class Harmless:
+    """A class that a pickle asks for."""
+
+
+TAKEN = "the weights were taken from '{}' in the checkpoint"
+STRIPPED = "the prefix '{}' was stripped from the names of all 9 tensors"
+
+
+@pytest.mark.parametrize(
+    ("content", "notes"),
+    [
+        (state(), ()),
+        ({"state_dict": state()}, (TAKEN.format("state_dict"),)),
+        (
+            {"epoch": 3, "model": state(), "optimizer": {"lr": 1e-3}},
+            (TAKEN.format("model") + "; left aside: epoch, optimizer",),
+        ),
+        ({"model_state_dict": state()}, (TAKEN.format("model_state_dict"),)),
+        (
+            {"model": {"state_dict": state()}},
+            (TAKEN.format("model"), TAKEN.format("state_dict")),
+        ),
+        (prefixed("module."), (STRIPPED.format("module."),)),
+        (prefixed("_orig_mod."), (STRIPPED.format("_orig_mod."),)),
+        (
+            prefixed("module._orig_mod."),
+            (STRIPPED.format("module."), STRIPPED.format("_orig_mod.")),
+        ),
+        (
+            {"state_dict": prefixed("model."), "hyper_parameters": {"width": 3}},
+            (
+                TAKEN.format("state_dict") + "; left aside: hyper_parameters",
+                STRIPPED.format("model."),
+            ),
+        ),
+        (
+            {
+                "model": state(),
+                "args": argparse.Namespace(lr=0.1, name="run"),
+                "best": np.float64(0.9),
+                "count": np.int64(3),
+            },
+            (TAKEN.format("model") + "; left aside: args, best, count",),
+        ),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_state_dict_is_found_and_what_was_done_is_said(
+    tmp_path: Path, content: State, notes: tuple[str, ...], zipped: bool
+) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    module, said = load(path)
+    assert state_digest(module) == state_digest(network(seed=7))
+    assert said == notes
+
+
+def test_a_prefix_that_the_model_has_itself_stays(tmp_path: Path) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.model = network(seed=seed)
+
+    torch.save(Wrapped(7).state_dict(), tmp_path / "w.pt")
+    module = Wrapped(2)
+    assert load_checkpoint(module, tmp_path / "w.pt") == ()
+    assert state_digest(module) == state_digest(Wrapped(7))
+
+
+def test_an_old_checkpoint_without_counted_batches_fits(tmp_path: Path) -> None:
+    counted = {name: each for name, each in state().items() if "num_batches" not in name}
+    torch.save(counted, tmp_path / "w.pt")
+    assert state_digest(load(tmp_path / "w.pt")[0]) == state_digest(network(seed=7))
+
+
+def test_tensors_that_are_one_may_be_saved_once(tmp_path: Path) -> None:
+    def tied(seed: int) -> nn.Module:
+        one = nn.Linear(4, 4)
+        nn.init.constant_(one.weight, seed)
+        return nn.Sequential(one, nn.Tanh(), one)
+
+    save_model(tied(7), str(tmp_path / "w.safetensors"))
+    module = tied(2)
+    load_checkpoint(module, tmp_path / "w.safetensors")
+    assert float(module[2].weight.detach().mean()) == 7
+
+
+MANY = {f"extra{place:02d}": torch.zeros(1) for place in range(13)}
+ALL = sorted(state())
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (
+            {k: v for k, v in state().items() if k != "0.bias"},
+            "missing ['0.bias'], unexpected none",
+        ),
+        ({**state(), "extra": torch.zeros(1)}, "missing none, unexpected ['extra']"),
+        ({**state(), **MANY}, "'extra09'] and 3 more"),
+        ({"a": torch.zeros(1)}, f"missing {[each for each in ALL if 'num_b' not in each]}"),
+        (
+            {**state(), "5.weight": torch.zeros(9, 180)},
+            "tensor '5.weight' has shape (9, 180), the model needs (4, 180)",
+        ),
+        (
+            {**state(), "5.weight": torch.zeros(9, 180), "5.bias": torch.zeros(9)},
+            "(and 1 more do not fit)",
+        ),
+        ({**state(), "5.bias": torch.full((4,), torch.nan)}, "'5.bias' holds NaN or infinity"),
+        ({"weights": state()}, "holds no state dict: expected tensors by name, or those under one"),
+        ({"epoch": 3}, "of state_dict, model_state_dict, model; got the keys epoch"),
+        ({}, "got the keys (none)"),
+        (
+            {"model": state(), "state_dict": state()},
+            "holds tensors under 'state_dict' and under 'model': which of them is not known",
+        ),
+        ([torch.zeros(1)], "holds a list, expected a state dict: tensors by name"),
+        (torch.zeros(1), "holds a Tensor, expected a state dict"),
+    ],
+)
+def test_what_does_not_fit_is_listed_and_nothing_is_loaded(
+    tmp_path: Path, content: Any, fault: str
+) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    told = refusal(tmp_path / "w.pt")
+    assert told.startswith(f"{tmp_path / 'w.pt'}: ")
+    assert fault in told
+    if isinstance(content, Mapping) and all(isinstance(v, Tensor) for v in content.values()):
+        if not content:
+            return
+        same = {name: each.clone() for name, each in content.items()}
+        save_file(same, tmp_path / "w.safetensors")
+        assert fault in refusal(tmp_path / "w.safetensors")
+
+
+def test_other_files_are_told(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "whole.pt")
+    content = (tmp_path / "whole.pt").read_bytes()
+    for name, damaged in {
+        "cut.pt": content[: len(content) // 2],
+        "start.pt": content[:3],
+        "empty.pt": b"",
+        "text.pt": b"hello, these are no weights",
+        "text.safetensors": b"hello, these are no weights",
+        "noise.pt": bytes(range(256)),
+    }.items():
+        (tmp_path / name).write_bytes(damaged)
+        assert f"{name}: damaged, or not a" in refusal(tmp_path / name)
+    write_onnx(tmp_path / "net.onnx", network())
+    assert "is a whole model (onnx), not a weights file" in refusal(tmp_path / "net.onnx")
+    assert "is a folder, expected a weights file" in refusal(tmp_path)
+    assert "can't be read: No such file" in refusal(tmp_path / "nothing.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("content", [Bomb(), {"state_dict": state(), "more": Bomb()}])
+def test_a_pickle_that_asks_for_code_is_refused_and_not_run(
+    tmp_path: Path, content: Any, zipped: bool
+) -> None:
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    told = refusal(tmp_path / "w.pt")
+    assert "this is a pickle that asks for code (_pytest.outcomes." in told
+    assert "save the state dict with safetensors.torch.save_file, or vouch for" in told
+    assert "--trust-pickle (trust_pickle = true in a suite)" in told
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_torch_did_not_write_is_refused_and_not_run(
+    tmp_path: Path, protocol: int
+) -> None:
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(Bomb(), protocol=protocol))
+    told = refusal(tmp_path / "w.pkl")
+    assert "asks for code" in told or "damaged, or not a checkpoint" in told
+
+
+def test_a_pickle_that_is_trusted_is_loaded_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({"state_dict": state(), "more": Harmless()}, path)
+    with pytest.warns(UserWarning, match=r"w\.pt: a pickle that asks for code .* is trusted"):
+        module, notes = load(path, trust_pickle=True)
+    assert state_digest(module) == state_digest(network(seed=7))
+    assert notes[0].startswith("w.pt was loaded as a trusted pickle, running its code")
+    torch.save(network(seed=7), path)
+    with pytest.warns(UserWarning, match="is trusted"):
+        module, notes = load(path, trust_pickle=True)
+    assert state_digest(module) == state_digest(network(seed=7))
+    assert notes[1:] == ("the weights were taken from a pickled module",)
+
+
+def test_tensors_alone_are_read_without_a_warning_though_trusted(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "w.pt")
+    assert load(tmp_path / "w.pt", trust_pickle=True)[1] == ()
+
+
+def build(model: Path, **fields: Any) -> BuiltModel:
+    spec = ModelSpec(name="made", model=str(model), **fields)
+    return build_model(spec, input_shape=SHAPE)
+
+
+def test_a_checkpoint_alone_says_to_give_the_architecture(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "w.pt")
+    save_file(state(), tmp_path / "w.safetensors")
+    for path in (tmp_path / "w.pt", tmp_path / "w.safetensors"):
+        with pytest.raises(ModelError, match=r"--model net\.py:build --weights .*w\.") as told:
+            build(path)
+        assert "this is a checkpoint, tensors without the architecture" in str(told.value)
+
+
+def test_a_whole_pickled_module_is_refused_unless_it_is_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "whole.pt"
+    torch.save(network(), path)
+    with pytest.raises(RequestError, match=r"asks for code \(torch\.nn\.modules\.container\.Seq"):
+        build(path)
+    with pytest.warns(UserWarning, match="is trusted"):
+        built = build(path, trust_pickle=True)
+    assert built.classifier.classes == 4
+
+
+def test_what_was_done_to_weights_stands_in_the_models_notes(tmp_path: Path) -> None:
+    torch.save({"state_dict": prefixed("module.")}, tmp_path / "w.pt")
+    code = f"{write_code(tmp_path)}:build"
+    spec = ModelSpec(name="made", model=code, weights=str(tmp_path / "w.pt"))
+    built = build_model(spec, input_shape=SHAPE)
+    assert built.notes == (TAKEN.format("state_dict"), STRIPPED.format("module."))

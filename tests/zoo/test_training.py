@@ -1,0 +1,379 @@
+"""The loop: same seed, same weights, also after an interruption; bad input is told."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gibbon.core.errors import ModelError, RunFolderError, SpecError, WeightsError
+from gibbon.core.rng import derive_key
+from gibbon.models.registry import TrainingProgress
+from gibbon_zoo.architecture import Architecture, draw_masks
+from gibbon_zoo.checkpoint import read_checkpoint
+from gibbon_zoo.maxout import Maxout
+from gibbon_zoo.rbf import Rbf
+from gibbon_zoo.recipe import Recipe
+from gibbon_zoo.softmax import Softmax
+from gibbon_zoo.training import Fitted, Watch, best_epoch, fit, validation_split
+
+ADAM = {"name": "adam", "learning_rate": 0.01, "schedule": "linear"}
+SGD = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
+PARTS = {"dataset": "mnist", "epochs": 3, "batch_size": 16, "spread": 0.1, "optimiser": ADAM}
+RECIPES = {
+    "adam, dropout and max-norm": {
+        "architecture": "maxout",
+        "dropout": {"inputs": 0.2, "hidden": 0.5},
+        "max_norm": 1.0,
+    },
+    "momentum": {"architecture": "maxout", "optimiser": SGD},
+    "adversarial": {
+        "architecture": "maxout",
+        "dropout": {"hidden": 0.3},
+        "adversarial": {"alpha": 0.5, "epsilon": "0.1"},
+    },
+    "bfloat16": {
+        "architecture": "maxout",
+        "arithmetic": "bfloat16",
+        "dropout": {"hidden": 0.3},
+        "adversarial": {"alpha": 0.5, "epsilon": "0.1"},
+    },
+    "noise and L1 decay": {
+        "architecture": "maxout",
+        "noise": {"kind": "uniform", "epsilon": "0.1"},
+        "l1_decay": {"hidden1.weight": 0.001},
+    },
+    "hidden layers": {
+        "architecture": "maxout",
+        "adversarial": {"alpha": 0.5, "epsilon": "0.1", "perturbs": "hidden"},
+    },
+    "rotation": {
+        "architecture": "maxout",
+        "dropout": {"inputs": 0.2},
+        "rotation": {"alpha": 0.5, "chord": 0.2},
+    },
+    "worst case": {"architecture": "softmax", "worst_case": {"epsilon": "0.05"}},
+    "rates by parameter": {
+        "architecture": "rbf",
+        "spread": 0.0,
+        "optimiser": {**ADAM, "rates": {"centres": 0.001}},
+    },
+}
+
+
+class Stop(Exception):  # noqa: N818 - it is no error
+    """Raised where a training is interrupted."""
+
+
+def recipe(**changes: object) -> Recipe:
+    return Recipe.model_validate({**PARTS, **changes})
+
+
+def blobs(count: int = 200) -> tuple[Tensor, Tensor]:
+    """Four classes of noisy patterns, inputs of shape (N, 1, 3, 4)."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 4
+    patterns = torch.rand(4, 1, 3, 4, generator=random)
+    noise = 0.2 * torch.randn(count, 1, 3, 4, generator=random)
+    return (patterns[labels] + noise).clamp_(0, 1), labels
+
+
+def build(plan: Recipe) -> Architecture:
+    if plan.architecture == "maxout":
+        return Maxout(inputs=12, classes=4, units=6, pieces=2)
+    return (Rbf if plan.architecture == "rbf" else Softmax)(inputs=12, classes=4)
+
+
+def ignore(progress: TrainingProgress) -> None:
+    """Reports to nobody."""
+
+
+def stop_at(step: int) -> Callable[[TrainingProgress], None]:
+    def report(progress: TrainingProgress) -> None:
+        if progress.step >= step:
+            raise Stop
+
+    return report
+
+
+def train(
+    plan: Recipe,
+    folder: Path,
+    report: Callable[[TrainingProgress], None] = ignore,
+    *,
+    every: float = 1e9,
+) -> Tensor:
+    """Trains by a recipe and returns all of the weights in one vector."""
+    inputs, labels = blobs()
+    module = build(plan)
+    fit(
+        module,
+        plan,
+        inputs=inputs,
+        labels=labels,
+        checkpoint=folder / "checkpoint.pt",
+        report=report,
+        checkpoint_seconds=every,
+    )
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    tmp_path: Path, kind: str
+) -> None:
+    plan = recipe(**RECIPES[kind])
+    first, second = train(plan, tmp_path / "a"), train(plan, tmp_path / "b")
+    assert torch.equal(first, second)
+    other = train(plan.override(seed=1), tmp_path / "c")
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_interrupted_and_resumed_is_the_same_bit_for_bit(tmp_path: Path, kind: str) -> None:
+    plan = recipe(**RECIPES[kind])
+    whole = train(plan, tmp_path / "whole")
+    # A step is stored as soon as it is done; reports come every 20 steps, which is in the middle
+    # of the second epoch's 13 steps, and in the last epoch's.
+    for _ in range(2):
+        with pytest.raises(Stop):
+            train(plan, tmp_path / "parts", stop_at(20), every=0.0)
+    resumed = train(plan, tmp_path / "parts")
+    assert torch.equal(resumed, whole)
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    train(recipe(**RECIPES["adversarial"]), tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_training as t
+
+def report(progress):
+    if progress.step >= 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+t.torch.set_num_threads(int(sys.argv[3]))
+t.train(t.recipe(**t.RECIPES["adversarial"]), Path(sys.argv[2]), report, every=0.0)
+"""
+
+
+def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    arguments = [str(Path(__file__).parent), str(tmp_path / "killed"), str(torch.get_num_threads())]
+    victim = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+    assert victim.returncode == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["checkpoint.pt"]
+    plan = recipe(**RECIPES["adversarial"])
+    assert torch.equal(train(plan, tmp_path / "killed"), train(plan, tmp_path / "whole"))
+
+
+def watching(errors: list[float], patience: int) -> Watch:
+    """A watch that reads the errors one after the other."""
+    coming = iter(errors)
+    return Watch(error=lambda: next(coming), patience=patience)
+
+
+def test_a_watched_training_ends_when_its_error_does_not_fall(tmp_path: Path) -> None:
+    plan = recipe(**{**RECIPES["momentum"], "epochs": 9})
+    inputs, labels = blobs()
+    told = [0.5, 0.3, 0.4, 0.3, 0.2]
+
+    def search(folder: Path, report: Callable[[TrainingProgress], None] = ignore) -> Fitted:
+        done = read_checkpoint(folder / "c.pt", plan)
+        return fit(
+            build(plan),
+            plan,
+            inputs=inputs,
+            labels=labels,
+            checkpoint=folder / "c.pt",
+            report=report,
+            checkpoint_seconds=0.0,
+            watch=watching(told[len(done.watched) if done else 0 :], patience=2),
+        )
+
+    whole = search(tmp_path / "whole")
+    assert whole.watched == (0.5, 0.3, 0.4, 0.3)
+    assert best_epoch(whole.watched) == 2
+    with pytest.raises(Stop):
+        search(tmp_path / "parts", stop_at(20))
+    assert search(tmp_path / "parts").watched == whole.watched
+    assert search(tmp_path / "parts").watched == whole.watched  # which is finished
+    ends = [read_checkpoint(tmp_path / kind / "c.pt", plan) for kind in ("whole", "parts")]
+    assert [end.step for end in ends if end] == [52, 52]
+
+
+def test_held_out_examples_are_the_last_of_one_shuffle() -> None:
+    kept, looked_at = validation_split(100, held_out=20, seed=3)
+    assert (len(kept), len(looked_at)) == (80, 20)
+    assert sorted(torch.cat((kept, looked_at)).tolist()) == list(range(100))
+    fewer, more = validation_split(100, held_out=30, seed=3)
+    assert torch.equal(more[10:], looked_at)
+    assert torch.equal(fewer, kept[:70])
+    with pytest.raises(SpecError, match="100 examples can't be held out of 100"):
+        validation_split(100, held_out=100, seed=3)
+
+
+def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
+    plan = recipe(**RECIPES["momentum"])
+    first = train(plan, tmp_path)
+    steps: list[int] = []
+    again = train(plan, tmp_path, lambda progress: steps.append(progress.step))
+    assert torch.equal(again, first)
+    assert steps == []
+
+
+def test_progress_ends_at_the_last_step(tmp_path: Path) -> None:
+    reports: list[TrainingProgress] = []
+    train(recipe(**RECIPES["momentum"]), tmp_path, reports.append)
+    assert [(r.step, r.epoch) for r in reports] == [(20, 1), (39, 3)]
+    assert all(r.steps == 39 and r.epochs == 3 for r in reports)
+    assert reports[-1].loss < reports[0].loss
+
+
+def test_one_step_of_the_adversarial_objective_is_its_formula(tmp_path: Path) -> None:
+    sgd = {"name": "sgd", "learning_rate": 0.5}
+    plan = recipe(
+        architecture="maxout",
+        epochs=1,
+        batch_size=200,
+        optimiser=sgd,
+        dropout={"inputs": 0.2, "hidden": 0.5},
+        adversarial={"alpha": 0.3, "epsilon": "1/10"},
+    )
+    trained = train(plan, tmp_path)
+
+    net = build(plan)
+    inputs, labels = blobs()
+    random = torch.Generator().manual_seed(derive_key(0, "start"))
+    net.start(inputs, labels, spread=0.1, generator=random)
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(derive_key(0, "order", 0)))
+    masks = draw_masks(
+        net.layer_widths,
+        200,
+        input_rate=0.2,
+        hidden_rate=0.5,
+        generator=torch.Generator().manual_seed(derive_key(0, "masks", 0)),
+    )
+    x, y = inputs[order].requires_grad_(), labels[order]
+    loss = torch.nn.functional.cross_entropy
+    (gradient,) = torch.autograd.grad(loss(net(x, masks), y), x)
+    twins = x.detach() + 0.1 * gradient.sign()
+    objective = 0.3 * loss(net(x.detach(), masks), y) + 0.7 * loss(net(twins, masks), y)
+    gradients = torch.autograd.grad(objective, list(net.parameters()))
+    expected = [(p - 0.5 * g).flatten() for p, g in zip(net.parameters(), gradients, strict=True)]
+    torch.testing.assert_close(trained, torch.cat(expected).detach())
+
+
+def test_max_norm_holds_after_training(tmp_path: Path) -> None:
+    plan = recipe(architecture="maxout", max_norm=0.3)
+    inputs, labels = blobs()
+    net = build(plan)
+    fit(net, plan, inputs=inputs, labels=labels, checkpoint=tmp_path / "c.pt", report=ignore)
+    for matrix in net.unit_weights():
+        assert float(torch.linalg.vector_norm(matrix.detach(), dim=1).max()) <= 0.3 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_it_learns(tmp_path: Path, kind: str) -> None:
+    plan = recipe(**{**RECIPES[kind], "epochs": 30})
+    inputs, labels = blobs()
+    net = build(plan)
+    fit(net, plan, inputs=inputs, labels=labels, checkpoint=tmp_path / "c.pt", report=ignore)
+    assert float((net(inputs).argmax(1) == labels).double().mean()) > 0.8
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+def test_a_damaged_checkpoint_is_told(tmp_path: Path, damage: str) -> None:
+    plan = recipe(**RECIPES["momentum"])
+    train(plan, tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(
+        {
+            "cut": content[:middle],
+            "flipped": b"\x00" * 64 + content[64:],
+            "empty": b"",
+            "text": b"not a checkpoint",
+        }[damage]
+    )
+    with pytest.raises(WeightsError, match=r"checkpoint\.pt: damaged.*start fresh"):
+        train(plan, tmp_path)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"layout": 1, "step": Path("x")}, path)  # a class of its own: not plain data
+    with pytest.raises(WeightsError, match="damaged, or not a checkpoint"):
+        train(recipe(**RECIPES["momentum"]), tmp_path)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    plan = recipe(**RECIPES["momentum"])
+    train(plan, tmp_path)
+    with pytest.raises(RunFolderError, match="another training: seed 0, not 1"):
+        train(plan.override(seed=1), tmp_path)
+    with pytest.raises(RunFolderError, match="epochs 3, not 5"):
+        train(plan.override(epochs=5), tmp_path)
+
+
+def test_a_diverging_training_is_told(tmp_path: Path) -> None:
+    wild = recipe(architecture="softmax", optimiser={"name": "sgd", "learning_rate": 1e38})
+    with pytest.raises(ModelError, match=r"diverged.*lower learning rate"):
+        train(wild, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"architecture": "rbf", "max_norm": 1.0}, "rbf has no norm"),
+        ({"architecture": "softmax", "dropout": {"hidden": 0.5}}, "softmax has no hidden layer"),
+        (
+            {"architecture": "softmax", "optimiser": {**ADAM, "rates": {"centres": 1.0}}},
+            "no parameter 'centres' in softmax, only weight, bias",
+        ),
+        (
+            {"architecture": "softmax", "l1_decay": {"hidden1.weight": 0.1}},
+            "l1_decay: no parameter 'hidden1.weight' in softmax",
+        ),
+        (
+            {
+                "architecture": "softmax",
+                "adversarial": {"alpha": 0.5, "epsilon": "0.1", "perturbs": "hidden"},
+            },
+            "softmax has no hidden layer",
+        ),
+        ({"architecture": "maxout", "worst_case": {"epsilon": "0.1"}}, "no closed form"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(
+    tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    with pytest.raises(SpecError, match=says):
+        train(recipe(**change), tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    inputs, labels = blobs()
+    plan = recipe(architecture="softmax")
+    with pytest.raises((RunFolderError, WeightsError), match="can't be"):
+        fit(
+            build(plan),
+            plan,
+            inputs=inputs,
+            labels=labels,
+            checkpoint=tmp_path / "file" / "checkpoint.pt",
+            report=ignore,
+        )

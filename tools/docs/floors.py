@@ -1,0 +1,63 @@
+"""The drawing of the floors, made from the contract that import-linter holds.
+
+>>> print(floors_text(["cli | api", "core"], {"cli": "commands", "api": "calls", "core": "types"}))
+2  cli   commands
+   api   calls
+1  core  types
+"""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gibbon.core.errors import SpecError
+
+PACKAGES = Path("benchmark") / "gibbon"
+
+
+def draw_floors(project: Path) -> str:
+    """Returns the floors of the layers contract in a ``pyproject.toml``, a line a package.
+
+    Beside each package stands the first sentence of its docstring.
+
+    Raises `SpecError` if the file has no layers contract or a package has no docstring.
+    """
+    settings = tomllib.loads(project.read_text(encoding="utf-8"))
+    contracts: list[dict[str, Any]] = settings["tool"]["importlinter"]["contracts"]
+    layers = next((each["layers"] for each in contracts if each["type"] == "layers"), None)
+    if layers is None:
+        raise SpecError("there is no contract of type layers", where=str(project))
+    folder = project.parent / PACKAGES
+    names = [name for layer in layers for name in _packages(layer)]
+    return floors_text(layers, {name: _summary(folder / name / "__init__.py") for name in names})
+
+
+def floors_text(layers: Sequence[str], summaries: Mapping[str, str]) -> str:
+    """Returns numbered floors, the highest first, each package with its summary.
+
+    Args:
+        layers: the layers of the contract, the highest first; siblings are separated by ``|``.
+        summaries: a sentence on each package.
+    """
+    width = max(len(name) for layer in layers for name in _packages(layer))
+    lines = []
+    for floor, layer in zip(range(len(layers), 0, -1), layers, strict=True):
+        for place, name in enumerate(_packages(layer)):
+            number = f"{floor}" if place == 0 else " "
+            lines.append(f"{number}  {name:<{width}}  {summaries[name]}")
+    return "\n".join(lines)
+
+
+def _packages(layer: str) -> list[str]:
+    return [name.strip() for name in layer.split("|")]
+
+
+def _summary(file: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.exists() else None
+    if not docstring:
+        raise SpecError("a package begins with a docstring that says what it holds", where=str(file))
+    return docstring.split("\n\n")[0].replace("\n", " ").removesuffix(".")
