@@ -10,7 +10,8 @@ import pytest
 
 import gibbon
 from gibbon.attacks import ATTACKS
-from gibbon.attacks.base import Attack, DirectionAttack
+from gibbon.attacks.base import Attack, DirectionAttack, SharedWork
+from gibbon.attacks.minimal import MinimalNormAttack
 from gibbon.core.registry import first_line
 from gibbon.datasets import DATASETS
 from gibbon.models.registry import MODELS, TRAINERS
@@ -74,6 +75,13 @@ def test_every_attack_is_a_frozen_dataclass_with_a_docstring(name):
     assert attack.version >= 1
     method = attack.direction if issubclass(attack, DirectionAttack) else attack.propose
     assert method.__doc__
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_every_attack_has_the_method_that_its_shared_work_needs(name):
+    attack = ATTACKS.load(name)
+    assert (attack.shares is SharedWork.DIRECTION) == issubclass(attack, DirectionAttack)
+    assert (attack.shares is SharedWork.SEARCH) == issubclass(attack, MinimalNormAttack)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
 from gibbon.verify.answers import ask
-from gibbon.verify.judge import propose
+from gibbon.verify.proposal import propose
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -43,7 +43,8 @@ def evaluated(request):
 def ours(attack: Attack, classifier: Classifier, threat: ThreatModel) -> Tensor:
     streams = ExampleStreams.derive(0, BATCH.ids)
     (tries,) = propose(attack, classifier, BATCH, threats=[threat], streams=streams)
-    return next(tries)
+    (candidates,) = tries
+    return candidates
 
 
 def misled(classifier: Classifier, candidates: Tensor) -> Tensor:
@@ -145,6 +146,7 @@ def test_where_the_softmax_saturates_ours_finds_at_least_as_much(peer):
         theirs = peer.fgsm(classifier, right, threat)
         streams = ExampleStreams.derive(0, right.ids)
         (tries,) = propose(FGSM(), classifier, right, threats=[threat], streams=streams)
-        found = ask(classifier, next(tries)).predicted != right.labels
+        (candidates,) = tries
+        found = ask(classifier, candidates).predicted != right.labels
         by_theirs = ask(classifier, theirs).predicted != right.labels
     assert int(found.sum()) > int(by_theirs.sum())

@@ -15,7 +15,8 @@ from gibbon.datasets.registered.mnist import load
 from gibbon.models.classifier import Classifier
 from gibbon.specs.suite import AttackSpec
 from gibbon.verify.answers import ask
-from gibbon.verify.judge import judge, propose
+from gibbon.verify.judge import judge
+from gibbon.verify.proposal import propose
 
 pytestmark = [
     pytest.mark.peers,

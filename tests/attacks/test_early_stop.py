@@ -15,7 +15,8 @@ from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
 from gibbon.specs.suite import AttackSpec
 from gibbon.verify.guard import guarding
-from gibbon.verify.judge import judge, propose
+from gibbon.verify.judge import judge
+from gibbon.verify.proposal import propose
 
 STEPS = 12
 RESTARTS = ("pgd", "pgd-l1", "apgd-ce", "apgd-dlr")

@@ -18,7 +18,8 @@ from gibbon.models.classifier import Classifier, PassCount
 from gibbon.models.outputs import margin
 from gibbon.verify.answers import clean_answers
 from gibbon.verify.guard import guarding
-from gibbon.verify.judge import judge, judge_clean, propose
+from gibbon.verify.judge import judge, judge_clean
+from gibbon.verify.proposal import Tries, propose
 
 DIMENSIONS = 12
 weights = st.lists(
@@ -44,7 +45,8 @@ def attacked(attack: DirectionAttack, classifier: Classifier, batch: Batch, **th
         streams=ExampleStreams.derive(0, batch.ids),
     )
     with classifier.evaluating():
-        return next(tries)
+        (candidates,) = tries
+        return candidates
 
 
 @pytest.mark.parametrize("attack", [FGSM(), FGSMNaive()], ids=["exact", "naive"])
@@ -195,16 +197,14 @@ def test_what_misled_before_is_carried_and_the_model_asked_of_the_others_alone(m
             torch.testing.assert_close(found.distance[~misled], anew.distance[~misled])
         assert 0 < int(misled.sum()) < int(found.any_misled.sum())
         with pytest.raises(AttackError, match="one direction only"):
-            judge(mlp, batch, proposed=[batch.inputs], threat=threats[0], before=found)
+            judge(mlp, batch, proposed=Tries([batch.inputs]), threat=threats[0], before=found)
 
 
 def test_all_epsilons_move_along_one_direction(mlp, batch):
     threats = [nets.threat(epsilon, bounds=None) for epsilon in ("0.1", "0.2")]
     with mlp.evaluating():
         streams = ExampleStreams.derive(0, batch.ids)
-        near, far = (
-            next(each) for each in propose(FGSM(), mlp, batch, threats=threats, streams=streams)
-        )
+        (near,), (far,) = propose(FGSM(), mlp, batch, threats=threats, streams=streams)
         direction = FGSM().direction(mlp, batch.inputs, labels=batch.labels, streams=streams)
     assert torch.equal(near, move(batch.inputs, direction, threat=threats[0]))
     assert torch.equal(far, move(batch.inputs, direction, threat=threats[1]))

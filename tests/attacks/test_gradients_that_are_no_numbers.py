@@ -16,7 +16,8 @@ from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
 from gibbon.specs.suite import AttackSpec
 from gibbon.verify.guard import guarding
-from gibbon.verify.judge import judge, propose
+from gibbon.verify.judge import judge
+from gibbon.verify.proposal import propose
 
 # Shrunk and put on black, as in every step of the first variant, no input is bright.
 OTHERWISE = {"di-mi-fgsm": {"steps": 3, "probability": 0}}

@@ -24,7 +24,8 @@ from gibbon.metrics.distances import distances
 from gibbon.models.classifier import Classifier, PassCount
 from gibbon.models.outputs import PROBABILITIES
 from gibbon.specs.suite import AttackSpec
-from gibbon.verify.judge import judge, propose
+from gibbon.verify.judge import judge
+from gibbon.verify.proposal import propose
 
 BOX = Bounds(0.0, 1.0)
 ROUNDING = 2e-4  # DeepFool's steps are longer by 1e-4

@@ -18,6 +18,7 @@ from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier, PassCount
 from gibbon.models.outputs import margin
 from gibbon.verify.judge import judge
+from gibbon.verify.proposal import Tries
 
 DIMENSIONS = 12
 
@@ -154,7 +155,7 @@ def test_restarts_never_reduce_the_error(norm, keep):
         tries = climbed(PGD(steps=3, restarts=restarts, keep=keep), classifier, batch, threat)
         assert len(tries) == (1 if keep == "first-success" else restarts)
         with classifier.evaluating():
-            found = judge(classifier, batch, proposed=tries, threat=threat)
+            found = judge(classifier, batch, proposed=Tries(tries), threat=threat)
         assert torch.equal(found.any_misled, _misled(found, batch))
         misled.append(found.any_misled)
     assert bool((misled[1] | ~misled[0]).all())

@@ -20,6 +20,7 @@ from gibbon.conformance.laws import LAWS, law, run, threat_of
 from gibbon.core.errors import RequestError, SpecError
 from gibbon.core.threat import Norm
 from gibbon.verify.judge import judge
+from gibbon.verify.proposal import Tries
 
 checked = dataclass(frozen=True, kw_only=True, config=STRICT)
 
@@ -293,7 +294,7 @@ def test_no_candidate_misleads_within_the_closed_form_distance(norm, channels):
         candidates = case.batch.inputs + step.view_as(case.batch.inputs)
         threat = threat_of(factor * case.distance[norm], norm=norm)
         with case.classifier.evaluating():
-            found = judge(case.classifier, case.batch, proposed=[candidates], threat=threat)
+            found = judge(case.classifier, case.batch, proposed=Tries([candidates]), threat=threat)
         assert found.verdict.unique().tolist() == [0]
         assert int(found.any_misled.sum()) == expected
 

@@ -17,7 +17,8 @@ from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
 from gibbon.verify.answers import clean_answers
 from gibbon.verify.guard import guarding
-from gibbon.verify.judge import Judged, judge, judge_clean, propose
+from gibbon.verify.judge import Judged, judge, judge_clean
+from gibbon.verify.proposal import propose
 
 NAME = "gibbon"
 

@@ -20,7 +20,8 @@ from gibbon.datasets.base import Batch
 from gibbon.metrics.nearest import error_within
 from gibbon.models.classifier import Classifier, PassCount
 from gibbon.verify.guard import guarding
-from gibbon.verify.judge import Judged, judge, propose, smallest
+from gibbon.verify.judge import Judged, judge, judge_clean
+from gibbon.verify.proposal import MinimalNormSearch, SearchProposal, propose
 
 EPSILONS = ("0", "0.05", "0.1", "0.25", "0.5", "2")
 
@@ -131,7 +132,8 @@ def test_without_a_box_every_finite_point_counts():
     batch = Batch(torch.arange(2), torch.tensor([[0.9], [0.9]]), torch.tensor([1, 1]))
     found = [torch.tensor([[-0.6], [math.inf]])]
     with line().evaluating() as classifier:
-        nearest = smallest(classifier, batch, found=found, norm=Norm.LINF, bounds=None)
+        search = MinimalNormSearch(found, norm=Norm.LINF, bounds=None)
+        nearest = search.answers(classifier, batch, watch=None).nearest
     assert nearest[0].item() == pytest.approx(1.5)
     assert nearest[1].isnan()
 
@@ -188,6 +190,17 @@ def test_on_a_linear_model_the_distances_are_the_closed_form(norm):
     assert float((measured / expected[~wrong]).min()) > 0.999
     # DeepFool oversteps by 2 %, and by 1e-4 a step.
     assert float(((measured - 2e-4) / expected[~wrong]).max()) < 1.03
+
+
+def test_the_points_of_a_search_are_not_carried_along_a_direction():
+    batch = Batch(torch.arange(1), torch.tensor([[0.9]]), torch.tensor([1]))
+    search = MinimalNormSearch([torch.tensor([[0.4]])], norm=Norm.LINF, bounds=None)
+    threat = nets.threat("0.1")
+    proposed = SearchProposal(search, batch.inputs, threat)
+    with line().evaluating() as classifier:
+        before = judge_clean(classifier, batch)
+        with pytest.raises(AttackError, match="one direction only"):
+            judge(classifier, batch, proposed=proposed, threat=threat, before=before)
 
 
 def test_a_search_without_a_try_is_an_error():

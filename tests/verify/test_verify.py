@@ -20,7 +20,8 @@ from gibbon.models.outputs import margin
 from gibbon.models.snapshot import Snapshot
 from gibbon.verify.answers import ask, clean_answers
 from gibbon.verify.guard import guarding
-from gibbon.verify.judge import Judged, judge, propose
+from gibbon.verify.judge import Judged, judge
+from gibbon.verify.proposal import MinimalNormSearch, SearchProposal, Tries, propose
 
 COUNT = 40
 
@@ -454,7 +455,7 @@ class TestSeveralTries:
     def test_the_largest_margin_counts(self, evaluated, right):
         tries = self.tries(right.inputs)
         threat = nets.threat("0.5", bounds=None)
-        judged = judge(evaluated, right, proposed=tries, threat=threat)
+        judged = judge(evaluated, right, proposed=Tries(tries), threat=threat)
         margins = torch.stack([margin(evaluated.predict(each), right.labels) for each in tries])
         best = margins.argmax(0)
         rows = torch.arange(COUNT)
@@ -467,11 +468,20 @@ class TestSeveralTries:
         change = (judged.candidates - right.inputs).flatten(1)
         assert torch.equal(judged.distance, change.abs().amax(1))
 
+    def test_known_answers_are_given_though_the_source_is_not_asked(self, evaluated, right):
+        search = MinimalNormSearch(self.tries(right.inputs)[:1], norm=Norm.LINF, bounds=None)
+        threat = nets.threat("0.5", bounds=None)
+        proposed = SearchProposal(search, right.inputs, threat)
+        judged = judge(evaluated, right, proposed=proposed, threat=threat, ask_source=False)
+        assert judged.answers is not None
+        expected = ask(evaluated, judged.candidates).predicted
+        assert torch.equal(judged.answers.predicted, expected)
+
     def test_their_order_does_not_matter(self, evaluated, right):
         tries = self.tries(right.inputs)
         threat = nets.threat("0.5", bounds=None)
-        one = judge(evaluated, right, proposed=tries, threat=threat)
-        other = judge(evaluated, right, proposed=tries[::-1], threat=threat)
+        one = judge(evaluated, right, proposed=Tries(tries), threat=threat)
+        other = judge(evaluated, right, proposed=Tries(tries[::-1]), threat=threat)
         assert torch.equal(one.candidates, other.candidates)
         assert torch.equal(one.any_misled, other.any_misled)
 
@@ -482,7 +492,7 @@ class TestSeveralTries:
         harmless = right.inputs.clone()
         threat = nets.threat("0.01")
         for tries in ([misleading, harmless], [harmless, misleading]):
-            judged = judge(evaluated, right, proposed=tries, threat=threat)
+            judged = judge(evaluated, right, proposed=Tries(tries), threat=threat)
             assert not bool(judged.any_misled.any())
             assert judged.verdict.tolist() == [Verdict.OUT_OF_BUDGET] * COUNT
 
@@ -490,7 +500,7 @@ class TestSeveralTries:
         misleading = far_away(evaluated, right.inputs, right.labels)
         nan = torch.full_like(misleading, float("nan"))
         for tries in ([misleading, nan], [nan, misleading], [nan, misleading, nan]):
-            judged = judge(evaluated, right, proposed=tries, threat=nets.threat("1"))
+            judged = judge(evaluated, right, proposed=Tries(tries), threat=nets.threat("1"))
             misled = judged.any_misled
             assert int(misled.sum()) > 30
             assert bool((judged.verdict[misled] == Verdict.VALID).all())
@@ -501,12 +511,12 @@ class TestSeveralTries:
         before = evaluated.passes.forward
         (one, *_) = tries = self.tries(right.inputs)
         threat = nets.threat("0.5", bounds=None)
-        judged = judge(evaluated, right, proposed=[one], threat=threat, ask_source=False)
+        judged = judge(evaluated, right, proposed=Tries([one]), threat=threat, ask_source=False)
         assert judged.answers is None
         assert evaluated.passes.forward == before
         assert judged.verdict.tolist() == [Verdict.VALID] * COUNT
-        several = judge(evaluated, right, proposed=tries, threat=threat, ask_source=False)
-        expected = judge(evaluated, right, proposed=tries, threat=threat)
+        several = judge(evaluated, right, proposed=Tries(tries), threat=threat, ask_source=False)
+        expected = judge(evaluated, right, proposed=Tries(tries), threat=threat)
         assert torch.equal(several.candidates, expected.candidates)
         assert torch.equal(several.any_misled, expected.any_misled)
 

@@ -1,4 +1,4 @@
-"""Attacks: one file each.  They propose; `gibbon.verify.judge` decides.
+"""Attacks: one file each.  They propose; `gibbon.verify` decides.
 
 `ATTACKS` maps a name to a class whose dataclass fields are the attack's parameters.  No torch is
 imported before one is loaded.

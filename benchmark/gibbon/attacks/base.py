@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict
@@ -53,6 +54,18 @@ class MemberError(SpecError):
     """What is wrong with the attacks that one is made of, each line with its key path in front."""
 
 
+class SharedWork(Enum):
+    """What an attack computes once for all epsilons of a batch.
+
+    ``DIRECTION``: the direction of a `DirectionAttack`.  ``SEARCH``: the search of a
+    `MinimalNormAttack` for the nearest adversarial examples, once for each norm and box.
+    """
+
+    NOTHING = "nothing"
+    DIRECTION = "direction"
+    SEARCH = "search"
+
+
 class Attack(ABC):
     """Proposes candidates for given inputs, labels, threat model and random streams."""
 
@@ -68,6 +81,9 @@ class Attack(ABC):
     channels: ClassVar[int | None] = None
     #: Whether it takes gradients of the model: such attacks are refused on models without them.
     needs_gradient: ClassVar[bool] = True
+
+    #: What it computes once for all epsilons: set by `DirectionAttack` and `MinimalNormAttack`.
+    shares: ClassVar[SharedWork] = SharedWork.NOTHING
 
     #: Which of its points it returns, where it has no parameter ``keep`` that says so.
     iterate: ClassVar[str] = "last"
@@ -118,6 +134,8 @@ class Attack(ABC):
 
 class DirectionAttack(Attack):
     """An attack that moves along one direction, whatever the epsilon."""
+
+    shares: ClassVar[SharedWork] = SharedWork.DIRECTION
 
     @abstractmethod
     def direction(

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gibbon.attacks.base import Attack
+from gibbon.attacks.base import Attack, SharedWork
 from gibbon.attacks.toolkit.minimal_search import within
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
@@ -28,6 +28,7 @@ from gibbon.models.classifier import Classifier
 class MinimalNormAttack(Attack):
     """An attack that minimises the distance to the input rather than staying within a budget."""
 
+    shares: ClassVar[SharedWork] = SharedWork.SEARCH
     iterate: ClassVar[str] = "nearest"
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """What every attack must do and leave alone, each law as a function that looks for a breach.
 
 A law looks at one attack in one norm and says what it has `Seen`.  None of them uses the
-benchmark's guard (`gibbon.verify.guard.guarding`): what that puts back would go unseen.
+benchmark's guard (`gibbon.verify.guarding`): what that puts back would go unseen.
 
 From a few laws an attack may depart, if it says why (`Attack.departures`): the others are the
 ground that every number of the benchmark stands on.
@@ -29,7 +29,8 @@ from gibbon.models.classifier import PIXELS, Classifier
 from gibbon.models.outputs import LOG_SCORES, PROBABILITIES
 from gibbon.models.snapshot import Snapshot
 from gibbon.verify.guard import guarding
-from gibbon.verify.judge import judge, propose
+from gibbon.verify.judge import judge
+from gibbon.verify.proposal import Tries, propose
 
 WIDE = Bounds(-2.0, 3.0)
 SPLIT_TOLERANCE = 1e-5  # sums over a batch of another size round otherwise
@@ -107,7 +108,7 @@ def stays_in_budget(attack: Attack, norm: Norm) -> Seen:
             threat = threat_of(epsilon, norm=norm, bounds=bounds if clip else None)
             for candidates in run(attack, classifier, batch, threat=threat):
                 with classifier.evaluating():
-                    judged = judge(classifier, batch, proposed=[candidates], threat=threat)
+                    judged = judge(classifier, batch, proposed=Tries([candidates]), threat=threat)
                 for verdict, words in VERDICTS.items():
                     bad = int((judged.verdict == verdict).sum())
                     if bad:
@@ -255,7 +256,8 @@ def stays_at_epsilon_zero(attack: Attack, norm: Norm) -> Seen:
                 bits = candidates.view(torch.int32) == batch.inputs.view(torch.int32)
                 if not bool(bits.all()):
                     return Seen(f"{int((~bits).sum())} of {bits.numel()} coordinates moved")
-                answers = judge(classifier, batch, proposed=[candidates], threat=threat).answers
+                judged = judge(classifier, batch, proposed=Tries([candidates]), threat=threat)
+                answers = judged.answers
                 if answers is None or not (
                     torch.equal(answers.predicted, clean.argmax(1))
                     and torch.equal(answers.confidence, classifier.outputs.confidence(clean))
@@ -472,4 +474,5 @@ def _misled(
     classifier: Classifier, batch: Batch, tries: list[Tensor], *, threat: ThreatModel
 ) -> int:
     with classifier.evaluating():
-        return int(judge(classifier, batch, proposed=tries, threat=threat).any_misled.sum())
+        judged = judge(classifier, batch, proposed=Tries(tries), threat=threat)
+        return int(judged.any_misled.sum())

@@ -1,6 +1,6 @@
 """What is asked of every candidate, whoever asks: its form, its distance, its place in the box.
 
-The trust boundary (`gibbon.verify.judge`) asks for all attacks, and an attack made of others
+The trust boundary (`gibbon.verify`) asks for all attacks, and an attack made of others
 (`gibbon.attacks.worst_of`) for its members: nobody's claim is believed.
 """
 

@@ -13,7 +13,7 @@ from gibbon.models.classifier import Classifier, Watch
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model said of a batch.
+    """Predictions of one model for a batch.
 
     Args:
         predicted: int64, shape (N,): the predicted classes.
@@ -26,9 +26,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class CleanAnswers:
-    """What the source said of the unattacked batch.
+    """Predictions of the source model for the unattacked batch.
 
-    ``saturated`` (bool, shape (N,)) marks examples whose true class has probability 1 in float32.
+    Args:
+        answers: classes and confidences.
+        saturated: bool, shape (N,): whether the true class has probability 1 in float32.
     """
 
     answers: Answers
@@ -36,13 +38,18 @@ class CleanAnswers:
 
 
 def clean_answers(source: Classifier, batch: Batch, *, watch: Watch | None = None) -> CleanAnswers:
-    """Returns what the source says of clean inputs: what it was seen to say, else asked now."""
-    outputs = _clean_outputs(source, batch, watch=watch)
+    """Returns the source's answers for the clean inputs; arguments as for `clean_outputs`."""
+    outputs = clean_outputs(source, batch, watch=watch)
     certain = source.outputs.true_class_probability(outputs, batch.labels) == 1
     return CleanAnswers(answers_from(source, outputs), certain)
 
 
-def _clean_outputs(source: Classifier, batch: Batch, *, watch: Watch | None) -> Tensor:
+def clean_outputs(source: Classifier, batch: Batch, *, watch: Watch | None) -> Tensor:
+    """Returns the source's outputs for the clean inputs, shape (N, K).
+
+    They cost no pass if ``watch`` saw finite ones while an attack ran.  Otherwise the source is
+    asked, and `OutputError` is raised if an output is NaN or infinite.
+    """
     outputs = watch.outputs if watch is not None else None
     if outputs is None or not bool(torch.isfinite(outputs).all()):
         return source.predict(batch.inputs)
@@ -55,5 +62,8 @@ def answers_from(classifier: Classifier, outputs: Tensor) -> Answers:
 
 
 def ask(classifier: Classifier, inputs: Tensor) -> Answers:
-    """Returns what a model says of inputs.  Raises `OutputError` where it says NaN."""
+    """Returns a model's answers for inputs.
+
+    Raises `OutputError` if an output is NaN or infinite.
+    """
     return answers_from(classifier, classifier.predict(inputs))

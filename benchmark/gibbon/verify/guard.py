@@ -18,7 +18,7 @@ from gibbon.models.snapshot import Snapshot, equal
 
 @dataclass(frozen=True)
 class Guarded:
-    """What an attack is given: a batch whose inputs are a copy, and what is watched meanwhile."""
+    """A batch for an attack, whose inputs are a copy, and the record of the model's calls."""
 
     batch: Batch
     watch: Watch
@@ -28,16 +28,16 @@ class Guarded:
 def guarding(
     source: Classifier, batch: Batch, *, seed: int = 0, room: int = 0
 ) -> Iterator[Guarded]:
-    """While inside, an attack runs on a copy of the inputs, with global generators seeded for it.
+    """Lends an attack a copy of the inputs, and restores the model and global state afterwards.
 
-    Our own attacks draw from streams; other people's may draw from torch, numpy or random, and do
-    so from ``seed`` on.  Generators and torch's global settings are put back afterwards, and so are
-    the model and the classifier, also after an exception.  ``room`` is the size of a full batch,
-    where this one is smaller.
+    Our own attacks draw from streams.  Attacks of other libraries may draw from the generators of
+    torch, numpy or random, which start from ``seed``.  Generators, torch's global settings, the
+    model and the classifier are put back, also after an exception.  ``room`` is the size of a full
+    batch, if this one is smaller.
 
-    Raises `AttackError` where the attack changed its inputs, the model or the classifier, and
-    `OutputError` where an input gradient was not a number: ``sign(NaN)`` is 0 in torch, so that the
-    attack would have stayed where it was and proved nothing.
+    Raises `AttackError` if the attack changed its inputs, the model or the classifier, and
+    `OutputError` if an input gradient was NaN: ``sign(NaN)`` is 0 in torch, so that the attack
+    would have stayed at its starting point and shown nothing.
     """
     snapshot = source.snapshot or Snapshot(source.module)
     fields = dict(source.__dict__)
@@ -62,6 +62,7 @@ def guarding(
 
 
 def _changed(source: Classifier, fields: dict[str, object]) -> bool:
+    """Returns whether a field of the classifier was added, removed or replaced."""
     own = {key: value for key, value in source.__dict__.items() if key != "_watch"}
     before = {key: value for key, value in fields.items() if key != "_watch"}
     return own.keys() != before.keys() or any(own[key] is not before[key] for key in own)
@@ -69,7 +70,7 @@ def _changed(source: Classifier, fields: dict[str, object]) -> bool:
 
 @contextmanager
 def _global_state(device: torch.device, seed: int) -> Iterator[None]:
-    """While inside: seeded global generators; they and torch's settings are put back after."""
+    """Seeds the global generators, and puts them and torch's settings back afterwards."""
     strict, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
     with seeded_globals(seed, device):

@@ -1,53 +1,40 @@
-"""The trust boundary: the only place that says an example is adversarial.
-
-An attack proposes; here its candidates are checked (shape, dtype, finiteness, bounds, distance)
-and the model is asked again, under ``no_grad``.  A candidate out of budget is not adversarial,
-whatever the model says of it; nothing is clipped into the budget silently.
-
-The cost is the floor of `DESIGN`: for a `DirectionAttack` at k epsilons one forward and one
-backward pass, which give the clean prediction too, and k forward passes; fewer where what was
-misled at a smaller epsilon is carried (``before`` of `judge`).  For a
-`MinimalNormAttack` it is one search and one forward pass at any number of epsilons: at each the
-candidate is the point found or the clean input, and what the model says of both is known.
-"""
+"""Checks what an attack proposes, predicts again, and keeps one candidate for each example."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gibbon.attacks.base import Attack, DirectionAttack, move, tries_of
-from gibbon.attacks.minimal import MinimalNormAttack
 from gibbon.core.errors import AttackError
-from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Bounds, Norm, ThreatModel, Verdict
+from gibbon.core.threat import ThreatModel, Verdict
 from gibbon.datasets.base import Batch
 from gibbon.metrics.distances import like
-from gibbon.metrics.validity import check, check_form
+from gibbon.metrics.validity import Checked, check, check_form
 from gibbon.models.classifier import Classifier, Watch
 from gibbon.models.outputs import margin
-from gibbon.verify.answers import Answers, _clean_outputs, answers_from
-from gibbon.verify.search import _Asked, _found, _Near, _Point, _Search
+from gibbon.verify.answers import Answers, answers_from, clean_outputs
+from gibbon.verify.proposal import Proposal, Tried
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The candidates that count, one an example, and what was found.
+    """The candidates that count, one for each example, with their verdicts.
 
     Args:
-        candidates: shape (N, *input_shape); the clean input stands where one was not valid.
-        answers: what the source said of them, or None where it was not asked.
+        candidates: shape (N, *input_shape); the clean input in place of an invalid candidate.
+        answers: the source's answers for them; None if it was not asked.
         verdict: int64, shape (N,), a `Verdict` each.
         distance: float32, shape (N,), in the norm of the threat model.
         any_misled: bool, shape (N,): misclassified by any valid candidate that was tried.
-        misled_by: int64, shape (N,), the position of the first try that misled, -1 where none did;
-            None where there was one try.
-        nearest: float32, shape (N,), the smallest adversarial distance (see `smallest`); None but
-            for a `MinimalNormAttack`.
+        misled_by: int64, shape (N,): the position of the first try that is misclassified, -1 if
+            none is; None if there was only one try.
+        nearest: float32, shape (N,): the smallest adversarial distance
+            (`gibbon.verify.proposal.MinimalNormSearch`); None unless the attack searches for it.
     """
 
     candidates: Tensor
@@ -59,9 +46,52 @@ class Judged:
     nearest: Tensor | None = None
 
 
+def judge(
+    source: Classifier,
+    batch: Batch,
+    *,
+    proposed: Proposal,
+    threat: ThreatModel,
+    ask_source: bool = True,
+    watch: Watch | None = None,
+    before: Judged | None = None,
+) -> Judged:
+    """Checks candidates, predicts again, and returns the one that counts for each example.
+
+    Of several tries the one with the largest margin of a wrong class over the true one counts, so
+    an example is misclassified if any valid try is.  If none is, an invalid try is preferred to the
+    valid ones, so that its flag is raised.
+
+    Args:
+        source: the model under attack.
+        batch: the clean inputs and their labels.
+        proposed: the candidates.
+        threat: the norm, the budget and the box to check them against.
+        ask_source: if False, saves the forward pass over a single try, whose answers are not
+            needed.  Several tries must be compared, and the outputs for a search are known.
+        watch: saves the pass over the clean inputs if the attack made one.
+        before: the result at a smaller epsilon, or of `judge_clean`.  Examples misclassified there
+            count as misclassified here, and the source is asked about the others only.
+
+    Raises `AttackError` for candidates of another shape or dtype, if there are none, and if
+    ``before`` is given for an attack whose epsilons share no direction.
+    """
+    if before is not None:
+        return _carried(before, source, batch, proposed=proposed, threat=threat)
+    tries = proposed.tries(source, batch, watch=watch)
+    if not ask_source:
+        ahead = list(islice(tries, 2))
+        if len(ahead) == 1 and ahead[0].outputs is None:
+            found = _checked(ahead[0], source, batch, threat=threat)
+            nobody = torch.zeros_like(found.verdict, dtype=torch.bool)
+            return Judged(found.candidates, None, found.verdict, found.distance, nobody)
+        tries = chain(ahead, tries)
+    return _best(tries, source, batch, threat=threat)
+
+
 def judge_clean(source: Classifier, batch: Batch, *, watch: Watch | None = None) -> Judged:
-    """Returns the clean inputs as what was found at epsilon zero; ``watch`` as in `judge`."""
-    answers = answers_from(source, _clean_outputs(source, batch, watch=watch))
+    """Returns the clean inputs as the result at epsilon zero; ``watch`` as in `judge`."""
+    answers = answers_from(source, clean_outputs(source, batch, watch=watch))
     return Judged(
         batch.inputs,
         answers,
@@ -71,246 +101,100 @@ def judge_clean(source: Classifier, batch: Batch, *, watch: Watch | None = None)
     )
 
 
-def propose(
-    attack: Attack,
-    source: Classifier,
-    batch: Batch,
-    *,
-    threats: Sequence[ThreatModel],
-    streams: ExampleStreams,
-) -> Iterator[Iterator[Tensor]]:
-    """Yields for each threat model, in order, the candidates of an attack, one tensor a try.
-
-    Work that the threat models share is done once, when the first is asked for.
-    """
-    if isinstance(attack, DirectionAttack):
-        labels = batch.labels.clone()
-        direction = attack.direction(source, batch.inputs, labels=labels, streams=streams)
-        check_form(direction, batch.inputs, what="direction")
-        for threat in threats:
-            yield _Along(batch.inputs, direction, threat=threat)
-    elif isinstance(attack, MinimalNormAttack):
-        searches: dict[tuple[Norm, Bounds | None], _Search] = {}
-        for threat in threats:
-            space = (threat.norm, threat.bounds)
-            if space not in searches:
-                found = _found(attack, source, batch, threat=threat, streams=streams)
-                searches[space] = _Search(found, norm=threat.norm, bounds=threat.bounds)
-            yield _Near(searches[space], batch.inputs, threat=threat)
-    else:
-        for threat in threats:
-            yield tries_of(
-                attack, source, batch.inputs, labels=batch.labels, threat=threat, streams=streams
-            )
-
-
-def judge(
-    source: Classifier,
-    batch: Batch,
-    *,
-    proposed: Iterable[Tensor],
-    threat: ThreatModel,
-    ask_source: bool = True,
-    watch: Watch | None = None,
-    before: Judged | None = None,
-) -> Judged:
-    """Returns which candidates count, and what the source says of them.
-
-    Of several tries the one with the largest margin of a wrong class over the true one counts; so
-    an example is misled if any try misleads it.  Where none does, an invalid try stands before the
-    valid ones, so that its flag is raised.  ``ask_source=False`` saves the forward pass where there
-    is one try and the source's answers are known already.
-
-    Of a search for the nearest adversarial examples the source is asked once, for all epsilons; the
-    clean input also stands where it is misclassified and the point found is not.  ``watch`` saves
-    asking of the clean inputs where the attack did.
-
-    ``before`` is what was found at a smaller epsilon, or by `judge_clean`: what misled there counts
-    here too, and the source is asked of the other examples alone.
-
-    Raises `AttackError` for candidates of another shape or dtype, or where there are none.
-    """
-    if before is not None:
-        return _carried(before, source, batch, proposed=proposed, threat=threat)
-    if isinstance(proposed, _Near):
-        asked = proposed.search.asked(source, batch, watch=watch)
-        known = (_composed(source, batch, point, asked, threat=threat) for point in asked.points)
-        return replace(_best(known, batch.labels), nearest=asked.nearest)
-    tries = _checked(source, batch, proposed=proposed, threat=threat)
-    if not ask_source:
-        ahead = list(islice(tries, 2))
-        if len(ahead) == 1:
-            return ahead[0].judged
-        tries = chain(ahead, tries)  # several: now they must be compared
-    return _best((_answered(source, each, batch.labels) for each in tries), batch.labels)
-
-
-def smallest(
-    source: Classifier,
-    batch: Batch,
-    *,
-    found: Sequence[Tensor],
-    norm: Norm,
-    bounds: Bounds | None,
-    watch: Watch | None = None,
-) -> Tensor:
-    """Returns the smallest adversarial distance of each example, float32, shape (N,).
-
-    That is the least distance among the points found, one tensor a try, that are finite, within the
-    bounds and misclassified by the source, which is asked here.  It is 0 where the clean input is
-    misclassified, and NaN where nothing was found.
-    """
-    return _Search(found, norm=norm, bounds=bounds).asked(source, batch, watch=watch).nearest
-
-
-@dataclass(frozen=True)
-class _Try:
-    """One candidate an example: what was found, and what the source said of it."""
-
-    judged: Judged
-    sound: bool  # all of them are valid
-    outputs: Tensor | None = None
-
-    def rank(self, labels: Tensor) -> Tensor:
-        """Returns what to compare tries by, shape (N,).
-
-        Positive for those that mislead, by their margin; zero for invalid ones, so that they show
-        where nothing else misleads; negative for the rest.
-        """
-        if self.outputs is None:
-            raise AttackError("candidates can't be ranked before the source is asked")
-        margins = margin(self.outputs, labels)
-        tiny = torch.finfo(margins.dtype).tiny
-        misled = self.judged.any_misled
-        ranks = torch.where(misled, margins.clamp(min=tiny), margins.clamp(max=-tiny))
-        return ranks.masked_fill(self.judged.verdict != Verdict.VALID, 0.0)
-
-
-class _Along(Iterator[Tensor]):
-    """The one try of a `DirectionAttack` at one epsilon; it can be made of some examples alone."""
-
-    def __init__(self, inputs: Tensor, direction: Tensor, *, threat: ThreatModel) -> None:
-        self._inputs = inputs
-        self._direction = direction
-        self._threat = threat
-        self._tried = False
-
-    def __next__(self) -> Tensor:
-        if self._tried:
-            raise StopIteration
-        self._tried = True
-        return move(self._inputs, self._direction, threat=self._threat)
-
-    def of(self, rows: Tensor) -> Tensor:
-        """Returns the candidates of the examples at these positions, int64, shape (M,)."""
-        return move(self._inputs[rows], self._direction[rows], threat=self._threat)
-
-
 def _carried(
-    before: Judged,
-    source: Classifier,
-    batch: Batch,
-    *,
-    proposed: Iterable[Tensor],
-    threat: ThreatModel,
+    before: Judged, source: Classifier, batch: Batch, *, proposed: Proposal, threat: ThreatModel
 ) -> Judged:
-    """Returns what was found before, and in the place of what misled nobody what is found now."""
-    if not isinstance(proposed, _Along):
-        raise AttackError("what misled before is carried within a batch along one direction only")
+    """Returns the earlier result, with the examples not misclassified there judged anew."""
     rows = (~before.any_misled).nonzero().flatten()
+    remaining = proposed.take(rows)
     if not len(rows):
         return before
     left = Batch(batch.ids[rows], batch.inputs[rows], batch.labels[rows])
-    now = judge(source, left, proposed=[proposed.of(rows)], threat=threat)
-    if before.answers is None or now.answers is None:
+    now = judge(source, left, proposed=remaining, threat=threat)
+    old, new = before.answers, now.answers
+    if old is None or new is None:
         raise AttackError("what misled can't be carried before the source is asked")
 
-    def put(old: Tensor, new: Tensor) -> Tensor:
-        return old.index_copy(0, rows, new)
+    def put(earlier: Tensor, anew: Tensor) -> Tensor:
+        return earlier.index_copy(0, rows, anew)
 
     return Judged(
         put(before.candidates, now.candidates),
-        Answers(
-            put(before.answers.predicted, now.answers.predicted),
-            put(before.answers.confidence, now.answers.confidence),
-        ),
+        Answers(put(old.predicted, new.predicted), put(old.confidence, new.confidence)),
         put(before.verdict, now.verdict),
         put(before.distance, now.distance),
         put(before.any_misled, now.any_misled),
     )
 
 
-def _composed(
-    source: Classifier, batch: Batch, point: _Point, asked: _Asked, *, threat: ThreatModel
-) -> _Try:
-    """Returns what one try of a search comes to at one epsilon, without asking the source."""
-    taken = (point.distance <= threat.radius) & (point.misled | ~asked.clean_wrong)
-    candidates = torch.where(like(taken, batch.inputs), point.found, batch.inputs)
-    tried = _check(candidates, batch, threat=threat, bounds=source.bounds)
-    return _with_outputs(
-        source, tried, torch.where(taken.unsqueeze(1), point.outputs, asked.clean), batch.labels
-    )
+class _Answered(NamedTuple):
+    """One checked candidate for each example, and the source's answer to it.
+
+    Args:
+        candidates, verdict, distance: as in `Judged`.
+        outputs: shape (N, K): the source's outputs.
+        predicted: int64, shape (N,).
+        misclassified: bool, shape (N,): misclassified, and the candidate is valid.
+    """
+
+    candidates: Tensor
+    verdict: Tensor
+    distance: Tensor
+    outputs: Tensor
+    predicted: Tensor
+    misclassified: Tensor
+
+    def rank(self, labels: Tensor) -> Tensor:
+        """Returns the value to choose between tries by, the largest first, shape (N,).
+
+        Positive for misclassified candidates, by their margin; zero for invalid ones, so that they
+        show if no other try is misclassified; negative for the rest.
+        """
+        margins = margin(self.outputs, labels)
+        tiny = torch.finfo(margins.dtype).tiny
+        ranks = torch.where(self.misclassified, margins.clamp(min=tiny), margins.clamp(max=-tiny))
+        return ranks.masked_fill(self.verdict != Verdict.VALID, 0.0)
+
+    def or_better(self, other: _Answered, labels: Tensor) -> _Answered:
+        """Returns for each example the candidate of the other try if that has a higher rank."""
+        take = other.rank(labels) > self.rank(labels)
+        pairs = zip(self, other, strict=True)
+        return _Answered(*(torch.where(like(take, old), new, old) for old, new in pairs))
 
 
-def _checked(
-    source: Classifier, batch: Batch, *, proposed: Iterable[Tensor], threat: ThreatModel
-) -> Iterator[_Try]:
-    for candidates in proposed:
-        check_form(candidates, batch.inputs, what="candidate")
-        yield _check(candidates.detach(), batch, threat=threat, bounds=source.bounds)
-
-
-def _best(tries: Iterable[_Try], labels: Tensor) -> Judged:
-    best: _Try | None = None
+def _best(
+    tries: Iterator[Tried], source: Classifier, batch: Batch, *, threat: ThreatModel
+) -> Judged:
+    """Checks each try, asks the source about it, and returns the best for each example."""
+    best: _Answered | None = None
     first: Tensor | None = None
+    nearest: Tensor | None = None
     for position, tried in enumerate(tries):
+        answered, nearest = _answered(tried, source, batch, threat=threat), tried.nearest
         if best is None:
-            best = tried
+            best = answered
             continue
-        if first is None:  # there are several
-            first = torch.where(best.judged.any_misled, 0, torch.full_like(labels, -1))
-        first = torch.where((first < 0) & tried.judged.any_misled, position, first)
-        best = _better(best, tried, labels)
+        if first is None:
+            first = torch.where(best.misclassified, 0, -1)
+        first = torch.where((first < 0) & answered.misclassified, position, first)
+        best = best.or_better(answered, batch.labels)
     if best is None:
         raise AttackError("the attack proposed no candidate")
-    return replace(best.judged, misled_by=first)
+    answers = Answers(best.predicted, source.outputs.confidence(best.outputs))
+    found = best.candidates, answers, best.verdict, best.distance, best.misclassified
+    return Judged(*found, misled_by=first, nearest=nearest)
 
 
-def _check(candidates: Tensor, batch: Batch, *, threat: ThreatModel, bounds: Bounds) -> _Try:
-    found = check(candidates, batch.inputs, threat=threat, bounds=bounds)
-    nobody = torch.zeros_like(found.verdict, dtype=torch.bool)
-    judged = Judged(found.candidates, None, found.verdict, found.distance, nobody)
-    return _Try(judged, found.sound)
+def _answered(tried: Tried, source: Classifier, batch: Batch, *, threat: ThreatModel) -> _Answered:
+    found = _checked(tried, source, batch, threat=threat)
+    outputs = source.predict(found.candidates) if tried.outputs is None else tried.outputs
+    predicted = outputs.argmax(1)
+    wrong = predicted != batch.labels
+    if not found.sound:
+        wrong &= found.verdict == Verdict.VALID
+    return _Answered(found.candidates, found.verdict, found.distance, outputs, predicted, wrong)
 
 
-def _answered(source: Classifier, tried: _Try, labels: Tensor) -> _Try:
-    return _with_outputs(source, tried, source.predict(tried.judged.candidates), labels)
-
-
-def _with_outputs(source: Classifier, tried: _Try, outputs: Tensor, labels: Tensor) -> _Try:
-    judged = tried.judged
-    answers = answers_from(source, outputs)
-    misled = answers.predicted != labels
-    if not tried.sound:
-        misled &= judged.verdict == Verdict.VALID
-    return _Try(replace(judged, answers=answers, any_misled=misled), tried.sound, outputs)
-
-
-def _better(one: _Try, other: _Try, labels: Tensor) -> _Try:
-    take = other.rank(labels) > one.rank(labels)
-    old, new = one.judged, other.judged
-    if old.answers is None or new.answers is None or one.outputs is None or other.outputs is None:
-        raise AttackError("candidates can't be compared before the source is asked")
-    answers = Answers(
-        torch.where(take, new.answers.predicted, old.answers.predicted),
-        torch.where(take, new.answers.confidence, old.answers.confidence),
-    )
-    chosen = Judged(
-        torch.where(like(take, old.candidates), new.candidates, old.candidates),
-        answers,
-        torch.where(take, new.verdict, old.verdict),
-        torch.where(take, new.distance, old.distance),
-        old.any_misled | new.any_misled,
-    )
-    outputs = torch.where(take.unsqueeze(1), other.outputs, one.outputs)
-    return _Try(chosen, one.sound and other.sound, outputs)
+def _checked(tried: Tried, source: Classifier, batch: Batch, *, threat: ThreatModel) -> Checked:
+    check_form(tried.points, batch.inputs, what="candidate")
+    return check(tried.points.detach(), batch.inputs, threat=threat, bounds=source.bounds)

@@ -1,6 +1,6 @@
 """What somebody else's code may not change while it runs: generators, settings, the terminal.
 
-The benchmark guards every attack (`gibbon.verify.guard.guarding`).  Here the same is done closer, so
+The benchmark guards every attack (`gibbon.verify.guarding`).  Here the same is done closer, so
 that an adapted attack keeps the laws of `gibbon.conformance` by itself: a library that re-seeds
 the global generators, draws from them, prints, draws progress bars, warns, or removes a debugger's
 trace function leaves nothing of it behind.

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gibbon.attacks.base import SharedWork
 from gibbon.core.errors import AttackError
 from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.core.threat import Verdict
@@ -22,11 +23,12 @@ from gibbon.runner.execute.boundary import boundary
 from gibbon.runner.execute.job_result import Findings
 from gibbon.runner.execute.jobs import CellWork, Job, _along
 from gibbon.runner.gallery.select import Frame, pick
-from gibbon.runner.plan.cell import SHARING, PlannedAttack
+from gibbon.runner.plan.cell import PlannedAttack
 from gibbon.runner.plan.loading import LoadedModel
 from gibbon.verify.answers import Answers, ask, clean_answers
 from gibbon.verify.guard import Guarded, guarding
-from gibbon.verify.judge import Judged, judge, judge_clean, propose
+from gibbon.verify.judge import Judged, judge, judge_clean
+from gibbon.verify.proposal import propose
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -157,7 +159,7 @@ def _attack_batch(
     proposals = propose(planned.attack, classifier, guarded.batch, threats=threats, streams=streams)
     before: Judged | None = None
     for work, threat in zip(works, threats, strict=True):
-        if not isinstance(planned.attack, SHARING):
+        if planned.attack.shares is SharedWork.NOTHING:
             watch.zero_gradient = None
         tries = next(proposals)
         cell = work.cell

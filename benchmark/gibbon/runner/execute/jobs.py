@@ -10,17 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gibbon.attacks.base import Attack, DirectionAttack, parameters_of
+from gibbon.attacks.base import Attack, SharedWork, parameters_of
 from gibbon.core.rng import derive_key
 from gibbon.records.outcomes import Outcome, OutcomeMeta
-from gibbon.runner.plan.cell import (
-    SHARING,
-    Cell,
-    Plan,
-    PlannedAttack,
-    PlannedExperiment,
-    goes_by_member,
-)
+from gibbon.runner.plan.cell import Cell, Plan, PlannedAttack, PlannedExperiment, goes_by_member
 from gibbon.runner.plan.loading import LoadedModel
 from gibbon.runner.run_folder import RunFolder
 
@@ -112,8 +105,8 @@ class Job:
         steps, tries = 1, 1
         if self.attack is not None:
             steps, tries = _steps_and_tries(self.attack.attack)
-        shared = self.attack is not None and isinstance(self.attack.attack, SHARING)
-        searches = min(1, len(self.cells)) if shared else len(self.cells)
+        shares = self.attack.attack.shares if self.attack is not None else SharedWork.NOTHING
+        searches = len(self.cells) if shares is SharedWork.NOTHING else min(1, len(self.cells))
         gradients = searches * steps
         answers = tries * len(self.cells) + self.others
         return 2 * gradients + answers + (self.clean is not None)
@@ -219,7 +212,7 @@ def _sweeps(
 
 
 def _along(planned: PlannedAttack) -> bool:
-    return planned.spec.carried and isinstance(planned.attack, DirectionAttack)
+    return planned.spec.carried and planned.attack.shares is SharedWork.DIRECTION
 
 
 def _chained(

@@ -19,7 +19,8 @@ from gibbon.runner.plan.cell import Cell, Plan, PlannedExperiment
 from gibbon.runner.progress import Progress
 from gibbon.runner.run_folder import RunFolder
 from gibbon.verify.guard import guarding
-from gibbon.verify.judge import judge, propose
+from gibbon.verify.judge import judge
+from gibbon.verify.proposal import propose
 
 
 def complete_pictures(plan: Plan, folder: RunFolder, *, progress: Progress) -> None:

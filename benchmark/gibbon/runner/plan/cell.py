@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gibbon.attacks.base import Attack, DirectionAttack
-from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.base import Attack
 from gibbon.core.threat import ZERO, Epsilon, ThreatModel
 from gibbon.datasets.base import Dataset
 from gibbon.models.sources import BuiltModel
@@ -23,8 +22,6 @@ from gibbon.runner.plan.loading import LoadedModel
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import AttackSpec, Experiment, Suite
-
-SHARING = (DirectionAttack, MinimalNormAttack)  # attacks that serve every epsilon at once
 
 
 @dataclass(frozen=True)

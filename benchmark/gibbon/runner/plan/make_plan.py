@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from gibbon.attacks.base import STOPPING, Attack, can_stop, iterates_of, threats_of
+from gibbon.attacks.base import STOPPING, Attack, SharedWork, can_stop, iterates_of, threats_of
 from gibbon.attacks.factory import build_attack
-from gibbon.attacks.minimal import MinimalNormAttack
 from gibbon.core.errors import (
     MissingLibraryError,
     ModelError,
@@ -115,7 +114,7 @@ def _plan_attack(
 ) -> PlannedAttack:
     with their_code(f"{where}: attack {spec.name!r} can't be built"):
         attack = given if given is not None else build_attack(spec, where=where)
-    if spec.carried and isinstance(attack, MinimalNormAttack):
+    if spec.carried and attack.shares is SharedWork.SEARCH:
         raise SpecError(
             f"attack {spec.name!r} looks for the nearest point once, for all epsilons: its curve "
             "never falls, and there is nothing to spare at larger ones; leave it out",

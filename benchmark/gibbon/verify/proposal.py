@@ -1,0 +1,282 @@
+"""The candidates of an attack at one epsilon, behind one interface for every kind of attack.
+
+Which leaf of `Proposal` an attack gets follows from the work that it shares between epsilons
+(`gibbon.attacks.base.SharedWork`):
+
+- `Tries`: nothing is shared; a list of candidates for this epsilon alone.
+- `DirectionProposal`: a direction, along which each epsilon goes its own length.
+- `SearchProposal`: a `MinimalNormSearch`, of which each epsilon takes the points within reach.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from gibbon.attacks.base import Attack, DirectionAttack, SharedWork, copied, move, tries_of
+from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.toolkit.minimal_search import within
+from gibbon.core.errors import AttackError
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Bounds, Norm, ThreatModel
+from gibbon.datasets.base import Batch
+from gibbon.metrics.distances import distances, like
+from gibbon.metrics.validity import LINF_TOLERANCE, check_form, outside
+from gibbon.models.classifier import Classifier, Watch
+from gibbon.verify.answers import clean_outputs
+
+NOT_CARRIED = "what misled before is carried within a batch along one direction only"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The candidates of one try, one for each example, and what is known of them.
+
+    Args:
+        points: shape (N, *input_shape).
+        outputs: shape (N, K): the source's outputs for the points; None if it must be asked.
+        nearest: float32, shape (N,): the smallest adversarial distance over all tries; None unless
+            the attack searches for it.
+    """
+
+    points: Tensor
+    outputs: Tensor | None = None
+    nearest: Tensor | None = None
+
+
+class Proposal(ABC):
+    """The candidates of an attack for one batch and one threat model, one tensor a try."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yields the candidates of each try, shape (N, *input_shape); asks the source nothing."""
+
+    @abstractmethod
+    def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
+        """Yields the candidates of each try with what is known of them.
+
+        ``watch`` saves a pass over the clean inputs if the attack made one.
+        """
+
+    @abstractmethod
+    def take(self, rows: Tensor) -> Proposal:
+        """Returns the proposal for some of the examples, at these positions, int64, shape (M,).
+
+        Raises `AttackError` unless the epsilons share a direction.
+        """
+
+
+@dataclass(frozen=True)
+class Tries(Proposal):
+    """Candidates that were made for one threat model alone.
+
+    >>> [each.tolist() for each in Tries([torch.zeros(1, 2), torch.ones(1, 2)])]
+    [[[0.0, 0.0]], [[1.0, 1.0]]]
+    """
+
+    points: Iterable[Tensor]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yields each try; those of an attack that is still at work can be read once."""
+        return iter(self.points)
+
+    def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
+        """Yields each try; the source must be asked about all of them."""
+        return map(Tried, self)
+
+    def take(self, rows: Tensor) -> Proposal:
+        """Raises `AttackError`."""
+        raise AttackError(NOT_CARRIED)
+
+
+@dataclass(frozen=True)
+class DirectionProposal(Proposal):
+    """The one candidate of a `DirectionAttack` at one epsilon.
+
+    Args:
+        inputs: shape (N, *input_shape).
+        direction: of the same shape.
+        threat: the epsilon, and the box to stay in.
+    """
+
+    inputs: Tensor
+    direction: Tensor
+    threat: ThreatModel
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yields ``inputs + epsilon * direction``."""
+        yield move(self.inputs, self.direction, threat=self.threat)
+
+    def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
+        """Yields the candidate; the source must be asked about it."""
+        return map(Tried, self)
+
+    def take(self, rows: Tensor) -> DirectionProposal:
+        """Returns the proposal for the examples at these positions."""
+        return DirectionProposal(self.inputs[rows], self.direction[rows], self.threat)
+
+
+class MinimalNormSearch:
+    """The points that one minimal-norm search found, which serve every epsilon.
+
+    The smallest adversarial distance of an example is the least distance among the points that are
+    finite, within the bounds and misclassified by the source, whatever the attack claims.  It is 0
+    if the clean input is misclassified, and NaN if no point counts.
+
+    Args:
+        found: the points, one tensor a try, each of shape (N, *input_shape).
+        norm: the norm that distances are measured in.
+        bounds: the box that points must lie in, or None.
+    """
+
+    def __init__(self, found: Sequence[Tensor], *, norm: Norm, bounds: Bounds | None) -> None:
+        self.found = found
+        self.norm = norm
+        self.bounds = bounds
+        self._answers: SearchAnswers | None = None
+
+    def answers(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> SearchAnswers:
+        """Returns the source's outputs; only the first call asks for them."""
+        if self._answers is None:
+            clean = clean_outputs(source, batch, watch=watch)
+            clean_wrong = clean.argmax(1) != batch.labels
+            points = tuple(self._ask(found, source, batch, clean=clean) for found in self.found)
+            nearest = torch.where(clean_wrong, 0.0, torch.nan).float()
+            for each in points:
+                distance = each.distance.float().masked_fill(~each.misclassified, torch.nan)
+                nearest = torch.fmin(nearest, distance)  # NaN only if both are
+            self._answers = SearchAnswers(points, clean, clean_wrong, nearest)
+        return self._answers
+
+    def _ask(self, found: Tensor, source: Classifier, batch: Batch, *, clean: Tensor) -> FoundPoint:
+        distance = distances(found, batch.inputs, norm=self.norm)
+        counts = torch.isfinite(distance)
+        if self.bounds is not None:
+            slack = LINF_TOLERANCE * source.bounds.width
+            counts &= ~outside(found, self.bounds, slack=slack)
+        # The clean input stands for a point that is missing or does not count.
+        moved = counts & (found != batch.inputs).flatten(1).any(1)
+        outputs = clean
+        if bool(moved.any()):
+            safe = torch.where(like(moved, found), found, batch.inputs)
+            outputs = torch.where(moved.unsqueeze(1), source.predict(safe), clean)
+        return FoundPoint(found, outputs, distance, counts & (outputs.argmax(1) != batch.labels))
+
+
+@dataclass(frozen=True)
+class SearchProposal(Proposal):
+    """The tries of a minimal-norm search at one epsilon.
+
+    Args:
+        search: the points found, for every epsilon.
+        inputs: shape (N, *input_shape).
+        threat: the epsilon, in the norm and box of the search.
+    """
+
+    search: MinimalNormSearch
+    inputs: Tensor
+    threat: ThreatModel
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yields each try: the points found within epsilon, the inputs in place of the others."""
+        return (within(self.inputs, found, threat=self.threat) for found in self.search.found)
+
+    def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
+        """Yields each try with the source's outputs, which serve every epsilon.
+
+        The clean input also stands if it is misclassified and the point found is not.
+        """
+        answers = self.search.answers(source, batch, watch=watch)
+        for point in answers.points:
+            reached = point.distance <= self.threat.radius
+            taken = reached & (point.misclassified | ~answers.clean_wrong)
+            yield Tried(
+                torch.where(like(taken, batch.inputs), point.found, batch.inputs),
+                torch.where(taken.unsqueeze(1), point.outputs, answers.clean),
+                answers.nearest,
+            )
+
+    def take(self, rows: Tensor) -> Proposal:
+        """Raises `AttackError`."""
+        raise AttackError(NOT_CARRIED)
+
+
+@dataclass(frozen=True)
+class FoundPoint:
+    """One try of a minimal-norm search, and the source's outputs for it.
+
+    Args:
+        found: shape (N, *input_shape).
+        outputs: shape (N, K); those of the clean input if the point does not count.
+        distance: shape (N,).
+        misclassified: bool, shape (N,): finite, within the bounds and misclassified.
+    """
+
+    found: Tensor
+    outputs: Tensor
+    distance: Tensor
+    misclassified: Tensor
+
+
+@dataclass(frozen=True)
+class SearchAnswers:
+    """The source's outputs for the points of a minimal-norm search and for the clean inputs.
+
+    Args:
+        points: one for each try.
+        clean: shape (N, K): the outputs for the clean inputs.
+        clean_wrong: bool, shape (N,): whether the clean input is misclassified.
+        nearest: float32, shape (N,): the smallest adversarial distance.
+    """
+
+    points: tuple[FoundPoint, ...]
+    clean: Tensor
+    clean_wrong: Tensor
+    nearest: Tensor
+
+
+def propose(
+    attack: Attack,
+    source: Classifier,
+    batch: Batch,
+    *,
+    threats: Sequence[ThreatModel],
+    streams: ExampleStreams,
+) -> Iterator[Proposal]:
+    """Yields the proposal of an attack for each threat model, in order.
+
+    Work that the threat models share is done once, before the first proposal that needs it.
+    """
+    if attack.shares is SharedWork.DIRECTION:
+        direction = cast("DirectionAttack", attack).direction(
+            source, batch.inputs, labels=batch.labels.clone(), streams=streams
+        )
+        check_form(direction, batch.inputs, what="direction")
+        for threat in threats:
+            yield DirectionProposal(batch.inputs, direction, threat)
+    elif attack.shares is SharedWork.SEARCH:
+        searching = cast("MinimalNormAttack", attack)
+
+        @cache
+        def search(norm: Norm, bounds: Bounds | None) -> MinimalNormSearch:
+            labels = batch.labels.clone()
+            found = searching.nearest(
+                source, batch.inputs, labels=labels, norm=norm, bounds=bounds, streams=streams
+            )
+            points = list(copied(found, batch.inputs, what="point found"))
+            return MinimalNormSearch(points, norm=norm, bounds=bounds)
+
+        for threat in threats:
+            yield SearchProposal(search(threat.norm, threat.bounds), batch.inputs, threat)
+    else:
+        for threat in threats:
+            tries = tries_of(
+                attack, source, batch.inputs, labels=batch.labels, threat=threat, streams=streams
+            )
+            yield Tries(tries)
