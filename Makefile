@@ -25,6 +25,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	$(BIN)/python -m pytest --doctest-modules benchmark/gibbon model_zoo/gibbon_zoo -q
 	$(BIN)/python -m benchmark.report.readme README.md --check
 	$(BIN)/python -m benchmark.report.readme docs/your-model.md --check

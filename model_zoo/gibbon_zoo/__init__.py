@@ -1,7 +1,7 @@
-"""Models that come with Gibbon: architectures, recipes, training, and the weights they made.
+"""The models that come with Gibbon: architectures, recipes, training and weights.
 
-One file an architecture (`softmax`, `logistic`, `maxout`, `rbf`), one TOML file a recipe
-(``recipes/``), one loop that trains them all (`training`), and for each recipe a weights file
-with a card that says how it was made and what it measures (``weights/``).  The benchmark finds
-all of it through entry points that lead to `catalogue`, as it finds anybody else's models.
+There is one file for each architecture (`softmax`, `logistic`, `maxout`, `conv_maxout`, `rbf`), one
+TOML file for each recipe (``recipes/``), one training loop (`training`), and for each recipe a
+weights file with a card about its training and its error rates (``weights/``).  The benchmark finds
+the models through the entry points that name `catalogue`, as it finds those of any other package.
 """

@@ -1,9 +1,9 @@
 """Ships trained weights: ``python -m gibbon_zoo [--card-only] MODEL FOLDER [FOLDER ...]``.
 
-Each folder holds one training of the model (``train MODEL --seed S --output FOLDER``).  The first
-one's weights are shipped; the others, by the same recipe with other seeds, stand beside it on the
-card, with mean and deviation over all of them.  With ``--card-only`` the weights, being large, stay
-behind, and the card is the record of the trainings.
+Each folder holds one training of the model (``train MODEL --seed S --output FOLDER``).  The weights
+of the first are shipped; the card also lists the others, by one recipe with different seeds, with
+mean and deviation over all of them.  With ``--card-only`` only the card is shipped, as a record of
+the trainings, since the weights are large.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CARD_ONLY = "--card-only"
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0, or 2 where the request was wrong."""
+    """Returns the exit code: 0, or 2 if the request was wrong."""
     with_weights = CARD_ONLY not in arguments
     arguments = [argument for argument in arguments if argument != CARD_ONLY]
     if len(arguments) < 2:

@@ -1,4 +1,4 @@
-"""What the training loop asks of an architecture.
+"""The interface between an architecture and the training loop.
 
 An architecture is a torch module that flattens its inputs, (N, 1, 28, 28) or any (N, ...), to
 rows.  It holds no randomness: dropout masks are drawn outside and given to `forward`, so that one
@@ -22,8 +22,8 @@ from gibbon.models.outputs import OutputRule
 # alone, and an empty sequence leaves all of them alone.
 Masks = Sequence[Tensor | None]
 
-# What is added to the units of each layer, shape (N, width), before dropout; None and an empty
-# sequence as for masks.
+# Terms that are added to the units of each layer, shape (N, width), before dropout; None and an
+# empty sequence as for masks.
 Shifts = Sequence[Tensor | None]
 
 
@@ -37,7 +37,7 @@ class Architecture(nn.Module, ABC):
     @property
     @abstractmethod
     def layer_widths(self) -> tuple[int, ...]:
-        """How many units feed each layer: the inputs first, then each hidden layer."""
+        """Number of units that feed each layer: the inputs first, then each hidden layer."""
 
     @abstractmethod
     def unit_weights(self) -> tuple[nn.Parameter, ...]:
@@ -45,19 +45,19 @@ class Architecture(nn.Module, ABC):
 
     @abstractmethod
     def linear_weights(self) -> Tensor | None:
-        """Returns the weights, shape (K, D), where outputs are a linear map of inputs."""
+        """Returns the weights, shape (K, D), if outputs are linear in the inputs, else None."""
 
     @abstractmethod
     def start(
         self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
     ) -> None:
-        """Sets the parameters to where training starts.
+        """Initialises the parameters for training.
 
         Args:
             inputs: the training inputs, shape (N, ...), for architectures that start from them.
             labels: int64, shape (N,).
-            spread: weights start uniform on ``[-spread, spread]``; 0 starts them at zero.
-            generator: where random numbers come from.
+            spread: weights are drawn uniformly from ``[-spread, spread]``; zero if 0.
+            generator: generator of the random numbers.
         """
 
     @abstractmethod
@@ -98,7 +98,7 @@ def draw_masks(
 
 
 def fed(units: Tensor, masks: Masks, shifts: Shifts, *, layer: int) -> Tensor:
-    """Returns what a layer is fed: the units below, (N, width), shifted and then dropped out."""
+    """Returns a layer's input: the units below, (N, width), with shift and dropout applied."""
     shift = shifts[layer] if shifts else None
     mask = masks[layer] if masks else None
     shifted = units if shift is None else units + shift

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, in folders that are made for them."""
+"""Writes files atomically, and makes their folders."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from gibbon.core.errors import RunFolderError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file, so that a kill leaves the old or the new, and its folder where it is missing.
+    """Writes a file atomically, and makes its folder if it is missing.
 
-    Raises `RunFolderError` where it can't be written.
+    Raises `RunFolderError` if it can't be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

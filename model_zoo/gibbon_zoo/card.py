@@ -1,4 +1,4 @@
-"""Cards: how a weights file was made and what it measures.  No torch here."""
+"""Cards, which describe how a weights file was trained and its error rates.  No torch here."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from gibbon.core.errors import WeightsError
+from gibbon.specs.base import Spec
 from gibbon_zoo.atomic import write_atomically
 from gibbon_zoo.figures import Figures
-from gibbon_zoo.recipe import Recipe
+from gibbon_zoo.recipe import TEXTS, Recipe
 
 ERRORS = {
     "clean_error": "clean",
@@ -22,20 +23,16 @@ ERRORS = {
 }
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Training(_Frozen):
+class Training(Spec):
     """One training by the card's recipe.
 
     Args:
         seed: its seed.
-        seconds: how long it took.
-        figures: what its weights, as stored, measure on the test split.
-        train_error: share of the training split that they misclassify unattacked.
-        epochs: that were trained for, where early stopping chose them.
-        watched: the error on the examples held out, after each epoch of the search for them.
+        seconds: its duration.
+        figures: error rates and confidences of its stored weights on the test split.
+        train_error: share of the training split that the weights misclassify unattacked.
+        epochs: number of epochs, if early stopping chose it.
+        watched: the error on the held-out examples, after each epoch of the search for that number.
     """
 
     seed: int
@@ -46,27 +43,27 @@ class Training(_Frozen):
     watched: tuple[float, ...] = ()
 
 
-class Spread(_Frozen):
+class Spread(Spec):
     """Mean and sample standard deviation over trainings with different seeds."""
 
     mean: float
     deviation: float
 
 
-class Card(_Frozen):
-    """What is known about a weights file.
+class Card(Spec):
+    """Description of a weights file.
 
     Args:
         model: the model's name.
         sha256: of the weights file.
         recipe: the recipe that made it, with the seed and epochs that were used.
-        parameters: how many numbers it holds.
+        parameters: number of parameters.
         versions: of Python and of the packages that made it.
-        device: that it was trained on.
-        threads: of torch, on the CPU: sums are split by it, so the last bits depend on it.
-        epsilon: of the figures' FGSM, as it is printed.
-        training: of these weights.
-        other_trainings: the same recipe with other seeds.
+        device: device of the training.
+        threads: torch's threads on the CPU, on which the rounding of sums depends.
+        epsilon: epsilon of the figures' FGSM, as text.
+        training: the training of these weights.
+        other_trainings: trainings by this recipe with other seeds.
         over_seeds: mean and deviation over all of these trainings, by figure.
     """
 
@@ -83,9 +80,9 @@ class Card(_Frozen):
     over_seeds: Mapping[str, Spread] = {}
 
     def beside(self, others: Sequence[Card]) -> Self:
-        """Returns this card with the trainings of other cards, of the same recipe, beside it.
+        """Returns this card with the trainings of other cards of one recipe added.
 
-        Raises `WeightsError` where a recipe differs in more than its seed, or a seed comes twice.
+        Raises `WeightsError` if a recipe differs in more than its seed, or a seed comes twice.
         """
         for other in others:
             if other.recipe.override(seed=self.recipe.seed) != self.recipe:
@@ -107,11 +104,11 @@ class Card(_Frozen):
         return self.model_copy(update={"other_trainings": runs[1:], "over_seeds": spreads})
 
     def worded(self, recipe: Recipe) -> Self:
-        """Returns this card with the words of a recipe that is the same but for them and the seed.
+        """Returns this card with the texts of a recipe that only differs in them and the seed.
 
-        Where more differs the card stays as it is.
+        If more differs, the card is returned unchanged.
         """
-        words = {"chosen": recipe.chosen, "scaled": recipe.scaled}
+        words = {name: getattr(recipe, name) for name in TEXTS}
         own = self.recipe.model_copy(update=words)
         if own.override(seed=recipe.seed) != recipe:
             return self
@@ -165,12 +162,12 @@ class Card(_Frozen):
 
 
 def write_card(path: Path, card: Card) -> None:
-    """Writes a card as JSON, atomically.  Raises `RunFolderError` where it can't be written."""
+    """Writes a card as JSON, atomically.  Raises `RunFolderError` if it can't be written."""
     write_atomically(path, (card.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_card(path: Path) -> Card:
-    """Returns the card in a JSON file.  Raises `WeightsError` where it can't be read."""
+    """Returns the card in a JSON file.  Raises `WeightsError` if it can't be read."""
     try:
         return Card.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -191,7 +188,7 @@ def _describe(recipe: Recipe) -> str:
     falling = " falling to 0" if optimiser.schedule == "linear" else ""
     parts = [
         f"{recipe.members} members" if recipe.members > 1 else "",
-        *(f"{value} {name}" for name, value in recipe.sizes if value is not None),
+        *(f"{value} {name}" for name, value in recipe.sizes.items()),
         f"{optimiser.name} {optimiser.learning_rate:g}{rates}{falling}",
         f"momentum {optimiser.momentum:g}" if optimiser.momentum else "",
         f"batch {recipe.batch_size}",

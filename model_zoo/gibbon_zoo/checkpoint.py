@@ -1,6 +1,6 @@
 """Checkpoints: all that a training needs to go on as if it had never stopped.
 
-What is random in a training depends on the recipe's seed and the number of the step alone, so no
+Random numbers in a training depend on the recipe's seed and the number of the step alone, so no
 generator has to be stored: parameters, optimiser state and the step are enough.
 """
 
@@ -16,21 +16,21 @@ from torch import Tensor
 
 from gibbon.core.errors import RunFolderError, WeightsError
 from gibbon_zoo.atomic import write_atomically
-from gibbon_zoo.recipe import Recipe
+from gibbon_zoo.recipe import TEXTS, Recipe
 
-LAYOUT = 2  # raised when what a checkpoint holds changes its meaning
+LAYOUT = 2  # raised if the content of a checkpoint changes
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A training after some of its steps.
+class TrainingCheckpoint:
+    """The state of a training after some of its steps.
 
     Args:
         step: optimiser steps done.
         seconds: time spent on them.
         parameters: the module's tensors by name.
         optimiser: the optimiser's state dict.
-        watched: the error after each epoch, where training may end early by it.
+        watched: the error after each epoch, if training may stop early.
     """
 
     step: int
@@ -40,18 +40,18 @@ class Checkpoint:
     watched: tuple[float, ...] = ()
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint, recipe: Recipe) -> None:
-    """Writes a checkpoint atomically.  Raises `RunFolderError` where it can't be written."""
+def write_checkpoint(path: Path, checkpoint: TrainingCheckpoint, recipe: Recipe) -> None:
+    """Writes a checkpoint atomically.  Raises `RunFolderError` if it can't be written."""
     buffer = io.BytesIO()
     content = {"layout": LAYOUT, "recipe": recipe.model_dump_json(), **vars(checkpoint)}
     torch.save(content, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def read_checkpoint(path: Path, recipe: Recipe) -> Checkpoint | None:
-    """Returns the checkpoint in a file, or None where there is none.
+def read_checkpoint(path: Path, recipe: Recipe) -> TrainingCheckpoint | None:
+    """Returns the checkpoint in a file, or None if there is none.
 
-    Raises `WeightsError` where it is damaged, and `RunFolderError` where it belongs to a training
+    Raises `WeightsError` if it is damaged, and `RunFolderError` if it belongs to a training
     by another recipe, seed or number of epochs.
     """
     try:
@@ -66,14 +66,14 @@ def read_checkpoint(path: Path, recipe: Recipe) -> Checkpoint | None:
         if stored["layout"] != LAYOUT:
             raise ValueError(f"layout {stored['layout']}, expected {LAYOUT}")
         made_by = Recipe.model_validate_json(stored["recipe"])
-        checkpoint = Checkpoint(
+        checkpoint = TrainingCheckpoint(
             stored["step"],
             stored["seconds"],
             stored["parameters"],
             stored["optimiser"],
             tuple(stored["watched"]),
         )
-    except Exception as error:  # a damaged file fails in any way it likes
+    except Exception as error:  # a damaged file can raise any exception
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
             f"{path}: damaged, or not a checkpoint of this version ({reason}); "
@@ -83,11 +83,11 @@ def read_checkpoint(path: Path, recipe: Recipe) -> Checkpoint | None:
     if differences:
         raise RunFolderError(
             f"{path}: the checkpoint belongs to another training: {'; '.join(differences)}; "
-            "ask for the same again, choose another folder or start fresh (--fresh)"
+            "repeat that request, choose another folder or start fresh (--fresh)"
         )
     return checkpoint
 
 
-def _differences(stored: Recipe, asked: Recipe) -> list[str]:
-    before, now = stored.model_dump(), asked.model_dump()
+def _differences(stored: Recipe, requested: Recipe) -> list[str]:
+    before, now = (each.model_dump(exclude={*TEXTS}) for each in (stored, requested))
     return [f"{key} {before[key]!r}, not {now[key]!r}" for key in before if before[key] != now[key]]

@@ -1,11 +1,11 @@
-r"""A convolutional maxout network for small colour pictures.
+r"""A convolutional maxout network for small colour images.
 
-A convolutional maxout map is the largest, pixel by pixel, of several maps that are linear in what
-lies below, and is then pooled:
+A convolutional maxout map is the maximum, pixel by pixel, of several maps that are linear in the
+layer below, and is then pooled:
 
 .. math:: h_i = \operatorname{pool} \max_j \; (W_{ij} * x + b_{ij})
 
-Two such layers, one of maxout units on what they give, and a linear one.
+The network has two such layers, a layer of maxout units, and a linear one.
 
 Source: Goodfellow, Warde-Farley, Mirza, Courville and Bengio, "Maxout networks", ICML 2013,
 sections 3 and 5.2; https://arxiv.org/abs/1302.4389.  Theirs for CIFAR-10, which Goodfellow, Shlens
@@ -93,7 +93,7 @@ class ConvMaxout(Architecture):
 
     @property
     def layer_widths(self) -> tuple[int, ...]:
-        """The inputs, what the convolutions give, and the hidden units."""
+        """The inputs, the outputs of the convolutions, and the hidden units."""
         channels, height, width = self.input_shape
         return (channels * height * width, self.hidden.weight.shape[1], self.hidden.units)
 

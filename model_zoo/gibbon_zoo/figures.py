@@ -1,25 +1,24 @@
-"""The figures that stand on a card.  No torch here."""
+"""The measured figures of a card.  No torch here."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from gibbon.specs.base import Spec
 
 
-class Figures(BaseModel):
+class Figures(Spec):
     """Measured figures, fractions of 1, over all examples of the test split.
 
     Args:
         clean_error: share misclassified unattacked.
         mean_clean_confidence: mean confidence on all clean examples.
         fgsm_error: share misclassified under FGSM, exact direction, not clipped.
-        fgsm_confidence: mean confidence on what that misleads; none where it misleads nothing.
-        fgsm_naive_error: the same with the plain float32 gradient of the loss.
-        fgsm_naive_confidence: likewise.
-        fgsm_clipped_error: exact direction, clipped to the bounds of the inputs.
-        fgsm_clipped_confidence: likewise.
+        fgsm_confidence: mean confidence on the examples misclassified under FGSM; None if there are
+            none.
+        fgsm_naive_error: share misclassified under FGSM, plain float32 gradient of the loss.
+        fgsm_naive_confidence: mean confidence on these examples.
+        fgsm_clipped_error: share misclassified under FGSM, exact direction, clipped to the bounds.
+        fgsm_clipped_confidence: mean confidence on these examples.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     clean_error: float
     mean_clean_confidence: float

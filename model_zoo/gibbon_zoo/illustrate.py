@@ -63,8 +63,8 @@ BATCH = 500
 def addition(photograph: Path, *, truth: str, credit: str, network: str = "") -> Addition:
     """Returns a photograph, the sign of its gradient and their sum, on a network of ImageNet.
 
-    ``truth`` is one of ImageNet's names, ``credit`` says whose picture it is; ``network`` is the
-    source of a model, EfficientNet-Lite0 if empty.  Raises a `RequestError`.
+    ``truth`` is one of ImageNet's class names, ``credit`` names the image's author; ``network`` is
+    the source of a model, EfficientNet-Lite0 if empty.  Raises a `RequestError`.
     """
     spec = ModelSpec(name=name_from(network), model=network) if network else _efficientnet()
     classifier = build_model(spec, input_shape=(3, CROPPED, CROPPED)).classifier
@@ -170,7 +170,7 @@ def sweep(name: str) -> Sweep:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, or 2 where the request was wrong."""
+    """Returns the exit code: 0, or 2 if the request was wrong."""
     parser = argparse.ArgumentParser(prog="python -m gibbon_zoo.illustrate", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run", type=Path, help="the folder of a run")

@@ -1,7 +1,6 @@
-"""What a card says about a model: clean error, and FGSM in three forms.
+"""Measures the figures of a card: clean error, and error under three forms of FGSM.
 
-These are the figures by which recipes were chosen and weights are recognised; a benchmark run
-measures more, and with intervals.
+Recipes were chosen by these figures; a benchmark run measures more, with intervals.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def measure(classifier: Classifier, *, inputs: Tensor, labels: Tensor, epsilon: 
     """Returns a classifier's figures on these examples.
 
     Args:
-        classifier: any; it is left as it was.
+        classifier: any classifier; it is not changed.
         inputs: float32, shape (N, *input_shape), N at least 1.
         labels: int64, shape (N,).
         epsilon: L-infinity budget, in units of the inputs.
@@ -74,10 +73,10 @@ def clean_error(classifier: Classifier, *, inputs: Tensor, labels: Tensor) -> fl
 def held_out_error(
     module: Architecture, *, inputs: Tensor, labels: Tensor, epsilon: float
 ) -> float:
-    """Returns the share that a module in training misclassifies under its own FGSM, not clipped.
+    """Returns the share that a module in training misclassifies under FGSM, not clipped.
 
     Args:
-        module: without dropout here; its gradients are left alone.
+        module: called without dropout; the gradients of its parameters are not changed.
         inputs: float32, shape (N, ...), on the module's device.
         labels: int64, shape (N,).
         epsilon: L-infinity budget; 0 gives the clean error.
@@ -105,10 +104,10 @@ def _score(
         outputs = classifier.predict(craft(x, y))
         wrong.append(outputs.argmax(1) != y)
         confidence.append(classifier.outputs.confidence(outputs).double())
-    misled, sure = torch.cat(wrong), torch.cat(confidence)
-    on_misled = float(sure[misled].mean())
+    misclassified, confidences = torch.cat(wrong), torch.cat(confidence)
+    on_misclassified = float(confidences[misclassified].mean())
     return _Score(
-        error=float(misled.double().mean()),
-        confidence_on_misclassified=None if math.isnan(on_misled) else on_misled,
-        mean_confidence=float(sure.mean()),
+        error=float(misclassified.double().mean()),
+        confidence_on_misclassified=None if math.isnan(on_misclassified) else on_misclassified,
+        mean_confidence=float(confidences.mean()),
     )

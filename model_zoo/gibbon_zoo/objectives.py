@@ -1,12 +1,12 @@
-r"""What a step descends: the loss of clean inputs, or of inputs that an adversary has moved.
+r"""Training objectives: the loss on clean inputs, and on inputs that an adversary has perturbed.
 
 .. math::
     \tilde J(\theta, x, y) = \alpha J(\theta, x, y) + (1 - \alpha) J(\theta, \tilde x, y)
 
 - adversarial: :math:`\tilde x = x + \epsilon \operatorname{sign} \nabla_x J`, a constant to the
-  gradient, since the sign's derivative is zero; or the same on the units of the hidden layers;
-- rotation: x turned towards its gradient, which can be differentiated and is;
-- worst case: of a linear model, where it has a closed form.
+  gradient, since the sign's derivative is zero; or perturbed units of the hidden layers;
+- rotation: x rotated towards its gradient, through which the gradient is taken;
+- worst case: the closed form for a linear model.
 
 Source: Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR
 2015, sections 5 and 6; https://arxiv.org/abs/1412.6572
@@ -25,7 +25,14 @@ from gibbon.core.rng import derive_key
 from gibbon.core.threat import Epsilon
 from gibbon.models.outputs import OutputRule
 from gibbon_zoo.architecture import Architecture, Masks, Shifts
-from gibbon_zoo.recipe import Adversarial, Arithmetic, Noise, Recipe, Rotation, WorstCase
+from gibbon_zoo.recipe import (
+    AdversarialObjective,
+    Arithmetic,
+    Noise,
+    Recipe,
+    RotationObjective,
+    WorstCaseObjective,
+)
 
 
 def descend(
@@ -34,13 +41,13 @@ def descend(
     """Adds the gradient of the batch's mean objective to the parameters' and returns its value.
 
     Args:
-        module: is what the gradient is taken of.
-        recipe: says which objective.
-        inputs: float32, shape (N, ...), noise included where the recipe has it.
+        module: network whose parameters receive the gradient.
+        recipe: selects the objective.
+        inputs: float32, shape (N, ...), with the recipe's noise, if any, added.
         labels: int64, shape (N,).
-        masks: dropout masks; all terms see the same network.
+        masks: dropout masks, used by all terms.
 
-    Raises `ModelError` where the loss does not depend on what is perturbed.
+    Raises `ModelError` if the loss does not depend on the perturbed units.
     """
     network = _Network(module, recipe.arithmetic)
     if recipe.adversarial is not None:
@@ -78,9 +85,9 @@ def worst_case_outputs(
     Between two classes that is exact, and with labels :math:`t = \pm 1` and the score z of the
     second class over the first the cross-entropy of it is
     :math:`\zeta(\epsilon \lVert w \rVert_1 - t z)`.  The paper prints
-    :math:`\zeta(t (\epsilon \lVert w \rVert_1 - z))`, which is the same for t = 1, and for t = -1
-    moves the input the other way, to the model's advantage; what its text derives is this one.
-    Between more than two it is a bound: one point can't be the worst for every class.
+    :math:`\zeta(t (\epsilon \lVert w \rVert_1 - z))`, which is equal for t = 1, but for t = -1
+    moves the input in the model's favour; its text derives the formula used here.
+    For more than two classes it is a bound: one point can't be the worst for every class.
 
     Args:
         outputs: logits, shape (N, K).
@@ -122,11 +129,16 @@ def _descended(value: Tensor) -> Tensor:
 
 
 def _adversarial(
-    network: _Network, objective: Adversarial, inputs: Tensor, *, labels: Tensor, masks: Masks
+    network: _Network,
+    objective: AdversarialObjective,
+    inputs: Tensor,
+    *,
+    labels: Tensor,
+    masks: Masks,
 ) -> Tensor:
-    # One backward pass gives the clean term's share of the gradient and the direction that the
-    # adversarial term needs.  Both terms see the same network: with fresh dropout masks for the
-    # second, the attack misses the network that it is made for.
+    # One backward pass gives the clean term's share of the gradient and the direction for the
+    # adversarial term.  Both terms use one set of dropout masks: with other masks in the second,
+    # the attack would be made for another network.
     leaf = inputs.detach().requires_grad_()
     clean = _descended(objective.alpha * network.loss(network.outputs(leaf, masks), labels))
     epsilon = float(Epsilon.parse(objective.epsilon))
@@ -136,7 +148,12 @@ def _adversarial(
 
 
 def _hidden(
-    network: _Network, objective: Adversarial, inputs: Tensor, *, labels: Tensor, masks: Masks
+    network: _Network,
+    objective: AdversarialObjective,
+    inputs: Tensor,
+    *,
+    labels: Tensor,
+    masks: Masks,
 ) -> Tensor:
     # Shifts of zero are leaves whose gradients are those of the units that they are added to.
     widths = network.module.layer_widths[1:]
@@ -150,11 +167,11 @@ def _hidden(
 
 
 def _rotated(
-    network: _Network, objective: Rotation, inputs: Tensor, *, labels: Tensor, masks: Masks
+    network: _Network, objective: RotationObjective, inputs: Tensor, *, labels: Tensor, masks: Masks
 ) -> Tensor:
     leaf = inputs.detach().requires_grad_()
     outputs = network.outputs(leaf, masks)
-    # The loss in its usual form rounds to a gradient of zero where the model is sure.
+    # The gradient of the usual form of the loss rounds to zero if the model is confident.
     exact = network.module.outputs.exact_loss(outputs, labels).sum()
     (towards,) = torch.autograd.grad(exact, leaf, create_graph=True)
     twins = rotate(inputs, towards, chord=objective.chord)
@@ -164,7 +181,12 @@ def _rotated(
 
 
 def _worst_case(
-    network: _Network, objective: WorstCase, inputs: Tensor, *, labels: Tensor, masks: Masks
+    network: _Network,
+    objective: WorstCaseObjective,
+    inputs: Tensor,
+    *,
+    labels: Tensor,
+    masks: Masks,
 ) -> Tensor:
     weights = network.module.linear_weights()
     if weights is None:
@@ -180,5 +202,5 @@ def _worst_case(
 
 def _gradient(leaf: Tensor) -> Tensor:
     if leaf.grad is None:
-        raise ModelError("the loss does not depend on what is to be perturbed")
+        raise ModelError("the loss does not depend on the units to perturb")
     return leaf.grad

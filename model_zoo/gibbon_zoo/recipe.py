@@ -1,7 +1,7 @@
 """Training recipes: small TOML files, decoded into frozen records; an unknown key is an error.
 
-A recipe says all that the weights depend on besides the data: the same recipe and seed give the
-same weights on the same machine.
+A recipe determines the weights together with the data: one recipe and seed give equal weights on
+one machine.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
 from gibbon.core.threat import Epsilon
+from gibbon.specs.base import Spec
+from gibbon_zoo.catalogue import ARCHITECTURES, RECIPES
 
-FOLDER = Path(__file__).parent / "recipes"
-
+TEXTS = ("summary", "chosen", "scaled")  # fields of a recipe that do not change the training
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
@@ -32,15 +33,26 @@ def _epsilon_is_a_number(written: object) -> str:
         raise ValueError(str(error)) from error
 
 
+def _is_registered(architecture: str) -> str:
+    if architecture not in ARCHITECTURES:
+        raise ValueError(str(UnknownNameError("architecture", architecture, known=ARCHITECTURES)))
+    return architecture
+
+
+def _without_defaults(sizes: object) -> object:
+    # Cards of earlier versions list every size, with null for a default.
+    if not isinstance(sizes, dict):
+        return sizes
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
 EpsilonText = Annotated[str, BeforeValidator(_epsilon_is_a_number)]
+ArchitectureName = Annotated[str, AfterValidator(_is_registered)]
+Sizes = Annotated[Mapping[str, Count], BeforeValidator(_without_defaults)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Optimiser(_Frozen):
-    """How the parameters move.
+class Optimiser(Spec):
+    """The optimiser of a training.
 
     Args:
         name: ``"sgd"`` with classical momentum, or ``"adam"`` (Kingma and Ba, ICLR 2015) with
@@ -64,14 +76,14 @@ class Optimiser(_Frozen):
         return self
 
 
-class Dropout(_Frozen):
+class Dropout(Spec):
     """Shares of units that are dropped while training."""
 
     inputs: DropoutRate = 0.0
     hidden: DropoutRate = 0.0
 
 
-class Adversarial(_Frozen):
+class AdversarialObjective(Spec):
     """The adversarial objective: alpha J(x) + (1 - alpha) J(x + epsilon sign grad J(x)).
 
     Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015,
@@ -88,11 +100,11 @@ class Adversarial(_Frozen):
     perturbs: Literal["inputs", "hidden"] = "inputs"
 
 
-class Rotation(_Frozen):
-    """The same with inputs turned towards the gradient, of which the loss knows.
+class RotationObjective(Spec):
+    """The adversarial objective with inputs rotated towards their gradient.
 
     Unlike the sign, a rotation can be differentiated: the gradient goes through it, so that
-    learning takes the adversary's reaction into account (section 6 of the same).
+    learning takes the adversary's reaction into account (Goodfellow et al. 2015, section 6).
 
     Args:
         alpha: weight of the clean loss, in (0, 1].
@@ -103,27 +115,19 @@ class Rotation(_Frozen):
     chord: Positive
 
 
-class WorstCase(_Frozen):
+class WorstCaseObjective(Spec):
     """The loss of a linear model's exact worst case within epsilon in L-infinity (section 5)."""
 
     epsilon: EpsilonText
 
 
-class Sizes(_Frozen):
-    """What an architecture is built with, where it is not its default."""
-
-    units: Count | None = None
-    pieces: Count | None = None
-    maps: Count | None = None
-
-
-class Stopping(_Frozen):
+class Stopping(Spec):
     """Early stopping, then a second training on all examples for as many epochs as were best.
 
     Args:
-        measure: what is watched on the examples held out: the clean error, or the error under the
+        measure: error measured on the held-out examples: the clean error, or the error under the
             FGSM of the adversarial objective.
-        held_out: how many examples: the last of one seeded shuffle.
+        held_out: number of held-out examples: the last of one seeded shuffle.
         patience: epochs without a lower error after which the first training ends; it ends at
             ``epochs`` at the latest.
     """
@@ -133,13 +137,13 @@ class Stopping(_Frozen):
     patience: Count
 
     def epsilon(self, recipe: Recipe) -> float:
-        """Returns the budget that the error is watched at: 0 where it is the clean one."""
+        """Returns the budget of the measured error: 0 for the clean error."""
         if self.measure == "clean_error" or recipe.adversarial is None:
             return 0.0
         return float(Epsilon.parse(recipe.adversarial.epsilon))
 
 
-class Noise(_Frozen):
+class Noise(Spec):
     """Noise that is added to the inputs of every batch, drawn anew each time.
 
     The controls of Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial
@@ -155,29 +159,30 @@ class Noise(_Frozen):
     epsilon: EpsilonText
 
 
-class Recipe(_Frozen):
-    """How one model is trained.
+class Recipe(Spec):
+    """The recipe of one model's training.
 
     Args:
-        architecture: which network (see `gibbon_zoo.catalogue`).
-        dataset: registered name; its training split is used whole.
-        seed: of everything random, where none is asked for.
+        summary: one line about the model, for lists.
+        architecture: a name in `gibbon_zoo.catalogue.ARCHITECTURES`.
+        dataset: registered name; the whole training split is used.
+        seed: default seed of every random number.
         epochs: passes over the training split.
         members: of an ensemble, each trained by itself with a seed of its own.
         batch_size: examples a step; an epoch's last batch may be smaller.
         spread: weights start uniform on [-spread, spread].
         max_norm: bound on the L2 norm of each linear unit's incoming weights, or none.
-        dtype: what the weights are stored as; they are trained in float32.
+        dtype: type of the stored weights; they are trained in float32.
         arithmetic: of the network's passes while it trains, forward and backward. With
-            ``"bfloat16"`` its products take inputs and weights rounded to that, which is faster
-            where the processor has it; weights, loss and optimiser stay float32, and so does
-            everything that is measured.
+            ``"bfloat16"`` its products take inputs and weights rounded to that, which is faster on
+            processors that support it; weights, loss, optimiser and all measurements stay float32.
         chosen: how the recipe was chosen, in words.
-        scaled: what was scaled down against the paper's training, in words.
+        scaled: how the training is smaller than the paper's, in words.
         l1_decay: coefficients of the sums of absolute values added to the loss, by parameter.
     """
 
-    architecture: Literal["softmax", "logistic", "maxout", "conv-maxout", "rbf"]
+    summary: str = ""
+    architecture: ArchitectureName
     dataset: str
     seed: Annotated[int, Field(ge=0)] = 0
     epochs: Count
@@ -189,14 +194,14 @@ class Recipe(_Frozen):
     arithmetic: Arithmetic = "float32"
     chosen: str = ""
     scaled: str = ""
-    sizes: Sizes = Sizes()
+    sizes: Sizes = Field(default_factory=dict)
     optimiser: Optimiser
     dropout: Dropout = Dropout()
     noise: Noise | None = None
     l1_decay: Mapping[str, Positive] = Field(default_factory=dict)
-    adversarial: Adversarial | None = None
-    rotation: Rotation | None = None
-    worst_case: WorstCase | None = None
+    adversarial: AdversarialObjective | None = None
+    rotation: RotationObjective | None = None
+    worst_case: WorstCaseObjective | None = None
     stopping: Stopping | None = None
 
     @model_validator(mode="after")
@@ -224,20 +229,20 @@ class Recipe(_Frozen):
 
 def recipe_names() -> list[str]:
     """Returns the names of the shipped recipes, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
 def shipped_recipe(name: str) -> Recipe:
     """Returns the recipe that comes with a model.  Raises `UnknownNameError`."""
     if name not in recipe_names():
         raise UnknownNameError("recipe", name, known=recipe_names())
-    return read_recipe(FOLDER / f"{name}.toml")
+    return read_recipe(RECIPES / f"{name}.toml")
 
 
 def read_recipe(path: Path) -> Recipe:
     """Returns the recipe in a TOML file.
 
-    Raises `SpecError`, which names file and key, where it can't be read or says something wrong.
+    Raises `SpecError`, which names file and key, if it can't be read or is invalid.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -252,7 +257,7 @@ def _validated(content: object, *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        # A misspelt key shows as one missing and one unknown: the unknown one says more.
+        # A misspelt key gives one missing and one unknown key: the unknown one is more helpful.
         problems = error.errors()
         first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
         key = ".".join(str(part) for part in first["loc"])
@@ -264,16 +269,7 @@ def _sentence(kind: str, message: str, key: str) -> str:
     if kind != "extra_forbidden":
         return message
     *parents, name = key.split(".")
-    tables: dict[str, type[BaseModel]] = {
-        "optimiser": Optimiser,
-        "dropout": Dropout,
-        "noise": Noise,
-        "adversarial": Adversarial,
-        "rotation": Rotation,
-        "worst_case": WorstCase,
-        "sizes": Sizes,
-        "stopping": Stopping,
-    }
-    table = tables.get(parents[0], Recipe) if parents else Recipe
-    known = list(table.model_fields)
+    table = Recipe.model_fields[parents[0]].annotation if parents else Recipe
+    tables = (table, *get_args(table))  # a table that may be missing is a union
+    known = [field for each in tables for field in getattr(each, "model_fields", ())]
     return f"unknown key{suggest(name, known)} Known: {', '.join(known)}"

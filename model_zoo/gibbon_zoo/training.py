@@ -1,9 +1,9 @@
 """The loop that trains every model of the zoo.
 
-What is random at a step depends on (seed, step) alone: the order of an epoch's examples on (seed,
-epoch), the dropout masks of a step on (seed, step).  A training that was stopped and resumed from
-a checkpoint therefore ends with the same weights, bit for bit, as one that was not, on the same
-machine with the same number of threads.
+Random numbers depend on the seed and the position in the training alone: the order of an epoch's
+examples on (seed, epoch), the dropout masks of a step on (seed, step).  A training that is resumed
+from a checkpoint therefore ends with exactly the weights of an uninterrupted one, on one machine
+with one number of threads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gibbon.core.errors import ModelError, SpecError
 from gibbon.core.rng import derive_key
 from gibbon.models.registry import TrainingProgress
 from gibbon_zoo.architecture import Architecture, Masks, constrain_norms, draw_masks
-from gibbon_zoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from gibbon_zoo.checkpoint import TrainingCheckpoint, read_checkpoint, write_checkpoint
 from gibbon_zoo.objectives import descend, draw_noise
 from gibbon_zoo.recipe import Optimiser, Recipe
 
@@ -32,32 +32,32 @@ LARGEST_WRITING_SHARE = 0.05  # of the time; checkpoints of large networks come 
 
 
 @dataclass(frozen=True)
-class Watch:
-    """An error that training is ended by.
+class EarlyStopping:
+    """Ends a training when an error no longer falls.
 
     Args:
-        error: returns it for the module as it stands.
-        patience: epochs without a lower one after which training ends.
+        error: returns the error of the module in its current state.
+        patience: epochs without a lower error after which training ends.
     """
 
     error: Callable[[], float]
     patience: int
 
     def ended(self, errors: Sequence[float]) -> bool:
-        """Says whether training ends after these, one an epoch."""
+        """Returns whether training ends after epochs with these errors."""
         return bool(errors) and len(errors) - best_epoch(errors) >= self.patience
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training took, and what was watched after each of its epochs."""
+    """Duration of a training, and the error after each epoch if it can stop early."""
 
     seconds: float
     watched: tuple[float, ...] = ()
 
 
 def best_epoch(errors: Sequence[float]) -> int:
-    """Returns how many epochs the lowest error took, the first of them where there are several.
+    """Returns the number of epochs until the lowest error was first reached.
 
     >>> best_epoch([0.3, 0.1, 0.2, 0.1])
     2
@@ -66,12 +66,12 @@ def best_epoch(errors: Sequence[float]) -> int:
 
 
 def validation_split(count: int, *, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Returns the positions to train on, and the last ``held_out`` of one shuffle to look at.
+    """Returns the positions to train on, and the ``held_out`` last ones of a seeded shuffle.
 
-    Raises `SpecError` where nothing would be left to train on.
+    Raises `SpecError` if nothing would be left to train on.
 
-    >>> kept, looked_at = validation_split(5, held_out=2, seed=0)
-    >>> len(kept), sorted(torch.cat((kept, looked_at)).tolist())
+    >>> kept, held_out = validation_split(5, held_out=2, seed=0)
+    >>> len(kept), sorted(torch.cat((kept, held_out)).tolist())
     (3, [0, 1, 2, 3, 4])
     """
     if held_out >= count:
@@ -92,24 +92,24 @@ def fit(
     checkpoint: Path,
     report: Callable[[TrainingProgress], None],
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    watch: Watch | None = None,
+    watch: EarlyStopping | None = None,
 ) -> Fitted:
-    """Trains a module in place and returns how long it took, over all resumptions.
+    """Trains a module in place and returns the duration, summed over resumptions.
 
-    Goes on from the checkpoint where there is one; leaves the last one written behind.
+    Resumes from the checkpoint if there is one; the last checkpoint written stays.
 
     Args:
         module: on the device to train on.
-        recipe: how.
+        recipe: recipe of the training.
         inputs: float32, shape (N, ...), on the module's device.
         labels: int64, shape (N,), on the module's device.
         checkpoint: file that is read at the start and written as training goes on.
         report: called every few steps.
-        checkpoint_seconds: how much work may be lost to an interruption; more where a checkpoint is
-            so large that writing it takes a good part of that, and 0 keeps every step.
-        watch: an error that is taken after every epoch; training ends early by it.
+        checkpoint_seconds: seconds between checkpoints; more if a checkpoint is so large that
+            writing it takes a large share of them, and 0 writes one after every step.
+        watch: measures an error after every epoch, and ends training early.
 
-    Raises `SpecError` where the recipe does not fit the architecture, `ModelError` where the loss
+    Raises `SpecError` if the recipe does not fit the architecture, `ModelError` if the loss
     stops being finite, and what `read_checkpoint` and `write_checkpoint` raise.
     """
     _check(module, recipe)
@@ -170,7 +170,7 @@ def fit(
             ended = step == steps or (watch is not None and watch.ended(watched))
             if now - saved >= max(checkpoint_seconds, pause) or ended:
                 seconds = before + now - began
-                state = Checkpoint(
+                state = TrainingCheckpoint(
                     step, seconds, module.state_dict(), optimiser.state_dict(), tuple(watched)
                 )
                 write_checkpoint(checkpoint, state, recipe)
@@ -248,7 +248,7 @@ def _check(module: Architecture, recipe: Recipe) -> None:
 
 @contextmanager
 def _denormals_flushed() -> Iterator[None]:
-    # Adam's second moments of pixels that are hardly ever lit decay into denormal numbers, which
+    # Adam's second moments of pixels that are nearly always 0 decay into denormal numbers, which
     # are many times slower.
     torch.set_flush_denormal(True)
     try:

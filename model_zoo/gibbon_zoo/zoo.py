@@ -1,4 +1,4 @@
-"""Building, training and publishing the zoo's models: what the catalogue's entries lead to."""
+"""Builds, trains and publishes the zoo's models."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gibbon.core.errors import DeviceError, RunFolderError, SpecError, WeightsError
+from gibbon.core.registry import lazily
 from gibbon.core.threat import Epsilon
 from gibbon.datasets import DATASETS, DataRequest, Split
 from gibbon.models.classifier import Classifier
@@ -23,27 +24,16 @@ from gibbon.models.weights import file_digest, load_weights
 from gibbon_zoo.architecture import Architecture
 from gibbon_zoo.atomic import write_atomically
 from gibbon_zoo.card import Card, Training, read_card, write_card
-from gibbon_zoo.conv_maxout import ConvMaxout
-from gibbon_zoo.logistic import Logistic
-from gibbon_zoo.maxout import Maxout
+from gibbon_zoo.catalogue import ARCHITECTURES
 from gibbon_zoo.measurement import clean_error, held_out_error, measure
 from gibbon_zoo.paths import WEIGHTS
-from gibbon_zoo.rbf import Rbf
 from gibbon_zoo.recipe import Recipe, shipped_recipe
-from gibbon_zoo.softmax import Softmax
-from gibbon_zoo.training import Watch, best_epoch, fit, validation_split
+from gibbon_zoo.training import EarlyStopping, best_epoch, fit, validation_split
 
 EPSILON = Epsilon.parse("0.25")  # of the cards' figures: the paper's budget on MNIST
 WHITENED = Epsilon.parse("0.1")  # its budget on whitened CIFAR-10
 EPSILONS = {"cifar10-whitened": WHITENED, "cifar10-jpeg-whitened": WHITENED}
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-ARCHITECTURES: dict[str, type[Architecture]] = {
-    "softmax": Softmax,
-    "logistic": Logistic,
-    "maxout": Maxout,
-    "conv-maxout": ConvMaxout,
-    "rbf": Rbf,
-}
 
 
 @dataclass(frozen=True)
@@ -55,8 +45,8 @@ class _Examples:
 def build(name: str, weights: Path | None = None) -> Classifier:
     """Returns a model of the zoo with its shipped weights, or with those of another file.
 
-    Raises `UnknownNameError`, or `WeightsError` where the file does not fit, or none was given for
-    a model whose weights are not shipped.
+    Raises `UnknownNameError`, or `WeightsError` if the file does not fit, or none is given for a
+    model whose weights are not shipped.
     """
     recipe = shipped_recipe(name)
     classifier = _classifier(recipe)
@@ -74,10 +64,10 @@ def build(name: str, weights: Path | None = None) -> Classifier:
 def train(name: str, request: TrainingRequest) -> TrainingResult:
     """Trains a model by its shipped recipe and writes weights and card to the request's folder.
 
-    While it lasts, checkpoints lie beside them, from which the same request goes on.  What is there
-    already is not trained again.  Raises `SpecError`, `DeviceError`, `DatasetError`,
-    `RunFolderError`, also where the folder holds what another recipe or seed made, and
-    `WeightsError` where a checkpoint is damaged.
+    During training, checkpoints lie beside them, from which an equal request resumes.  A finished
+    training is not repeated.  Raises `SpecError`, `DeviceError`, `DatasetError`, `RunFolderError`,
+    also if the folder holds a training by another recipe or seed, and `WeightsError` if a
+    checkpoint is damaged.
     """
     recipe = shipped_recipe(name).override(seed=request.seed, epochs=request.epochs)
     device = _device(request.device)
@@ -146,7 +136,7 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
 
 
 def _finished(card_path: Path, weights: Path) -> Card | None:
-    """Returns the card of the training that a folder holds, None where it holds no whole one."""
+    """Returns the card of the training that a folder holds, None if it holds no whole one."""
     try:
         card = read_card(card_path)
         return card if file_digest(weights) == card.sha256 else None
@@ -164,7 +154,7 @@ def _summary(card: Card) -> str:
 
 @dataclass(frozen=True)
 class _Checkpoints:
-    """Where the checkpoints of one training lie."""
+    """Paths of the checkpoints of one training."""
 
     folder: Path
     stem: str
@@ -208,7 +198,7 @@ def _train_one(
         len(examples.labels), held_out=stopping.held_out, seed=recipe.seed
     )
     module = _architecture(recipe).to(examples.inputs.device)
-    watch = Watch(
+    watch = EarlyStopping(
         error=partial(
             held_out_error,
             module,
@@ -259,11 +249,11 @@ def _fitted(
 def _within(
     report: Callable[[TrainingProgress], None], *, part: int, parts: int
 ) -> Callable[[TrainingProgress], None]:
-    """Returns a report for one of several trainings that tells how far all of them are."""
+    """Returns a report for one of several trainings, which reports the progress of all."""
     if parts == 1:
         return report
 
-    def told(progress: TrainingProgress) -> None:
+    def report_part(progress: TrainingProgress) -> None:
         report(
             TrainingProgress(
                 step=part * progress.steps + progress.step,
@@ -274,7 +264,7 @@ def _within(
             )
         )
 
-    return told
+    return report_part
 
 
 def publish(
@@ -282,10 +272,10 @@ def publish(
 ) -> Card:
     """Ships the weights that were trained in the first folder, with all folders on the card.
 
-    The folders hold trainings of one recipe with different seeds; the words of the recipe are those
-    of the shipped one, in which what was seen afterwards may stand.  Without weights the card alone
-    is shipped, as the record of the trainings.  Returns the card written.  Raises `WeightsError`
-    where they don't belong together, or the weights are not those of the first card.
+    The folders hold trainings of one recipe with different seeds; the card takes the texts of the
+    shipped recipe, which may have been extended after the training.  Without weights only the card
+    is shipped, as a record of the trainings.  Returns the card.  Raises `WeightsError` if the
+    trainings don't belong together, or the weights are not those of the first card.
     """
     cards = [read_card(folder / f"{name}.json") for folder in folders]
     card = cards[0].beside(cards[1:]).worded(shipped_recipe(name))
@@ -299,12 +289,13 @@ def publish(
 
 
 def _architecture(recipe: Recipe) -> Architecture:
-    sizes = recipe.sizes.model_dump(exclude_none=True)
+    architecture: type[Architecture] = lazily(ARCHITECTURES[recipe.architecture])()
     try:
-        return ARCHITECTURES[recipe.architecture](**sizes)
+        return architecture(**recipe.sizes)
     except TypeError as error:
         raise SpecError(
-            f"{recipe.architecture} can't be built with {', '.join(sizes)}", where="recipe: sizes"
+            f"{recipe.architecture} can't be built with {', '.join(recipe.sizes)}",
+            where="recipe: sizes",
         ) from error
 
 
@@ -312,8 +303,8 @@ def _classifier(recipe: Recipe, members: Sequence[Architecture] = ()) -> Classif
     """Returns the model of a recipe: of these trained networks, or of untrained ones."""
     networks = members or [_architecture(recipe) for _ in range(recipe.members)]
     classifiers = [_single(network) for network in networks]
-    # How the paper's twelve networks are combined it does not say; the mean of their probabilities
-    # is the usual way.
+    # The paper does not say how its twelve networks are combined; the mean of the probabilities is
+    # usual.
     return classifiers[0] if recipe.members == 1 else ensemble(classifiers, fuse="probabilities")
 
 
@@ -332,8 +323,8 @@ def _single(network: Architecture) -> Classifier:
 def _load(
     recipe: Recipe, split: Split, device: torch.device, *, data_dir: Path | None
 ) -> _Examples:
-    asked = DataRequest(split) if data_dir is None else DataRequest(split, data_dir)
-    dataset = DATASETS.load(recipe.dataset)(asked)
+    request = DataRequest(split) if data_dir is None else DataRequest(split, data_dir)
+    dataset = DATASETS.load(recipe.dataset)(request)
     batch = dataset.batch(np.arange(len(dataset), dtype=np.int64)).to(device)
     return _Examples(batch.inputs, batch.labels)
 

@@ -89,7 +89,7 @@ def test_a_module_of_the_working_folder_is_found(
     ("code", "reference", "fault"),
     [
         ("build = 1", "net.py:biuld", "net.py has no 'biuld'; did you mean 'build'?"),
-        ("build = 1", "net.py", "say which factory of the file: net.py:NAME"),
+        ("build = 1", "net.py", "name the factory in the file: net.py:NAME"),
         ("build = 1", "nte.py:build", "no file 'nte.py'; did you mean 'net.py'?"),
         ("build = 1", ".py:build", "no file"),
         ("build = (", "net.py:build", "can't be imported: SyntaxError"),
@@ -114,7 +114,7 @@ def test_what_is_wrong_is_named(
     ("reference", "fault"),
     [
         ("nte.py:build", "no file 'nte.py'; did you mean 'net.py'?"),
-        ("net.py", "say which factory"),
+        ("net.py", "name the factory"),
         ("net.py:1x", "'1x' is not a name of Python"),
         ("folder.py:build", "'folder.py' is a folder"),
         ("nosuchthing.net:build", "no module 'nosuchthing', neither installed nor in this folder"),

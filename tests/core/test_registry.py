@@ -20,6 +20,9 @@ class Documented:
 ENTRY = Entry("ignored", "a line of its own", lambda: 42, details=lambda: "a card")
 
 
+SHADES = {"teal": ENTRY, "azure": Documented}
+
+
 def failing_load():
     raise AssertionError("loaded too early")
 
@@ -85,6 +88,23 @@ def test_a_plug_in_is_the_thing_itself_or_an_entry(colours, monkeypatch):
     assert (entry.name, entry.summary, entry.load()) == ("amber", "a line of its own", 42)
     assert entry.details() == "a card"
     assert entry.origin == f"{here}:ENTRY"
+
+
+def test_a_mapping_adds_all_that_it_names_among_the_other_plug_ins(colours, monkeypatch):
+    here = Documented.__module__
+    plug_in(monkeypatch, shades=f"{here}:SHADES", beige=f"{here}:Documented")
+    assert colours.names() == ["red", "blue", "azure", "beige", "teal"]
+    thing, entry = colours.get("azure"), colours.get("teal")
+    assert (thing.summary, thing.load()) == ("A thing with a line", Documented)
+    assert (entry.name, entry.summary, entry.load()) == ("teal", "a line of its own", 42)
+    assert entry.origin == thing.origin == f"{here}:SHADES"
+
+
+def test_a_name_in_a_mapping_and_of_another_entry_point_is_refused(colours, monkeypatch):
+    here = Documented.__module__
+    plug_in(monkeypatch, shades=f"{here}:SHADES", teal=f"{here}:Documented")
+    with pytest.raises(RequestError, match="'teal' is registered twice"):
+        colours.names()
 
 
 def test_a_plug_in_that_takes_our_name_is_refused(colours, monkeypatch):

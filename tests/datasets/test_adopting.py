@@ -384,8 +384,8 @@ def test_pictures_of_mixed_sizes_are_refused_with_the_cure():
     small = picture_of(content.pixels[1][:, 1:])
     data = [(picture_of(content.pixels[0]), 0), (small, 1)]
     assert refused(data) == (
-        "pictures of several sizes: item 0 is 9 x 7 (height x width), item 1 is 8 x 7: say a size "
-        "for all, such as --resize 256 --crop 224"
+        "pictures of several sizes: item 0 is 9 x 7 (height x width), item 1 is 8 x 7: give one "
+        "size for all, such as --resize 256 --crop 224"
     )
 
 

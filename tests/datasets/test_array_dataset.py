@@ -90,7 +90,7 @@ def test_a_batch_is_a_copy():
 
 @pytest.mark.parametrize("ids", [[4], [-1], [0, 7]])
 def test_ids_that_do_not_exist_are_refused(ids):
-    with pytest.raises(DatasetError, match=r"ids from 0 to 3, asked for"):
+    with pytest.raises(DatasetError, match=r"ids from 0 to 3, got"):
         made_up().batch(np.array(ids))
 
 

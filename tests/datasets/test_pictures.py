@@ -24,9 +24,9 @@ from gibbon.core.errors import DatasetError
 from gibbon.datasets import DataRequest
 from gibbon.datasets import image_dataset as pictures
 from gibbon.datasets import prefetch as reading
-from gibbon.datasets.image_dataset import PictureDataset
+from gibbon.datasets.image_dataset import ImageDataset
 from gibbon.datasets.image_resize import prepare
-from gibbon.datasets.image_transforms import Preparation, look_at
+from gibbon.datasets.image_transforms import Preparation, read_header
 from gibbon.datasets.open import open_dataset
 from gibbon.specs.suite import DatasetSpec
 
@@ -47,10 +47,10 @@ def write(root: Path, files: dict[str, Image.Image], **options) -> Path:
     return root
 
 
-def opened(root: Path, *, workers: int | None = 0, **spec) -> PictureDataset:
+def opened(root: Path, *, workers: int | None = 0, **spec) -> ImageDataset:
     request = DataRequest(folder=root.parent / "cache", workers=workers)
     dataset = open_dataset(DatasetSpec(name="photos", source=str(root), **spec), request)
-    assert isinstance(dataset, PictureDataset)
+    assert isinstance(dataset, ImageDataset)
     return dataset
 
 
@@ -117,7 +117,7 @@ def test_every_kind_of_picture_is_read(tmp_path, suffix):
 def test_the_size_told_from_the_header_is_the_size_that_comes_out(height, width, resize):
     picture = Image.new("RGB", (width, height))
     preparation = Preparation(resize=resize)
-    assert prepare(picture, preparation).shape == (3, *preparation.size(look_at(picture)))
+    assert prepare(picture, preparation).shape == (3, *preparation.size(read_header(picture)))
 
 
 # Colour.
@@ -137,8 +137,8 @@ def test_grey_among_colour_is_an_error_that_names_one_of_each(tmp_path):
     with pytest.raises(DatasetError) as raised:
         opened(root)
     assert str(raised.value) == (
-        "dataset 'photos': a/c.png is in colour (RGB), b/g.png is grey (L): say what pictures are "
-        "converted to, --colour rgb or --colour grey"
+        "dataset 'photos': a/c.png is in colour (RGB), b/g.png is grey (L): choose a conversion, "
+        "--colour rgb or --colour grey"
     )
 
 
@@ -243,7 +243,7 @@ def test_an_exif_orientation_is_not_applied_and_noted(tmp_path):
         (
             {},
             "dataset 'photos': pictures of several sizes: a/x.png is 20 x 30 (height x width), "
-            "b/y.png is 24 x 30: say a size for all, such as --resize 256 --crop 224",
+            "b/y.png is 24 x 30: give one size for all, such as --resize 256 --crop 224",
         ),
         (
             {"resize": 16},
@@ -328,7 +328,7 @@ def test_findings_are_kept_and_pictures_are_not_decoded_again(tmp_path, monkeypa
     first = opened(root)
     digest, found = first.digest, first.unreadable(np.arange(12), told=lambda count: None)
     monkeypatch.setattr(pictures, "prepare", None)
-    monkeypatch.setattr(pictures, "look_at", None)
+    monkeypatch.setattr(pictures, "read_header", None)
     again = opened(root)
     assert again.digest == digest
     assert again.unreadable(np.arange(12), told=lambda count: None) == found == {}
@@ -428,7 +428,7 @@ def test_what_a_header_says_is_not_taken_from_another_picture(tmp_path):
     assert opened(cur).input_shape == (3, 4, 3)
 
 
-@pytest.mark.parametrize("failing", ["file_digest", "look_at", "prepare"])
+@pytest.mark.parametrize("failing", ["file_digest", "read_header", "prepare"])
 def test_a_passing_fault_is_forgotten(tmp_path, monkeypatch, failing):
     root = write_folder(tmp_path / "photos", made_up())
     for path in root.glob("*/*.png"):
@@ -446,7 +446,7 @@ def test_a_passing_fault_is_forgotten(tmp_path, monkeypatch, failing):
     original = getattr(owner, failing)
     with monkeypatch.context() as patch:
         patch.setattr(owner, failing, failing_once)
-        if failing == "look_at":
+        if failing == "read_header":
             (remembered,) = (tmp_path / "cache" / "pictures").glob("*.json")
             remembered.unlink()
         (reason,) = opened(root).unreadable(np.arange(12), told=lambda count: None).values()

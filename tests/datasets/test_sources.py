@@ -114,7 +114,7 @@ def test_what_is_not_there_is_told_with_the_forms_that_exist(
         (
             "photos",
             {"interpolation": "bicubic", "crop": 8},
-            "interpolation says how pictures are resized: give resize, too",
+            "interpolation only applies to resized pictures: give resize, too",
         ),
         ("photos", {"class_map": "none.json"}, "class_map: no file 'none.json'"),
         ("x.npy", {}, "'x.npy' holds inputs alone: give labels, another .npy file"),
@@ -245,7 +245,7 @@ def test_torchvisions_pictures_go_through_the_same_preparation(tmp_path):
         ("CIFAR", {}, "torchvision has no dataset 'CIFAR'; did you mean 'CIFAR10'?"),
         ("ImageFolder", {}, "torchvision has no dataset 'ImageFolder'"),
         ("FakeData", {"sise": 3}, "torchvision:FakeData takes no argument 'sise'; did you mean"),
-        ("FakeData", {"transform": 3}, "torchvision:FakeData: transform is not for arguments"),
+        ("FakeData", {"transform": 3}, "torchvision:FakeData: transform can't be set in arguments"),
         ("Kinetics", {}, "torchvision:Kinetics needs frames_per_clip: give it in arguments"),
         ("EMNIST", {"split": "none"}, "torchvision:EMNIST can't be had (ValueError: Unknown value"),
     ],

@@ -250,7 +250,7 @@ def test_a_batch_is_the_callers_own(make: Make, tmp_path):
 @every_kind
 @pytest.mark.parametrize("ids", [[12], [-1], [0, 40]])
 def test_ids_that_do_not_exist_are_refused(make: Make, tmp_path, ids):
-    with pytest.raises(Exception, match="example ids from 0 to 11, asked for"):
+    with pytest.raises(Exception, match="example ids from 0 to 11, got"):
         make(tmp_path, CONTENT, 0).batch(np.array(ids))
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from gibbon.core.errors import DeviceError, RunFolderError, SpecError, WeightsError
-from gibbon.core.registry import Entry
+from gibbon.core.registry import Entry, lazily
 from gibbon.models.registry import (
     MODELS,
     TRAINERS,
@@ -22,6 +22,7 @@ from gibbon.models.registry import (
 )
 from gibbon.models.weights import file_digest
 from gibbon_zoo import catalogue
+from gibbon_zoo.architecture import Architecture
 from gibbon_zoo.card import Card, read_card
 from gibbon_zoo.catalogue import SUMMARIES
 from gibbon_zoo.paths import WEIGHTS
@@ -38,24 +39,29 @@ def ignore(progress: TrainingProgress) -> None:
 def test_listing_imports_no_torch() -> None:
     listing = (
         "import sys; from model_zoo import catalogue;"
-        "assert catalogue.maxout_adv.summary and catalogue.train_rbf.summary;"
+        "assert catalogue.MODELS['maxout-adv'].summary and catalogue.TRAINERS['rbf'].summary;"
         "assert 'torch' not in sys.modules and 'pydantic' not in sys.modules;"
-        "assert 'sha256' in catalogue.maxout_adv.details();"
+        "assert 'sha256' in catalogue.MODELS['maxout-adv'].details();"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", listing], check=True, cwd=PROJECT.parent)
 
 
 @pytest.mark.parametrize("group", ["models", "trainers"])
-def test_entry_points_lead_to_every_model(group: str) -> None:
+def test_one_entry_point_leads_to_every_model(group: str) -> None:
     points = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["entry-points"]
-    assert set(points[f"gibbon.{group}"]) == set(SUMMARIES)
-    for name, reference in points[f"gibbon.{group}"].items():
-        module, _, attribute = reference.partition(":")
-        assert module == "gibbon_zoo.catalogue"
-        entry = getattr(catalogue, attribute)
+    assert points[f"gibbon.{group}"] == {"zoo": f"gibbon_zoo.catalogue:{group.upper()}"}
+    mapping = getattr(catalogue, group.upper())
+    assert list(mapping) == list(SUMMARIES)
+    for name, entry in mapping.items():
         assert isinstance(entry, Entry)
-        assert entry.name == name
+        assert (entry.name, bool(entry.summary)) == (name, True)
+
+
+def test_every_architecture_is_in_the_module_that_its_line_names() -> None:
+    for reference in catalogue.ARCHITECTURES.values():
+        assert issubclass(lazily(reference)(), Architecture)
+    assert {shipped_recipe(name).architecture for name in SUMMARIES} == {*catalogue.ARCHITECTURES}
 
 
 def test_the_registries_know_them() -> None:
@@ -65,7 +71,7 @@ def test_the_registries_know_them() -> None:
 
 @pytest.mark.parametrize("name", sorted(SUMMARIES))
 def test_details_are_the_card_or_say_how_to_make_one(name: str) -> None:
-    entry = getattr(catalogue, name.replace("-", "_"))
+    entry = catalogue.MODELS[name]
     if (WEIGHTS / f"{name}.json").exists():
         text = entry.details()
         assert text.startswith(f"{name}: ")

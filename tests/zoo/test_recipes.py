@@ -39,6 +39,12 @@ def test_shipped_recipes_survive_a_round_trip_and_say_how_they_were_chosen(name:
     assert "validation" in recipe.chosen
 
 
+def test_sizes_of_earlier_cards_are_read_without_their_nulls() -> None:
+    written = shipped_recipe("maxout-80-adv").model_dump()
+    written["sizes"] = {"units": 80, "pieces": None, "maps": None}
+    assert Recipe.model_validate(written) == shipped_recipe("maxout-80-adv")
+
+
 def test_maxout_adv_is_the_network_and_objective_of_the_paper() -> None:
     recipe = shipped_recipe("maxout-adv")
     assert recipe.architecture == "maxout"
@@ -54,7 +60,13 @@ def test_maxout_adv_is_the_network_and_objective_of_the_paper() -> None:
         (("learning_rate = 0.1", "learning_rate = -1"), "optimiser.learning_rate", "greater than"),
         (("learning_rate", "learnin_rate"), "mine.toml: optimiser", "learning_rate"),
         (('"sgd"', '"adma"'), "optimiser.name", "'adam'"),
-        (('"maxout"', '"maxuot"'), "architecture", "'maxout'"),
+        (('"maxout"', '"maxuot"'), "architecture", "did you mean 'maxout'"),
+        (
+            ("[optimiser]", '[stopping]\nmeasure = "clean_error"\npatince = 1\n[optimiser]'),
+            "mine.toml: stopping.patince",
+            "did you mean 'patience'",
+        ),
+        (("[optimiser]", "[sizes]\nunits = 0\n[optimiser]"), "sizes.units", "greater than"),
         (('name = "sgd"', 'name = "adam"\nmomentum = 0.5'), "optimiser", "option of sgd"),
         (
             ("[optimiser]", '[adversarial]\nalpha = 0.5\nepsilon = "x"\n[optimiser]'),

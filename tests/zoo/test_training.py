@@ -21,7 +21,7 @@ from gibbon_zoo.maxout import Maxout
 from gibbon_zoo.rbf import Rbf
 from gibbon_zoo.recipe import Recipe
 from gibbon_zoo.softmax import Softmax
-from gibbon_zoo.training import Fitted, Watch, best_epoch, fit, validation_split
+from gibbon_zoo.training import EarlyStopping, Fitted, best_epoch, fit, validation_split
 
 ADAM = {"name": "adam", "learning_rate": 0.01, "schedule": "linear"}
 SGD = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
@@ -178,10 +178,10 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(train(plan, tmp_path / "killed"), train(plan, tmp_path / "whole"))
 
 
-def watching(errors: list[float], patience: int) -> Watch:
+def watching(errors: list[float], patience: int) -> EarlyStopping:
     """A watch that reads the errors one after the other."""
     coming = iter(errors)
-    return Watch(error=lambda: next(coming), patience=patience)
+    return EarlyStopping(error=lambda: next(coming), patience=patience)
 
 
 def test_a_watched_training_ends_when_its_error_does_not_fall(tmp_path: Path) -> None:
@@ -317,6 +317,13 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"layout": 1, "step": Path("x")}, path)  # a class of its own: not plain data
     with pytest.raises(WeightsError, match="damaged, or not a checkpoint"):
         train(recipe(**RECIPES["momentum"]), tmp_path)
+
+
+def test_the_texts_of_a_recipe_make_no_other_training(tmp_path: Path) -> None:
+    plan = recipe(**RECIPES["momentum"])
+    train(plan, tmp_path)
+    worded = plan.model_copy(update={"summary": "a line", "chosen": "so", "scaled": "down"})
+    assert read_checkpoint(tmp_path / "checkpoint.pt", worded) is not None
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:

@@ -1,26 +1,26 @@
-"""Everything that can go wrong, as a tree.
+"""The tree of exceptions.
 
 ::
 
     GibbonError
     ├── RequestError              the request was wrong: nothing is computed, exit code 2
-    │   ├── SpecError             a suite, recipe or option says something impossible
-    │   │   └── MissingLibraryError  a library that it needs is not there
-    │   ├── UnknownNameError      no model, attack, dataset or suite of that name
-    │   ├── DatasetError          a dataset is damaged, empty or can't be had
+    │   ├── SpecError             a suite, recipe or option is invalid
+    │   │   └── MissingLibraryError  a required library is not installed
+    │   ├── UnknownNameError      no model, attack, dataset or suite has that name
+    │   ├── DatasetError          a dataset is damaged, empty or not available
     │   ├── WeightsError          a weights file is damaged, of another shape, or a pickle
-    │   ├── ModelError            a model does not do what it declares
-    │   ├── DeviceError           the device is not there
-    │   ├── RunFolderError        the output folder is busy, foreign or not writable
+    │   ├── ModelError            a model breaks its declaration
+    │   ├── DeviceError           the device is not available
+    │   ├── RunFolderError        the output folder is in use, foreign or not writable
     │   └── RecordError           a stored record can't be read back
-    └── CellError                 one cell went wrong: it is recorded as failed, the others go on
+    └── CellError                 one cell failed: it is recorded as failed, the others go on
         ├── AttackError           an attack broke its contract
         ├── OutputError           a model returned something that can't be scored
         └── MemoryShortageError   memory ran out, and no smaller batch may be tried
 
-A `RequestError` says what was wrong, what was expected, what came, the nearest right name, and
-where.  A `CellError`, like any other exception raised inside a cell, is caught at one place only:
-the boundary of the cell.
+The message of a `RequestError` states the fault and its place, the expected and the given value,
+and the nearest valid name.  A `CellError`, like any other exception raised inside a cell, is caught
+at one place only: the boundary of the cell.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collections.abc import Iterable
 
 
 class GibbonError(Exception):
-    """Root of all exceptions that Gibbon raises on purpose."""
+    """Base class of all exceptions that Gibbon raises."""
 
 
 class RequestError(GibbonError):
@@ -38,18 +38,18 @@ class RequestError(GibbonError):
 
 
 class SpecError(RequestError):
-    """A suite, a recipe or an option says something impossible."""
+    """A suite, a recipe or an option is invalid."""
 
     def __init__(self, message: str, *, where: str = "") -> None:
         super().__init__(f"{where}: {message}" if where else message)
 
 
 class MissingLibraryError(SpecError):
-    """A library that was asked for is not installed, or can't be imported."""
+    """A required library is not installed, or can't be imported."""
 
 
 class UnknownNameError(RequestError):
-    """No such name in a registry; suggests the nearest one.
+    """A registry has no such name; the message suggests the nearest one.
 
     >>> print(UnknownNameError("attack", "fgms", known=["fgsm", "pgd"]))
     unknown attack 'fgms'; did you mean 'fgsm'? Known: fgsm, pgd
@@ -62,7 +62,7 @@ class UnknownNameError(RequestError):
 
 
 class DatasetError(RequestError):
-    """A dataset is damaged, empty or can't be had."""
+    """A dataset is damaged, empty or not available."""
 
 
 class WeightsError(RequestError):
@@ -70,15 +70,15 @@ class WeightsError(RequestError):
 
 
 class ModelError(RequestError):
-    """A model does not do what it declares."""
+    """A model breaks its declaration."""
 
 
 class DeviceError(RequestError):
-    """The device that was asked for is not there."""
+    """The requested device is not available."""
 
 
 class RunFolderError(RequestError):
-    """The output folder is busy, belongs to something else, or can't be written."""
+    """The output folder is in use, belongs to another suite, or can't be written."""
 
 
 class RecordError(RequestError):
@@ -86,7 +86,7 @@ class RecordError(RequestError):
 
 
 class CellError(GibbonError):
-    """One cell went wrong; it is recorded as failed and the others go on."""
+    """One cell failed; it is recorded as failed and the others go on."""
 
 
 class AttackError(CellError):

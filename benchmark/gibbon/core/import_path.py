@@ -1,4 +1,4 @@
-"""Python code that a user names: ``path/to/net.py:build`` or ``package.module:Net``."""
+"""Imports Python objects by reference: ``path/to/net.py:build`` or ``package.module:Net``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OURS = "gibbon_user_"
 
 @dataclass(frozen=True)
 class _Sibling:
-    """A module that stands beside a user's file, and its file's time and size when imported."""
+    """A module beside a user's file, and its file's time and size when it was imported."""
 
     module: ModuleType
     stamp: tuple[int, int] | None
@@ -34,7 +34,7 @@ _SIBLINGS: dict[str, dict[str, _Sibling]] = {}
 
 
 def is_reference(text: str) -> bool:
-    """Says whether a text has the form of a reference to code.
+    """Returns whether a text has the form of a reference.
 
     >>> [is_reference(each) for each in ("nets/small.py:Net", "package.module:Net", "net.onnx")]
     [True, True, False]
@@ -43,7 +43,7 @@ def is_reference(text: str) -> bool:
 
 
 def check_reference(text: str, *, what: str) -> None:
-    """Refuses a reference whose file or top-level package is not there; imports nothing.
+    """Checks that the file or top-level package of a reference exists; imports nothing.
 
     Raises `RequestError`.
     """
@@ -62,11 +62,11 @@ def check_reference(text: str, *, what: str) -> None:
 
 
 def load_reference(text: str, *, what: str) -> Any:
-    """Returns what a reference names, importing its file or module now.
+    """Returns the object that a reference names, importing its file or module now.
 
-    ``what`` is what error messages call it, such as ``"model"``.  A file that has changed since it
-    was imported is imported anew.  Raises `RequestError` where the file or module can't be
-    imported, or has nothing of that name.
+    ``what`` names its kind in error messages, such as ``"model"``.  A file that has changed since
+    it was imported is imported again.  Raises `RequestError` if the file or module can't be
+    imported, or has no attribute of that name.
     """
     place, name = _parts(text, what=what)
     with importing(text):
@@ -85,10 +85,10 @@ def load_reference(text: str, *, what: str) -> Any:
 
 @contextmanager
 def importing(text: str) -> Iterator[None]:
-    """While inside, code that a reference names can import what stands beside it.
+    """Lets referenced code import modules beside it, for a ``with`` block.
 
-    For a file that is its own folder, for a module the working folder.  A factory that imports
-    something when it is called must be called inside.
+    They are imported from the folder of a file, or from the working folder for a module.  A factory
+    that imports a module when it is called must be called inside the block.
     """
     place = text.rpartition(":")[0] if not text.endswith(".py") else text
     with _importable(Path(place).parent if place.endswith(".py") else Path.cwd()):
@@ -97,9 +97,9 @@ def importing(text: str) -> Iterator[None]:
 
 @contextmanager
 def running(problem: str) -> Iterator[None]:
-    """While inside, a user's code runs: what it raises, or that it exits, is a wrong request.
+    """Turns exceptions and exits of a user's code into a `RequestError`, for a ``with`` block.
 
-    Raises `RequestError`: the problem, what was raised, and where.
+    Its message holds the problem, the exception, and the file and line.
     """
     with their_code(problem):
         try:
@@ -111,7 +111,7 @@ def running(problem: str) -> Iterator[None]:
 def _parts(text: str, *, what: str) -> tuple[str, str]:
     place, _, name = text.rpartition(":") if not text.endswith(".py") else (text, "", "")
     if not name:
-        raise RequestError(f"{what} {text!r}: say which factory of the file: {place}:NAME")
+        raise RequestError(f"{what} {text!r}: name the factory in the file: {place}:NAME")
     return place, name
 
 
@@ -141,7 +141,7 @@ def _from_file(path: Path, *, what: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look their own module up
     try:
         with running(f"{what}: {str(path)!r} can't be imported"):
-            # Compiled from what was read: a cached bytecode file is told by time and size alone.
+            # Compiled from the bytes read: cached bytecode is only matched by time and size.
             code = compile(content, str(path), "exec", dont_inherit=True)
             exec(code, module.__dict__)  # noqa: S102
     except BaseException:
@@ -158,7 +158,7 @@ def _import(name: str, what: str) -> ModuleType:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """While inside, what stands in a folder can be imported, and is nobody else's afterwards."""
+    """Makes the modules of a folder importable, only for a ``with`` block."""
     place = str(folder.resolve())
     if place in sys.path or ("" in sys.path and folder.resolve() == Path.cwd()):
         yield
@@ -181,7 +181,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def _forget(place: str) -> None:
-    """Lets everything that was imported from a folder be imported anew."""
+    """Forgets all modules that were imported from a folder."""
     _SIBLINGS[place].clear()
     for name, module in list(sys.modules.items()):
         if name.startswith(_OURS) and Path(place) == Path(str(module.__file__)).resolve().parent:
@@ -207,7 +207,7 @@ def _stands_in(module: ModuleType, place: str) -> bool:
 
 
 def _found_by_all(name: str, siblings: Mapping[str, _Sibling]) -> bool:
-    """Says whether a module is found without its folder too: where it is installed from there."""
+    """Returns whether a module is found without its folder too, as an installed one is."""
     top = name.partition(".")[0]
     if top in siblings:
         return False

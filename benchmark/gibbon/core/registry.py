@@ -1,9 +1,15 @@
-"""Names for models, attacks, datasets and trainers, ours and those of installed packages.
+"""Registries of models, attacks, datasets and trainers, built-in and from installed packages.
 
-A `Registry` maps a name to an `Entry`: one line about the thing and a function that loads it.
-Loading is late, so that names can be listed and checked without importing torch.  Other packages
-add their own through an entry-point group, such as ``gibbon.attacks``; what the entry point names
-is either an `Entry` or the thing itself, whose docstring then gives the line.
+A `Registry` maps a name to an `Entry`: a one-line summary and a function that loads the object.
+Objects are loaded late, so that names can be listed and checked without importing torch.
+
+Other packages register objects through an entry-point group, such as ``gibbon.attacks``.  An entry
+point refers to the object itself, whose docstring gives the summary; to an `Entry`; or to a mapping
+of names to either, which registers all of them under the mapping's names::
+
+    [project.entry-points."gibbon.models"]
+    cnn = "my_package.model:cnn"
+    my-zoo = "my_package.catalogue:MODELS"
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ import importlib
 import importlib.util
 import inspect
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
@@ -25,10 +31,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """One named thing: its name, a line about it, where it came from, and how to load it.
+    """A registered object.
 
-    ``details`` is a longer text, such as a model card, for ``list --long``.  ``package`` is what
-    must be installed besides, by the name that it is imported by.
+    Args:
+        name: its name.
+        summary: one line about it.
+        load: imports and returns the object.
+        origin: name of the package that registered it.
+        details: returns a longer text, such as a model card, for ``list --long``.
+        package: import name of another package that it needs; empty if none.
     """
 
     name: str
@@ -40,12 +51,12 @@ class Entry(Generic[T]):
 
     @property
     def installed(self) -> bool:
-        """Whether what it needs besides is there; nothing is imported to find out."""
+        """Whether the package that it needs is installed; nothing is imported to find out."""
         return not self.package or importlib.util.find_spec(self.package) is not None
 
 
 class Registry(Generic[T]):
-    """Things of one kind by name.
+    """Objects of one kind by name.
 
     >>> colours: Registry[int] = Registry("colour", group="example.colours")
     >>> colours.register(Entry("red", "a warm one", lambda: 0xFF0000))
@@ -63,7 +74,7 @@ class Registry(Generic[T]):
         self._plugins_read = False
 
     def register(self, entry: Entry[T]) -> None:
-        """Adds an entry.  Raises `RequestError` where the name is taken."""
+        """Adds an entry.  Raises `RequestError` if its name is taken."""
         taken = self._entries.get(entry.name)
         if taken is not None:
             raise RequestError(
@@ -90,7 +101,7 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def load(self, name: str, *, where: str = "") -> T:
-        """Returns the thing of that name, importing it now.  Raises `RequestError`."""
+        """Returns the object of that name, importing it now.  Raises `RequestError`."""
         entry = self.get(name, where=where)
         with their_code(f"{self.kind} {name!r} of package {entry.origin} can't be imported"):
             return entry.load()
@@ -99,26 +110,27 @@ class Registry(Generic[T]):
         if self._plugins_read:
             return
         self._plugins_read = True
-        for point in sorted(entry_points(group=self.group), key=lambda p: p.name):
-            self.register(self._plugin_entry(point))
+        points = entry_points(group=self.group)
+        found = [entry for point in points for entry in self._plugin_entries(point)]
+        for entry in sorted(found, key=lambda each: each.name):
+            self.register(entry)
 
-    def _plugin_entry(self, point: EntryPoint) -> Entry[T]:
+    def _plugin_entries(self, point: EntryPoint) -> list[Entry[T]]:
         origin = point.dist.name if point.dist is not None else point.value
         try:
             with their_code(f"{self.kind} {point.name!r} of package {origin} can't be imported"):
                 loaded: Any = point.load()
-        except RequestError as error:  # told when it is asked for
-            return _broken(point.name, origin=origin, error=error)
-        if isinstance(loaded, Entry):
-            return replace(loaded, name=point.name, origin=origin)
-        return Entry(point.name, first_line(loaded), lambda: loaded, origin)
+        except RequestError as error:  # raised once this name is loaded
+            return [_broken(point.name, origin=origin, error=error)]
+        named = loaded if isinstance(loaded, Mapping) else {point.name: loaded}
+        return [_entry(str(name), thing, origin=origin) for name, thing in named.items()]
 
 
 @contextmanager
 def their_code(problem: str) -> Iterator[None]:
-    """While inside, somebody else's code is loaded or tried: what it raises is a wrong request.
+    """Turns exceptions of third-party code into a `RequestError`, for a ``with`` block.
 
-    Raises `RequestError`: the problem, what was raised, and where.
+    Its message holds the problem, the exception, and the file and line.
     """
     try:
         yield
@@ -146,9 +158,15 @@ def lazily(reference: str) -> Callable[[], Any]:
 
 
 def first_line(thing: object) -> str:
-    """Returns the first line of a thing's docstring, without its full stop."""
+    """Returns the first line of an object's docstring, without its full stop."""
     lines = (inspect.getdoc(thing) or "").splitlines()
     return lines[0].rstrip(".") if lines else "(no description)"
+
+
+def _entry(name: str, thing: Any, *, origin: str) -> Entry[Any]:
+    if isinstance(thing, Entry):
+        return replace(thing, name=name, origin=origin)
+    return Entry(name, first_line(thing), lambda: thing, origin)
 
 
 def _broken(name: str, *, origin: str, error: RequestError) -> Entry[Any]:

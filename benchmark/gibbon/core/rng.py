@@ -1,15 +1,15 @@
 """Random numbers that belong to an example, not to a batch.
 
 An `ExampleStreams` holds one 64-bit key for each example of a batch, derived from (suite seed,
-cell, example id).  What is drawn for an example depends on its key alone, so batch size, order,
-sharding and device change nothing.  Streams are values: the same call gives the same numbers, and
-`ExampleStreams.child` gives streams that are independent of it, one for each restart, say.
+cell, example id).  An example's numbers depend on its key alone, so batch size, order, sharding and
+device change nothing.  Streams are values: equal calls return equal numbers.
+`ExampleStreams.child` returns independent streams, for each restart for example.
 
 The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
 generators", OOPSLA 2014, figure 14) in its counter form: the j-th number of the stream with key s
 is ``mix(s + (j + 1) * GAMMA)``.  It is computed on whole tensors, on any device.
 
-Other people's code draws from global generators: `seeded_globals` seeds these and puts them back.
+Third-party code draws from global generators: `seeded_globals` seeds and restores these.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class ExampleStreams:
     def uniform(self, shape: tuple[int, ...] | torch.Size, *, skip: int = 0) -> Tensor:
         """Returns float32, shape (N, *shape), uniform on [0, 1).
 
-        ``skip`` numbers of each stream are passed over, at no cost: what is drawn in several calls
-        is what one call would have drawn.
+        ``skip`` numbers of each stream are passed over, at no cost, so that several calls can draw
+        the numbers of one call.
 
         >>> streams = ExampleStreams.derive(7, torch.tensor([3]))
         >>> bool((streams.uniform((5,))[:, 2:] == streams.uniform((3,), skip=2)).all())
@@ -104,23 +104,23 @@ def derive_key(*parts: int | str) -> int:
 
 
 def _mix(state: Tensor) -> Tensor:
-    """SplitMix64's finaliser.  ``state`` is a fresh tensor and is overwritten."""
+    """Applies SplitMix64's finaliser to ``state``, in place."""
     state.bitwise_xor_(_shift(state, 30)).mul_(MULTIPLIER_1)
     state.bitwise_xor_(_shift(state, 27)).mul_(MULTIPLIER_2)
     return state.bitwise_xor_(_shift(state, 31))
 
 
 def _shift(state: Tensor, by: int) -> Tensor:
-    """Logical right shift: torch's own is arithmetic on int64."""
+    """Shifts right logically; torch's own shift is arithmetic on int64."""
     return state.bitwise_right_shift(by).bitwise_and_((1 << (64 - by)) - 1)
 
 
 @contextmanager
 def seeded_globals(seed: int, *devices: torch.device) -> Iterator[None]:
-    """While inside: the global generators of torch, numpy and random start from ``seed``.
+    """Seeds the global generators of torch, numpy and random, for a ``with`` block.
 
-    They are put back afterwards, also after an exception, and so are torch's grad mode and default
-    dtype.  Of torch's generators those of the CPU and of ``devices`` are meant.
+    Afterwards, also after an exception, it restores them, torch's grad mode and default dtype.  Of
+    torch's generators, those of the CPU and of ``devices`` are seeded.
 
     >>> before = torch.get_rng_state()
     >>> with seeded_globals(1):

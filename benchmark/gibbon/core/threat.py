@@ -1,6 +1,6 @@
-"""What the adversary may do: a norm, a budget epsilon, and the box that inputs live in.
+"""Threat models: a norm, a budget epsilon, and bounds of the inputs.
 
-No torch here: suites and records use these words too.
+Imports no torch, since suites and records use these types too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from gibbon.core.errors import SpecError
 
-LARGEST_EXPONENT = 400  # a float has none so large; exact arithmetic takes for ever on 1e999999999
+LARGEST_EXPONENT = 400  # beyond any float; exact arithmetic would not end on 1e999999999
 PIXEL_STEPS = 255  # of an 8-bit picture, in whose steps budgets are often computed: 8 / 255
 DECIMAL_STEPS = 51  # every 51st of these steps is a short decimal such as 0.2, and no other is
 
@@ -26,7 +26,7 @@ class Norm(StrEnum):
 
     @property
     def symbol(self) -> str:
-        """The norm as it is printed in tables."""
+        """The norm's symbol in tables."""
         return {"linf": "L∞", "l2": "L2", "l1": "L1"}[self.value]
 
 
@@ -39,7 +39,7 @@ class Epsilon:
     >>> str(Epsilon.parse("8/255")), float(Epsilon.parse("0.25")), str(Epsilon.parse(0.1))
     ('8/255', 0.25, '0.1')
 
-    A float that Python computed as so many steps of a pixel is taken for what was meant:
+    A float that equals a number of steps of an 8-bit pixel is printed as that fraction:
 
     >>> str(Epsilon.parse(8 / 255)), Epsilon.parse(8 / 255) == Epsilon.parse("8/255")
     ('8/255', True)
@@ -52,7 +52,7 @@ class Epsilon:
     def parse(cls, written: object, *, where: str = "") -> Epsilon:
         """Returns the budget written as a number, a decimal or a fraction.
 
-        Raises `SpecError` where it is not a finite number, or is negative.
+        Raises `SpecError` if it is not a finite number, or is negative.
         """
         text = _in_pixel_steps(written) or str(written).strip()
         accepted = isinstance(written, str | int | float) and not isinstance(written, bool)
@@ -80,7 +80,7 @@ class Epsilon:
 
 
 def _in_pixel_steps(written: object) -> str:
-    """Returns ``"8/255"`` for the float 8 / 255, and nothing for any other number."""
+    """Returns ``"8/255"`` for the float 8 / 255, and an empty text for any other number."""
     if not isinstance(written, float) or not 0 < written < PIXEL_STEPS:
         return ""
     steps = round(written * PIXEL_STEPS)
@@ -93,7 +93,7 @@ ZERO = Epsilon(Fraction(0), "0")
 
 @dataclass(frozen=True)
 class Bounds:
-    """The box that a model's inputs live in: every coordinate in ``[low, high]``.
+    """Bounds of a model's inputs: every coordinate is in ``[low, high]``.
 
     >>> Bounds(0.0, 1.0).width
     1.0

@@ -1,9 +1,8 @@
-"""Datasets: registered ones, one file each, and a user's own, one file a kind of source.
+"""Datasets: registered ones, and users' own from files and Python objects.
 
-`DATASETS` maps a name to a function that takes a `DataRequest` (which split, and where to look for
-what is not embedded) and returns a `Dataset`.  `gibbon.datasets.open` opens what a spec
-names, `gibbon.datasets.wrap` takes what a user has in hand.  No torch is imported before one
-is loaded.
+`DATASETS` maps a name to a function that takes a `DataRequest` and returns a `Dataset`.
+`gibbon.datasets.open` opens the dataset of a spec, `gibbon.datasets.wrap` wraps
+tensors, torch datasets and loaders.  torch is not imported before a dataset is loaded.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class DataRequest:
-    """Which split of a dataset, and where downloads are kept.
+    """Selects a split of a dataset, and sets how it is found and read.
 
     Args:
-        split: ``"test"`` is what is evaluated; ``"train"`` what models are trained on.
-        folder: where datasets that are not embedded are looked for and downloaded to; ``~`` is the
-            home folder.
-        download: whether what is not there may be fetched from the network.
-        workers: processes that decode pictures; chosen by the number of processors if None.
+        split: ``"test"`` for evaluation, ``"train"`` for training.
+        folder: folder of datasets that are not embedded, which downloads go to; ``~`` is the home
+            folder.
+        download: whether missing files may be fetched from the network.
+        workers: processes that decode images; chosen by the number of processors if None.
 
-    Raises `SpecError` where there is no such split, or the number of workers is negative.
+    Raises `SpecError` if there is no such split, or the number of workers is negative.
     """
 
     split: Split = "test"
@@ -66,7 +65,7 @@ for _name, _loader, _summary in (
     (
         "fashion-mnist",
         "fashion_mnist:load",
-        "pictures of clothes, 28 x 28, 60,000 + 10,000 (Xiao et al. 2017)",
+        "images of clothes, 28 x 28, 60,000 + 10,000 (Xiao et al. 2017)",
     ),
     (
         "cifar10",
@@ -81,12 +80,12 @@ for _name, _loader, _summary in (
     (
         "cifar10-jpeg",
         "cifar10_jpeg:load",
-        "cifar10's pictures compressed again: a user's own copy in train|test/<class>/",
+        "cifar10's images compressed again as JPEG: a user's own copy in train|test/<class>/",
     ),
     (
         "cifar10-jpeg-whitened",
         "cifar10_whitened:load_jpeg",
-        "the same contrast-normalised and ZCA-whitened",
+        "cifar10-jpeg contrast-normalised and ZCA-whitened",
     ),
 ):
     DATASETS.register(Entry(_name, _summary, lazily(f"gibbon.datasets.registered.{_loader}")))

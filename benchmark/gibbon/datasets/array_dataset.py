@@ -1,11 +1,10 @@
-"""Inputs and labels in arrays: in memory, or in a file that is mapped into it.
+"""Datasets of arrays, in memory or in a memory-mapped file.
 
-Inputs are bytes, of which 255 stands for 1, or floating-point numbers in [0, 1].
+Inputs are uint8, divided by 255, or floating-point numbers in [0, 1].
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Literal
@@ -15,9 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError
-from gibbon.core.threat import Bounds
-from gibbon.datasets.base import PIXEL_BOUNDS, PIXEL_MAX, Batch, Dataset
-from gibbon.datasets.prefetch import Ids, check_ids
+from gibbon.datasets.base import (
+    PIXEL_BOUNDS,
+    PIXEL_MAX,
+    Batch,
+    Dataset,
+    DatasetInfo,
+    hash_content,
+    read_only,
+)
 
 Layout = Literal["NCHW", "NHWC", "NHW"]
 
@@ -31,18 +36,18 @@ BYTES_AS_FLOATS = "divide them by 255, or give them as uint8"
 
 
 class HeldDataset(Dataset):
-    """Inputs and labels in arrays.
+    """A dataset of arrays of inputs and labels.
 
     Args:
-        name: what the tables say.
+        name: name in tables and messages.
         inputs: uint8, or floating-point in [0, 1]; shape (N, ...).  It is not copied.
         labels: integers, shape (N,), 0 or more.
-        layout: the order of the axes: inputs come out as (N, C, H, W).  As they are if None.
-        classes: the classes' names, by label, if they are known; they are the model's, one for one,
+        layout: order of the axes, from which inputs become (N, C, H, W); kept if None.
+        classes: names of the classes, by label, if known; they are the model's, one for one,
             unless a label exceeds them.
-        notes: what a reader of the results should know, as sentences.
+        notes: sentences for a reader of the results.
 
-    Raises `DatasetError` where it is empty, its parts don't fit together or an input is outside
+    Raises `DatasetError` if it is empty, its parts don't fit together, or an input is outside
     [0, 1].
 
     >>> pair = HeldDataset("pair", np.array([[0.0, 0.25], [0.5, 1.0]]), labels=np.array([0, 2]))
@@ -60,67 +65,23 @@ class HeldDataset(Dataset):
         classes: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
     ) -> None:
-        self._name = name
-        self._notes = notes
-        self._labels = check_labels(labels, name=name)
-        _check_inputs(inputs, name=name, count=len(self._labels))
+        labels = check_labels(labels, name=name)
+        _check_inputs(inputs, name=name, count=len(labels))
         self._inputs = inputs if layout is None else _channels_first(inputs, layout, name=name)
-        self._classes = name_classes(classes, self._labels)
-        self._partial = self._classes != classes
+        shape = tuple(self._inputs.shape[1:])
+        self.info = describe(name, labels, shape, classes=classes, notes=notes)
         if self._inputs.dtype != np.uint8:
             blocks = [(float(part.min()), float(part.max())) for part in self._blocks()]
-            # A NaN goes through numpy's minimum and maximum.
+            # numpy's minimum and maximum propagate NaN.
             lows, highs = np.array(blocks).T
             check_range(float(lows.min()), float(highs.max()), name=name)
 
-    @property
-    def name(self) -> str:
-        """What the tables say."""
-        return self._name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes' names, by label."""
-        return self._classes
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-        return tuple(self._inputs.shape[1:])
-
-    @property
-    def bounds(self) -> Bounds:
-        """[0, 1]."""
-        return PIXEL_BOUNDS
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The label of every example, shape (N,), read-only."""
-        return self._labels
-
-    @property
-    def partial(self) -> bool:
-        """Whether labels count among the model's own classes, of which no names are known."""
-        return self._partial
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the results should know of how the data was read."""
-        return self._notes
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over shape, kind, classes, inputs and labels."""
-        return self._digest
-
     @cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """SHA-256 over dtype, shape, classes, inputs and labels."""
         kind = "uint8" if self._inputs.dtype == np.uint8 else "float32"
-        content = hashlib.sha256(repr((kind, self._inputs.shape, self._classes)).encode())
-        for part in self._blocks():
-            content.update(part.data)
-        content.update(self._labels.astype("<i8").data)
-        return content.hexdigest()
+        header = repr((kind, self._inputs.shape, self.info.classes))
+        return hash_content(header, (part.data for part in self._blocks()), self.info.labels)
 
     def _blocks(self) -> Iterator[NDArray[Any]]:
         """Yields all inputs in order, a bounded number at a time, as bytes or float32."""
@@ -129,22 +90,22 @@ class HeldDataset(Dataset):
         for start in range(0, len(self._inputs), step):
             yield np.ascontiguousarray(self._inputs[start : start + step], dtype=kind)
 
-    def batch(self, ids: Ids) -> Batch:
+    def batch(self, ids: NDArray[np.int64]) -> Batch:
         """Returns the examples with these ids, as float32 in [0, 1].
 
-        Raises `DatasetError` where there is no example with such an id.
+        Raises `DatasetError` if there is no example with such an id.
         """
-        check_ids(ids, name=self._name, count=len(self))
+        self.info.check_ids(ids)
         rows = self._inputs[ids]
         inputs = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
         if self._inputs.dtype == np.uint8:
             inputs.div_(PIXEL_MAX)
         taken = torch.from_numpy(ids.astype(np.int64))
-        return Batch(taken, inputs, torch.from_numpy(self._labels[ids]))
+        return Batch(taken, inputs, torch.from_numpy(self.info.labels[ids]))
 
 
 def check_labels(labels: NDArray[Any], *, name: str) -> NDArray[np.int64]:
-    """Returns labels as int64, read-only.  Raises `DatasetError` where they are no indices."""
+    """Returns labels as int64, read-only.  Raises `DatasetError` if they are no indices."""
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise DatasetError(
             f"dataset {name!r}: labels must be one class index an example, shape (N,), got shape "
@@ -163,13 +124,20 @@ def check_labels(labels: NDArray[Any], *, name: str) -> NDArray[np.int64]:
             f"dataset {name!r}: example {first} has label {labels[first]}: labels are positions "
             "among the model's classes, counted from 0"
         )
-    narrow = labels.astype(np.int64)
-    narrow.flags.writeable = False
-    return narrow
+    return read_only(labels.astype(np.int64))
+
+
+def check_dtype(dtype: np.dtype[Any], *, say: str) -> None:
+    """Raises `DatasetError`, which begins with ``say``, if inputs are neither bytes nor floats."""
+    if dtype != np.uint8 and not np.issubdtype(dtype, np.floating):
+        raise DatasetError(
+            f"{say}: inputs must be uint8, of which 255 stands for 1, or floating-point in [0, 1], "
+            f"got {dtype}"
+        )
 
 
 def check_range(low: float, high: float, *, name: str) -> None:
-    """Raises `DatasetError` where inputs are outside [0, 1]: what was found, and the cure."""
+    """Raises `DatasetError`, with the range found and a remedy, if inputs are outside [0, 1]."""
     if low >= PIXEL_BOUNDS.low and high <= PIXEL_BOUNDS.high:  # NaN is not in any box
         return
     found = f"dataset {name!r}: inputs must be in [0, 1], found [{low:.4g}, {high:.4g}]"
@@ -179,18 +147,27 @@ def check_range(low: float, high: float, *, name: str) -> None:
     raise DatasetError(f"{found}: {cure}")
 
 
-def name_classes(names: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """Returns names for all labels up to the largest: those given, or their numbers."""
+def describe(
+    name: str,
+    labels: NDArray[np.int64],
+    input_shape: tuple[int, ...],
+    *,
+    classes: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> DatasetInfo:
+    """Returns the description of a user's dataset with inputs in [0, 1].
+
+    If ``classes`` has no name for the largest label, classes are numbered and the dataset is
+    partial: its labels count among the model's own classes.
+    """
     count = int(labels.max()) + 1
-    return names if len(names) >= count else tuple(map(str, range(count)))
+    partial = len(classes) < count
+    names = tuple(map(str, range(count))) if partial else classes
+    return DatasetInfo(name, labels, names, input_shape, partial=partial, notes=notes)
 
 
 def _check_inputs(inputs: NDArray[Any], *, name: str, count: int) -> None:
-    if inputs.dtype != np.uint8 and not np.issubdtype(inputs.dtype, np.floating):
-        raise DatasetError(
-            f"dataset {name!r}: inputs must be uint8, of which 255 stands for 1, or floating-point "
-            f"in [0, 1], got {inputs.dtype}"
-        )
+    check_dtype(inputs.dtype, say=f"dataset {name!r}")
     if inputs.ndim < 2 or 0 in inputs.shape[1:]:
         raise DatasetError(f"dataset {name!r}: inputs must have shape (N, ...), got {inputs.shape}")
     if len(inputs) != count:

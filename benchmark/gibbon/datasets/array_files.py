@@ -26,13 +26,13 @@ from gibbon.datasets.array_dataset import HeldDataset, Layout
 
 SUFFIX = ".npy"  # of the members of an .npz file
 HELD_BYTES = 64 << 20  # a larger array is mapped
-LAYOUTS = {3: "NHW", 4: "NCHW or NHWC"}  # what arrays of pictures may be, by number of axes
+LAYOUTS = {3: "NHW", 4: "NCHW or NHWC"}  # layouts of arrays of images, by number of axes
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an array says."""
+    """Header of an array in a file."""
 
     shape: tuple[int, ...]
     fortran_order: bool
@@ -40,13 +40,13 @@ class Header:
 
     @property
     def inputs(self) -> bool:
-        """Whether it may hold inputs."""
+        """Whether the array may hold inputs."""
         pixels = self.dtype == np.uint8 or np.issubdtype(self.dtype, np.floating)
         return len(self.shape) > 1 and pixels
 
     @property
     def labels(self) -> bool:
-        """Whether it may hold labels."""
+        """Whether the array may hold labels."""
         return len(self.shape) == 1 and np.issubdtype(self.dtype, np.integer)
 
     def __str__(self) -> str:
@@ -59,14 +59,14 @@ def open_npz(
     """Returns the dataset of an ``.npz`` file.
 
     Args:
-        name: what the tables say.
+        name: name in tables and messages.
         path: the file.
-        inputs: the name of the array of inputs; the only one that may be it if None.
-        labels: the name of the array of labels; the only one that may be it if None.
-        layout: the order of the axes; needed where inputs have three or four.
+        inputs: the name of the array of inputs; the only suitable array if None.
+        labels: the name of the array of labels; the only suitable array if None.
+        layout: the order of the axes; required for inputs of three or four axes.
 
-    Raises `DatasetError` where it is damaged, where it is not clear which arrays are meant, and
-    where they don't fit.
+    Raises `DatasetError` if it is damaged, the choice of arrays is ambiguous, or they don't fit
+    together.
     """
     with _reading(path), zipfile.ZipFile(path) as archive:
         headers = {}
@@ -88,7 +88,7 @@ def open_npz(
 def open_npy(name: str, path: Path, *, labels: Path, layout: Layout | None) -> HeldDataset:
     """Returns the dataset of an ``.npy`` file of inputs and another one of labels.
 
-    Raises `DatasetError` where one is damaged, and where they don't fit.
+    Raises `DatasetError` if one is damaged, or they don't fit together.
     """
     arrays = []
     for each in (path, labels):
@@ -168,7 +168,7 @@ def _refuse_objects(header: Header, say: str) -> None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """While inside, what goes wrong is a damaged file."""
+    """Turns errors of reading into a `DatasetError` about a damaged file."""
     try:
         yield
     except (

@@ -1,17 +1,17 @@
-"""What a dataset is to us: examples with ids that never change, given out by batches.
+"""The interface of a dataset: labelled examples with fixed ids, read in batches.
 
-An example id is the example's position in its dataset's split.  It stays the same whatever the
-order, the batch size, the sharding or the limit.
+An example id is the example's position in its dataset's split.  It depends neither on the order in
+which examples are read nor on batch size, sharding or limit.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from torch import Tensor
 from gibbon.core.errors import DatasetError, SpecError
 from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.core.threat import Bounds
+
+T = TypeVar("T", bound=np.generic)
 
 PIXEL_MAX = 255.0  # of an 8-bit picture
 PIXEL_BOUNDS = Bounds(0.0, 1.0)
@@ -42,64 +44,99 @@ class Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """Returns the same batch on another device."""
+        """Returns the batch on another device."""
         return Batch(self.ids.to(device), self.inputs.to(device), self.labels.to(device))
 
 
+@dataclass(frozen=True, eq=False)
+class DatasetInfo:
+    """Describes the examples of a dataset.
+
+    Args:
+        name: name in tables and messages; the registered name of a registered dataset.
+        labels: int64, shape (N,), by example id.
+        classes: names of the classes, by label.
+        input_shape: shape of one input: (channels, height, width) for images.
+        bounds: lowest and highest value of an input.
+        partial: whether labels count among the model's own classes, of which some may have no
+            example.  Otherwise the dataset's classes are the model's, one for one.
+        notes: sentences for a reader of the results about how the data were read.
+    """
+
+    name: str
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    bounds: Bounds = PIXEL_BOUNDS
+    partial: bool = False
+    notes: tuple[str, ...] = ()
+
+    def check_ids(self, ids: NDArray[np.int64]) -> None:
+        """Raises `DatasetError` if there is no example with one of these ids."""
+        count = len(self.labels)
+        if len(ids) > 0 and not 0 <= ids.min() <= ids.max() < count:
+            raise DatasetError(
+                f"dataset {self.name!r} has example ids from 0 to {count - 1}, "
+                f"got {ids.min()} to {ids.max()}"
+            )
+
+
 class Dataset(ABC):
-    """A split of labelled examples."""
+    """A split of labelled examples.
+
+    A subclass sets ``info`` and defines `digest` and `batch`.
+    """
+
+    info: DatasetInfo
 
     @property
-    @abstractmethod
     def name(self) -> str:
-        """The name that the dataset is registered under."""
+        """Name in tables and messages."""
+        return self.info.name
 
     @property
-    @abstractmethod
     def classes(self) -> tuple[str, ...]:
-        """The classes' names, by label."""
+        """Names of the classes, by label."""
+        return self.info.classes
 
     @property
-    @abstractmethod
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input: (channels, height, width) for pictures."""
+        """Shape of one input: (channels, height, width) for images."""
+        return self.info.input_shape
 
     @property
-    @abstractmethod
     def bounds(self) -> Bounds:
-        """The box that the inputs live in."""
+        """Lowest and highest value of an input."""
+        return self.info.bounds
 
     @property
-    @abstractmethod
     def labels(self) -> NDArray[np.int64]:
-        """The label of every example, shape (N,), by example id."""
+        """Labels of all examples, shape (N,), by example id."""
+        return self.info.labels
+
+    @property
+    def partial(self) -> bool:
+        """Whether labels count among the model's own classes; see `DatasetInfo`."""
+        return self.info.partial
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for a reader of the results about how the data were read."""
+        return self.info.notes
 
     @property
     @abstractmethod
     def digest(self) -> str:
-        """A digest of the content: inputs, labels and their order."""
-
-    @property
-    def partial(self) -> bool:
-        """Whether labels count among the model's own classes, of which some may have no example.
-
-        Otherwise the dataset's classes are the model's, one for one.
-        """
-        return False
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the results should know of how the data was read, as sentences."""
-        return ()
+        """Digest of the content: inputs, labels and their order."""
 
     @abstractmethod
     def batch(self, ids: NDArray[np.int64]) -> Batch:
         """Returns the examples with these ids, in this order."""
 
     def batches(self, chunks: Sequence[NDArray[np.int64]]) -> Generator[Batch, None, None]:
-        """Yields one batch for each list of ids; a dataset that reads files works ahead.
+        """Yields one batch for each list of ids; a dataset that reads files prefetches them.
 
-        Closing the generator stops what works ahead.
+        Closing the generator stops the prefetching.
         """
         for chunk in chunks:
             yield self.batch(chunk)
@@ -107,9 +144,9 @@ class Dataset(ABC):
     def unreadable(
         self, ids: NDArray[np.int64], *, told: Callable[[int], None]
     ) -> Mapping[int, str]:
-        """Returns which of these examples can't be read, by id, and why: file and reason.
+        """Returns the examples among these that can't be read: file and reason, by id.
 
-        ``told`` is called with the number of examples that were looked at since the last call.
+        ``told`` is called with the number of examples checked since its last call.
         """
         told(len(ids))
         return {}
@@ -119,17 +156,18 @@ class Dataset(ABC):
 
 
 class ArrayDataset(Dataset):
-    """A dataset that is small enough to sit in memory as bytes.
+    """A dataset in memory, as 8-bit values.
 
     Args:
         name: registered name.
-        pixels: uint8, shape (N, *input_shape), (N, C, H, W) for pictures; inputs are
+        pixels: uint8, shape (N, *input_shape), (N, C, H, W) for images; inputs are
             ``pixels / 255``, float32 in [0, 1].
         targets: integers, shape (N,), in ``range(len(classes))``.
-        classes: the classes' names, by label.
-        bounds: the box that inputs live in; holds [0, 1].
+        classes: names of the classes, by label.
+        bounds: lowest and highest value of an input; they contain [0, 1].
+        notes: sentences for a reader of the results.
 
-    Raises `DatasetError` where it is empty or its parts don't fit together.
+    Raises `DatasetError` if it is empty or its parts don't fit together.
 
     >>> pair = ArrayDataset(
     ...     name="pair",
@@ -149,6 +187,7 @@ class ArrayDataset(Dataset):
         targets: NDArray[np.integer[Any]],
         classes: tuple[str, ...],
         bounds: Bounds = PIXEL_BOUNDS,
+        notes: tuple[str, ...] = (),
     ) -> None:
         _check_parts(name, pixels, targets=targets, classes=classes)
         if bounds.low > PIXEL_BOUNDS.low or bounds.high < PIXEL_BOUNDS.high:
@@ -156,71 +195,48 @@ class ArrayDataset(Dataset):
                 f"dataset {name!r} has inputs in [0, 1] but bounds "
                 f"[{bounds.low:g}, {bounds.high:g}]"
             )
-        self._name = name
-        self._pixels = _read_only(pixels)
-        self._labels = _read_only(targets.astype(np.int64, copy=False))
-        self._classes = tuple(classes)
-        self._bounds = bounds
-
-    @property
-    def name(self) -> str:
-        """The name that the dataset is registered under."""
-        return self._name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes' names, by label."""
-        return self._classes
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input: (channels, height, width) for pictures."""
-        return tuple(self._pixels.shape[1:])
-
-    @property
-    def bounds(self) -> Bounds:
-        """The box that the inputs live in."""
-        return self._bounds
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """All inputs times 255, uint8, shape (N, *input_shape), read-only."""
-        return self._pixels
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The label of every example, shape (N,), read-only."""
-        return self._labels
+        self.pixels = read_only(pixels)
+        labels = read_only(targets.astype(np.int64, copy=False))
+        shape = tuple(pixels.shape[1:])
+        self.info = DatasetInfo(name, labels, tuple(classes), shape, bounds, notes=notes)
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """The same as ``labels``."""
-        return self._labels
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over shape, classes, pixels and labels."""
-        return self._digest
+        """Labels of all examples, under the name that torchvision gives them."""
+        return self.labels
 
     @cached_property
-    def _digest(self) -> str:
-        content = hashlib.sha256(repr((self._pixels.shape, self._classes)).encode())
-        content.update(np.ascontiguousarray(self._pixels).data)
-        content.update(np.ascontiguousarray(self._labels.astype("<i8")).data)
-        return content.hexdigest()
+    def digest(self) -> str:
+        """SHA-256 over shape, classes, pixels and labels."""
+        header = repr((self.pixels.shape, self.info.classes))
+        return hash_content(header, [np.ascontiguousarray(self.pixels).data], self.info.labels)
 
     def batch(self, ids: NDArray[np.int64]) -> Batch:
         """Returns the examples with these ids, as float32 in [0, 1].
 
-        Raises `DatasetError` where there is no example with such an id.
+        Raises `DatasetError` if there is no example with one of the ids.
         """
-        if len(ids) > 0 and not 0 <= ids.min() <= ids.max() < len(self):
-            raise DatasetError(
-                f"dataset {self._name!r} has example ids from 0 to {len(self) - 1}, "
-                f"asked for {ids.min()} to {ids.max()}"
-            )
-        inputs = torch.from_numpy(self._pixels[ids]).to(torch.float32).div_(PIXEL_MAX)
-        return Batch(torch.from_numpy(ids.copy()), inputs, torch.from_numpy(self._labels[ids]))
+        self.info.check_ids(ids)
+        inputs = torch.from_numpy(self.pixels[ids]).to(torch.float32).div_(PIXEL_MAX)
+        return Batch(torch.from_numpy(ids.copy()), inputs, torch.from_numpy(self.info.labels[ids]))
+
+
+def hash_content(
+    header: str, parts: Iterable[bytes | memoryview], labels: NDArray[np.int64]
+) -> str:
+    """Returns the SHA-256 over a header, the parts of the inputs in order, and the labels."""
+    content = hashlib.sha256(header.encode())
+    for part in parts:
+        content.update(part)
+    content.update(np.ascontiguousarray(labels.astype("<i8")).data)
+    return content.hexdigest()
+
+
+def read_only(array: NDArray[T]) -> NDArray[T]:
+    """Returns a view of an array that can't be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def sample_ids(dataset: Dataset, limit: int | None) -> NDArray[np.int64]:
@@ -230,7 +246,7 @@ def sample_ids(dataset: Dataset, limit: int | None) -> NDArray[np.int64]:
     comes first, so that a sample holds every class as soon as it has room for them, and a larger
     sample holds the smaller ones.  The ids of a sample come in ascending order.
 
-    Raises `SpecError` where ``limit`` is not positive.
+    Raises `SpecError` if ``limit`` is not positive.
     """
     if limit is not None and limit < 1:
         raise SpecError(
@@ -248,7 +264,7 @@ def sample_ids(dataset: Dataset, limit: int | None) -> NDArray[np.int64]:
 
 
 def _shuffle(count: int) -> NDArray[np.int64]:
-    # The positions sorted by one random number each: the same with every version of every library.
+    # Sorting by one random number each gives one order with every version of every library.
     streams = ExampleStreams.derive(SAMPLE_KEY, torch.arange(count))
     return np.argsort(streams.keys.numpy(), kind="stable").astype(np.int64)
 
@@ -279,9 +295,3 @@ def _check_parts(
         raise DatasetError(
             f"dataset {name!r} has labels from {low} to {high}, expected 0 to {len(classes) - 1}"
         )
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    view = array.view()
-    view.flags.writeable = False
-    return view

@@ -1,4 +1,4 @@
-"""Class maps: which of a model's classes a folder's name, or a label's, stands for.
+"""Class maps, which map the names of folders or labels to a model's classes.
 
 The order of folders is often not the order of a model's classes.  A class map is one of
 
@@ -36,7 +36,7 @@ class ClassMap:
     """Indices of classes by name.
 
     Args:
-        written: what it was called, for errors.
+        written: its name in error messages.
         indices: pairs of a name and its index; of several names of one class the last one is shown.
     """
 
@@ -63,7 +63,7 @@ class ClassMap:
         raise DatasetError(f"{where}: class {name!r} is not in class map {self.written}{hint}")
 
     def names(self, count: int) -> tuple[str, ...]:
-        """Returns the names of the first ``count`` classes; a number where there is none."""
+        """Returns the names of the first ``count`` classes; the number of a class without one."""
         known = {index: name for name, index in self.indices}
         return tuple(known.get(index, str(index)) for index in range(count))
 
@@ -71,7 +71,7 @@ class ClassMap:
 def read_class_map(written: str) -> ClassMap:
     """Returns the class map of a file, or torchvision's for ``imagenet``.
 
-    Raises `DatasetError` where it can't be read or says something impossible.
+    Raises `DatasetError` if it can't be read or is malformed.
     """
     if written == IMAGENET:
         from torchvision.models import ResNet50_Weights

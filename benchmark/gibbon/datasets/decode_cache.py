@@ -1,12 +1,11 @@
-"""What was found out about pictures, kept on disk: 50,000 are not decoded twice.
+"""A cache of facts about image files, so that large folders are decoded only once.
 
-A finding is filed under the SHA-256 of a picture's bytes, which are read and hashed anew in every
-run: it holds for the same bytes wherever they lie, and for no others.  No path, size, inode or time
-of change is trusted, since none of them says what a file holds: links come to point elsewhere,
-archives and copies bring their times along, file systems are mounted in one another's place, and a
-clock ticks slower than a disk writes.
+The key is the SHA-256 of a file's bytes, which are read and hashed in every run.  Path, size, inode
+and modification time are not used, since none of them identifies the content: links change their
+target, archives and copies keep old times, file systems are mounted in place of others, and writes
+can be faster than the clock's resolution.
 
-What fails is not kept: the next run may read what this one could not.
+Failures are not cached: the next run may be able to read the file.
 """
 
 from __future__ import annotations
@@ -18,29 +17,28 @@ from pathlib import Path
 
 from gibbon.core.errors import RunFolderError
 from gibbon.core.files import write_atomically
-from gibbon.datasets.image_transforms import Look
+from gibbon.datasets.image_transforms import ImageHeader
 
 FORMAT = 2
 
 
 @dataclass
-class Finding:
-    """What was found out about a picture.
+class ImageFacts:
+    """Facts about an image file.
 
     Args:
-        look: what its header says; None as long as nobody looked.
-        decoded: whether all of it was decoded once.
+        header: its header; None until it has been read.
+        decoded: whether it has been decoded completely once.
     """
 
-    look: Look | None = None
+    header: ImageHeader | None = None
     decoded: bool = False
 
 
-class Findings:
-    """Findings by the SHA-256 of a picture's bytes, read from a file and written back.
+class DecodeCache:
+    """Facts about image files by SHA-256, read from a JSON file and written back.
 
-    A file that is damaged, foreign or of another format holds none; one that can't be written is
-    gone without.
+    A file that is damaged or of another format counts as empty; failures to write are ignored.
 
     Args:
         path: the file, which need not be there.
@@ -49,19 +47,19 @@ class Findings:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._remembered = _read(path)
-        self._asked: dict[str, Finding] = {}
+        self._asked: dict[str, ImageFacts] = {}
 
-    def of(self, sha256: str) -> Finding:
-        """Returns what is known of a picture: nothing yet where it is new."""
-        known = self._remembered.get(sha256, Finding())
+    def of(self, sha256: str) -> ImageFacts:
+        """Returns the facts about the image of this SHA-256; empty facts if it is new."""
+        known = self._remembered.get(sha256, ImageFacts())
         return self._asked.setdefault(sha256, replace(known))
 
     def save(self) -> None:
-        """Writes what is known of the pictures that were asked about, if any of it is new."""
+        """Writes the facts requested in this run, if any of them is new."""
         pictures = {
-            sha256: [astuple(known.look), known.decoded]
+            sha256: [astuple(known.header), known.decoded]
             for sha256, known in self._asked.items()
-            if known.look is not None
+            if known.header is not None
         }
         if all(self._remembered.get(sha256) == self._asked[sha256] for sha256 in pictures):
             return
@@ -70,14 +68,14 @@ class Findings:
             write_atomically(self.path, json.dumps({"format": FORMAT, "pictures": pictures}))
 
 
-def _read(path: Path) -> dict[str, Finding]:
+def _read(path: Path) -> dict[str, ImageFacts]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             return {}
         return {
-            sha256: Finding(Look(*look), decoded)
-            for sha256, (look, decoded) in content["pictures"].items()
+            sha256: ImageFacts(ImageHeader(*header), decoded)
+            for sha256, (header, decoded) in content["pictures"].items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}

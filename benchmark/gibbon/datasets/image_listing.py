@@ -1,4 +1,4 @@
-"""Which pictures there are, and what they show: a folder of class folders, or a CSV file.
+"""Lists image files and their labels: from a folder of class folders, or a CSV file.
 
 An example id is the position in the listing: of a folder, sorted by the class folder's name and
 then by the file's; of a CSV file, in the order of its rows.
@@ -28,15 +28,15 @@ NAMED = 5  # of many, an error names so many
 
 @dataclass(frozen=True)
 class Listing:
-    """Pictures and their labels.
+    """Image files and their labels.
 
     Args:
-        root: what errors name pictures relative to.
+        root: folder that error messages name images relative to.
         paths: the files, by example id.
         labels: int64, shape (N,).
         classes: names, by label.
         partial: whether labels count among the model's own classes.
-        notes: what was left aside, as sentences.
+        notes: sentences about the files passed over.
     """
 
     root: Path
@@ -47,15 +47,14 @@ class Listing:
     notes: tuple[str, ...] = ()
 
     def say(self, path: Path) -> str:
-        """Returns what errors call a picture."""
+        """Returns the name of an image in error messages."""
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
 
 def list_folder(root: Path, class_map: ClassMap | None) -> Listing:
-    """Returns the pictures of a folder of class folders.  Hidden files and folders are passed over.
+    """Returns the images of a folder of class folders.  Hidden files and folders are passed over.
 
-    Raises `DatasetError` where there are too few classes, an empty one, or one that is not in the
-    class map.
+    Raises `DatasetError` if there are too few classes, or one is empty or not in the class map.
     """
     entries = _entries(root)
     folders = [each for each in entries if each.is_dir()]
@@ -98,13 +97,13 @@ def list_folder(root: Path, class_map: ClassMap | None) -> Listing:
 
 
 def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
-    """Returns the pictures of a CSV file with the columns ``path`` and ``label``.
+    """Returns the images of a CSV file with the columns ``path`` and ``label``.
 
     Paths are relative to the file's folder, or absolute.  Labels are positions among the model's
     classes, or names.
 
-    Raises `DatasetError` where it is not such a file, where pictures are not there, and for a
-    label that is negative or not in the class map.
+    Raises `DatasetError` if it is not such a file, images are missing, or a label is negative or
+    not in the class map.
     """
     rows = _rows(path)
     found = [path.parent / Path(written).expanduser() for written, _ in rows.values()]
@@ -159,7 +158,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
-    """Returns the pictures of a class folder, and the names of what else is in it."""
+    """Returns the images of a class folder, and the names of its other files."""
     found, others = [], []
     for each in _entries(folder):
         if each.is_dir():

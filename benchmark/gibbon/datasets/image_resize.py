@@ -1,6 +1,6 @@
-"""From a picture as it is found to an input: colour, size and crop, as torchvision does it.
+"""Converts, resizes and crops images as torchvision does.
 
-Pictures are PIL's.  They are resized with antialiasing and cropped from the centre by
+Images are PIL's.  They are resized with antialiasing and cropped from the centre by
 `torchvision.transforms.v2.functional`, so that an input is, byte by byte, what torchvision's own
 pipelines make of the picture.  As in torchvision's loader, an orientation in the EXIF data is not
 applied.
@@ -18,10 +18,10 @@ from gibbon.datasets.image_transforms import MODES, Preparation, both_sides, col
 
 
 def prepare(picture: Image, preparation: Preparation) -> NDArray[np.uint8]:
-    """Returns the input that a picture becomes: uint8, shape (C, H, W)."""
+    """Returns the input made from an image: uint8, shape (C, H, W)."""
     mode = MODES[preparation.colour or colour_of(picture.mode)]
     if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # the same colours, without PIL's warning
+        picture = picture.convert("RGBA")  # equal colours, without PIL's warning
     if picture.mode != mode:
         picture = picture.convert(mode)
     if preparation.resize is not None:

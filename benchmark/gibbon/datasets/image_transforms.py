@@ -1,4 +1,4 @@
-"""What is done to pictures, and whether they then go together: told from their headers alone."""
+"""Transforms of images, and a check from headers alone that they give inputs of one shape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Size = int | tuple[int, int]
 Colour = Literal["grey", "rgb"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
-# What PIL calls 8 bits a channel or fewer; all others hold more.
+# PIL's modes with at most 8 bits a channel; all others have more.
 GREY_MODES = ("1", "L", "LA", "La")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 MODES: dict[Colour, str] = {"grey": "L", "rgb": "RGB"}
@@ -25,15 +25,15 @@ UPRIGHT = 1
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a picture's header says of it.
+class ImageHeader:
+    """Header of an image file.
 
     Args:
         height, width: in pixels.
-        mode: PIL's name of its kind, such as ``"RGB"``.
+        mode: PIL's mode, such as ``"RGB"``.
         transparent: whether it has transparency.
         deep: whether it has more than 8 bits a channel.
-        turned: whether its EXIF data say that it is to be shown turned.
+        turned: whether its EXIF data have an orientation.
     """
 
     height: int
@@ -45,18 +45,18 @@ class Look:
 
     @property
     def colour(self) -> Colour:
-        """Whether it has colours."""
+        """``"grey"`` or ``"rgb"``."""
         return colour_of(self.mode)
 
 
 def colour_of(mode: str) -> Colour:
-    """Returns whether pictures of one of PIL's modes have colours."""
+    """Returns ``"grey"`` or ``"rgb"`` for one of PIL's modes."""
     return "grey" if mode in GREY_MODES else "rgb"
 
 
-def look_at(picture: Image) -> Look:
-    """Returns what a picture's header says, without decoding it."""
-    return Look(
+def read_header(picture: Image) -> ImageHeader:
+    """Returns the header of an image, without decoding it."""
+    return ImageHeader(
         height=picture.height,
         width=picture.width,
         mode=picture.mode,
@@ -69,7 +69,7 @@ def look_at(picture: Image) -> Look:
 
 
 def _is_cut(picture: Image) -> bool:
-    """Says whether PIL decodes a picture to fewer bits than it has, as it does with colours."""
+    """Returns whether PIL decodes an image to fewer bits than it has, as it does with colours."""
     for tile in getattr(picture, "tile", None) or ():
         raw, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
         if tile.codec_name in PPM_CODECS and others[0] > PIXEL_MAX:
@@ -83,13 +83,13 @@ def _is_cut(picture: Image) -> bool:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to every picture, in this order: colour, resize, crop.
+    """Transforms that are applied to every image, in this order: colour, resize, crop.
 
     Args:
-        resize: the shorter side becomes this, or the picture (height, width); as it is if None.
-        crop: then cropped from the centre to a square of this side, or to (height, width).
-        interpolation: how it is resized.
-        colour: what it is converted to; as it is if None.
+        resize: new length of the shorter side, or (height, width); not resized if None.
+        crop: side of a square that is cropped from the centre, or (height, width).
+        interpolation: filter that resizes.
+        colour: colour mode that images are converted to; not converted if None.
     """
 
     resize: Size | None = None
@@ -99,19 +99,19 @@ class Preparation:
 
     @property
     def declared(self) -> dict[str, Any]:
-        """What changes an input, by the names of the options; for digests."""
+        """Options that change an input, by name; for digests."""
         options: dict[str, Any] = {"resize": self.resize, "crop": self.crop, "colour": self.colour}
         if self.resize is not None:
             options["interpolation"] = self.interpolation
         return {key: value for key, value in options.items() if value is not None}
 
-    def resized(self, look: Look) -> tuple[int, int]:
-        """Returns the (height, width) of a picture once it is resized.
+    def resized(self, header: ImageHeader) -> tuple[int, int]:
+        """Returns the (height, width) of an image after resizing.
 
-        >>> Preparation(resize=256).resized(Look(375, 500, "RGB"))
+        >>> Preparation(resize=256).resized(ImageHeader(375, 500, "RGB"))
         (256, 341)
         """
-        height, width = look.height, look.width
+        height, width = header.height, header.width
         if self.resize is None:
             return height, width
         if isinstance(self.resize, tuple):
@@ -120,45 +120,45 @@ class Preparation:
             return int(self.resize * height / width), self.resize
         return self.resize, int(self.resize * width / height)
 
-    def size(self, look: Look) -> tuple[int, int]:
-        """Returns the (height, width) of the input that a picture becomes."""
-        return self.resized(look) if self.crop is None else both_sides(self.crop)
+    def size(self, header: ImageHeader) -> tuple[int, int]:
+        """Returns the (height, width) of the input made from an image."""
+        return self.resized(header) if self.crop is None else both_sides(self.crop)
 
 
 @dataclass
-class Agreement:
-    """Sees to it that pictures become inputs of one shape and one kind.
+class ImageConsistency:
+    """Checks that images become inputs of one shape and colour mode.
 
     Args:
-        dataset: what errors call the dataset.
-        preparation: what is done to every picture.
+        dataset: name in error messages.
+        preparation: transforms of every image.
     """
 
     dataset: str
     preparation: Preparation
-    first: tuple[str, Look] | None = None
+    first: tuple[str, ImageHeader] | None = None
     converted: dict[str, int] = field(default_factory=dict)
     turned: int = 0
 
-    def add(self, name: str, look: Look) -> None:
-        """Takes in one more picture; ``name`` is what errors call it.
+    def add(self, name: str, header: ImageHeader) -> None:
+        """Adds an image; ``name`` is its name in error messages.
 
-        Raises `DatasetError` where it can't be used, or does not go with the first one.
+        Raises `DatasetError` if it can't be used, or differs from the first one.
         """
-        if look.deep:
+        if header.deep:
             raise DatasetError(
-                f"{self._say(name)} has more than 8 bits a channel ({look.mode}), which would be "
+                f"{self._say(name)} has more than 8 bits a channel ({header.mode}), which would be "
                 "cut off silently: convert it to 8 bits a channel"
             )
-        self._check_crop(name, look)
-        self.first = self.first or (name, look)
-        self._check_colour(name, look)
-        self._check_size(name, look)
-        self.turned += look.turned
-        wanted = MODES[self.preparation.colour or look.colour]
-        if look.mode != wanted:
-            change = f"{look.mode} converted to {wanted}"
-            if look.transparent:
+        self._check_crop(name, header)
+        self.first = self.first or (name, header)
+        self._check_colour(name, header)
+        self._check_size(name, header)
+        self.turned += header.turned
+        wanted = MODES[self.preparation.colour or header.colour]
+        if header.mode != wanted:
+            change = f"{header.mode} converted to {wanted}"
+            if header.transparent:
                 change += ", its transparency dropped"
             self.converted[change] = self.converted.get(change, 0) + 1
 
@@ -167,13 +167,13 @@ class Agreement:
         """The shape (C, H, W) of all inputs."""
         if self.first is None:
             raise DatasetError(f"dataset {self.dataset!r} has no picture that can be read")
-        _, look = self.first
-        channels = CHANNELS[self.preparation.colour or look.colour]
-        return (channels, *self.preparation.size(look))
+        _, header = self.first
+        channels = CHANNELS[self.preparation.colour or header.colour]
+        return (channels, *self.preparation.size(header))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done to pictures that is worth knowing, as sentences."""
+        """Sentences about conversions of the images."""
         notes = [f"{_pictures(n)}: {change}." for change, n in sorted(self.converted.items())]
         if self.turned:
             notes.append(
@@ -185,10 +185,10 @@ class Agreement:
     def _say(self, name: str) -> str:
         return f"dataset {self.dataset!r}: {name}"
 
-    def _check_crop(self, name: str, look: Look) -> None:
+    def _check_crop(self, name: str, header: ImageHeader) -> None:
         if self.preparation.crop is None:
             return
-        height, width = self.preparation.resized(look)
+        height, width = self.preparation.resized(header)
         crop_height, crop_width = both_sides(self.preparation.crop)
         if crop_height > height or crop_width > width:
             resized = "" if self.preparation.resize is None else " once it is resized"
@@ -198,34 +198,34 @@ class Agreement:
                 f"{max(crop_height, crop_width)}) or crop to less"
             )
 
-    def _check_colour(self, name: str, look: Look) -> None:
+    def _check_colour(self, name: str, header: ImageHeader) -> None:
         if self.preparation.colour is not None or self.first is None:
             return
         first, earlier = self.first
-        if look.transparent:
+        if header.transparent:
             other = "" if first == name else f", {first} is {_kind(earlier)}"
             raise DatasetError(
-                f"{self._say(name)} has transparency ({look.mode}){other}: say what pictures are "
-                "converted to, --colour rgb or --colour grey, which drops the transparency"
+                f"{self._say(name)} has transparency ({header.mode}){other}: choose a "
+                "conversion, --colour rgb or --colour grey, which drops the transparency"
             )
-        if look.colour != earlier.colour:
+        if header.colour != earlier.colour:
             raise DatasetError(
-                f"{self._say(first)} is {_kind(earlier)}, {name} is {_kind(look)}: say what "
-                "pictures are converted to, --colour rgb or --colour grey"
+                f"{self._say(first)} is {_kind(earlier)}, {name} is {_kind(header)}: choose a "
+                "conversion, --colour rgb or --colour grey"
             )
 
-    def _check_size(self, name: str, look: Look) -> None:
+    def _check_size(self, name: str, header: ImageHeader) -> None:
         if self.first is None:
             return
         first, earlier = self.first
-        before, now = self.preparation.size(earlier), self.preparation.size(look)
+        before, now = self.preparation.size(earlier), self.preparation.size(header)
         if before == now:
             return
         sizes = (
             f"{first} is {before[0]} x {before[1]} (height x width), {name} is {now[0]} x {now[1]}"
         )
         if self.preparation.resize is None:
-            cure = "say a size for all, such as --resize 256 --crop 224"
+            cure = "give one size for all, such as --resize 256 --crop 224"
         else:
             sizes += f", both with the shorter side resized to {self.preparation.resize}"
             cure = (
@@ -236,12 +236,12 @@ class Agreement:
 
 
 def both_sides(size: Size) -> tuple[int, int]:
-    """Returns height and width of what is written as one side or as both."""
+    """Returns (height, width) of a size that is given as one side or as both."""
     return size if isinstance(size, tuple) else (size, size)
 
 
-def _kind(look: Look) -> str:
-    return f"{'grey' if look.colour == 'grey' else 'in colour'} ({look.mode})"
+def _kind(header: ImageHeader) -> str:
+    return f"{'grey' if header.colour == 'grey' else 'in colour'} ({header.mode})"
 
 
 def _pictures(count: int) -> str:

@@ -1,6 +1,6 @@
-"""Examples that come one after the other and can't be asked for by position: read once, onto disk.
+"""Iterable datasets: examples without random access, stored in a temporary file as they are read.
 
-They are kept in a temporary file that has no name, so that nothing is left of it whatever happens.
+The file has no name, so that nothing is left of it after a crash.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gibbon.datasets.array_dataset import HeldDataset
 Example = tuple[NDArray[Any], int]
 
 
-def spool(
+def store_stream(
     name: str,
     examples: Iterable[Example],
     *,
@@ -28,12 +28,12 @@ def spool(
     """Returns a dataset of these examples, in the order in which they come.
 
     Args:
-        name: what the tables say.
-        examples: an input, uint8 or float32, and a label each.
-        classes: the classes' names, by label, if they are known.
-        notes: what a reader of the results should know, as sentences.
+        name: name in tables and messages.
+        examples: pairs of an input, uint8 or float32, and a label.
+        classes: names of the classes, by label, if known.
+        notes: sentences for a reader of the results.
 
-    Raises `DatasetError` where there is none, and where they don't go together.
+    Raises `DatasetError` if there are none, or they differ in shape or dtype.
     """
     labels: list[int] = []
     with tempfile.TemporaryFile(prefix="gibbon-") as file:

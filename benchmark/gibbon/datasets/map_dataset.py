@@ -1,9 +1,9 @@
 """A map-style torch `Dataset`: its items are examples, and their positions the example ids.
 
 All items are read once when the dataset is made: labels, shapes and bounds are checked, and their
-content goes into the digest, an item at a time.  As many as fit stay in memory; the others are read
-again when they are needed, and must be the same then: an item that is not, because of a random
-transform, say, makes a result that can't be repeated.
+content enters the digest, one item at a time.  As many as fit stay in memory; the others are read
+again when they are needed, and must not have changed: an item that has, because of a random
+transform for example, gives results that can't be repeated.
 """
 
 from __future__ import annotations
@@ -20,53 +20,45 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from gibbon.core.errors import DatasetError
-from gibbon.core.threat import Bounds
-from gibbon.datasets.array_dataset import check_labels, check_range, name_classes
-from gibbon.datasets.base import PIXEL_BOUNDS, PIXEL_MAX, Batch, Dataset
-from gibbon.datasets.image_transforms import Agreement, Look, Preparation, look_at
-from gibbon.datasets.prefetch import (
-    Assembly,
-    Ids,
-    Kept,
-    check_ids,
-    choose_workers,
-    grouped,
-    read_ahead,
-)
+from gibbon.datasets.array_dataset import check_dtype, check_labels, check_range, describe
+from gibbon.datasets.base import Batch, Dataset
+from gibbon.datasets.image_transforms import ImageConsistency, ImageHeader, Preparation, read_header
+from gibbon.datasets.prefetch import Assembly, Ids, Kept, choose_workers, grouped, read_ahead
 
 READ_TWICE = 16  # items that are read twice at first: a coin toss would have to fall alike 16 times
 DIGEST_BYTES = 16  # of one item
 RANDOM = (
-    "an item must be the same every time, or the result can't be repeated: leave random transforms "
-    "out"
+    "an item must not change between reads, or the result can't be repeated: leave random "
+    "transforms out"
 )
 
 
 @runtime_checkable
 class Items(Protocol):
-    """What can be asked for its length and for an item by position."""
+    """An object with a length and items by position."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, position: int, /) -> Any: ...
 
 
-class ItemsDataset(Dataset):
+class MapDataset(Dataset):
     """The items of a map-style dataset, each a pair of an input and a label.
 
     Inputs are uint8, floating-point in [0, 1], or PIL's pictures.
 
     Args:
-        name: what the tables say.
+        name: name in tables and messages.
         items: the pairs.
-        collate: makes a batch of a list of items, as a `DataLoader`'s does; none if None.
-        preparation: what is done to PIL's pictures.
+        collate: makes a batch of a list of items, as a `DataLoader`'s does; unused if None.
+        preparation: transforms of PIL images.
         workers: processes that read; chosen if None.
-        classes: the classes' names, by label, if they are known; they are the model's, one for one,
+        classes: names of the classes, by label, if known; they are the model's, one for one,
             unless a label exceeds them.
-        positions: which items, if not all.
+        positions: positions of the items to take; all if None.
+        notes: sentences for a reader of the results.
 
-    Raises `DatasetError` where items are not such pairs, do not go together, or change.
+    Raises `DatasetError` if items are not such pairs, differ in shape or dtype, or change.
     """
 
     def __init__(
@@ -84,102 +76,64 @@ class ItemsDataset(Dataset):
         count = len(items) if positions is None else len(positions)
         if count == 0:
             raise DatasetError(f"dataset {name!r} is empty")
-        self._name = name
-        self._workers = workers
-        self._positions = np.arange(count) if positions is None else positions
-        self._reader = _Reader(name, items, collate, preparation)
-        self._survey, self._kept = self._read_all()
-        self._labels = check_labels(self._survey.labels, name=name)
-        self._classes = name_classes(classes, self._labels)
-        self._partial = self._classes != classes
-        self._notes = (*notes, *self._survey.notes)
-
-    @property
-    def name(self) -> str:
-        """What the tables say."""
-        return self._name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes' names, by label."""
-        return self._classes
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-        return self._survey.input_shape
-
-    @property
-    def bounds(self) -> Bounds:
-        """[0, 1]."""
-        return PIXEL_BOUNDS
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The label of every example, shape (N,), read-only."""
-        return self._labels
-
-    @property
-    def partial(self) -> bool:
-        """Whether labels count among the model's own classes, of which no names are known."""
-        return self._partial
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was left aside, and what was done to pictures."""
-        return self._notes
+        if positions is None:
+            positions = np.arange(count)
+        reader = _Reader(name, items, collate, preparation)
+        survey, kept = _read_all(reader, positions, workers=workers)
+        self.info = describe(
+            name,
+            check_labels(survey.labels, name=name),
+            survey.input_shape,
+            classes=classes,
+            notes=(*notes, *survey.notes),
+        )
+        again = _Again(reader, positions, survey.digests)
+        self._assembly = Assembly(again, self.info, kept, workers)
+        content = hashlib.sha256(
+            repr((survey.kind, survey.input_shape, self.info.classes)).encode()
+        )
+        content.update(b"".join(survey.digests))
+        self._digest = content.hexdigest()
 
     @property
     def digest(self) -> str:
-        """SHA-256 over shape, kind, classes, and the content and label of every item in order."""
-        kind = (self._survey.kind, self._survey.input_shape, self._classes)
-        content = hashlib.sha256(repr(kind).encode())
-        content.update(b"".join(self._survey.digests))
-        return content.hexdigest()
+        """SHA-256 over shape, dtype, classes, and the content and label of every item in order."""
+        return self._digest
 
     def batch(self, ids: Ids) -> Batch:
         """Returns the examples with these ids.
 
-        Raises `DatasetError` where there is no such id, and for an item that has changed.
+        Raises `DatasetError` if there is no such id, and for an item that has changed.
         """
         return next(self.batches([ids]))
 
     def batches(self, chunks: Sequence[Ids]) -> Generator[Batch, None, None]:
-        """Yields one batch for each list of ids; items are read ahead.
+        """Yields one batch for each list of ids; items are prefetched.
 
-        Raises `DatasetError` where there is no such id, and for an item that has changed.
+        Raises `DatasetError` if there is no such id, and for an item that has changed.
         """
-        for chunk in chunks:
-            check_ids(chunk, name=self._name, count=len(self))
-        assembly = Assembly(
-            read=_Again(self._reader, self._positions, self._survey.digests),
-            labels=self._labels,
-            kept=self._kept,
-            input_shape=self.input_shape,
-            size=self._survey.bytes,
-            scale=PIXEL_MAX if self._survey.kind == "uint8" else 1.0,
-            workers=self._workers,
-        )
-        return assembly.batches(chunks)
+        return self._assembly.batches(chunks)
 
-    def _read_all(self) -> tuple[_Survey, Kept]:
-        name, positions = self._name, self._positions
-        spread = np.unique(np.linspace(0, len(positions) - 1, READ_TWICE).astype(np.int64))
-        first = self._reader(positions[spread])
-        for one, other in zip(first, self._reader(positions[spread]), strict=True):
-            if one.digest != other.digest:
-                raise DatasetError(f"dataset {name!r}: {one.say} differs when read again: {RANDOM}")
-        survey = _Survey(name, first[0], Agreement(name, self._reader.preparation))
-        like = first[0].content
-        kept = Kept(len(positions), like.shape, dtype=like.dtype)
-        workers = choose_workers(self._workers, len(positions))
-        groups = grouped(positions, size=survey.bytes, workers=workers)
-        for _, found in read_ahead(self._reader, groups, workers=workers):
-            for item in found:
-                survey.add(item)
-                kept.add(len(survey.digests) - 1, item.content)
-        check_range(survey.low, survey.high, name=name)
-        return survey, kept
+
+def _read_all(reader: _Reader, positions: Ids, *, workers: int | None) -> tuple[_Survey, Kept]:
+    """Reads every item once, and a few of them twice."""
+    name = reader.name
+    spread = np.unique(np.linspace(0, len(positions) - 1, READ_TWICE).astype(np.int64))
+    first = reader(positions[spread])
+    for one, other in zip(first, reader(positions[spread]), strict=True):
+        if one.digest != other.digest:
+            raise DatasetError(f"dataset {name!r}: {one.say} differs when read again: {RANDOM}")
+    survey = _Survey(name, first[0], ImageConsistency(name, reader.preparation))
+    content = first[0].content
+    kept = Kept(len(positions), content.shape, dtype=content.dtype)
+    workers = choose_workers(workers, len(positions))
+    groups = grouped(positions, size=kept.size, workers=workers)
+    for _, found in read_ahead(reader, groups, workers=workers):
+        for item in found:
+            survey.add(item)
+            kept.add(len(survey.digests) - 1, item.content)
+    check_range(survey.low, survey.high, name=name)
+    return survey, kept
 
 
 @dataclass(frozen=True)
@@ -187,7 +141,7 @@ class _Item:
     position: int
     content: NDArray[Any]
     label: int
-    look: Look | None
+    header: ImageHeader | None
     digest: bytes
 
     @property
@@ -200,9 +154,9 @@ class _Item:
 
 
 class _Survey:
-    """What all items have in common, and what each one is."""
+    """Collects labels, digests and range of all items, and checks that they are alike."""
 
-    def __init__(self, name: str, first: _Item, agreement: Agreement) -> None:
+    def __init__(self, name: str, first: _Item, agreement: ImageConsistency) -> None:
         self.name = name
         self.first = first
         self.agreement = agreement
@@ -211,9 +165,9 @@ class _Survey:
         self._labels: list[int] = []
 
     def add(self, item: _Item) -> None:
-        """Takes in the next item.  Raises `DatasetError` where it does not go with the first."""
-        if item.look is not None:
-            self.agreement.add(item.say, item.look)
+        """Adds the next item.  Raises `DatasetError` if its shape or dtype differs."""
+        if item.header is not None:
+            self.agreement.add(item.say, item.header)
         for what, expected, came in [
             ("shape", self.first.content.shape, item.content.shape),
             ("dtype", self.first.kind, item.kind),
@@ -236,10 +190,6 @@ class _Survey:
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.first.content.shape)
-
-    @property
-    def bytes(self) -> int:
-        return self.first.content.nbytes
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -268,20 +218,20 @@ class _Reader:
             found = self.items[position]
             if self.collate is not None:
                 found = self.collate([found])
-        except Exception as error:  # the dataset is somebody else's
+        except Exception as error:  # raised by the user's code
             raise DatasetError(f"{say} can't be read: {type(error).__name__}: {error}") from error
         given, written = pair_of(found, say=say)
         if self.collate is not None:
             given, written = _only(given, say=say), _only(written, say=say)
-        look = look_at(given) if isinstance(given, Image) else None
+        header = read_header(given) if isinstance(given, Image) else None
         content = as_input(given, self.preparation, say=say)
         label = as_label(written, say=say)
-        return _Item(position, content, label, look, digest_of(content, label))
+        return _Item(position, content, label, header, digest_of(content, label))
 
 
 @dataclass(frozen=True)
 class _Again:
-    """Reads examples by id, and sees that they are what they were."""
+    """Reads examples by id again, and checks that they have not changed."""
 
     reader: _Reader
     positions: Ids
@@ -299,14 +249,14 @@ class _Again:
 
 
 def digest_of(content: NDArray[Any], label: int) -> bytes:
-    """Returns a digest of an example."""
+    """Returns a digest of the content and label of an example."""
     digest = hashlib.blake2b(content.data, digest_size=DIGEST_BYTES)
     digest.update(label.to_bytes(8, "little", signed=True))
     return digest.digest()
 
 
 def pair_of(found: Any, *, say: str) -> tuple[Any, Any]:
-    """Returns input and label of an item.  Raises `DatasetError` where it is no pair."""
+    """Returns input and label of an item.  Raises `DatasetError` if it is not a pair."""
     if isinstance(found, tuple | list) and len(found) == 2:
         return found[0], found[1]
     came = type(found).__name__
@@ -329,14 +279,9 @@ def as_input(given: Any, preparation: Preparation, *, say: str) -> NDArray[Any]:
             "pictures; resize in the dataset's own transform"
         )
     array = as_array(given, say=say)
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise DatasetError(
-            f"{say}: inputs must be uint8, of which 255 stands for 1, or floating-point in [0, 1], "
-            f"got {array.dtype}"
-        )
-    return np.ascontiguousarray(array, dtype=np.float32)
+    check_dtype(array.dtype, say=say)
+    kind = np.uint8 if array.dtype == np.uint8 else np.float32
+    return np.ascontiguousarray(array, dtype=kind)
 
 
 def as_array(given: Any, *, say: str) -> NDArray[Any]:
@@ -353,7 +298,7 @@ def as_array(given: Any, *, say: str) -> NDArray[Any]:
 
 
 def as_label(written: Any, *, say: str) -> int:
-    """Returns a label as a number.  Raises `DatasetError` where it is none, or a soft one."""
+    """Returns a label as an integer.  Raises `DatasetError` if it is not an integer."""
     try:
         return operator.index(written)
     except TypeError:

@@ -1,4 +1,4 @@
-"""From a spec to a dataset: a registered name, a path told by what it is, or a factory.
+"""Opens the dataset of a spec: a registered name, a path, or a factory.
 
 ====================================  ==========================================================
 ``mnist``                             a registered name
@@ -10,8 +10,8 @@
 ``package.module:load``               ``Dataset``, a ``DataLoader`` or a Gibbon ``Dataset``
 ====================================  ==========================================================
 
-A registered name stands before a path: write ``./mnist`` for a folder of that name.  Options that a
-kind of source has no use for are refused.
+A registered name takes precedence over a path: write ``./mnist`` for a folder of that name.  An
+option that does not apply to the source is an error.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ FORMS = (
 
 
 @dataclass(frozen=True)
-class Kind:
+class SourceKind:
     """A kind of source.
 
     Args:
-        title: what errors call it.
-        example: how one is written.
-        options: what it takes besides a name.
+        title: name in error messages.
+        example: an example of its form.
+        options: options that it takes besides a name.
         open: returns the dataset of a spec.
     """
 
@@ -61,9 +61,9 @@ class Kind:
 
 
 def check_dataset(spec: DatasetSpec, *, where: str) -> None:
-    """Refuses a spec whose source does not exist or has no use for an option.
+    """Checks that the source of a spec exists and takes the spec's options.
 
-    It loads nothing and looks into no file.  Raises `SpecError` or `UnknownNameError`.
+    Loads nothing and opens no file.  Raises `SpecError` or `UnknownNameError`.
     """
     kind = kind_of(spec.source, where=where)
     fields = DatasetSpec.model_fields
@@ -78,7 +78,7 @@ def check_dataset(spec: DatasetSpec, *, where: str) -> None:
         )
     if spec.interpolation != fields["interpolation"].default and spec.resize is None:
         raise SpecError(
-            "interpolation says how pictures are resized: give resize, too", where=where
+            "interpolation only applies to resized pictures: give resize, too", where=where
         )
     files = {"class_map": spec.class_map if spec.class_map != IMAGENET else None}
     if kind is KINDS[".npy"]:
@@ -98,10 +98,10 @@ def open_dataset(spec: DatasetSpec, request: DataRequest) -> Dataset:
     return kind_of(spec.source).open(spec, request)
 
 
-def kind_of(source: str, *, where: str = "") -> Kind:
-    """Returns what kind of source a text is.
+def kind_of(source: str, *, where: str = "") -> SourceKind:
+    """Returns the kind of source that a text names.
 
-    Raises `SpecError` where it looks like a path that is not there, and where it is nothing known.
+    Raises `SpecError` if it looks like a path that does not exist, or has no known form.
     """
     if source in DATASETS.names():
         return KINDS["registered"]
@@ -137,30 +137,17 @@ def _open_registered(spec: DatasetSpec, request: DataRequest) -> Dataset:
     return DATASETS.load(spec.source)(request)
 
 
-def _open_folder(spec: DatasetSpec, request: DataRequest) -> Dataset:
-    from gibbon.datasets.image_dataset import PictureDataset, remembered
-    from gibbon.datasets.image_listing import list_folder
+def _open_images(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    from gibbon.datasets.image_dataset import ImageDataset, open_cache
+    from gibbon.datasets.image_listing import list_csv, list_folder
 
-    root = Path(spec.source).expanduser()
-    return PictureDataset(
+    place = Path(spec.source).expanduser()
+    listed = list_folder if place.is_dir() else list_csv
+    return ImageDataset(
         spec.name,
-        list_folder(root, _class_map(spec)),
+        listed(place, _class_map(spec)),
         preparation=_preparation(spec),
-        findings=remembered(request.folder, root),
-        workers=request.workers,
-    )
-
-
-def _open_csv(spec: DatasetSpec, request: DataRequest) -> Dataset:
-    from gibbon.datasets.image_dataset import PictureDataset, remembered
-    from gibbon.datasets.image_listing import list_csv
-
-    path = Path(spec.source).expanduser()
-    return PictureDataset(
-        spec.name,
-        list_csv(path, _class_map(spec)),
-        preparation=_preparation(spec),
-        findings=remembered(request.folder, path),
+        cache=open_cache(request.folder, place),
         workers=request.workers,
     )
 
@@ -209,10 +196,10 @@ def _open_factory(spec: DatasetSpec, request: DataRequest) -> Dataset:
 
 
 def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], *, say: str) -> None:
-    """Raises `SpecError` where a function does not take these keyword arguments."""
+    """Raises `SpecError` if a function does not take these keyword arguments."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # compiled code that says nothing of itself
+    except (TypeError, ValueError):  # compiled code without a signature
         return
     parameters = signature.parameters
     free = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
@@ -240,18 +227,22 @@ def _preparation(spec: DatasetSpec) -> Preparation:
 
 
 KINDS = {
-    "registered": Kind("a registered dataset", "mnist", ("split",), _open_registered),
-    "folder": Kind("a folder of pictures", "photos/val", ("class_map", *PREPARATION), _open_folder),
-    ".csv": Kind("a CSV file of pictures", "photos.csv", ("class_map", *PREPARATION), _open_csv),
-    ".npz": Kind("a file of arrays", "data.npz", ("inputs", "labels", "layout"), _open_npz),
-    ".npy": Kind("a file of an array", "data.npy", ("labels", "layout"), _open_npy),
-    "torchvision": Kind(
+    "registered": SourceKind("a registered dataset", "mnist", ("split",), _open_registered),
+    "folder": SourceKind(
+        "a folder of pictures", "photos/val", ("class_map", *PREPARATION), _open_images
+    ),
+    ".csv": SourceKind(
+        "a CSV file of pictures", "photos.csv", ("class_map", *PREPARATION), _open_images
+    ),
+    ".npz": SourceKind("a file of arrays", "data.npz", ("inputs", "labels", "layout"), _open_npz),
+    ".npy": SourceKind("a file of an array", "data.npy", ("labels", "layout"), _open_npy),
+    "torchvision": SourceKind(
         "a dataset of torchvision's",
         "torchvision:CIFAR100",
         ("split", "arguments", *PREPARATION),
         _open_torchvision,
     ),
-    "factory": Kind(
+    "factory": SourceKind(
         "a factory", "path/to/data.py:load", ("arguments", *PREPARATION), _open_factory
     ),
 }

@@ -1,4 +1,4 @@
-"""Reads examples ahead of their use: by worker processes, in order, in bounded memory.
+"""Prefetches examples: by worker processes, in order, in bounded memory.
 
 Worker processes are those of torch's `DataLoader`; what they read comes back through pipes as numpy
 arrays, so that neither shared memory nor open files limit it.  They stop when the iterator is
@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from gibbon.core.errors import DatasetError
-from gibbon.datasets.base import Batch
+from gibbon.datasets.base import PIXEL_MAX, Batch, DatasetInfo
 
 T = TypeVar("T")
 Ids = NDArray[np.int64]
@@ -37,21 +37,20 @@ LARGEST_GROUP = 32  # examples that a worker reads at a time
 GROUP_BYTES = 4 << 20
 GROUPS_AHEAD = 4  # a worker
 KEPT_BYTES = 256 << 20
-PARENT_SECONDS = 1.0  # how often a worker looks whether the main process is still there
+PARENT_SECONDS = 1.0  # between a worker's checks that the main process is alive
 
 
 def read_ahead(
     read: Callable[[Ids], T], groups: Sequence[Ids], *, workers: int
 ) -> Iterator[tuple[Ids, T]]:
-    """Yields each group of ids with what ``read`` makes of it, in the order of the groups.
+    """Yields each group of ids with the result of ``read``, in the order of the groups.
 
     Args:
-        read: reads a group; it can be pickled where processes are not forked.
+        read: reads a group; must be picklable on systems that do not fork processes.
         groups: lists of example ids.
         workers: processes that read; none if 0.
 
-    Raises `DatasetError` as ``read`` does, also where it does so in a worker, and where a worker
-    dies.
+    Raises `DatasetError` if ``read`` raises it, in this process or a worker, or a worker dies.
     """
     if workers == 0 or not groups:
         for group in groups:
@@ -72,7 +71,7 @@ def read_ahead(
 
 
 def choose_workers(asked: int | None, count: int) -> int:
-    """Returns how many processes read ``count`` examples: as asked, or as the machine suggests."""
+    """Returns the number of processes that read ``count`` examples; chosen if None."""
     if asked is not None:
         return asked if count else 0
     available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
@@ -83,7 +82,7 @@ def choose_workers(asked: int | None, count: int) -> int:
 def grouped(ids: Ids, *, size: int, workers: int) -> list[Ids]:
     """Returns the ids in groups that one worker reads at a time.
 
-    ``size`` is the number of bytes of one example; 0 where it is not known.
+    ``size`` is the number of bytes of one example; 0 if unknown.
 
     >>> [len(group) for group in grouped(np.arange(100), size=3 << 20, workers=2)][:3]
     [1, 1, 1]
@@ -97,20 +96,21 @@ def grouped(ids: Ids, *, size: int, workers: int) -> list[Ids]:
 
 
 class Kept:
-    """Examples that stay in memory once they were read, as many as fit.
+    """A cache of examples in memory, as many as fit.
 
-    What came first stays: dropping the oldest would lose all of them in every pass over a dataset
-    that is larger than this.  They lie in one block, since thousands of pieces that live long
-    between others that do not would hold several times their size.
+    The first examples stay: replacing the oldest would replace all of them in every pass over a
+    dataset larger than the cache.  They lie in one block, since thousands of long-lived pieces
+    between short-lived ones would fragment the memory to several times their size.
 
     Args:
-        count: how many examples there are.
+        count: number of examples in the dataset.
         shape, dtype: of one of them.
     """
 
     def __init__(self, count: int, shape: tuple[int, ...], *, dtype: np.dtype[Any]) -> None:
-        size = max(1, math.prod(shape) * dtype.itemsize)
-        room = min(count, KEPT_BYTES // size)
+        self.size = math.prod(shape) * dtype.itemsize
+        self.scale = PIXEL_MAX if dtype == np.uint8 else 1.0
+        room = min(count, KEPT_BYTES // max(1, self.size))
         self.holds_all = room == count
         self._block = np.empty((room, *shape), dtype)  # takes no memory until it is written to
         self._rows: dict[int, int] = {}
@@ -124,7 +124,7 @@ class Kept:
         self._rows[example] = row
 
     def examples(self) -> set[int]:
-        """Returns which examples are kept."""
+        """Returns the ids of the examples kept."""
         return set(self._rows)
 
     def __getitem__(self, example: int) -> NDArray[Any]:
@@ -137,48 +137,51 @@ class Kept:
 
 @dataclass(frozen=True)
 class Assembly:
-    """Makes batches of what is kept and of what is read.
+    """Makes batches of examples that are kept in memory and of examples that are read.
 
     Args:
-        read: returns what a group of ids stands for, an array each.
-        labels: of all examples.
-        kept: what needs not be read.
-        size: bytes of one example.
-        scale: what inputs are divided by.
-        workers: processes to read with; chosen if None.
+        read: returns the contents of a group of ids, an array each.
+        info: describes the examples.
+        kept: the examples in memory.
+        workers: processes that read; chosen if None.
     """
 
     read: Callable[[Ids], Sequence[NDArray[Any]]]
-    labels: NDArray[np.int64]
+    info: DatasetInfo
     kept: Kept
-    input_shape: tuple[int, ...]
-    size: int
-    scale: float
     workers: int | None
 
     def batches(self, chunks: Sequence[Ids]) -> Generator[Batch, None, None]:
-        """Yields a batch for each list of ids, in its order."""
-        at_hand = self.kept.examples()  # what is added meanwhile was planned to be read
+        """Yields a batch for each list of ids, in its order.
+
+        Raises `DatasetError` if there is no example with one of the ids, or ``read`` raises it.
+        """
+        for chunk in chunks:
+            self.info.check_ids(chunk)
+        return self._assembled(chunks)
+
+    def _assembled(self, chunks: Sequence[Ids]) -> Generator[Batch, None, None]:
+        at_hand = self.kept.examples()  # excludes examples that are added meanwhile
         wanted = [each for chunk in chunks for each in chunk.tolist() if each not in at_hand]
         missing = np.array(wanted, dtype=np.int64)
         workers = choose_workers(self.workers, len(missing))
-        groups = grouped(missing, size=self.size, workers=workers)
+        groups = grouped(missing, size=self.kept.size, workers=workers)
         found = self._one_by_one(read_ahead(self.read, groups, workers=workers))
         for chunk in chunks:
-            inputs = torch.empty((len(chunk), *self.input_shape), dtype=torch.float32)
+            inputs = torch.empty((len(chunk), *self.info.input_shape), dtype=torch.float32)
             rows = inputs.numpy()
             for row, example in zip(rows, chunk.tolist(), strict=True):
                 content = self.kept[example] if example in at_hand else next(found)
-                if content.shape != self.input_shape:
+                if content.shape != self.info.input_shape:
                     raise DatasetError(
                         f"example {example} has shape {content.shape} now, it had "
-                        f"{self.input_shape}: the data changed since they were looked at"
+                        f"{self.info.input_shape}: the data changed since they were first read"
                     )
                 row[...] = content
-            if self.scale != 1:
-                inputs.div_(self.scale)
+            if self.kept.scale != 1:
+                inputs.div_(self.kept.scale)
             ids = torch.from_numpy(chunk.astype(np.int64))
-            yield Batch(ids, inputs, torch.from_numpy(self.labels[chunk]))
+            yield Batch(ids, inputs, torch.from_numpy(self.info.labels[chunk]))
 
     def _one_by_one(
         self, found: Iterable[tuple[Ids, Sequence[NDArray[Any]]]]
@@ -189,22 +192,13 @@ class Assembly:
                 yield content
 
 
-def check_ids(ids: Ids, *, name: str, count: int) -> None:
-    """Raises `DatasetError` where there is no example with such an id."""
-    if len(ids) > 0 and not 0 <= ids.min() <= ids.max() < count:
-        raise DatasetError(
-            f"dataset {name!r} has example ids from 0 to {count - 1}, "
-            f"asked for {ids.min()} to {ids.max()}"
-        )
-
-
 @dataclass(frozen=True)
 class _Raised:
     message: str
 
 
 class _Groups(TorchDataset[Any], Generic[T]):
-    """What a `DataLoader` takes for a dataset: an index is a group of ids."""
+    """A torch dataset whose indices are groups of ids."""
 
     def __init__(self, read: Callable[[Ids], T]) -> None:
         self.read = read
@@ -230,9 +224,9 @@ def _begin_worker(_: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    # torch's loop sees that the main process is gone, but then waits for ever for what it read
-    # to be taken out of a full pipe.  The sentinel tells at once, unless another process inherited
-    # its other end: then the parent's id tells.
+    # torch's loop notices that the main process has ended, but then waits for ever for a full pipe
+    # to be emptied.  The sentinel fires at once, unless another process inherited its other end:
+    # then the parent's id changes.
     main = multiprocessing.parent_process()
     sentinels = [] if main is None else [main.sentinel]
     while os.getppid() == parent and not wait(sentinels, timeout=PARENT_SECONDS):
@@ -243,7 +237,7 @@ def _end_with(parent: int) -> None:
 def _start(
     read: Callable[[Ids], T], groups: Sequence[Ids], *, workers: int
 ) -> Iterator[T | _Raised]:
-    # More workers than processors may be asked for; and Python warns of a fork where there are
+    # More workers than processors are allowed; and Python warns of a fork in a process with
     # threads, as torch starts them: its workers run no operation of several threads.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*worker processes in total")

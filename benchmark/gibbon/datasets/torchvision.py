@@ -1,7 +1,7 @@
 """torchvision's datasets, by the name of the class: ``torchvision:CIFAR100``.
 
-Labels are theirs and count among the model's classes.  Pictures go through the same preparation as
-those of a folder.
+Labels are torchvision's and count among the model's classes.  Images are resized, cropped and
+converted as those of a folder are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gibbon.datasets.wrap import adopt_data
 
 OURS = ("root", "download", "transform", "target_transform", "transforms", "loader")
 
-# Bases, tools, and what gives no picture with a class.
+# Base classes, wrappers, and datasets without pairs of an image and a class.
 NOT_OFFERED = ("VisionDataset", "DatasetFolder", "ImageFolder", "wrap_dataset_for_transforms_v2")
 
 
@@ -34,14 +34,14 @@ def open_torchvision(
 
     Args:
         wanted: the name of its class.
-        request: which split it is asked for, where it has ``train`` or ``split``, and where its
-            files are kept.
-        name: what the tables say.
-        preparation: what is done to every picture.
-        arguments: what else its class is given; stands before the split that was asked for.
+        request: the split, for classes that take ``train`` or ``split``, and the folder of its
+            files.
+        name: name in tables and messages.
+        preparation: transforms of every image.
+        arguments: further arguments of its class; they take precedence over the request's split.
 
-    Raises `SpecError` where there is no such dataset or it does not take the arguments, and
-    `DatasetError` where its files are not there and can't be downloaded.
+    Raises `SpecError` if there is no such dataset or it does not take the arguments, and
+    `DatasetError` if its files are not there and can't be downloaded.
     """
     from torchvision import datasets
 
@@ -71,16 +71,16 @@ def _arguments(
     parameters = inspect.signature(kind).parameters
     for key in arguments:
         if key in OURS:
-            raise SpecError(f"{say}: {key} is not for arguments to say")
+            raise SpecError(f"{say}: {key} can't be set in arguments")
         if key not in parameters:
             raise SpecError(f"{say} takes no argument {key!r}{suggest(key, parameters)}")
-    asked = {
+    requested = {
         "root": request.folder.expanduser(),
         "download": request.download,
         "train": request.split == "train",
         "split": request.split,
     }
-    given = {key: value for key, value in asked.items() if key in parameters} | arguments
+    given = {key: value for key, value in requested.items() if key in parameters} | arguments
     missing = [
         key
         for key, each in parameters.items()

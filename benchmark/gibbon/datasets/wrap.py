@@ -1,4 +1,4 @@
-"""Takes what a user has in hand for a dataset: tensors, a torch `Dataset`, a `DataLoader`."""
+"""Wraps tensors, torch datasets and loaders as datasets."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from gibbon.core.errors import DatasetError
 from gibbon.datasets.array_dataset import HeldDataset
 from gibbon.datasets.base import Dataset
 from gibbon.datasets.image_transforms import Preparation
-from gibbon.datasets.iterable_dataset import Example, spool
+from gibbon.datasets.iterable_dataset import Example, store_stream
 from gibbon.datasets.map_dataset import (
     Items,
-    ItemsDataset,
+    MapDataset,
     as_array,
     as_input,
     as_label,
@@ -47,20 +47,16 @@ NOT_REPEATED = (
 
 
 def adopt_data(
-    data: object,
-    *,
-    name: str,
-    preparation: Preparation = AS_THEY_ARE,
-    workers: int | None = 0,
+    data: object, *, name: str, preparation: Preparation = AS_THEY_ARE, workers: int | None = 0
 ) -> Dataset:
-    """Returns a dataset of what a user has in hand.
+    """Returns a dataset of tensors, a torch dataset or a loader.
 
-    Labels are positions among the model's classes.  Where a torch dataset names its classes, those
-    are the model's, one for one, whether or not there is an example of each: see `class_names`.
+    Labels are positions among the model's classes.  If a torch dataset names its classes, those are
+    the model's, one for one, whether or not there is an example of each: see `class_names`.
 
-    What is taken:
+    Accepted are:
 
-    - A Gibbon `Dataset` is taken as it is.
+    - A Gibbon `Dataset`, which is returned unchanged.
     - A pair of tensors or arrays: inputs of shape (N, ...), uint8 or floating-point in [0, 1], and
       integer labels of shape (N,).  It is not copied.
     - A map-style torch `Dataset`: an item is a pair of a tensor, an array or a PIL picture and of a
@@ -68,18 +64,18 @@ def adopt_data(
     - A `DataLoader`: its dataset by position, with its ``collate_fn`` and its number of workers; a
       sampler that shuffles or a ``drop_last`` changes nothing.  A sampler that takes some of the
       items takes those, in the dataset's order.
-    - An `IterableDataset`, or a loader whose items can't be asked for by position: read once, onto
-      disk, in the order in which it comes, by one process.  The first 1,024 examples are read a
-      second time and compared, unless nothing comes then.
+    - An `IterableDataset`, or a loader of a dataset without random access: read once, into a
+      temporary file, in its own order, by one process.  The first 1,024 examples are read a second
+      time and compared, unless the second pass is empty.
 
     Args:
         data: any of these.
-        name: what the tables say.
-        preparation: what is done to PIL's pictures.
+        name: name in tables and messages.
+        preparation: transforms of PIL images.
         workers: processes that read a map-style dataset; chosen if None.  A loader has its own.
 
-    Raises `DatasetError` where data are of another kind, do not fit together, lie outside [0, 1] or
-    differ when they are read again.
+    Raises `DatasetError` if the data are of another kind, do not fit together, lie outside [0, 1],
+    or differ when they are read again.
 
     >>> import torch
     >>> adopted = adopt_data((torch.rand(4, 3, 8, 8), torch.tensor([0, 3, 1, 1])), name="mine")
@@ -97,12 +93,12 @@ def adopt_data(
         return _adopt_arrays(tensors, name, preparation)
     if isinstance(data, Items) and not isinstance(data, str | bytes | dict):
         classes = class_names(data)
-        return ItemsDataset(name, data, preparation=preparation, workers=workers, classes=classes)
+        return MapDataset(name, data, preparation=preparation, workers=workers, classes=classes)
     raise DatasetError(f"dataset {name!r}: {ACCEPTED}, got {type(data).__name__}")
 
 
 def class_names(data: object) -> tuple[str, ...]:
-    """Returns the names that a torch dataset gives its classes, by label, or none.
+    """Returns the class names of a torch dataset, by label, or an empty tuple.
 
     They are its ``classes``, names or tuples of synonyms, or else its ``class_to_idx``; a `Subset`
     has those of its dataset, a `ConcatDataset` those that all its datasets have.  A dataset with a
@@ -161,7 +157,7 @@ def _adopt_loader(loader: DataLoader[Any], name: str, preparation: Preparation) 
     positions, notes = _positions(loader, items, name)
     if isinstance(items, TensorDataset) and positions is None and not preparation.declared:
         return _adopt_arrays(items.tensors, name, preparation, notes=notes)
-    return ItemsDataset(
+    return MapDataset(
         name,
         items,
         collate=loader.collate_fn if batched else None,
@@ -207,17 +203,17 @@ def _adopt_stream(
     say = f"dataset {name!r}"
     digests: list[bytes] = []
     examples = _noted(_examples(data, preparation, say=say), digests)
-    dataset = spool(name, examples, classes=classes, notes=notes)
+    dataset = store_stream(name, examples, classes=classes, notes=notes)
     again = islice(_examples(data, preparation, say=say), COMPARED)
     found = [digest_of(content, label) for content, label in again]
-    # A stream that can be read only once gives nothing the second time.
+    # The second pass over a stream that can be read only once is empty.
     if found and found != digests:
         raise DatasetError(f"{say} {NOT_REPEATED}")
     return dataset
 
 
 def _noted(examples: Iterator[Example], digests: list[bytes]) -> Iterator[Example]:
-    """Hands examples on, and notes the digests of those that are to be compared."""
+    """Yields the examples, and appends the digests of those to compare."""
     for content, label in examples:
         if len(digests) < COMPARED:
             digests.append(digest_of(content, label))
@@ -225,9 +221,9 @@ def _noted(examples: Iterator[Example], digests: list[bytes]) -> Iterator[Exampl
 
 
 def _in_one_process(loader: DataLoader[Any]) -> tuple[DataLoader[Any], tuple[str, ...]]:
-    """Returns a loader that gives each example of a stream once, and what to say of it.
+    """Returns a loader that yields each example of a stream once, and notes on the change.
 
-    Unless the stream itself sees to it, each worker process gives all of it.
+    Each worker process yields the whole stream, unless the stream divides itself among them.
     """
     if not isinstance(loader.dataset, IterableDataset) or loader.num_workers == 0:
         return loader, ()
@@ -245,7 +241,7 @@ def _in_one_process(loader: DataLoader[Any]) -> tuple[DataLoader[Any], tuple[str
 
 
 def _examples(data: Any, preparation: Preparation, *, say: str) -> Iterator[Example]:
-    """Yields input and label of all examples of a stream of pairs or of batches of them."""
+    """Yields input and label of every example in a stream of pairs or of batches."""
     for count, found in enumerate(data):
         each = f"{say}: number {count} of what it gives"
         given, written = pair_of(found, say=each)

@@ -1,4 +1,4 @@
-"""How far a candidate is from its input."""
+"""Distances of candidates from their inputs."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def wilson_interval(count: int, total: int, *, confidence: float = 0.95) -> Inte
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
     Journal of the American Statistical Association 22, 1927.
 
-    Raises `RequestError` where ``total`` is not positive or ``count`` is outside ``[0, total]``.
+    Raises `RequestError` if ``total`` is not positive or ``count`` is outside ``[0, total]``.
 
     >>> interval = wilson_interval(10, 100)
     >>> round(interval.low, 4), round(interval.high, 4)
@@ -59,7 +59,7 @@ def mcnemar(only_old: int, only_new: int) -> float:
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated
     proportions or percentages", Psychometrika 12, 1947, in its exact form.
 
-    Raises `RequestError` where a count is negative.
+    Raises `RequestError` if a count is negative.
 
     >>> mcnemar(0, 5)
     0.0625
@@ -77,13 +77,13 @@ def mcnemar(only_old: int, only_new: int) -> float:
 
 
 def fewest_broken(fixed: int, *, alpha: float = 0.05, tests: int = 1) -> int:
-    """Returns how many examples must become wrong for McNemar's exact test to be significant.
+    """Returns the fewest newly wrong examples for which McNemar's exact test is significant.
 
-    ``fixed`` of them become right at the same time; the p-value is multiplied by ``tests``, as
-    Holm does with the smallest of so many.  Of N examples, a rate that rises by fewer than
-    (broken - fixed) / N can't be told from chance.
+    ``fixed`` other examples become right; the p-value is multiplied by ``tests``, as Holm's
+    procedure does with the smallest of so many.  Of N examples, an increase of the error rate below
+    (broken - fixed) / N is not significant.
 
-    Raises `RequestError` where a number makes no sense.
+    Raises `RequestError` if a number is out of its range.
 
     >>> fewest_broken(0), fewest_broken(0, tests=20), fewest_broken(20)
     (6, 10, 36)
@@ -97,7 +97,7 @@ def fewest_broken(fixed: int, *, alpha: float = 0.05, tests: int = 1) -> int:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values adjusted for being several, in their order.
+    """Returns p-values adjusted for multiple tests, in their order.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
     Journal of Statistics 6, 1979.

@@ -1,7 +1,7 @@
-"""What the smallest adversarial distances of a set of examples say: quantiles, and whole curves.
+"""Quantiles and error curves of the smallest adversarial distances of a set of examples.
 
-A distance is NaN where no adversarial example was found; it counts as infinite, so that an attack
-that gives up on the hard examples does not look strong.
+A distance is NaN if no adversarial example was found.  It counts as infinite, so that an attack
+that fails on hard examples does not look strong.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Curve:
     errors: NDArray[np.float64]
 
     def at(self, epsilon: float) -> float:
-        """Returns the error at one epsilon, as `error_within` does."""
+        """Returns the error at one epsilon; see `error_within`."""
         place = int(np.searchsorted(self.epsilons, np.float32(epsilon), side="right"))
         return float(self.errors[place - 1]) if place else 0.0
 
 
 def error_within(nearest: Distances, epsilon: float) -> float | None:
-    """Returns the share of examples whose distance is at most epsilon; None of no examples.
+    """Returns the share of examples whose distance is at most epsilon; None if there are none.
 
-    Epsilon is rounded to float32 first, which is what distances are measured in.
+    Epsilon is rounded to float32 first, the type of the distances.
 
     >>> error_within(np.array([0.0, 0.1, 0.3, np.nan], dtype=np.float32), 0.1)
     0.5
@@ -52,7 +52,7 @@ def error_within(nearest: Distances, epsilon: float) -> float | None:
 
 
 def error_curve(nearest: Distances) -> Curve:
-    """Returns error against ε for every ε at once.
+    """Returns the error as a function of ε.
 
     >>> curve = error_curve(np.array([0.5, 0.25, np.nan, 0.5], dtype=np.float32))
     >>> curve.epsilons.tolist(), curve.errors.tolist()
@@ -63,9 +63,9 @@ def error_curve(nearest: Distances) -> Curve:
 
 
 def quantile(nearest: Distances, at: Fraction) -> float | None:
-    """Returns a quantile over all examples; None where it is infinite, or of no examples.
+    """Returns a quantile over all examples; None if it is infinite or there are no examples.
 
-    It is the lower order statistic, a distance that was measured: nothing is interpolated.
+    It is the lower order statistic, which is a measured distance; nothing is interpolated.
 
     >>> distances = np.array([0.5, 0.25, np.nan, 0.125], dtype=np.float32)
     >>> quantile(distances, MEDIAN), quantile(distances, NINE_TENTHS)

@@ -1,7 +1,7 @@
 """Error rates, success rates and agreement, with their denominators.
 
-All functions take arrays of one value an example and return a `Share`: how many of how many.
-The words are those of the table in the documentation.
+All functions take arrays with one value for each example.  A rate is a `Share`: a count and its
+total.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Share:
 
     @property
     def value(self) -> float | None:
-        """The share as a fraction, or None of nothing."""
+        """The share as a fraction, or None if the total is 0."""
         return self.count / self.total if self.total else None
 
     @property
     def interval(self) -> Interval | None:
-        """The Wilson 95 % interval, or None of nothing."""
+        """The Wilson 95 % interval, or None if the total is 0."""
         return wilson_interval(self.count, self.total) if self.total else None
 
 
@@ -56,7 +56,7 @@ def attack_success(misled: Flags, *, clean_misclassified: Flags) -> Share:
 
 
 def same_class(first: Classes, second: Classes, *, among: Flags) -> Share:
-    """Returns the share on which two models predict one class, among the examples marked.
+    """Returns the share of equal predictions of two models, among the marked examples.
 
     >>> same_class(np.array([3, 3, 5]), np.array([3, 5, 5]), among=np.array([True, True, False]))
     Share(count=1, total=2)
@@ -65,7 +65,7 @@ def same_class(first: Classes, second: Classes, *, among: Flags) -> Share:
 
 
 def mean(values: NDArray[np.floating], *, among: Flags | None = None) -> float | None:
-    """Returns the mean in float64, over the examples marked, or None of nothing.
+    """Returns the mean in float64 over the marked examples, or None if there are none.
 
     >>> mean(np.array([0.5, 1.0], dtype=np.float32), among=np.array([False, True]))
     1.0

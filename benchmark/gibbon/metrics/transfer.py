@@ -1,7 +1,7 @@
-"""Transfer: examples made on a source, scored on a target.
+"""Transfer: adversarial examples crafted on a source and scored on a target.
 
-Source: Goodfellow et al. 2015, section 8, whose two conditions (the source is misled; both models
-are) and their denominators are kept apart here.
+Source: Goodfellow et al. 2015, section 8, which conditions on examples that the source
+misclassifies, and on those that both models misclassify.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from gibbon.metrics.rates import Classes, Flags, Share, same_class, share
 
 @dataclass(frozen=True)
 class Scored:
-    """What one model said of one source's candidates.
+    """Predictions of one model on the candidates of one source.
 
     Args:
-        predicted: int64, shape (N,).
-        misled: bool, shape (N,): the candidate is valid and misclassified.
-        confidence: float32, shape (N,).
+        predicted: int64, shape (N,): predicted classes.
+        misled: bool, shape (N,): whether the candidate is valid and misclassified.
+        confidence: float32, shape (N,): probability of the predicted class.
     """
 
     predicted: Classes
@@ -31,14 +31,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class TransferShares:
-    """One source against one target.
+    """Shares of examples for one source and one target.
 
     Args:
         error: misclassified by the target, among all examples.
-        error_given_source: the same, among those that mislead the source.
-        same_class_given_source: the target gives the source's wrong class, among those that
-            mislead the source.
-        same_class_given_both: the same, among those that mislead both.
+        error_given_source: misclassified by the target, among those that the source misclassifies.
+        same_class_given_source: the target predicts the source's wrong class, among those that the
+            source misclassifies.
+        same_class_given_both: the target predicts the source's wrong class, among those that both
+            misclassify.
     """
 
     error: Share
@@ -67,6 +68,6 @@ def transfer_shares(source: Scored, target: Scored) -> TransferShares:
 
 
 def agreement_share(first: Scored, second: Scored) -> Share:
-    """Returns how often two targets give the same class, among the examples that mislead both."""
+    """Returns the share of one predicted class among examples that two targets misclassify."""
     both = first.misled & second.misled
     return same_class(first.predicted, second.predicted, among=both)

@@ -1,4 +1,4 @@
-"""What a model is to us: a torch module, what its outputs mean, and what its inputs are.
+"""Wraps a torch module as a classifier with declared inputs and outputs.
 
 A `Classifier` takes inputs in its declared bounds and contains its own normalisation.  It counts
 forward and backward passes by example.  While it is evaluated (`Classifier.evaluating`) it is in
@@ -35,13 +35,13 @@ class PassCount:
 
 @dataclass
 class Watch:
-    """What a classifier was seen to do on one batch of clean inputs.
+    """Records the outputs and gradients that an attack causes on one batch of clean inputs.
 
-    ``outputs`` is what the model returned for exactly these inputs, if it was asked, so that a
-    clean prediction need not be paid for twice.  ``zero_gradient`` (bool, shape (N,)) marks the
-    examples whose first input gradient was zero in every coordinate; None where a part of them
-    alone was asked about, as ``whole`` tells.  ``gradients`` is a number that is NaN or infinite
-    where any input gradient was, or None where none was taken.
+    ``outputs`` are the model's outputs on exactly these inputs, or None if it was not called on
+    them; they save a second forward pass for the clean prediction.  ``zero_gradient`` (bool, shape
+    (N,)) marks the examples whose first input gradient was zero in every coordinate; it is None if
+    the attack only took gradients of a part of the batch (``whole`` is False).  ``gradients`` is a
+    number that is NaN or infinite if any input gradient was, or None if none was taken.
     """
 
     inputs: Tensor
@@ -53,11 +53,11 @@ class Watch:
     whole: bool = True
 
     def add(self, total: Tensor) -> None:
-        """Notes a sum over input gradients, NaN where any of them was."""
+        """Adds a sum over input gradients; it is NaN if any of them is."""
         self.gradients = total if self.gradients is None else self.gradients + total
 
     def covers(self, inputs: Tensor) -> bool:
-        """Says whether a tensor is these inputs: same storage, shape and unchanged content."""
+        """Returns whether a tensor has the storage, shape and unchanged content of these inputs."""
         return (
             inputs.data_ptr() == self.inputs.data_ptr()
             and inputs.shape == self.inputs.shape
@@ -68,19 +68,19 @@ class Watch:
 
 @dataclass(eq=False)
 class Classifier:
-    """A torch module as the benchmark sees it.
+    """A torch module with declared classes, inputs and outputs, whose passes are counted.
 
     Args:
         module: maps inputs of shape (N, *input_shape) to outputs of shape (N, classes).
         classes: number of classes, K.
         input_shape: shape of one input, such as (1, 28, 28).
-        outputs: what the outputs mean; logits unless said otherwise.
-        bounds: the box that inputs live in.
-        forward_only: why the module gives no gradients; empty where it does.
+        outputs: rule that interprets the outputs; logits by default.
+        bounds: lowest and highest value of an input.
+        forward_only: reason why the module has no gradients; empty if it has.
 
     Attributes:
-        passes: what was asked of the module so far.
-        snapshot: while it is evaluated, the module's state as it must stay.
+        passes: number of passes so far.
+        snapshot: during evaluation, the module's state, which must not change.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> classifier = Classifier(net, classes=3, input_shape=(1, 2, 2))
@@ -103,9 +103,9 @@ class Classifier:
     _listening: bool = field(default=False, init=False, repr=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Returns the outputs, shape (N, K), differentiable where the inputs ask for it.
+        """Returns the outputs, shape (N, K), differentiable if the inputs require gradients.
 
-        Raises `OutputError` where the module returns something of another shape.
+        Raises `OutputError` if the module returns anything of another shape.
         """
         outputs = self.module(inputs)
         if not isinstance(outputs, Tensor) or outputs.shape != (len(inputs), self.classes):
@@ -120,18 +120,19 @@ class Classifier:
 
     @property
     def room(self) -> int:
-        """How many examples a full batch has while one is under attack, else 0.
+        """Number of examples in a full batch while one is under attack, else 0.
 
-        Memory is bounded by the batch: an attack that has few of its examples left may ask for
-        several points of each at once, up to this number.
+        Memory is bounded by the batch: an attack with few examples left may evaluate several points
+        of each at once, up to this number in total.
         """
         return 0 if self._watch is None else self._watch.room
 
     def ascend(self, inputs: Tensor, ascent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the outputs, shape (N, K), and an input gradient of the inputs' shape.
 
-        ``ascent`` maps detached outputs to the gradient of some objective in them; the result is
-        the gradient of that objective in the inputs.  One forward and one backward pass.
+        ``ascent`` maps detached outputs to the gradient of an objective with respect to them; the
+        result is the objective's gradient with respect to the inputs.  Takes one forward and one
+        backward pass.
         """
         leaf = inputs.detach().requires_grad_()
         with torch.enable_grad():
@@ -140,9 +141,9 @@ class Classifier:
         return outputs.detach(), self._seen(gradient)
 
     def loss_gradient(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns the gradient of the training loss in the inputs, as plain autograd forms it.
+        """Returns the gradient of the training loss with respect to the inputs, by plain autograd.
 
-        This is what most code does.  It loses terms where the softmax saturates; see
+        Most published code does this.  It loses terms if the softmax saturates; see
         `OutputRule.ascent` for the exact direction.
         """
         leaf = inputs.detach().requires_grad_()
@@ -154,10 +155,10 @@ class Classifier:
     def pull_back(
         self, outputs: Tensor, inputs: Tensor, upstream: Tensor, *, again: bool = False
     ) -> Tensor:
-        """Returns a gradient in the outputs as one in the inputs that gave them.
+        """Returns the input gradient that belongs to a gradient of the outputs.
 
-        For what `ascend` can't do: several gradients from one forward pass, which ``again`` leaves
-        room for, and losses with a graph of their own.  One backward pass.
+        Unlike `ascend` it supports several gradients from one forward pass, for which ``again``
+        keeps the graph, and losses with a graph of their own.  Takes one backward pass.
         """
         (gradient,) = torch.autograd.grad(outputs, inputs, upstream, retain_graph=again)
         if self._watch is not None:
@@ -166,9 +167,9 @@ class Classifier:
 
     @torch.no_grad()
     def predict(self, inputs: Tensor) -> Tensor:
-        """Returns finite outputs, shape (N, K), without a graph.
+        """Returns finite outputs, shape (N, K), without recording a graph.
 
-        Raises `OutputError` where any of them is NaN or infinite, or breaks the declared rule.
+        Raises `OutputError` if any output is NaN or infinite, or breaks the declared rule.
         """
         outputs: Tensor = self(inputs)
         if not outputs.is_floating_point():
@@ -184,10 +185,10 @@ class Classifier:
 
     @contextmanager
     def evaluating(self, device: torch.device | str | None = None) -> Iterator[Classifier]:
-        """While inside: eval mode, frozen parameters, on ``device``.  All put back afterwards.
+        """Puts the module into eval mode, parameters frozen, on ``device``, for a ``with`` block.
 
-        Put back are the mode of every sub-module, which parameters are frozen, the tensors of
-        parameters, buffers and attributes, gradients and hooks, also after an exception.
+        Afterwards, also after an exception, it restores the mode of every sub-module,
+        ``requires_grad``, the tensors of parameters, buffers and attributes, gradients and hooks.
         """
         belongings = Belongings(self.module)
         outer = self.snapshot
@@ -206,23 +207,23 @@ class Classifier:
             belongings.put_back()
 
     def ask_of_a_part(self) -> None:
-        """Says that less than the watched batch is asked about from now on.
+        """Declares that the next passes are on a part of the watched batch.
 
-        A gradient of as many rows is no longer taken for the first one of all its examples.
+        A gradient of as many rows then does not count as the first one of all its examples.
         """
         if self._watch is not None:
             self._watch.whole = False
 
     @property
     def watched(self) -> bool:
-        """Whether its gradients are looked at by somebody who will refuse NaN and infinity."""
+        """Whether a `Watch` checks its gradients for NaN and infinity."""
         return self._watch is not None
 
     @contextmanager
     def watching(self, inputs: Tensor, *, room: int = 0) -> Iterator[Watch]:
-        """While inside: notes what the model does on these inputs (see `Watch`).
+        """Records outputs and gradients on these inputs in a `Watch`, for a ``with`` block.
 
-        ``room`` is the size of a full batch, where these inputs are fewer.
+        ``room`` is the size of a full batch, if these inputs are fewer.
         """
         watch = Watch(inputs, inputs._version, max(room, len(inputs)))
         previous, self._watch = self._watch, watch
@@ -233,7 +234,7 @@ class Classifier:
 
     @contextmanager
     def _listen(self) -> Iterator[None]:
-        """While inside, every use of the module is seen, also one that goes round `__call__`."""
+        """Counts every call of the module, also those that bypass `__call__`."""
         if self._listening:
             yield
             return
@@ -246,7 +247,7 @@ class Classifier:
             handle.remove()
 
     def _saw(self, module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
-        """Counts a pass, forward now and backward when it comes, and notes clean outputs."""
+        """Counts a forward pass, and its backward pass later; records clean outputs."""
         inputs = arguments[0] if arguments else None
         if not isinstance(inputs, Tensor) or not isinstance(outputs, Tensor):
             return
@@ -255,10 +256,10 @@ class Classifier:
             outputs.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         watch = self._watch
         if watch is not None and watch.outputs is None and watch.covers(inputs) and self._settled():
-            watch.outputs = outputs.detach().clone()  # the attack may work in place on its own
+            watch.outputs = outputs.detach().clone()  # the attack may change its own in place
 
     def _settled(self) -> bool:
-        # An attack may borrow the model in training mode: that gives no clean prediction.
+        # An attack may use the model in training mode: its outputs are no clean prediction.
         return not any(module.training for module in self.module.modules())
 
     def _count_backward(self, gradient: Tensor) -> None:
@@ -268,7 +269,7 @@ class Classifier:
         watch = self._watch
         if watch is None:
             return gradient
-        # A NaN anywhere makes these sums NaN; they are looked at once, in the end.
+        # A NaN anywhere makes these sums NaN; they are read back once, in the end.
         examples = len(watch.inputs)
         several = (
             watch.gradients is None and len(gradient) % examples == 0
@@ -285,9 +286,9 @@ class Classifier:
 
 
 def probe(classifier: Classifier, inputs: Tensor) -> Tensor:
-    """Returns the model's outputs on a few inputs once they are known to keep its declaration.
+    """Returns the model's outputs on a few inputs, after a check against its declaration.
 
-    Raises `ModelError` where the shape is wrong, an output is not finite, or outputs break the
+    Raises `ModelError` if the shape is wrong, an output is not finite, or outputs break the
     declared rule.
     """
     try:

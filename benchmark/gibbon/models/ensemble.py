@@ -1,7 +1,7 @@
-r"""Several classifiers as one, which any attack can attack and any example can be scored on.
+r"""Ensembles: several classifiers fused into one.
 
-Three ways to fuse the outputs of members, after Y. Dong, F. Liao, T. Pang, H. Su, J. Zhu, X. Hu and
-J. Li, "Boosting adversarial attacks with momentum", CVPR 2018, section 3.4,
+There are three ways to fuse the outputs of members, after Y. Dong, F. Liao, T. Pang, H. Su, J. Zhu,
+X. Hu and J. Li, "Boosting adversarial attacks with momentum", CVPR 2018, section 3.4,
 https://arxiv.org/abs/1710.06081.  With shares :math:`w_m` that sum to 1, and of member m the
 logits :math:`z^m`, the probabilities :math:`p^m` and the loss :math:`L^m_k` that it was trained
 with, if k is the true class:
@@ -11,12 +11,12 @@ with, if k is the true class:
 - ``"logits"``: predicts with the softmax of :math:`\sum_m w_m z^m`; the loss is its cross-entropy,
   the confidence its maximum (equation 9).
 - ``"loss"``: the loss is :math:`\sum_m w_m L^m_y` (equation 11).  It predicts the class of the
-  smallest loss, with the confidence :math:`e^{-L}`: where all members have logits that is the
+  smallest loss, with the confidence :math:`e^{-L}`: if all members have logits, that is the
   class of the logits' mean, and the geometric mean of the members' probabilities for it.
 
-All of them give attacks the exact direction, also where every member is so sure of the true class
-that its softmax rounds to 1 (`gibbon.models.outputs.OutputRule.ascent`): what is fused are logarithms,
-none of which rounds to zero.
+All of them give attacks the exact direction, even if the softmax of every member rounds to 1 for
+the true class (`gibbon.models.outputs.OutputRule.ascent`): they fuse logarithms, none of which rounds
+to zero.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from gibbon.models.outputs import LOGITS, LOSS_SCORES, OutputRule
 Fuse = Literal["probabilities", "logits", "loss"]
 DEFAULT: Fuse = "probabilities"
 TRIED = 2  # random inputs that each member is tried on
-SEED = 0  # of these
+SEED = 0  # of these inputs
 
 
 class Fusion(ABC):
-    """One way to make one output of many."""
+    """Fuses the outputs of members into one output."""
 
     rule: OutputRule  # of the fused outputs
 
     @abstractmethod
     def part(self, outputs: Tensor, rule: OutputRule) -> Tensor:
-        """Returns what a member brings, shape (N, K), from its own outputs."""
+        """Returns a member's contribution, shape (N, K), computed from its outputs."""
 
     @abstractmethod
     def whole(self, parts: Tensor, shares: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Fusion(ABC):
 
 
 class InLogits(Fusion):
-    """The mean of the logits; where a member has none, of the logarithms of what it has."""
+    """Averages logits; members without logits contribute the logarithms of their outputs."""
 
     rule = LOGITS
 
@@ -69,16 +69,16 @@ class InLogits(Fusion):
         return rule.as_logits(outputs)
 
     def whole(self, parts: Tensor, shares: Tensor) -> Tensor:
-        """Returns their mean."""
+        """Returns the mean of the logits."""
         return (parts * shares).sum(0)
 
 
 class InProbabilities(Fusion):
-    r"""The logarithm of the mean probability.
+    r"""Takes the logarithm of the mean probability.
 
-    As logits they have that mean for their softmax, and :math:`q - e_y` of
-    `gibbon.models.outputs.Logits.ascent` for an exact direction: the logarithms of the other classes'
-    probabilities say what 1 minus the true one's has rounded away.
+    Taken as logits, their softmax is that mean, and `gibbon.models.outputs.Logits.ascent` gives the
+    exact direction :math:`q - e_y`: the logarithms of the other classes' probabilities keep the
+    digits that 1 minus the true class's probability loses by rounding.
     """
 
     rule = LOGITS
@@ -88,12 +88,12 @@ class InProbabilities(Fusion):
         return functional.log_softmax(rule.as_logits(outputs), dim=1)
 
     def whole(self, parts: Tensor, shares: Tensor) -> Tensor:
-        """Returns the logarithm of the mean."""
+        """Returns the logarithm of the mean probability."""
         return (parts + shares.log()).logsumexp(0)
 
 
 class InLoss(Fusion):
-    """Minus the logarithm of the mean loss."""
+    """Takes minus the logarithm of the mean loss."""
 
     rule = LOSS_SCORES
 
@@ -102,7 +102,7 @@ class InLoss(Fusion):
         return rule.log_losses(outputs)
 
     def whole(self, parts: Tensor, shares: Tensor) -> Tensor:
-        """Returns minus the logarithm of the mean."""
+        """Returns minus the logarithm of the mean loss."""
         return -(parts + shares.log()).logsumexp(0)
 
 
@@ -117,10 +117,10 @@ class Ensemble(nn.Module):
     """The module of an ensemble: one forward pass is a forward pass of each member.
 
     Args:
-        members: what is fused.
-        rules: what the outputs of each mean.
-        fusion: how they are fused.
-        shares: of each in the whole; they sum to 1.
+        members: modules of the members.
+        rules: output rule of each member.
+        fusion: way to fuse their outputs.
+        shares: weight of each member; they sum to 1.
     """
 
     shares: Tensor
@@ -155,18 +155,17 @@ def ensemble(
     shares: Sequence[float] | None = None,
     names: Sequence[str] = (),
 ) -> Classifier:
-    """Returns several classifiers as one.  It shares their modules, and leaves them as they are.
+    """Returns the ensemble of several classifiers; it shares their modules, unchanged.
 
     Args:
-        members: classifiers with the same classes, inputs and bounds; what their outputs mean may
-            differ from one to the other.
-        fuse: in what they are fused.
-        shares: a positive number a member; equal if None.  Only their ratios count.
-        names: what error messages call the members.
+        members: classifiers with equal classes, inputs and bounds; their output rules may differ.
+        fuse: the quantity to fuse.
+        shares: a positive number a member; equal if None.  Only their ratios matter.
+        names: names of the members in error messages.
 
-    It is forward-only where one of the members is.
+    The ensemble is forward-only if a member is.
 
-    Raises `ModelError` where they can't be fused, or one does not do what it declares.
+    Raises `ModelError` if they can't be fused, or one breaks its declaration.
 
     >>> def net(classes: int = 3) -> Classifier:
     ...     layers = nn.Sequential(nn.Flatten(), nn.Linear(4, classes))
@@ -206,7 +205,7 @@ def ensemble(
 
 
 def check_fuse(fuse: object) -> Fuse:
-    """Returns it.  Raises `ModelError` where there is no such way to fuse."""
+    """Returns ``fuse``.  Raises `ModelError` if there is no such way to fuse."""
     for known in get_args(Fuse):
         if fuse == known:
             way: Fuse = known
@@ -217,9 +216,9 @@ def check_fuse(fuse: object) -> Fuse:
 
 
 def check_shares(shares: object, *, count: int) -> list[float]:
-    """Returns shares that sum to 1; equal ones for None.
+    """Returns the shares scaled to sum to 1; equal ones for None.
 
-    Raises `ModelError` where they are not one positive number a member.
+    Raises `ModelError` if they are not one positive number a member.
     """
     if count < 1:
         raise ModelError("an ensemble needs members")
@@ -260,7 +259,7 @@ def _check_alike(member: Classifier, name: str, *, first: Classifier, first_name
 
 
 def _check_answers(member: Classifier, name: str) -> None:
-    """Refuses a member that breaks its declaration: fused, its outputs would hide that."""
+    """Checks a member against its declaration, since fused outputs would hide a fault."""
     home = next(
         (each.device for each in (*member.module.parameters(), *member.module.buffers())),
         torch.device("cpu"),
@@ -269,7 +268,7 @@ def _check_answers(member: Classifier, name: str) -> None:
     bounds = member.bounds
     inputs = (bounds.low + draws * bounds.width).to(home)
     alone = copy.copy(member)
-    alone.passes = PassCount()  # trying it is nothing that its owner asked for
+    alone.passes = PassCount()  # the trial does not count as a pass
     try:
         with seeded_globals(SEED, home), alone.evaluating():
             probe(alone, inputs)

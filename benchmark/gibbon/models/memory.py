@@ -1,7 +1,7 @@
-"""How much memory there is, how much a model needs for an example, and what a shortage looks like.
+"""Measures free memory and a model's need of it, and recognises exceptions of memory shortage.
 
-Pictures and networks differ a thousandfold in size, so that the first batch size is a guess from
-what autograd keeps of a few examples.  Where the guess was too high the batch is halved.
+Images and networks differ a thousandfold in size.  The first batch size is therefore estimated from
+the memory that autograd keeps for a few examples; if the estimate is too high, the batch is halved.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-# What the allocators say that raise a bare RuntimeError: the CPU's, MPS's, cuBLAS and cuDNN,
-# ONNX Runtime's.
+# Messages of allocators that raise a bare RuntimeError: those of the CPU, MPS, cuBLAS, cuDNN and
+# ONNX Runtime.
 SHORTAGE_WORDS = (
     "can't allocate memory",
     "not enough memory",
@@ -24,14 +24,14 @@ SHORTAGE_WORDS = (
     "Failed to allocate memory",
 )
 
-# Of what is free: the rest is for fragments, workspaces and other processes.
+# Share of the free memory to use: the rest is for fragments, workspaces and other processes.
 SHARE = 0.5
 
-# Backward holds gradients beside what forward kept; an attack holds some copies of its inputs.
+# A backward pass holds gradients beside saved tensors; an attack holds copies of its inputs.
 PASSES = 2
 INPUT_COPIES = 12
 
-# A GPU is not kept busy by what suits a CPU: so many times its batch.
+# A GPU needs larger batches than a CPU to be busy: the factor between them.
 GPU_FACTOR = 16
 FLOAT_BYTES = 4
 MEMINFO = Path("/proc/meminfo")
@@ -39,7 +39,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Says whether an exception means that memory ran out.
+    """Returns whether an exception, or its cause, means that memory ran out.
 
     >>> is_shortage(torch.OutOfMemoryError("CUDA out of memory.")), is_shortage(ValueError("no"))
     (True, False)
@@ -51,7 +51,7 @@ def is_shortage(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Returns how many bytes can be had on a device, or None where that can't be told."""
+    """Returns the number of bytes available on a device, or None if it is unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -63,8 +63,8 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def give_back(device: torch.device) -> None:
-    """Frees what nobody holds any more, cached blocks of the device's allocator too."""
-    gc.collect(1)  # what a batch left behind is young; a full collection takes long
+    """Frees unreferenced tensors, and the cached blocks of the device's allocator."""
+    gc.collect(1)  # garbage of a batch is young; a full collection takes long
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -72,10 +72,10 @@ def give_back(device: torch.device) -> None:
 
 
 def kept_bytes(module: nn.Module, inputs: Tensor) -> int:
-    """Returns how many bytes one example makes autograd keep for a backward pass.
+    """Returns the number of bytes that autograd saves for one example's backward pass.
 
-    Measured on any device, by what is saved while these inputs, shape (N, *input_shape), go
-    through; the module's own tensors are not counted.  Zero where there are no gradients.
+    It is measured, on any device, in a forward pass of these inputs, shape (N, *input_shape); the
+    module's own tensors are not counted.  Zero if the module has no gradients.
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in tensors_of(module)}
     kept: dict[int, int] = {}
@@ -95,7 +95,7 @@ def kept_bytes(module: nn.Module, inputs: Tensor) -> int:
 
 
 def state_bytes(module: nn.Module) -> int:
-    """Returns how many bytes a module's parameters and buffers take, tied ones counted once."""
+    """Returns the number of bytes of a module's parameters and buffers; tied ones count once."""
     return sum(
         {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
@@ -113,10 +113,14 @@ def tensors_of(module: nn.Module) -> Iterator[Tensor]:
 def guess_batch_size(
     usual: int, *, device: torch.device, kept: int, numbers: int, free: int | None
 ) -> int:
-    """Returns a batch size that is likely to fit: on a CPU never more than the usual one.
+    """Returns a batch size that is likely to fit; on a CPU it never exceeds the usual one.
 
-    ``kept`` are bytes an example (see `kept_bytes`), ``numbers`` those of one input, ``free``
-    bytes.
+    Args:
+        usual: the usual batch size.
+        device: device of the model.
+        kept: bytes that autograd saves for an example (see `kept_bytes`).
+        numbers: coordinates of one input.
+        free: bytes of free memory, or None if unknown.
 
     >>> cpu = torch.device("cpu")
     >>> guess_batch_size(1000, device=cpu, kept=10_000, numbers=784, free=8 * 2**30)
@@ -134,7 +138,7 @@ def guess_batch_size(
 def in_pieces(
     run: Callable[[slice], Tensor], count: int, *, device: torch.device
 ) -> tuple[Tensor, ...]:
-    """Returns what ``run`` makes of slices of ``range(count)``: one, or more if memory is short."""
+    """Returns the results of ``run`` on ``range(count)``, in several slices if memory is short."""
     size = count
     while True:
         pieces = _try_pieces(run, count, size)
@@ -167,7 +171,7 @@ def _available() -> int | None:
 
 
 def _left_to_group() -> int | None:
-    """What a container may still take, where it is limited."""
+    """Returns the bytes left within a container's limit, or None if there is no limit."""
     try:
         limit = int((CGROUP / "memory.max").read_text())
         held = next(

@@ -1,4 +1,4 @@
-r"""What a model's outputs mean: confidence, loss, and the direction that raises the loss.
+r"""Output rules, which derive confidence, loss and ascent direction from a model's outputs.
 
 A model declares one of these rules:
 
@@ -23,20 +23,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# How far rows of probabilities may sum from 1, and how far log-scores may exceed 0: float32
-# softmax over 1,000 classes is well inside.
+# Largest distance from 1 of a row of probabilities' sum, and largest log-score: a float32 softmax
+# over 1,000 classes is well within it.
 RULE_TOLERANCE = 1e-3
 FAR_BELOW = -16.0  # from here on log(1 + exp(d)) is exp(d) to the precision of float32
 
 
 class OutputRule(ABC):
-    """What a model's outputs mean."""
+    """Interprets the outputs of a model."""
 
     name: str
 
     @abstractmethod
     def problem(self, outputs: Tensor) -> str | None:
-        """Returns what breaks the rule, as a sentence, or None where nothing does."""
+        """Returns a sentence about outputs that break the rule, or None if none do."""
 
     @abstractmethod
     def confidence(self, outputs: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class OutputRule(ABC):
 
     @abstractmethod
     def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns the model's probability for the true class, as float32 has it."""
+        """Returns the model's probability for the true class, rounded to float32."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -52,29 +52,30 @@ class OutputRule(ABC):
 
     @abstractmethod
     def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns the same loss in a form that does not round to zero where float32 saturates."""
+        """Returns the loss in a form that does not round to zero if the softmax saturates."""
 
     @abstractmethod
     def as_logits(self, outputs: Tensor) -> Tensor:
         """Returns scores, shape (N, K), for code that knows logits only.
 
-        They keep the order of the classes and give a softmax, where there is one.
+        Their order of classes is that of the outputs, and their softmax the model's, if it has
+        one.
         """
 
     @abstractmethod
     def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns, shape (N, K), a positive multiple of the loss's gradient in the outputs.
+        """Returns a positive multiple of the loss's gradient with respect to the outputs, (N, K).
 
-        The factor may differ from example to example.  Unlike the gradient in float32 it does not
-        vanish when the model is sure of the true class.
+        The factor may differ between examples.  Unlike the gradient in float32 it does not vanish
+        if the probability of the true class rounds to 1.
         """
 
     @abstractmethod
     def log_losses(self, outputs: Tensor) -> Tensor:
-        r"""Returns, shape (N, K), the logarithm of the loss that each class would have as true one.
+        r"""Returns the logarithm of the loss that each class would have as true class, (N, K).
 
-        Finite and differentiable, also where the loss itself rounds to zero, and smallest for the
-        class that is predicted.
+        It is finite and differentiable, even if the loss itself rounds to zero, and smallest for
+        the predicted class.
         """
 
     def __repr__(self) -> str:
@@ -87,7 +88,7 @@ class Logits(OutputRule):
     name = "logits"
 
     def problem(self, outputs: Tensor) -> str | None:
-        """Any finite number is a logit."""
+        """Returns None: any finite number is a logit."""
         return None
 
     def confidence(self, outputs: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ class Probabilities(OutputRule):
     name = "probabilities"
 
     def problem(self, outputs: Tensor) -> str | None:
-        """Rows must be non-negative and sum to 1."""
+        """Returns a sentence if a row has a negative number or does not sum to 1."""
         lowest = float(outputs.min())
         if lowest < -RULE_TOLERANCE:
             return f"probabilities must not be negative, got {lowest:.4g}"
@@ -164,7 +165,7 @@ class Probabilities(OutputRule):
         return functional.nll_loss(outputs.log(), labels, reduction="none")
 
     def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns the loss: what the model has rounded away can't be brought back."""
+        """Returns the loss: digits that the model's own softmax has lost can't be recovered."""
         return self.loss(outputs, labels)
 
     def as_logits(self, outputs: Tensor) -> Tensor:
@@ -176,9 +177,9 @@ class Probabilities(OutputRule):
         return torch.zeros_like(outputs).scatter_(1, labels.unsqueeze(1), -1.0)
 
     def log_losses(self, outputs: Tensor) -> Tensor:
-        """Returns the logarithms of the losses: a probability that is rounded to 1 loses epsilon.
+        """Returns the logarithms of the losses; a loss of zero becomes float32's epsilon.
 
-        What the model has rounded away can't be brought back.
+        Digits that the model's own softmax has lost can't be recovered.
         """
         return _log_above_zero(-self.as_logits(outputs))
 
@@ -189,7 +190,7 @@ class LogScores(OutputRule):
     name = "log-scores"
 
     def problem(self, outputs: Tensor) -> str | None:
-        """A logarithm of a probability is at most 0."""
+        """Returns a sentence if an output exceeds 0."""
         highest = float(outputs.max())
         if highest > RULE_TOLERANCE:
             return f"the logarithm of a probability must not exceed 0, got {highest:.4g}"
@@ -213,7 +214,7 @@ class LogScores(OutputRule):
         return self.loss(outputs, labels)
 
     def as_logits(self, outputs: Tensor) -> Tensor:
-        """Returns the log-scores: the same order of classes; they need not sum to 1."""
+        """Returns the log-scores, whose probabilities need not sum to 1."""
         return outputs
 
     def ascent(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -224,8 +225,8 @@ class LogScores(OutputRule):
     def log_losses(self, outputs: Tensor) -> Tensor:
         """Returns the logarithms of the losses.
 
-        The winning class's is summed without the part that its own score would have as a wrong
-        one, which may be larger than all of it.
+        The loss of the winning class is summed without the term that its own score would have as a
+        wrong class, which may exceed the whole loss.
         """
         below = outputs + (_below_zero(outputs) - outputs).detach()  # its gradient passes
         missed = -torch.log(-torch.expm1(below))
@@ -245,7 +246,7 @@ class LossScores(OutputRule):
     name = "loss-scores"
 
     def problem(self, outputs: Tensor) -> str | None:
-        """Any finite number is the logarithm of a loss."""
+        """Returns None: any finite number is the logarithm of a loss."""
         return None
 
     def confidence(self, outputs: Tensor) -> Tensor:
@@ -261,7 +262,7 @@ class LossScores(OutputRule):
         return _at(outputs, labels).neg().exp()
 
     def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns the loss, which rounds to zero only where its logarithm is below -100."""
+        """Returns the loss, which rounds to zero only if its logarithm is below -100."""
         return self.loss(outputs, labels)
 
     def as_logits(self, outputs: Tensor) -> Tensor:
@@ -273,7 +274,7 @@ class LossScores(OutputRule):
         return torch.zeros_like(outputs).scatter_(1, labels.unsqueeze(1), -1.0)
 
     def log_losses(self, outputs: Tensor) -> Tensor:
-        """Returns the outputs, with the other sign."""
+        """Returns minus the outputs."""
         return -outputs
 
 
@@ -284,7 +285,7 @@ LOSS_SCORES = LossScores()
 
 
 def margin(outputs: Tensor, labels: Tensor) -> Tensor:
-    r"""Returns :math:`\max_{k \ne y} z_k - z_y`, shape (N,): positive where misclassified.
+    r"""Returns :math:`\max_{k \ne y} z_k - z_y`, shape (N,): positive if misclassified.
 
     Carlini and Wagner, "Towards evaluating the robustness of neural networks", 2017, f6 without
     its floor, negated.
@@ -297,7 +298,7 @@ def margin(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin_ascent(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Returns the gradient of `margin` in the outputs, shape (N, K)."""
+    """Returns the gradient of `margin` with respect to the outputs, shape (N, K)."""
     rival = outputs.scatter(1, labels.unsqueeze(1), -torch.inf).argmax(1)
     direction = torch.zeros_like(outputs).scatter_(1, labels.unsqueeze(1), -1.0)
     return direction.scatter_(1, rival.unsqueeze(1), 1.0)
@@ -319,6 +320,6 @@ def _log_softplus(values: Tensor) -> Tensor:
 
 
 def _log_above_zero(losses: Tensor) -> Tensor:
-    """Returns logarithms of losses of which none is below epsilon; gradients pass all the same."""
+    """Returns logarithms of losses, raised to epsilon; gradients pass as without the raising."""
     floor = torch.finfo(losses.dtype).eps
     return (losses + (losses.clamp(min=floor) - losses).detach()).log()

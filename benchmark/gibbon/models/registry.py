@@ -1,7 +1,7 @@
-"""Names of models and of trainers, ours and those of installed packages.
+"""Registries of models and trainers.
 
-The benchmark knows no model by itself: all come through the entry points ``gibbon.models`` and
-``gibbon.trainers``, those of the model zoo too.  No torch is imported before a model is built.
+All models come from installed packages through the entry-point groups ``gibbon.models`` and
+``gibbon.trainers``, also those of the model zoo.  torch is not imported before a model is built.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ModelBuilder = Callable[..., "Classifier"]
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a training stands, given to the caller after every few batches.
+    """Progress of a training, reported after every few batches.
 
     Args:
         step, steps: batches done so far, and in the whole training.
@@ -39,16 +39,16 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What `train` was asked for.
+    """Arguments of a training.
 
     Args:
         output: folder for the weights, the card and the checkpoint.
-        seed: seed of everything random; None takes the recipe's.
-        epochs: overrides the recipe's number of epochs.
-        device: where to train, such as ``"cpu"``.
-        fresh: ignore a checkpoint that is there and start again.
-        report: called as training goes on.
-        data_dir: where datasets that are not embedded are looked for, if not in the usual place.
+        seed: seed of every random number; the recipe's if None.
+        epochs: number of epochs; the recipe's if None.
+        device: device to train on, such as ``"cpu"``.
+        fresh: whether to ignore a checkpoint and start again.
+        report: called every few batches.
+        data_dir: folder of datasets that are not embedded; the default one if None.
     """
 
     output: Path
@@ -62,7 +62,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training made: the weights file, its card, and one line about them."""
+    """Results of a training: the weights file, its card, and a line about them."""
 
     weights: Path
     card: Path

@@ -1,12 +1,12 @@
-"""A module's state as it was: to tell whether something changed it, and to put it back.
+"""Detects and undoes changes to a module's state.
 
-`Snapshot` holds copies, and tells what an attack did to a model.  `Belongings` holds what the
-caller's module was made of before we evaluated it elsewhere, without copies.
+`Snapshot` holds copies of the state, and reports changes that an attack makes.  `Belongings` holds
+references to the parts of a module, which evaluation moves or changes, and restores them.
 
-Attacks are other people's code.  One that trains, re-normalises, thaws, hooks or patches the model
-that it attacks would spoil every number after it, so that the state is compared after each batch.
-Tensors are compared by version counter, which every in-place operation raises, and by value, since
-writing through ``.data`` or numpy goes past the counter.
+Attacks may be third-party code.  One that trains, normalises anew, unfreezes, hooks or patches the
+model would invalidate every later result, so the state is compared after each batch.  Tensors are
+compared by version counter, which every in-place operation raises, and by value, since writes
+through ``.data`` or numpy bypass the counter.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Place:
 
 
 class Snapshot:
-    """The mode, parameters and buffers of a module, at the time of making.
+    """A copy of a module's mode, parameters and buffers.
 
     >>> layer = nn.Linear(2, 1).eval()
     >>> snapshot = Snapshot(layer)
@@ -59,7 +59,7 @@ class Snapshot:
         self._take_marks()
 
     def difference(self) -> str | None:
-        """Returns what was done to the module since, as a verb phrase, or None for nothing."""
+        """Returns a verb phrase for the change since the snapshot, or None if there is none."""
         if any(module.training != training for module, training in self._modes):
             return "left the model in another mode (training or eval)"
         parts = list(self._module.modules())
@@ -81,7 +81,7 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Puts everything back."""
+        """Restores the state of the snapshot."""
         for module, training in self._modes:
             module.training = training
         for module, ways in self._ways:
@@ -100,43 +100,43 @@ class Snapshot:
 
 
 class Listener:
-    """A hook of ours, which sees calls and changes nothing.
+    """A forward hook that observes calls and changes nothing.
 
-    One that comes later is no change of a module's state: two models that share a part listen to
-    it both.
+    A snapshot ignores listeners that are added later, since two models that share a part both
+    register one.
 
     Args:
-        saw: is given the module, its arguments and its outputs.
+        saw: called with the module, its arguments and its outputs.
     """
 
     def __init__(self, saw: Callable[[nn.Module, tuple[object, ...], object], None]) -> None:
         self._saw = saw
 
     def __call__(self, module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
-        """Passes on what it sees."""
+        """Calls ``saw``."""
         self._saw(module, arguments, outputs)
 
 
 @dataclass(frozen=True)
 class _Ways:
-    """How a module answers a call: its class, its hooks, and a patch over ``forward``."""
+    """The parts of a module that decide a call: its class, hooks, and a patched ``forward``."""
 
     kind: type
     patch: object
     hooks: tuple[tuple[str, tuple[tuple[object, object], ...]], ...]
 
     def differ(self, now: _Ways) -> bool:
-        """Says whether a module answers in another way now."""
+        """Returns whether class, hooks or patch have changed."""
         known = {hook for _, items in self.hooks for _, hook in items if isinstance(hook, Listener)}
 
-        def heeded(items: Iterable[tuple[object, object]]) -> list[tuple[object, object]]:
+        def relevant(items: Iterable[tuple[object, object]]) -> list[tuple[object, object]]:
             return [
                 (key, hook)
                 for key, hook in items
                 if not isinstance(hook, Listener) or hook in known
             ]
 
-        hooks = tuple((name, tuple(heeded(items))) for name, items in now.hooks)
+        hooks = tuple((name, tuple(relevant(items))) for name, items in now.hooks)
         return (now.kind, now.patch, hooks) != (self.kind, self.patch, self.hooks)
 
     def restore(self, module: nn.Module) -> None:
@@ -160,7 +160,7 @@ def _ways(module: nn.Module) -> _Ways:
 
 @dataclass(frozen=True)
 class _Tensors:
-    """What one module holds by name, and what it held."""
+    """A module's named tensors, and their earlier values."""
 
     own: MutableMapping[str, Any]
     before: dict[str, Any]
@@ -175,7 +175,7 @@ class _Tensors:
 
 @dataclass(frozen=True)
 class _Content:
-    """A tensor's content, gradient and freedom, which stay behind when it is moved."""
+    """A tensor's data, gradient and ``requires_grad``, which moving it replaces."""
 
     tensor: Tensor
     data: Tensor
@@ -193,7 +193,7 @@ class _Content:
 
 
 class Belongings:
-    """Everything of a module that evaluating it changes, as it is now: nothing is copied.
+    """References to all parts of a module that evaluation changes; nothing is copied.
 
     >>> layer = nn.Linear(2, 1)
     >>> belongings, weight = Belongings(layer), layer.weight
@@ -226,7 +226,7 @@ class Belongings:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Puts everything back."""
+        """Restores all parts."""
         for each in self._tensors:
             each.put_back()
         for content in self._contents:
@@ -242,15 +242,15 @@ class Belongings:
 
 
 def move_attributes(module: nn.Module, device: torch.device) -> None:
-    """Moves the tensors that are neither parameters nor buffers, which `Module.to` leaves."""
+    """Moves tensor attributes that are neither parameters nor buffers, which `Module.to` skips."""
     for each in module.modules():
         for name, value in list(each.__dict__.items()):
             if isinstance(value, Tensor):
-                each.__dict__[name] = value.to(device)  # the same one where it is there already
+                each.__dict__[name] = value.to(device)  # unchanged if it is there already
 
 
 def _put_attribute_back(module: nn.Module, name: str, before: dict[str, Any]) -> None:
-    """Puts a plain tensor back; a module's other attributes are its own business."""
+    """Restores a plain tensor; other attributes of a module are left alone."""
     old, new = before.get(name), module.__dict__.get(name)
     if old is new or not (isinstance(old, Tensor) or isinstance(new, Tensor)):
         return
@@ -262,7 +262,7 @@ def _put_attribute_back(module: nn.Module, name: str, before: dict[str, Any]) ->
 
 @torch.no_grad()
 def equal(one: Tensor, other: Tensor) -> bool:
-    """Says whether two tensors hold the same values; NaN is the same as NaN."""
+    """Returns whether two tensors have equal values; NaN equals NaN."""
     if one.device.type == "cpu" and one.dtype in _NUMPY_DTYPES and one.dtype == other.dtype:
         # A quarter of the time that torch.equal takes; NaN goes on below.
         if np.array_equal(one.detach().numpy(), other.detach().numpy()):

@@ -1,4 +1,4 @@
-"""Weights: safetensors files, so that nothing in a file is ever executed, and how they fit."""
+"""Reads weights from safetensors files, which run no code, and copies them into modules."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ LISTED = 10  # names in an error message
 def load_weights(module: nn.Module, path: Path) -> None:
     """Copies the tensors of a safetensors file into a module, which they must fit exactly.
 
-    Tensors are converted to the dtype of the module's own.  Raises `WeightsError` where the file
-    is not there, is damaged, is a pickle, lacks a tensor, has one too many or of another shape,
-    or holds a number that is not finite.
+    Tensors are converted to the dtype of the module's own.  Raises `WeightsError` if the file is
+    missing, damaged or a pickle, lacks a tensor, has an unknown one or one of another shape, or
+    holds a number that is not finite.
     """
     fit_weights(module, read_weights(path), where=str(path))
 
@@ -36,9 +36,9 @@ def fit_weights(
 ) -> None:
     """Copies tensors into a module, which they must fit exactly; all of them or none.
 
-    ``where`` is what error messages call them, such as the path of their file.  Tensors whose
-    name ends with ``optional`` may be lacking, and so may one that is the same tensor as another
-    of the module's that is there.  Raises `WeightsError`.
+    ``where`` names them in error messages, such as the path of their file.  Tensors whose name ends
+    with ``optional`` may be missing, and so may one that the module shares with a tensor that is
+    present.  Raises `WeightsError`.
     """
     own = module.state_dict()
     there = {_place(own[name]) for name in own.keys() & tensors.keys()} - {None}

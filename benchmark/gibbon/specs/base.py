@@ -39,6 +39,6 @@ EpsilonField = Annotated[
 
 
 class Spec(BaseModel):
-    """A frozen record of what was asked for; unknown keys are refused."""
+    """Base class of frozen records that refuse unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)

@@ -16,7 +16,7 @@ from gibbon.specs.paths import resolve
 from gibbon.specs.published import PublishedRow
 from gibbon.specs.suite import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite, TransferSpec
 
-# What pydantic says in Python's words, in TOML's.
+# pydantic's messages about Python values, reworded for TOML.
 WORDS = {
     "missing": "is missing",
     "tuple_type": "must be a list",
@@ -53,7 +53,7 @@ def shipped_suites() -> dict[str, Suite]:
 
 
 def parse_suite(text: str, *, where: str, folder: Path = Path()) -> Suite:
-    r"""Returns the suite that a TOML text describes; weights are found relative to ``folder``.
+    r"""Returns the suite in a TOML text; paths are relative to ``folder``.
 
     Raises `SpecError`.
 
@@ -65,9 +65,9 @@ def parse_suite(text: str, *, where: str, folder: Path = Path()) -> Suite:
 
 
 def decode_suite(written: dict[str, Any], *, where: str, folder: Path = Path()) -> Suite:
-    """Returns the suite that keys and values describe, as they stand in a TOML file.
+    """Returns the suite of decoded TOML.
 
-    Raises `SpecError`, a line for each key that is wrong: ``where``, the key path, and why.
+    Raises `SpecError`, with a line for each invalid key: ``where``, the key path, and the reason.
     """
     try:
         suite = Suite.model_validate(written)
@@ -77,7 +77,7 @@ def decode_suite(written: dict[str, Any], *, where: str, folder: Path = Path()) 
 
 
 def read_text(path: Path) -> str:
-    """Returns the text of a file of specs, a byte-order mark left out.  Raises `SpecError`."""
+    """Returns the text of a file without a byte-order mark.  Raises `SpecError`."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -86,7 +86,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_toml(text: str, *, where: str) -> dict[str, Any]:
-    """Returns what a TOML text says.  Raises `SpecError` with the line and the column."""
+    """Decodes a TOML text.  Raises `SpecError` with the line and the column."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -97,7 +97,7 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
 
 
 def _resolve_files(suite: Suite, folder: Path) -> Suite:
-    """Returns the suite with the paths in it relative to where it was read, not to its own file."""
+    """Returns the suite with paths relative to the working folder, not to its own file."""
 
     def resolved(experiment: Experiment) -> Experiment:
         data = experiment.dataset
@@ -142,7 +142,7 @@ def _explain(error: ValidationError, written: dict[str, Any], *, where: str) -> 
 
 
 def key_path(location: list[str | int]) -> str:
-    """Returns a key path as it is written: ``attacks[2].steps``.
+    """Returns a key path as text: ``attacks[2].steps``.
 
     >>> key_path(["attacks", 2, "steps"])
     'attacks[2].steps'

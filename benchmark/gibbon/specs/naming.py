@@ -73,7 +73,7 @@ ENSEMBLE = "ensemble:"  # of the sources of its members, with commas between the
 
 
 def name_from(source: str) -> str:
-    """Returns what a model or dataset is called in tables unless it is given a name.
+    """Returns the default name of a model or dataset in tables.
 
     >>> [name_from(each) for each in ("maxout", "torchvision:resnet50", "nets/small.py:Net")]
     ['maxout', 'resnet50', 'Net']
@@ -92,7 +92,7 @@ def name_from(source: str) -> str:
 
 
 def label_from(attack: str) -> str:
-    """Returns what an attack is called in tables unless it is given a label.
+    """Returns the default label of an attack in tables.
 
     >>> label_from("pgd"), label_from("foolbox:LinfPGD")
     ('pgd', 'foolbox-LinfPGD')

@@ -10,10 +10,10 @@ from gibbon.specs.naming import FILE_SUFFIXES
 
 
 def resolve(written: str, folder: Path) -> str:
-    """Returns a path as seen from here that was written in a file in ``folder``; a word as it is.
+    """Returns a path that is relative to ``folder`` as one relative to the working folder.
 
-    What has a file's suffix, or a slash and no scheme before it, is a path; a factory's path may
-    be followed by its name.
+    A text is a path if it has a file's suffix, or a slash and no scheme; a factory's path may be
+    followed by its name.  Any other text is returned unchanged.
 
     >>> resolve("w.safetensors", Path("suites")), resolve("torchvision:resnet50", Path("suites"))
     ('suites/w.safetensors', 'torchvision:resnet50')
@@ -32,7 +32,7 @@ def resolve(written: str, folder: Path) -> str:
 
 
 def is_path(written: str) -> bool:
-    """Says whether a source or a file is a path by its form, and not a word."""
+    """Returns whether a source or a file has the form of a path, not of a name."""
     scheme = re.match(r"[A-Za-z][A-Za-z0-9_.-]+:", written)
     if ".py:" in written:
         return True
@@ -41,7 +41,7 @@ def is_path(written: str) -> bool:
 
 
 def _joined(folder: Path, written: str) -> str:
-    """Returns the shortest way to a path that is sure to lead to the same place."""
+    """Returns the shorter of a path's forms, if both resolve to one file."""
     path = folder / Path(written).expanduser()
     short = os.path.normpath(path) if path.is_absolute() else os.path.relpath(path)
     return short if os.path.realpath(short) == os.path.realpath(path) else str(path)

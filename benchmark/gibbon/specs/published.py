@@ -22,20 +22,20 @@ Measure = Literal[
 
 
 class PublishedRow(Spec):
-    """One number that a paper gives, to stand beside the measured one, and when they agree.
+    """A published number, which tables show beside the measured one.
 
     Rates and confidences are fractions of 1.  For transfer measures ``model`` is the source and
-    ``target`` the model that is scored; ``compared_with`` names another target where the paper
+    ``target`` the model that is scored; ``compared_with`` names another target if the paper
     compares two targets with each other on the source's examples.
 
     Args:
-        id: the row's own name, by which it is found again.
-        value: the number; none where ``text`` says what was published, which no run measures.
-        above: the number is what the measured one exceeds, and no more is published.
-        tolerance: how far the measured number may be from it and count as reproduced.
-        reason: why it is further away, printed where it is.
-        needs: what it takes to measure it, printed where it was not.
-        note: what a reader should know in any case.
+        id: the row's own name.
+        value: the number; None if ``text`` describes a published result that no run measures.
+        above: whether the number is a lower bound of the published result.
+        tolerance: largest difference at which the measured number counts as reproduced.
+        reason: explanation of a larger difference, printed beside it.
+        needs: requirements of the measurement, printed if it was not made.
+        note: note that is always printed.
     """
 
     dataset: Name

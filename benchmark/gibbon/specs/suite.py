@@ -1,8 +1,8 @@
-"""What the user asks for: a suite, decoded from TOML into frozen records.
+"""Suites, decoded from TOML into frozen records.
 
-Nothing here imports torch.  An unknown key or a wrong value fails at once, with the file, the key
-path, what was expected and the nearest name.  Whether a model, an attack or a dataset of a name
-exists is told later, by the registries, before anything is computed (`gibbon.runner.plan.cell`).
+Imports no torch.  An unknown key or an invalid value fails at once, with the file, the key path,
+the expected value and the nearest name.  The names of models, attacks and datasets are checked
+later against the registries, before anything is computed (`gibbon.runner.plan.cell`).
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ AttackName = Annotated[str, Field(pattern=ATTACK_PATTERN, max_length=80)]
 
 
 class ModelSpec(Spec):
-    """One model, and how to make it.
+    """A model and the options to build it.
 
     Args:
-        name: what the tables say.
-        model: where it comes from: a registered name, or a source such as ``torchvision:resnet50``,
+        name: name in tables and messages.
+        model: its source: a registered name, or a source such as ``torchvision:resnet50``,
             ``path/to/net.py:build``, ``package.module:Net`` or ``net.onnx`` (see
             `gibbon.models.sources`).
-        weights: a weights file, or a word that the source understands, such as ``random``.
+        weights: a weights file, or a name that the source knows, such as ``random``.
         arguments: keyword arguments for the model's factory.
-        mean, std: the model's normalisation, a number a channel: it is given (x - mean) / std.
-        outputs: what its outputs mean, where the source does not say; logits by default.
-        trust_pickle: whether a file that can run code when it is loaded may be loaded.
-        ensemble: the members of which it is made (see `gibbon.models.ensemble`): models like this one,
-            or names of other models of the experiment.  ``model`` says ``ensemble:`` and their
-            names then, and may be written instead.
-        fuse: in what members are fused: ``probabilities`` unless it is said.
-        shares: of the members in the whole, a number each; equal unless they are given.
+        mean, std: the model's normalisation, a number for each channel: its input is
+            (x - mean) / std.
+        outputs: rule of its outputs, unless the source declares it; logits by default.
+        trust_pickle: whether files that can run code when they are loaded are accepted.
+        ensemble: members of an ensemble (see `gibbon.models.ensemble`): models like this one, or names
+            of other models of the experiment.  ``model`` is then ``ensemble:`` and their names, and
+            may be given instead.
+        fuse: quantity of the members that is fused; ``probabilities`` by default.
+        shares: weights of the members, a number each; equal by default.
 
-    ``mean``, ``std``, ``outputs`` and ``trust_pickle`` of an ensemble hold for those of its
-    members that say nothing of their own.
+    ``mean``, ``std``, ``outputs`` and ``trust_pickle`` of an ensemble are defaults for its members.
     """
 
     name: Name
@@ -110,24 +110,24 @@ class ModelSpec(Spec):
 
 
 class DatasetSpec(Spec):
-    """One dataset, and how to read it.
+    """A dataset and the options to read it.
 
     Args:
-        name: what the tables say.
+        name: name in tables and messages.
         source: a registered name, the path of an image folder, of a CSV file of paths and labels,
             of an ``.npz`` or ``.npy`` file, ``torchvision:NAME``, or a factory such as
             ``path/to/data.py:load`` (see `gibbon.datasets.open`).
-        split: which split, where the source has several.
-        class_map: JSON or CSV file that gives each class's index among the model's classes, or
+        split: the split, if the source has several.
+        class_map: JSON or CSV file with the index of each class among the model's classes, or
             ``imagenet``.
         labels: an ``.npy`` file of labels; in an ``.npz`` file, the array of that name.
         inputs: in an ``.npz`` file, the name of the array of inputs.
         layout: the order of the axes of an array.
-        resize: pictures are resized, the shorter side to this or to (height, width).
-        crop: then cropped from the centre, to a square of this side or to (height, width).
-        interpolation: how they are resized.
-        colour: what pictures are converted to; where it is not said they must be all of one kind.
-        skip_unreadable: leave out pictures that can't be read, and say which.
+        resize: new length of the shorter side of images, or (height, width).
+        crop: side of a square that is cropped from the centre, or (height, width).
+        interpolation: filter that resizes.
+        colour: colour mode that images are converted to; without it they must all have one mode.
+        skip_unreadable: whether to leave out images that can't be read, with a flag.
         arguments: keyword arguments for the factory.
     """
 
@@ -157,7 +157,7 @@ class DatasetSpec(Spec):
 
 
 def _with_members(written: Any) -> Any:
-    """Returns what was written of a model with the two forms of an ensemble made into both."""
+    """Completes an ensemble: ``model`` from ``ensemble``, or ``ensemble`` from ``model``."""
     if isinstance(written, str) and _is_composed(written):
         written = {"model": written}
     if not isinstance(written, dict):
@@ -176,13 +176,13 @@ def _with_members(written: Any) -> Any:
 
 
 def _called(member: Any) -> str:
-    """Returns what a member is called; one that is no model is told when it is read."""
+    """Returns the name of a member; an invalid member is reported when it is decoded."""
     named = member.name if isinstance(member, ModelSpec) else _named(member, key="model")
     return str(named.get("name", "")) if isinstance(named, dict) else str(named)
 
 
 def _named(written: Any, *, key: str) -> Any:
-    """Completes what was written: a source alone, a source without a name, a name alone."""
+    """Completes a spec given as a source alone, a source without a name, or a name alone."""
     if isinstance(written, dict):
         written = {name: _as_text(value) for name, value in written.items()}
     elif isinstance(_as_text(written), str):
@@ -208,7 +208,7 @@ def _without_defaults(spec: Spec, written: Any, *, always: tuple[str, ...]) -> d
 
 
 def _with_named_members(model: ModelSpec, named: Mapping[str, ModelSpec]) -> ModelSpec:
-    """Returns a model whose members that are names of models are these models."""
+    """Returns a model whose members that are names of models are replaced by these models."""
     members = []
     for member in model.ensemble:
         known = named.get(member.name)
@@ -224,17 +224,17 @@ def _with_named_members(model: ModelSpec, named: Mapping[str, ModelSpec]) -> Mod
 
 
 class AttackSpec(Spec):
-    """One attack at one or more epsilons.
+    """An attack at one or more epsilons.
 
     ``name`` is a registered name, or a library's scheme and name such as ``foolbox:LinfPGD``.
     Besides these keys it takes the attack's own parameters (its dataclass fields), which are
-    checked when the attack is built.  ``label`` tells two entries of one attack apart in tables.
-    Where the library of an ``optional`` attack is not installed, the run goes on without it, with a
-    flag, and the tables say that it was not run.
+    checked when the attack is built.  ``label`` distinguishes entries of one attack in tables.
+    If the library of an ``optional`` attack is not installed, the run continues without it, and
+    the tables carry a flag.
 
-    Where it is ``carried`` the epsilons are run in ascending order: an example that is misled at a
-    smaller one, or unattacked, counts as misled at every larger one, by the same point, and is not
-    attacked again.
+    If it is ``carried``, the epsilons are run in ascending order: an example that is misclassified
+    unattacked or at a smaller epsilon counts as misclassified at every larger one, with the
+    candidate found there, and is not attacked again.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
@@ -286,7 +286,7 @@ class AttackSpec(Spec):
 
 
 class TransferSpec(Spec):
-    """Which attacks' examples are scored on every other model: labels of attacks of the suite."""
+    """Labels of the attacks whose adversarial examples are scored on every other model."""
 
     attacks: tuple[Name, ...] = Field(min_length=1)
 
@@ -294,9 +294,9 @@ class TransferSpec(Spec):
 class Experiment(Spec):
     """Models against attacks on one dataset.
 
-    Where it is ``error_only`` nothing but errors is asked for: attacks that can stop at an
-    example's first success do, unless they have a ``keep`` of their own, and a list of attacks is
-    run member by member, each on the examples that are left of the whole dataset.
+    If it is ``error_only``, only error rates are measured: attacks that can stop at an example's
+    first success do so, unless they set ``keep``, and a list of attacks is run member by member,
+    each on the remaining examples of the whole dataset.
     """
 
     dataset: DatasetSpec

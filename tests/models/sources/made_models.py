@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from gibbon.core.registry import Entry
 from gibbon.models.classifier import Classifier
 from gibbon.models.registry import MODELS
-from gibbon.models.sources import MODEL_SOURCES, BuiltModel, Found, ModelSource, Preprocessing
+from gibbon.models.sources import MODEL_SOURCES, BuiltModel, ModelSource, OpenedModel, Preprocessing
 from gibbon.models.sources.build import build_model
 from gibbon.models.sources.wrap import adopt_model
 from gibbon.specs.suite import ModelSpec
@@ -396,8 +396,10 @@ def plant_robustbench(monkeypatch: Any) -> None:
 class Planted(ModelSource):
     """A source of somebody else's."""
 
-    def open(self, spec: ModelSpec) -> Found:
-        return Found(module=network(seed=int(spec.model.partition(":")[2])), identity="planted")
+    def open(self, spec: ModelSpec) -> OpenedModel:
+        return OpenedModel(
+            module=network(seed=int(spec.model.partition(":")[2])), identity="planted"
+        )
 
     def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
         return Preprocessing(7, 6)

@@ -334,7 +334,7 @@ def test_a_model_that_says_all_of_itself_takes_no_declarations(
         adopting_refused(classifier, mean=MEAN, std=STD),
     ):
         assert "takes pixels in [0, 1] and contains its own normalisation: leave them out" in told
-    assert "says of itself that they are 'logits'" in refusal("mine", outputs="probabilities")
+    assert "declares 'logits'" in refusal("mine", outputs="probabilities")
     assert "mine takes no argument 'a'" in refusal("mine", arguments={"a": 1})
     assert "it takes no weights file" in refusal("mine", weights="w.safetensors")
     assert build("mine").classifier is classifier

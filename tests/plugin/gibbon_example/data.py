@@ -1,9 +1,12 @@
-from gibbon.datasets import DATASETS, DataRequest
+from gibbon import datasets
 from gibbon.datasets.base import ArrayDataset
 
 
-def load(request: DataRequest) -> ArrayDataset:
+def load(request: datasets.DataRequest) -> ArrayDataset:
     """MNIST upside down."""
-    upright = DATASETS.load("mnist")(request)
+    upright = datasets.DATASETS.load("mnist")(request)
     flipped = upright.pixels[:, :, ::-1].copy()
     return ArrayDataset("mnist-flipped", flipped, targets=upright.labels, classes=upright.classes)
+
+
+DATASETS = {"mnist-flipped": load}

@@ -1,4 +1,4 @@
-"""Checksums: what is read is what was published, or an error that names the file."""
+"""Checksums of published files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from gibbon.core.errors import DatasetError
 
 
 def verify_sha256(content: bytes, path: Path, *, expected: str, remedy: str) -> None:
-    """Raises `DatasetError` where the SHA-256 of the content is not the expected one.
+    """Raises `DatasetError` if the SHA-256 of the content is not the expected one.
 
     Args:
         content: the bytes to check.
-        path: where they came from, named in the error.
+        path: their file, named in the error.
         expected: lower-case hexadecimal digest.
-        remedy: what the reader of the error should do, a clause such as "delete the file".
+        remedy: how to mend it, a clause such as "delete the file".
     """
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
@@ -23,7 +23,7 @@ def verify_sha256(content: bytes, path: Path, *, expected: str, remedy: str) -> 
 
 
 def verify_md5(content: bytes, path: Path, *, expected: str, remedy: str) -> None:
-    """Raises `DatasetError` where the MD5 of the content is not the expected one.
+    """Raises `DatasetError` if the MD5 of the content is not the expected one.
 
     For data whose publisher gave no better sum.  Arguments as for `verify_sha256`.
     """

@@ -5,8 +5,8 @@ multiple layers of features from tiny images", 2009; https://www.cs.toronto.edu/
 
 Looked for in the request's folder, in this order: the binary version, then the Python version
 (torchvision's layout), each in its own sub-folder, as bare files, or as the archive that is
-published; then downloaded through torchvision.  The Python version is pickled, and unpickling runs
-whatever a file says, so only bytes whose checksum is the published one are ever unpickled.
+published; then downloaded through torchvision.  The Python version is pickled, and unpickling can
+run code, so only bytes with the published checksum are unpickled.
 
 An example id is the position in ``test_batch``, or in ``data_batch_1`` to ``data_batch_5`` one
 after the other; both versions and torchvision count alike.
@@ -29,21 +29,10 @@ from gibbon.core.registry import lazily
 from gibbon.datasets import DataRequest, Split
 from gibbon.datasets.base import ArrayDataset
 from gibbon.datasets.registered.checksum import verify_md5
-from gibbon.datasets.registered.download import download_into
+from gibbon.datasets.registered.download import find_or_download
 from gibbon.datasets.registered.idx import read_file
 
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 INPUT_SHAPE = (3, 32, 32)  # red, green, blue; rows from the top
 RECORD_BYTES = 1 + 3 * 32 * 32  # of the binary version: the label, then the picture
 HOME_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -68,7 +57,7 @@ class Version:
     Args:
         archive: name of the published archive.
         folder: the folder inside the archive.
-        suffix: what follows the files' names.
+        suffix: of the files' names.
         md5: the files' MD5, by name without suffix; nothing better was published.
         decode: returns the records of a verified file's bytes.
     """
@@ -84,7 +73,7 @@ def load(request: DataRequest) -> ArrayDataset:
     """Returns a split of CIFAR-10.
 
     Inputs have shape (3, 32, 32).  Raises `DatasetError`, which names the file or the places that
-    were tried, where a file is damaged or can't be had.
+    searched, if a file is damaged or can't be had.
     """
     batches = _read_batches(request)
     return ArrayDataset(
@@ -139,24 +128,22 @@ VERSIONS = (BINARY, PYTHON)
 
 def _read_batches(request: DataRequest) -> list[Records]:
     folder = request.folder.expanduser()
-    batches = _find(folder, request.split)
-    if batches is not None:
-        return batches
     names = ", ".join(FILES[request.split])
     tried = dict.fromkeys(place for version in VERSIONS for place in _places(folder, version))
-    missing = f"cifar10: {names} (.bin or pickled) are not in any of {', '.join(map(str, tried))}"
     archives = " or ".join(version.archive for version in VERSIONS)
-    remedy = (
-        f"put {archives} from {HOME_PAGE} into {folder}, as it is or unpacked, or name the folder "
-        f"that holds it with --data-dir"
+    return find_or_download(
+        lambda: _find(folder, request.split),
+        request,
+        download=_download,
+        keep=PYTHON.folder,
+        missing=(
+            f"cifar10: {names} (.bin or pickled) are not in any of {', '.join(map(str, tried))}"
+        ),
+        remedy=(
+            f"put {archives} from {HOME_PAGE} into {folder}, as it is or unpacked, or name the "
+            "folder that holds it with --data-dir"
+        ),
     )
-    if not request.download:
-        raise DatasetError(f"{missing}, and downloading is switched off; {remedy}")
-    download_into(folder, _download, keep=PYTHON.folder, missing=missing, remedy=remedy)
-    batches = _find(folder, request.split)
-    if batches is None:
-        raise DatasetError(f"{missing}, and the download did not bring them; {remedy}")
-    return batches
 
 
 def _places(folder: Path, version: Version) -> tuple[Path, Path, Path]:

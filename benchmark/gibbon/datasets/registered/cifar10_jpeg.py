@@ -1,11 +1,11 @@
-"""CIFAR-10 as JPEG pictures: a copy that was compressed again, and so is not CIFAR-10 itself.
+"""CIFAR-10 as JPEG images: a copy that was compressed again, and so is not CIFAR-10 itself.
 
-Some collections hold CIFAR-10 as pictures in ``train/<class>/`` and ``test/<class>/``.  JPEG loses
-what it thinks the eye does not see; numbers measured here are not numbers of CIFAR-10, and the
-dataset's name and its note say so.  For the published pictures see `gibbon.datasets.registered.cifar10`.
+Some collections hold CIFAR-10 as image files in ``train/<class>/`` and ``test/<class>/``.  JPEG is
+lossy: numbers measured here are not numbers of CIFAR-10, as the dataset's name and its note say.
+For the published images see `gibbon.datasets.registered.cifar10`.
 
-Looked for in the request's folder: ``cifar10-jpeg.zip``, then the folder ``cifar10-jpeg``.  There
-is no download, since nobody publishes such a copy with a checksum; the digest says which it was.
+The request's folder is searched for ``cifar10-jpeg.zip``, then for the folder ``cifar10-jpeg``.
+There is no download, since nobody publishes such a copy with a checksum; the digest identifies it.
 
 An example id is the position in the order of class and file name.
 """
@@ -34,20 +34,11 @@ LARGEST = 1 << 20  # bytes of a file: a picture of 32 x 32 pixels takes a thousa
 NOTE = "CIFAR-10's pictures compressed again as JPEG: not the published pixels."
 
 
-class RecompressedDataset(ArrayDataset):
-    """CIFAR-10's pictures as JPEG left them."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Says that they are not the published ones."""
-        return (NOTE,)
-
-
-def load(request: DataRequest) -> RecompressedDataset:
+def load(request: DataRequest) -> ArrayDataset:
     """Returns a split; inputs have shape (3, 32, 32).
 
-    Raises `DatasetError`, which names the file or the places, where a picture is damaged or of
-    another size, a class is unknown, or there are none.
+    Raises `DatasetError`, which names the file or the places, if an image is damaged or of
+    another size, a class is unknown, or there are no images.
     """
     with _opened(request.folder.expanduser()) as (place, names, read):
         wanted = sorted(
@@ -60,11 +51,12 @@ def load(request: DataRequest) -> RecompressedDataset:
         pixels = np.empty((len(wanted), *INPUT_SHAPE), dtype=np.uint8)
         for row, name in enumerate(wanted):
             pixels[row] = _decoded(read(name), where=f"{place}: {name}")
-    return RecompressedDataset(
+    return ArrayDataset(
         STEM,
         pixels,
         targets=np.array([_label(name, place) for name in wanted], dtype=np.int64),
         classes=CLASSES,
+        notes=(NOTE,),
     )
 
 
@@ -73,7 +65,7 @@ Reader = Callable[[PurePosixPath], bytes]
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[tuple[Path, list[PurePosixPath], Reader]]:
-    """Yields where the pictures are, their names in there, and what reads one."""
+    """Yields the archive or folder, the names of its files, and a function that reads one."""
     archive, unpacked = folder / f"{STEM}.zip", folder / STEM
     if archive.is_file():
         try:

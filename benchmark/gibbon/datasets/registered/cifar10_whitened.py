@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,63 +35,33 @@ Pictures = Callable[[DataRequest], ArrayDataset]
 
 
 class WhitenedDataset(Dataset):
-    """Pictures, whitened when they are asked for.
+    """A dataset whose batches are whitened as they are read.
 
     Args:
         name: registered name.
-        pictures: what is whitened.
-        whitening: by what.
-        learnt_from: digest of the pictures that it was learnt from.
+        pictures: the images to whiten.
+        whitening: the transform.
+        learnt_from: digest of the images that the whitening was computed from.
     """
 
     def __init__(
         self, name: str, pictures: ArrayDataset, *, whitening: Whitening, learnt_from: str
     ) -> None:
-        self._name = name
+        self.info = replace(pictures.info, name=name, bounds=BOUNDS)
         self._pictures = pictures
         self._whitening = whitening
         self._learnt_from = learnt_from
 
     @property
-    def name(self) -> str:
-        """The name that the dataset is registered under."""
-        return self._name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes' names, by label."""
-        return self._pictures.classes
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
-        return self._pictures.input_shape
-
-    @property
-    def bounds(self) -> Bounds:
-        """A box that is wide enough for every picture."""
-        return BOUNDS
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The label of every example, shape (N,), read-only."""
-        return self._pictures.labels
-
-    @property
     def digest(self) -> str:
-        """SHA-256 over the pictures, those that the whitening was learnt from, and its numbers."""
+        """SHA-256 over the pictures, those the whitening was learnt from, and its constants."""
         parts = (self._pictures.digest, self._learnt_from, SCALE, FILTER_BIAS)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the pictures' own notes say."""
-        return self._pictures.notes
 
     def batch(self, ids: NDArray[np.int64]) -> Batch:
         """Returns the whitened examples with these ids.
 
-        Raises `DatasetError` where there is no example with such an id, or one lies outside
+        Raises `DatasetError` if there is no example with such an id, or one lies outside
         `BOUNDS`, which none of CIFAR-10 does.
         """
         raw = self._pictures.batch(ids)
@@ -98,7 +69,7 @@ class WhitenedDataset(Dataset):
         inputs = torch.cat(parts) if parts else raw.inputs
         if len(inputs) > 0 and float(inputs.abs().max()) > BOUNDS.high:
             raise DatasetError(
-                f"dataset {self._name!r}: a whitened coordinate is {float(inputs.abs().max()):.1f} "
+                f"dataset {self.name!r}: a whitened coordinate is {float(inputs.abs().max()):.1f} "
                 f"in size, outside of the bounds of {BOUNDS.high:g}: its pictures are not CIFAR-10"
             )
         return Batch(raw.ids, inputs, raw.labels)
@@ -110,7 +81,7 @@ def load(request: DataRequest) -> WhitenedDataset:
 
 
 def load_jpeg(request: DataRequest) -> WhitenedDataset:
-    """Returns the same of pictures that were compressed again; see `cifar10_jpeg.load`."""
+    """Returns a split of CIFAR-10 as JPEG, whitened; raises as `cifar10_jpeg.load` does."""
     return _whitened("cifar10-jpeg-whitened", cifar10_jpeg.load, request)
 
 
@@ -146,7 +117,7 @@ def _as_npy(rows: NDArray[np.float32]) -> bytes:
 
 
 def _read(path: Path, *, width: int) -> Whitening | None:
-    """Returns the whitening in a file, or None where there is none that fits."""
+    """Returns the whitening in a file, or None if there is none that fits."""
     try:
         rows = np.asarray(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
     except Exception:  # noqa: BLE001  NumPy's reader raises anything on a damaged head

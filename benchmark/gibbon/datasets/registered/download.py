@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
+from typing import TypeVar
 
 from gibbon.core.errors import DatasetError
+from gibbon.datasets import DataRequest
 
-# A server that is silent for so long is given up.  Looking up its name has the resolver's limits.
+T = TypeVar("T")
+
+# Longest silence of a server.  Looking up its name has the resolver's own limits.
 NETWORK_TIMEOUT_S = 20.0
 
-# What a download may end in: no network, refused, timed out, cut off, a wrong checksum, a folder
-# that can't be written, a torchvision that can't be imported.
+# Exceptions of a failed download: no network, connection refused, timed out or cut off, a wrong
+# checksum, a folder that can't be written, a torchvision that can't be imported.
 FAILURES = (
     OSError,
     HTTPException,
@@ -29,21 +33,47 @@ FAILURES = (
 )
 
 
+def find_or_download(
+    find: Callable[[], T | None],
+    request: DataRequest,
+    *,
+    download: Callable[[Path], object],
+    keep: str,
+    missing: str,
+    remedy: str,
+) -> T:
+    """Returns the files that ``find`` finds, after a download if it finds none at first.
+
+    Args:
+        find: returns the files, or None if they are not all there.
+        request: its folder receives the download, and it says whether downloading is allowed.
+        download: downloads into the folder that it is given, and verifies the result.
+        keep: sub-folder of the download to keep; files of the same names are replaced.
+        missing: first part of the error message: the files, and the places searched.
+        remedy: last part of the error message: how to provide the files.
+
+    Raises `DatasetError` if the files can't be had.
+    """
+    found = find()
+    if found is not None:
+        return found
+    if not request.download:
+        raise DatasetError(f"{missing}, and downloading is switched off; {remedy}")
+    folder = request.folder.expanduser()
+    download_into(folder, download, keep=keep, missing=missing, remedy=remedy)
+    found = find()
+    if found is None:
+        raise DatasetError(f"{missing}, and the download did not bring them; {remedy}")
+    return found
+
+
 def download_into(
     folder: Path, download: Callable[[Path], object], *, keep: str, missing: str, remedy: str
 ) -> None:
-    """Downloads to a temporary place, then moves what is wanted into a folder.
+    """Downloads to a temporary folder, then moves the sub-folder ``keep`` into ``folder``.
 
-    An interruption leaves nothing half-written in the folder.
-
-    Args:
-        folder: where the files are wanted; made if it is not there.
-        download: downloads into the folder that it is given, and checks what came.
-        keep: the sub-folder of what came that is wanted; files of the same names are replaced.
-        missing: what could not be found without a download, to begin the error with.
-        remedy: what to do, to end the error with.
-
-    Raises `DatasetError` where the download fails.
+    An interruption leaves nothing half-written.  Arguments as for `find_or_download`.  Raises
+    `DatasetError` if the download fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +98,7 @@ def _move_files(source: Path, target: Path) -> None:
 
 @contextmanager
 def silence_bounded() -> Iterator[None]:
-    """While inside, a connection that is silent for `NETWORK_TIMEOUT_S` is given up."""
+    """Sets a time limit of `NETWORK_TIMEOUT_S` for network connections."""
     # torchvision's downloads take no time-out, so the process's default is lent to them.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_TIMEOUT_S)

@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gibbon.core.errors import DatasetError
 from gibbon.core.registry import lazily
 from gibbon.datasets import DataRequest, Split
 from gibbon.datasets.base import ArrayDataset
 from gibbon.datasets.registered.checksum import verify_sha256
-from gibbon.datasets.registered.download import download_into
+from gibbon.datasets.registered.download import find_or_download
 from gibbon.datasets.registered.idx import parse_idx, read_file, unpack
 
 CLASSES = (
@@ -60,7 +59,7 @@ def load(request: DataRequest) -> ArrayDataset:
     """Returns a split of Fashion-MNIST.
 
     Inputs have shape (1, 28, 28).  Raises `DatasetError`, which names the file or the places that
-    were tried, where a file is damaged or can't be had.
+    searched, if a file is damaged or can't be had.
     """
     images, labels = (
         _read_verified(path, SHA256[name])
@@ -78,24 +77,21 @@ def _locate(request: DataRequest) -> list[Path]:
     names = FILES[request.split]
     folder = request.folder.expanduser()
     places = [folder / TORCHVISION_LAYOUT, folder, DEBIAN_FOLDER]
-    found = _find(names, places)
-    if found is not None:
-        return found
-    missing = (
-        f"fashion-mnist: {names[0]} and {names[1]}, plain or .gz, are not both in any of "
-        f"{', '.join(map(str, places))}"
+    return find_or_download(
+        lambda: _find(names, places),
+        request,
+        download=_download,
+        keep=TORCHVISION_LAYOUT,
+        missing=(
+            f"fashion-mnist: {names[0]} and {names[1]}, plain or .gz, are not both in any of "
+            f"{', '.join(map(str, places))}"
+        ),
+        remedy=(
+            f"put {names[0]}.gz and {names[1]}.gz from {HOME_PAGE} into {folder}, or install the "
+            "Debian package dataset-fashion-mnist, or name the folder that holds them with "
+            "--data-dir"
+        ),
     )
-    remedy = (
-        f"put {names[0]}.gz and {names[1]}.gz from {HOME_PAGE} into {folder}, or install the "
-        "Debian package dataset-fashion-mnist, or name the folder that holds them with --data-dir"
-    )
-    if not request.download:
-        raise DatasetError(f"{missing}, and downloading is switched off; {remedy}")
-    download_into(folder, _download, keep=TORCHVISION_LAYOUT, missing=missing, remedy=remedy)
-    found = _find(names, places)
-    if found is None:
-        raise DatasetError(f"{missing}, and the download did not bring them; {remedy}")
-    return found
 
 
 def _find(names: tuple[str, str], places: list[Path]) -> list[Path] | None:

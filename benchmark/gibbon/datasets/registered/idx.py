@@ -31,16 +31,8 @@ MAX_DIMENSIONS = 32  # what every version of numpy holds; the format has room fo
 GZIP_MAGIC = b"\x1f\x8b"
 
 
-def read_idx(path: Path) -> NDArray[Any]:
-    """Returns the array that an IDX file holds, in its own shape and native byte order.
-
-    Raises `DatasetError`, which names the file, where it can't be read or is malformed.
-    """
-    return parse_idx(unpack(read_file(path), path), path)
-
-
 def read_file(path: Path) -> bytes:
-    """Returns a file's bytes.  Raises `DatasetError` where it is missing or can't be read."""
+    """Returns a file's bytes.  Raises `DatasetError` if it is missing or can't be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -50,9 +42,9 @@ def read_file(path: Path) -> bytes:
 
 
 def unpack(content: bytes, path: Path) -> bytes:
-    """Returns the content unzipped, or as it is where it is not gzip and ``path`` doesn't say so.
+    """Returns the content unzipped, or unchanged if neither it nor the suffix of ``path`` is gzip.
 
-    Raises `DatasetError` where it is called ``.gz`` and isn't gzip, or is damaged gzip.
+    Raises `DatasetError` if it is called ``.gz`` and isn't gzip, or is damaged gzip.
     """
     if not content.startswith(GZIP_MAGIC):
         if path.suffix == ".gz":

@@ -25,7 +25,7 @@ from gibbon.datasets.registered.idx import parse_idx, read_file, unpack
 CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 FOLDER = Path(__file__).parent / "data" / "mnist"
 
-# SHA-256 of the embedded files, as they lie there; SHA256SUMS beside them says the same.
+# SHA-256 of the embedded files, as in SHA256SUMS beside them.
 SHA256 = {
     "train-images-idx3-ubyte.gz": (
         "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971"
@@ -48,7 +48,7 @@ def load(request: DataRequest) -> ArrayDataset:
     """Returns a split of MNIST; of ``request`` only the split matters.
 
     Inputs have shape (1, 28, 28).  A split is read and verified once in a process.  Raises
-    `DatasetError`, which names the file, where one is missing or damaged.
+    `DatasetError`, which names the file, if one is missing or damaged.
     """
     return _read_split(FOLDER, request.split)
 
@@ -58,10 +58,7 @@ def _read_split(folder: Path, split: Split) -> ArrayDataset:
     images = _read_verified(folder / f"{STEMS[split]}-images-idx3-ubyte.gz")
     labels = _read_verified(folder / f"{STEMS[split]}-labels-idx1-ubyte.gz")
     return ArrayDataset(
-        name="mnist",
-        pixels=images[:, np.newaxis],
-        targets=labels.astype(np.int64),
-        classes=CLASSES,
+        name="mnist", pixels=images[:, np.newaxis], targets=labels.astype(np.int64), classes=CLASSES
     )
 
 

@@ -31,7 +31,7 @@ FLAT = 1e-8  # a picture of one colour has no contrast, and stays at zero
 
 @dataclass(frozen=True)
 class Whitening:
-    """What was learnt from the training split.
+    """A whitening transform, computed from the training split.
 
     Args:
         mean: float32, shape (D,).

@@ -1,15 +1,15 @@
-"""Models from anywhere: one small protocol, one file a source.
+"""Sources of models: one interface, and one file for each source.
 
-A `ModelSource` turns what a user wrote, a `ModelSpec`, into a `Found`: a torch module and what is
-known of it.  `build_model` does what all sources share: it seeds random weights, loads a weights
-file, puts the declared normalisation in front, and finds out how many classes there are.
+A `ModelSource` turns a `ModelSpec` into a `OpenedModel`: a torch module with what its source states
+about it.  `build_model` does the steps that all sources share: it seeds random weights, loads a
+weights file, puts the declared normalisation in front of the module, and counts the classes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from gibbon.core.registry import Entry, Registry, lazily
@@ -25,7 +25,7 @@ Size = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a model's own configuration prepares pictures: for the dataset's ``resize``, ``crop``."""
+    """Image transforms from a model's own configuration, as options of a dataset."""
 
     resize: Size | None
     crop: Size | None
@@ -33,17 +33,18 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a source makes of a spec.
+class OpenedModel:
+    """A module that a source returns for a spec, before it becomes a classifier.
 
     Args:
-        module: a module, or a classifier that says everything of itself.
-        identity: what its results are filed under besides its tensors and answers: no path.
-        mean, std: the normalisation of the source's own configuration, if it has one; what the
-            spec declares stands before it.
-        weights_used: whether the spec's weights were taken care of.
-        forward_only: why there are no gradients; empty where there are.
-        notes: what was done on the way, as sentences.
+        module: a module, or a classifier that declares its own inputs and outputs.
+        identity: text that enters the digest of its results, besides tensors and predictions; it
+            holds no path.
+        mean, std: normalisation of the source's own configuration, if any; the spec's takes
+            precedence.
+        weights_used: whether the source has loaded the spec's weights.
+        forward_only: reason why there are no gradients; empty if there are.
+        notes: sentences about how the module was made.
     """
 
     module: nn.Module | Classifier
@@ -57,9 +58,14 @@ class Found:
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A classifier, what its results are filed under, and what was done to make it.
+    """A classifier made from a spec.
 
-    ``rebuilds`` says that building it again gives the same model: it may be dropped from memory.
+    Args:
+        classifier: the classifier.
+        identity: text that enters the digest of its results.
+        notes: sentences about how it was made.
+        rebuilds: whether a second build gives an equal model, so that this one may be dropped from
+            memory.
     """
 
     classifier: Classifier
@@ -69,63 +75,57 @@ class BuiltModel:
 
 
 class ModelSource(ABC):
-    """A place that models come from."""
+    """A source of models, such as a library or a file format."""
 
-    def check(self, spec: ModelSpec) -> None:  # noqa: B027  most can know nothing before
-        """Refuses what can be known to be wrong before anything is loaded.
-
-        Raises a `RequestError`.
-        """
+    def check(self, spec: ModelSpec) -> None:  # noqa: B027  most sources can check nothing
+        """Checks a spec before anything is loaded.  Raises a `RequestError`."""
 
     @abstractmethod
-    def open(self, spec: ModelSpec) -> Found:
+    def open(self, spec: ModelSpec) -> OpenedModel:
         """Returns the model of a spec.  Raises a `RequestError`."""
 
-    @abstractmethod
     def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
-        """Returns how its own configuration prepares pictures, without building the model."""
+        """Returns the preprocessing in the model's own configuration, without building the model.
+
+        None if the source has no such configuration.
+        """
+        return None
 
 
-# By scheme or by what a file is: "torchvision", "timm", "python", "onnx", ...
+# By scheme or file format: "torchvision", "timm", "python", "onnx", ...
 MODEL_SOURCES: Registry[ModelSource] = Registry("model source", group="gibbon.model_sources")
 
 
-def _made(reference: str) -> Callable[[], ModelSource]:
-    def load() -> ModelSource:
-        source: ModelSource = lazily(reference)()()
-        return source
-
-    return load
+def _made(reference: str) -> ModelSource:
+    source: ModelSource = lazily(reference)()()
+    return source
 
 
-_PACKAGES = {
-    "onnx": "onnxruntime",
-    "torchvision": "torchvision",
-    "timm": "timm",
-    "robustbench": "robustbench",
-    "hf": "transformers",
-}
-
-for _name, _module, _class, _summary in (
-    ("python", "python", "Python", "a factory: path/to/net.py:build or package.module:Net"),
+for _name, _reference, _summary, _package in (
+    ("python", "python:Python", "a factory: path/to/net.py:build or package.module:Net", ""),
+    ("checkpoint", "checkpoint:PickledModule", "a whole pickled module, if it is trusted", ""),
+    ("torchscript", "torchscript:TorchScript", "a TorchScript file: net.torchscript, net.pt", ""),
+    ("exported", "exported:Exported", "a torch.export program: net.pt2", ""),
     (
-        "checkpoint",
-        "checkpoint",
-        "Checkpoint",
-        "a whole pickled module, where it is trusted",
+        "onnx",
+        "onnx:OnnxFile",
+        "an ONNX file through ONNX Runtime, forward only: net.onnx",
+        "onnxruntime",
     ),
-    ("torchscript", "torchscript", "TorchScript", "a TorchScript file: net.torchscript, net.pt"),
-    ("exported", "exported", "Exported", "a torch.export program: net.pt2"),
-    ("onnx", "onnx", "OnnxFile", "an ONNX file through ONNX Runtime, forward only: net.onnx"),
-    ("torchvision", "torchvision", "Torchvision", "torchvision:resnet50"),
-    ("timm", "timm", "Timm", "timm:resnet18"),
-    ("robustbench", "robustbench", "RobustBench", "robustbench:NAME"),
-    ("hf", "huggingface", "HuggingFace", "hf:org/name or hf:folder, through transformers"),
+    ("torchvision", "torchvision:Torchvision", "torchvision:resnet50", "torchvision"),
+    ("timm", "timm:Timm", "timm:resnet18", "timm"),
+    ("robustbench", "robustbench:RobustBench", "robustbench:NAME", "robustbench"),
+    (
+        "hf",
+        "huggingface:HuggingFace",
+        "hf:org/name or hf:folder, through transformers",
+        "transformers",
+    ),
 ):
-    _load = _made(f"gibbon.models.sources.{_module}:{_class}")
-    MODEL_SOURCES.register(Entry(_name, _summary, _load, package=_PACKAGES.get(_name, "")))
+    _load = partial(_made, f"gibbon.models.sources.{_reference}")
+    MODEL_SOURCES.register(Entry(_name, _summary, _load, package=_package))
 
 
 def place_of(spec: ModelSpec, scheme: str) -> str:
-    """Returns what a spec's model says after its scheme, or all of it where it has none."""
+    """Returns the part of a spec's model after its scheme, or all of it if it has none."""
     return spec.model.removeprefix(f"{scheme}:")

@@ -1,4 +1,4 @@
-"""From a spec to a classifier: what all sources of models share."""
+"""Builds the classifier of a spec, with the steps that all sources of models share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gibbon.core.registry import their_code
 from gibbon.models.classifier import Classifier
 from gibbon.models.ensemble import DEFAULT, check_shares, ensemble
 from gibbon.models.registry import MODELS, ModelBuilder
-from gibbon.models.sources import MODEL_SOURCES, BuiltModel, Found, ModelSource, Preprocessing
+from gibbon.models.sources import MODEL_SOURCES, BuiltModel, ModelSource, OpenedModel, Preprocessing
 from gibbon.models.sources.checkpoint import load_checkpoint
 from gibbon.models.sources.files import SUFFIXES, kind_of
 from gibbon.models.sources.python import check_arguments, identity_of
@@ -46,9 +46,9 @@ FORMS = (
 
 
 def check_model(spec: ModelSpec, *, where: str) -> None:
-    """Refuses a spec whose source does not exist, before anything is loaded.
+    """Checks that a spec's source and files exist, before anything is loaded.
 
-    ``where`` is what error messages call the spec, such as ``"models[0]"``.
+    ``where`` names the spec in error messages, such as ``"models[0]"``.
     Raises a `RequestError`.
     """
     try:
@@ -72,8 +72,8 @@ def check_model(spec: ModelSpec, *, where: str) -> None:
 def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
     """Returns the classifier of a spec, for inputs of a dataset's shape.
 
-    A model starts from the same random numbers each time.  Raises a `RequestError` that names the
-    source and the cure.
+    The random numbers that a model starts from are seeded.  Raises a `RequestError` that names the
+    source and a remedy.
     """
     if spec.ensemble:
         return fuse_models(
@@ -92,7 +92,7 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
 
 
 def members_of(spec: ModelSpec) -> tuple[ModelSpec, ...]:
-    """Returns the members of an ensemble, with what it says for all of them."""
+    """Returns the members of an ensemble, completed by the options that it sets for all of them."""
     said = {key: getattr(spec, key) for key in ("outputs", "trust_pickle") if getattr(spec, key)}
     normalised = {"mean": spec.mean, "std": spec.std} if spec.mean is not None else {}
 
@@ -104,9 +104,9 @@ def members_of(spec: ModelSpec) -> tuple[ModelSpec, ...]:
 
 
 def fuse_models(spec: ModelSpec, members: Sequence[BuiltModel]) -> BuiltModel:
-    """Returns the ensemble that a spec makes of models that are built, in its members' order.
+    """Returns the ensemble of built models, given in the order of the spec's members.
 
-    It can be made again if all of them can.  Raises `ModelError` where they can't be fused.
+    It can be rebuilt if all of them can.  Raises `ModelError` if they can't be fused.
     """
     way = spec.fuse or DEFAULT
     names = [each.name for each in spec.ensemble]
@@ -135,7 +135,7 @@ def _shares_told(spec: ModelSpec) -> str:
 
 
 def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
-    """Returns how a model's own configuration prepares pictures, or None where it has none.
+    """Returns the image transforms of a model's own configuration, or None if it has none.
 
     The model is not built.  Raises a `RequestError`.
     """
@@ -163,9 +163,9 @@ def _source(spec: ModelSpec) -> ModelSource:
 
 
 def source_of(spec: ModelSpec) -> str:
-    """Returns the name of the source that a spec's model comes from, told by its form.
+    """Returns the name of the source of a spec's model, which its form determines.
 
-    Raises `UnknownNameError` or `ModelError` where it has none.
+    Raises `UnknownNameError` or `ModelError` if it has none.
     """
     text = spec.model
     scheme = SCHEME.match(text)
@@ -197,7 +197,7 @@ def _forms() -> str:
 
 
 def _is_typo(scheme: str) -> bool:
-    """Says whether what may be a package is none, and looks like a source."""
+    """Returns whether a scheme is not a package, but close to the name of a source."""
     near = difflib.get_close_matches(scheme, MODEL_SOURCES.names(), n=1, cutoff=0.7)
     return bool(near) and scheme not in sys.modules and importlib.util.find_spec(scheme) is None
 
@@ -219,7 +219,7 @@ def _takes_weights(spec: ModelSpec, builder: ModelBuilder) -> None:
                 raise ModelError(f"{spec.name!r}: it takes no weights file")
 
 
-def _registered(spec: ModelSpec) -> Found:
+def _registered(spec: ModelSpec) -> OpenedModel:
     builder = MODELS.load(spec.model)
     arguments = dict(spec.arguments)
     _takes_weights(spec, builder)
@@ -234,11 +234,11 @@ def _registered(spec: ModelSpec) -> Found:
             f"got {type(built).__name__}"
         )
     identity = identity_of(spec.model, spec.arguments)
-    return Found(module=built, identity=identity, weights_used=True)
+    return OpenedModel(module=built, identity=identity, weights_used=True)
 
 
-def _with_weights(found: Found, spec: ModelSpec) -> Found:
-    """Returns it with the spec's weights file loaded, where the source has not done so."""
+def _with_weights(found: OpenedModel, spec: ModelSpec) -> OpenedModel:
+    """Loads the spec's weights file, unless the source has done so."""
     if spec.weights is None or found.weights_used:
         return found
     if not names_file(spec.weights):

@@ -1,8 +1,8 @@
-"""Checkpoints: state dicts as safetensors or from ``torch.save``, and what they are wrapped in.
+"""Reads checkpoints: state dicts in safetensors files or of ``torch.save``.
 
 Nothing in a file is executed: a pickle is read by torch's restricted reader (``weights_only``),
-which makes tensors, numbers and containers.  A file that needs more is refused, unless its user
-vouches for it (``trust_pickle``).
+which only makes tensors, numbers and containers.  A file that needs more is refused, unless the
+user trusts it (``trust_pickle``).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError, WeightsError
 from gibbon.core.registry import their_code
-from gibbon.models.sources import Found, ModelSource, Preprocessing, place_of
+from gibbon.models.sources import ModelSource, OpenedModel, place_of
 from gibbon.models.sources.error_text import gist
 from gibbon.models.sources.files import check_file, kind_of
 from gibbon.models.weights import HEADER_START, LISTED, PICKLE_MARKS, fit_weights, read_weights
 from gibbon.specs.suite import ModelSpec
 
-# Where training scripts put a state dict among other things, and what wrappers put before names:
+# Keys under which training scripts store a state dict, and prefixes that wrappers add to names:
 # DataParallel, torch.compile, Lightning.
 NESTS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -39,8 +39,8 @@ VOUCH = "--trust-pickle (trust_pickle = true in a suite)"
 SAVE_SAFELY = "save the state dict with safetensors.torch.save_file"
 _SCALAR = np.float64(0).__reduce__()[0]
 
-# What training scripts keep beside the tensors that holds values and runs nothing: numpy's numbers
-# and the options of a command line.
+# Types that training scripts store beside tensors and that run no code: numpy's numbers and the
+# options of a command line.
 HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -52,22 +52,22 @@ ASKS_FOR = re.compile(r"Unsupported (?:global: GLOBAL|class) ([A-Za-z_][\w.]*\w)
 
 
 @dataclass(frozen=True)
-class Read:
-    """What a checkpoint file holds, and what was done to read it, as sentences."""
+class CheckpointContent:
+    """Content of a checkpoint file, with sentences about how it was read."""
 
     content: object
     notes: tuple[str, ...] = ()
 
 
-class Checkpoint(ModelSource):
-    """A file that ``torch.save`` wrote of a whole module, for users who vouch for it."""
+class PickledModule(ModelSource):
+    """Files of ``torch.save`` that hold a whole module, if the user trusts them."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuses a file that is not there."""
+        """Raises `ModelError` if the file does not exist."""
         check_file(Path(place_of(spec, "checkpoint")))
 
-    def open(self, spec: ModelSpec) -> Found:
-        """Returns the module in a file.  Raises a `RequestError` where it holds tensors alone."""
+    def open(self, spec: ModelSpec) -> OpenedModel:
+        """Returns the module in a file.  Raises a `RequestError` if it only holds tensors."""
         path = Path(place_of(spec, "checkpoint"))
         read = read_checkpoint(path, trust_pickle=spec.trust_pickle)
         module = read.content
@@ -79,20 +79,16 @@ class Checkpoint(ModelSource):
                 f"{path}: this is a checkpoint, tensors without the architecture: give the "
                 f"factory that makes it, --model net.py:build --weights {path}"
             )
-        return Found(module=module, identity="", notes=read.notes)
-
-    def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
-        """Returns None: a checkpoint does not say how pictures are prepared."""
-        return None
+        return OpenedModel(module=module, identity="", notes=read.notes)
 
 
 def load_checkpoint(
     module: nn.Module, path: Path, *, trust_pickle: bool = False
 ) -> tuple[str, ...]:
-    """Copies a checkpoint's tensors into a module, which they must fit, and says what was done.
+    """Copies a checkpoint's tensors into a module, and returns sentences about how.
 
-    Raises `WeightsError` where the file can't be read, holds no state dict, needs code that is not
-    trusted, or does not fit.
+    Raises `WeightsError` if the file can't be read, holds no state dict, needs code that is not
+    trusted, or does not fit the module.
     """
     read = read_checkpoint(path, trust_pickle=trust_pickle)
     tensors, unwrapped = state_dict_of(read.content, where=str(path))
@@ -102,11 +98,11 @@ def load_checkpoint(
     return (*read.notes, *unwrapped, *stripped)
 
 
-def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Read:
-    """Returns what is in a safetensors file or in a file of ``torch.save``.
+def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> CheckpointContent:
+    """Returns the content of a safetensors file or a file of ``torch.save``.
 
-    Raises `WeightsError` where it can't be read, is damaged, is something else, or is a pickle that
-    asks for code and ``trust_pickle`` is not given.
+    Raises `WeightsError` if it can't be read, is damaged or of another format, or is a pickle that
+    needs code and ``trust_pickle`` is False.
     """
     if path.is_dir():
         raise WeightsError(f"{path}: is a folder, expected a weights file")
@@ -122,14 +118,14 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Read:
         raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
     safe = path.suffix == ".safetensors" or start[HEADER_START] == b"{"
     if safe and not (start.startswith(PICKLE_MARKS) and start[HEADER_START] != b"{"):
-        return Read(read_weights(path))
+        return CheckpointContent(read_weights(path))
     return _unpickle(path, start, trust_pickle=trust_pickle)
 
 
 def state_dict_of(content: object, *, where: str) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
-    """Returns the state dict in a checkpoint's content, and a sentence for what it was taken from.
+    """Returns the state dict in a checkpoint's content, and sentences about where it was found.
 
-    It is the content itself, or under `NESTS` in it.  Raises `WeightsError`.
+    It is the content itself, or under a key of `NESTS`.  Raises `WeightsError`.
     """
     notes: list[str] = []
     while isinstance(content, Mapping):
@@ -160,9 +156,9 @@ def state_dict_of(content: object, *, where: str) -> tuple[Mapping[str, Tensor],
 def without_prefixes(
     tensors: Mapping[str, Tensor], wanted: Iterable[str]
 ) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
-    """Returns tensors by the names that a module knows, and a sentence for each prefix stripped.
+    """Returns tensors by a module's names for them, and a sentence for each prefix stripped.
 
-    A prefix is stripped that all names have and not all names of the module.
+    A prefix is stripped if all names have it, but not all names of the module do.
 
     >>> named, notes = without_prefixes({"module.w": torch.ones(1)}, ["w"])
     >>> list(named), notes
@@ -188,11 +184,11 @@ def without_prefixes(
         )
 
 
-def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> Read:
+def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> CheckpointContent:
     try:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats that read well
-            return Read(torch.load(path, map_location="cpu", weights_only=True))
+            return CheckpointContent(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
         if not start.startswith(PICKLE_MARKS) or not _asks_for_code(error):
             raise _damaged(path, error) from error
@@ -209,7 +205,9 @@ def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> Read:
     warnings.warn(said, stacklevel=2)
     with their_code(f"{path}: the pickle can't be loaded"):
         content = torch.load(path, map_location="cpu", weights_only=False)
-    return Read(content, (f"{path.name} was loaded as a trusted pickle, running its code{what}",))
+    return CheckpointContent(
+        content, (f"{path.name} was loaded as a trusted pickle, running its code{what}",)
+    )
 
 
 def _asks_for_code(error: pickle.UnpicklingError) -> bool:

@@ -1,12 +1,12 @@
-"""How errors of other people's code are told in one line."""
+"""Shortens error messages of third-party code to one line."""
 
 from __future__ import annotations
 
-LONG = 200  # characters: from there on a message is cut after its first sentence
+LONG = 200  # characters: longer messages are cut after their first sentence
 
 
 def gist(error: BaseException) -> str:
-    r"""Returns what an error says, on one line.
+    r"""Returns an error's message, shortened to one line.
 
     >>> gist(ValueError("no such layer\n  in line 3"))
     'no such layer'
@@ -14,13 +14,13 @@ def gist(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    # TorchScript puts a traceback in front of what happened.
+    # TorchScript puts a traceback in front of the message.
     line = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
     return (line.partition(". ")[0] if len(line) > LONG else line).rstrip(". ")
 
 
 def many(number: int, noun: str) -> str:
-    """Returns a number with its noun.
+    """Returns a number with its noun, in the singular or plural.
 
     >>> many(1, "channel"), many(3, "channel")
     ('1 channel', '3 channels')

@@ -1,7 +1,7 @@
-"""Programs of ``torch.export``, ``net.pt2``.
+"""Models exported by ``torch.export``, ``net.pt2``.
 
-An archive may hold pickles and compiled libraries, which torch would load with everything that
-they can do.  Those are refused unless the file is trusted.
+An archive may hold pickles and compiled libraries, which run code when torch loads them.  Such a
+file is refused unless it is trusted.
 """
 
 from __future__ import annotations
@@ -10,51 +10,51 @@ import json
 import logging
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
 from gibbon.core.errors import ModelError
-from gibbon.models.sources import Found, ModelSource, Preprocessing, place_of
+from gibbon.models.sources import ModelSource, OpenedModel
 from gibbon.models.sources.checkpoint import VOUCH
 from gibbon.models.sources.error_text import gist
-from gibbon.models.sources.files import archive_digest, check_file, refuse_extras
+from gibbon.models.sources.files import archive_digest, whole_model
 from gibbon.models.sources.optional_libraries import without_pickles
 from gibbon.specs.suite import ModelSpec
 
 COMPILED = ("aotinductor", ".so", ".dll", ".dylib")
-TENSORS = ("tensor_", "weight_")  # what names of constants that are tensors begin with
+TENSORS = ("tensor_", "weight_")  # prefixes of constants that are tensors
 
 
 class Exported(ModelSource):
-    """A file that ``torch.export.save`` wrote."""
+    """Files of ``torch.export.save``."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuses a file that is not there, and arguments."""
-        check_file(Path(place_of(spec, "exported")))
-        refuse_extras(spec, what="an exported program")
+        """Raises `ModelError` for a missing file, arguments or weights."""
+        _path(spec)
 
-    def open(self, spec: ModelSpec) -> Found:
+    def open(self, spec: ModelSpec) -> OpenedModel:
         """Returns the program as a module.  Raises `ModelError`."""
-        refuse_extras(spec, what="an exported program")
-        path = Path(place_of(spec, "exported"))
-        check_file(path)
+        path = _path(spec)
         if not spec.trust_pickle:
             _refuse_code(path)
+        restricted = nullcontext() if spec.trust_pickle else without_pickles()
         try:
-            with _reading(spec), _quiet(), path.open("rb") as file:
+            with restricted, _quiet(), path.open("rb") as file:
                 program = torch.export.load(file)
                 module = program.module()
         except Exception as error:
             raise ModelError(
                 f"{path}: damaged, no exported program, or of another torch: {gist(error)}"
             ) from error
-        return Found(module=module, identity=f"exported:{archive_digest(path)}", weights_used=True)
+        return OpenedModel(
+            module=module, identity=f"exported:{archive_digest(path)}", weights_used=True
+        )
 
-    def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
-        """Returns None: a program does not say how pictures are prepared for it."""
-        return None
+
+def _path(spec: ModelSpec) -> Path:
+    return whole_model(spec, scheme="exported", what="an exported program")
 
 
 def _refuse_code(path: Path) -> None:
@@ -84,17 +84,8 @@ def _refuse_code(path: Path) -> None:
 
 
 @contextmanager
-def _reading(spec: ModelSpec) -> Iterator[None]:
-    if spec.trust_pickle:
-        yield
-        return
-    with without_pickles():
-        yield
-
-
-@contextmanager
 def _quiet() -> Iterator[None]:
-    """While inside, torch does not log what is raised or told here anyway."""
+    """Silences torch.export's log, for a ``with`` block, since errors are raised here."""
     logger = logging.getLogger("torch.export")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

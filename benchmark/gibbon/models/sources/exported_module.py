@@ -1,4 +1,4 @@
-"""Programs of torch.export as plain modules: their mode can be set, and their batch is any."""
+"""Wraps modules of torch.export, so that their mode can be set and batches have any size."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch.fx import GraphModule, Node
 from gibbon.core.errors import ModelError
 from gibbon.models.sources.fixed_batch import Accepted, AnyBatch
 
-TRAINING_FLAGS = ("train", "training")  # what torch's operators call it
+TRAINING_FLAGS = ("train", "training")  # arguments of torch's operators
 
 
 def is_program(module: nn.Module) -> bool:
-    """Says whether a module was made of an exported program: it refuses another mode."""
+    """Returns whether a module was made from an exported program."""
     return isinstance(module, GraphModule) and "train" in vars(module) and "eval" in vars(module)
 
 
 class Program(nn.Module):
-    """The module of an exported program, which keeps the mode that it was exported in.
+    """A wrapper of the module of an exported program, which keeps its mode of export.
 
-    ``train`` and ``eval`` raise on it; here they change nothing but what the module says.
-    Raises `ModelError` where it was exported in training mode, or takes more than one input.
+    ``train`` and ``eval`` raise on the module itself; here they only set ``training``.
+    Raises `ModelError` if it was exported in training mode, or takes more than one input.
     """
 
     def __init__(self, program: nn.Module) -> None:
@@ -41,16 +41,16 @@ class Program(nn.Module):
 
     @classmethod
     def around(cls, program: nn.Module, *, own: bool) -> Self:
-        """Returns it around a program; around a copy of one that is somebody else's."""
+        """Wraps a program, or a copy of it if it belongs to the caller (``own`` is False)."""
         return cls(program if own else copy.deepcopy(program))
 
     def train(self, mode: bool = True) -> Self:
-        """Says that it is in a mode."""
+        """Sets ``training`` and changes nothing else."""
         self.training = self.program.training = mode
         return self
 
     def forward(self, inputs: Tensor) -> Any:
-        """Returns what the program returns."""
+        """Returns the program's outputs."""
         return self._run(self.program, inputs)
 
 
@@ -62,7 +62,7 @@ def _check_mode(graph: torch.fx.Graph) -> None:
     for node in graph.nodes:
         if any(name in TRAINING_FLAGS and value is True for name, value in _settings(node)):
             raise ModelError(
-                f"it was exported in training mode ({node.target} is told to train): export it "
+                f"it was exported in training mode ({node.target} is in training mode): export it "
                 "again after model.eval()"
             )
 

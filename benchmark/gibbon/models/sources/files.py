@@ -1,4 +1,4 @@
-"""What a model's file is: told by what is in it, where that can be, and by its suffix."""
+"""Recognises the format of a model's file by its content or its suffix."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from gibbon.core.errors import ModelError
+from gibbon.models.sources import place_of
 from gibbon.specs.suite import ModelSpec
 
 SUFFIXES = {
@@ -24,8 +25,8 @@ EXPORTED_PARTS = ("archive_format", "serialized_exported_program.json")
 def kind_of(path: Path) -> str:
     """Returns the source that reads a file: ``"onnx"``, ``"exported"``, ``"torchscript"``, ...
 
-    A ``.pt`` file may be a checkpoint as well as a TorchScript file: they are told apart by what
-    they hold.  A file of another suffix is called ``""``.
+    A ``.pt`` file may be a checkpoint or a TorchScript file; its content decides.  Returns ``""``
+    for an unknown format.
     """
     named = SUFFIXES.get(path.suffix.lower(), "")
     try:
@@ -39,7 +40,7 @@ def kind_of(path: Path) -> str:
 
 
 def check_file(path: Path) -> None:
-    """Refuses a model's file that is not there.  Raises `ModelError`."""
+    """Raises `ModelError` if a model's file does not exist."""
     if path.is_dir():
         raise ModelError(f"{path}: is a folder, expected a model's file")
     if not path.is_file():
@@ -47,10 +48,10 @@ def check_file(path: Path) -> None:
 
 
 def archive_digest(path: Path) -> str:
-    """Returns a digest of what torch's zip archive holds: graph, tensors and constants.
+    """Returns a digest of the content of torch's zip archive: graph, tensors and constants.
 
-    The archive's own name is in every entry's: it does not count, and neither do the inputs that
-    the model was exported with and what maps code back to lines.  Raises `ModelError`.
+    The archive's own name, which every entry's begins with, does not count, and neither do sample
+    inputs and debugging information.  Raises `ModelError`.
     """
     digest = hashlib.sha256()
     try:
@@ -65,9 +66,15 @@ def archive_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def refuse_extras(spec: ModelSpec, *, what: str) -> None:
-    """Refuses weights and arguments for a file that holds all of a model.  Raises `ModelError`."""
+def whole_model(spec: ModelSpec, *, scheme: str, what: str) -> Path:
+    """Returns the path of a file that holds a whole model; ``what`` names its format in errors.
+
+    Raises `ModelError` if there is no such file, or weights or arguments are given for it.
+    """
+    path = Path(place_of(spec, scheme))
+    check_file(path)
     if spec.arguments:
         raise ModelError(f"{what} takes no arguments: leave out {', '.join(spec.arguments)}")
     if spec.weights is not None:
         raise ModelError(f"{what} holds its own weights: leave out {spec.weights!r}")
+    return path

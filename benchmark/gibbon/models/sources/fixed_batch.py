@@ -1,4 +1,4 @@
-"""Networks that take a batch of a certain size, on batches of any size."""
+"""Runs networks with a fixed batch size on batches of any size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gibbon.core.errors import ModelError
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a file says of the batches that its network takes.
+    """Inputs that a network accepts, as declared in its file.
 
     Args:
-        shape: of one input; None where an axis is free, or for all of it where nothing is said.
-        least, most: examples in one batch; ``most`` is None where there is no limit.
+        shape: of one input; None for an axis of any length, or as a whole if it is not declared.
+        least, most: limits of the batch size; ``most`` is None if there is no upper limit.
     """
 
     shape: tuple[int | None, ...] | None = None
@@ -25,7 +25,7 @@ class Accepted:
     most: int | None = None
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Refuses inputs of another shape.  Raises `ModelError` with the cure."""
+        """Raises `ModelError`, with a remedy, if inputs have another shape."""
         if self.shape is None:
             return
         fits = len(shape) == len(self.shape) and all(
@@ -54,9 +54,9 @@ class Accepted:
 
 
 class AnyBatch(nn.Module):
-    """A network on batches of any size: longer ones in parts, a short part filled up.
+    """A network that takes batches of any size, split into parts and padded as it requires.
 
-    What fills up is the part's last example again: it is finite if the inputs are.
+    The padding repeats the last example of the part, so it is finite if the inputs are.
     """
 
     def __init__(self, network: nn.Module, accepted: Accepted) -> None:

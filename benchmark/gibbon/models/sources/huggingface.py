@@ -1,8 +1,8 @@
 """Image classifiers of transformers, ``hf:org/name`` or ``hf:path/to/folder``.
 
-Weights are those of the repository or folder, a file, or ``random``.  Normalisation and the
-preparation of pictures are those of its image processor.  Code that comes with a repository is
-never run: who trusts it can load it in a factory of their own.
+Weights are those of the repository or folder, a file, or ``random``.  Normalisation and image
+transforms are those of its image processor.  Code in a repository is never run; a user who trusts
+it can load it in a factory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError, WeightsError
-from gibbon.models.sources import Found, ModelSource, Preprocessing, Size, place_of
+from gibbon.models.sources import ModelSource, OpenedModel, Preprocessing, Size, place_of
 from gibbon.models.sources.checkpoint import read_checkpoint, state_dict_of
 from gibbon.models.sources.optional_libraries import (
     check_library,
@@ -30,7 +30,7 @@ from gibbon.models.weights import LISTED
 from gibbon.specs.suite import ModelSpec
 
 SCHEME = "hf"
-WHITE = 255.0  # of the 8-bit pictures that processors expect
+WHITE = 255.0  # of the 8-bit images that processors expect
 
 # Pillow's numbers for its filters.
 INTERPOLATIONS: Mapping[int, Literal["nearest", "bilinear", "bicubic", "lanczos"]] = {
@@ -39,16 +39,16 @@ INTERPOLATIONS: Mapping[int, Literal["nearest", "bilinear", "bicubic", "lanczos"
     2: "bilinear",
     3: "bicubic",
 }
-WHOLE_FROM = 384  # ConvNeXt's processors crop nothing from this side on
+WHOLE_FROM = 384  # ConvNeXt's processors do not crop from this side on
 NOT_NORMALISED = "it has no image processor, so that its inputs are not normalised"
 OWN_CODE = "trust_remote_code"
 
 
 class HuggingFace(ModelSource):
-    """An image classifier of transformers, from the hub or from a folder."""
+    """Image classifiers of transformers, from the hub or from a folder."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuses a folder that holds no model, and a machine without transformers."""
+        """Raises a `RequestError` if a folder holds no model or transformers is not installed."""
         check_library("transformers", package="transformers", scheme=SCHEME)
         place = Path(place_of(spec, SCHEME))
         if place.is_dir() and not (place / "config.json").is_file():
@@ -61,11 +61,11 @@ class HuggingFace(ModelSource):
                 f"weights {word!r}: expected a file, {DEFAULT!r} or 'random' for {spec.model!r}"
             )
 
-    def open(self, spec: ModelSpec) -> Found:
-        """Returns the model, which gives its logits.  Raises a `RequestError`."""
+    def open(self, spec: ModelSpec) -> OpenedModel:
+        """Returns the model as a module that returns logits.  Raises a `RequestError`."""
         self.check(spec)
         notes: tuple[str, ...] = ()
-        with _told(spec), _quiet():
+        with _explained(spec), _quiet():
             if word_of(spec) is not None:
                 network = _pretrained(spec)
             elif spec.weights == RANDOM:
@@ -74,8 +74,8 @@ class HuggingFace(ModelSource):
                 network, notes = _filled(spec)
         processor = _processor(spec)
         mean, std = _normalisation(processor) if processor is not None else (None, None)
-        return Found(
-            module=Logits(network),
+        return OpenedModel(
+            module=LogitsOnly(network),
             identity=SCHEME,
             mean=mean,
             std=std,
@@ -84,7 +84,7 @@ class HuggingFace(ModelSource):
         )
 
     def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
-        """Returns how its image processor resizes and crops pictures."""
+        """Returns the resizing and cropping of its image processor."""
         self.check(spec)
         processor = _processor(spec)
         if processor is None or not getattr(processor, "do_resize", False):
@@ -100,8 +100,8 @@ class HuggingFace(ModelSource):
         return Preprocessing(resize, crop, interpolation)
 
 
-class Logits(nn.Module):
-    """A classifier of transformers that returns its logits alone."""
+class LogitsOnly(nn.Module):
+    """A classifier of transformers as a module that returns only its logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def _pretrained(spec: ModelSpec) -> nn.Module:
             place_of(spec, SCHEME),
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told below
+            ignore_mismatched_sizes=True,  # reported below
             dtype=torch.float32,
             **spec.arguments,
         )
@@ -130,9 +130,9 @@ def _pretrained(spec: ModelSpec) -> nn.Module:
 
 
 def _filled(spec: ModelSpec) -> tuple[nn.Module, tuple[str, ...]]:
-    """Returns the model with a file's weights, and what was done to read them.
+    """Returns the model with a file's weights, and notes on reading them.
 
-    transformers copies them itself, as it knows what older versions called them.
+    transformers copies them itself, since it knows the names that older versions used.
     """
     path = Path(str(spec.weights))
     read = read_checkpoint(path, trust_pickle=spec.trust_pickle)
@@ -143,7 +143,7 @@ def _filled(spec: ModelSpec) -> tuple[nn.Module, tuple[str, ...]]:
         config=unweighted.config,
         state_dict=dict(tensors),
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # they are told below
+        ignore_mismatched_sizes=True,  # reported below
         dtype=torch.float32,
     )
     _check_fit(loading, where=str(path))
@@ -174,17 +174,17 @@ def _unweighted(spec: ModelSpec) -> nn.Module:
 
 
 def _processor(spec: ModelSpec) -> Any:
-    """Returns the image processor, or None where there is none."""
+    """Returns the image processor, or None if the model has none."""
     transformers = _transformers()
     place = place_of(spec, SCHEME)
     if Path(place).is_dir() and not (Path(place) / "preprocessor_config.json").is_file():
         return None
-    with _told(spec), _quiet(), fetching(spec.model):
+    with _explained(spec), _quiet(), fetching(spec.model):
         return transformers.AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
 
 
 def _normalisation(processor: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Returns mean and std on pixels in [0, 1]: those of the processor, its rescaling put in.
+    """Returns the processor's mean and std, converted to pixels in [0, 1].
 
     It computes ``(255 x f - o - m) / s``, which is ``(x - (m + o) / 255 f) / (s / 255 f)``.
     """
@@ -223,8 +223,8 @@ def _transformers() -> Any:
 
 
 @contextmanager
-def _told(spec: ModelSpec) -> Iterator[None]:
-    """While inside, what transformers refuses is told in words of ours where it is known."""
+def _explained(spec: ModelSpec) -> Iterator[None]:
+    """Turns known errors of transformers into a `ModelError`, for a ``with`` block."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -240,7 +240,7 @@ def _told(spec: ModelSpec) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """While inside, transformers shows no progress bars and no warnings of what is checked here."""
+    """Switches off transformers' progress bars and warnings, for a ``with`` block."""
     logger = logging.getLogger("transformers")
     level, bars = logger.level, _transformers().utils.logging
     shown = bars.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""ONNX files through ONNX Runtime: forward only."""
+"""Models in ONNX files, run by ONNX Runtime, forward only."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError
-from gibbon.models.sources import Found, ModelSource, Preprocessing, place_of
+from gibbon.models.sources import ModelSource, OpenedModel
 from gibbon.models.sources.error_text import gist
-from gibbon.models.sources.files import check_file, refuse_extras
+from gibbon.models.sources.files import whole_model
 from gibbon.models.sources.fixed_batch import Accepted, AnyBatch
 from gibbon.models.sources.optional_libraries import check_library, library
 from gibbon.specs.suite import ModelSpec
@@ -28,25 +28,22 @@ FLOATS: dict[str, type[np.floating[Any]]] = {
 }
 ERRORS_ONLY = 3  # of ONNX Runtime's levels of logging
 
-# How a tensor names the file beside the model that holds its data: an entry of a map in ONNX's
-# protocol buffers, the key "location" and its value, each with its length in front.
+# A tensor's reference to a file that holds its data: an entry of a map in ONNX's protocol buffers,
+# the key "location" and its value, each preceded by its length.
 LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x7f])", re.DOTALL)
 
 
 class OnnxFile(ModelSource):
-    """A file in the ONNX format: ``net.onnx``."""
+    """Files in the ONNX format: ``net.onnx``."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuses a file that is not there, arguments, and a machine without ONNX Runtime."""
-        check_file(Path(place_of(spec, "onnx")))
-        refuse_extras(spec, what="an ONNX file")
+        """Raises `ModelError` for a missing file, arguments, or a missing ONNX Runtime."""
+        _path(spec)
         check_library("onnxruntime", package="onnxruntime", scheme="onnx")
 
-    def open(self, spec: ModelSpec) -> Found:
+    def open(self, spec: ModelSpec) -> OpenedModel:
         """Returns the network.  Raises `ModelError`."""
-        refuse_extras(spec, what="an ONNX file")
-        path = Path(place_of(spec, "onnx"))
-        check_file(path)
+        path = _path(spec)
         network = OnnxNetwork(path)
         notes = []
         if len(network.outputs) > 1:
@@ -54,7 +51,7 @@ class OnnxFile(ModelSource):
                 f"it has {len(network.outputs)} outputs ({', '.join(network.outputs)}): the first, "
                 f"{network.outputs[0]!r}, is taken"
             )
-        return Found(
+        return OpenedModel(
             module=AnyBatch(network, network.accepted),
             identity=f"onnx:{digest_of(path)}",
             weights_used=True,
@@ -62,16 +59,16 @@ class OnnxFile(ModelSource):
             notes=tuple(notes),
         )
 
-    def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
-        """Returns None: an ONNX file does not say how pictures are prepared for it."""
-        return None
+
+def _path(spec: ModelSpec) -> Path:
+    return whole_model(spec, scheme="onnx", what="an ONNX file")
 
 
 class OnnxNetwork(nn.Module):
     """An ONNX file as a module without parameters or gradients.
 
-    Raises `ModelError` where ONNX Runtime can't load it, or it takes something else than one
-    tensor of floating-point numbers.
+    Raises `ModelError` if ONNX Runtime can't load it, or its input is not one tensor of
+    floating-point numbers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +107,7 @@ class OnnxNetwork(nn.Module):
 def digest_of(path: Path) -> str:
     """Returns a digest of an ONNX file and of the files beside it that hold its tensors.
 
-    Raises `ModelError` where one of those is not there.
+    Raises `ModelError` if one of those is missing.
     """
     content = path.read_bytes()
     digest = hashlib.sha256(hashlib.sha256(content).digest())
@@ -137,7 +134,7 @@ def _locations(content: bytes) -> set[str]:
 
 def _session(path: Path) -> Any:
     runtime = library("onnxruntime", package="onnxruntime", scheme="onnx")
-    _ = digest_of(path)  # says which file beside it is not there
+    _ = digest_of(path)  # reports a missing file beside it
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1

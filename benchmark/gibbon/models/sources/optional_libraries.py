@@ -1,4 +1,4 @@
-"""Libraries of models: whether they are there, what they fetch, and what they may load."""
+"""Imports optional libraries of models, and restricts their downloads and pickles."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 from gibbon.core.errors import ModelError, WeightsError
 from gibbon.models.sources.error_text import gist
 
-# torch's own way to have every torch.load read tensors alone, also one that asks for more.
+# torch's variables that restrict every torch.load to tensors, or allow any pickle.
 SAFE, UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 WEB = ("urllib", "http", "requests", "httpx", "httpcore", "huggingface_hub", "gdown")
 
 
 def check_library(name: str, *, package: str, scheme: str) -> None:
-    """Refuses a source whose library is not installed.  Raises `ModelError` that names it."""
+    """Raises a `ModelError` with the package to install if a library is not installed."""
     try:
         there = importlib.util.find_spec(name) is not None
     except ValueError:  # put into sys.modules by hand, as tests do
@@ -34,7 +34,7 @@ def check_library(name: str, *, package: str, scheme: str) -> None:
 
 
 def library(name: str, *, package: str, scheme: str) -> Any:
-    """Returns a library, imported now.  Raises `ModelError` where it is not installed or broken."""
+    """Imports and returns a library.  Raises `ModelError` if it is not installed or broken."""
     check_library(name, package=package, scheme=scheme)
     try:
         return importlib.import_module(name)
@@ -47,10 +47,7 @@ def library(name: str, *, package: str, scheme: str) -> Any:
 
 @contextmanager
 def fetching(what: str) -> Iterator[None]:
-    """While inside, weights may be fetched: where that fails, it is told with the cures.
-
-    Raises `WeightsError`.
-    """
+    """Turns failed downloads of weights into a `WeightsError`, for a ``with`` block."""
     try:
         with _no_waiting():
             yield
@@ -66,9 +63,9 @@ def fetching(what: str) -> Iterator[None]:
 
 @contextmanager
 def without_pickles(*, trusted: bool = False) -> Iterator[None]:
-    """While inside, torch reads tensors alone from any file, whatever a library asks it for.
+    """Restricts ``torch.load`` to tensors, also in libraries, for a ``with`` block.
 
-    With ``trusted`` it reads everything.
+    With ``trusted`` it loads any pickle.
     """
     before = {name: os.environ.get(name) for name in (SAFE, UNSAFE)}
     try:
@@ -85,9 +82,9 @@ def without_pickles(*, trusted: bool = False) -> Iterator[None]:
 
 @contextmanager
 def _no_waiting() -> Iterator[None]:
-    """While inside, Hugging Face's hub is not asked where its name is not even known.
+    """Sets Hugging Face's hub offline if its name can't be resolved, for a ``with`` block.
 
-    Otherwise it is tried for most of a minute before the files that are here are looked at.
+    Otherwise it retries for most of a minute before it looks for local files.
     """
     try:
         constants: Any = importlib.import_module("huggingface_hub.constants")
@@ -103,7 +100,7 @@ def _no_waiting() -> Iterator[None]:
 
 
 def _is_known(address: str) -> bool:
-    if urllib.request.getproxies():  # the proxy knows names that this machine does not
+    if urllib.request.getproxies():  # the proxy resolves names
         return True
     try:
         socket.getaddrinfo(urllib.parse.urlsplit(address).hostname, None)

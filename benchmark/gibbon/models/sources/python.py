@@ -1,4 +1,4 @@
-"""Models from code: ``path/to/net.py:build`` or ``package.module:Net``, with arguments."""
+"""Models from Python code: ``path/to/net.py:build`` or ``package.module:Net``, with arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from gibbon.core.errors import ModelError, suggest
 from gibbon.core.import_path import check_reference, importing, load_reference, running
 from gibbon.models.classifier import Classifier
-from gibbon.models.sources import Found, ModelSource, Preprocessing, place_of
+from gibbon.models.sources import ModelSource, OpenedModel, place_of
 from gibbon.specs.suite import ModelSpec
 
 KEYWORD_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -22,31 +22,27 @@ OPEN_KINDS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Python(ModelSource):
-    """A factory, a module's class, or a module that is there already, named by where it stands."""
+    """References to a factory, a class of modules, or a module object."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuses a file or a package that is not there."""
+        """Raises `RequestError` if the file or package does not exist."""
         check_reference(place_of(spec, "python"), what="model")
 
-    def open(self, spec: ModelSpec) -> Found:
-        """Returns what the factory makes.  Raises a `RequestError` where it makes no model."""
+    def open(self, spec: ModelSpec) -> OpenedModel:
+        """Returns the factory's model.  Raises a `RequestError` if it returns no model."""
         reference = place_of(spec, "python")
         name = reference.rpartition(":")[2]
         with importing(reference):
             thing = load_reference(reference, what="model")
             module = make(thing, spec.arguments, name=name)
-        return Found(module=module, identity=identity_of(f"python:{name}", spec.arguments))
-
-    def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
-        """Returns None: code does not say how pictures are prepared for it."""
-        return None
+        return OpenedModel(module=module, identity=identity_of(f"python:{name}", spec.arguments))
 
 
 def identity_of(name: str, arguments: Mapping[str, Any]) -> str:
-    """Returns what results of a factory's model are filed under besides its tensors and answers.
+    """Returns the text that enters the digest of a factory's model.
 
-    Two settings of a model that answers at random can't be told apart by its answers.  A path does
-    not count: what is in the file shows in tensors and answers.
+    It holds the arguments, since the predictions of a randomised model do not identify its
+    settings.  Paths are left out: the content of a file shows in tensors and predictions.
 
     >>> identity_of("python:build", {"sigma": 0.1})
     'python:build {"sigma": 0.1}'
@@ -61,10 +57,10 @@ def identity_of(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def make(thing: object, arguments: Mapping[str, Any], *, name: str) -> nn.Module | Classifier:
-    """Returns the module or classifier that a factory makes of keyword arguments.
+    """Returns the module or classifier that a factory makes from keyword arguments.
 
-    A module that is there already is copied, so that its owner's is never changed.
-    Raises `ModelError` where it can't be called so, raises, or returns something else.
+    A module object is copied, so that its owner's is never changed.
+    Raises `ModelError` if the call fails or returns anything else.
     """
     if isinstance(thing, nn.Module | Classifier):
         if arguments:
@@ -86,13 +82,13 @@ def make(thing: object, arguments: Mapping[str, Any], *, name: str) -> nn.Module
 
 
 def check_arguments(factory: Any, arguments: Mapping[str, Any], *, name: str) -> None:
-    """Refuses arguments that a factory does not take, and those lacking that it needs.
+    """Checks keyword arguments against a factory's signature.
 
-    Raises `ModelError` with the nearest name from the factory's signature.
+    Raises `ModelError`, with the nearest parameter, if one is unknown, or a required one missing.
     """
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # written in C: it says so itself when it is called
+    except (TypeError, ValueError):  # written in C, without a signature: the call will raise
         return
     taken = [each.name for each in parameters if each.kind in KEYWORD_KINDS]
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)

@@ -1,8 +1,8 @@
-"""RobustBench's models, ``robustbench:Standard``, where robustbench is installed.
+"""RobustBench's models, ``robustbench:Standard``, if robustbench is installed.
 
-Which of its models has that name depends on ``dataset`` (``cifar10`` unless said) and
-``threat_model`` (``Linf`` unless said), given as arguments, and so may ``model_dir`` be.
-Its models take pixels in [0, 1] and contain their normalisation.
+A model is identified by its name and the arguments ``dataset`` (default ``cifar10``) and
+``threat_model`` (default ``Linf``); ``model_dir`` is an argument, too.  The models take pixels in
+[0, 1] and contain their normalisation.
 
 F. Croce and others, "RobustBench: a standardized adversarial robustness benchmark", NeurIPS 2021
 datasets and benchmarks, https://arxiv.org/abs/2010.09670.
@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from gibbon.core.errors import ModelError, SpecError, WeightsError, suggest
-from gibbon.models.sources import Found, ModelSource, Preprocessing, place_of
+from gibbon.models.sources import ModelSource, OpenedModel, Preprocessing, place_of
 from gibbon.models.sources.checkpoint import VOUCH
 from gibbon.models.sources.optional_libraries import (
     check_library,
@@ -34,7 +34,7 @@ from gibbon.specs.suite import ModelSpec
 SCHEME = "robustbench"
 CHOICES = {"dataset": "cifar10", "threat_model": "Linf"}
 
-# RobustBench's names for them (`robustbench/data.py`).
+# By RobustBench's names (`robustbench/data.py`).
 PREPARED = {
     "Res256Crop224": Preprocessing(256, 224),
     "BicubicRes256Crop224": Preprocessing(256, 224, "bicubic"),
@@ -45,10 +45,10 @@ FOLDER = Path("~/.cache/gibbon/robustbench")
 
 
 class RobustBench(ModelSource):
-    """A model of RobustBench by name."""
+    """Models of RobustBench, by name."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuses unknown arguments, and a machine without robustbench."""
+        """Raises a `RequestError` if arguments are unknown or robustbench is not installed."""
         check_library("robustbench", package="robustbench", scheme=SCHEME)
         known = [*CHOICES, "model_dir"]
         for name in spec.arguments:
@@ -64,21 +64,21 @@ class RobustBench(ModelSource):
                 f"weights {spec.weights!r}: expected a file, {DEFAULT!r} or {RANDOM!r}"
             )
 
-    def open(self, spec: ModelSpec) -> Found:
-        """Returns the model.  Raises a `RequestError` where it can't be had."""
+    def open(self, spec: ModelSpec) -> OpenedModel:
+        """Returns the model.  Raises a `RequestError` if it is not available."""
         self.check(spec)
         name = place_of(spec, SCHEME)
         entry = _entry(spec)
         if spec.weights not in (None, DEFAULT):
             module: nn.Module = entry["model"]()
-            return Found(module=module, identity=SCHEME)
+            return OpenedModel(module=module, identity=SCHEME)
         utils = library("robustbench.utils", package="robustbench", scheme=SCHEME)
         arguments = {"model_dir": FOLDER.expanduser(), **CHOICES, **spec.arguments}
         notes = [f"its weights are RobustBench's, {_chosen(spec)}"]
 
         def load(*, trusted: bool) -> nn.Module:
             with (
-                contextlib.redirect_stdout(io.StringIO()),  # it prints what it does
+                contextlib.redirect_stdout(io.StringIO()),  # it prints messages
                 without_pickles(trusted=trusted),
                 fetching(spec.model),
             ):
@@ -97,17 +97,17 @@ class RobustBench(ModelSource):
             warnings.warn(said, stacklevel=2)
             notes.append("the checkpoint was loaded as a trusted pickle, running its code")
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch says the same
+                warnings.simplefilter("ignore")  # torch warns, too
                 module = load(trusted=True)
-        return Found(module=module, identity=SCHEME, weights_used=True, notes=tuple(notes))
+        return OpenedModel(module=module, identity=SCHEME, weights_used=True, notes=tuple(notes))
 
     def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
-        """Returns how RobustBench prepares pictures, where it has them prepared at all."""
+        """Returns RobustBench's image transforms for the model, if it has any."""
         return PREPARED.get(str(_entry(spec).get("preprocessing")))
 
 
 def _entry(spec: ModelSpec) -> dict[str, Any]:
-    """Returns what RobustBench's table of models says of one.  Raises a `RequestError`."""
+    """Returns a model's entry in RobustBench's table of models.  Raises a `RequestError`."""
     zoo = library("robustbench.model_zoo", package="robustbench", scheme=SCHEME)
     enums = library("robustbench.model_zoo.enums", package="robustbench", scheme=SCHEME)
     name = place_of(spec, SCHEME)

@@ -1,7 +1,7 @@
-"""timm's models, ``timm:resnet18`` or ``timm:resnet18.a1_in1k``, where timm is installed.
+"""timm's models, ``timm:resnet18`` or ``timm:resnet18.a1_in1k``, if timm is installed.
 
 Weights are timm's default ones, those of a tag such as ``a1_in1k``, a file, or ``random``.
-Normalisation and the preparation of pictures are those of the model's own configuration.
+Normalisation and image transforms are those of the model's own configuration.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from gibbon.core.errors import ModelError, WeightsError, suggest
-from gibbon.models.sources import Found, ModelSource, Preprocessing, place_of
+from gibbon.models.sources import ModelSource, OpenedModel, Preprocessing, place_of
 from gibbon.models.sources.optional_libraries import fetching, library, without_pickles
 from gibbon.models.sources.weight_names import DEFAULT, word_of
 from gibbon.specs.suite import ModelSpec
@@ -22,20 +22,20 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
 class Timm(ModelSource):
-    """A model of timm by name."""
+    """Models of timm, by name."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuses a name, or a tag of weights, that timm does not have."""
+        """Raises a `RequestError` if timm has no such model or tag of weights."""
         _named(spec)
 
-    def open(self, spec: ModelSpec) -> Found:
-        """Returns the model.  Raises a `RequestError` where its weights can't be had."""
+    def open(self, spec: ModelSpec) -> OpenedModel:
+        """Returns the model.  Raises a `RequestError` if its weights are not available."""
         name, pretrained = _named(spec), word_of(spec) is not None
         timm = _timm()
         with without_pickles(), fetching(spec.model):
             module: nn.Module = timm.create_model(name, pretrained=pretrained, **spec.arguments)
         config = timm.data.resolve_model_data_config(module)
-        return Found(
+        return OpenedModel(
             module=module,
             identity=SCHEME,
             mean=tuple(config["mean"]),
@@ -45,7 +45,7 @@ class Timm(ModelSource):
         )
 
     def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
-        """Returns how pictures are prepared for the weights."""
+        """Returns the image transforms of the weights."""
         timm, name = _timm(), _named(spec)
         found = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
         if found is None:

@@ -1,9 +1,9 @@
-"""TorchScript files.  A script is code: it reaches no Python, but it may reach files.
+"""Models in TorchScript files, whose code can't run Python but can access files.
 
-Some of its code runs while the file is loaded.  So the code is read first, and a file is refused
-that names an operation which reads or writes files or asks other processes, unless it is trusted.
-That is no sandbox: the operations are those that torch and torchvision are known to have, and a
-damaged or hostile file meets torch's own reader.
+Some of the code runs while the file is loaded.  It is therefore searched first, and a file that
+names an operation on files or other processes is refused unless it is trusted.  This is no sandbox:
+the list holds the known operations of torch and torchvision, and the file is still parsed by
+torch's own reader.
 """
 
 from __future__ import annotations
@@ -17,38 +17,35 @@ import torch
 from torch import nn
 
 from gibbon.core.errors import ModelError
-from gibbon.models.sources import Found, ModelSource, Preprocessing, place_of
+from gibbon.models.sources import ModelSource, OpenedModel
 from gibbon.models.sources.checkpoint import VOUCH
 from gibbon.models.sources.error_text import gist
-from gibbon.models.sources.files import archive_digest, check_file, refuse_extras
+from gibbon.models.sources.files import archive_digest, whole_model
 from gibbon.specs.suite import ModelSpec
 
-# Operations of torch and torchvision by which a script reads or writes files or asks processes.
+# Operations of torch and torchvision that access files or other processes.
 REACHING = (
     *("from_file", "save", "read_file", "write_file", "load_tensor"),
     *("rpc_async", "rpc_sync", "rpc_remote"),
 )
 WORD = re.compile(r"\w+")
 
-# A name is looked up by text: torch writes it plainly, and anything else may hide one.
+# torch writes attribute names as plain text; any other form may hide an operation.
 LOOKUP = re.compile(r"\bgetattr\b")
 PLAIN_LOOKUP = re.compile(r'getattr\([\w.]+, "\w+"\)')
-OLD_CODE = "model.json"  # of torch before 1.3: says itself which entries are code
+OLD_CODE = "model.json"  # of torch before 1.3: a list of the entries that are code
 
 
 class TorchScript(ModelSource):
-    """A file that ``torch.jit.save`` wrote: ``net.torchscript``, ``net.pt``."""
+    """Files of ``torch.jit.save``: ``net.torchscript``, ``net.pt``."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuses a file that is not there, and arguments."""
-        check_file(Path(place_of(spec, "torchscript")))
-        refuse_extras(spec, what="a TorchScript file")
+        """Raises `ModelError` for a missing file, arguments or weights."""
+        _path(spec)
 
-    def open(self, spec: ModelSpec) -> Found:
-        """Returns the script.  Raises `ModelError` where the file is damaged or something else."""
-        refuse_extras(spec, what="a TorchScript file")
-        path = Path(place_of(spec, "torchscript"))
-        check_file(path)
+    def open(self, spec: ModelSpec) -> OpenedModel:
+        """Returns the script.  Raises `ModelError` if the file is damaged or not TorchScript."""
+        path = _path(spec)
         if not spec.trust_pickle:
             _refuse_reaching(path)
         try:
@@ -57,13 +54,13 @@ class TorchScript(ModelSource):
                 module: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         except Exception as error:
             raise ModelError(f"{path}: damaged, or no TorchScript file: {gist(error)}") from error
-        return Found(
+        return OpenedModel(
             module=module, identity=f"torchscript:{archive_digest(path)}", weights_used=True
         )
 
-    def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
-        """Returns None: a script does not say how pictures are prepared for it."""
-        return None
+
+def _path(spec: ModelSpec) -> Path:
+    return whole_model(spec, scheme="torchscript", what="a TorchScript file")
 
 
 def _refuse_reaching(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""TorchScript modules as plain ones: their parameters can be frozen, moved and put back."""
+"""Wraps TorchScript modules, so that parameters can be frozen, moved and restored."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 
 def is_script(module: nn.Module) -> bool:
-    """Says whether a module is TorchScript's."""
+    """Returns whether a module is a TorchScript module."""
     return isinstance(module, torch.jit.ScriptModule)
 
 
 class Script(nn.Module):
-    """A TorchScript module behind a plain one.
+    """A plain module around a TorchScript module.
 
-    TorchScript's own refuses ``requires_grad_`` and hooks, and a frozen one has no mode.  Here its
-    tensors, the very same, stand in a tree of plain modules of the same names.
+    A TorchScript module rejects ``requires_grad_`` and hooks, and a frozen one has no mode.  The
+    wrapper registers its tensors, uncopied, in a tree of plain modules of equal names.
     """
 
     def __init__(self, script: nn.Module) -> None:
@@ -28,7 +28,7 @@ class Script(nn.Module):
         self._mode: bool | None = None
         with torch.no_grad():
             for name, tensor in script.named_parameters():
-                # What torch looks at to call a tensor a parameter; a copy would not be the same.
+                # torch's mark of a parameter; nn.Parameter(tensor) would be another object.
                 setattr(tensor, "_is_param", True)  # noqa: B010
                 _owner(self, name).register_parameter(name.rpartition(".")[2], tensor)
             for name, buffer in script.named_buffers():
@@ -37,13 +37,13 @@ class Script(nn.Module):
 
     @classmethod
     def around(cls, script: nn.Module, *, own: bool) -> Self:
-        """Returns it around a script; around a copy of one that is somebody else's."""
+        """Wraps a script, or a copy of it if it belongs to the caller (``own`` is False)."""
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # that TorchScript is deprecated
             return cls(script if own else copy.deepcopy(script))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns what the script returns, in the mode that this module is in."""
+        """Returns the script's outputs, in the mode of this module."""
         script: nn.Module = self.__dict__["script"]
         if self._mode != self.training:
             script.train(self.training)

@@ -1,8 +1,8 @@
 """torchvision's classification models, ``torchvision:resnet50``.
 
 Weights are torchvision's default ones, those of a name such as ``IMAGENET1K_V1``, a file, or
-``random``.  Normalisation and the preparation of pictures are those of the weights' own
-configuration, of the default weights' where there are none.
+``random``.  Normalisation and image transforms are those of the weights' configuration, or of the
+default weights' if there are none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from gibbon.core.errors import ModelError, WeightsError, suggest
-from gibbon.models.sources import Found, ModelSource, Preprocessing, place_of
+from gibbon.models.sources import ModelSource, OpenedModel, Preprocessing, place_of
 from gibbon.models.sources.optional_libraries import fetching, library, without_pickles
 from gibbon.models.sources.weight_names import DEFAULT, word_of
 from gibbon.specs.suite import ModelSpec
@@ -22,14 +22,14 @@ SCHEME = "torchvision"
 
 
 class Torchvision(ModelSource):
-    """A model of torchvision by name."""
+    """Models of torchvision, by name."""
 
     def check(self, spec: ModelSpec) -> None:
-        """Refuses a name, or a name of weights, that torchvision does not have."""
+        """Raises a `RequestError` if torchvision has no such model or weights."""
         _weights(spec)
 
-    def open(self, spec: ModelSpec) -> Found:
-        """Returns the model.  Raises a `RequestError` where its weights can't be had."""
+    def open(self, spec: ModelSpec) -> OpenedModel:
+        """Returns the model.  Raises a `RequestError` if its weights are not available."""
         name, weights = place_of(spec, SCHEME), _weights(spec)
         with warnings.catch_warnings(), without_pickles(), fetching(spec.model):
             warnings.simplefilter("ignore", FutureWarning)  # of another way to draw random weights
@@ -37,7 +37,7 @@ class Torchvision(ModelSource):
                 name, weights=weights, progress=False, **spec.arguments
             )
         config = _config(spec)
-        return Found(
+        return OpenedModel(
             module=module,
             identity=SCHEME,
             mean=config and tuple(config.mean),
@@ -47,7 +47,7 @@ class Torchvision(ModelSource):
         )
 
     def preprocessing(self, spec: ModelSpec) -> Preprocessing | None:
-        """Returns how pictures are prepared for the weights."""
+        """Returns the image transforms of the weights."""
         config = _config(spec)
         if config is None:
             return None
@@ -70,7 +70,7 @@ def _known(name: str) -> Any:
 
 
 def _weights(spec: ModelSpec) -> Any:
-    """Returns the weights that a spec asks torchvision for, or None."""
+    """Returns torchvision's weights for a spec, or None for a file's or random ones."""
     name = place_of(spec, SCHEME)
     enumeration, word = _known(name), word_of(spec)
     if word is None:
@@ -92,6 +92,6 @@ def _weights(spec: ModelSpec) -> Any:
 
 
 def _config(spec: ModelSpec) -> Any:
-    """Returns the transforms of the weights, of the default ones where there are none."""
+    """Returns the transforms of the weights, or of the default weights if there are none."""
     weights = _weights(spec) or getattr(_known(place_of(spec, SCHEME)), "DEFAULT", None)
     return weights.transforms() if weights is not None else None

@@ -1,4 +1,4 @@
-"""Weights that are named by a word and not by a file."""
+"""Weights that are given by a name, not as a file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from gibbon.specs.naming import FILE_SUFFIXES
 from gibbon.specs.suite import ModelSpec
 
-RANDOM = "random"  # none: the model starts from fixed random numbers
-DEFAULT = "default"  # the ones that the library takes by itself
+RANDOM = "random"  # no weights: the model starts from fixed random numbers
+DEFAULT = "default"  # the library's default weights
 
 
 def names_file(weights: str) -> bool:
-    """Says whether what is given as weights names a file and not a word of the source.
+    """Returns whether a spec's weights are a file and not a name that its source knows.
 
     >>> names_file("net.safetensors"), names_file("IMAGENET1K_V1"), names_file("random")
     (True, False, False)
@@ -21,7 +21,7 @@ def names_file(weights: str) -> bool:
 
 
 def word_of(spec: ModelSpec) -> str | None:
-    """Returns which of a library's weights are asked for, or None: a file's, or random ones."""
+    """Returns the name of a library's weights, or None if the spec has a file or random weights."""
     if spec.weights is None:
         return DEFAULT
     return None if spec.weights == RANDOM or names_file(spec.weights) else spec.weights

@@ -1,6 +1,6 @@
-"""From a module to a classifier: normalisation in front, the number of classes, what is wrong.
+"""Makes a classifier from a module: adds normalisation, counts classes, explains faults.
 
-A module that a caller holds is never changed: what is put in front of it is a module around it.
+A caller's module is never changed: normalisation is added by a module around it.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from gibbon.core.rng import seeded_globals
 from gibbon.models.classifier import PIXELS, Classifier
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
 from gibbon.models.snapshot import Snapshot
-from gibbon.models.sources import BuiltModel, Found, Preprocessing, Size
+from gibbon.models.sources import BuiltModel, OpenedModel, Preprocessing, Size
 from gibbon.models.sources.error_text import gist, many
 from gibbon.models.sources.exported_module import Program, is_program
 from gibbon.models.sources.torchscript_module import Script, is_script
 from gibbon.specs.suite import ModelSpec
 
 RULES: dict[str, OutputRule] = {rule.name: rule for rule in (LOGITS, PROBABILITIES, LOG_SCORES)}
-TRIED = 2  # examples in the batch that tells how many classes there are
-SEED = 0  # of the random numbers that a model starts from
+TRIED = 2  # examples in the trial batch that gives the number of classes
+SEED = 0  # of a model's initial random numbers
 CHANNELS_TOLD = re.compile(r"to have (\d+) channels, but got")  # by torch's convolutions
 
-# By the channels that a model takes and that pictures have: what they are, and what to make them.
+# By the channels of a model and of the images: the images' colour, and how to convert them.
 COLOUR_CURES = {
     (3, 1): ("grey", "rgb", "inputs.expand(-1, 3, -1, -1)"),
     (1, 3): ("in colour", "grey", "inputs.mean(1, keepdim=True)"),
 }
-SURE = 1e-4  # how far rows of probabilities may sum from 1
+SURE = 1e-4  # largest distance from 1 of the sum of a row that looks like probabilities
 
 
 class Normalised(nn.Module):
-    """A network on inputs in [0, 1]: it is given (x - mean) / std.
+    """Passes (x - mean) / std to a network, for inputs x in [0, 1].
 
     Args:
-        network: what takes normalised inputs.
+        network: takes normalised inputs.
         mean, std: a number a channel, the first axis of an input.
         axes: number of axes of one input, such as 3 for pictures.
     """
@@ -50,12 +50,7 @@ class Normalised(nn.Module):
     std: Tensor
 
     def __init__(
-        self,
-        network: nn.Module,
-        *,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        axes: int,
+        self, network: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], axes: int
     ) -> None:
         super().__init__()
         shape = (len(mean), *(1,) * (axes - 1))
@@ -73,12 +68,12 @@ class Normalised(nn.Module):
 def adopt_model(
     model: nn.Module | Classifier, *, spec: ModelSpec, input_shape: tuple[int, ...]
 ) -> BuiltModel:
-    """Returns the classifier of a module that the caller holds, and leaves the module as it is.
+    """Returns a classifier of a caller's module, which is not changed.
 
-    Of the spec, ``mean``, ``std`` and ``outputs`` are heeded.
+    Of the spec, ``mean``, ``std`` and ``outputs`` are used.
 
-    Raises `ModelError` where it is no module, does not take inputs of that shape, or does not
-    return one number a class.
+    Raises `ModelError` if it is not a module, does not take inputs of that shape, or does not
+    return one number for each class.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> adopt_model(net, spec=ModelSpec(name="net", model="net"), input_shape=(1, 2, 2)).classifier
@@ -95,21 +90,27 @@ def adopt_model(
     for key in ("weights", "arguments"):
         if getattr(spec, key):
             raise ModelError(f"{key} are for a model that is yet to be made: this one is there")
-    return complete(Found(module=model, identity=""), spec=spec, input_shape=input_shape, own=False)
+    return complete(
+        OpenedModel(module=model, identity=""), spec=spec, input_shape=input_shape, own=False
+    )
 
 
 def complete(
-    found: Found,
+    found: OpenedModel,
     *,
     spec: ModelSpec,
     input_shape: tuple[int, ...],
     own: bool = True,
     prepared: Callable[[], Preprocessing | None] = lambda: None,
 ) -> BuiltModel:
-    """Returns the classifier of what a source found.
+    """Returns the classifier of a loaded model.
 
-    ``own`` says that the module was made here, so that it can be made again.  ``prepared`` tells
-    how the source's configuration prepares pictures, for error messages.
+    Args:
+        found: the loaded model.
+        spec: its spec.
+        input_shape: shape of one input.
+        own: whether the module was built here, so that it can be built again.
+        prepared: returns the image transforms of the source's configuration, for messages.
 
     Raises `ModelError`.
     """
@@ -153,9 +154,9 @@ def complete(
 
 @contextmanager
 def same_random_numbers(device: torch.device | None = None) -> Iterator[None]:
-    """While inside, random numbers start from a fixed seed; generators are put back afterwards.
+    """Seeds random number generators, for a ``with`` block, and restores them afterwards.
 
-    Those of the CPU, of torch's current CUDA device and of ``device`` are.
+    They are those of the CPU, of torch's current CUDA device and of ``device``.
     """
     devices = [] if device is None else [device]
     if torch.cuda.is_available():
@@ -165,7 +166,7 @@ def same_random_numbers(device: torch.device | None = None) -> Iterator[None]:
 
 
 def _plain(module: nn.Module, *, own: bool) -> nn.Module:
-    """Returns a module whose mode, hooks and parameters can be handled like any other's."""
+    """Wraps TorchScript and exported modules, so that mode, hooks and parameters can be set."""
     if is_script(module):
         return Script.around(module, own=own)
     return Program.around(module, own=own) if is_program(module) else module
@@ -180,7 +181,7 @@ def _check_says_all(classifier: Classifier, spec: ModelSpec) -> None:
         )
     if spec.outputs is not None and spec.outputs != classifier.outputs.name:
         raise ModelError(
-            f"outputs {spec.outputs!r} are declared, but this model says of itself that they are "
+            f"outputs {spec.outputs!r} are declared, but this model declares "
             f"{classifier.outputs.name!r}: leave it out"
         )
 
@@ -219,7 +220,7 @@ def _check_channels(
 
 
 class _Colour(Exception):  # noqa: N818  becomes a ModelError with advice
-    """A model for a number of channels, and inputs of another number."""
+    """A model and its inputs have different numbers of channels."""
 
     def __init__(self, taken: int, given: int) -> None:
         super().__init__(f"it takes {many(taken, 'channel')}, the inputs have {given}")
@@ -234,7 +235,7 @@ def _advice(
     *,
     own: bool,
 ) -> Iterator[None]:
-    """While inside, what goes wrong because of the inputs' shape is told with its cure."""
+    """Turns errors of a forward pass into a `ModelError` with a remedy, for a ``with`` block."""
     try:
         yield
     except RequestError:
@@ -265,9 +266,9 @@ def _channels_of(module: nn.Module) -> int | None:
 
 
 def _colour_cure(taken: int, given: int, *, own: bool) -> str:
-    """Returns how pictures become what a model takes.
+    """Returns a sentence on how to convert images to a model's channels.
 
-    One that is not our own was held by who called from Python, where there are no options.
+    A model that is not ``own`` came through the Python call, which has no command-line options.
     """
     if (taken, given) not in COLOUR_CURES:
         return ""
@@ -308,7 +309,7 @@ def _pair(size: Size) -> tuple[int, int]:
 
 
 def _try(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
-    """Returns the outputs for two inputs of zeros, shape (2, K); the module stays as it was."""
+    """Returns the outputs for two inputs of zeros, shape (2, K); restores the module."""
     home = next((each.device for each in (*module.parameters(), *module.buffers())), None)
     zeros = torch.zeros(TRIED, *input_shape, device=home)
     snapshot = Snapshot(module)
