@@ -7,6 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/what-the-paper-could-not-see.md
 RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
 
 .PHONY: bench test test-slow check perf readme wheel clean
@@ -26,23 +27,15 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture
-	$(BIN)/python -m pytest --doctest-modules benchmark/gibbon model_zoo/gibbon_zoo -q
-	$(BIN)/python -m benchmark.report.readme README.md --check
-	$(BIN)/python -m benchmark.report.readme docs/your-model.md --check
-	$(BIN)/python -m benchmark.report.readme docs/attacks.md --check
-	$(BIN)/python -m benchmark.report.readme docs/what-the-paper-could-not-see.md --check
-	for run in $(RUNS); do $(BIN)/python -m benchmark.report.readme $$run --check || exit 1; done
+	$(BIN)/python -m pytest --doctest-modules benchmark/gibbon model_zoo/gibbon_zoo tools -q
+	for page in $(PAGES) $(RUNS); do $(BIN)/python -m tools.docs.regenerate $$page --check || exit 1; done
 
 perf: $(READY)
 	$(BIN)/python -m pytest tests/performance --speed $(ARGS)
 
 readme: $(READY)
-	for run in $(RUNS); do $(BIN)/python -m benchmark.report.readme $$run || exit 1; done
-	$(BIN)/python -m benchmark.report.readme README.md
-	$(BIN)/python -m benchmark.report.readme docs/your-model.md
-	$(BIN)/python -m benchmark.report.readme docs/attacks.md
-	$(BIN)/python -m benchmark.report.readme docs/what-the-paper-could-not-see.md
-	$(BIN)/python tests/performance/page.py docs/performance.md
+	for page in $(RUNS) $(PAGES); do $(BIN)/python -m tools.docs.regenerate $$page || exit 1; done
+	PYTHONPATH=. $(BIN)/python tests/performance/page.py docs/performance.md
 
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

@@ -17,8 +17,8 @@ from torch import nn
 
 from gibbon import evaluate
 from gibbon.core.errors import SpecError
-from gibbon.core.threat import ZERO, Epsilon
-from gibbon.gate.baseline import Content, Key, Side, Wrong, read_side
+from gibbon.core.threat import ZERO, Epsilon, Norm
+from gibbon.gate.baseline import AttackSetup, Content, Key, Side, Wrong, read_side
 from gibbon.gate.model_check import Line, checks_markdown, named_side, update_baseline
 from gibbon.metrics.intervals import mcnemar
 from gibbon.pytest_plugin import LINES, REWRITTEN, Summary
@@ -313,7 +313,7 @@ def test_several_attacks_of_one_test_share_a_name(run, pytester) -> None:
     ("written", "message"),
     [
         ("[]", "neither a run's folder nor a baseline"),
-        ('{"kind": "gibbon-baseline", "version": 7}', "schema version 7, this Gibbon reads 1"),
+        ('{"kind": "gibbon-baseline", "version": 7}', "schema version 7, this Gibbon reads 2"),
         ('{"kind": "gibbon-baseline", "', "damaged, or cut short"),
     ],
 )
@@ -330,7 +330,8 @@ def made_side(name: str, *, wrong: int) -> Side:
     ids, bits = np.arange(50), np.arange(50) < wrong
     clean = Key(name, name, "none", ZERO, "clean_error")
     attacked = Key(name, name, "fgsm", Epsilon.parse("0.1"), "adversarial_error")
-    cells = (Wrong(clean, "unattacked", 0, ids, bits), Wrong(attacked, "fgsm", 0, ids, ~bits))
+    fgsm = AttackSetup(algorithm="fgsm", norm=Norm.LINF, clip=True)
+    cells = (Wrong(clean, AttackSetup(), 0, ids, bits), Wrong(attacked, fgsm, 0, ids, ~bits))
     return Side(name, "pytest", {name: Content(name, 50)}, cells)
 
 

@@ -18,9 +18,9 @@ from gibbon.core.registry import Entry
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
 from gibbon.records.run import RunRecord
-from gibbon.report.readme import main as readme
 from gibbon.specs.decoding import parse_suite, shipped_suites
 from gibbon.specs.suite import AttackSpec
+from tools.docs.regenerate import main as readme
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -1,4 +1,4 @@
-"""Rows of bits as text: nothing is lost, and what is damaged is told."""
+"""Rows of bits as text: nothing is lost, and damage is reported."""
 
 from __future__ import annotations
 
@@ -38,12 +38,6 @@ def test_a_row_that_is_like_an_earlier_one_takes_little() -> None:
     assert len(second) < 60 < 1_000 < len(first)
 
 
-def test_rows_in_base_64_are_still_read() -> None:
-    row = np.random.default_rng(0).random(1001) < 0.5
-    old = base64.b64encode(zlib.compress(np.packbits(row).tobytes(), 9)).decode()
-    assert unpack([old], 1001)[0].tolist() == row.tolist()
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -54,11 +48,11 @@ def test_rows_in_base_64_are_still_read() -> None:
         ":abc",
         pack([np.ones(30, dtype=np.bool_)])[0][:-1],
         pack([np.ones(30, dtype=np.bool_)])[0],  # more bits than there are
-        base64.b64encode(zlib.compress(bytes(10**6))).decode(),
+        ":" + base64.b85encode(zlib.compress(bytes(10**6))).decode(),
         "!",
         "",
     ],
 )
-def test_damage_is_told(text: str) -> None:
+def test_damage_is_reported(text: str) -> None:
     with pytest.raises(RecordError, match="damaged"):
         unpack([text], 10)

@@ -1,7 +1,7 @@
 """Makes the tables of docs/performance.md from the record of a run.
 
 ``python tests/performance/page.py docs/performance.md`` writes the regions anew, which look like
-``<!-- gibbon:speed fgsm ../results/performance/record.json -->`` (see `gibbon.report.readme`);
+``<!-- gibbon:speed fgsm ../results/performance/record.json -->`` (see `tools.docs.regenerate`);
 ``gibbon:machine`` says where it was measured, ``gibbon:missed`` which bars were missed.
 """
 
@@ -16,7 +16,7 @@ from ledger import Machine, Record, Row, Spread
 
 from gibbon.core.errors import SpecError
 from gibbon.core.files import write_atomically
-from gibbon.report.readme import regenerate
+from tools.docs.regenerate import regenerate
 
 HEAD = (
     "| by | time | times ours | bar | times the passes | bar | error |",

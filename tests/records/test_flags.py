@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
+from made_up import made_up_record
 
 from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel, Verdict
 from gibbon.metrics.rates import Share
-from gibbon.records.flags import MASKING, budget_flags, candidate_flags, masking_flags
+from gibbon.records.flags import (
+    MASKING,
+    Flag,
+    budget_flags,
+    candidate_flags,
+    masking_flags,
+    read_flags,
+)
 from gibbon.records.run import Evaluation, Transfer
 
 NAN = float("nan")
@@ -214,3 +222,15 @@ def test_a_budget_as_wide_as_the_box_is_flagged(epsilon, bounds, said):
 )
 def test_a_budget_within_the_box_or_without_one_is_not_flagged(threat):
     assert list(budget_flags("pgd", [threat])) == []
+
+
+def test_stored_flags_are_read_with_the_model_that_they_are_about():
+    record = made_up_record()
+    rows = [row("fgsm", 500, model="softmax"), row("pgd", 300, model="softmax")]
+    (masking,) = masking_flags(rows, [])
+    sentences = (masking, "mnist, maxout: unsteady", "mnist, pgd: any image is in reach")
+    assert read_flags(record.model_copy(update={"flags": sentences})) == (
+        Flag(masking.removesuffix(f", {MASKING}"), "mnist", "softmax", masking=True),
+        Flag("mnist, maxout: unsteady", "mnist", "maxout", masking=False),
+        Flag("mnist, pgd: any image is in reach", "", "", masking=False),
+    )

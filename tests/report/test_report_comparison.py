@@ -7,7 +7,7 @@ from gibbon.core.threat import Epsilon, Norm
 from gibbon.records.run import Evaluation, Failure, RunRecord
 from gibbon.report.content.attack_comparison import COMPARED, comparison_tables
 from gibbon.report.content.chapters import chapters
-from gibbon.report.content.lookup import Results
+from gibbon.report.content.lookup import RunLookup
 from gibbon.report.text.terminal import print_tables
 from gibbon.specs.decoding import parse_suite
 
@@ -57,7 +57,7 @@ def record(suite: str = SUITE) -> RunRecord:
 
 
 def rows(record: RunRecord) -> list[list[str]]:
-    (table,) = comparison_tables(Results(record))
+    (table,) = comparison_tables(RunLookup(record))
     return [[str(cell) for cell in row] for row in table.rows]
 
 
@@ -76,7 +76,7 @@ def test_a_row_holds_error_distance_and_cost() -> None:
 
 def test_whose_attack_it_is_stands_beside_it_where_there_are_several_libraries() -> None:
     foreign = SUITE.replace('name = "weak"', 'name = "foolbox:LinfPGD"\nlabel = "weak"')
-    (table,) = comparison_tables(Results(record(foreign)))
+    (table,) = comparison_tables(RunLookup(record(foreign)))
     assert [column.header for column in table.columns[:3]] == ["Attack", "Library", "Norm"]
     assert {str(row[0]): str(row[1]) for row in table.rows} == {
         **dict.fromkeys(("near", "strong", "fails", "absent"), "here"),
@@ -93,7 +93,7 @@ def test_two_attacks_or_two_models_are_not_compared() -> None:
         HEAD + SUITE.removeprefix(HEAD).partition('[[attacks]]\nname = "near"')[0],
         SUITE.replace('["maxout"]', '["maxout", "rbf"]'),
     ):
-        assert list(comparison_tables(Results(record(suite)))) == []
+        assert list(comparison_tables(RunLookup(record(suite)))) == []
 
 
 def test_it_is_among_the_tables_and_fits_a_terminal_of_100_columns() -> None:

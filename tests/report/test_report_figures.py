@@ -10,7 +10,7 @@ from gibbon.core.errors import RecordError
 from gibbon.records.run import RunRecord
 from gibbon.report import write_report
 from gibbon.report.content.curves import panels
-from gibbon.report.content.lookup import Results
+from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.transfer import MATRICES
 from gibbon.report.figures.files import figure_files
 from gibbon.report.figures.plots import (
@@ -77,10 +77,10 @@ def test_the_digest_changes_with_a_number_that_is_drawn(record: RunRecord) -> No
 
 
 def test_a_heat_map_says_each_number_and_each_failure(record: RunRecord) -> None:
-    results = Results(record)
+    results = RunLookup(record)
     experiment = results.experiments[0]
-    *_, cut = results.transfer_cuts(experiment)
-    figure = transfer_heat_map(results, experiment, cut, MATRICES[0])
+    *_, condition = results.transfer_conditions(experiment)
+    figure = transfer_heat_map(results, experiment, condition, MATRICES[0])
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts[:3] == ["99.9 %", "89.4 %", "not run"]
     assert texts[-3:] == ["failed", "failed", "failed"]

@@ -18,11 +18,11 @@ from test_report_tensorboard import read_back
 from gibbon.records.gallery import gallery_file
 from gibbon.records.run import RunRecord
 from gibbon.report.content.gallery import gallery_sheet, gallery_view
-from gibbon.report.content.lookup import Cut
+from gibbon.report.content.lookup import Condition
 from gibbon.report.html.page import report_html
 from gibbon.report.tensorboard.writer import write_tensorboard
 
-CUT = Cut("mnist", "fgsm", HIGH)
+CUT = Condition("mnist", "fgsm", HIGH)
 CLASSES = ("zero", "one")
 
 
@@ -82,7 +82,7 @@ def test_what_is_odd_is_said() -> None:
     invalid = replace(made, valid=np.zeros(3, dtype=bool), shape=(600, 500))
     view = gallery_view("maxout", CUT, invalid, ())
     (example,) = view.strips[0].examples
-    assert "out of the threat model: counts for nothing" in example.notes
+    assert "out of the threat model: not counted" in example.notes
     assert example.title == "#3: class 0"
     assert any("Pictures of 600 × 500 shown at 6 × 5" in note for note in view.notes)
     narrow = gallery_view("maxout", CUT, replace(made, low=-3.1, high=2.0, narrowed=True), ())

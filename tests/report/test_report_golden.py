@@ -1,4 +1,4 @@
-"""Golden files, byte for byte.  To write them again: python tests/report/made_up.py"""
+"""Golden files, byte for byte.  To write them again: python tests/made_up.py"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_up import made_up_record, searching_record
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.layout import Cell, Column, Table, cells
+from gibbon.report.content.layout import Column, Table, TableCell, cells
 from gibbon.report.text.latex import escape, report_latex, table_latex
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_escaping(raw: str, escaped: str) -> None:
 
 def test_a_wide_table_gives_up_columns_and_details_and_never_its_numbers() -> None:
     columns = tuple(Column(f"Column {place}", level=0) for place in range(9))
-    row = tuple(Cell("99.9 %", "[99.8–100.0]") for _ in columns)
+    row = tuple(TableCell("99.9 %", "[99.8–100.0]") for _ in columns)
     text = table_latex(Table("t", columns, (row,)), caption="c", label="l")
     assert text.count(r"99.9~\%") == 9
     assert "[99.8" not in text

@@ -9,14 +9,14 @@ from made_up import made_up_record
 from test_report_page import Tree, section
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.lookup import Results
+from gibbon.report.content.lookup import RunLookup
 from gibbon.report.html.page import report_html
 from gibbon.report.html.published_charts import PublishedChart, published_charts, tally
 
 
 @pytest.fixture(scope="module")
 def charts(record: RunRecord) -> tuple[PublishedChart, ...]:
-    return tuple(published_charts(Results(record)))
+    return tuple(published_charts(RunLookup(record)))
 
 
 def test_rows_that_were_measured_are_drawn(charts: tuple[PublishedChart, ...]) -> None:
@@ -44,7 +44,7 @@ def test_values_stand_where_the_axis_says(charts: tuple[PublishedChart, ...]) ->
 def test_many_rows_make_several_charts(record: RunRecord) -> None:
     rows = record.suite.published * 5
     suite = record.suite.model_copy(update={"published": rows})
-    found = tuple(published_charts(Results(record.model_copy(update={"suite": suite}))))
+    found = tuple(published_charts(RunLookup(record.model_copy(update={"suite": suite}))))
     assert len(found) > 3
     assert max(len(chart.rows) for chart in found) == 12
 
@@ -55,11 +55,11 @@ def test_verdicts_are_counted_and_shown(tmp_path: Path) -> None:
         each.model_copy(update={"tolerance": 0.01}) if place < 2 else each
         for place, each in enumerate(record.suite.published)
     )
-    assert tally(Results(record)) == ()
+    assert tally(RunLookup(record)) == ()
     judged = record.model_copy(
         update={"suite": record.suite.model_copy(update={"published": rows})}
     )
-    assert tally(Results(judged)) == ((1, "reproduced"), (1, "differs"))
+    assert tally(RunLookup(judged)) == ((1, "reproduced"), (1, "differs"))
     shown = section(Tree(report_html(judged, tmp_path)).root, "published")
     assert "maxout: confidence on misclassified (differs)" in shown.words
     marked = {each.attributes.get("class", "") for each in shown.every("td")}
@@ -68,4 +68,4 @@ def test_verdicts_are_counted_and_shown(tmp_path: Path) -> None:
 
 def test_a_suite_without_published_rows_has_no_charts(record: RunRecord) -> None:
     suite = record.suite.model_copy(update={"published": ()})
-    assert list(published_charts(Results(record.model_copy(update={"suite": suite})))) == []
+    assert list(published_charts(RunLookup(record.model_copy(update={"suite": suite})))) == []

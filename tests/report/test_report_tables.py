@@ -7,8 +7,8 @@ from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import TROUBLE, chapters
 from gibbon.report.content.error_curves import curve_tables
 from gibbon.report.content.evaluations import evaluation_tables
-from gibbon.report.content.layout import Cell, Column, Table
-from gibbon.report.content.lookup import Results
+from gibbon.report.content.layout import Column, Table, TableCell
+from gibbon.report.content.lookup import Measured, RunLookup
 from gibbon.report.content.number_format import as_published, interval, percent, points
 from gibbon.report.content.published import paper_table
 from gibbon.report.content.transfer import agreement_tables, transfer_tables
@@ -16,7 +16,7 @@ from gibbon.report.content.worst_case import worst_case_tables
 from gibbon.specs.decoding import shipped_suites
 
 
-def by_header(table: Table) -> list[dict[str, Cell]]:
+def by_header(table: Table) -> list[dict[str, TableCell]]:
     """Returns rows by header; of headers that come twice, the first."""
     return [
         {
@@ -27,8 +27,8 @@ def by_header(table: Table) -> list[dict[str, Cell]]:
     ]
 
 
-def paper(record: RunRecord) -> list[dict[str, Cell]]:
-    table = paper_table(Results(record))
+def paper(record: RunRecord) -> list[dict[str, TableCell]]:
+    table = paper_table(RunLookup(record))
     assert table is not None
     return by_header(table)
 
@@ -84,7 +84,7 @@ def test_published_measures_are_looked_up_where_they_are(record: RunRecord) -> N
 
 
 def test_the_same_note_is_printed_once(record: RunRecord) -> None:
-    table = paper_table(Results(record))
+    table = paper_table(RunLookup(record))
     assert table is not None
     assert [note for note in table.notes if "another size" in note] == [
         "(1) published for another size"
@@ -93,11 +93,11 @@ def test_the_same_note_is_printed_once(record: RunRecord) -> None:
 
 def test_a_suite_without_published_rows_has_no_paper_table(record: RunRecord) -> None:
     suite = record.suite.model_copy(update={"published": ()})
-    assert paper_table(Results(record.model_copy(update={"suite": suite}))) is None
+    assert paper_table(RunLookup(record.model_copy(update={"suite": suite}))) is None
 
 
 def test_failed_cells_are_nowhere_a_number(record: RunRecord) -> None:
-    results = Results(record)
+    results = RunLookup(record)
     tables = [*evaluation_tables(results), *curve_tables(results), *transfer_tables(results)]
     for table in tables:
         for row in table.rows:
@@ -108,13 +108,13 @@ def test_failed_cells_are_nowhere_a_number(record: RunRecord) -> None:
 
 
 def test_a_rate_of_no_examples_is_a_dash(record: RunRecord) -> None:
-    logistic = by_header(list(evaluation_tables(Results(record)))[1])[1]
+    logistic = by_header(list(evaluation_tables(RunLookup(record)))[1])[1]
     assert logistic["Adversarial error"].text == "0.0 %"
     assert logistic["Confidence on misclassified"].text == "–"
 
 
 def test_error_against_epsilon_begins_with_the_clean_error(record: RunRecord) -> None:
-    fgsm = next(iter(curve_tables(Results(record))))
+    fgsm = next(iter(curve_tables(RunLookup(record))))
     assert [column.header for column in fgsm.columns][2:] == [
         "ε = 0 (clean)",
         "ε = 8/255",
@@ -124,7 +124,7 @@ def test_error_against_epsilon_begins_with_the_clean_error(record: RunRecord) ->
 
 
 def test_transfer_marks_the_diagonal_and_names_denominators(record: RunRecord) -> None:
-    tables = list(transfer_tables(Results(record)))
+    tables = list(transfer_tables(RunLookup(record)))
     assert len(tables) == 2 * 4
     both = by_header(tables[-1])[1]
     assert str(both["softmax"]) == "33.3 % [29.1–37.8] of 447"
@@ -134,7 +134,7 @@ def test_transfer_marks_the_diagonal_and_names_denominators(record: RunRecord) -
 
 def test_the_diagonal_is_there_even_if_only_evaluated(record: RunRecord) -> None:
     others = tuple(each for each in record.transfers if each.source != each.target)
-    results = Results(record.model_copy(update={"transfers": others}))
+    results = RunLookup(record.model_copy(update={"transfers": others}))
     tables = list(transfer_tables(results))
     assert by_header(tables[4])[1]["maxout"].text == "89.4 % †"
     assert by_header(tables[7])[1]["maxout"].text == "100.0 % †"
@@ -147,12 +147,12 @@ def test_worst_case_names_an_attack_that_failed(record: RunRecord) -> None:
     evaluations = (*record.evaluations[:3], failed, *record.evaluations[4:])
     case = record.worst_cases[0].model_copy(update={"attacks": ("fgsm",)})
     changed = record.model_copy(update={"evaluations": evaluations, "worst_cases": (case,)})
-    row = by_header(next(iter(worst_case_tables(Results(changed)))))[0]
+    row = by_header(next(iter(worst_case_tables(RunLookup(changed)))))[0]
     assert row["Attacks"].text == "fgsm, fgsm-naive failed"
 
 
 def test_agreement_of_no_examples_is_a_dash(record: RunRecord) -> None:
-    low, high = agreement_tables(Results(record))
+    low, high = agreement_tables(RunLookup(record))
     assert by_header(low)[0]["Same wrong class"].text == "–"
     assert by_header(high)[0]["of both misled"].text == "240 / 450"
 
@@ -175,7 +175,7 @@ def test_trouble_comes_first_and_is_left_out_where_there_is_none(record: RunReco
 
 def test_rows_of_another_width_than_the_header_are_refused() -> None:
     with pytest.raises(ValueError, match="a row of 1 cells under 2 columns"):
-        Table("t", (Column("a"), Column("b")), ((Cell("1"),),))
+        Table("t", (Column("a"), Column("b")), ((TableCell("1"),),))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_rows_of_another_width_than_the_header_are_refused() -> None:
 def test_a_rate_that_is_not_all_or_nothing_does_not_read_so(
     rate: float | None, printed: str
 ) -> None:
-    assert percent(rate) == printed
+    assert str(percent(rate)) == printed
 
 
 @pytest.mark.parametrize(
@@ -209,19 +209,19 @@ def test_a_rate_that_is_not_all_or_nothing_does_not_read_so(
 )
 def test_the_end_of_an_interval_does_not_read_as_all_or_nothing(wrong: int, printed: str) -> None:
     of = wilson_interval(wrong, 10_000)
-    assert interval(of.low, of.high, rate=wrong / 10_000) == printed
+    assert str(interval(Measured("done", wrong / 10_000, of.low, of.high))) == printed
 
 
 def test_an_end_that_decimals_cannot_tell_from_all_is_told_as_above_them() -> None:
-    assert interval(1e-9, 1 - 1e-9, rate=0.5) == "[<0.0001–>99.9999]"
+    assert str(interval(Measured("done", 0.5, 1e-9, 1 - 1e-9))) == "[<0.0001–>99.9999]"
 
 
 def test_differences_have_a_sign_unless_they_are_nothing() -> None:
-    assert points(0.5, 0.4) == "+10.0"
-    assert points(0.4, 0.5) == "−10.0"
-    assert points(0.50001, 0.5) == "0.0"
-    assert points(0.49999, 0.5) == "0.0"
-    assert points(None, 0.5) == "–"
+    assert str(points(0.5, 0.4)) == "+10.0"
+    assert str(points(0.4, 0.5)) == "−10.0"
+    assert str(points(0.50001, 0.5)) == "0.0"
+    assert str(points(0.49999, 0.5)) == "0.0"
+    assert str(points(None, 0.5)) == "–"
 
 
 def test_shipped_suites_are_titled_and_cover_the_paper() -> None:

@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from test_report_tensorboard import Events, read_back
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.confidence import BINS, Confidence, Confidences, key
+from gibbon.report.content.confidence import BINS, Confidence, Confidences
 from gibbon.report.tensorboard.writer import CELLS_FOLDER, write_tensorboard
 
 
@@ -21,8 +21,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, record: RunRecord) -> Path:
     folder = tmp_path_factory.mktemp("run") / "tensorboard"
     none = Confidence((0,) * BINS, None)
     wrong = Confidence((*[0] * (BINS - 1), EXAMPLES), 0.99)
-    sure = {key("mnist", "softmax", "fgsm", HIGH): Confidences("digest", none, wrong)}
-    write_tensorboard(record, folder, sure=sure)
+    confidence = {("mnist", "softmax", "fgsm", str(HIGH)): Confidences("digest", none, wrong)}
+    write_tensorboard(record, folder, confidence=confidence)
     return folder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.lookup import Results
+from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import paper_table, verdict
 from gibbon.specs.decoding import parse_suite, shipped_suites
 from gibbon.specs.published import PublishedRow
@@ -65,7 +65,7 @@ def row(**changes: object) -> PublishedRow:
 
 
 def word(record: RunRecord, **changes: object) -> str:
-    found = verdict(row(**changes), Results(record))
+    found = verdict(row(**changes), RunLookup(record))
     return "" if found is None else found.word
 
 
@@ -82,7 +82,7 @@ def test_a_row_is_reproduced_within_its_tolerance_and_differs_outside(record: Ru
 
 
 def test_a_verdict_says_why_and_under_which_attack(record: RunRecord) -> None:
-    results = Results(record)
+    results = RunLookup(record)
     far = verdict(row(value=0.1), results)
     assert far is not None
     assert far.why == "another optimiser"
@@ -103,14 +103,14 @@ def test_what_was_run_and_found_nothing_to_count_is_not_called_not_run(record: R
         "attack": ["fgsm"],
         "measure": "confidence_on_misclassified",
     }
-    found = verdict(row(**asked), Results(record))
+    found = verdict(row(**asked), RunLookup(record))
     assert found is not None
     assert found.word == "differs"
     assert "no example" in found.why
 
 
 def test_the_table_prints_verdicts_where_a_row_states_a_tolerance(record: RunRecord) -> None:
-    plain = paper_table(Results(record))
+    plain = paper_table(RunLookup(record))
     assert plain is not None
     assert "Verdict" not in [column.header for column in plain.columns]
 
@@ -123,7 +123,7 @@ def test_the_table_prints_verdicts_where_a_row_states_a_tolerance(record: RunRec
         row(measure="one_picture", value=None, text="a panda", tolerance=None),
     )
     suite = record.suite.model_copy(update={"published": rows})
-    table = paper_table(Results(record.model_copy(update={"suite": suite})))
+    table = paper_table(RunLookup(record.model_copy(update={"suite": suite})))
     assert table is not None
     headers = [column.header for column in table.columns]
     lines = [dict(zip(headers, map(str, line), strict=True)) for line in table.rows]

@@ -10,16 +10,16 @@ from gibbon.core.errors import RunFolderError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name and renames it: readers see the old or the new.
+    """Writes a file under a temporary name and renames it: readers see the old or the new file.
 
-    Raises `RunFolderError` where it can't be written.
+    Raises `RunFolderError` if it can't be written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
         temporary.write_bytes(data)
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # before the name points to it, also if the power fails
+            os.fsync(file.fileno())  # before it is renamed, in case the power fails
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):

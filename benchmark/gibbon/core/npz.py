@@ -1,4 +1,4 @@
-"""Stores named arrays and a JSON description in one ``.npz`` file, without pickles."""
+"""Named arrays and their metadata in one ``.npz`` file, read without unpickling."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-_ABOUT: Final = "about"  # the entry of the JSON description
+_ABOUT: Final = "about"  # the entry of the metadata, as JSON
 
 
 def packed(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Returns the content of a file; ``about`` is a description that JSON can express.
+    """Returns the content of a file; ``about`` is metadata that JSON can hold.
 
     >>> unpacked(packed({"name": "ε"}, {"rows": np.arange(3)}))
     ({'name': 'ε'}, {'rows': array([0, 1, 2])})
@@ -26,7 +26,7 @@ def packed(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> byte
 
 
 def unpacked(content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns description and arrays; raises any exception of numpy's for a damaged file."""
+    """Returns the metadata and arrays of a file.  A damaged file may raise any error."""
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         about: dict[str, Any] = json.loads(stored[_ABOUT].tobytes())
         return about, {name: stored[name] for name in stored.files if name != _ABOUT}

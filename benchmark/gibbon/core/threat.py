@@ -131,7 +131,7 @@ class ThreatModel:
 
 
 class Verdict(IntEnum):
-    """What the checks of a candidate found."""
+    """The result of the checks of a candidate."""
 
     VALID = 0
     NOT_FINITE = 1

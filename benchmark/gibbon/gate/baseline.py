@@ -1,9 +1,8 @@
-"""Baselines: what a run got wrong, example by example, small enough to be committed.
+"""Baselines: the errors of a run, example by example, in a file that is small enough to commit.
 
-A baseline holds one bit an example and measure, packed, with what is needed to tell whether another
-run can be compared with it: names, dataset digests and example ids.  Measures that are shares of
-examples are held: clean error, adversarial error, worst-case error and transfer error.  A
-confidence is not a bit, and is left out.
+A baseline stores one bit for each example and measure, packed, and what decides whether another
+run can be compared with it: names, dataset digests and example ids.  It stores the measures that
+are shares of examples: clean error, adversarial error, worst-case error and transfer error.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from gibbon.core.errors import RecordError
 from gibbon.core.files import write_atomically
-from gibbon.core.threat import ZERO, Epsilon
+from gibbon.core.threat import ZERO, Epsilon, Norm
 from gibbon.gate.bit_rows import Bits, pack, unpack
 from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
 from gibbon.records.run import Evaluation, Record, RunRecord, Transfer, WorstCase
@@ -28,11 +27,11 @@ from gibbon.specs.base import UNATTACKED, EpsilonField
 from gibbon.specs.decoding import key_path
 
 KIND = "gibbon-baseline"
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 
-# Characters that the bits of transfers may take in a baseline.  Every second, fourth, ... example
-# is kept where all of them take more; never fewer examples than the second number.
-TRANSFER_ROOM, FEWEST_EXAMPLES = 24_000, 1_000
+# The bits of transfers take at most this many characters of a baseline: if all examples take more,
+# every second, fourth, ... example is stored, but never fewer than the second number.
+TRANSFER_ROOM, FEWEST_EXAMPLES = 30_000, 1_000
 
 SAVE_AGAIN = "; save it again with `baseline save`"
 LARGEST = 10**9  # examples; a damaged file must not fill memory
@@ -42,11 +41,33 @@ Ids = NDArray[np.int64]
 _Row = tuple[str, str, str, Epsilon]
 
 
+class AttackSetup(Record):
+    """What an error was measured with: errors are compared only if their setups are equal.
+
+    One attack has an algorithm, parameters, a norm and a clipping rule; a worst case has the labels
+    of its ``attacks``; the unattacked model has none of these.
+    """
+
+    algorithm: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    norm: Norm | None = None
+    clip: bool | None = None
+    attacks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.attacks:
+            return ", ".join(self.attacks)
+        if not self.algorithm:
+            return "unattacked"
+        clipped = "clipped" if self.clip else "not clipped"
+        return f"{self.algorithm} {json.dumps(self.parameters)} in {self.norm}, {clipped}"
+
+
 @dataclass(frozen=True)
 class Key:
-    """What two runs are paired by, besides example ids; epsilon by its value, however written.
+    """What identifies a measure in both runs of a comparison.
 
-    ``target`` is the model that the examples are scored on where it is not their source.
+    ``target`` is the model that the examples are scored on, if it is not their source.
     """
 
     dataset: str
@@ -63,25 +84,24 @@ class Wrong:
 
     Args:
         key: what was measured.
-        made_with: the attack's algorithm, norm, clipping and parameters; for a worst case, the
-            attacks.
-        invalid: candidates that were out of budget or not finite, and counted for nothing.
+        made_with: the setup of the attack or the attacks.
+        invalid: number of candidates that were out of budget or not finite, and so not counted.
         example_id: int64, shape (N,), ascending.
         wrong: bool, shape (N,).
-        parts: of a worst case, what each attack misled, and the unattacked examples under
-            ``"none"``; empty where it is not known.
+        parts: for a worst case, the examples misclassified under each attack, and those
+            misclassified unattacked under ``"none"``; empty if unknown.
     """
 
     key: Key
-    made_with: str
+    made_with: AttackSetup
     invalid: int
     example_id: Ids
     wrong: Bits
     parts: Mapping[str, Bits] = field(default_factory=dict)
 
-    def over(self, made_with: str) -> Wrong:
-        """Returns a worst case over fewer attacks; itself where that is not known."""
-        attacks = [UNATTACKED, *made_with.split(", ")]
+    def over(self, made_with: AttackSetup) -> Wrong:
+        """Returns a worst case over fewer attacks, or this one if their errors are unknown."""
+        attacks = [UNATTACKED, *made_with.attacks]
         if made_with == self.made_with or not self.parts.keys() >= set(attacks):
             return self
         wrong = np.logical_or.reduce([self.parts[attack] for attack in attacks])
@@ -90,7 +110,7 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Content:
-    """What is known of a dataset: the digest of its content, and how many examples it holds."""
+    """A dataset's digest and number of examples."""
 
     digest: str
     of: int
@@ -98,9 +118,9 @@ class Content:
 
 @dataclass(frozen=True)
 class Side:
-    """One of two runs to compare: where it came from, its datasets, and its cells.
+    """One of the two runs of a comparison: its name, suite, datasets and measures.
 
-    ``failed`` names the measures that were recorded as failed.
+    ``failed`` holds the keys of the measures that failed.
     """
 
     name: str
@@ -111,9 +131,9 @@ class Side:
 
 
 class BaselineDataset(Record):
-    """A dataset of a baseline: its digest, its size, and the ids that were evaluated, packed.
+    """A dataset of a baseline: its digest, its size, and the packed ids of evaluated examples.
 
-    Of transfers every ``transfer_every``-th of these ids is held.
+    Transfers are stored for every ``transfer_every``-th of these ids.
     """
 
     name: str
@@ -124,9 +144,9 @@ class BaselineDataset(Record):
 
 
 class BaselineCell(Record):
-    """One measure of a baseline: the bits of the examples that were wrong, packed.
+    """One measure of a baseline: the packed bits of the misclassified examples.
 
-    ``transfer`` holds those of the other models that the same examples were scored on.
+    ``transfer`` holds the bits of the other models that the same examples were scored on.
     """
 
     dataset: str
@@ -134,14 +154,14 @@ class BaselineCell(Record):
     attack: str
     epsilon: EpsilonField
     measure: Literal["clean_error", "adversarial_error", "worst_case_error"]
-    made_with: str
+    made_with: AttackSetup = Field(default_factory=AttackSetup)
     invalid: int = Field(default=0, ge=0)
     wrong: str
     transfer: dict[str, str] = Field(default_factory=dict)
 
     @property
     def key(self) -> Key:
-        """What the bits are about."""
+        """The key of the measure."""
         return Key(self.dataset, self.model, self.attack, self.epsilon, self.measure)
 
 
@@ -149,7 +169,7 @@ class Baseline(Record):
     """The content of a baseline file."""
 
     kind: Literal["gibbon-baseline"] = "gibbon-baseline"
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     suite: str
     gibbon: str
     datasets: tuple[BaselineDataset, ...]
@@ -157,23 +177,23 @@ class Baseline(Record):
 
     @property
     def measures(self) -> int:
-        """How many measures are held, those of transfers among them."""
+        """The number of measures, including transfers."""
         return sum(1 + len(cell.transfer) for cell in self.cells)
 
 
 def read_side(path: Path) -> Side:
-    """Returns a run's folder or a baseline file, ready to be compared.
+    """Reads one side of a comparison from a run's folder or a baseline file.
 
-    Raises `RecordError` where it is neither, is damaged, or has another schema version.
+    Raises `RecordError` if the path is neither, is damaged, or has another schema version.
     """
     return _from_run(path, RunRecord.read(path)) if path.is_dir() else _from_baseline(path)
 
 
 def save_baseline(run: Path, file: Path) -> Baseline:
-    """Writes a run's folder as a baseline file.
+    """Writes the errors of a run's folder into a baseline file.
 
-    Raises `RecordError` where the folder holds no finished run, an empty one, or one with failed
-    cells: a baseline must not hide them.
+    Raises `RecordError` if the run is not finished, is empty or has failed cells, which a baseline
+    must not hide.
     """
     record = RunRecord.read(run)
     side = _from_run(run, record)
@@ -185,10 +205,10 @@ def save_baseline(run: Path, file: Path) -> Baseline:
 
 
 def write_baseline(side: Side, file: Path, *, gibbon: str) -> Baseline:
-    """Writes one side of a comparison as a baseline file, made by that version of Gibbon.
+    """Writes one side of a comparison into a baseline file, with the version of Gibbon.
 
-    All cells of a dataset must be about the same examples, but for transfers, which may be about
-    fewer.  Raises `RunFolderError` where it can't be written.
+    All measures of a dataset must cover the same examples; transfers may cover fewer.  Raises
+    `RunFolderError` if the file can't be written.
     """
     known = {cell.key.dataset: cell.example_id for cell in side.cells if not cell.key.target}
     packed = {name: _packed(side, name, ids) for name, ids in known.items()}
@@ -203,39 +223,51 @@ def write_baseline(side: Side, file: Path, *, gibbon: str) -> Baseline:
 
 
 def side_of(record: RunRecord, outcome: Callable[[str], Outcome | None], *, name: str) -> Side:
-    """Returns a run, ready to be compared.
+    """Returns the errors of a run as one side of a comparison.
 
-    ``outcome`` returns the outcome of a cell by its digest; ``name`` says where the run is.
+    Args:
+        record: the run's record.
+        outcome: returns the outcome of a cell, given its digest.
+        name: of the run, in tables and messages.
 
-    Raises `RecordError` where an outcome is not there.
+    Raises `RecordError` if an outcome is missing.
     """
-    answers = _Answers(record, outcome, name)
+    outcomes = _Outcomes(record, outcome, name)
     rows = {(row.dataset, row.model, row.attack, row.epsilon): row for row in record.evaluations}
     cells = [
-        *(_evaluated(row, answers) for row in record.evaluations if row.status != "failed"),
         *(
-            _transferred(row, rows[row.dataset, row.source, row.attack, row.epsilon], answers)
+            outcomes.errors(evaluation_key(row), row.digest, row.model, row)
+            for row in record.evaluations
+            if row.status != "failed"
+        ),
+        *(
+            outcomes.errors(
+                _transfer_key(row),
+                row.digest,
+                row.target,
+                rows[row.dataset, row.source, row.attack, row.epsilon],
+            )
             for row in record.transfers
             if row.source != row.target and row.status != "failed"
         ),
-        # Over one attack it is that attack's error, but for what is wrong unattacked alone.
-        *(_worst(row, rows, answers) for row in record.worst_cases if len(row.attacks) > 1),
+        # The worst case over one attack differs from its error only by unattacked mistakes.
+        *(_worst(row, rows, outcomes) for row in record.worst_cases if len(row.attacks) > 1),
     ]
-    failed = [_key(row) for row in record.evaluations if row.status == "failed"]
-    failed += [_hop(row) for row in record.transfers if row.status == "failed"]
+    failed = [evaluation_key(row) for row in record.evaluations if row.status == "failed"]
+    failed += [_transfer_key(row) for row in record.transfers if row.status == "failed"]
     datasets = {card.name: Content(card.digest, card.of) for card in record.datasets}
     return Side(name, record.suite.name, datasets, tuple(cells), frozenset(failed))
 
 
-class _Answers:
-    """The outcomes of a run, each read once, and who got what wrong in them."""
+class _Outcomes:
+    """The outcomes of a run, each read once, and the errors of each model in them."""
 
     def __init__(
         self, record: RunRecord, outcome: Callable[[str], Outcome | None], name: str
     ) -> None:
         self._read, self._name = outcome, name
         self._outcomes: dict[str, Outcome] = {}
-        # A model has a digest for each dataset that it is evaluated on.
+        # A model has one digest for each dataset that it is evaluated on.
         self._digests: dict[str, set[str]] = {}
         for card in record.models:
             self._digests.setdefault(card.name, set()).add(card.digest)
@@ -255,6 +287,12 @@ class _Answers:
             raise self._lost(digest)
         return outcome.misclassified(own.pop())
 
+    def errors(self, key: Key, digest: str, model: str, source: Evaluation) -> Wrong:
+        """Returns the errors of one model on the candidates of a cell with this source row."""
+        invalid = source.invalid_candidates or 0
+        ids = self.outcome(digest).example_id
+        return Wrong(key, made_with(source), invalid, ids, self.wrong(digest, model))
+
     def _lost(self, digest: str) -> RecordError:
         return RecordError(
             f"{self._name}: the outcomes of cell {digest} are missing or damaged; "
@@ -262,54 +300,44 @@ class _Answers:
         )
 
 
-def _evaluated(row: Evaluation, answers: _Answers) -> Wrong:
-    ids = answers.outcome(row.digest).example_id
-    wrong = answers.wrong(row.digest, row.model)
-    return Wrong(_key(row), made_with(row), row.invalid_candidates or 0, ids, wrong)
-
-
-def _transferred(row: Transfer, source: Evaluation, answers: _Answers) -> Wrong:
-    ids = answers.outcome(row.digest).example_id
-    wrong = answers.wrong(row.digest, row.target)
-    return Wrong(_hop(row), made_with(source), source.invalid_candidates or 0, ids, wrong)
-
-
-def _worst(row: WorstCase, rows: Mapping[_Row, Evaluation], answers: _Answers) -> Wrong:
+def _worst(row: WorstCase, rows: Mapping[_Row, Evaluation], outcomes: _Outcomes) -> Wrong:
     clean = rows[row.dataset, row.model, UNATTACKED, ZERO]
-    parts = {UNATTACKED: answers.wrong(clean.digest, row.model)}
+    parts = {UNATTACKED: outcomes.wrong(clean.digest, row.model)}
     for attack in row.attacks:
         own = rows[row.dataset, row.model, attack, row.epsilon]
-        parts[attack] = answers.outcome(own.digest).any_misclassified
+        parts[attack] = outcomes.outcome(own.digest).any_misclassified
     return Wrong(
         Key(row.dataset, row.model, all_attacks(row), row.epsilon, "worst_case_error"),
-        ", ".join(row.attacks),
+        AttackSetup(attacks=row.attacks),
         0,
-        answers.outcome(clean.digest).example_id,
+        outcomes.outcome(clean.digest).example_id,
         np.logical_or.reduce(list(parts.values())),
         parts,
     )
 
 
-def made_with(row: Evaluation) -> str:
-    """Returns what two rows must share for their numbers to be comparable, as one line."""
+def made_with(row: Evaluation) -> AttackSetup:
+    """Returns what two rows must share for their numbers to be comparable."""
     if row.unattacked:
-        return "unattacked"
-    clipped = "clipped" if row.clip else "not clipped"
-    return f"{row.algorithm} {row.parameters} in {row.norm}, {clipped}"
+        return AttackSetup()
+    return AttackSetup(
+        algorithm=row.algorithm, parameters=row.parameter_values, norm=row.norm, clip=row.clip
+    )
 
 
 def all_attacks(row: WorstCase) -> str:
-    """Returns what all attacks of one norm and clipping rule together are called."""
+    """Returns the name that all attacks of one norm and clipping rule have together."""
     return f"all-{row.norm}" if row.clip else f"all-{row.norm}-unclipped"
 
 
-def _key(row: Evaluation) -> Key:
+def evaluation_key(row: Evaluation) -> Key:
+    """Returns the key of a row's clean or adversarial error."""
     if row.unattacked:
         return Key(row.dataset, row.model, row.attack, ZERO, "clean_error")
     return Key(row.dataset, row.model, row.attack, row.epsilon, "adversarial_error")
 
 
-def _hop(row: Transfer) -> Key:
+def _transfer_key(row: Transfer) -> Key:
     return Key(row.dataset, row.source, row.attack, row.epsilon, "transfer_error", row.target)
 
 
@@ -344,23 +372,23 @@ def _from_baseline(path: Path) -> Side:
 def _packed(side: Side, dataset: str, ids: Ids) -> tuple[BaselineDataset, list[BaselineCell]]:
     own = [cell for cell in side.cells if cell.key.dataset == dataset]
     sources = [cell for cell in own if not cell.key.target]
-    hops = [cell for cell in own if cell.key.target]
+    transfers = [cell for cell in own if cell.key.target]
     rows = [cell.wrong for cell in sources]
     every = 1
-    while any(len(ids[::every]) > len(hop.example_id) for hop in hops):
-        every *= 2  # a baseline that is written again has lost some already
+    while any(len(ids[::every]) > len(cell.example_id) for cell in transfers):
+        every *= 2  # transfers that were read from a baseline may already cover fewer
     while True:
         kept = ids[::every]
-        thinned = [hop.wrong[np.searchsorted(hop.example_id, kept)] for hop in hops]
+        thinned = [cell.wrong[np.searchsorted(cell.example_id, kept)] for cell in transfers]
         texts = pack(thinned, before=[row[::every] for row in rows])
         fits = sum(map(len, texts)) <= TRANSFER_ROOM
         if fits or len(ids[:: 2 * every]) < FEWEST_EXAMPLES:
             break
         every *= 2
-    transfers: dict[Key, dict[str, str]] = {}
-    for hop, text in zip(hops, texts, strict=True):
-        source = replace(hop.key, measure="adversarial_error", target="")
-        transfers.setdefault(source, {})[hop.key.target] = text
+    by_source: dict[Key, dict[str, str]] = {}
+    for cell, text in zip(transfers, texts, strict=True):
+        source = replace(cell.key, measure="adversarial_error", target="")
+        by_source.setdefault(source, {})[cell.key.target] = text
     content = side.datasets[dataset]
     known = np.isin(np.arange(content.of), ids)
     return (
@@ -381,7 +409,7 @@ def _packed(side: Side, dataset: str, ids: Ids) -> tuple[BaselineDataset, list[B
                 made_with=cell.made_with,
                 invalid=cell.invalid,
                 wrong=text,
-                transfer=transfers.get(cell.key, {}),
+                transfer=by_source.get(cell.key, {}),
             )
             for cell, text in zip(sources, pack(rows), strict=True)
         ],
@@ -396,15 +424,16 @@ def _unpacked(dataset: BaselineDataset, cells: Sequence[BaselineCell]) -> Iterat
         yield Wrong(cell.key, cell.made_with, cell.invalid, ids, row)
     kept = ids[:: dataset.transfer_every]
     thinned = [row[:: dataset.transfer_every] for row in rows]
-    hops = [(cell, target, text) for cell in cells for target, text in cell.transfer.items()]
-    texts = [text for _, _, text in hops]
-    for (cell, target, _), row in zip(hops, unpack(texts, len(kept), before=thinned), strict=True):
+    transfers = [(cell, target) for cell in cells for target in cell.transfer]
+    texts = [text for cell in cells for text in cell.transfer.values()]
+    read = unpack(texts, len(kept), before=thinned)
+    for (cell, target), row in zip(transfers, read, strict=True):
         key = replace(cell.key, measure="transfer_error", target=target)
         yield Wrong(key, cell.made_with, cell.invalid, kept, row)
 
 
 def _text(baseline: Baseline) -> str:
-    """Returns the baseline as JSON, a line a dataset and cell: what changed is a line in a diff."""
+    """Returns the baseline as JSON, one line for each dataset and cell, for readable diffs."""
 
     def lines(records: Iterable[Record]) -> str:
         written = [each.model_dump(mode="json", exclude_defaults=True) for each in records]

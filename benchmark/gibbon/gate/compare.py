@@ -1,45 +1,45 @@
-"""One run against a baseline: the regression gate.
+"""The regression gate: compares a run with a baseline.
 
-Runs are paired by dataset, model, attack, epsilon and example id.  A measure has regressed where it
-is worse by more than a stated number of percentage points *and* the difference is significant by
-McNemar's exact test, adjusted over all measures that were compared (Holm).
+Runs are paired by dataset, model, attack, epsilon and example id.  A measure has regressed if it is
+worse by more than a stated number of percentage points *and* the difference is significant by
+McNemar's exact test, adjusted over all measures compared (Holm).
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from gibbon.core.errors import RecordError, SpecError
-from gibbon.gate.baseline import Key, Side, Wrong
+from gibbon.gate.baseline import AttackSetup, Key, Side, Wrong
 from gibbon.gate.limits import Limits
 from gibbon.metrics.intervals import holm, mcnemar
 from gibbon.report.content.layout import NOTHING
 
-Verdict = Literal["regressed", "improved", "unchanged", "missing", "new"]
-VERDICTS: tuple[Verdict, ...] = ("regressed", "missing", "improved", "new", "unchanged")
-BAD: tuple[Verdict, ...] = ("regressed", "missing")
+Change = Literal["regressed", "improved", "unchanged", "missing", "new"]
+CHANGES: tuple[Change, ...] = ("regressed", "missing", "improved", "new", "unchanged")
+BAD: tuple[Change, ...] = ("regressed", "missing")
 
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One measure of two runs.
+    """One measure compared between two runs.
 
     Args:
         old, new: errors as fractions of 1, over the ``examples`` that both runs have.
-        fixed, broken: examples wrong in the old run alone, and in the new run alone.
+        fixed, broken: number of examples misclassified in the old run only, and in the new run
+            only.
         p_value: of McNemar's exact test, adjusted for the number of comparisons.
         limit: percentage points by which the error may increase.
-        reason: why the verdict is not what the errors alone would say.
+        reason: why the verdict does not follow from the errors alone.
     """
 
     key: Key
-    verdict: Verdict
+    verdict: Change
     examples: int = 0
     old: float | None = None
     new: float | None = None
@@ -57,7 +57,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs compared, measure by measure."""
+    """The measures of two runs compared with each other."""
 
     old: str
     new: str
@@ -66,19 +66,19 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing regressed and nothing is missing."""
+        """Whether no measure regressed or is missing."""
         return not any(each.verdict in BAD for each in self.measures)
 
 
 def compare(
     old: Side, new: Side, *, limits: Limits | None = None, alpha: float = ALPHA, where: str = ""
 ) -> Comparison:
-    """Returns how a new run compares with an old one.
+    """Compares a new run with an old one.
 
-    ``where`` is what error messages call the limits, such as their file.
+    ``where`` names the source of the limits, such as their file, in error messages.
 
-    Raises `RecordError` where a dataset of one name has another content in the two runs, or where
-    the old one holds nothing, and `SpecError` for limits that cover nothing.
+    Raises `RecordError` if a dataset has the same name but another content in the two runs, or if
+    the old run is empty; `SpecError` for a limit that covers no measure.
     """
     if not 0 < alpha <= 1:
         raise SpecError(f"alpha must be above 0 and at most 1, got {alpha:g}")
@@ -104,7 +104,7 @@ def compare(
         _judge(each, p_value, alpha) for each, p_value in zip(counted, holm(tested), strict=True)
     ]
     missing = [_single(cell, "missing", reasons[key]) for key, cell in olds.items() if reasons[key]]
-    # What fails may be new: it must not read as robustness either.
+    # A new measure that failed must not read as robustness either.
     crashed = sorted(new.failed - olds.keys(), key=str)
     failed = [Compared(key, "missing", reason="failed in the new run") for key in crashed]
     added = [_single(cell, "new") for key, cell in news.items() if key not in olds]
@@ -157,10 +157,10 @@ def _judge(counted: Compared, p_value: float, alpha: float) -> Compared:
 
 
 def _incomparable(old: Wrong, new: Wrong | None, run: Side) -> str:
-    """Returns why the new run has nothing that may stand against a measure, or an empty string.
+    """Returns why a measure can't be compared with the new run, or an empty string.
 
-    A gate must not be passed by attacking less: with other parameters, on fewer examples, or with
-    candidates that count for nothing.
+    A weaker attack must not pass the gate: one with other parameters, on fewer examples, or with
+    candidates that are not counted.
     """
     if new is None:
         return "failed in the new run" if old.key in run.failed else "not in the new run"
@@ -174,37 +174,26 @@ def _incomparable(old: Wrong, new: Wrong | None, run: Side) -> str:
     return ""
 
 
-def _difference(old: str, new: str) -> str:
-    """Returns how an attack was made otherwise than before, by parameter where they can be told.
+def _difference(old: AttackSetup, new: AttackSetup) -> str:
+    """Returns how a setup differs from the old one; parameter by parameter if only they differ.
 
-    >>> _difference('pgd {"steps": 40} in linf, clipped', 'pgd {"steps": 1} in linf, clipped')
+    >>> one = AttackSetup(algorithm="pgd", parameters={"steps": 40})
+    >>> _difference(one, AttackSetup(algorithm="pgd", parameters={"steps": 1}))
     'steps 1 instead of 40'
-    >>> _difference("fgsm, pgd", "fgsm")
+    >>> _difference(AttackSetup(attacks=("fgsm", "pgd")), AttackSetup(attacks=("fgsm",)))
     'fgsm instead of fgsm, pgd'
     """
-    whole = f"{new} instead of {old}"
-    (before, were, then), (after, are, now) = _apart(old), _apart(new)
-    if (before, then) != (after, now):
-        return whole
-    told = [
-        f"{key} {are.get(key, NOTHING)} instead of {were.get(key, NOTHING)}"
-        for key in sorted({*were, *are})
-        if were.get(key) != are.get(key)
+    before, after = old.parameters, new.parameters
+    changed = [
+        f"{name} {after.get(name, NOTHING)} instead of {before.get(name, NOTHING)}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
     ]
-    return ", ".join(told) or whole
+    only_parameters = old.model_copy(update={"parameters": after}) == new
+    return ", ".join(changed) if changed and only_parameters else f"{new} instead of {old}"
 
 
-def _apart(made_with: str) -> tuple[str, dict[str, object], str]:
-    """Returns an attack's name, its parameters, and the rest."""
-    name, _, written = made_with.partition(" {")
-    parameters, _, rest = written.rpartition("}")
-    try:
-        return name, json.loads(f"{{{parameters}}}"), rest
-    except ValueError:
-        return made_with, {}, ""
-
-
-def _single(cell: Wrong, verdict: Verdict, reason: str = "") -> Compared:
+def _single(cell: Wrong, verdict: Change, reason: str = "") -> Compared:
     error = float(np.mean(cell.wrong))
     old, new = (error, None) if verdict == "missing" else (None, error)
     return Compared(cell.key, verdict, examples=len(cell.wrong), old=old, new=new, reason=reason)

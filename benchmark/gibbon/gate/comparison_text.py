@@ -9,38 +9,37 @@ from xml.etree import ElementTree
 
 from gibbon.core.files import write_atomically
 from gibbon.gate.baseline import Key
-from gibbon.gate.compare import BAD, VERDICTS, Compared, Comparison, _counted
-from gibbon.report.content.layout import NOTHING, Cell, Column, Table, cells
+from gibbon.gate.compare import BAD, CHANGES, Compared, Comparison, _counted
+from gibbon.report.content.layout import NOTHING, Column, Table, TableCell, cells, columns
 from gibbon.report.text.markdown import bullets, escape, table_markdown
 
-QUIET = len(VERDICTS)  # the place in the table of what is unchanged and needs no word
+QUIET = len(CHANGES)  # the place in the table of unchanged measures that need no sentence
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Returns the comparison as a table: what is bad first, what is unchanged last."""
-    ranked = sorted(comparison.measures, key=_rank)
-    return _table(comparison, ranked)
+    """Returns the comparison as a table, with regressions first and unchanged measures last."""
+    return _table(comparison, sorted(comparison.measures, key=_rank))
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """Returns the comparison as markdown: how it ended, why, and a table.
+    """Returns the comparison as markdown: the conclusion, the reasons and a table.
 
-    What is unchanged is folded up.
+    Unchanged measures are folded.
     """
     word = "passed" if comparison.passed else "failed"
     parts = [f"## Robustness gate: {word}", f"{escape(conclusion(comparison))}."]
-    if told := sentences(comparison):
-        parts.append(bullets(tuple(told)))
+    if reasons := sentences(comparison):
+        parts.append(bullets(tuple(reasons)))
     ranked = sorted(comparison.measures, key=_rank)
-    plain = [each for each in ranked if _rank(each) == QUIET]
-    loud = [each for each in ranked if _rank(each) != QUIET]
-    if loud:
-        parts.append(table_markdown(_table(comparison, loud)))
-    if plain:
+    unchanged = [each for each in ranked if _rank(each) == QUIET]
+    changed = [each for each in ranked if _rank(each) != QUIET]
+    if changed:
+        parts.append(table_markdown(_table(comparison, changed)))
+    if unchanged:
         # The blank lines around it are what makes GitHub read the table as markdown.
         parts += [
-            f"<details><summary>{_counted(len(plain), 'measure')} unchanged</summary>",
-            table_markdown(_table(comparison, plain)),
+            f"<details><summary>{_counted(len(unchanged), 'measure')} unchanged</summary>",
+            table_markdown(_table(comparison, unchanged)),
             "</details>",
         ]
     parts.append(bullets(_table(comparison, []).notes))
@@ -48,26 +47,26 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """Returns how a comparison ended, as one line."""
+    """Returns the number of measures of each verdict, as one line."""
     counts = Counter(each.verdict for each in comparison.measures)
-    found = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict])
+    found = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in CHANGES if counts[verdict])
     return f"{_counted(len(comparison.measures), 'measure')}: {found}"
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """Returns a sentence for all that needs one.
+    """Returns a sentence for each measure that needs one.
 
-    That is what regressed, what is missing, and what is worse by more than allowed although too
-    few examples were measured to say so.
+    These are measures that regressed or are missing, and measures that are worse by more than
+    allowed but were made on too few examples to be significant.
     """
     ranked = sorted(comparison.measures, key=_rank)
     return [_sentence(each) for each in ranked if each.verdict in BAD or _undecided(each)]
 
 
 def write_junit(comparison: Comparison, path: Path) -> None:
-    """Writes the comparison as a JUnit report: a test a measure, bad ones as failures.
+    """Writes the comparison as a JUnit report: one test a measure; bad verdicts are failures.
 
-    Raises `RunFolderError` where it can't be written.
+    Raises `RunFolderError` if the file can't be written.
     """
     bad = sum(each.verdict in BAD for each in comparison.measures)
     counts = {
@@ -80,30 +79,27 @@ def write_junit(comparison: Comparison, path: Path) -> None:
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {**counts, "skipped": "0"})
     for each in comparison.measures:
-        key = each.key
-        case = ElementTree.SubElement(
-            suite,
-            "testcase",
-            classname=f"{key.dataset}.{key.model}",
-            name=_title(key),
-            time="0",
-        )
+        names = {
+            "classname": f"{each.key.dataset}.{each.key.model}",
+            "name": measure_name(each.key),
+        }
+        case = ElementTree.SubElement(suite, "testcase", {**names, "time": "0"})
+        sentence = _sentence(each)
         if each.verdict in BAD:
-            failure = ElementTree.SubElement(
-                case, "failure", type=each.verdict, message=_sentence(each)
-            )
-            failure.text = _sentence(each)
+            failure = {"type": each.verdict, "message": sentence}
+            ElementTree.SubElement(case, "failure", failure).text = sentence
         else:
-            ElementTree.SubElement(case, "system-out").text = _sentence(each)
+            ElementTree.SubElement(case, "system-out").text = sentence
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     write_atomically(path, text + b"\n")
 
 
 def _rank(each: Compared) -> int:
-    """Returns where a measure stands in the table: what is unchanged and needs no word is last."""
-    place = VERDICTS.index(each.verdict)
-    return QUIET if each.verdict == "unchanged" and not _undecided(each) else place
+    """Returns a measure's place in the table; unchanged measures without a reason are last."""
+    if each.verdict == "unchanged" and not _undecided(each):
+        return QUIET
+    return CHANGES.index(each.verdict)
 
 
 def _undecided(each: Compared) -> bool:
@@ -116,18 +112,13 @@ def _table(comparison: Comparison, measures: Iterable[Compared]) -> Table:
         (
             Column("Verdict", "left"),
             Column("Dataset", "left", 1),
-            Column("Model", "left"),
-            Column("Attack", "left"),
+            *columns("Model", "Attack", align="left"),
             Column("ε"),
-            # Told by the attack, or the arrow between two models, where there is little room.
+            # In a narrow table the attack, or the arrow between two models, shows the measure.
             Column("Error", "left", 1),
-            Column("Old %"),
-            Column("New %"),
-            Column("Δ points"),
-            Column("Allowed", level=1),
-            Column("Adjusted p", level=1),
-            Column("Fixed", level=2),
-            Column("Broken", level=2),
+            *columns("Old %", "New %", "Δ points"),
+            *columns("Allowed", "Adjusted p", level=1),
+            *columns("Fixed", "Broken", level=2),
             Column("Examples", level=1),
         ),
         tuple(_row(each) for each in measures),
@@ -140,18 +131,18 @@ def _table(comparison: Comparison, measures: Iterable[Compared]) -> Table:
     )
 
 
-def _row(each: Compared) -> tuple[Cell, ...]:
+def _row(each: Compared) -> tuple[TableCell, ...]:
     tested = each.p_value is not None
     key = each.key
     return cells(
-        Cell(each.verdict, f"({each.reason})" if each.reason else ""),
+        TableCell(each.verdict, f"({each.reason})" if each.reason else ""),
         key.dataset,
         f"{key.model} → {key.target}" if key.target else key.model,
         key.attack,
         str(key.epsilon) if key.measure != "clean_error" else NOTHING,
         key.measure.removesuffix("_error").replace("_", " "),
-        _percent(each.old).removesuffix(" %"),
-        _percent(each.new).removesuffix(" %"),
+        _hundredths(each.old),
+        _hundredths(each.new),
         _points(each),
         NOTHING if each.limit is None else f"+{each.limit:g}",
         _p_value(each.p_value),
@@ -161,8 +152,8 @@ def _row(each: Compared) -> tuple[Cell, ...]:
     )
 
 
-def _title(key: Key) -> str:
-    """Returns what is measured, without the dataset and the model."""
+def measure_name(key: Key) -> str:
+    """Returns the name of a measure, without its dataset and source model."""
     words = key.measure.replace("_", " ")
     if key.measure == "clean_error":
         return words
@@ -171,39 +162,38 @@ def _title(key: Key) -> str:
 
 
 def _sentence(each: Compared) -> str:
-    # A check in a test has one name for its data and its model.
+    # A check in a pytest test uses one name for its dataset and its model.
     names = dict.fromkeys([each.key.dataset, each.key.model])
-    place = f"{', '.join(names)}: {_title(each.key)}"
+    place = f"{', '.join(names)}: {measure_name(each.key)}"
     if each.verdict == "missing":
         return f"{place}: missing: {each.reason}"
     if each.verdict == "new":
         return f"{place} is {_percent(each.new)}: not in the baseline"
-    told = (
+    change = (
         f"{place} went from {_percent(each.old)} to {_percent(each.new)} ({_points(each)} points, "
-        f"{each.limit:g} allowed, adjusted p {_equals(each.p_value)})"
+        f"{each.limit:g} allowed, adjusted p {_p_value(each.p_value, equals='= ')})"
     )
     if not _undecided(each):
-        return told
+        return change
     return (
-        f"{told}: more than allowed, but {_counted(each.examples, 'example')} can't show that it "
+        f"{change}: more than allowed, but {_counted(each.examples, 'example')} can't show that it "
         "is more than chance; measure on more"
     )
 
 
 def _points(each: Compared) -> str:
-    return NOTHING if each.points is None else f"{each.points:+.2f}".replace("-", "−")
+    return str(NOTHING) if each.points is None else f"{each.points:+.2f}".replace("-", "−")
+
+
+def _hundredths(rate: float | None) -> str:
+    return str(NOTHING) if rate is None else f"{100 * rate:.2f}"
 
 
 def _percent(rate: float | None) -> str:
-    return NOTHING if rate is None else f"{100 * rate:.2f} %"
+    return str(NOTHING) if rate is None else f"{_hundredths(rate)} %"
 
 
-def _equals(p_value: float | None) -> str:
-    text = _p_value(p_value)
-    return text if text.startswith("<") else f"= {text}"
-
-
-def _p_value(p_value: float | None) -> str:
+def _p_value(p_value: float | None, *, equals: str = "") -> str:
     if p_value is None:
-        return NOTHING
-    return "< 0.0001" if p_value < 1e-4 else f"{p_value:.4f}"
+        return str(NOTHING)
+    return "< 0.0001" if p_value < 1e-4 else f"{equals}{p_value:.4f}"

@@ -19,9 +19,9 @@ Points = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
 class Limit(Spec):
-    """How much worse some measures may become; what is not named matches everything.
+    """The increase that is allowed for some measures; a field that is None matches every measure.
 
-    Of a transfer ``model`` is the source and ``target`` the model that is scored.
+    For a transfer ``model`` is the source and ``target`` the model that is scored.
     """
 
     max_increase: Points
@@ -32,55 +32,52 @@ class Limit(Spec):
     target: Name | None = None
 
     def covers(self, measured: Key) -> bool:
-        """Says whether this limit is about a measure."""
-        return all(
-            asked is None or asked == getattr(measured, name) for name, asked in self.named.items()
-        )
+        """Returns whether this limit applies to a measure."""
+        return all(getattr(measured, name) == value for name, value in self.named.items())
 
     @property
     def named(self) -> dict[str, str]:
-        """What this limit names, by key."""
-        keys = ("dataset", "model", "attack", "measure", "target")
-        return {key: asked for key in keys if (asked := getattr(self, key)) is not None}
+        """The fields that restrict this limit, by name."""
+        return self.model_dump(exclude={"max_increase"}, exclude_none=True)
 
 
 class Limits(Spec):
-    """The limits of a comparison: a general one, and those of single measures.
+    """The limits of a comparison: a general one, and limits on some measures.
 
-    Of several limits that cover a measure the last one counts.
+    If several limits cover a measure, the last one applies.
     """
 
     max_increase: Points = MAX_INCREASE
     limits: tuple[Limit, ...] = ()
 
     def allowing(self, points: float) -> Limits:
-        """Returns these with another general limit.  Raises `SpecError`."""
+        """Returns these limits with another general limit.  Raises `SpecError`."""
         if not 0 <= points <= 100:
             raise SpecError(f"max_increase must be 0 to 100 percentage points, got {points:g}")
         return self.model_copy(update={"max_increase": points})
 
     def of(self, measured: Key) -> float:
-        """Returns by how many percentage points a measure may increase."""
+        """Returns the percentage points by which a measure may increase."""
         fitting = [limit.max_increase for limit in self.limits if limit.covers(measured)]
         return fitting[-1] if fitting else self.max_increase
 
     def check(self, known: Iterable[Key], *, where: str = "") -> None:
-        """Raises `SpecError` where a limit covers nothing: a name in it must be misspelt."""
+        """Raises `SpecError` if a limit covers no measure: a name in it must be misspelt."""
         keys = list(known)
         for place, limit in enumerate(self.limits):
             if any(limit.covers(key) for key in keys):
                 continue
             problem = "covers no measure"
-            for name, asked in limit.named.items():
+            for name, value in limit.named.items():
                 there = {getattr(key, name) for key in keys} - {""}
-                if asked not in there:
-                    problem = f"{name}: no {name} {asked!r} is compared{suggest(asked, there)}"
+                if value not in there:
+                    problem = f"{name}: no {name} {value!r} is compared{suggest(value, there)}"
                     break
             raise SpecError(f"limits[{place}]: {problem}", where=where)
 
 
 def read_limits(path: Path) -> Limits:
-    """Returns the limits in a TOML file.  Raises `SpecError`."""
+    """Reads limits from a TOML file.  Raises `SpecError`."""
     try:
         return Limits.model_validate(parse_toml(read_text(path), where=str(path)))
     except ValidationError as error:
@@ -88,7 +85,7 @@ def read_limits(path: Path) -> Limits:
 
 
 def limits_beside(baseline: Path) -> Path | None:
-    """Returns the file of limits that stands beside a baseline, if there is one.
+    """Returns the file of limits beside a baseline, or None if there is none.
 
     ``limits.toml`` inside a run's folder; ``NAME.toml`` beside a baseline file ``NAME.json``.
     """

@@ -1,14 +1,14 @@
-"""One check of a model in a test: what was measured, against fixed limits and a baseline.
+"""One check of a model in a test: compares measured errors with fixed limits and a baseline.
 
-A baseline file holds the checks of many tests, each under its own name: the data and the model of a
-check go by that name in it.  So tests share a file, and each of them renews its own part.
+A baseline file holds the checks of many tests, each under its own name, which stands for both the
+dataset and the model of the check.  Tests share a file, and each test updates its own part.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,15 +16,22 @@ from filelock import FileLock
 from tabulate import tabulate
 
 from gibbon.core.errors import SpecError
-from gibbon.core.threat import ZERO
-from gibbon.gate.baseline import Key, Side, all_attacks, read_side, side_of, write_baseline
+from gibbon.gate.baseline import (
+    Key,
+    Side,
+    all_attacks,
+    evaluation_key,
+    read_side,
+    side_of,
+    write_baseline,
+)
 from gibbon.gate.compare import BAD, compare
-from gibbon.gate.comparison_text import sentences
+from gibbon.gate.comparison_text import measure_name, sentences
 from gibbon.gate.limits import Limits
 from gibbon.records.outcomes import Outcome
-from gibbon.records.run import Evaluation, Failure, RunRecord
-from gibbon.report.content.layout import NOTHING
-from gibbon.report.content.lookup import Measured, adversarial_error, clean_error
+from gibbon.records.run import Failure, RunRecord
+from gibbon.report.content.layout import NOTHING, TableCell
+from gibbon.report.content.lookup import Measured, adversarial_error, clean_error, worst_case_error
 from gibbon.report.content.number_format import interval, percent, share
 from gibbon.report.text.markdown import bullets, escape
 from gibbon.specs.base import UNATTACKED
@@ -32,12 +39,13 @@ from gibbon.specs.base import UNATTACKED
 UPDATE = "--robustness-update-baseline"
 SUITE = "pytest"
 OK, ABOVE = "ok", "above its limit"
-PATIENCE = 60.0  # seconds to wait for another process that writes the same file
+DASH = NOTHING.text
+LOCK_TIMEOUT = 60.0  # seconds to wait for another process that writes the same file
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a check allows: errors as fractions of 1, and an increase in percentage points."""
+    """The limits of a check: errors as fractions of 1, and an increase in percentage points."""
 
     max_error: float | None
     max_clean_error: float | None
@@ -45,7 +53,7 @@ class Allowed:
     alpha: float
 
     def check(self, *, compared: bool) -> None:
-        """Raises `SpecError` where nothing is limited, or a limit is impossible."""
+        """Raises `SpecError` if there is no limit, or a limit is impossible."""
         for name in ("max_error", "max_clean_error"):
             limit = getattr(self, name)
             if limit is not None and not 0 <= limit <= 1:
@@ -61,13 +69,13 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Line:
-    """One error of a check: plain values, so that it can be sent from process to process.
+    """One error of a check, in plain values that can be sent between processes.
 
     Args:
-        rate, low, high: the error and its interval, fractions of 1; None where it failed.
-        limit: what the error may be at most; None where it is free.
+        rate, low, high: the error and its interval, fractions of 1; None if it failed.
+        limit: the largest error that is allowed; None if there is no limit.
         old: the error of the baseline, over the examples that both have.
-        verdict: ``"ok"``, or what is wrong.
+        verdict: ``"ok"``, or the problem.
     """
 
     check: str
@@ -85,13 +93,13 @@ class Line:
 
 
 def unmeasured(check: str, *, verdict: str) -> Line:
-    """Returns the line of a check that was not made, and why."""
-    return Line(check, NOTHING, NOTHING, NOTHING, None, None, None, None, 0, None, None, verdict)
+    """Returns the line of a check that was not made, with the reason as its verdict."""
+    return Line(check, DASH, DASH, DASH, None, None, None, None, 0, None, None, verdict)
 
 
 @dataclass(frozen=True)
-class Finding:
-    """How a check ended: its lines, and a sentence for everything that is wrong."""
+class CheckResult:
+    """The result of a check: its lines, and a sentence for each problem."""
 
     lines: tuple[Line, ...]
     problems: tuple[str, ...]
@@ -99,19 +107,19 @@ class Finding:
 
     @property
     def sound(self) -> bool:
-        """Whether every error was measured, and counts: what a baseline may be made of."""
+        """Whether every error was measured with valid candidates: a baseline may hold them."""
         return all(line.verdict in (OK, ABOVE) for line in self.lines)
 
     @property
     def message(self) -> str:
-        """What a failed test says: what is wrong, in a line each, and the table."""
+        """The message of a failed test: a line for each problem, and the table."""
         checks = {line.check for line in self.lines}
         parts = [*self.problems, "", *(f"{check}:" for check in checks), "", text_table(self.lines)]
         return "\n".join([*parts, *(["", *self.notes] if self.notes else [])])
 
 
 def named_side(record: RunRecord, outcomes: Mapping[str, Outcome], *, name: str) -> Side:
-    """Returns the errors of a check's one model, its data and its model under the check's name."""
+    """Returns the errors of a check, with the check's name for its dataset and its one model."""
     side = side_of(record, outcomes.get, name=name)
     (content,) = side.datasets.values()
     cells = tuple(replace(cell, key=_renamed(cell.key, name)) for cell in side.cells)
@@ -124,47 +132,42 @@ def named_side(record: RunRecord, outcomes: Mapping[str, Outcome], *, name: str)
     )
 
 
-def examine(record: RunRecord, side: Side, *, allowed: Allowed, baseline: Path | None) -> Finding:
-    """Returns how a check ended.
+def examine(
+    record: RunRecord, side: Side, *, allowed: Allowed, baseline: Path | None
+) -> CheckResult:
+    """Returns the result of a check.
 
-    ``side`` is what `named_side` made of the record; ``baseline`` the file to compare it with.
+    Args:
+        record: of the run that measured the errors.
+        side: the record's errors, as `named_side` returns them.
+        allowed: the limits.
+        baseline: the file to compare with, or None.
 
-    Raises `RecordError` where that file is not a baseline.
+    Raises `RecordError` if that file is not a baseline.
     """
     notes = [f"flag: {flag}" for flag in record.flags]
-    problems = [f"{_tried(failure)} failed: {failure.error}" for failure in record.failures]
+    problems = [f"{_cell_name(failure)} failed: {failure.error}" for failure in record.failures]
     notes += [each.traceback.rstrip() for each in record.failures[:1] if each.traceback]
-    lines = dict(_lines(record, side, allowed))
-    for key, line in lines.items():
-        if line.verdict == ABOVE:
-            problems.append(
-                f"{_named(key)} is {percent(line.rate)}, above the limit of "
-                f"{percent(line.limit)}: {share(line.wrong, line.examples)} examples, 95 % "
-                f"interval {_interval(line)}"
-            )
-        elif line.verdict.endswith("out of budget"):
-            problems.append(f"{_named(key)} does not count: {line.verdict}")
+    lines: dict[Key, Line] = {}
+    for key, line, problem in _lines(record, side, allowed):
+        lines[key] = line
+        problems += [problem] if problem else []
     if baseline is not None:
-        compared = _against(baseline, side, allowed)
-        problems += compared.problems
-        notes += compared.notes
+        against = _against(baseline, side, allowed)
+        problems += against.problems
+        notes += against.notes
         for key, line in lines.items():
-            verdict = compared.verdicts.get(key, OK)
-            lines[key] = replace(
-                line,
-                old=compared.old.get(key),
-                verdict=verdict if line.verdict == OK else line.verdict,
-            )
-    return Finding(tuple(lines.values()), tuple(problems), tuple(notes))
+            verdict = against.verdicts.get(key, OK) if line.verdict == OK else line.verdict
+            lines[key] = replace(line, old=against.old.get(key), verdict=verdict)
+    return CheckResult(tuple(lines.values()), tuple(problems), tuple(notes))
 
 
 def update_baseline(file: Path, side: Side, *, gibbon: str) -> None:
-    """Renews a check's part of a baseline file, all of it or nothing; the other parts stay.
+    """Replaces a check's part of a baseline file atomically; the other parts stay.
 
-    Several processes may do so at once.
+    Several processes may do this at the same time.
 
-    Raises `RecordError` where the file is not a baseline, or `RunFolderError` where it can't be
-    written.
+    Raises `RecordError` if the file is not a baseline, `RunFolderError` if it can't be written.
     """
     (name,) = side.datasets
     with _locked(file):
@@ -181,7 +184,7 @@ def update_baseline(file: Path, side: Side, *, gibbon: str) -> None:
             )
         ]
         merged = {**before.datasets, **side.datasets}
-        cells = sorted([*kept, *side.cells], key=lambda cell: _place(cell.key))
+        cells = sorted([*kept, *side.cells], key=lambda cell: _sort_key(cell.key))
         write_baseline(replace(before, datasets=merged, cells=tuple(cells)), file, gibbon=gibbon)
 
 
@@ -219,7 +222,7 @@ def checks_table(lines: tuple[Line, ...], *, style: str = "simple") -> str:
 
 
 def checks_markdown(lines: tuple[Line, ...], rewritten: tuple[str, ...]) -> str:
-    """Returns the checks of a session as markdown, with a heading that says how they ended."""
+    """Returns the checks of a session as markdown, with their result as heading."""
     word = "passed" if all(line.verdict == OK for line in lines) else "failed"
     parts = [f"## Robustness checks: {word}", checks_table(lines, style="pipe")]
     if rewritten:
@@ -231,69 +234,57 @@ def _renamed(key: Key, name: str) -> Key:
     return replace(key, dataset=name, model=name)
 
 
-def _lines(record: RunRecord, side: Side, allowed: Allowed) -> Iterator[tuple[Key, Line]]:
+def _lines(record: RunRecord, side: Side, allowed: Allowed) -> Iterator[tuple[Key, Line, str]]:
+    """Yields each error of a check with its line, and a sentence if it has a problem."""
     (name,) = side.datasets
     for row in record.evaluations:
         limit = allowed.max_clean_error if row.unattacked else allowed.max_error
         measured = clean_error(row) if row.unattacked else adversarial_error(row)
-        yield _key(row, name), _line(name, row, measured, limit)
+        key = _renamed(evaluation_key(row), name)
+        line = _line(key, measured, row.examples, limit)
+        problem = ""
+        if measured.rate is None:
+            line = replace(line, verdict="failed")
+        elif row.invalid_candidates:
+            # They count as not misled: an attack that breaks its contract must not pass the check.
+            line = replace(line, verdict=f"{row.invalid_candidates:,} candidates out of budget")
+            problem = f"{measure_name(key)} does not count: {line.verdict}"
+        elif limit is not None and measured.rate > limit:
+            line = replace(line, verdict=ABOVE)
+            problem = (
+                f"{measure_name(key)} is {percent(line.rate)}, above the limit of "
+                f"{percent(limit)}: {share(line.wrong, line.examples)} examples, 95 % "
+                f"interval {interval(measured)}"
+            )
+        yield key, line, problem
     known = {cell.key for cell in side.cells}
     for worst in record.worst_cases:
         key = Key(name, name, all_attacks(worst), worst.epsilon, "worst_case_error")
         if key in known:
-            yield (
-                key,
-                Line(
-                    name,
-                    "worst case",
-                    key.attack,
-                    str(worst.epsilon),
-                    worst.worst_case_error,
-                    worst.worst_case_error_low,
-                    worst.worst_case_error_high,
-                    worst.misclassified,
-                    worst.examples,
-                    None,
-                    None,
-                    OK,
-                ),
-            )
+            yield key, _line(key, worst_case_error(worst), worst.examples, None), ""
 
 
-def _key(row: Evaluation, name: str) -> Key:
-    if row.unattacked:
-        return Key(name, name, row.attack, ZERO, "clean_error")
-    return Key(name, name, row.attack, row.epsilon, "adversarial_error")
-
-
-def _line(name: str, row: Evaluation, measured: Measured, limit: float | None) -> Line:
-    verdict = OK
-    if measured.rate is None:
-        verdict = "failed"
-    elif row.invalid_candidates:
-        # They count as not misled: an attack that breaks its contract must not pass the check.
-        verdict = f"{row.invalid_candidates:,} candidates out of budget"
-    elif limit is not None and measured.rate > limit:
-        verdict = ABOVE
+def _line(key: Key, measured: Measured, examples: int, limit: float | None) -> Line:
+    clean = key.measure == "clean_error"
     return Line(
-        name,
-        "clean" if row.unattacked else "adversarial",
-        NOTHING if row.unattacked else row.attack,
-        NOTHING if row.unattacked else str(row.epsilon),
+        key.dataset,
+        key.measure.removesuffix("_error").replace("_", " "),
+        DASH if clean else key.attack,
+        DASH if clean else str(key.epsilon),
         measured.rate,
         measured.low,
         measured.high,
         measured.part,
-        row.examples,
+        examples,
         limit,
         None,
-        verdict,
+        OK,
     )
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """What a baseline says of a check: by measure, and in sentences."""
+class _Against:
+    """A check compared with a baseline, by measure and in sentences."""
 
     old: Mapping[Key, float]
     verdicts: Mapping[Key, str]
@@ -301,22 +292,22 @@ class _Compared:
     notes: tuple[str, ...] = ()
 
 
-def _against(file: Path, side: Side, allowed: Allowed) -> _Compared:
+def _against(file: Path, side: Side, allowed: Allowed) -> _Against:
     (name,) = side.datasets
     own = {cell.key for cell in side.cells}
     old = read_side(file)
     known = tuple(cell for cell in old.cells if cell.key in own | side.failed)
-    lacking = sorted(own - {cell.key for cell in known}, key=_place)
+    lacking = sorted(own - {cell.key for cell in known}, key=_sort_key)
     verdicts: dict[Key, str] = dict.fromkeys(lacking, "no baseline")
     problems = []
     if lacking:
-        what = ", ".join(map(_named, lacking))
+        what = ", ".join(map(measure_name, lacking))
         problems.append(f"{file.name} holds no {what} of {name}: make it with pytest {UPDATE}")
     if not known:
-        return _Compared({}, verdicts, tuple(problems))
+        return _Against({}, verdicts, tuple(problems))
     content = old.datasets[name]
     if content.digest != side.datasets[name].digest:
-        return _Compared(
+        return _Against(
             {},
             dict.fromkeys(own, "other data"),
             (
@@ -331,48 +322,41 @@ def _against(file: Path, side: Side, allowed: Allowed) -> _Compared:
         alpha=allowed.alpha,
     )
     bad = tuple(each for each in comparison.measures if each.verdict in BAD)
-    told = sentences(replace(comparison, measures=bad))
-    return _Compared(
+    reasons = sentences(replace(comparison, measures=bad))
+    return _Against(
         {each.key: each.old for each in comparison.measures if each.old is not None},
         verdicts | {each.key: each.verdict for each in bad},
-        (*problems, *told),
-        tuple(each for each in sentences(comparison) if each not in told),
+        (*problems, *reasons),
+        tuple(each for each in sentences(comparison) if each not in reasons),
     )
 
 
-def _tabulated(columns: Mapping[str, list[str]], *, style: str = "simple") -> str:
-    # A column with nothing in it takes room and says nothing.
+def _tabulated(columns: Mapping[str, Sequence[object]], *, style: str = "simple") -> str:
+    texts = {name: [str(each) for each in column] for name, column in columns.items()}
     shown = {
-        name: [escape(text) if style == "pipe" else text for text in texts]
-        for name, texts in columns.items()
-        if any(text != NOTHING for text in texts)
+        name: [escape(text) if style == "pipe" else text for text in column]
+        for name, column in texts.items()
+        if any(text != DASH for text in column)  # an empty column takes room
     }
     return tabulate(shown, headers="keys", tablefmt=style, disable_numparse=True)
 
 
-def _tried(failure: Failure) -> str:
+def _cell_name(failure: Failure) -> str:
     if failure.attack == UNATTACKED:
         return "the unattacked model"
     return f"{failure.attack} at epsilon {failure.epsilon}"
 
 
-def _named(key: Key) -> str:
-    words = key.measure.replace("_", " ")
-    if key.measure == "clean_error":
-        return words
-    return f"{words} under {key.attack} at epsilon {key.epsilon}"
-
-
-def _place(key: Key) -> tuple[str, str, float, str]:
-    """Returns where a measure stands in a file, whichever test was the first to write."""
+def _sort_key(key: Key) -> tuple[str, str, float, str]:
+    """Returns a key that sorts the measures of a file independently of the order of tests."""
     return key.dataset, key.attack, float(key.epsilon), key.measure
 
 
-def _interval(line: Line) -> str:
-    return interval(line.low, line.high, rate=line.rate)
+def _interval(line: Line) -> TableCell:
+    return interval(Measured("done", line.rate, line.low, line.high))
 
 
 def _locked(file: Path) -> FileLock:
-    """Returns the lock of a file; it is elsewhere, so that nobody commits it."""
+    """Returns the lock of a file, in a temporary folder so that it is not committed."""
     place = hashlib.sha256(f"{Path.home()} {file.resolve()}".encode()).hexdigest()[:32]
-    return FileLock(Path(tempfile.gettempdir()) / f"gibbon-{place}.lock", timeout=PATIENCE)
+    return FileLock(Path(tempfile.gettempdir()) / f"gibbon-{place}.lock", timeout=LOCK_TIMEOUT)

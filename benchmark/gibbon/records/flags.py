@@ -1,6 +1,6 @@
-"""Reliability flags: signs that a number does not mean what it seems to mean.
+"""Reliability flags: signs that a number is better than the model or the attack behind it.
 
-Each flag is a short sentence.  They do not change a number; tables show them first.
+Each flag is stored as a short sentence.  Flags change no number; reports print them first.
 The signs of masked gradients are those of A. Athalye, N. Carlini and D. Wagner, "Obfuscated
 gradients give a false sense of security", ICML 2018, section 3.1.
 """
@@ -8,19 +8,19 @@ gradients give a false sense of security", ICML 2018, section 3.1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.threat import PIXEL_STEPS, Norm, ThreatModel, Verdict
-from gibbon.records.run import Evaluation, Transfer
+from gibbon.records.run import Evaluation, RunRecord, Transfer
 
-# From this share of examples on, zero gradients are worth a flag: below it they can't move a rate
-# by more than its usual interval.
+# Below this share, examples with zero gradients can't change a rate by more than its interval.
 ZERO_GRADIENT_SHARE = 0.01
 
-# How much an attack of ours knows and does: one that does more should not find less.  Other
-# people's attacks are not ranked.
+# The rank of our attacks by strength: a stronger attack should not find fewer errors.  Attacks of
+# other libraries are not ranked.
 STRENGTH = {"noise-uniform": 0, "noise-sign": 0, "fgsm-naive": 1, "fgsm": 1, "pgd": 2}
 MASKING = "a sign of masked gradients, or of a loss that does not follow the error"
 
@@ -31,6 +31,38 @@ WORDS = {
 }
 
 
+@dataclass(frozen=True)
+class Flag:
+    """A flag of a stored run.
+
+    Args:
+        finding: the sentence, without the reason that all signs of masked gradients share.
+        dataset, model: of the numbers that it is about; empty if it is not about one model.
+        masking: whether it is a sign of masked gradients.
+    """
+
+    finding: str
+    dataset: str
+    model: str
+    masking: bool
+
+
+def read_flags(record: RunRecord) -> tuple[Flag, ...]:
+    """Returns the flags of a run, read from the sentences that are stored."""
+    models = {
+        (f"{experiment.dataset.name}, {model.name}{mark}"): (experiment.dataset.name, model.name)
+        for experiment in record.suite.experiments
+        for model in experiment.models
+        for mark in (", ", ":")
+    }
+    flags = []
+    for sentence in record.flags:
+        starts = (names for start, names in models.items() if sentence.startswith(start))
+        finding = sentence.removesuffix(f", {MASKING}")
+        flags.append(Flag(finding, *next(starts, ("", "")), masking=finding != sentence))
+    return tuple(flags)
+
+
 def candidate_flags(
     verdict: NDArray[np.int64],
     distance: NDArray[np.floating],
@@ -39,9 +71,9 @@ def candidate_flags(
     zero_gradient: NDArray[np.bool_] | None,
     done: NDArray[np.bool_],
 ) -> Iterator[str]:
-    """Yields what is wrong with one cell's candidates.
+    """Yields the flags of one cell's candidates.
 
-    ``done`` marks the examples for which nothing was left to do, so that the input may come back.
+    ``done`` marks the examples for which the attack may return its input unchanged.
     """
     total = len(verdict)
     for kind, words in WORDS.items():
@@ -56,9 +88,10 @@ def candidate_flags(
 
 
 def budget_flags(attack: str, threats: Iterable[ThreatModel]) -> Iterator[str]:
-    """Yields which budgets of an attack leave no picture out: any is within reach of any other.
+    """Yields the budgets of an attack that are as wide as the inputs' bounds.
 
-    A budget of pixel steps written without the 255 is the usual reason.
+    Under such a budget every input is within reach of every other.  The usual reason is a number of
+    pixel steps written without the 255.
     """
     for threat in threats:
         bounds = threat.bounds
@@ -79,10 +112,10 @@ def budget_flags(attack: str, threats: Iterable[ThreatModel]) -> Iterator[str]:
 def masking_flags(
     evaluations: Iterable[Evaluation], transfers: Iterable[Transfer]
 ) -> Iterator[str]:
-    """Yields signs of masked gradients: a stronger attack that finds less than a weaker one.
+    """Yields signs of masked gradients: stronger attacks that find fewer errors than weaker ones.
 
-    An attack is stronger that does more, or does the same under a threat model that allows more.
-    Intervals must not overlap, so that sampling does not raise a flag.
+    An attack is stronger if its rank is higher, or if it has the same algorithm under a threat
+    model that allows more.  Intervals must not overlap, so that sampling raises no flag.
     """
     rows = [row for row in evaluations if row.status == "done" and not row.unattacked]
     for weaker in rows:

@@ -1,7 +1,7 @@
-"""Galleries: a few examples of a cell, before and after the attack, small enough to be kept.
+"""Galleries: a few examples of a cell, before and after the attack, in a small file.
 
-One file a cell in a run's folder ``pictures``, written by the runner, which has the candidates,
-and shown by the report, which has not.  No torch here.
+The runner, which has the candidates, writes one file a cell into the folder ``pictures`` of a run;
+the report shows them.  This needs no torch.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 from gibbon.core.npz import packed, unpacked
 
 FOLDER: Final = "pictures"
-COLOURS: Final = (1, 3)  # channels that a picture may have
+COLOURS: Final = (1, 3)  # the numbers of channels that a picture may have
 _BYTE, _SIGNED_BYTE = 255.0, 127.0
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Examples of one cell with what its source said of them.
+    """Examples of one cell with the answers of its source model.
 
     Args:
         digest: the cell's.
-        why: for each example why it is here: ``"random"``, ``"misled"``, ``"withstood"``.
+        why: the reason that each example was selected: ``"random"``, ``"misled"``, ``"withstood"``.
         example_id: int64, shape (N,).
         label, before, after: int32, shape (N,): class, answer to the clean example, and to the
             adversarial one.
         sure_before, sure_after: float32, shape (N,): the confidences of these answers.
-        valid: bool, shape (N,): whether the candidate kept the threat model; one that did not
-            counts for nothing.
+        valid: bool, shape (N,): whether the candidate keeps to the threat model; others are not
+            counted.
         clean: uint8, shape (N, C, H, W), from ``low`` to ``high``.
         change: int8, shape (N, C, H, W): what the attack added, in units of ``scale / 127``.
         scale: float32, shape (N,): the largest change of each example.
-        low, high: the bounds of the inputs, or what the pictures need of them where that is little.
-        shape: (H, W) of the inputs: larger than that of the pictures where they were made smaller.
+        low, high: the bounds of the inputs, or the range of the pictures if it is much smaller.
+        shape: (H, W) of the inputs, which is larger than that of pictures that were reduced.
         narrowed: whether ``low`` and ``high`` are not the bounds.
     """
 
@@ -64,9 +64,9 @@ class Gallery:
         return tuple(self.clean.shape[2:]) != self.shape
 
     def pictures(self, place: int) -> tuple[NDArray[np.uint8], ...]:
-        """Returns one example clean, its change scaled to be seen, and their sum: uint8, (C, H, W).
+        """Returns an example, its scaled change, and their sum, each uint8 of shape (C, H, W).
 
-        No change is grey; a sum beyond the bounds is shown at them.
+        Grey is no change; a sum is clipped to the bounds.
         """
         clean, change = self.clean[place], self.change[place].astype(np.float64)
         shown = (change / _SIGNED_BYTE + 1) / 2 * _BYTE
@@ -75,7 +75,7 @@ class Gallery:
         return clean, _bytes(shown), _bytes(total)
 
     def beyond(self, place: int) -> bool:
-        """Says whether the sum leaves the bounds by more than rounding."""
+        """Returns whether the sum leaves the bounds by more than rounding."""
         clean = self.clean[place] / _BYTE * (self.high - self.low)
         total = clean + self.change[place] * float(self.scale[place]) / _SIGNED_BYTE
         slack = (self.high - self.low) / _BYTE
@@ -102,7 +102,7 @@ def quantised(inputs: NDArray[np.float32], *, low: float, high: float) -> NDArra
 
 
 def gallery_bytes(gallery: Gallery) -> bytes:
-    """Returns a gallery as it is stored."""
+    """Returns the content of a gallery's file."""
     values = vars(gallery)
     arrays: dict[str, Any] = {
         name: value for name, value in values.items() if isinstance(value, np.ndarray)
@@ -112,25 +112,25 @@ def gallery_bytes(gallery: Gallery) -> bytes:
 
 
 def read_gallery(run: Path, digest: str) -> Gallery | None:
-    """Returns the gallery of a cell in a run's folder, or None where none can be used."""
+    """Returns the gallery of a cell in a run's folder, or None if no usable one is stored."""
     path = gallery_file(run, digest)
     try:
         about, arrays = unpacked(path.read_bytes())
         about |= {"why": tuple(about["why"]), "shape": tuple(about["shape"])}
         gallery = Gallery(**about, **arrays)
         usable = gallery.digest == digest and _fits(gallery)
-    except Exception:  # noqa: BLE001  a damaged archive fails in any way it likes
+    except Exception:  # noqa: BLE001  a damaged archive may raise any error
         return None
     return gallery if usable else None
 
 
 def gallery_file(run: Path, digest: str) -> Path:
-    """Returns where the gallery of a cell is kept in a run's folder."""
+    """Returns the path of the gallery of a cell in a run's folder."""
     return run / FOLDER / f"{digest}.npz"
 
 
 def _fits(gallery: Gallery) -> bool:
-    """Says whether a gallery's arrays have the shapes that it promises."""
+    """Returns whether the arrays of a gallery have consistent shapes."""
     count = len(gallery.why)
     pictures = gallery.clean.shape
     single = (

@@ -1,7 +1,7 @@
-"""Data of pictures that explain: what was computed once, for a figure to be drawn from.
+"""Data of illustrations, computed once with the models and stored for the report to draw.
 
-Each kind is one file of arrays, ``<kind>.npz`` in a run's folder ``figures``, made by whoever has
-the models and drawn by `gibbon.report.figures.illustrations`, which has none.  No torch here.
+Each kind is one file of arrays, ``<kind>.npz`` in the folder ``figures`` of a run, drawn by
+`gibbon.report.figures.illustrations`.  This needs no torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Integers = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said of an input: the class's name and the confidence, a fraction of 1."""
+    """A model's answer to an input: the class's name and the confidence, a fraction of 1."""
 
     label: str
     confidence: float
@@ -38,9 +38,9 @@ class Addition:
     """One picture, its perturbation, and the sum.
 
     Args:
-        title: what the figure is about.
-        model: who answered.
-        source: where the picture comes from.
+        title: of the figure.
+        model: the name of the model that answered.
+        source: of the picture.
         truth: the picture's class.
         epsilon: as it was written.
         picture: uint8, shape (H, W) or (H, W, 3).
@@ -64,12 +64,12 @@ class Addition:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearModel:
-    """The weights of a linear model of two classes, and examples that it was shown.
+    """The weights of a linear model of two classes, and examples with its answers.
 
     Args:
         title, model, epsilon: as for `Addition`.
         classes: the names of both.
-        weights: float32, shape (H, W); large where class 1 is meant.
+        weights: float32, shape (H, W); large values indicate class 1.
         clean: uint8, shape (N, H, W).
         attacked: float32, shape (N, H, W), in units of [0, 1], which it may leave.
         label, predicted, misled: int32, shape (N,): class, answer to the clean example, and to the
@@ -114,7 +114,7 @@ class Sweep:
 
     Args:
         title, model: as for `Addition`.
-        example: what the example is.
+        example: a description of the example.
         label: its class.
         classes: their names.
         epsilons: float32, shape (E,), ascending.
@@ -136,7 +136,7 @@ class Sweep:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """At which epsilons the example is classified correctly: shape (E,)."""
+        """Whether the example is classified correctly at each epsilon: shape (E,)."""
         found: NDArray[np.bool_] = self.logits.argmax(axis=1) == self.label
         return found
 
@@ -148,7 +148,7 @@ KINDS: Final[tuple[type[Illustration], ...]] = (Addition, LinearModel, Filters, 
 def save_illustration(illustration: Illustration, folder: Path) -> Path:
     """Writes an illustration into a folder of a run and returns the file.
 
-    Raises `RunFolderError` where it can't be written.
+    Raises `RunFolderError` if it can't be written.
     """
     about: dict[str, Any] = {}
     arrays: dict[str, NDArray[Any]] = {}
@@ -170,7 +170,7 @@ def save_illustration(illustration: Illustration, folder: Path) -> Path:
 
 
 def digest_of(illustration: Illustration) -> str:
-    """Returns a digest of all that an illustration holds; the files drawn from it carry it."""
+    """Returns a digest of an illustration's data, which the files drawn from it contain."""
     digest = hashlib.sha256(illustration.kind.encode())
     for each in fields(illustration):
         value = getattr(illustration, each.name)
@@ -182,7 +182,7 @@ def digest_of(illustration: Illustration) -> str:
 def illustrations(run: Path) -> Iterator[Illustration]:
     """Yields the illustrations in a run's folder, in the order of `KINDS`.
 
-    Raises `RecordError` where a file can't be read.
+    Raises `RecordError` if a file can't be read.
     """
     for kind in KINDS:
         path = run / FOLDER / f"{kind.kind}.npz"
@@ -195,7 +195,7 @@ def _read(kind: type[Illustration], path: Path) -> Illustration:
         about, arrays = unpacked(path.read_bytes())
         given: dict[str, Any] = {name: _value(value) for name, value in about.items()}
         return kind(**given, **arrays)
-    except Exception as error:  # a damaged archive fails in any way it likes
+    except Exception as error:  # a damaged archive may raise any error
         raise RecordError(
             f"{path}: is no illustration of this version of Gibbon: {error}; remove it or make it "
             "again"
@@ -203,7 +203,7 @@ def _read(kind: type[Illustration], path: Path) -> Illustration:
 
 
 def _value(value: Any) -> Any:
-    """Returns what was written as JSON as it was: an answer is a name and a number."""
+    """Returns a value decoded from JSON; an answer is stored as a name and a number."""
     if not isinstance(value, list):
         return value
     if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], float):

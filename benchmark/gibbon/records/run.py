@@ -1,12 +1,13 @@
-"""Stored results: what a run found, as plain records that survive a round trip through JSON.
+"""The results of a run as plain records that survive a round trip through JSON.
 
-Nothing here imports torch: tables, figures and comparisons are made from these records alone.
-Rates are fractions of 1.  A rate that has no examples to count, such as the confidence on
-misclassified examples where there are none, is None.
+Tables, figures and comparisons are made from these records alone, without torch.  Rates are
+fractions of 1.  A rate without examples to count, such as the confidence on misclassified examples
+of a model without mistakes, is None.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,15 +37,15 @@ class Record(BaseModel):
 class Evaluation(Record):
     """One model under one attack at one epsilon: a row of ``evaluations.csv``.
 
-    The fields are the columns, in their order.  See the table of words in the documentation for
-    what each rate is a share of; ``examples``, ``clean_correct`` and ``misclassified`` are the
-    denominators.  ``forward_passes`` and ``backward_passes`` count what was spent on the source
-    model, by example; work that several epsilons share is counted once, at the first of them.
+    The fields are the columns, in their order.  The table of words in the documentation defines
+    each rate; ``examples``, ``clean_correct`` and ``misclassified`` are the denominators.
+    ``forward_passes`` and ``backward_passes`` count passes of the source model, by example; work
+    that several epsilons share is counted once, at the first of them.
 
-    ``nearest_*`` are of the smallest adversarial distances that a search found, the same at every
-    epsilon, and None for attacks that stay within an epsilon: for how many examples one was found
-    (0 away where the clean input is misclassified), and quantiles over all examples, which are None
-    where too few were found.
+    ``nearest_*`` describe the smallest adversarial distances that a search found: the number of
+    examples with one (0 if the clean input is misclassified), and quantiles over all examples,
+    which are None if too few were found.  They are equal at every epsilon, and None for attacks
+    that do not search.
     """
 
     dataset: str
@@ -93,6 +94,15 @@ class Evaluation(Record):
     def unattacked(self) -> bool:
         """Whether this is the row of the unattacked examples."""
         return self.attack == UNATTACKED
+
+    @property
+    def parameter_values(self) -> dict[str, Any]:
+        """The attack's parameters by name; empty if they can't be read."""
+        try:
+            values = json.loads(self.parameters or "{}")
+        except ValueError:
+            return {}
+        return values if isinstance(values, dict) else {}
 
 
 class Transfer(Record):
@@ -165,11 +175,11 @@ class WorstCase(Record):
 
 
 class Member(Record):
-    """What one of several attacks tried in turn came to: each sees what the others left over.
+    """One attack of a list, each of which is run on the examples that survive the earlier ones.
 
-    ``given`` examples were classified correctly when clean and not misled before, ``misled`` of
-    them were by this one; ``error_after`` is the share of all examples misclassified clean or by
-    then, and so after the last of them the worst-case error.
+    ``given`` is the number of survivors that it was run on, ``misled`` the number of these that it
+    misled; ``error_after`` is the share of all examples misclassified clean, by it or by an earlier
+    attack, which for the last attack is the worst-case error.
     """
 
     dataset: str
@@ -188,7 +198,7 @@ class Member(Record):
 
 
 class Failure(Record):
-    """A cell that raised: what was tried and the traceback."""
+    """A cell that raised an error, with the error and its traceback."""
 
     dataset: str
     model: str
@@ -199,10 +209,10 @@ class Failure(Record):
 
 
 class ModelCard(Record):
-    """What is known of a model of the run: digests of its weights and of what it predicts.
+    """A model of the run, with digests of its weights and of its predictions.
 
-    ``notes`` say what was done to make it, such as a prefix that was stripped from its tensors'
-    names.
+    ``notes`` describe how it was loaded, such as a prefix that was stripped from the names of its
+    tensors.
     """
 
     name: str
@@ -216,7 +226,7 @@ class ModelCard(Record):
 
 
 class DatasetCard(Record):
-    """What is known of a dataset of the run; ``skipped`` names what could not be read."""
+    """A dataset of the run; ``skipped`` names the files that could not be read."""
 
     name: str
     digest: str
@@ -229,7 +239,7 @@ class DatasetCard(Record):
 
 
 class Provenance(Record):
-    """Where a run's numbers come from."""
+    """The provenance of a run's numbers."""
 
     gibbon: str
     commit: str
@@ -249,7 +259,7 @@ class Provenance(Record):
 
 
 class RunRecord(Record):
-    """Everything that a run found: the content of ``run.json``."""
+    """All results of a run: the content of ``run.json``."""
 
     format: Literal[1] = FORMAT
     suite: Suite
@@ -267,9 +277,9 @@ class RunRecord(Record):
 
     @property
     def dataset_cards(self) -> dict[str, DatasetCard]:
-        """The card of each experiment's dataset, by what the suite calls it.
+        """The card of each experiment's dataset, by its name in the suite.
 
-        Two experiments may be made on one dataset under two names; a card has the dataset's own.
+        Two experiments may use one dataset under two names; a card has the dataset's own name.
         """
         names = [experiment.dataset.name for experiment in self.suite.experiments]
         if len(names) != len(self.datasets):
@@ -291,5 +301,5 @@ class RunRecord(Record):
             raise RecordError(f"{path}: not a run of this version of Gibbon: {problem}") from error
 
     def write(self, folder: Path) -> None:
-        """Writes the record into a run's folder, all of it or nothing."""
+        """Writes the record into a run's folder, atomically."""
         write_atomically(folder / RUN_FILE, self.model_dump_json(indent=1) + "\n")

@@ -1,6 +1,6 @@
-"""Everything that is made from a stored run alone: tables, CSV files, figures, TensorBoard.
+"""Tables, CSV files, figures and TensorBoard folders, made from a stored run alone.
 
-No torch, no model, no GPU.  What is heavy to import is imported where it is used, so that a
+This needs no torch, no model and no GPU.  Slow imports are made where they are used, so that a
 command that only prints starts at once.
 """
 
@@ -18,7 +18,7 @@ TABLES_FILE = "tables.md"
 
 
 def table_files(record: RunRecord) -> dict[str, str]:
-    """Returns the content of each file of tables that is made from a record alone, by its name."""
+    """Returns the content of each file of tables that a record is enough for, by name."""
     from gibbon.report.text.csv import csv_files
     from gibbon.report.text.markdown import tables_markdown
 
@@ -26,12 +26,11 @@ def table_files(record: RunRecord) -> dict[str, str]:
 
 
 def write_report(record: RunRecord, folder: Path) -> None:
-    """Writes all that is made from a record into a run's folder, each file whole or not at all.
+    """Writes the tables, CSV files and TensorBoard folder of a record, each file atomically.
 
     ``evaluations.csv``, ``transfer.csv``, ``worst_case.csv``, ``agreement.csv``, ``members.csv``
-    where an attack tries others in turn, ``confidence.csv``, ``tables.md`` and the folder
-    ``tensorboard``.  The outcomes in the folder give the histograms of confidence, and the curves
-    of attacks that look for the nearest example.
+    if an attack is a list of others, ``confidence.csv``, ``tables.md`` and ``tensorboard/``.
+    Histograms of confidence and error curves are made from the outcomes in the folder.
     """
     from gibbon.report.content.confidence import CONFIDENCE_FILE, confidence_csv, confidences
     from gibbon.report.content.distance_curves import whole_curves
@@ -39,17 +38,21 @@ def write_report(record: RunRecord, folder: Path) -> None:
     from gibbon.report.text.csv import MEMBERS_FILE
 
     files = table_files(record)
-    sure = confidences(record, folder)
-    if sure:
-        files[CONFIDENCE_FILE] = confidence_csv(sure)
+    histograms = confidences(record, folder)
+    if histograms:
+        files[CONFIDENCE_FILE] = confidence_csv(histograms)
     for name, content in files.items():
         write_atomically(folder / name, content)
-    for stale in {MEMBERS_FILE, CONFIDENCE_FILE} - files.keys():  # of the suite as it was before
+    # Files of an earlier version of the suite.
+    for stale in {
+        MEMBERS_FILE,
+        CONFIDENCE_FILE,
+    } - files.keys():
         (folder / stale).unlink(missing_ok=True)
     write_tensorboard(
         record,
         folder / FOLDER,
         whole=whole_curves(record, folder),
-        sure=sure,
+        confidence=histograms,
         pictures=folder,
     )

@@ -1,4 +1,4 @@
-"""The documents that ``report`` writes of a stored run, and which run a word means."""
+"""The documents that ``report`` writes for a stored run, and the look-up of runs by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gibbon.records.run import RUN_FILE, RunRecord
 
 
 class Document(StrEnum):
-    """What a report is written as."""
+    """A format of a report."""
 
     HTML = "html"
     LATEX = "latex"
@@ -19,15 +19,14 @@ class Document(StrEnum):
 
     @property
     def file_name(self) -> str:
-        """What it is called in a run's folder."""
+        """The name of its file in a run's folder."""
         return {"html": "report.html", "latex": "report.tex", "markdown": "report.md"}[self.value]
 
 
 def run_folder(word: str, *, runs: Path) -> Path:
-    """Returns the folder of the run that a word means: a path, or a name among ``runs``.
+    """Returns the folder of a run, given its path or its name in the folder ``runs``.
 
-    Raises `UnknownNameError` where there is no such run, `RunFolderError` where the path holds
-    none.
+    Raises `UnknownNameError` if there is no such run, `RunFolderError` if the path holds no run.
     """
     path = Path(word)
     named = len(path.parts) == 1 and path.name not in (".", "..")
@@ -45,9 +44,9 @@ def run_folder(word: str, *, runs: Path) -> Path:
 
 
 def document(record: RunRecord, folder: Path, kind: Document) -> str:
-    """Returns a run as a document; ``folder`` is the run's, for the outcomes of its examples.
+    """Returns a run as a document; ``folder`` is the run's folder, with its outcomes.
 
-    Raises `RecordError` where a file that belongs to the run can't be read.
+    Raises `RecordError` if a file of the run can't be read.
     """
     if kind is Document.LATEX:
         from gibbon.report.text.latex import report_latex
@@ -63,7 +62,7 @@ def document(record: RunRecord, folder: Path, kind: Document) -> str:
 
 
 def write_document(content: str | bytes, file: Path) -> None:
-    """Writes a document, all of it or nothing.  Raises `RunFolderError`."""
+    """Writes a document atomically.  Raises `RunFolderError`."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -74,9 +73,8 @@ def write_document(content: str | bytes, file: Path) -> None:
 def write_figures(record: RunRecord, run: Path, folder: Path) -> list[Path]:
     """Writes the figures of a run as SVG and PNG into a folder, and returns their paths.
 
-    The illustrations that the run holds, error against ε, and the transfer matrices of each attack
-    at its largest ε.  Raises `RunFolderError`, or `RecordError` where an illustration can't be
-    read.
+    These are the run's illustrations, error against ε, and the transfer matrices of each attack at
+    its largest ε.  Raises `RunFolderError`, or `RecordError` if an illustration can't be read.
     """
     from gibbon.report.figures.files import figure_files
 

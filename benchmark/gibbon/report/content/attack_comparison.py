@@ -1,46 +1,54 @@
-"""Attacks beside each other on one model: how many they mislead, how near, and what they cost."""
+"""Attacks compared on one model: their errors, distances and costs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from gibbon.records.run import Evaluation
-from gibbon.report.content.layout import FAILED, NOT_RUN, NOTHING, Cell, Column, Table, cells
-from gibbon.report.content.lookup import Cut, Results, adversarial_error
+from gibbon.report.content.layout import (
+    FAILED,
+    NOT_RUN,
+    NOTHING,
+    Column,
+    Table,
+    TableCell,
+    cells,
+    columns,
+    dataset_table,
+)
+from gibbon.report.content.lookup import Condition, RunLookup
 from gibbon.report.content.number_format import interval, length, percent, yes_no
-from gibbon.specs.suite import AttackSpec, Experiment
+from gibbon.specs.suite import AttackSpec
 
 COMPARED = "Attacks compared"
 COMPARED_NOTES = (
     "On one model, sorted by norm, ε and clipping, then by error: of all examples, those whose "
     "adversarial example is misclassified, with its Wilson 95 % interval. Median distance: of the "
-    "nearest adversarial examples, where the attack looks for them.",
-    "Forward, backward: passes of the model, an example; those that several ε share are counted "
-    "once, at the first of them. Seconds are of the machine of the run, and depend on what else it "
-    "did: compare passes.",
+    "nearest adversarial examples, for attacks that search for them.",
+    "Forward, backward: passes of the model per example; passes that several ε share are counted "
+    "once, at the first of them. Seconds depend on the machine of the run and its load: compare "
+    "passes.",
 )
 _FEWEST = 3  # two attacks compare themselves in the evaluations
 _OURS = "here"
 _Place = tuple[str, float, bool, float]
 
 
-def comparison_tables(results: Results) -> Iterator[Table]:
-    """Yields a table for each experiment of one model and three attacks or more."""
+def comparison_tables(results: RunLookup) -> Iterator[Table]:
+    """Yields a table for each experiment with one model and three or more attacks."""
     for experiment in results.experiments:
         if len(experiment.models) != 1 or len(experiment.attacks) < _FEWEST:
             continue
         (model,) = experiment.models
         libraries = any(_library(attack) != _OURS for attack in experiment.attacks)
         rows = [
-            _row(results, experiment, attack, cut, libraries=libraries)
+            _row(results, attack, condition, model.name, libraries=libraries)
             for attack in experiment.attacks
-            for cut in results.cuts(experiment)
-            if cut.attack == attack.label
+            for condition in results.attack_conditions(experiment, attack)
         ]
-        yield Table(
-            title=f"on {experiment.dataset.name}: {model.name}",
-            columns=(
+        yield dataset_table(
+            experiment.dataset.name,
+            (
                 Column("Attack", "left"),
                 *([Column("Library", "left", level=1)] if libraries else []),
                 Column("Norm", "left"),
@@ -48,58 +56,57 @@ def comparison_tables(results: Results) -> Iterator[Table]:
                 Column("Clipped", level=2),
                 Column("Error"),
                 Column("95 % interval", level=1),
-                Column("Median distance"),
-                Column("Forward"),
-                Column("Backward"),
-                Column("Seconds"),
+                *columns("Median distance", "Forward", "Backward", "Seconds"),
                 Column("Iterate kept", "left", level=2),
             ),
-            rows=tuple(row for _, row in sorted(rows, key=lambda each: each[0])),
+            tuple(row for _, row in sorted(rows, key=lambda each: each[0])),
+            detail=f": {model.name}",
         )
 
 
 def _row(
-    results: Results, experiment: Experiment, attack: AttackSpec, cut: Cut, *, libraries: bool
-) -> tuple[_Place, tuple[Cell, ...]]:
-    """Returns the row of an attack at an epsilon, and its place among the others."""
-    (model,) = experiment.models
-    found = results.evaluation(cut, model.name)
+    results: RunLookup, attack: AttackSpec, condition: Condition, model: str, *, libraries: bool
+) -> tuple[_Place, tuple[TableCell, ...]]:
+    """Returns the row of an attack at an epsilon, and the key that rows are sorted by."""
+    found = results.evaluation(condition, model)
     norm = (found.norm if found else None) or attack.norm
-    whose = (_library(attack, found),) if libraries else ()
-    where = (norm.symbol if norm else NOTHING, str(cut.epsilon), yes_no(attack.clip))
-    head = (attack.label, *whose, *where)
-    if found is None or found.status == "failed" or not found.examples:
-        word = FAILED if results.state(cut, model.name) == "failed" else NOT_RUN
-        # Last among those of its norm; where none is known, last of all.
-        place = (norm.symbol if norm else "~", float(cut.epsilon), attack.clip, 1.0)
-        return place, cells(*head, word, *[NOTHING] * 6)
-    error = adversarial_error(found)
-    place = (norm.symbol if norm else "~", float(cut.epsilon), attack.clip, -(error.rate or 0.0))
+    library = (_library(attack, found),) if libraries else ()
+    threat = (norm.symbol if norm else NOTHING, condition.epsilon, yes_no(attack.clip))
+    head = (attack.label, *library, *threat)
+    error = results.error(condition, model)
+    # Rows without a norm come last; rows without an error come last among those of their norm.
+    failed = found is None or found.status == "failed" or not found.examples
+    last = 1.0 if failed else -(error.rate or 0.0)
+    place = (norm.symbol if norm else "~", float(condition.epsilon), attack.clip, last)
+    if found is None or failed:
+        state = results.state(condition, model)
+        return place, cells(*head, FAILED if state == "failed" else NOT_RUN, *[NOTHING] * 6)
     return place, cells(
         *head,
         percent(error.rate),
-        interval(error.low, error.high, rate=error.rate),
+        interval(error),
         length(found.nearest_median),
-        _each(found.forward_passes, found),
-        _each(found.backward_passes, found),
-        f"{found.seconds:.1f}",
+        _per_example(found.forward_passes, found),
+        _per_example(found.backward_passes, found),
+        TableCell(f"{found.seconds:.1f}", value=found.seconds),
         found.iterate or NOTHING,
     )
 
 
 def _library(attack: AttackSpec, found: Evaluation | None = None) -> str:
-    """Returns whose an attack is: the library and its version once it was run."""
+    """Returns the library of an attack, with its version if the attack was run."""
     scheme, colon, _ = attack.name.partition(":")
     if not colon:
         return _OURS
-    said = json.loads(found.parameters) if found and found.parameters else {}
-    return str(said.get("release", scheme))
+    return str(found.parameter_values.get("release", scheme)) if found else scheme
 
 
-def _each(passes: int, found: Evaluation) -> str:
-    """Returns passes an example.
+def _per_example(passes: int, found: Evaluation) -> TableCell:
+    """Returns the number of passes per example.
 
-    >>> _each(2050, Evaluation(dataset="d", model="m", attack="a", epsilon="0.1", examples=100))
-    '20.5'
+    >>> row = Evaluation(dataset="d", model="m", attack="a", epsilon="0.1", examples=100)
+    >>> print(_per_example(2050, row), _per_example(300, row))
+    20.5 3
     """
-    return f"{passes / found.examples:,.1f}".removesuffix(".0")
+    number = round(passes / found.examples, 1)
+    return TableCell(f"{number:,.0f}" if number.is_integer() else f"{number:,.1f}", value=number)

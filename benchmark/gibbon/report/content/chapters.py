@@ -1,9 +1,9 @@
 """All tables of a run, made from its stored record alone.
 
-Ideas and how they mix: `gibbon.report.content.lookup` looks a record up by what the suite asked for;
-here each function makes one kind of `Table` of it; `chapters` puts them in reading order.  What
-failed is ``failed`` in every table, never a number; what a suite asks for and a record lacks is
-``not run``; a rate of no examples is a dash.
+`gibbon.report.content.lookup` looks up the results of the suite's cells in a record; each function here
+makes one kind of `Table` from them; `chapters` puts the tables in reading order.  A cell that
+failed is printed as ``failed``, never as a number; a cell of the suite that the record lacks is
+printed as ``not run``; a rate of no examples is a dash.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from gibbon.report.content.attack_comparison import COMPARED, COMPARED_NOTES, co
 from gibbon.report.content.distances import _NEAREST_NOTES, NEAREST, nearest_tables
 from gibbon.report.content.error_curves import _CURVE_NOTES, CURVES, curve_tables
 from gibbon.report.content.evaluations import EVALUATION_NOTES, EVALUATIONS, evaluation_tables
-from gibbon.report.content.layout import Chapter, Column, Table, cells
-from gibbon.report.content.lookup import Results
+from gibbon.report.content.layout import Chapter, Column, Table, cells, columns
+from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import paper_table
 from gibbon.report.content.transfer import (
     _AGREEMENT_NOTES,
@@ -38,8 +38,8 @@ TROUBLE = "Failures and flags"
 
 
 def chapters(record: RunRecord) -> tuple[Chapter, ...]:
-    """Returns all tables of a run in reading order; chapters with nothing to say are left out."""
-    results = Results(record)
+    """Returns all tables of a run in reading order; without empty chapters."""
+    results = RunLookup(record)
     paper = paper_table(results)
     found = (
         trouble(record),
@@ -57,7 +57,7 @@ def chapters(record: RunRecord) -> tuple[Chapter, ...]:
 
 
 def trouble(record: RunRecord) -> Chapter:
-    """Returns what failed, what was flagged, and whether the run came to its end."""
+    """Returns the failures and flags of a run, and whether it is complete."""
     tables = []
     if record.failures:
         rows = tuple(
@@ -65,7 +65,7 @@ def trouble(record: RunRecord) -> Chapter:
                 each.dataset,
                 each.model,
                 each.attack,
-                str(each.epsilon),
+                each.epsilon,
                 next(iter(each.error.splitlines()), ""),
             )
             for each in record.failures
@@ -74,9 +74,7 @@ def trouble(record: RunRecord) -> Chapter:
             Table(
                 "Failed cells",
                 (
-                    Column("Dataset", "left"),
-                    Column("Model", "left"),
-                    Column("Attack", "left"),
+                    *columns("Dataset", "Model", "Attack", align="left"),
                     Column("ε"),
                     Column("Error", "left"),
                 ),
@@ -88,6 +86,6 @@ def trouble(record: RunRecord) -> Chapter:
             )
         )
     notes = [f"Flag: {flag}" for flag in record.flags]
-    if record.status in ("running", "interrupted"):
+    if record.status not in ("done", "failed"):
         notes.insert(0, f"This run is not complete ({record.status}): cells are missing.")
     return Chapter(TROUBLE, tuple(tables), tuple(notes))

@@ -1,7 +1,7 @@
-"""How sure a model is when it is right and when it is wrong: histograms of confidence.
+"""Histograms of a model's confidence in its right and in its wrong answers.
 
-They are counted from the outcomes of a run and kept in ``confidence.csv``, so that a record whose
-outcomes are not there any more, such as a committed one, still has them.
+They are counted from the outcomes of a run and stored in ``confidence.csv``, so that a record
+without its outcomes, such as a committed one, still has them.
 """
 
 from __future__ import annotations
@@ -11,21 +11,19 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError
-from gibbon.core.threat import Epsilon
 from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
 from gibbon.records.run import Evaluation, RunRecord
 
 CONFIDENCE_FILE: Final = "confidence.csv"
 BINS: Final = 20
 
-Answer = Literal["right", "wrong"]
-Key = tuple[str, str, str, str]  # dataset, model, attack, epsilon as it was written
+CellKey = tuple[str, str, str, str]  # dataset, model, attack, epsilon as it was written
 _HEAD: Final = ("dataset", "model", "attack", "epsilon", "answers", "digest", "examples")
 _MEAN: Final = "mean"
 _EDGES: Final = tuple(f"{place / BINS:.2f}" for place in range(BINS))
@@ -35,8 +33,8 @@ _EDGES: Final = tuple(f"{place / BINS:.2f}" for place in range(BINS))
 class Confidence:
     """The confidences of the right or the wrong answers of one cell.
 
-    ``counts`` are those in each of `BINS` equal parts of [0, 1], its upper end in the last;
-    ``mean`` is over the ``examples`` counted, None where there are none.
+    ``counts`` are the numbers of answers in `BINS` equal bins of [0, 1]; ``mean`` is the mean
+    confidence, None without answers.
     """
 
     counts: tuple[int, ...]
@@ -44,75 +42,72 @@ class Confidence:
 
     @property
     def examples(self) -> int:
-        """How many answers these are."""
+        """The number of answers."""
         return sum(self.counts)
 
     @property
     def at_least_ninety(self) -> float | None:
-        """The share of these answers that were given with a confidence of 0.9 or more."""
+        """The share of the answers with a confidence of at least 0.9."""
         above = sum(self.counts[-BINS // 10 :])
         return above / self.examples if self.examples else None
 
 
 @dataclass(frozen=True)
 class Confidences:
-    """What one cell says of both: the answers that are right and those that are wrong."""
+    """The confidences of one cell's right and wrong answers; ``digest`` is the cell's."""
 
     digest: str
     right: Confidence
     wrong: Confidence
 
 
-def confidences(record: RunRecord, folder: Path) -> Mapping[Key, Confidences]:
-    """Returns the histograms of a run whose folder this is, by what they are about.
+def confidences(record: RunRecord, folder: Path) -> Mapping[CellKey, Confidences]:
+    """Returns the histograms of a run, by cell.
 
-    From the outcomes where they are there, otherwise from `CONFIDENCE_FILE`, whose rows must be of
-    the very cells that the record holds.  Attacks that asked for errors alone have none: they stop
-    at the first success, whatever its confidence.  Raises `RecordError` where that file can't be
-    read.
+    They are counted from the outcomes in the run's folder; without outcomes they are read from
+    `CONFIDENCE_FILE`, whose digests must be those of the record.  Cells that were run for errors
+    only have none, since their attacks stop at the first success, whatever its confidence.
+
+    Raises `RecordError` if that file can't be read.
     """
     kept = _read(folder / CONFIDENCE_FILE)
     digests = {
         name: {card.digest for card in record.models if card.name == name}
         for name in {card.name for card in record.models}
     }
-    found: dict[Key, Confidences] = {}
+    found: dict[CellKey, Confidences] = {}
     for each in record.evaluations:
         if each.status != "done" or not each.digest or each.mean_confidence is None:
-            continue  # failed, or asked for its error alone
+            continue  # failed, or run for errors only
         outcome = read_outcome(folder / OUTCOMES, each.digest)
         if outcome is not None:
             counted = _counted(each, outcome, digests.get(each.model, set()))
         else:
-            counted = kept.get(_key(each))
+            counted = kept.get(cell_key(each))
         if counted is not None and counted.digest == each.digest:
-            found[_key(each)] = counted
+            found[cell_key(each)] = counted
     return found
 
 
-def confidence_csv(found: Mapping[Key, Confidences]) -> str:
-    """Returns histograms as CSV: a row a cell and kind of answer, a column a bin's lower edge."""
+def confidence_csv(found: Mapping[CellKey, Confidences]) -> str:
+    """Returns histograms as CSV: one row for each cell and kind of answer, one column a bin."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*_HEAD, _MEAN, *_EDGES])
-    for key, each in found.items():
+    for cell, each in found.items():
         for answers, of in (("right", each.right), ("wrong", each.wrong)):
             mean = "" if of.mean is None else repr(of.mean)
-            writer.writerow([*key, answers, each.digest, of.examples, mean, *of.counts])
+            writer.writerow([*cell, answers, each.digest, of.examples, mean, *of.counts])
     return stream.getvalue()
 
 
-def key(dataset: str, model: str, attack: str, epsilon: Epsilon) -> Key:
-    """Returns what a cell's histograms are found by."""
-    return dataset, model, attack, str(epsilon)
-
-
-def _key(each: Evaluation) -> Key:
-    return key(each.dataset, each.model, each.attack, each.epsilon)
+def cell_key(row: Evaluation) -> CellKey:
+    """Returns the key of a row's histograms."""
+    return row.dataset, row.model, row.attack, str(row.epsilon)
 
 
 def _counted(each: Evaluation, outcome: Outcome, digests: set[str]) -> Confidences | None:
-    """Counts the answers of the model that the candidates were made on."""
+    """Counts the answers of the cell's source model."""
     known = [digest for digest in outcome.scores if digest in digests]
     if not known:
         return None
@@ -130,7 +125,7 @@ def _histogram(confidence: NDArray[np.float32]) -> Confidence:
     return Confidence(tuple(counts.tolist()), float(finite.mean()) if len(finite) else None)
 
 
-def _read(path: Path) -> dict[Key, Confidences]:
+def _read(path: Path) -> dict[CellKey, Confidences]:
     if not path.exists():
         return {}
     try:
@@ -144,7 +139,7 @@ def _read(path: Path) -> dict[Key, Confidences]:
         ) from error
 
 
-def _cells(rows: list[dict[str, str]]) -> Iterator[tuple[Key, Confidences]]:
+def _cells(rows: list[dict[str, str]]) -> Iterator[tuple[CellKey, Confidences]]:
     for right, wrong in zip(rows[::2], rows[1::2], strict=True):
         yield (
             (right["dataset"], right["model"], right["attack"], right["epsilon"]),
@@ -152,7 +147,7 @@ def _cells(rows: list[dict[str, str]]) -> Iterator[tuple[Key, Confidences]]:
         )
 
 
-def _row(row: dict[str, str], answers: Answer) -> Confidence:
+def _row(row: dict[str, str], answers: str) -> Confidence:
     if row["answers"] != answers:
         raise ValueError(f"expected a row of the answers that are {answers}, got {row['answers']}")
     mean = row[_MEAN]

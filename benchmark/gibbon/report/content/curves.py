@@ -1,4 +1,4 @@
-"""Error against epsilon: which curves there are to draw, and their points."""
+"""Error against epsilon: the curves of a run and their points."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from gibbon.metrics.nearest import Curve
 from gibbon.records.run import RunRecord
 from gibbon.report.content.distance_curves import WholeCurves
-from gibbon.report.content.lookup import Cut, Measured, Results, adversarial_error, clean_error
+from gibbon.report.content.lookup import Condition, Measured, RunLookup
 
 _NONE: Final[WholeCurves] = {}
 
-# A whole curve is drawn to where it has risen this far, or to the largest epsilon asked.
+# A curve that is known at every epsilon is drawn up to this share of its highest error, or up to
+# the largest epsilon of its attack.
 _NEARLY_ALL = 0.95
 
 
@@ -28,10 +29,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Panel:
-    """The curves of one attack on one dataset: the points of each model that has any.
+    """The curves of one attack on one dataset, by model, or those of one model, by attack.
 
-    Of `by_model` it is the other way round: ``attack`` is what one model is called, and the curves
-    go by attack.  ``whole`` holds the curves that are known at every epsilon.
+    Args:
+        dataset: the dataset's name.
+        attack: the name of the attack, or of the model.
+        curves: the points of each curve that has any.
+        whole: the curves that are known at every epsilon.
     """
 
     dataset: str
@@ -41,7 +45,7 @@ class Panel:
 
     @property
     def end(self) -> float:
-        """The epsilon that the curves are drawn to."""
+        """The largest epsilon that is drawn."""
         ends = [point.epsilon for points in self.curves.values() for point in points]
         for curve in self.whole.values():
             if len(curve.errors):
@@ -51,66 +55,48 @@ class Panel:
 
 
 def panels(record: RunRecord, *, whole: WholeCurves = _NONE) -> tuple[Panel, ...]:
-    """Returns what there is to draw: attacks that were made at two epsilons or more, or at all."""
-    results = Results(record)
+    """Returns a panel for each attack with two or more epsilons or with a curve in ``whole``."""
+    results = RunLookup(record)
     found = []
     for experiment in results.experiments:
+        dataset, models = experiment.dataset.name, [model.name for model in experiment.models]
         for attack in experiment.attacks:
             known = {
-                model.name: whole[key]
-                for model in experiment.models
-                if (key := (experiment.dataset.name, model.name, attack.label)) in whole
+                model: whole[dataset, model, attack.label]
+                for model in models
+                if (dataset, model, attack.label) in whole
             }
             if len(attack.epsilon) > 1 or known:
-                cuts = [
-                    Cut(experiment.dataset.name, attack.label, each)
-                    for each in sorted(attack.epsilon)
-                ]
-                curves = {
-                    model.name: points
-                    for model in experiment.models
-                    if (points := _curve(results, model.name, cuts))
-                }
+                conditions = results.attack_conditions(experiment, attack)
+                drawn = {model: _curve(results, model, conditions) for model in models}
+                curves = {model: points for model, points in drawn.items() if points}
                 if curves:
-                    found.append(Panel(experiment.dataset.name, attack.label, curves, known))
+                    found.append(Panel(dataset, attack.label, curves, known))
     return tuple(found)
 
 
 def by_model(drawn: tuple[Panel, ...]) -> tuple[Panel, ...]:
-    """Returns a panel for each dataset and model, with a curve for each attack.
+    """Returns the curves of these panels in a panel for each dataset and model.
 
     >>> fgsm = Panel("mnist", "fgsm", {"maxout": (), "rbf": ()})
     >>> pgd = Panel("mnist", "pgd", {"maxout": ()})
     >>> [(each.attack, list(each.curves)) for each in by_model((fgsm, pgd))]
     [('maxout', ['fgsm', 'pgd']), ('rbf', ['fgsm'])]
     """
-    places = dict.fromkeys((each.dataset, model) for each in drawn for model in each.curves)
-    return tuple(
-        Panel(
-            dataset,
-            model,
-            {
-                each.attack: each.curves[model]
-                for each in drawn
-                if each.dataset == dataset and model in each.curves
-            },
-            {
-                each.attack: each.whole[model]
-                for each in drawn
-                if each.dataset == dataset and model in each.whole
-            },
-        )
-        for dataset, model in places
+    turned: dict[tuple[str, str], Panel] = {}
+    for each in drawn:
+        for model, points in each.curves.items():
+            panel = turned.setdefault((each.dataset, model), Panel(each.dataset, model, {}, {}))
+            panel.curves[each.attack] = points
+            if model in each.whole:
+                panel.whole[each.attack] = each.whole[model]
+    return tuple(turned.values())
+
+
+def _curve(results: RunLookup, model: str, conditions: list[Condition]) -> tuple[Point, ...]:
+    start = [Condition.unattacked(conditions[0].dataset)] if conditions[0].epsilon.value > 0 else []
+    points = (
+        Point(float(condition.epsilon), results.error(condition, model))
+        for condition in [*start, *conditions]
     )
-
-
-def _curve(results: Results, model: str, cuts: list[Cut]) -> tuple[Point, ...]:
-    found = [
-        Point(float(cut.epsilon), adversarial_error(evaluation))
-        for cut in cuts
-        if (evaluation := results.evaluation(cut, model)) is not None
-    ]
-    unattacked = results.clean(cuts[0].dataset, model)
-    if unattacked is not None and cuts[0].epsilon.value > 0:
-        found.insert(0, Point(0.0, clean_error(unattacked)))
-    return tuple(point for point in found if point.measured.rate is not None)
+    return tuple(point for point in points if point.measured.rate is not None)

@@ -1,4 +1,4 @@
-"""Error against ε for every ε at once, from the distances that a search stored of each example."""
+"""Error against ε at every ε, from the distances that a search stored for each example."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ WholeCurves = Mapping[tuple[str, str, str], Curve]
 
 
 def whole_curves(record: RunRecord, folder: Path) -> WholeCurves:
-    """Returns the curves of a run whose folder this is, where its outcomes are still there.
+    """Returns the error curves of a run, from the outcomes in its folder.
 
-    Attacks that stay within an epsilon have none.
+    Only attacks that search for the smallest distance have one, and only if outcomes are stored.
     """
     curves: dict[tuple[str, str, str], Curve] = {}
     for each in record.evaluations:

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gibbon.report.content.layout import NOTHING, Cell, Column, Table, cells
-from gibbon.report.content.lookup import Results
-from gibbon.report.content.number_format import count, length, percent, yes_no
-from gibbon.report.content.table_parts import _any_done, _attack_notes, _cut, _evaluated, _on, _word
+from gibbon.report.content.layout import (
+    NOTHING,
+    Column,
+    Table,
+    TableCell,
+    cells,
+    columns,
+    dataset_table,
+)
+from gibbon.report.content.lookup import Condition, RunLookup
+from gibbon.report.content.number_format import count, length, percent, state_cell, yes_no
+from gibbon.report.content.table_parts import _any_done, _attack_notes, _evaluated
 from gibbon.specs.suite import AttackSpec, Experiment
 
 NEAREST = "Smallest adversarial distance"
 
 _NEAREST_NOTES = (
-    "How far the nearest misclassified point is that the attack found, in the units of the input: "
-    "a bound from above on the smallest distance that there is. Found: of all examples, those with "
-    "such a point, which is the input itself, at distance 0, where that is misclassified. The "
-    "model was asked again; nothing that an attack claims counts.",
-    f"Quantiles are over all examples, those without a point counting as infinitely far; {NOTHING} "
-    "where the quantile is infinite, because too few were found. The error at any ε is the share "
-    "of all examples whose distance is at most ε.",
+    "Distance to the nearest misclassified point that the attack found, in the units of the input: "
+    "an upper bound on the smallest distance. Found: of all examples, those with such a point; an "
+    "input that is misclassified itself has distance 0. The model predicted every point again; no "
+    "claim of an attack is used.",
+    "Quantiles are over all examples, with an infinite distance for those without a point; "
+    f"{NOTHING} for an infinite quantile. The error at any ε is the share of all examples whose "
+    "distance is at most ε.",
 )
 
 
-def nearest_tables(results: Results) -> Iterator[Table]:
-    """Yields a table a dataset: a line per model and attack that looks for the nearest example."""
+def nearest_tables(results: RunLookup) -> Iterator[Table]:
+    """Yields one table a dataset: a row for each model and attack that searches for distances."""
     for experiment in results.experiments:
         searching = [
             attack
@@ -39,28 +47,24 @@ def nearest_tables(results: Results) -> Iterator[Table]:
             for attack in searching
         )
         if rows:
-            yield Table(
-                title=_on(experiment.dataset.name),
-                columns=(
-                    Column("Model", "left"),
-                    Column("Attack", "left"),
-                    Column("Norm", "left"),
+            yield dataset_table(
+                experiment.dataset.name,
+                (
+                    *columns("Model", "Attack", "Norm", align="left"),
                     Column("Clipped", level=1),
                     Column("Found"),
                     Column("Examples", level=2),
-                    Column("10 % within"),
-                    Column("Median distance"),
-                    Column("90 % within"),
+                    *columns("10 % within", "Median distance", "90 % within"),
                 ),
-                rows=rows,
+                rows,
                 notes=tuple(_attack_notes(results, experiment, searching)),
             )
 
 
 def _nearest_row(
-    results: Results, experiment: Experiment, model: str, attack: AttackSpec
-) -> tuple[Cell, ...]:
-    # One search serves every epsilon of an attack: any cell that is done has its distances.
+    results: RunLookup, experiment: Experiment, model: str, attack: AttackSpec
+) -> tuple[TableCell, ...]:
+    # One search serves every epsilon of an attack: any finished cell has its distances.
     any_done = _any_done(results, experiment, attack)
     norm = (any_done.norm if any_done else None) or attack.norm
     head = (model, attack.label, norm.symbol if norm else NOTHING, yes_no(attack.clip))
@@ -74,5 +78,5 @@ def _nearest_row(
                 length(each.nearest_median),
                 length(each.nearest_q90),
             )
-    word = _word(results.state(_cut(experiment, attack, attack.epsilon[0]), model))
-    return cells(*head, word, *[NOTHING] * 4)
+    first = Condition(experiment.dataset.name, attack.label, attack.epsilon[0])
+    return cells(*head, state_cell(results.state(first, model)), *[NOTHING] * 4)

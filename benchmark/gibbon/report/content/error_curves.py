@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from gibbon.report.content.layout import Cell, Column, Table, cells
-from gibbon.report.content.lookup import Cut, Measured, Results, adversarial_error, clean_error
-from gibbon.report.content.number_format import count
-from gibbon.report.content.table_parts import _ZERO, _attack_notes, _cut, _on, rate_cell
-from gibbon.specs.base import UNATTACKED
+from gibbon.report.content.layout import Column, Table, TableCell, cells, dataset_table
+from gibbon.report.content.lookup import Condition, RunLookup
+from gibbon.report.content.number_format import count, rate_cell
+from gibbon.report.content.table_parts import _attack_notes
 from gibbon.specs.suite import AttackSpec, Experiment
 
 CURVES = "Error against epsilon"
 
 _CURVE_NOTES = (
     "Adversarial error over all examples, with its Wilson 95 % interval; the first column is the "
-    "clean error. Counts stand in the evaluations.",
+    "clean error. The evaluations have the counts.",
 )
 
 
-def curve_tables(results: Results) -> Iterator[Table]:
-    """Yields error against epsilon: a table per dataset and attack, models by epsilons.
+def curve_tables(results: RunLookup) -> Iterator[Table]:
+    """Yields error against epsilon: a table for each dataset and attack, models by epsilons.
 
     Attacks that were run at one epsilon only share one table.
     """
@@ -31,56 +30,48 @@ def curve_tables(results: Results) -> Iterator[Table]:
                 yield _curve_table(
                     results,
                     experiment,
-                    f"{_on(experiment.dataset.name)}: {attack.label}",
-                    [_cut(experiment, attack, each) for each in sorted(attack.epsilon)],
-                    attacks=[attack],
-                    header=lambda cut: f"ε = {cut.epsilon}",
+                    [attack],
+                    lambda condition: f"ε = {condition.epsilon}",
+                    attack.label,
                 )
         if single:
-            yield _curve_table(
-                results,
-                experiment,
-                f"{_on(experiment.dataset.name)}: attacks at one epsilon",
-                [_cut(experiment, attack, attack.epsilon[0]) for attack in single],
-                attacks=single,
-                header=lambda cut: f"{cut.attack}, ε = {cut.epsilon}",
-            )
+            yield _curve_table(results, experiment, single, str, "attacks at one epsilon")
 
 
 def _curve_table(
-    results: Results,
+    results: RunLookup,
     experiment: Experiment,
+    attacks: Sequence[AttackSpec],
+    header: Callable[[Condition], str],
     title: str,
-    cuts: list[Cut],
-    *,
-    attacks: list[AttackSpec],
-    header: Callable[[Cut], str],
 ) -> Table:
-    return Table(
-        title=title,
-        columns=(
+    conditions = [
+        condition
+        for attack in attacks
+        for condition in results.attack_conditions(experiment, attack)
+    ]
+    return dataset_table(
+        experiment.dataset.name,
+        (
             Column("Model", "left"),
             Column("Examples", level=2),
             Column("ε = 0 (clean)"),
-            *(Column(header(cut)) for cut in cuts),
+            *(Column(header(condition)) for condition in conditions),
         ),
-        rows=tuple(_curve_row(results, model.name, cuts) for model in experiment.models),
+        tuple(_curve_row(results, model.name, conditions) for model in experiment.models),
+        detail=f": {title}",
         notes=tuple(_attack_notes(results, experiment, attacks)),
     )
 
 
-def _curve_row(results: Results, model: str, cuts: list[Cut]) -> tuple[Cell, ...]:
-    unattacked = results.clean(cuts[0].dataset, model)
-    start = Cut(cuts[0].dataset, UNATTACKED, _ZERO)
-    errors = []
-    for cut in cuts:
-        found = results.evaluation(cut, model)
-        measured = adversarial_error(found) if found else Measured(results.state(cut, model))
-        errors.append(rate_cell(measured))
-    clean = clean_error(unattacked) if unattacked else Measured(results.state(start, model))
+def _curve_row(
+    results: RunLookup, model: str, conditions: Sequence[Condition]
+) -> tuple[TableCell, ...]:
+    start = Condition.unattacked(conditions[0].dataset)
+    unattacked = results.evaluation(start, model)
     return cells(
         model,
         count(unattacked.examples if unattacked else None),
-        rate_cell(clean, clean=True),
-        *errors,
+        rate_cell(results.error(start, model), clean=True),
+        *(rate_cell(results.error(condition, model)) for condition in conditions),
     )

@@ -1,4 +1,4 @@
-"""Galleries as a report shows them: pictures that carry their own content, and words for each."""
+"""Galleries for a report: pictures as data URLs, and a description of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from gibbon.records.gallery import Gallery, gallery_file, read_gallery
-from gibbon.report.content.lookup import Cut, Results
+from gibbon.report.content.lookup import Condition, RunLookup
 from gibbon.report.content.number_format import percent
 from gibbon.specs.suite import Experiment
 
@@ -30,8 +30,8 @@ _PARTS: Final = ("clean", "change, scaled", "adversarial")
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What a model said of an input, in words, and whether it is right."""
+class AnswerText:
+    """A model's answer as text: class, confidence, and whether it is right."""
 
     label: str
     confidence: str
@@ -43,19 +43,19 @@ class Answered:
 
 @dataclass(frozen=True)
 class Example:
-    """One example of a gallery: three pictures as addresses, and what is known of it."""
+    """One example of a gallery: three pictures as data URLs, answers and notes."""
 
     title: str
     pictures: tuple[str, ...]
-    before: Answered
-    after: Answered
+    before: AnswerText
+    after: AnswerText
     words: str
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Strip:
-    """The random or the chosen examples of a gallery."""
+    """The random or the selected examples of a gallery."""
 
     title: str
     examples: tuple[Example, ...]
@@ -63,26 +63,28 @@ class Strip:
 
 @dataclass(frozen=True)
 class GalleryView:
-    """The gallery of one model under one attack; ``notes`` hold for all of its pictures."""
+    """The gallery of one model under one attack; ``notes`` apply to all its pictures."""
 
-    cut: Cut
+    condition: Condition
     model: str
     strips: tuple[Strip, ...]
     notes: tuple[str, ...]
 
 
-def galleries(results: Results, folder: Path) -> Iterator[tuple[Experiment, str, Cut, Gallery]]:
-    """Yields the galleries that a run's folder holds, with what each is of."""
-    for experiment, model, cut, digest in _cells(results):
+def galleries(
+    results: RunLookup, folder: Path
+) -> Iterator[tuple[Experiment, str, Condition, Gallery]]:
+    """Yields the galleries in a run's folder, each with its experiment, model and attack."""
+    for experiment, model, condition, digest in _cells(results):
         gallery = read_gallery(folder, digest)
         if gallery is not None:
-            yield experiment, model, cut, gallery
+            yield experiment, model, condition, gallery
 
 
 def damaged_galleries(
-    results: Results, folder: Path, *, read: Collection[str]
+    results: RunLookup, folder: Path, *, read: Collection[str]
 ) -> tuple[tuple[str, Path], ...]:
-    """Returns model and file of the galleries that are there, but not among the digests read."""
+    """Returns model and file of the stored galleries whose digests are not in ``read``."""
     return tuple(
         (model, gallery_file(folder, digest))
         for _, model, _, digest in _cells(results)
@@ -90,17 +92,19 @@ def damaged_galleries(
     )
 
 
-def _cells(results: Results) -> Iterator[tuple[Experiment, str, Cut, str]]:
+def _cells(results: RunLookup) -> Iterator[tuple[Experiment, str, Condition, str]]:
     for experiment in results.experiments:
-        for cut in results.cuts(experiment):
+        for condition in results.conditions(experiment):
             for model in experiment.models:
-                found = results.evaluation(cut, model.name)
+                found = results.evaluation(condition, model.name)
                 if found is not None and found.status == "done" and found.digest:
-                    yield experiment, model.name, cut, found.digest
+                    yield experiment, model.name, condition, found.digest
 
 
-def gallery_view(model: str, cut: Cut, gallery: Gallery, classes: Sequence[str]) -> GalleryView:
-    """Returns a gallery for a page."""
+def gallery_view(
+    model: str, condition: Condition, gallery: Gallery, classes: Sequence[str]
+) -> GalleryView:
+    """Returns the view of a gallery for a page."""
     places = range(len(gallery.label))
     beyond = all(gallery.beyond(place) for place in places)
     examples = [_example(gallery, place, classes, say_beyond=not beyond) for place in places]
@@ -115,16 +119,18 @@ def gallery_view(model: str, cut: Cut, gallery: Gallery, classes: Sequence[str])
         )
         for title, random in (("Random examples", True), ("Chosen examples", False))
     ]
-    notes = [_smaller(gallery)] if gallery.smaller else []
+    notes = [_size_note(gallery)] if gallery.smaller else []
     if gallery.narrowed:
-        notes.append(_narrowed(gallery))
+        notes.append(_range_note(gallery))
     if beyond:
         notes.append(f"The adversarial examples are {_BEYOND}.")
-    return GalleryView(cut, model, tuple(each for each in strips if each.examples), tuple(notes))
+    return GalleryView(
+        condition, model, tuple(each for each in strips if each.examples), tuple(notes)
+    )
 
 
 def gallery_sheet(gallery: Gallery, classes: Sequence[str]) -> bytes:
-    """Returns a gallery as one PNG: a row an example, with its words."""
+    """Returns a gallery as one PNG, with a row and a description for each example."""
     font = ImageFont.load_default(_FONT_SIZE)
     shown = [
         [_enlarged(picture) for picture in gallery.pictures(place)]
@@ -153,7 +159,7 @@ def gallery_sheet(gallery: Gallery, classes: Sequence[str]) -> bytes:
         )
         for line, text in enumerate(lines):
             at = (2 * _GAP + len(_PARTS) * (wide + _GAP), top + line * _LINE)
-            # The font that comes with Pillow has few signs beyond ASCII.
+            # Pillow's default font has few characters beyond ASCII.
             pen.text(at, text.encode("ascii", "replace").decode(), fill="black", font=font)
     stream = io.BytesIO()
     sheet.save(stream, format="PNG", optimize=True)
@@ -164,20 +170,20 @@ def _example(
     gallery: Gallery, place: int, classes: Sequence[str], *, say_beyond: bool = True
 ) -> Example:
     truth = int(gallery.label[place])
-    before = _answered(gallery.before[place], gallery.sure_before[place], truth, classes)
-    after = _answered(gallery.after[place], gallery.sure_after[place], truth, classes)
+    before = _answer_text(gallery.before[place], gallery.sure_before[place], truth, classes)
+    after = _answer_text(gallery.after[place], gallery.sure_after[place], truth, classes)
     title = f"#{gallery.example_id[place]}: {_name(truth, classes)}"
     why = gallery.why[place]
     notes = [_REASONS[why]] if why in _REASONS else []
     if not gallery.valid[place]:
-        notes.append("out of the threat model: counts for nothing")
+        notes.append("out of the threat model: not counted")
     if say_beyond and gallery.beyond(place):
         notes.append(_BEYOND)
     if not gallery.change[place].any():
         notes.append("unchanged")
     return Example(
         title,
-        tuple(_address(picture) for picture in gallery.pictures(place)),
+        tuple(_data_url(picture) for picture in gallery.pictures(place)),
         before,
         after,
         f"Example {title}. Clean: {before}. Adversarial: {after}. The change between them is drawn "
@@ -186,11 +192,11 @@ def _example(
     )
 
 
-def _answered(
+def _answer_text(
     predicted: np.int32, confidence: np.float32, truth: int, classes: Sequence[str]
-) -> Answered:
-    return Answered(
-        _name(int(predicted), classes), percent(float(confidence)), int(predicted) == truth
+) -> AnswerText:
+    return AnswerText(
+        _name(int(predicted), classes), percent(float(confidence)).text, int(predicted) == truth
     )
 
 
@@ -198,15 +204,15 @@ def _name(label: int, classes: Sequence[str]) -> str:
     return classes[label] if 0 <= label < len(classes) else f"class {label}"
 
 
-def _smaller(gallery: Gallery) -> str:
+def _size_note(gallery: Gallery) -> str:
     height, width = gallery.clean.shape[2:]
     return (
         f"Pictures of {gallery.shape[0]} × {gallery.shape[1]} shown at {height} × {width}: each "
-        "pixel is the mean of those it stands for, so that fine changes look weaker than they are."
+        "pixel is the mean of those it replaces, so that fine changes look weaker than they are."
     )
 
 
-def _narrowed(gallery: Gallery) -> str:
+def _range_note(gallery: Gallery) -> str:
     return (
         "The pictures take a small part of the input's range: drawn from "
         f"{_signed(gallery.low)}, black, to {_signed(gallery.high)}, white."
@@ -229,7 +235,7 @@ def _enlarged(picture: NDArray[np.uint8]) -> Any:
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
-def _address(picture: NDArray[np.uint8]) -> str:
+def _data_url(picture: NDArray[np.uint8]) -> str:
     stream = io.BytesIO()
     _picture(picture).save(stream, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

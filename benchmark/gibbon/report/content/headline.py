@@ -1,14 +1,25 @@
-"""The headline of a run: for each model the worst case under the largest epsilon of each threat."""
+"""The headline of a run: each model's worst case at the largest epsilon of each threat model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gibbon.core.threat import Epsilon, Norm
-from gibbon.records.run import Evaluation, RunRecord, WorstCase
-from gibbon.report.content.layout import FAILED, NOT_RUN, NOTHING, Cell, Column, Table, cells
-from gibbon.report.content.lookup import Cut, Results, adversarial_error, clean_error
-from gibbon.report.content.number_format import interval, percent
+from gibbon.records.flags import Flag, read_flags
+from gibbon.records.run import Evaluation, WorstCase
+from gibbon.report.content.layout import (
+    FAILED,
+    NOT_RUN,
+    NOTHING,
+    Column,
+    Table,
+    TableCell,
+    cells,
+    columns,
+    dataset_table,
+)
+from gibbon.report.content.lookup import Condition, RunLookup, worst_case_error
+from gibbon.report.content.number_format import count, percent, rate_cell
 from gibbon.specs.suite import Experiment
 
 HEADLINE = "Headline"
@@ -19,142 +30,100 @@ HEADLINE_NOTES = (
     "an adversary can reach.",
     "Strongest attack: the one whose examples are misclassified most often, with its adversarial "
     "error over all examples; confidence is the mean over the examples that it misled.",
-    "Flags and failed cells are counted a model; they are told at the top of this page.",
+    "Flags and failed cells are counted for each model and listed at the top of this page.",
 )
 Threat = tuple[Norm, bool]
 
 
-def headline_tables(results: Results) -> Iterator[Table]:
-    """Yields a table a dataset: a line per threat and model, at the threat's largest epsilon."""
+def headline_tables(results: RunLookup) -> Iterator[Table]:
+    """Yields one table a dataset: a row for each threat, at its largest epsilon, and model."""
+    flags = read_flags(results.record)
     for experiment in results.experiments:
-        rows = tuple(_rows(results, experiment))
-        yield Table(
-            title=f"on {experiment.dataset.name}",
-            columns=(
+        yield dataset_table(
+            experiment.dataset.name,
+            (
                 Column("Model", "left"),
-                Column("Clean error"),
-                Column("Worst-case error"),
-                Column("Threat", "left"),
-                Column("Strongest attack", "left"),
-                Column("Adversarial error"),
+                Column("Clean error", bar=True),
+                Column("Worst-case error", bar=True),
+                *columns("Threat", "Strongest attack", align="left"),
+                Column("Adversarial error", bar=True),
                 Column("Confidence on misclassified"),
-                Column("Failed cells", level=1),
-                Column("Flags", level=1),
+                *columns("Failed cells", "Flags", level=1),
             ),
-            rows=rows,
+            tuple(_rows(results, experiment, flags)),
         )
 
 
-def _rows(results: Results, experiment: Experiment) -> Iterator[tuple[Cell, ...]]:
+def _rows(
+    results: RunLookup, experiment: Experiment, flags: Sequence[Flag]
+) -> Iterator[tuple[TableCell, ...]]:
     dataset = experiment.dataset.name
     found = [each for each in results.record.worst_cases if each.dataset == dataset]
-    threats = _largest(found)
-    for norm, clip in threats:
-        epsilon = threats[norm, clip]
-        for model in experiment.models:
-            worst = next(
-                (
-                    each
-                    for each in found
-                    if (each.model, each.norm, each.clip) == (model.name, norm, clip)
-                    and each.epsilon == epsilon
-                ),
-                None,
-            )
-            yield _row(results, experiment, model.name, (norm, clip), epsilon, worst)
-    if not threats:
-        for model in experiment.models:
-            yield cells(
-                model.name,
-                _clean(results, dataset, model.name),
-                _missing(results, experiment, model.name),
-                NOTHING,
-                *[NOTHING] * 3,
-                *_trouble(results.record, dataset, model.name),
-            )
-
-
-def _largest(found: list[WorstCase]) -> dict[Threat, Epsilon]:
     largest: dict[Threat, Epsilon] = {}
     for each in found:
         threat = (each.norm, each.clip)
-        if threat not in largest or each.epsilon > largest[threat]:
-            largest[threat] = each.epsilon
-    return largest
+        largest[threat] = max(each.epsilon, largest.get(threat, each.epsilon))
+    worst_cases = {(each.model, each.norm, each.clip, each.epsilon): each for each in found}
+    for (norm, clip), epsilon in largest.items():
+        text = f"{norm.symbol}, ε = {epsilon}, {'clipped' if clip else 'not clipped'}"
+        for model in experiment.models:
+            worst = worst_cases.get((model.name, norm, clip, epsilon))
+            yield _row(results, experiment, model.name, text, worst, flags)
+    if not largest:
+        for model in experiment.models:
+            yield _row(results, experiment, model.name, NOTHING, None, flags)
 
 
 def _row(
-    results: Results,
+    results: RunLookup,
     experiment: Experiment,
     model: str,
-    threat: Threat,
-    epsilon: Epsilon,
+    threat: str | TableCell,
     worst: WorstCase | None,
-) -> tuple[Cell, ...]:
-    norm, clip = threat
+    flags: Sequence[Flag],
+) -> tuple[TableCell, ...]:
     dataset = experiment.dataset.name
-    head = cells(model, _clean(results, dataset, model))
-    words = f"{norm.symbol}, ε = {epsilon}, {'clipped' if clip else 'not clipped'}"
-    trouble = _trouble(results.record, dataset, model)
-    if worst is None:
-        missing = _missing(results, experiment, model)
-        return (*head, *cells(missing, words, *[NOTHING] * 3), *trouble)
-    strongest = _strongest(results, worst)
-    rate = worst.worst_case_error
-    bounds = interval(worst.worst_case_error_low, worst.worst_case_error_high, rate=rate)
-    return (
-        *head,
-        Cell(percent(rate), bounds),
-        *cells(
-            words,
-            strongest.attack if strongest else NOTHING,
-            percent(adversarial_error(strongest).rate if strongest else None),
-            percent(strongest.confidence_on_misclassified if strongest else None),
-        ),
-        *trouble,
+    strongest = _strongest(results, worst) if worst is not None else None
+    failed = sum(
+        (each.dataset, each.model, each.status) == (dataset, model, "failed")
+        for each in results.record.evaluations
+    )
+    flagged = sum((each.dataset, each.model) == (dataset, model) for each in flags)
+    return cells(
+        model,
+        rate_cell(results.error(Condition.unattacked(dataset), model), clean=True),
+        rate_cell(worst_case_error(worst)) if worst else _missing(results, experiment, model),
+        threat,
+        strongest.attack if strongest else NOTHING,
+        percent(strongest.adversarial_error if strongest else None),
+        percent(strongest.confidence_on_misclassified if strongest else None),
+        count(failed or None),
+        count(flagged or None),
     )
 
 
-def _strongest(results: Results, worst: WorstCase) -> Evaluation | None:
+def _strongest(results: RunLookup, worst: WorstCase) -> Evaluation | None:
     done = [
         found
         for attack in worst.attacks
-        if (found := results.evaluation(Cut(worst.dataset, attack, worst.epsilon), worst.model))
+        if (
+            found := results.evaluation(
+                Condition(worst.dataset, attack, worst.epsilon), worst.model
+            )
+        )
         and found.adversarial_error is not None
     ]
     return max(done, key=lambda each: each.adversarial_error or 0.0, default=None)
 
 
-def _clean(results: Results, dataset: str, model: str) -> Cell:
-    found = results.clean(dataset, model)
-    if found is None:
-        return Cell(NOT_RUN)
-    measured = clean_error(found)
-    if measured.state != "done":
-        return Cell(FAILED)
-    return Cell(
-        percent(measured.rate, clean=True),
-        interval(measured.low, measured.high, rate=measured.rate, clean=True),
-    )
-
-
-def _missing(results: Results, experiment: Experiment, model: str) -> str:
+def _missing(results: RunLookup, experiment: Experiment, model: str) -> TableCell:
     """Returns why a model has no worst case."""
     if not experiment.attacks:
         return NOTHING
     failed = any(
         (each.dataset, each.model) == (experiment.dataset.name, model)
         for each in results.record.failures
-    ) or any(results.state(cut, model) == "failed" for cut in results.cuts(experiment))
+    ) or any(
+        results.state(condition, model) == "failed" for condition in results.conditions(experiment)
+    )
     return FAILED if failed else NOT_RUN
-
-
-def _trouble(record: RunRecord, dataset: str, model: str) -> tuple[Cell, Cell]:
-    failed = sum(
-        (each.dataset, each.model, each.status) == (dataset, model, "failed")
-        for each in record.evaluations
-    )
-    flags = sum(
-        flag.startswith((f"{dataset}, {model}, ", f"{dataset}, {model}:")) for flag in record.flags
-    )
-    return Cell(str(failed) if failed else NOTHING), Cell(str(flags) if flags else NOTHING)

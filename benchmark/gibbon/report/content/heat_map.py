@@ -1,4 +1,4 @@
-"""Transfer matrices as heat maps made of table cells: every number is there to be read."""
+"""Transfer matrices as heat maps of table cells, which show every number."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from gibbon.report.content.layout import FAILED, NOT_RUN, NOTHING
-from gibbon.report.content.lookup import Cut, Measured, Results
-from gibbon.report.content.number_format import count, interval, percent
+from gibbon.report.content.layout import NOTHING
+from gibbon.report.content.lookup import Condition, Measured, RunLookup
+from gibbon.report.content.number_format import count, interval, percent, state_cell
 from gibbon.report.content.transfer import MATRICES, Matrix, transferred
 from gibbon.specs.suite import Experiment
 
@@ -25,7 +25,7 @@ _WHITE, _BLACK = "#ffffff", "#000000"
 
 @dataclass(frozen=True)
 class HeatCell:
-    """One place of a heat map: its words, its colours (empty where there is no number)."""
+    """One cell of a heat map: text, description, and colours, which are empty without a number."""
 
     text: str
     words: str
@@ -47,26 +47,26 @@ class HeatMap:
 class HeatMaps:
     """All matrices of one attack at one epsilon."""
 
-    cut: Cut
+    condition: Condition
     maps: tuple[HeatMap, ...]
     largest: bool
 
 
-def heat_maps(results: Results) -> Iterator[HeatMaps]:
-    """Yields the matrices of each attack at each epsilon that was scored on other models."""
+def heat_maps(results: RunLookup) -> Iterator[HeatMaps]:
+    """Yields the matrices of each transferred attack at each epsilon."""
     for experiment in results.experiments:
-        cuts = list(results.transfer_cuts(experiment))
-        for cut in cuts:
-            largest = max(each.epsilon for each in cuts if each.attack == cut.attack)
+        conditions = list(results.transfer_conditions(experiment))
+        for condition in conditions:
+            largest = max(each.epsilon for each in conditions if each.attack == condition.attack)
             yield HeatMaps(
-                cut,
-                tuple(_map(results, experiment, cut, matrix) for matrix in MATRICES),
-                cut.epsilon == largest,
+                condition,
+                tuple(_map(results, experiment, condition, matrix) for matrix in MATRICES),
+                condition.epsilon == largest,
             )
 
 
 def colours(rate: float) -> tuple[str, str]:
-    """Returns the colour of a rate, and black or white: whichever is better read on it.
+    """Returns the colour of a rate, and of the text on it: black or white by contrast.
 
     >>> colours(0.0), colours(1.0)
     (('#00224e', '#ffffff'), ('#fee838', '#000000'))
@@ -97,7 +97,9 @@ def _luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def _map(results: Results, experiment: Experiment, cut: Cut, matrix: Matrix) -> HeatMap:
+def _map(
+    results: RunLookup, experiment: Experiment, condition: Condition, matrix: Matrix
+) -> HeatMap:
     names = tuple(model.name for model in experiment.models)
     return HeatMap(
         matrix.title,
@@ -106,7 +108,7 @@ def _map(results: Results, experiment: Experiment, cut: Cut, matrix: Matrix) -> 
             (
                 source,
                 tuple(
-                    _cell(transferred(results, cut, source, target, matrix), source, target)
+                    _cell(transferred(results, condition, source, target, matrix), source, target)
                     for target in names
                 ),
             )
@@ -116,16 +118,15 @@ def _map(results: Results, experiment: Experiment, cut: Cut, matrix: Matrix) -> 
 
 
 def _cell(measured: Measured, source: str, target: str) -> HeatCell:
-    own = source == target
+    own, pair = source == target, f"{source} → {target}"
     if measured.state != "done":
-        word = FAILED if measured.state == "failed" else NOT_RUN
-        return HeatCell(word, f"{source} → {target}: {word}", "", "", own)
+        word = state_cell(measured.state).text
+        return HeatCell(word, f"{pair}: {word}", "", "", own)
     if measured.rate is None:
-        return HeatCell(NOTHING, f"{source} → {target}: no examples", "", "", own)
-    words = f"{source} → {target}: {percent(measured.rate)}"
+        return HeatCell(NOTHING.text, f"{pair}: no examples", "", "", own)
+    words = f"{pair}: {percent(measured.rate)}"
     if measured.low is not None:
-        words += f" {interval(measured.low, measured.high, rate=measured.rate)}"
+        words += f" {interval(measured)}"
     if measured.whole is not None:
         words += f" of {count(measured.whole)}"
-    background, ink = colours(measured.rate)
-    return HeatCell(percent(measured.rate), words, background, ink, own)
+    return HeatCell(percent(measured.rate).text, words, *colours(measured.rate), own)

@@ -1,47 +1,80 @@
-"""What a table is, before anybody prints it: columns, cells, notes, and chapters of tables.
+"""Tables before they are printed: columns, cells with typed values, notes, and chapters of tables.
 
-`gibbon.report.content.chapters` fills these records; `gibbon.report.text.markdown` and
-`gibbon.report.text.terminal` print them.
+`gibbon.report.content.chapters` fills these records; `gibbon.report.text.markdown`,
+`gibbon.report.text.terminal` and others print them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-FAILED = "failed"
-NOT_RUN = "not run"
-NOTHING = "–"
+from gibbon.core.threat import Epsilon
+
+Kind = Literal["", "failed", "not run", "nothing", "differs", "reproduced"]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column; where there is little room, the highest ``level`` is left out first."""
+    """One column of a table.
+
+    Args:
+        header: its heading.
+        align: the side that its cells are aligned to.
+        level: in a narrow table, columns of the highest level are left out first.
+        bar: whether a page draws a bar under each of its rates.
+    """
 
     header: str
     align: Literal["left", "right"] = "right"
     level: Literal[0, 1, 2] = 0
+    bar: bool = False
+
+
+def columns(
+    *headers: str, align: Literal["left", "right"] = "right", level: Literal[0, 1, 2] = 0
+) -> tuple[Column, ...]:
+    """Returns columns with these headings and the same alignment and level."""
+    return tuple(Column(header, align, level) for header in headers)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is printed in one place; ``detail`` is left out where there is little room."""
+class TableCell:
+    """One cell of a table.
+
+    Args:
+        text: what is printed.
+        detail: printed after the text if there is room.
+        value: the number that the cell is sorted by; None if it is not a number.
+        kind: what the text stands for if it is neither a name nor a number.
+    """
 
     text: str
     detail: str = ""
+    value: float | None = None
+    kind: Kind = ""
 
     def __str__(self) -> str:
         return f"{self.text} {self.detail}" if self.detail else self.text
 
 
+FAILED: Final = TableCell("failed", kind="failed")
+NOT_RUN: Final = TableCell("not run", kind="not run")
+NOTHING: Final = TableCell("–", kind="nothing")
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table with its title, and notes that say what its numbers mean."""
+    """A table with its title, and notes that say what its numbers mean.
+
+    ``continues`` says that the title continues its chapter's, such as "on mnist" after "Transfer".
+    """
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     notes: tuple[str, ...] = ()
+    continues: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -49,6 +82,15 @@ class Table:
                 raise ValueError(
                     f"{self.title}: a row of {len(row)} cells under {len(self.columns)} columns"
                 )
+
+    def filled(self, *, level: int = 2) -> list[int]:
+        """Returns the positions of the columns up to a level that are not empty."""
+        return [
+            place
+            for place, column in enumerate(self.columns)
+            if column.level <= level
+            and (not self.rows or any(row[place].text for row in self.rows))
+        ]
 
 
 @dataclass(frozen=True)
@@ -59,11 +101,34 @@ class Chapter:
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def caption(self, table: Table) -> str:
+        """Returns the title of one of the tables, complete without the chapter's heading."""
+        return f"{self.title} {table.title}" if table.continues else table.title
 
-def cells(*texts: str | Cell) -> tuple[Cell, ...]:
+
+def cells(*contents: str | Epsilon | TableCell) -> tuple[TableCell, ...]:
     """Returns a row of cells.
 
-    >>> [str(cell) for cell in cells("a", Cell("1.0 %", "[0.9–1.1]"))]
+    >>> [str(cell) for cell in cells("a", TableCell("1.0 %", "[0.9–1.1]"))]
     ['a', '1.0 % [0.9–1.1]']
+    >>> cells(Epsilon.parse("1/4"))[0].value
+    0.25
     """
-    return tuple(each if isinstance(each, Cell) else Cell(each) for each in texts)
+    return tuple(
+        each
+        if isinstance(each, TableCell)
+        else TableCell(str(each), value=float(each) if isinstance(each, Epsilon) else None)
+        for each in contents
+    )
+
+
+def dataset_table(
+    dataset: str,
+    columns: tuple[Column, ...],
+    rows: tuple[tuple[TableCell, ...], ...],
+    *,
+    detail: str = "",
+    notes: tuple[str, ...] = (),
+) -> Table:
+    """Returns a table about one dataset; ``detail`` follows the dataset's name in its title."""
+    return Table(f"on {dataset}{detail}", columns, rows, notes, continues=True)

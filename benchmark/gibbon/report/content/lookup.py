@@ -1,4 +1,4 @@
-"""A stored run, looked up by what was asked for: what is there, what failed, what was not run."""
+"""Look-up of the results of a stored run by dataset, attack, epsilon and model."""
 
 from __future__ import annotations
 
@@ -6,30 +6,45 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from gibbon.core.threat import Epsilon
-from gibbon.records.run import Agreement, Evaluation, Member, RunRecord, Status, Transfer
-from gibbon.report.content.number_format import counted
+from gibbon.core.threat import ZERO, Epsilon
+from gibbon.records.run import (
+    Agreement,
+    Evaluation,
+    Failure,
+    Member,
+    RunRecord,
+    Transfer,
+    WorstCase,
+)
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.published import PublishedRow
-from gibbon.specs.suite import Experiment
+from gibbon.specs.suite import AttackSpec, Experiment
 
 State = Literal["done", "failed", "not run"]
 
 
 @dataclass(frozen=True)
-class Cut:
-    """One attack at one epsilon on one dataset: what a transfer matrix is about."""
+class Condition:
+    """One attack at one epsilon on one dataset."""
 
     dataset: str
     attack: str
     epsilon: Epsilon
 
+    @classmethod
+    def unattacked(cls, dataset: str) -> Condition:
+        """Returns the unattacked examples of a dataset."""
+        return cls(dataset, UNATTACKED, ZERO)
+
+    def __str__(self) -> str:
+        return "unattacked" if self.attack == UNATTACKED else f"{self.attack}, ε = {self.epsilon}"
+
 
 @dataclass(frozen=True)
 class Measured:
-    """One measured rate with its interval, and the counts that it was made from.
+    """One measured rate with its interval, and the counts that it was computed from.
 
-    ``part`` of ``whole`` examples; a mean, such as a confidence, has a ``whole`` only.
+    A rate is ``part`` of ``whole`` examples; a mean, such as a confidence, has a ``whole`` only.
     """
 
     state: State
@@ -39,225 +54,195 @@ class Measured:
     part: int | None = None
     whole: int | None = None
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the interval; the rate itself for a measure without an interval."""
+        rate = self.rate or 0.0
+        return (
+            rate if self.low is None else self.low,
+            rate if self.high is None else self.high,
+        )
 
-class Results:
-    """The evaluations, transfers and agreements of a run, by what they are about."""
+
+class RunLookup:
+    """The evaluations, transfers and agreements of a run, indexed by what they measure."""
 
     def __init__(self, record: RunRecord) -> None:
         self.record = record
-        self._evaluations = {
-            (each.dataset, each.model, each.attack, _budget(each.attack, each.epsilon)): each
-            for each in record.evaluations
-        }
+        self._evaluations = {(_key(each), each.model): each for each in record.evaluations}
         self._transfers = {
-            (Cut(each.dataset, each.attack, each.epsilon), each.source, each.target): each
+            (Condition(each.dataset, each.attack, each.epsilon), each.source, each.target): each
             for each in record.transfers
         }
         self._agreements = {
             (
-                Cut(each.dataset, each.attack, each.epsilon),
+                Condition(each.dataset, each.attack, each.epsilon),
                 each.source,
                 frozenset({each.first, each.second}),
             ): each
             for each in record.agreements
         }
-        self._failures = {
-            (each.dataset, each.model, each.attack, _budget(each.attack, each.epsilon))
-            for each in record.failures
-        }
+        self._failures = {(_key(each), each.model) for each in record.failures}
 
     @property
     def experiments(self) -> tuple[Experiment, ...]:
         """The experiments of the suite, in its order."""
         return self.record.suite.experiments
 
-    def evaluation(self, cut: Cut, model: str) -> Evaluation | None:
-        """Returns the evaluation of a model, if it is there; it may be a failed one."""
-        budget = _budget(cut.attack, cut.epsilon)
-        return self._evaluations.get((cut.dataset, model, cut.attack, budget))
+    def evaluation(self, condition: Condition, model: str) -> Evaluation | None:
+        """Returns the evaluation of a model, which may have failed, or None if there is none."""
+        return self._evaluations.get((_key(condition), model))
 
     def clean(self, dataset: str, model: str) -> Evaluation | None:
-        """Returns the unattacked row of a model, if it is there."""
-        return self._evaluations.get((dataset, model, UNATTACKED, None))
+        """Returns the unattacked evaluation of a model, or None if there is none."""
+        return self.evaluation(Condition.unattacked(dataset), model)
 
-    def transfer(self, cut: Cut, source: str, target: str) -> Transfer | None:
-        """Returns how ``target`` fared on the examples made on ``source``, if it is there."""
-        return self._transfers.get((cut, source, target))
+    def transfer(self, condition: Condition, source: str, target: str) -> Transfer | None:
+        """Returns the errors of ``target`` on the examples made on ``source``, if there are any."""
+        return self._transfers.get((condition, source, target))
 
-    def agreement(self, cut: Cut, source: str, first: str, second: str) -> Agreement | None:
-        """Returns how two targets agree on ``source``'s examples, in whichever order."""
-        return self._agreements.get((cut, source, frozenset({first, second})))
+    def agreement(
+        self, condition: Condition, source: str, first: str, second: str
+    ) -> Agreement | None:
+        """Returns the agreement of two targets, in any order, on the examples of ``source``."""
+        return self._agreements.get((condition, source, frozenset({first, second})))
 
-    def state(self, cut: Cut, model: str) -> State:
+    def state(self, condition: Condition, model: str) -> State:
         """Returns whether a cell is done, failed or was not run."""
-        evaluation = self.evaluation(cut, model)
+        evaluation = self.evaluation(condition, model)
         if evaluation is not None:
             return evaluation.status
-        budget = _budget(cut.attack, cut.epsilon)
-        failed = (cut.dataset, model, cut.attack, budget) in self._failures
-        return "failed" if failed else "not run"
+        return "failed" if (_key(condition), model) in self._failures else "not run"
 
-    def cuts(self, experiment: Experiment) -> Iterator[Cut]:
+    def error(self, condition: Condition, model: str) -> Measured:
+        """Returns the adversarial error of a cell, or the clean error if it is unattacked."""
+        found = self.evaluation(condition, model)
+        if found is None:
+            return Measured(self.state(condition, model))
+        return clean_error(found) if condition.attack == UNATTACKED else adversarial_error(found)
+
+    def conditions(self, experiment: Experiment) -> Iterator[Condition]:
         """Yields each attack at each epsilon of an experiment, in the suite's order."""
         for attack in experiment.attacks:
             for epsilon in attack.epsilon:
-                yield Cut(experiment.dataset.name, attack.label, epsilon)
+                yield Condition(experiment.dataset.name, attack.label, epsilon)
 
-    def transfer_cuts(self, experiment: Experiment) -> Iterator[Cut]:
+    def attack_conditions(self, experiment: Experiment, attack: AttackSpec) -> list[Condition]:
+        """Returns an attack of an experiment at each epsilon, the smallest first."""
+        return [
+            Condition(experiment.dataset.name, attack.label, each)
+            for each in sorted(attack.epsilon)
+        ]
+
+    def transfer_conditions(self, experiment: Experiment) -> Iterator[Condition]:
         """Yields each attack and epsilon that the experiment scores on other models."""
-        wanted = experiment.transfer.attacks if experiment.transfer else ()
-        return (cut for cut in self.cuts(experiment) if cut.attack in wanted)
+        attacks = experiment.transfer.attacks if experiment.transfer else ()
+        return (
+            condition for condition in self.conditions(experiment) if condition.attack in attacks
+        )
 
     def published(self, row: PublishedRow, attack: str) -> Measured:
-        """Returns what was measured of what a published row is about, under ``attack``."""
-        cut = Cut(row.dataset, attack, row.epsilon)
+        """Returns the measured value of a published row, under ``attack``."""
+        condition = Condition(row.dataset, attack, row.epsilon)
         if row.value is None:
             return Measured("not run")
         if row.target is None:
-            return self._published_evaluation(row, cut)
+            return self._published_evaluation(row, condition)
         if row.compared_with is not None:
-            return self._published_agreement(row, cut)
-        return self._published_transfer(row, cut)
+            agreement = self.agreement(condition, row.model, row.target, row.compared_with)
+            return (
+                same_class_given_both(agreement) if agreement else self.absent(condition, row.model)
+            )
+        transfer = self.transfer(condition, row.model, row.target)
+        if transfer is None:
+            return self.absent(condition, row.model)
+        if row.measure == "transfer_error":
+            return transfer_error(transfer)
+        if row.measure == "same_class_given_source_misclassified":
+            return same_class_given_source(transfer)
+        return same_class_given_both(transfer)
 
-    def _published_evaluation(self, row: PublishedRow, cut: Cut) -> Measured:
+    def absent(self, condition: Condition, source: str) -> Measured:
+        """Returns why the examples of a source were not scored: it failed, or was not run."""
+        return Measured("failed" if self.state(condition, source) == "failed" else "not run")
+
+    def _published_evaluation(self, row: PublishedRow, condition: Condition) -> Measured:
         if row.measure == "clean_error":
-            cut = Cut(row.dataset, UNATTACKED, row.epsilon)
-        found = self.evaluation(cut, row.model)
+            return self.error(Condition.unattacked(row.dataset), row.model)
+        found = self.evaluation(condition, row.model)
         if found is None or found.status == "failed":
-            return Measured(self.state(cut, row.model))
-        if row.measure == "clean_error":
-            return clean_error(found)
+            return Measured(self.state(condition, row.model))
         if row.measure == "adversarial_error":
             return adversarial_error(found)
         if row.measure == "confidence_on_misclassified":
             return Measured("done", found.confidence_on_misclassified, whole=found.misclassified)
         return Measured("done", found.mean_confidence, whole=found.examples)
 
-    def _published_agreement(self, row: PublishedRow, cut: Cut) -> Measured:
-        found = self.agreement(cut, row.model, row.target or "", row.compared_with or "")
-        if found is None:
-            return Measured("failed" if self.state(cut, row.model) == "failed" else "not run")
-        return same_class_given_both(found)
-
-    def _published_transfer(self, row: PublishedRow, cut: Cut) -> Measured:
-        found = self.transfer(cut, row.model, row.target or "")
-        if found is None:
-            return Measured("failed" if self.state(cut, row.model) == "failed" else "not run")
-        if row.measure == "transfer_error":
-            return transfer_error(found)
-        if row.measure == "same_class_given_source_misclassified":
-            return same_class_given_source(found)
-        return same_class_given_both(found)
-
 
 def clean_error(found: Evaluation) -> Measured:
     """Returns the clean error of the model that an evaluation is about."""
-    if found.status == "failed":
-        return Measured("failed")
-    part = None if found.clean_correct is None else found.examples - found.clean_correct
-    return Measured(
-        "done",
-        found.clean_error,
-        found.clean_error_low,
-        found.clean_error_high,
-        part,
-        found.examples,
-    )
+    correct = found.clean_correct
+    part = None if correct is None else found.examples - correct
+    return _measured(found, "clean_error", found.examples, part=part)
 
 
 def adversarial_error(found: Evaluation) -> Measured:
     """Returns the adversarial error of an evaluation."""
-    if found.status == "failed":
-        return Measured("failed")
-    return Measured(
-        "done",
-        found.adversarial_error,
-        found.adversarial_error_low,
-        found.adversarial_error_high,
-        found.misclassified,
-        found.examples,
-    )
+    return _measured(found, "adversarial_error", found.examples, part=found.misclassified)
 
 
 def success_rate(found: Evaluation) -> Measured:
     """Returns the attack success rate: of the examples classified correctly when clean."""
-    return _shared(
-        found.status,
-        found.attack_success_rate,
-        found.attack_success_rate_low,
-        found.attack_success_rate_high,
-        found.clean_correct,
-    )
+    return _measured(found, "attack_success_rate", found.clean_correct)
 
 
-def worst_case_error(found: Evaluation) -> Measured:
-    """Returns the share misclassified clean or by any candidate of one attack."""
-    return _shared(
-        found.status,
-        found.worst_case_error,
-        found.worst_case_error_low,
-        found.worst_case_error_high,
-        found.examples,
-    )
+def worst_case_error(found: Evaluation | WorstCase) -> Measured:
+    """Returns the share misclassified clean or by any candidate of one or more attacks."""
+    return _measured(found, "worst_case_error", found.examples)
 
 
 def error_after(found: Member) -> Measured:
-    """Returns the share misclassified clean or by a member of a list, or by one before it."""
-    return _shared(
-        found.status,
-        found.error_after,
-        found.error_after_low,
-        found.error_after_high,
-        found.examples,
-    )
+    """Returns the share misclassified clean, by an attack of a list or by one before it."""
+    return _measured(found, "error_after", found.examples)
 
 
 def transfer_error(found: Transfer) -> Measured:
     """Returns the target's error on the source's examples."""
-    return _shared(found.status, found.error, found.error_low, found.error_high, found.examples)
+    return _measured(found, "error", found.examples)
 
 
 def error_given_source(found: Transfer) -> Measured:
-    """Returns the target's error on the examples that mislead the source."""
-    return _shared(
-        found.status,
-        found.error_given_source_misclassified,
-        found.error_given_source_misclassified_low,
-        found.error_given_source_misclassified_high,
-        found.source_misclassified,
-    )
+    """Returns the target's error on the examples that the source misclassifies."""
+    return _measured(found, "error_given_source_misclassified", found.source_misclassified)
 
 
 def same_class_given_source(found: Transfer) -> Measured:
     """Returns how often the target gives the source's wrong class, given the source is misled."""
-    return _shared(
-        found.status,
-        found.same_class_given_source_misclassified,
-        found.same_class_given_source_misclassified_low,
-        found.same_class_given_source_misclassified_high,
-        found.source_misclassified,
-    )
+    return _measured(found, "same_class_given_source_misclassified", found.source_misclassified)
 
 
 def same_class_given_both(found: Transfer | Agreement) -> Measured:
     """Returns how often two models give the same wrong class, given both are misled."""
-    return _shared(
-        found.status,
-        found.same_class_given_both_misclassified,
-        found.same_class_given_both_misclassified_low,
-        found.same_class_given_both_misclassified_high,
-        found.both_misclassified,
-    )
+    return _measured(found, "same_class_given_both_misclassified", found.both_misclassified)
 
 
-def _shared(
-    status: Status, rate: float | None, low: float | None, high: float | None, whole: int | None
+def _measured(
+    found: Evaluation | Member | Transfer | Agreement | WorstCase,
+    field: str,
+    whole: int | None,
+    *,
+    part: int | None = None,
 ) -> Measured:
-    if status == "failed":
+    """Returns the rate in one field of a record, with the interval in the fields beside it."""
+    if not isinstance(found, WorstCase) and found.status == "failed":
         return Measured("failed")
-    return Measured("done", rate, low, high, counted(rate, whole), whole)
+    rate: float | None = getattr(found, field)
+    low, high = getattr(found, f"{field}_low"), getattr(found, f"{field}_high")
+    if part is None and rate is not None and whole is not None:
+        part = round(rate * whole)
+    return Measured("done", rate, low, high, part, whole)
 
 
-def _budget(attack: str, epsilon: Epsilon) -> Epsilon | None:
+def _key(of: Condition | Evaluation | Failure) -> tuple[str, str, Epsilon | None]:
     # There is one unattacked row a model, whatever epsilon it was written with.
-    return None if attack == UNATTACKED else epsilon
+    return of.dataset, of.attack, None if of.attack == UNATTACKED else of.epsilon

@@ -1,12 +1,14 @@
-"""How numbers and measures are worded: percentages, intervals, counts, differences."""
+"""Numbers as cells of tables: percentages, intervals, counts, differences; names of measures."""
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
-from gibbon.report.content.layout import NOTHING
+from gibbon.report.content.layout import FAILED, NOT_RUN, NOTHING, TableCell
+from gibbon.report.content.lookup import Measured, State
 from gibbon.specs.published import Measure
 
 MEASURES: Final[dict[Measure, str]] = {
@@ -27,10 +29,10 @@ _MOST_PLACES = 6  # of a distance; smaller ones are written with a power of ten
 
 
 def decimals_of(rate: float | None, *, clean: bool = False) -> int:
-    """Returns how many decimals a rate is printed with, as a percentage.
+    """Returns the number of decimals of a rate that is printed as a percentage.
 
-    One; two for a clean error below 10 %; and as many as it takes for a rate that is not 0 or 1
-    not to read as if it were.
+    One; two for a clean error below 10 %; more if a rate that is not 0 or 1 would otherwise be
+    printed as if it were.
 
     >>> decimals_of(0.894), decimals_of(0.0094, clean=True), decimals_of(0.9998), decimals_of(1.0)
     (1, 2, 2, 1)
@@ -55,20 +57,20 @@ def _hundredths(rate: float, decimals: int) -> str:
     return f"<{least:.{decimals}f}" if rate < 1 / 2 else f">{100 - least:.{decimals}f}"
 
 
-def percent(rate: float | None, *, clean: bool = False) -> str:
-    """Returns a rate as it is printed; None prints as a dash.
+def percent(rate: float | None, *, clean: bool = False) -> TableCell:
+    """Returns a rate as a percentage; a dash for None.
 
-    Only 0 and 1 print as 0 % and 100 %: a rate that four decimals can't tell from them prints as
-    below or above the nearest that they can.
+    Only 0 and 1 are printed as 0 % and 100 %: a rate that four decimals can't distinguish from them
+    is printed as below or above the nearest rate that they can.
 
-    >>> percent(0.894), percent(0.0113, clean=True), percent(None), percent(0.9998)
-    ('89.4 %', '1.13 %', '–', '99.98 %')
-    >>> percent(0.9999999), percent(1e-9), percent(1.0)
-    ('>99.9999 %', '<0.0001 %', '100.0 %')
+    >>> print(percent(0.894), percent(0.0113, clean=True), percent(None), percent(0.9998))
+    89.4 % 1.13 % – 99.98 %
+    >>> print(percent(0.9999999), percent(1e-9), percent(1.0))
+    >99.9999 % <0.0001 % 100.0 %
     """
     if rate is None:
         return NOTHING
-    return f"{_hundredths(rate, decimals_of(rate, clean=clean))} %"
+    return TableCell(f"{_hundredths(rate, decimals_of(rate, clean=clean))} %", value=100 * rate)
 
 
 def as_published(rate: float) -> str:
@@ -80,106 +82,109 @@ def as_published(rate: float) -> str:
     return f"{round(100 * rate, 6):g} %"
 
 
-def interval(
-    low: float | None, high: float | None, *, rate: float | None, clean: bool = False
-) -> str:
-    """Returns an interval with the decimals of the rate that it is for.
+def interval(measured: Measured, *, clean: bool = False) -> TableCell:
+    """Returns the interval of a rate, with at least as many decimals as the rate.
 
-    More where an end would read as 0 or 100 and is not: the interval of 10,000 in 10,000 has a
-    width.
+    It has more if an end would otherwise be printed as 0 or 100 and is not.
 
-    >>> interval(0.8878, 0.8999, rate=0.894), interval(0.999616, 1.0, rate=1.0)
-    ('[88.8–90.0]', '[99.96–100.00]')
+    >>> print(interval(Measured("done", 0.894, 0.8878, 0.8999)))
+    [88.8–90.0]
+    >>> print(interval(Measured("done", 1.0, 0.999616, 1.0)))
+    [99.96–100.00]
     """
+    low, high = measured.low, measured.high
     if low is None or high is None:
         return NOTHING
-    decimals = max(decimals_of(rate, clean=clean), decimals_of(low), decimals_of(high))
-    return f"[{_hundredths(low, decimals)}–{_hundredths(high, decimals)}]"
+    decimals = max(decimals_of(measured.rate, clean=clean), decimals_of(low), decimals_of(high))
+    text = f"[{_hundredths(low, decimals)}–{_hundredths(high, decimals)}]"
+    return TableCell(text, value=100 * low)
 
 
-def points(measured: float | None, published: float, *, clean: bool = False) -> str:
-    """Returns by how many percentage points the measured rate is above the published one.
+def state_cell(state: State) -> TableCell:
+    """Returns the word for a cell that failed or was not run, and a dash for one that is done."""
+    return {"failed": FAILED, "not run": NOT_RUN}.get(state, NOTHING)
 
-    >>> points(0.991, 0.894), points(0.0084, 0.0094, clean=True), points(0.894, 0.894)
-    ('+9.7', '−0.10', '0.0')
+
+def rate_cell(measured: Measured, *, clean: bool = False) -> TableCell:
+    """Returns a rate with its interval as detail, or the word for why there is none."""
+    if measured.state != "done":
+        return state_cell(measured.state)
+    if measured.low is None or measured.high is None:
+        return percent(measured.rate, clean=clean)
+    return replace(percent(measured.rate, clean=clean), detail=interval(measured, clean=clean).text)
+
+
+def points(measured: float | None, published: float, *, clean: bool = False) -> TableCell:
+    """Returns the difference of a measured and a published rate in percentage points.
+
+    >>> print(points(0.991, 0.894), points(0.0084, 0.0094, clean=True), points(0.894, 0.894))
+    +9.7 −0.10 0.0
     """
     if measured is None:
         return NOTHING
     decimals = 2 if clean and max(measured, published) < _SMALL_CLEAN_ERROR else 1
-    text = f"{100 * (measured - published):+.{decimals}f}"
-    if float(text) == 0:
-        return text[1:]
-    return text.replace("-", "−")
+    difference = round(100 * (measured - published), decimals)
+    sign = "+" if difference > 0 else "−" if difference < 0 else ""
+    return TableCell(f"{sign}{abs(difference):.{decimals}f}", value=difference)
 
 
-def count(number: int | None) -> str:
-    """Returns a count with its thousands marked.
+def count(number: int | None) -> TableCell:
+    """Returns a count with separated thousands.
 
-    >>> count(10000), count(None)
-    ('10,000', '–')
+    >>> print(count(10000), count(None))
+    10,000 –
     """
-    return NOTHING if number is None else f"{number:,}"
+    return NOTHING if number is None else TableCell(f"{number:,}", value=number)
 
 
-def share(part: int | None, whole: int | None) -> str:
-    """Returns a count beside what it is a share of.
+def share(part: int | None, whole: int | None) -> TableCell:
+    """Returns a count with the number that it is a share of.
 
-    >>> share(8940, 10000), share(None, 10000)
-    ('8,940 / 10,000', '–')
+    >>> print(share(8940, 10000), share(None, 10000))
+    8,940 / 10,000 –
     """
-    return NOTHING if part is None or whole is None else f"{part:,} / {whole:,}"
+    if part is None or whole is None:
+        return NOTHING
+    return TableCell(f"{part:,} / {whole:,}", value=part / whole if whole else None)
 
 
-def counted(rate: float | None, whole: int | None) -> int | None:
-    """Returns the count that a rate was made from.
+def length(distance: float | None) -> TableCell:
+    """Returns a distance with three digits; a dash for None.
 
-    >>> counted(0.894, 10000)
-    8940
-    """
-    return None if rate is None or whole is None else round(rate * whole)
-
-
-def length(distance: float | None) -> str:
-    """Returns a distance with three digits; None prints as a dash.
-
-    >>> length(0.0823529), length(1.5), length(0.0), length(12345.6), length(None)
-    ('0.0824', '1.50', '0', '12346', '–')
+    >>> print(length(0.0823529), length(1.5), length(0.0), length(12345.6), length(None))
+    0.0824 1.50 0 12346 –
     """
     if distance is None:
         return NOTHING
-    if distance == 0:
-        return "0"
-    decimals = max(0, 2 - math.floor(math.log10(distance)))
-    return f"{distance:.{decimals}f}" if decimals <= _MOST_PLACES else f"{distance:.2e}"
+    decimals = max(0, 2 - math.floor(math.log10(distance))) if distance else 0
+    text = f"{distance:.{decimals}f}" if decimals <= _MOST_PLACES else f"{distance:.2e}"
+    return TableCell(text, value=distance)
 
 
-def yes_no(truth: bool | None) -> str:
+def yes_no(truth: bool | None) -> TableCell:
     """Returns ``yes``, ``no`` or a dash."""
-    return NOTHING if truth is None else "yes" if truth else "no"
+    return NOTHING if truth is None else TableCell("yes" if truth else "no")
 
 
-def parameters_in_words(written: str) -> str:
-    """Returns an attack's parameters, stored as JSON, as they read in a sentence.
+def parameters_text(parameters: Mapping[str, object]) -> str:
+    """Returns the parameters of an attack for a sentence.
 
-    What is null takes the attack's own default; the iterate kept is named in a place of its own.
+    It leaves out None, which is the attack's own default, and the iterate kept, which is printed
+    elsewhere.
 
-    >>> parameters_in_words('{"steps": 20, "step_size": null, "random_start": true}')
+    >>> parameters_text({"steps": 20, "step_size": None, "random_start": True})
     'steps 20, random start yes'
-    >>> parameters_in_words('{"attacks": ["pgd (steps 3)", "square (queries 20)"]}')
+    >>> parameters_text({"attacks": ["pgd (steps 3)", "square (queries 20)"]})
     'attacks pgd (steps 3), square (queries 20)'
     """
-    try:
-        parameters: dict[str, object] = json.loads(written or "{}")
-    except ValueError:
-        return written
     return ", ".join(
-        f"{name.replace('_', ' ')} {_value_in_words(value)}"
+        f"{name.replace('_', ' ')} {_value_text(value)}"
         for name, value in parameters.items()
         if value is not None and name != "keep"
     )
 
 
-def _value_in_words(value: object) -> str:
+def _value_text(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(map(_value_in_words, value))
-    return yes_no(value) if isinstance(value, bool) else str(value)
+        return ", ".join(map(_value_text, value))
+    return str(yes_no(value) if isinstance(value, bool) else value)

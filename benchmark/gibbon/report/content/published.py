@@ -1,8 +1,8 @@
-"""The paper's table: each published number with the measured one beside it, and a verdict.
+"""The table of published numbers, each with the measured number and a verdict.
 
-A row that states a tolerance gets a verdict: ``reproduced``, where what was measured under one of
-its attacks lies within the tolerance; ``differs``, with the reason that the row gives; ``failed``;
-or ``not run``, with what it needs.  A row that was run and had nothing to count differs.
+A row with a tolerance gets a verdict: ``reproduced`` if a number measured under one of its attacks
+lies within the tolerance; ``differs``, with the row's reason; ``failed``; or ``not run``, with what
+it needs.  A row that was run but had no examples to count differs.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from gibbon.report.content.layout import FAILED, NOT_RUN, NOTHING, Cell, Column, Table, cells
-from gibbon.report.content.lookup import Measured, Results
+from gibbon.core.threat import Epsilon
+from gibbon.report.content.layout import NOTHING, Column, Table, TableCell, cells
+from gibbon.report.content.lookup import Measured, RunLookup
 from gibbon.report.content.number_format import (
     MEASURES,
     as_published,
@@ -21,22 +22,23 @@ from gibbon.report.content.number_format import (
     percent,
     points,
     share,
+    state_cell,
 )
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.published import PublishedRow
 
-EMPTY = "measured, but no example is of the kind that it is a share or a mean of"
+EMPTY = "measured, but there are no examples to take the share or the mean of"
 ROUNDING = 1e-9  # of a difference of rates: far below one example of any dataset
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a published number was met.
+class PublishedVerdict:
+    """The verdict on a published number.
 
     Args:
         word: the verdict.
-        attack: under which of the row's attacks, where it is reproduced.
-        why: the reason, or what it needs; empty where the row says none.
+        attack: the attack that reproduced the number; empty otherwise.
+        why: the reason for a difference, or what a row that was not run needs; may be empty.
     """
 
     word: Literal["reproduced", "differs", "failed", "not run"]
@@ -44,10 +46,10 @@ class Verdict:
     why: str = ""
 
 
-def verdict(row: PublishedRow, results: Results) -> Verdict | None:
-    """Returns the verdict on a row, or None where it states no tolerance."""
+def verdict(row: PublishedRow, results: RunLookup) -> PublishedVerdict | None:
+    """Returns the verdict on a row, or None if it has no tolerance."""
     if row.value is None:
-        return Verdict("not run", why=row.needs)
+        return PublishedVerdict("not run", why=row.needs)
     if row.tolerance is None:
         return None
     found = [(attack, results.published(row, attack)) for attack in row.attack]
@@ -55,15 +57,15 @@ def verdict(row: PublishedRow, results: Results) -> Verdict | None:
     if not measured:
         states = {each.state for _, each in found}
         if "failed" in states:
-            return Verdict("failed")
-        # Run, but with nothing to count, such as the confidence on mistakes where there are none.
+            return PublishedVerdict("failed")
+        # Run, but without examples to count, such as the confidence of a model without mistakes.
         if "done" in states:
-            return Verdict("differs", why=EMPTY)
-        return Verdict("not run", why=row.needs)
+            return PublishedVerdict("differs", why=EMPTY)
+        return PublishedVerdict("not run", why=row.needs)
     for attack, rate in measured:
         if _meets(row, rate):
-            return Verdict("reproduced", attack)
-    return Verdict("differs", why=row.reason)
+            return PublishedVerdict("reproduced", attack)
+    return PublishedVerdict("differs", why=row.reason)
 
 
 def _meets(row: PublishedRow, rate: float) -> bool:
@@ -73,11 +75,11 @@ def _meets(row: PublishedRow, rate: float) -> bool:
     return rate >= below if row.above else below <= rate <= row.value + row.tolerance + ROUNDING
 
 
-def paper_table(results: Results) -> Table | None:
+def paper_table(results: RunLookup) -> Table | None:
     """Returns the published rows of the suite beside what was measured, if it has any.
 
-    A row names one attack or more.  The first is the main one; each other has columns of its own,
-    after the verdict, which would be out of sight behind them.
+    A row has one or more attacks.  The first is the main one; the others have their own columns,
+    after the verdict.
     """
     rows = results.record.suite.published
     if not rows:
@@ -98,7 +100,7 @@ def paper_table(results: Results) -> Table | None:
             *cells(row.attack[0], _epsilon(row), _published(row)),
             *_measured_cells(row, results.published(row, row.attack[0])),
             *(_verdict_cells(row, found) if judged else ()),
-            Cell(notes.marks(row.note, found.why if found else "")),
+            TableCell(notes.marks(row.note, found.why if found else "")),
             *(cell for other in others for cell in _other_cells(row, results, other)),
         )
         for row, found in zip(rows, verdicts, strict=True)
@@ -141,37 +143,41 @@ def _measured_columns(header: str, *, level: Literal[0, 1] = 0) -> tuple[Column,
     )
 
 
-def _published(row: PublishedRow) -> str:
+def _published(row: PublishedRow) -> TableCell:
     if row.value is None:
-        return row.text
-    return f"{'>' if row.above else ''}{as_published(row.value)}"
+        return TableCell(row.text)
+    return TableCell(f"{'>' if row.above else ''}{as_published(row.value)}", value=100 * row.value)
 
 
-def _verdict_cells(row: PublishedRow, found: Verdict | None) -> tuple[Cell, ...]:
-    tolerance = NOTHING if row.tolerance is None else f"±{round(100 * row.tolerance, 6):g}"
+def _verdict_cells(
+    row: PublishedRow, found: PublishedVerdict | None
+) -> tuple[TableCell, TableCell]:
+    tolerance = NOTHING
+    if row.tolerance is not None:
+        margin = round(100 * row.tolerance, 6)
+        tolerance = TableCell(f"±{margin:g}", value=margin)
     if found is None:
-        return cells(tolerance, "")
+        return tolerance, TableCell("")
     other = found.attack not in ("", row.attack[0])
-    return cells(tolerance, Cell(found.word, f"({found.attack})" if other else ""))
+    return tolerance, TableCell(found.word, f"({found.attack})" if other else "", kind=found.word)
 
 
-def _measured_cells(row: PublishedRow, measured: Measured) -> tuple[Cell, ...]:
+def _measured_cells(row: PublishedRow, measured: Measured) -> tuple[TableCell, ...]:
     if measured.state != "done":
-        word = FAILED if measured.state == "failed" else NOT_RUN
-        return cells(word, NOTHING, NOTHING, NOTHING)
+        return cells(state_cell(measured.state), NOTHING, NOTHING, NOTHING)
     clean = row.measure == "clean_error"
-    counts = share(measured.part, measured.whole) if measured.part is not None else NOTHING
+    counts = share(measured.part, measured.whole)
     if measured.part is None and measured.whole is not None:
-        counts = f"mean of {count(measured.whole)}"
+        counts = TableCell(f"mean of {count(measured.whole)}", value=measured.whole)
     return cells(
         percent(measured.rate, clean=clean),
         NOTHING if row.value is None else points(measured.rate, row.value, clean=clean),
-        interval(measured.low, measured.high, rate=measured.rate, clean=clean),
+        interval(measured, clean=clean),
         counts,
     )
 
 
-def _other_cells(row: PublishedRow, results: Results, attack: str) -> tuple[Cell, ...]:
+def _other_cells(row: PublishedRow, results: RunLookup, attack: str) -> tuple[TableCell, ...]:
     if attack not in row.attack[1:]:
         return cells("", "", "", "")
     return _measured_cells(row, results.published(row, attack))
@@ -195,12 +201,12 @@ def measure_in_words(row: PublishedRow) -> str:
     return MEASURES[row.measure]
 
 
-def _epsilon(row: PublishedRow) -> str:
-    return NOTHING if row.attack[0] == UNATTACKED else str(row.epsilon)
+def _epsilon(row: PublishedRow) -> Epsilon | TableCell:
+    return NOTHING if row.attack[0] == UNATTACKED else row.epsilon
 
 
 def _reading(
-    results: Results, rows: tuple[PublishedRow, ...], others: tuple[str, ...], *, judged: bool
+    results: RunLookup, rows: tuple[PublishedRow, ...], others: tuple[str, ...], *, judged: bool
 ) -> Iterator[str]:
     source = results.record.suite.source
     if source:
@@ -215,22 +221,22 @@ def _reading(
         mains = sorted({row.attack[0] for row in rows} - {UNATTACKED})
         main = mains[0] if len(mains) == 1 else main
         yield (
-            f"The first measured column is under {main} (unattacked where the attack is "
+            f"The first measured column is under {main} (unattacked if the attack is "
             f"`{UNATTACKED}`); the columns headed {', '.join(others)} repeat the measurement under "
             "that attack."
         )
     if judged:
         yield (
-            "Verdict: reproduced where the measured value lies within the row's tolerance, in "
+            "Verdict: reproduced if the measured value lies within the row's tolerance, in "
             "points, of the published one, under the first attack or the one that is named; the "
-            "note says why a row differs, or what it needs where it was not run."
+            "note gives the reason for a difference, or what a row that was not run needs."
         )
     if any(row.target for row in rows):
         yield "a → b: examples made on a, scored on b; a is the source, b the target."
 
 
 class _Footnotes:
-    """Notes under a table: the same note gets the same mark."""
+    """The notes under a table, each with one mark, however often it is referred to."""
 
     def __init__(self) -> None:
         self._marks: dict[str, str] = {}

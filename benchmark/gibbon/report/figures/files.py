@@ -1,4 +1,4 @@
-"""The figures of a run as files, for a paper, slides or a page of one's own."""
+"""The figures of a run as files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gibbon.records.illustration import illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report.content.curves import panels
 from gibbon.report.content.distance_curves import whole_curves
-from gibbon.report.content.lookup import Results
+from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.transfer import MATRICES
 from gibbon.report.figures.illustrations import draw
 from gibbon.report.figures.plots import (
@@ -26,9 +26,11 @@ FORMATS = (".svg", ".png")
 
 
 def figure_files(record: RunRecord, run: Path) -> Iterator[tuple[str, bytes]]:
-    """Yields names and contents: illustrations, error against ε, transfer at the largest ε.
+    """Yields name and content of each figure: illustrations, error curves, transfer matrices.
 
-    Raises `RecordError` where an illustration can't be read.
+    Transfer matrices are drawn at the largest ε of each attack.
+
+    Raises `RecordError` if an illustration can't be read.
     """
     for illustration in illustrations(run):
         drawing = draw(illustration)
@@ -39,25 +41,29 @@ def figure_files(record: RunRecord, run: Path) -> Iterator[tuple[str, bytes]]:
         for suffix in FORMATS if drawn else ():
             content = rendered(error_curves(drawn), suffix, curve_digest(record))
             yield f"error-against-epsilon{suffix}", content
-        results = Results(record)
+        results = RunLookup(record)
         taken: set[str] = set()
         for experiment in results.experiments:
             largest = {
-                cut.attack: cut
-                for cut in sorted(results.transfer_cuts(experiment), key=lambda each: each.epsilon)
+                condition.attack: condition
+                for condition in sorted(
+                    results.transfer_conditions(experiment), key=lambda each: each.epsilon
+                )
             }
-            for cut in largest.values():
+            for condition in largest.values():
                 for matrix in MATRICES:
-                    name = _name("transfer", cut.dataset, cut.attack, matrix.name, taken=taken)
+                    name = _name(
+                        "transfer", condition.dataset, condition.attack, matrix.name, taken=taken
+                    )
                     for suffix in FORMATS:
-                        figure = transfer_heat_map(results, experiment, cut, matrix)
+                        figure = transfer_heat_map(results, experiment, condition, matrix)
                         yield f"{name}{suffix}", rendered(figure, suffix, "")
 
 
 def _name(*parts: str, taken: set[str]) -> str:
-    """Returns a file's name that no other of ``taken`` has, and takes it."""
+    """Returns a file name that is not in ``taken``, and adds it there."""
     plain = re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
-    # Names that differ in signs or case alone, such as a.b and a-b, would write one file.
+    # Names that differ only in punctuation or case, such as a.b and a-b, become equal.
     names = (plain if number == 1 else f"{plain}-{number}" for number in count(1))
     name = next(each for each in names if each not in taken)
     taken.add(name)

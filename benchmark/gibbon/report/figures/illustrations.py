@@ -1,7 +1,4 @@
-"""Draws the illustrations of a run, each as one figure and in words.
-
-Drawn with matplotlib, like `gibbon.report.figures.plots`: SVG and PNG, the same bytes each time.
-"""
+"""Draws the illustrations of a run with matplotlib, as SVG and PNG, and describes them in words."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ _PIXELS: Final = 255.0
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its words: ``description`` says what is seen in it."""
+    """A figure in both formats, with its title and description."""
 
     name: str
     title: str
@@ -47,7 +44,7 @@ class Drawing:
 
 
 def draw(illustration: Illustration) -> Drawing:
-    """Returns an illustration drawn, in both formats."""
+    """Draws an illustration in both formats."""
     digest = digest_of(illustration)
     with house_style():
         svg = rendered(_labelled(illustration), ".svg", digest)
@@ -56,14 +53,14 @@ def draw(illustration: Illustration) -> Drawing:
 
 
 def describe(illustration: Illustration) -> str:
-    """Returns in words what is seen in an illustration."""
+    """Describes an illustration in words."""
     return _words(illustration)
 
 
 def save_drawing(illustration: Illustration, path: Path) -> None:
     """Writes an illustration as ``.svg`` or ``.png``.
 
-    Raises `RecordError` for another suffix, `RunFolderError` where it can't be written.
+    Raises `RecordError` for another suffix, `RunFolderError` if it can't be written.
     """
     with house_style():
         content = rendered(_labelled(illustration), path.suffix, digest_of(illustration))
@@ -106,15 +103,15 @@ def _(addition: Addition) -> Figure:
 
 @_words.register
 def _(addition: Addition) -> str:
-    def said(answer: Answer) -> str:
+    def text(answer: Answer) -> str:
         right = "right" if answer.label == addition.truth else "wrong"
         return f"“{answer.label}” with a confidence of {percent(answer.confidence)} ({right})"
 
     return (
         f"{addition.model} takes a picture of the class “{addition.truth}” for "
-        f"{said(addition.before)}; the sign of the gradient, drawn as a picture, for "
+        f"{text(addition.before)}; the sign of the gradient, drawn as a picture, for "
         f"“{addition.alone.label}” with {percent(addition.alone.confidence)}; and their sum, at "
-        f"ε = {addition.epsilon}, for {said(addition.after)}."
+        f"ε = {addition.epsilon}, for {text(addition.after)}."
     )
 
 
@@ -176,7 +173,7 @@ def _(linear: LinearModel) -> str:
 
 
 def _digits(axis: Axes, digits: NDArray[Any], right: NDArray[np.bool_]) -> None:
-    """Draws a sheet of digits, those that are misclassified in a crossed frame."""
+    """Draws a sheet of digits, with a crossed frame around those that are misclassified."""
     columns = 4
     side = digits.shape[-1]
     pitch = side * (1 + _MARGIN)
@@ -303,7 +300,7 @@ def _strip(axis: Axes, sweep: Sweep) -> None:
     pitch = side * 1.15
     for place, (epsilon, each) in enumerate(zip(sweep.shown, sweep.strip, strict=True)):
         left = place * pitch
-        # In units that show the digit at every epsilon: each input in its own scale.
+        # Each input in its own scale, so that the digit is visible at every epsilon.
         axis.imshow(each, cmap="gray", extent=(left, left + side, side, 0))
         nearest = int(np.abs(sweep.epsilons - epsilon).argmin())
         if sweep.correct[nearest]:

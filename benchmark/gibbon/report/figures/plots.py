@@ -1,8 +1,8 @@
 """Figures of a run: error against epsilon, and transfer heat maps.
 
-The figures are made without pyplot, so no window, no global state and no leak of open figures.
+The figures are made without pyplot: no window, no global state and no leak of open figures.
 Colours are those of M. Okabe and K. Ito, "Color universal design" (2008), which colour-blind people
-tell apart; markers and line styles say the same once more, for print in grey.
+can distinguish; markers and line styles repeat the distinction for print in grey.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import matplotlib.style
 import numpy as np
@@ -28,9 +28,8 @@ from gibbon.records.run import RunRecord
 from gibbon.report.content.curves import Panel, Point, by_model, panels
 from gibbon.report.content.distance_curves import WholeCurves
 from gibbon.report.content.heat_map import colours
-from gibbon.report.content.layout import FAILED, NOT_RUN, NOTHING
-from gibbon.report.content.lookup import Cut, Measured, Results
-from gibbon.report.content.number_format import percent
+from gibbon.report.content.lookup import Condition, Measured, RunLookup
+from gibbon.report.content.number_format import percent, state_cell
 from gibbon.report.content.transfer import Matrix, transferred
 from gibbon.specs.suite import Experiment
 
@@ -51,19 +50,19 @@ _NONE: Final[WholeCurves] = {}
 
 
 def curve_digest(record: RunRecord) -> str:
-    """Returns a digest of all that the error curves show; the files carry it."""
+    """Returns the digest of the data of `save_error_curves`, which its files contain."""
     return _digest(panels(record))
 
 
 def model_curve_digest(record: RunRecord) -> str:
-    """Returns `curve_digest` of what `save_model_curves` draws."""
+    """Returns the digest of the data of `save_model_curves`, which its files contain."""
     return _digest(by_model(panels(record)))
 
 
 def save_error_curves(record: RunRecord, path: Path) -> None:
-    """Writes error against epsilon as ``.svg`` or ``.png``; the same record gives the same bytes.
+    """Writes error against epsilon as ``.svg`` or ``.png``; equal records give equal files.
 
-    Raises `RecordError` where no attack was made at two epsilons or more.
+    Raises `RecordError` if no attack was run at two or more epsilons.
     """
     _save(panels(record), record, path)
 
@@ -77,7 +76,7 @@ def save_model_curves(record: RunRecord, path: Path) -> None:
 
 
 def error_curves(drawn: tuple[Panel, ...]) -> Figure:
-    """Returns adversarial error against epsilon, a panel per dataset and attack, or model."""
+    """Returns adversarial error against epsilon, with one plot for each panel."""
     columns = min(len(drawn), _PANELS_A_ROW)
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.4 * rows + 0.5), layout="constrained")
@@ -103,16 +102,18 @@ def error_curves(drawn: tuple[Panel, ...]) -> Figure:
     return figure
 
 
-def transfer_heat_map(results: Results, experiment: Experiment, cut: Cut, matrix: Matrix) -> Figure:
+def transfer_heat_map(
+    results: RunLookup, experiment: Experiment, condition: Condition, matrix: Matrix
+) -> Figure:
     """Returns one transfer matrix of one attack at one epsilon."""
     names = [model.name for model in experiment.models]
     side = 2.1 + 0.6 * len(names)
     figure = Figure(figsize=(side, side), layout="constrained")
-    _draw_matrix(figure.subplots(), results, cut, names, matrix)
-    where = f"{cut.attack}, ε = {cut.epsilon}, {cut.dataset}"
+    _draw_matrix(figure.subplots(), results, condition, names, matrix)
+    where = f"{condition.attack}, ε = {condition.epsilon}, {condition.dataset}"
     figure.suptitle(f"{matrix.title}\n{where}", fontsize=10)
     numbers = ", ".join(
-        f"{source} to {target} {_in_cell(transferred(results, cut, source, target, matrix))}"
+        f"{source} to {target} {_in_cell(transferred(results, condition, source, target, matrix))}"
         for source in names
         for target in names
     )
@@ -120,14 +121,16 @@ def transfer_heat_map(results: Results, experiment: Experiment, cut: Cut, matrix
     return figure
 
 
-def transfer_png(results: Results, experiment: Experiment, cut: Cut, matrix: Matrix) -> bytes:
+def transfer_png(
+    results: RunLookup, experiment: Experiment, condition: Condition, matrix: Matrix
+) -> bytes:
     """Returns `transfer_heat_map` as PNG."""
     with house_style():
-        return rendered(transfer_heat_map(results, experiment, cut, matrix), ".png", "")
+        return rendered(transfer_heat_map(results, experiment, condition, matrix), ".png", "")
 
 
 def error_curves_png(record: RunRecord, *, whole: WholeCurves = _NONE) -> bytes | None:
-    """Returns `error_curves` as PNG, or None where there is no curve to draw."""
+    """Returns `error_curves` as PNG, or None if there is no curve."""
     drawn = panels(record, whole=whole)
     if not drawn:
         return None
@@ -137,21 +140,22 @@ def error_curves_png(record: RunRecord, *, whole: WholeCurves = _NONE) -> bytes 
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """While inside, matplotlib draws as it does here, whatever the user has set."""
+    """Context in which matplotlib ignores the user's settings."""
     # A matplotlibrc of the user must not change the picture, nor a random salt its bytes; both are
-    # settings of the whole process for which matplotlib has no other door, so they are put back.
-    # A name or a credit is text: what stands between two dollar signs in it is no formula.
+    # settings of the whole process, which are restored afterwards.  Names and credits are text:
+    # dollar signs in them do not mark a formula.
     house = {"svg.hashsalt": "gibbon", "text.parse_math": False}
     with matplotlib.style.context(["default", house]):
         yield
 
 
 def rendered(figure: Figure, suffix: str, digest: str) -> bytes:
-    """Returns a figure as ``.svg`` or ``.png``, with its label as title and a digest.
+    """Returns a figure as ``.svg`` or ``.png``.
 
-    The title is what a screen reader says of an SVG; the digest is of what the figure shows.
+    The figure's label becomes the file's title, which screen readers read; ``digest``, of the data
+    that the figure shows, becomes its description.
 
-    Raises `RecordError` where it is to be something else.
+    Raises `RecordError` for another suffix.
     """
     # No date and no version in the file: the same numbers must give the same bytes.
     title = str(figure.get_label())
@@ -186,38 +190,45 @@ def _save(drawn: tuple[Panel, ...], record: RunRecord, path: Path) -> None:
 
 
 def _draw_panel(axis: Axes, panel: Panel, names: list[str]) -> None:
-    end = panel.end
     for name, points in panel.curves.items():
-        place = names.index(name)
-        colour = COLOURS[place % len(COLOURS)]
-        if name in panel.whole:
-            _draw_steps(axis, panel.whole[name], points, name, place=place, end=end)
-            continue
-        at = [point.epsilon for point in points]
-        axis.plot(
-            at,
-            [_percentage(point.measured.rate) for point in points],
-            color=colour,
-            marker=_MARKERS[place % len(_MARKERS)],
-            linestyle=_LINES[place % len(_LINES)],
-            markersize=4.5,
-            linewidth=1.5,
-            label=name,
-        )
-        axis.fill_between(
-            at,
-            [_percentage(point.measured.low) for point in points],
-            [_percentage(point.measured.high) for point in points],
-            color=colour,
-            alpha=0.18,
-            linewidth=0,
-        )
+        _draw_curve(axis, name, points, panel.whole.get(name), names.index(name), panel.end)
     axis.set_title(f"{panel.attack} on {panel.dataset}", fontsize=10)
     axis.set_ylabel("error, %")
     axis.set_xlabel("ε (units of the input)")
     axis.set_ylim(-3, 103)
     axis.grid(visible=True, color="#dddddd", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_curve(
+    axis: Axes,
+    name: str,
+    points: tuple[Point, ...],
+    whole: Curve | None,
+    place: int,
+    end: float,
+) -> None:
+    """Draws the points of a curve with their intervals, and a curve that is known everywhere."""
+    colour, line = COLOURS[place % len(COLOURS)], _LINES[place % len(_LINES)]
+    marker: dict[str, Any] = {
+        "marker": _MARKERS[place % len(_MARKERS)],
+        "markersize": 4.5,
+        "color": colour,
+    }
+    at = [point.epsilon for point in points]
+    rates = [_percentage(point.measured.rate) for point in points]
+    low = [_percentage(point.measured.low) for point in points]
+    high = [_percentage(point.measured.high) for point in points]
+    if whole is None:
+        axis.plot(at, rates, linestyle=line, linewidth=1.5, label=name, **marker)
+        axis.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+        return
+    steps = [0.0, *whole.epsilons[whole.epsilons < end].tolist(), end]
+    errors = [100 * whole.at(epsilon) for epsilon in steps]
+    axis.step(steps, errors, where="post", color=colour, linestyle=line, linewidth=1.5)
+    axis.plot(at, rates, linestyle="", **marker)
+    axis.vlines(at, low, high, color=colour, alpha=0.5, linewidth=1.5)
+    axis.plot([], [], linestyle=line, label=name, **marker)  # for the legend
 
 
 def _panel_words(panel: Panel) -> str:
@@ -230,33 +241,12 @@ def _panel_words(panel: Panel) -> str:
     return f"{panel.attack} on {panel.dataset}: {ends}."
 
 
-def _draw_steps(
-    axis: Axes, curve: Curve, points: tuple[Point, ...], name: str, *, place: int, end: float
+def _draw_matrix(
+    axis: Axes, results: RunLookup, condition: Condition, names: list[str], matrix: Matrix
 ) -> None:
-    """Draws a curve that is known at every epsilon, and marks where it was asked of."""
-    colour, line = COLOURS[place % len(COLOURS)], _LINES[place % len(_LINES)]
-    shown = curve.epsilons[curve.epsilons < end].tolist()
-    at = [0.0, *shown, end]
-    rates = [100 * curve.at(epsilon) for epsilon in at]
-    axis.step(at, rates, where="post", color=colour, linestyle=line, linewidth=1.5)
-    asked = [point.epsilon for point in points]
-    marked = [_percentage(point.measured.rate) for point in points]
-    marker = _MARKERS[place % len(_MARKERS)]
-    axis.plot(asked, marked, color=colour, marker=marker, linestyle="", markersize=4.5)
-    axis.vlines(
-        asked,
-        [_percentage(point.measured.low) for point in points],
-        [_percentage(point.measured.high) for point in points],
-        color=colour,
-        alpha=0.5,
-        linewidth=1.5,
-    )
-    axis.plot([], [], color=colour, marker=marker, linestyle=line, markersize=4.5, label=name)
-
-
-def _draw_matrix(axis: Axes, results: Results, cut: Cut, names: list[str], matrix: Matrix) -> None:
     found = [
-        [transferred(results, cut, source, target, matrix) for target in names] for source in names
+        [transferred(results, condition, source, target, matrix) for target in names]
+        for source in names
     ]
     values = np.array([[_percentage(each.rate) for each in row] for row in found])
     scale = colormaps["cividis"].with_extremes(bad="#e8e8e8")
@@ -284,9 +274,8 @@ def _draw_matrix(axis: Axes, results: Results, cut: Cut, names: list[str], matri
 
 
 def _in_cell(measured: Measured) -> str:
-    if measured.state != "done":
-        return FAILED if measured.state == "failed" else NOT_RUN
-    return NOTHING if measured.rate is None else percent(measured.rate)
+    done = measured.state == "done"
+    return (percent(measured.rate) if done else state_cell(measured.state)).text
 
 
 def _percentage(rate: float | None) -> float:

@@ -1,9 +1,9 @@
-"""The charts of a page as geometry: where lines, bands, marks, bars and words stand.
+"""The charts of a page as geometry: positions of lines, bands, marks, bars and texts.
 
-Templates turn them into SVG, which escape all text and take colours from the page's style: so a
-chart is light or dark with the page, and sharp in print.  Each model has a colour, a marker and a
-dash pattern of its own; no chart says anything by colour alone, and each says in words what it
-shows.  Lengths are in SVG user units, with the origin at the top left.
+Templates turn them into SVG, escape all text and take colours from the page's style, so that a
+chart is light or dark with the page and sharp in print.  Each model has its own colour, marker and
+dash pattern; no chart depends on colour alone, and each has a description in words.  Lengths are in
+SVG user units, with the origin at the top left.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from gibbon.core.threat import Epsilon
 from gibbon.metrics.nearest import Curve
 from gibbon.report.content.confidence import BINS, Confidence, Confidences
 from gibbon.report.content.curves import Panel, Point
-from gibbon.report.content.lookup import Cut, Measured, Results, adversarial_error
+from gibbon.report.content.lookup import Condition, Measured, RunLookup
 from gibbon.report.content.number_format import count, interval, percent
 from gibbon.specs.suite import AttackSpec, Experiment
 
 _Place = Callable[[float], float]
 
-COLOURS: Final = 7  # the page's style has so many
+COLOURS: Final = 7  # that the page's style sheet defines
 _MOST_POINTS = 160  # of a whole curve
 _TICKS_AT_MOST = 6
 _TICK_ROOM = 36.0  # between the middles of two labels of an axis
@@ -33,11 +33,11 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 10.0, 40.0
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a model is drawn, the same in every chart of a page.
+class ModelStyle:
+    """The style of a model in all charts of a page.
 
-    ``colour`` is a number that the page's style knows, ``marker`` an SVG path around (0, 0),
-    ``dash`` an SVG dash pattern.
+    ``colour`` is a number that the page's style sheet defines, ``marker`` an SVG path around
+    (0, 0), ``dash`` an SVG dash pattern.
     """
 
     colour: int
@@ -59,7 +59,7 @@ _DASHES: Final = ("", "7 3", "7 3 2 3", "2 3")
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark of an axis and its label."""
+    """A tick of an axis and its label."""
 
     at: float
     text: str
@@ -67,7 +67,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A measured point: where it stands, its interval along the axis of errors, and its words."""
+    """A measured point: its position, its interval on the axis of errors, and its description."""
 
     x: float
     y: float
@@ -78,10 +78,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Series:
-    """What is drawn of one model."""
+    """The line, band and marks of one model."""
 
     name: str
-    look: Look
+    look: ModelStyle
     line: str
     band: str
     marks: tuple[Mark, ...]
@@ -90,9 +90,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with its axes; ``description`` says in words what it shows.
+    """A chart with its axes and a description in words.
 
-    ``sideways`` where errors go from left to right.
+    ``sideways`` says that the axis of errors is horizontal.
     """
 
     title: str
@@ -123,7 +123,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Confidences of right answers, above the middle, and of wrong ones, below it."""
+    """Confidences of right answers, above the middle, and of wrong answers, below it."""
 
     title: str
     description: str
@@ -137,16 +137,16 @@ class Histogram:
     wrong_words: str
 
 
-def looks(names: Iterable[str]) -> Mapping[str, Look]:
-    """Returns how each model is drawn.
+def looks(names: Iterable[str]) -> Mapping[str, ModelStyle]:
+    """Returns the style of each model.
 
     >>> looks(["softmax", "maxout"])["maxout"].colour
     1
     """
     return {
-        name: Look(
+        name: ModelStyle(
             place % COLOURS,
-            # In the next round of colours each has another marker.
+            # When the colours repeat, each comes with another marker.
             _MARKERS[(place + place // COLOURS) % len(_MARKERS)],
             _DASHES[place % len(_DASHES)],
         )
@@ -154,8 +154,8 @@ def looks(names: Iterable[str]) -> Mapping[str, Look]:
     }
 
 
-def error_chart(panel: Panel, asked: Sequence[Epsilon], look: Mapping[str, Look]) -> Chart:
-    """Returns error against epsilon of one attack on one dataset, a line a model."""
+def error_chart(panel: Panel, epsilons: Sequence[Epsilon], look: Mapping[str, ModelStyle]) -> Chart:
+    """Returns error against epsilon of one attack on one dataset, with a line for each model."""
     end = panel.end or 1.0
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
@@ -173,14 +173,14 @@ def error_chart(panel: Panel, asked: Sequence[Epsilon], look: Mapping[str, Look]
     )
     return Chart(
         title=f"{panel.attack} on {panel.dataset}",
-        description=". ".join(_curve_in_words(name, each) for name, each in panel.curves.items()),
+        description=". ".join(_curve_text(name, each) for name, each in panel.curves.items()),
         width=_WIDTH,
         height=_HEIGHT,
         left=_LEFT,
         right=right,
         top=_TOP,
         bottom=bottom,
-        x_ticks=_epsilon_ticks(asked, end=end, x=x),
+        x_ticks=_epsilon_ticks(epsilons, end=end, x=x),
         y_ticks=tuple(Tick(y(at / 4), f"{25 * at} %") for at in range(5)),
         x_label="ε, units of the input",
         y_label="error",
@@ -189,14 +189,14 @@ def error_chart(panel: Panel, asked: Sequence[Epsilon], look: Mapping[str, Look]
 
 
 def attack_chart(
-    results: Results,
+    results: RunLookup,
     experiment: Experiment,
     attacks: Sequence[AttackSpec],
-    look: Mapping[str, Look],
+    look: Mapping[str, ModelStyle],
 ) -> Chart | None:
-    """Returns the errors of attacks that were made at one epsilon: a row an attack, a mark a model.
+    """Returns the errors of attacks that were run at one epsilon, or None if there are none.
 
-    None where nothing was measured.
+    Each attack has a row, each model a mark in it.
     """
     names = [model.name for model in experiment.models]
     row = 14.0 + 9.0 * len(names)
@@ -212,16 +212,15 @@ def attack_chart(
     marks: dict[str, list[Mark]] = {}
     words: dict[str, list[str]] = {}
     for place, attack in enumerate(attacks):
-        cut = Cut(experiment.dataset.name, attack.label, attack.epsilon[0])
+        condition = Condition(experiment.dataset.name, attack.label, attack.epsilon[0])
         for position, name in enumerate(names):
-            found = results.evaluation(cut, name)
-            measured = adversarial_error(found) if found else Measured(results.state(cut, name))
-            what = f"{attack.label} at ε = {cut.epsilon} {_in_words(measured)}"
+            measured = results.error(condition, name)
+            what = f"{attack.label} at ε = {condition.epsilon} {_text(measured)}"
             words.setdefault(name, []).append(what)
             if measured.rate is None:
                 continue
             y = _TOP + row * place + 11.5 + 9.0 * position
-            low, high = _ends(measured)
+            low, high = measured.ends
             marks.setdefault(name, []).append(
                 Mark(x(measured.rate), y, x(low), x(high), f"{name}: {what}")
             )
@@ -252,9 +251,9 @@ def attack_chart(
 
 
 def histogram(title: str, found: Confidences) -> Histogram:
-    """Returns the confidences of one cell: bars up for right answers, bars down for wrong ones.
+    """Returns the histogram of one cell: bars upwards for right answers, downwards for wrong ones.
 
-    The largest bin fills half the height, so that shapes can be read; the words give the counts.
+    The largest bin fills half the height, to show the shape; the texts give the counts.
     """
     width, height, margin = 190.0, 118.0, 4.0
     middle, reach = 51.0, 47.0
@@ -274,7 +273,7 @@ def histogram(title: str, found: Confidences) -> Histogram:
             for tall in [max(each, 0.6)]
         )
 
-    right_words, wrong_words = _answers_in_words(found.right), _answers_in_words(found.wrong)
+    right_words, wrong_words = _answers_text(found.right), _answers_text(found.wrong)
     return Histogram(
         title=title,
         description=f"right answers: {right_words}; wrong answers: {wrong_words}",
@@ -292,7 +291,7 @@ def histogram(title: str, found: Confidences) -> Histogram:
     )
 
 
-def _line(name: str, look: Look, points: Sequence[Point], *, x: _Place, y: _Place) -> Series:
+def _line(name: str, look: ModelStyle, points: Sequence[Point], *, x: _Place, y: _Place) -> Series:
     marks = tuple(_marks(name, points, x=x, y=y))
     lows = [f"{_rounded(mark.x)} {_rounded(mark.low)}" for mark in marks]
     highs = [f"{_rounded(mark.x)} {_rounded(mark.high)}" for mark in marks]
@@ -307,7 +306,7 @@ def _line(name: str, look: Look, points: Sequence[Point], *, x: _Place, y: _Plac
 
 def _steps(
     name: str,
-    look: Look,
+    look: ModelStyle,
     curve: Curve,
     points: Sequence[Point],
     *,
@@ -315,7 +314,7 @@ def _steps(
     y: _Place,
     end: float,
 ) -> Series:
-    """Returns a curve that is known at every epsilon, with marks where it was asked of."""
+    """Returns a curve that is known at every epsilon, with marks at the attack's epsilons."""
     shown = curve.epsilons[curve.epsilons < end].tolist()
     every = -(-len(shown) // _MOST_POINTS) or 1
     path = [f"M{_rounded(x(0.0))} {_rounded(y(curve.at(0.0)))}"]
@@ -330,26 +329,18 @@ def _steps(
 def _marks(name: str, points: Sequence[Point], *, x: _Place, y: _Place) -> Iterator[Mark]:
     for point in points:
         if point.measured.rate is not None:
-            low, high = _ends(point.measured)
-            words = f"{name}, ε = {point.epsilon:.4g}: {_in_words(point.measured)}"
+            low, high = point.measured.ends
+            words = f"{name}, ε = {point.epsilon:.4g}: {_text(point.measured)}"
             yield Mark(x(point.epsilon), y(point.measured.rate), y(low), y(high), words)
 
 
-def _ends(measured: Measured) -> tuple[float, float]:
-    rate = measured.rate or 0.0
-    low = rate if measured.low is None else measured.low
-    high = rate if measured.high is None else measured.high
-    return low, high
-
-
-def _in_words(measured: Measured) -> str:
+def _text(measured: Measured) -> str:
     if measured.rate is None:
         return measured.state
-    bounds = interval(measured.low, measured.high, rate=measured.rate)
-    return f"{percent(measured.rate)} {bounds}"
+    return f"{percent(measured.rate)} {interval(measured)}"
 
 
-def _curve_in_words(name: str, points: Sequence[Point]) -> str:
+def _curve_text(name: str, points: Sequence[Point]) -> str:
     first, last = points[0], points[-1]
     if first is last:
         return f"{name}: {percent(first.measured.rate)} at ε = {first.epsilon:.4g}"
@@ -359,17 +350,17 @@ def _curve_in_words(name: str, points: Sequence[Point]) -> str:
     )
 
 
-def _answers_in_words(of: Confidence) -> str:
+def _answers_text(of: Confidence) -> str:
     if of.mean is None:
         return "none"
     return f"{count(of.examples)}, mean {percent(of.mean)}"
 
 
-def _epsilon_ticks(asked: Sequence[Epsilon], *, end: float, x: _Place) -> tuple[Tick, ...]:
-    """Returns the epsilons that were asked, as they were written, or round numbers."""
+def _epsilon_ticks(epsilons: Sequence[Epsilon], *, end: float, x: _Place) -> tuple[Tick, ...]:
+    """Returns ticks at the attack's epsilons, as they were written, or at round numbers."""
     own = [
         Tick(x(0.0), "0"),
-        *(Tick(x(float(each)), str(each)) for each in sorted(asked) if 0 < float(each) <= end),
+        *(Tick(x(float(each)), str(each)) for each in sorted(epsilons) if 0 < float(each) <= end),
     ]
     apart = all(two.at - one.at >= _TICK_ROOM for one, two in pairwise(own))
     if len(own) > 1 and apart and len(own) <= _TICKS_AT_MOST + 1:

@@ -1,8 +1,8 @@
-"""A run as one HTML page: works offline, on a phone, in print, in light and dark, by keyboard.
+"""A run as one HTML page that works offline, on a phone, in print, in light and dark, by keyboard.
 
-Sections are records here and templates in ``templates/``; Jinja2 escapes whatever comes from a
-file.  The page carries its style and its script, loads nothing, and forbids itself to: only the one
-script whose digest it names runs.
+Sections are records here and templates in ``templates/``; Jinja2 escapes all texts.  The page
+contains its style and its script and loads nothing; its content security policy permits only that
+script, by its digest.
 """
 
 from __future__ import annotations
@@ -17,26 +17,34 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gibbon.core.threat import ZERO, Epsilon
-from gibbon.records.flags import MASKING
+from gibbon.records.flags import MASKING, read_flags
 from gibbon.records.illustration import illustrations
 from gibbon.records.run import Failure, RunRecord
 from gibbon.report.content.chapters import PAPER, TROUBLE, chapters
-from gibbon.report.content.confidence import BINS, Confidences, Key, confidences, key
+from gibbon.report.content.confidence import BINS, CellKey, Confidences, cell_key, confidences
 from gibbon.report.content.curves import panels
 from gibbon.report.content.distance_curves import whole_curves
 from gibbon.report.content.error_curves import CURVES
 from gibbon.report.content.gallery import GalleryView, damaged_galleries, galleries, gallery_view
 from gibbon.report.content.headline import HEADLINE, HEADLINE_NOTES, headline_tables
 from gibbon.report.content.heat_map import HeatMaps, heat_maps
-from gibbon.report.content.layout import NOTHING, Cell, Chapter, Column, Table, cells
-from gibbon.report.content.lookup import Cut, Results
+from gibbon.report.content.layout import (
+    NOTHING,
+    Chapter,
+    Column,
+    Table,
+    TableCell,
+    cells,
+    columns,
+    dataset_table,
+)
+from gibbon.report.content.lookup import Condition, RunLookup
 from gibbon.report.content.number_format import count, percent
 from gibbon.report.content.transfer import TRANSFER
 from gibbon.report.html.charts import (
     Chart,
     Histogram,
-    Look,
+    ModelStyle,
     attack_chart,
     error_chart,
     histogram,
@@ -51,19 +59,19 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 _CONFIDENCE: Final = "Confidence"
 _ILLUSTRATIONS: Final = "What the attack does"
 _PICTURES: Final = "Examples"
-_UNFOLDED: Final = 4  # galleries; more make the page long
+_OPEN_GALLERIES: Final = 4  # more make the page long
 _PROVENANCE: Final = "Where these numbers come from"
 _CONFIDENCE_NOTES: Final = (
     "Confidence: the model's probability for the class it predicts; the softmax maximum unless the "
     f"model declares otherwise. {BINS} equal bins from 0 to 100 %. The largest bin of each picture "
-    "fills it, so compare shapes between pictures, and counts by their words. Attacked: at the "
-    "largest ε of each attack; the table holds every ε.",
+    "fills it: compare shapes between pictures, and counts by the texts below. Attacked: at the "
+    "largest ε of each attack; the table has every ε.",
 )
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page: every kind has a template of its own; ``short`` is for the menu."""
+    """A section of the page with its template; ``short`` is its title in the menu."""
 
     ident: str
     title: str
@@ -74,8 +82,8 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Trouble(Section):
-    """What failed and what was flagged; flags are grouped by their reason."""
+class TroubleSection(Section):
+    """Failures, and flags grouped by their reason."""
 
     incomplete: bool = False
     status: str = ""
@@ -85,8 +93,8 @@ class Trouble(Section):
 
 
 @dataclass(frozen=True)
-class Published(Section):
-    """Published numbers and measured ones, drawn and in a table, and how many agree."""
+class PublishedSection(Section):
+    """Published and measured numbers, drawn and in a table, and how many agree."""
 
     charts: tuple[PublishedChart, ...] = ()
     tally: tuple[tuple[int, str], ...] = ()
@@ -94,11 +102,11 @@ class Published(Section):
 
 
 @dataclass(frozen=True)
-class Curves(Section):
+class CurveSection(Section):
     """Error against epsilon, drawn and in numbers."""
 
     charts: tuple[Chart, ...] = ()
-    looks: Mapping[str, Look] | None = None
+    looks: Mapping[str, ModelStyle] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class ModelHistograms:
 
 @dataclass(frozen=True)
 class ConfidenceSection(Section):
-    """How sure the models are, right and wrong."""
+    """Confidence in right and in wrong answers."""
 
     models: tuple[ModelHistograms, ...] = ()
 
@@ -125,8 +133,8 @@ class TransferSection(Section):
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture that carries its own content, and its words."""
+class EmbeddedPicture:
+    """A picture as a data URL, with its title and description."""
 
     title: str
     description: str
@@ -134,39 +142,43 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Illustrations(Section):
-    """Pictures that explain, drawn from data that the run holds."""
+class IllustrationSection(Section):
+    """Illustrations, drawn from data in the run's folder."""
 
-    drawings: tuple[Shown, ...] = ()
+    drawings: tuple[EmbeddedPicture, ...] = ()
 
 
 @dataclass(frozen=True)
-class Unfolded:
-    """A gallery, and whether it is seen at once."""
+class FoldableGallery:
+    """A gallery, and whether it is unfolded at first."""
 
     gallery: GalleryView
     open: bool
 
 
 @dataclass(frozen=True)
-class Galleries(Section):
+class GallerySection(Section):
     """A few examples of each attack, before and after."""
 
-    views: tuple[Unfolded, ...] = ()
+    views: tuple[FoldableGallery, ...] = ()
     damaged: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
-class Provenance(Section):
-    """Where the numbers come from."""
+class ProvenanceSection(Section):
+    """The provenance of the numbers."""
 
     facts: tuple[tuple[str, str], ...] = ()
 
 
 def report_html(record: RunRecord, folder: Path) -> str:
-    """Returns a run as one HTML page; ``folder`` is the run's, for its outcomes.
+    """Returns a run as one HTML page.
 
-    Raises `RecordError` where a file that belongs to the run can't be read.
+    Args:
+        record: the run's record.
+        folder: the run's folder, with its outcomes and galleries.
+
+    Raises `RecordError` if a file of the run can't be read.
     """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -185,41 +197,40 @@ def report_html(record: RunRecord, folder: Path) -> str:
         facts=tuple(_facts(record)),
         sections=tuple(_sections(record, folder)),
         provenance=record.provenance,
-        script=Markup(script),  # noqa: S704  ours, read from beside this file
+        script=Markup(script),  # noqa: S704  our own file
         script_digest=f"sha256-{digest}",
         style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
     )
 
 
 def _facts(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """Yields what the head of the page says: a number and its words."""
-    attacked = [each for each in record.evaluations if not each.unattacked]
-    models = {model.name for each in record.suite.experiments for model in each.models}
-    examples = sum(each.examples for each in record.datasets)
-    datasets = "dataset" if len(record.suite.experiments) == 1 else "datasets"
-    yield count(len(models)), "model" if len(models) == 1 else "models"
-    yield count(len(record.suite.experiments)), datasets
-    yield count(len(attacked)), "attacked cells"
-    yield count(examples), "examples"
-    yield count(len(record.failures)), "failures"
-    yield count(len(record.flags)), "flag" if len(record.flags) == 1 else "flags"
+    """Yields the numbers at the head of the page, each with its words."""
+    experiments = record.suite.experiments
+    models = len({model.name for each in experiments for model in each.models})
+    attacked = sum(not each.unattacked for each in record.evaluations)
+    yield str(count(models)), "model" if models == 1 else "models"
+    yield str(count(len(experiments))), "dataset" if len(experiments) == 1 else "datasets"
+    yield str(count(attacked)), "attacked cells"
+    yield str(count(sum(each.examples for each in record.datasets))), "examples"
+    yield str(count(len(record.failures))), "failures"
+    yield str(count(len(record.flags))), "flag" if len(record.flags) == 1 else "flags"
 
 
 def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
-    results, views = Results(record), Views()
+    results, views = RunLookup(record), Views()
     found = {chapter.title: chapter for chapter in chapters(record)}
     yield _trouble(record)
     yield Section(
         "headline",
         HEADLINE,
-        tuple(views.table(table, bars=True) for table in headline_tables(results)),
+        tuple(views.table(table) for table in headline_tables(results)),
         HEADLINE_NOTES,
     )
     if PAPER in found:
         yield _published(results, found[PAPER], views)
     drawn = tuple(_drawings(folder))
     if drawn:
-        yield Illustrations(
+        yield IllustrationSection(
             "illustrations",
             _ILLUSTRATIONS,
             template="sections/illustrations.html",
@@ -239,9 +250,9 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     yield _provenance(record, views)
 
 
-def _published(results: Results, chapter: Chapter, views: Views) -> Published:
+def _published(results: RunLookup, chapter: Chapter, views: Views) -> PublishedSection:
     charts = tuple(published_charts(results))
-    return Published(
+    return PublishedSection(
         "published",
         chapter.title,
         tuple(views.table(table, under=chapter.title) for table in chapter.tables),
@@ -258,12 +269,10 @@ def _plain(ident: str, chapter: Chapter, views: Views) -> Section:
     return Section(ident, chapter.title, tables, chapter.notes)
 
 
-def _drawings(folder: Path) -> Iterator[Shown]:
+def _drawings(folder: Path) -> Iterator[EmbeddedPicture]:
     found = tuple(illustrations(folder))
     if found:
-        from gibbon.report.figures.illustrations import (
-            draw,  # late: brings matplotlib, which takes its time
-        )
+        from gibbon.report.figures.illustrations import draw  # late: matplotlib is slow to import
 
         for each in found:
             drawing = draw(each)
@@ -271,22 +280,22 @@ def _drawings(folder: Path) -> Iterator[Shown]:
                 (("svg+xml", drawing.svg), ("png", drawing.png)), key=lambda form: len(form[1])
             )
             source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-            yield Shown(drawing.title, drawing.description, source)
+            yield EmbeddedPicture(drawing.title, drawing.description, source)
 
 
-def _galleries(record: RunRecord, results: Results, folder: Path) -> Galleries:
+def _galleries(record: RunRecord, results: RunLookup, folder: Path) -> GallerySection:
     classes = {name: card.classes for name, card in record.dataset_cards.items()}
     seen: set[tuple[str, str]] = set()
     read: set[str] = set()
     views = []
-    for experiment, model, cut, gallery in galleries(results, folder):
-        view = gallery_view(model, cut, gallery, classes.get(cut.dataset, ()))
-        # Of each dataset the first attack is unfolded: the others are one click away.
-        first = experiment.attacks[0].label == cut.attack and len(seen) < _UNFOLDED
-        seen.add((cut.dataset, model))
-        views.append(Unfolded(view, first))
+    for experiment, model, condition, gallery in galleries(results, folder):
+        view = gallery_view(model, condition, gallery, classes.get(condition.dataset, ()))
+        # For each dataset and model the first attack is unfolded.
+        first = experiment.attacks[0].label == condition.attack and len(seen) < _OPEN_GALLERIES
+        seen.add((condition.dataset, model))
+        views.append(FoldableGallery(view, first))
         read.add(gallery.digest)
-    return Galleries(
+    return GallerySection(
         "pictures",
         _PICTURES,
         template="sections/galleries.html",
@@ -298,11 +307,9 @@ def _galleries(record: RunRecord, results: Results, folder: Path) -> Galleries:
     )
 
 
-def _trouble(record: RunRecord) -> Trouble:
-    masking = tuple(flag for flag in record.flags if flag.endswith(MASKING))
-    others = tuple(flag for flag in record.flags if flag not in masking)
-    stripped = tuple(flag.removesuffix(MASKING).rstrip(", ") for flag in masking)
-    return Trouble(
+def _trouble(record: RunRecord) -> TroubleSection:
+    flags = read_flags(record)
+    return TroubleSection(
         "trouble",
         TROUBLE,
         template="sections/trouble.html",
@@ -311,24 +318,24 @@ def _trouble(record: RunRecord) -> Trouble:
         failures=record.failures,
         flags=record.flags,
         flags_by_reason=tuple(
-            (reason, flags)
-            for reason, flags in ((MASKING, stripped), ("other signs", others))
-            if flags
+            (reason, findings)
+            for reason, masking in ((MASKING, True), ("other signs", False))
+            if (findings := tuple(each.finding for each in flags if each.masking is masking))
         ),
     )
 
 
 def _curves(
-    record: RunRecord, results: Results, folder: Path, chapter: Chapter, views: Views
-) -> Curves:
+    record: RunRecord, results: RunLookup, folder: Path, chapter: Chapter, views: Views
+) -> CurveSection:
     look = looks(model.name for each in results.experiments for model in each.models)
-    asked = {
+    epsilons = {
         (experiment.dataset.name, attack.label): attack.epsilon
         for experiment in results.experiments
         for attack in experiment.attacks
     }
     drawn = panels(record, whole=whole_curves(record, folder))
-    charts = [error_chart(panel, asked[panel.dataset, panel.attack], look) for panel in drawn]
+    charts = [error_chart(panel, epsilons[panel.dataset, panel.attack], look) for panel in drawn]
     in_curves = {(panel.dataset, panel.attack) for panel in drawn}
     for experiment in results.experiments:
         single = [
@@ -339,7 +346,7 @@ def _curves(
         chart = attack_chart(results, experiment, single, look) if single else None
         if chart is not None:
             charts.append(chart)
-    return Curves(
+    return CurveSection(
         "curves",
         chapter.title,
         tuple(views.table(table) for table in chapter.tables),
@@ -351,7 +358,7 @@ def _curves(
 
 
 def _confidence(
-    record: RunRecord, results: Results, folder: Path, views: Views
+    record: RunRecord, results: RunLookup, folder: Path, views: Views
 ) -> ConfidenceSection:
     found = confidences(record, folder)
     models: list[ModelHistograms] = []
@@ -360,14 +367,14 @@ def _confidence(
         rows = []
         for model in experiment.models:
             known = _known(results, experiment, model.name, found)
-            rows += [_confidence_row(model.name, cut, each) for cut, each in known]
-            largest = {cut.attack: cut.epsilon for cut, _ in known}
-            for cut, _ in known:
-                largest[cut.attack] = max(largest[cut.attack], cut.epsilon)
+            rows += [_confidence_row(model.name, condition, each) for condition, each in known]
+            largest = {condition.attack: condition.epsilon for condition, _ in known}
+            for condition, _ in known:
+                largest[condition.attack] = max(largest[condition.attack], condition.epsilon)
             shown = tuple(
-                histogram(_cut_in_words(cut), each)
-                for cut, each in known
-                if cut.epsilon == largest[cut.attack]
+                histogram(str(condition), each)
+                for condition, each in known
+                if condition.epsilon == largest[condition.attack]
             )
             if shown:
                 title = f"{model.name} on {experiment.dataset.name}"
@@ -385,56 +392,52 @@ def _confidence(
 
 
 def _known(
-    results: Results, experiment: Experiment, model: str, found: Mapping[Key, Confidences]
-) -> list[tuple[Cut, Confidences]]:
-    cuts = [Cut(experiment.dataset.name, UNATTACKED, ZERO), *results.cuts(experiment)]
+    results: RunLookup, experiment: Experiment, model: str, found: Mapping[CellKey, Confidences]
+) -> list[tuple[Condition, Confidences]]:
+    conditions = [Condition.unattacked(experiment.dataset.name), *results.conditions(experiment)]
     known = []
-    for cut in cuts:
-        row = results.evaluation(cut, model)
+    for condition in conditions:
+        row = results.evaluation(condition, model)
         if row is not None:
-            each = found.get(key(row.dataset, row.model, row.attack, row.epsilon))
+            each = found.get(cell_key(row))
             if each is not None:
-                known.append((cut, each))
+                known.append((condition, each))
     return known
 
 
-def _cut_in_words(cut: Cut) -> str:
-    return "unattacked" if cut.attack == UNATTACKED else f"{cut.attack}, ε = {cut.epsilon}"
-
-
-def _confidence_table(experiment: Experiment, rows: tuple[tuple[Cell, ...], ...]) -> Table:
-    return Table(
-        f"on {experiment.dataset.name}",
+def _confidence_table(experiment: Experiment, rows: tuple[tuple[TableCell, ...], ...]) -> Table:
+    return dataset_table(
+        experiment.dataset.name,
         (
-            Column("Model", "left"),
-            Column("Attack", "left"),
-            Column("ε"),
-            Column("Right"),
-            Column("Mean confidence, right"),
-            Column("of them at 90 % or more"),
-            Column("Wrong"),
-            Column("Mean confidence, wrong"),
-            Column("of them at 90 % or more"),
+            *columns("Model", "Attack", align="left"),
+            *columns(
+                "ε",
+                "Right",
+                "Mean confidence, right",
+                "of them at 90 % or more",
+                "Wrong",
+                "Mean confidence, wrong",
+                "of them at 90 % or more",
+            ),
         ),
         rows,
     )
 
 
-def _confidence_row(model: str, cut: Cut, each: Confidences) -> tuple[Cell, ...]:
-    epsilon: Epsilon | str = NOTHING if cut.attack == UNATTACKED else cut.epsilon
+def _confidence_row(model: str, condition: Condition, each: Confidences) -> tuple[TableCell, ...]:
     return cells(
         model,
-        cut.attack,
-        str(epsilon),
+        condition.attack,
+        NOTHING if condition.attack == UNATTACKED else condition.epsilon,
         *(
-            text
+            cell
             for of in (each.right, each.wrong)
-            for text in (count(of.examples), percent(of.mean), percent(of.at_least_ninety))
+            for cell in (count(of.examples), percent(of.mean), percent(of.at_least_ninety))
         ),
     )
 
 
-def _transfer(results: Results, chapter: Chapter, views: Views) -> TransferSection:
+def _transfer(results: RunLookup, chapter: Chapter, views: Views) -> TransferSection:
     return TransferSection(
         "transfer",
         chapter.title,
@@ -445,8 +448,8 @@ def _transfer(results: Results, chapter: Chapter, views: Views) -> TransferSecti
     )
 
 
-def _provenance(record: RunRecord, views: Views) -> Provenance:
-    return Provenance(
+def _provenance(record: RunRecord, views: Views) -> ProvenanceSection:
+    return ProvenanceSection(
         "provenance",
         _PROVENANCE,
         tuple(views.table(table) for table in _card_tables(record)),
@@ -487,11 +490,8 @@ def _card_tables(record: RunRecord) -> Iterator[Table]:
             "Datasets",
             (
                 Column("Dataset", "left"),
-                Column("Examples"),
-                Column("of"),
-                Column("Classes"),
-                Column("Input", "left"),
-                Column("Digest", "left"),
+                *columns("Examples", "of", "Classes"),
+                *columns("Input", "Digest", align="left"),
             ),
             tuple(
                 cells(
@@ -509,13 +509,9 @@ def _card_tables(record: RunRecord) -> Iterator[Table]:
         yield Table(
             "Models",
             (
-                Column("Model", "left"),
-                Column("Source", "left"),
-                Column("Parameters"),
-                Column("Classes"),
-                Column("Outputs", "left"),
-                Column("Weights", "left"),
-                Column("With its predictions", "left"),
+                *columns("Model", "Source", align="left"),
+                *columns("Parameters", "Classes"),
+                *columns("Outputs", "Weights", "With its predictions", align="left"),
             ),
             tuple(
                 cells(

@@ -1,4 +1,4 @@
-"""Published numbers beside measured ones, drawn: a line a number, its ends the two values."""
+"""Charts of published and measured numbers: a line from one value to the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gibbon.report.content.lookup import Measured, Results
+from gibbon.report.content.lookup import Measured, RunLookup
 from gibbon.report.content.number_format import as_published, interval, percent
 from gibbon.report.content.published import measure_in_words, models_in_words, verdict
 from gibbon.report.html.charts import Tick
@@ -20,8 +20,8 @@ _ORDER: Final = ("reproduced", "differs", "failed", "not run")
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was measured under one attack: ``low`` to ``high`` is its interval."""
+class MeasuredMark:
+    """The number measured under one attack, with its interval from ``low`` to ``high``."""
 
     x: float
     low: float
@@ -31,20 +31,20 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """One published number and what was measured of it; ``x`` is None where no run measures it."""
+class PublishedLine:
+    """One published number with the measured numbers."""
 
     y: float
     label: str
     verdict: str
-    x: float | None
-    found: tuple[Found, ...]
+    x: float
+    found: tuple[MeasuredMark, ...]
     words: str
 
 
 @dataclass(frozen=True)
 class PublishedChart:
-    """Some of the rows, drawn; ``description`` says them in words."""
+    """A chart of some published rows, with a description in words."""
 
     title: str
     description: str
@@ -55,11 +55,11 @@ class PublishedChart:
     top: float
     bottom: float
     ticks: tuple[Tick, ...]
-    rows: tuple[Beside, ...]
+    rows: tuple[PublishedLine, ...]
 
 
-def published_charts(results: Results) -> Iterator[PublishedChart]:
-    """Yields charts of the rows that were measured, a dozen rows each, in the suite's order."""
+def published_charts(results: RunLookup) -> Iterator[PublishedChart]:
+    """Yields charts of the measured rows, with a dozen rows each, in the suite's order."""
     rows = [
         row
         for row in results.record.suite.published
@@ -70,14 +70,14 @@ def published_charts(results: Results) -> Iterator[PublishedChart]:
         yield _chart(results, rows[start : start + _ROWS])
 
 
-def tally(results: Results) -> tuple[tuple[int, str], ...]:
-    """Returns how many rows got which verdict; empty where none is judged."""
+def tally(results: RunLookup) -> tuple[tuple[int, str], ...]:
+    """Returns the number of rows of each verdict; empty if no row has a verdict."""
     found = (verdict(row, results) for row in results.record.suite.published)
     counts = Counter(each.word for each in found if each is not None)
     return tuple((counts[word], word) for word in _ORDER if counts[word])
 
 
-def _chart(results: Results, rows: Sequence[PublishedRow]) -> PublishedChart:
+def _chart(results: RunLookup, rows: Sequence[PublishedRow]) -> PublishedChart:
     drawn = tuple(_row(results, row, place) for place, row in enumerate(rows))
     bottom = _TOP + _ROW * len(rows)
     first, last = rows[0].section, rows[-1].section
@@ -96,7 +96,7 @@ def _chart(results: Results, rows: Sequence[PublishedRow]) -> PublishedChart:
     )
 
 
-def _row(results: Results, row: PublishedRow, place: int) -> Beside:
+def _row(results: RunLookup, row: PublishedRow, place: int) -> PublishedLine:
     found = tuple(
         _found(measured, attack, main=attack == row.attack[0])
         for attack in row.attack
@@ -106,9 +106,9 @@ def _row(results: Results, row: PublishedRow, place: int) -> Beside:
     label = f"{models_in_words(row)}: {measure_in_words(row)}"
     value = row.value or 0.0
     word = judged.word if judged is not None else ""
-    said = f"published {'more than ' if row.above else ''}{as_published(value)}"
-    words = f"{label}: {said}, measured {', '.join(each.words for each in found)}"
-    return Beside(
+    text = f"published {'more than ' if row.above else ''}{as_published(value)}"
+    words = f"{label}: {text}, measured {', '.join(each.words for each in found)}"
+    return PublishedLine(
         y=_TOP + _ROW * place,
         label=label if len(label) <= _MOST_LETTERS else f"{label[: _MOST_LETTERS - 1]}…",
         verdict=word,
@@ -118,12 +118,11 @@ def _row(results: Results, row: PublishedRow, place: int) -> Beside:
     )
 
 
-def _found(measured: Measured, attack: str, *, main: bool) -> Found:
-    rate = measured.rate or 0.0
-    low = rate if measured.low is None else measured.low
-    high = rate if measured.high is None else measured.high
-    bounds = "" if measured.low is None else f" {interval(low, high, rate=rate)}"
-    return Found(_x(rate), _x(low), _x(high), main, f"{percent(rate)}{bounds} under {attack}")
+def _found(measured: Measured, attack: str, *, main: bool) -> MeasuredMark:
+    low, high = measured.ends
+    bounds = "" if measured.low is None else f" {interval(measured)}"
+    words = f"{percent(measured.rate)}{bounds} under {attack}"
+    return MeasuredMark(_x(measured.rate or 0.0), _x(low), _x(high), main, words)
 
 
 def _x(rate: float) -> float:

@@ -1,30 +1,20 @@
-"""What the templates of a page print: tables with what sorts them, and figures with their words."""
+"""Tables as the templates of a page print them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final
 
-from gibbon.report.content.layout import FAILED, NOT_RUN, NOTHING, Column, Table
+from gibbon.report.content.layout import Column, Table, TableCell
 
-_FRACTION: Final = re.compile(r"^([\d.,]+)\s*/\s*([\d.,]+)")
-_NUMBER: Final = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
-_WORDS: Final = {
-    FAILED: "failed",
-    NOT_RUN: "not-run",
-    "differs": "differs",
-    "reproduced": "reproduced",
-}
-_SHORT = 25  # characters; longer texts are broken into lines
-_FILTERED_FROM = 12  # rows; fewer are seen at a glance
+_SHORT: Final = 25  # characters; longer texts are broken into lines
+_FILTERED_FROM: Final = 12  # rows; shorter tables need no search
 
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell: its text, a word that its look goes by, a number to sort by, and a bar's length."""
+    """A cell of a page: its text, its CSS class, the key to sort by, and the length of its bar."""
 
     text: str
     detail: str
@@ -37,13 +27,17 @@ class CellView:
 class TableView:
     """A table of a page.
 
-    ``heard``: its caption is there for readers' ears alone; ``more``: some of its columns are shown
-    only when asked for; ``filtered``: it is long enough for its rows to be searched.
+    Args:
+        ident: the table's id in the page.
+        caption: its title.
+        hidden_caption: whether only screen readers read the caption.
+        more: whether some columns are hidden until the reader asks for all columns.
+        filtered: whether the table is long enough for its rows to be searched.
     """
 
     ident: str
     caption: str
-    heard: bool
+    hidden_caption: bool
     columns: tuple[Column, ...]
     rows: tuple[tuple[CellView, ...], ...]
     notes: tuple[str, ...]
@@ -52,34 +46,26 @@ class TableView:
 
 
 class Views:
-    """Makes views, and names each so that no two on a page are called the same."""
+    """Makes the views of a page's tables, each with an id of its own."""
 
     def __init__(self) -> None:
         self._tables = 0
 
-    def table(self, table: Table, *, under: str = "", bars: bool = False) -> TableView:
-        """Returns the view of a table, without the columns that have nothing in them.
+    def table(self, table: Table, *, under: str = "") -> TableView:
+        """Returns the view of a table without its empty columns.
 
-        ``under`` is the heading that it stands under: a title that only says that again is for
-        readers' ears.  ``bars`` draws a bar under each rate of a column of errors.
+        A caption that repeats the heading ``under`` which the table stands is hidden.
         """
         self._tables += 1
-        shown = [
-            place
-            for place in range(len(table.columns))
-            if any(row[place].text for row in table.rows) or not table.rows
-        ]
+        shown = table.filled()
         columns = tuple(table.columns[place] for place in shown)
         return TableView(
             ident=f"table-{self._tables}",
             caption=capitalised(table.title),
-            heard=table.title == under,
+            hidden_caption=table.title == under,
             columns=columns,
             rows=tuple(
-                tuple(
-                    _cell(row[place].text, row[place].detail, table.columns[place], bars=bars)
-                    for place in shown
-                )
+                tuple(_cell(row[place], table.columns[place]) for place in shown)
                 for row in table.rows
             ),
             notes=table.notes,
@@ -89,40 +75,19 @@ class Views:
 
 
 def capitalised(text: str) -> str:
-    """Returns a text with a large first letter; names keep their case."""
+    """Returns a text with a capital first letter; the case of all others stays."""
     return text[:1].upper() + text[1:]
 
 
-def sort_key(text: str) -> float | None:
-    """Returns the number that a cell's text is sorted by, None where it is none.
-
-    >>> sort_key("99.9 %"), sort_key("8/255") == 8 / 255, sort_key("−0.10"), sort_key("10,000")
-    (99.9, True, -0.1, 10000.0)
-    >>> sort_key("[88.8–90.0]"), sort_key("mean of 9,992"), sort_key("maxout"), sort_key("–")
-    (88.8, 9992.0, None, None)
-    """
-    plain = text.replace("−", "-").strip()
-    quotient = _FRACTION.match(plain)
-    try:
-        if quotient:
-            one, two = (Fraction(part.replace(",", "")) for part in quotient.groups())
-            return float(one / two)
-    except (ValueError, ZeroDivisionError):
-        return None
-    found = _NUMBER.search(plain)
-    return float(found[0].replace(",", "")) if found else None
-
-
-def _cell(text: str, detail: str, column: Column, *, bars: bool) -> CellView:
-    look = _WORDS.get(text, "nothing" if text == NOTHING else "")
-    look = look or ("short" if len(text) <= _SHORT else "long")
-    number = sort_key(text) if column.align == "right" and look != "long" else None
-    bar = number if bars and number is not None and "error" in column.header else None
-    return CellView(text, detail, look, "" if number is None else f"{number:.10g}", bar)
+def _cell(cell: TableCell, column: Column) -> CellView:
+    look = cell.kind.replace(" ", "-") or ("short" if len(cell.text) <= _SHORT else "long")
+    value = cell.value if column.align == "right" else None
+    key = "" if value is None else f"{value:.10g}"
+    return CellView(cell.text, cell.detail, look, key, value if column.bar else None)
 
 
 def code_and_text(text: str) -> Iterator[tuple[bool, str]]:
-    """Yields the parts of a note, and whether each stood between backticks.
+    """Yields the parts of a note, and whether each was between backticks.
 
     >>> list(code_and_text("`fgsm`: L∞"))
     [(True, 'fgsm'), (False, ': L∞')]

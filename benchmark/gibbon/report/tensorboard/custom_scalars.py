@@ -1,4 +1,4 @@
-"""The layout of TensorBoard's dashboard of custom scalars: one chart a question, bands and all."""
+"""The layout of TensorBoard's dashboard of custom scalars."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _CONFIDENCE: Final = ("confidence_on_misclassified", "mean_confidence")
 
 
 def scalar_layout(record: RunRecord, whole: WholeCurves) -> Any:
-    """Returns the layout: error with its interval, success, confidence, and all attacks together.
+    """Returns the layout: error with its interval, confidence, success and worst-case error.
 
-    All models are lines of one chart, as their tags are the same.
+    All models are lines of one chart, since their tags are equal.
     """
     attacks = tuple(
         dict.fromkeys(

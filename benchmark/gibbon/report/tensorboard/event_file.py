@@ -1,7 +1,7 @@
 """Event files of TensorBoard, written with the messages of its own package.
 
-No torch, and unlike with its own writer no thread, no host name and no time of writing in the
-files: the same run gives the same bytes.
+This needs no torch.  Unlike TensorBoard's own writer it starts no thread and writes neither host
+name nor time of writing, so that equal runs give equal files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OF_A_BIN: Final = 3  # left edge, right edge, count
 
 @dataclass
 class EventRun:
-    """The events of one TensorBoard run, all at ``wall_time``, seconds since 1970."""
+    """The events of one TensorBoard run, all at ``wall_time``, in seconds since 1970."""
 
     wall_time: float
     values: list[tuple[int, Any]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class EventRun:
     def histogram(
         self, tag: str, counts: Sequence[int], *, step: int, description: str = ""
     ) -> None:
-        """Adds the counts of a quantity from 0 to 1 in equal parts."""
+        """Adds the counts of a quantity in equal bins from 0 to 1."""
         size = len(counts)
         bins = [
             edge

@@ -1,7 +1,7 @@
-"""The cells of a run for TensorBoard's dashboard of hyperparameters: a line a cell, to be compared.
+"""The cells of a run for TensorBoard's dashboard of hyperparameters, one row a cell.
 
-What is asked (dataset, model, attack, epsilon, norm, clipping and the attack's own parameters) are
-the hyperparameters, what was measured the metrics.
+The hyperparameters are dataset, model, attack, epsilon, norm, clipping and the attack's parameters;
+the metrics are the measured rates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gibbon.records.run import Evaluation, RunRecord
 from gibbon.report.tensorboard.event_file import EventRun
 
 CELLS_RUN: Final = "_cells"
-Asked = bool | float | str
+Hyperparameter = bool | float | str
 
 _METRICS: Final[Mapping[str, Callable[[Evaluation], float | None]]] = {
     "adversarial error": lambda each: each.adversarial_error,
@@ -45,12 +45,12 @@ _METRICS: Final[Mapping[str, Callable[[Evaluation], float | None]]] = {
 
 
 def cell_runs(record: RunRecord, wall_time: float) -> dict[str, EventRun]:
-    """Returns a TensorBoard run for every attacked cell, by name, and one that names columns."""
+    """Returns a TensorBoard run for each attacked cell, by name, and one for the columns."""
     attacked = [each for each in record.evaluations if not each.unattacked]
     if not attacked:
         return {}
-    asked = [_asked(each) for each in attacked]
-    names = dict.fromkeys(name for each in asked for name in each)
+    given = [_hyperparameters(each) for each in attacked]
+    names = dict.fromkeys(name for each in given for name in each)
     head = EventRun(wall_time)
     head.hyperparameters(
         metadata.EXPERIMENT_TAG,
@@ -59,19 +59,19 @@ def cell_runs(record: RunRecord, wall_time: float) -> dict[str, EventRun]:
                 name=record.suite.name,
                 description=record.suite.title,
                 time_created_secs=wall_time,
-                hparam_infos=[_column(name, asked) for name in names],
+                hparam_infos=[_column(name, given) for name in names],
                 metric_infos=list(_measures(attacked)),
             )
         ),
     )
     return {CELLS_RUN: head} | {
-        _run_name(each): _cell(each, given, wall_time)
-        for each, given in zip(attacked, asked, strict=True)
+        _run_name(each): _cell(each, values, wall_time)
+        for each, values in zip(attacked, given, strict=True)
     }
 
 
-def _asked(each: Evaluation) -> dict[str, Asked]:
-    given: dict[str, Asked] = {
+def _hyperparameters(each: Evaluation) -> dict[str, Hyperparameter]:
+    given: dict[str, Hyperparameter] = {
         "dataset": each.dataset,
         "model": each.model,
         "attack": each.attack,
@@ -83,15 +83,11 @@ def _asked(each: Evaluation) -> dict[str, Asked]:
         given["clipped"] = each.clip
     if each.iterate:
         given["iterate kept"] = each.iterate
-    return given | dict(_parameters(each.parameters))
+    return given | dict(_parameters(each))
 
 
-def _parameters(written: str) -> Iterator[tuple[str, Asked]]:
-    try:
-        parameters: dict[str, object] = json.loads(written or "{}")
-    except ValueError:
-        return
-    for name, value in parameters.items():
+def _parameters(each: Evaluation) -> Iterator[tuple[str, Hyperparameter]]:
+    for name, value in each.parameter_values.items():
         if value is None or name == "keep":
             continue
         words = name.replace("_", " ")
@@ -103,10 +99,10 @@ def _parameters(written: str) -> Iterator[tuple[str, Asked]]:
             yield words, value if isinstance(value, str) else json.dumps(value)
 
 
-def _column(name: str, asked: list[dict[str, Asked]]) -> Any:
-    values = list(dict.fromkeys(each[name] for each in asked if name in each))
-    # TensorBoard shows the first few of the columns that differ, by name: what is the same in every
-    # cell would hide the model.
+def _column(name: str, given: list[dict[str, Hyperparameter]]) -> Any:
+    values = list(dict.fromkeys(each[name] for each in given if name in each))
+    # TensorBoard shows only the first of the columns that differ, sorted by name: a column that is
+    # equal in all cells would hide the model.
     info = HParamInfo(name=name, differs=len(values) > 1)
     if all(isinstance(value, bool) for value in values):
         info.type = DATA_TYPE_BOOL
@@ -125,7 +121,7 @@ def _measures(attacked: list[Evaluation]) -> Iterator[Any]:
             yield MetricInfo(name=MetricName(tag=f"cell/{name}"), display_name=name)
 
 
-def _cell(each: Evaluation, given: Mapping[str, Asked], wall_time: float) -> EventRun:
+def _cell(each: Evaluation, given: Mapping[str, Hyperparameter], wall_time: float) -> EventRun:
     run = EventRun(wall_time)
     start = SessionStartInfo(group_name=_run_name(each), start_time_secs=wall_time)
     for name, value in given.items():

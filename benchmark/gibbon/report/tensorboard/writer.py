@@ -1,22 +1,22 @@
 """The TensorBoard folder of a run: curves, histograms, heat maps, cells and tables.
 
 Each model is one TensorBoard run, ``<dataset>/<model>``, and a measure has the same tag in all of
-them, such as ``adversarial_error/fgsm``: the curves of several models overlay in one chart.  The
+them, such as ``adversarial_error/fgsm``, so that the curves of several models share one chart.  The
 step is epsilon, as a whole number of thousandths of the input's unit; 0 is the unattacked model.
 ``error_within/<attack>`` is the whole curve of an attack that looks for the nearest example;
 ``confidence_right`` and ``confidence_wrong`` are histograms, ``gallery`` holds pictures and
 ``interval`` the ends of the intervals, which the layout of custom scalars draws as bands.  Figures
 are in the runs ``_figures`` and ``<dataset>/_figures``, tables in the run ``_tables``.
 
-Each cell with its parameters is a run of its own, below ``_cells``, for the dashboard of
-hyperparameters.  Where these are too many to be seen beside the others they have a folder of their
-own, `CELLS_FOLDER`: ``tensorboard --logdir RUN/tensorboard_cells``.
+Each cell with its parameters is a TensorBoard run below ``_cells``, for the dashboard of
+hyperparameters.  If there are too many runs to show at once, the cells are written into a separate
+folder, `CELLS_FOLDER`: ``tensorboard --logdir RUN/tensorboard_cells``.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,12 +26,12 @@ import numpy as np
 
 from gibbon.core.threat import Epsilon
 from gibbon.metrics.nearest import Curve
-from gibbon.records.run import Evaluation, RunRecord
+from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import chapters
-from gibbon.report.content.confidence import Confidences, Key, key
+from gibbon.report.content.confidence import CellKey, Confidences, cell_key
 from gibbon.report.content.distance_curves import WholeCurves
 from gibbon.report.content.gallery import galleries, gallery_sheet
-from gibbon.report.content.lookup import Cut, Results
+from gibbon.report.content.lookup import Condition, RunLookup
 from gibbon.report.content.transfer import MATRICES
 from gibbon.report.figures.plots import error_curves_png, transfer_png
 from gibbon.report.tensorboard.custom_scalars import INTERVAL, scalar_layout
@@ -42,33 +42,33 @@ from gibbon.specs.suite import Experiment
 
 FOLDER: Final = "tensorboard"
 
-# TensorBoard reads files with "tfevents" in their name; by the rest of it we know our own.
+# TensorBoard reads files with "tfevents" in their name; the rest identifies files of ours.
 EVENTS_FILE: Final = "events.out.tfevents.gibbon"
 
-# No model or dataset can be called so: their names begin with a letter or a digit.
+# No model or dataset has such a name: their names begin with a letter or a digit.
 FIGURES_RUN: Final = "_figures"
 TABLES_RUN: Final = "_tables"
 CELLS_FOLDER: Final = "tensorboard_cells"
 
-# Of more runs than these TensorBoard's dashboards show none until they are chosen one by one.
+# TensorBoard's dashboards show none of more runs than these until they are selected.
 _SHOWN_AT_ONCE = 40
 
-_NONE: Final[WholeCurves] = {}
-_NOT_KNOWN: Final[Mapping[Key, Confidences]] = {}
+_NO_CURVES: Final[WholeCurves] = {}
+_NO_CONFIDENCES: Final[Mapping[CellKey, Confidences]] = {}
 _WHOLE = "error_within"
 _WHOLE_TITLE = "Share of all examples with an adversarial example found within ε, from one search"
-_MOST_POINTS = 200  # of a whole curve
+_MOST_POINTS = 200  # of an error curve
 
 
 @dataclass(frozen=True)
 class StepUnit:
-    """What one step of TensorBoard is: steps are whole numbers, epsilons are not."""
+    """The unit of TensorBoard's steps, which are whole numbers: ``a_unit`` steps are epsilon 1."""
 
     a_unit: int
     words: str
 
     def step(self, epsilon: Epsilon) -> int:
-        """Returns the step that stands for an epsilon."""
+        """Returns the step of an epsilon."""
         return round(epsilon.value * self.a_unit)
 
 
@@ -81,59 +81,59 @@ STEP_UNITS: Final = (
 
 @dataclass(frozen=True)
 class _Scalars:
-    """A measure that is drawn against epsilon."""
+    """A measure that is drawn against epsilon: its tag, title, and fields of an evaluation.
+
+    ``unattacked`` is empty for a measure that has no value without an attack.
+    """
 
     tag: str
     title: str
-    attacked: Callable[[Evaluation], float | None]
-    unattacked: Callable[[Evaluation], float | None]
+    attacked: str
+    unattacked: str
 
 
 _SCALARS: Final = (
     _Scalars(
         "adversarial_error",
         "Share of all examples misclassified under attack",
-        lambda each: each.adversarial_error,
-        lambda each: each.clean_error,
+        "adversarial_error",
+        "clean_error",
     ),
     _Scalars(
         "worst_case_error",
         "Share of all examples misclassified clean or by any candidate tried",
-        lambda each: each.worst_case_error,
-        lambda each: each.clean_error,
+        "worst_case_error",
+        "clean_error",
     ),
     _Scalars(
         "attack_success_rate",
         "Share misclassified under attack of the examples classified correctly when clean",
-        lambda each: each.attack_success_rate,
-        lambda each: None,
+        "attack_success_rate",
+        "",
     ),
     _Scalars(
         "confidence_on_misclassified",
         "Mean confidence over the misclassified examples",
-        lambda each: each.confidence_on_misclassified,
-        lambda each: each.confidence_on_misclassified,
+        "confidence_on_misclassified",
+        "confidence_on_misclassified",
     ),
     _Scalars(
         "mean_confidence",
         "Mean confidence over all examples",
-        lambda each: each.mean_confidence,
-        lambda each: each.mean_confidence,
+        "mean_confidence",
+        "mean_confidence",
     ),
-)
-
-_ENDS: Final = (
     _Scalars(
         f"{INTERVAL}_low",
         "The lower end of the Wilson 95 % interval of the adversarial error",
-        lambda each: each.adversarial_error_low,
-        lambda each: each.clean_error_low,
+        "adversarial_error_low",
+        "clean_error_low",
     ),
     _Scalars(
         f"{INTERVAL}_high",
         "The upper end of the Wilson 95 % interval of the adversarial error",
-        lambda each: each.adversarial_error_high,
-        lambda each: each.clean_error_high,
+        "adversarial_error_high",
+        "clean_error_high",
     ),
 )
 
@@ -142,17 +142,22 @@ def write_tensorboard(
     record: RunRecord,
     folder: Path,
     *,
-    whole: WholeCurves = _NONE,
-    sure: Mapping[Key, Confidences] = _NOT_KNOWN,
+    whole: WholeCurves = _NO_CURVES,
+    confidence: Mapping[CellKey, Confidences] = _NO_CONFIDENCES,
     pictures: Path | None = None,
 ) -> None:
-    """Writes the TensorBoard folder ``folder``, with the whole curves and the confidences known.
+    """Writes the TensorBoard folder of a run.
 
-    ``pictures`` is the folder of a run that may hold galleries.
+    Event files of earlier calls are replaced; all other files in the folder stay.
 
-    Event files of ours that are there are replaced, all else in the folder is left alone.
+    Args:
+        record: the run's record.
+        folder: where to write.
+        whole: error curves that are known at every epsilon.
+        confidence: histograms of confidence.
+        pictures: the run's folder, which may hold galleries.
     """
-    runs = _runs(record, whole, sure)
+    runs = _runs(record, whole, confidence)
     if pictures is not None:
         _add_galleries(runs, record, pictures)
     cells = cell_runs(record, _wall_time(record))
@@ -190,9 +195,9 @@ def step_unit(epsilons: Sequence[Epsilon]) -> StepUnit:
 
 
 def _runs(
-    record: RunRecord, whole: WholeCurves, sure: Mapping[Key, Confidences]
+    record: RunRecord, whole: WholeCurves, confidence: Mapping[CellKey, Confidences]
 ) -> dict[str, EventRun]:
-    results = Results(record)
+    results = RunLookup(record)
     wall_time = _wall_time(record)
     unit = _unit(results)
     runs: dict[str, EventRun] = {}
@@ -200,20 +205,19 @@ def _runs(
         for model in experiment.models:
             run = runs[f"{experiment.dataset.name}/{model.name}"] = EventRun(wall_time)
             _add_scalars(run, results, experiment, model.name, unit)
-            _add_intervals(run, results, experiment, model.name, unit)
-            _add_confidences(run, results, experiment, model.name, unit, sure)
+            _add_confidences(run, results, experiment, model.name, unit, confidence)
             for attack in experiment.attacks:
                 curve = whole.get((experiment.dataset.name, model.name, attack.label))
                 if curve is not None:
                     _add_curve(run, curve, attack.label, unit)
         figures = runs[f"{experiment.dataset.name}/{FIGURES_RUN}"] = EventRun(wall_time)
-        for cut in results.transfer_cuts(experiment):
+        for condition in results.transfer_conditions(experiment):
             for matrix in MATRICES:
                 figures.image(
-                    f"transfer_{cut.attack}/{matrix.name}",
-                    transfer_png(results, experiment, cut, matrix),
-                    step=unit.step(cut.epsilon),
-                    description=_step_in_words(unit),
+                    f"transfer_{condition.attack}/{matrix.name}",
+                    transfer_png(results, experiment, condition, matrix),
+                    step=unit.step(condition.epsilon),
+                    description=_step_text(unit),
                 )
     tables = runs[TABLES_RUN] = EventRun(wall_time)
     for number, chapter in enumerate(chapters(record), start=1):
@@ -227,47 +231,35 @@ def _runs(
 
 
 def _add_scalars(
-    run: EventRun, results: Results, experiment: Experiment, model: str, unit: StepUnit
+    run: EventRun, results: RunLookup, experiment: Experiment, model: str, unit: StepUnit
 ) -> None:
     for attack in experiment.attacks:
-        cuts = [Cut(experiment.dataset.name, attack.label, each) for each in sorted(attack.epsilon)]
+        conditions = results.attack_conditions(experiment, attack)
         for scalars in _SCALARS:
-            description = f"{scalars.title}. {_step_in_words(unit)}"
-            for step, value in _points(results, model, cuts, scalars, unit):
+            description = f"{scalars.title}. {_step_text(unit)}"
+            for step, value in _points(results, model, conditions, scalars, unit):
                 run.scalar(
                     f"{scalars.tag}/{attack.label}", value, step=step, description=description
                 )
 
 
-def _add_intervals(
-    run: EventRun, results: Results, experiment: Experiment, model: str, unit: StepUnit
-) -> None:
-    for attack in experiment.attacks:
-        cuts = [Cut(experiment.dataset.name, attack.label, each) for each in sorted(attack.epsilon)]
-        for scalars in _ENDS:
-            for step, value in _points(results, model, cuts, scalars, unit):
-                run.scalar(
-                    f"{scalars.tag}/{attack.label}", value, step=step, description=scalars.title
-                )
-
-
 def _add_confidences(
     run: EventRun,
-    results: Results,
+    results: RunLookup,
     experiment: Experiment,
     model: str,
     unit: StepUnit,
-    sure: Mapping[Key, Confidences],
+    confidence: Mapping[CellKey, Confidences],
 ) -> None:
     dataset = experiment.dataset.name
     unattacked = results.clean(dataset, model)
     for attack in experiment.attacks:
-        rows = [
-            results.evaluation(Cut(dataset, attack.label, each), model)
-            for each in sorted(attack.epsilon)
-        ]
-        for row in [unattacked, *rows]:
-            found = sure.get(key(dataset, model, row.attack, row.epsilon)) if row else None
+        conditions = results.attack_conditions(experiment, attack)
+        for row in [
+            unattacked,
+            *(results.evaluation(condition, model) for condition in conditions),
+        ]:
+            found = confidence.get(cell_key(row)) if row else None
             if row is None or found is None:
                 continue
             step = 0 if row.unattacked else unit.step(row.epsilon)
@@ -277,64 +269,64 @@ def _add_confidences(
                         f"confidence_{answers}/{attack.label}",
                         of.counts,
                         step=step,
-                        description=f"Confidence of the {answers} answers. {_step_in_words(unit)}",
+                        description=f"Confidence of the {answers} answers. {_step_text(unit)}",
                     )
 
 
 def _add_galleries(runs: Mapping[str, EventRun], record: RunRecord, folder: Path) -> None:
-    results = Results(record)
+    results = RunLookup(record)
     unit = _unit(results)
     classes = {name: card.classes for name, card in record.dataset_cards.items()}
-    for _, model, cut, gallery in galleries(results, folder):
-        run = runs.get(f"{cut.dataset}/{model}")
+    for _, model, condition, gallery in galleries(results, folder):
+        run = runs.get(f"{condition.dataset}/{model}")
         if run is not None:
             run.image(
-                f"gallery/{cut.attack}",
-                gallery_sheet(gallery, classes.get(cut.dataset, ())),
-                step=unit.step(cut.epsilon),
+                f"gallery/{condition.attack}",
+                gallery_sheet(gallery, classes.get(condition.dataset, ())),
+                step=unit.step(condition.epsilon),
                 description=f"Clean, the change scaled to its largest size, adversarial. "
-                f"{_step_in_words(unit)}",
+                f"{_step_text(unit)}",
             )
 
 
-def _unit(results: Results) -> StepUnit:
+def _unit(results: RunLookup) -> StepUnit:
     return step_unit(
         [
-            epsilon
-            for experiment in results.experiments
-            for attack in experiment.attacks
-            for epsilon in attack.epsilon
+            condition.epsilon
+            for each in results.experiments
+            for condition in results.conditions(each)
         ]
     )
 
 
 def _add_curve(run: EventRun, curve: Curve, attack: str, unit: StepUnit) -> None:
-    """Adds the error at the steps where it has risen, or at some of them where they are many."""
-    risen = np.unique(np.ceil(curve.epsilons.astype(np.float64) * unit.a_unit).astype(np.int64))
-    every = -(-len(risen) // _MOST_POINTS) or 1
-    description = f"{_WHOLE_TITLE}. {_step_in_words(unit)}"
-    for step in sorted({0, *risen[::every].tolist(), *risen[-1:].tolist()}):
+    """Adds the error at the steps where it rises, or at some of them if there are many."""
+    rises = np.unique(np.ceil(curve.epsilons.astype(np.float64) * unit.a_unit).astype(np.int64))
+    every = -(-len(rises) // _MOST_POINTS) or 1
+    description = f"{_WHOLE_TITLE}. {_step_text(unit)}"
+    for step in sorted({0, *rises[::every].tolist(), *rises[-1:].tolist()}):
         error = curve.at(step / unit.a_unit)
         run.scalar(f"{_WHOLE}/{attack}", error, step=step, description=description)
 
 
 def _points(
-    results: Results, model: str, cuts: list[Cut], scalars: _Scalars, unit: StepUnit
+    results: RunLookup, model: str, conditions: list[Condition], scalars: _Scalars, unit: StepUnit
 ) -> Iterator[tuple[int, float]]:
-    unattacked = results.clean(cuts[0].dataset, model)
-    if unattacked is not None and unattacked.status == "done" and cuts[0].epsilon.value > 0:
-        start = scalars.unattacked(unattacked)
-        if start is not None:
-            yield 0, start
-    for cut in cuts:
-        found = results.evaluation(cut, model)
+    points = [
+        (unit.step(condition.epsilon), results.evaluation(condition, model))
+        for condition in conditions
+    ]
+    if conditions[0].epsilon.value > 0:
+        points.insert(0, (0, results.clean(conditions[0].dataset, model)))
+    for step, found in points:
         if found is not None and found.status == "done":
-            value = scalars.attacked(found)
+            field = scalars.unattacked if found.unattacked else scalars.attacked
+            value = getattr(found, field) if field else None
             if value is not None:
-                yield unit.step(cut.epsilon), value
+                yield step, value
 
 
-def _step_in_words(unit: StepUnit) -> str:
+def _step_text(unit: StepUnit) -> str:
     return (
         f"Step: ε in {unit.words} of the input's unit; 0 is unattacked. "
         "Set smoothing to 0: these are measurements, not noise."

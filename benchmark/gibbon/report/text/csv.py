@@ -1,7 +1,7 @@
-"""The CSV files of a run: one row a record, columns exactly the record's fields in their order.
+"""The CSV files of a run: one row a record, with the record's fields as columns, in their order.
 
-Rates are fractions of 1 in full precision; what is not known is an empty cell; an epsilon is
-printed as it was written.
+Rates are fractions of 1 in full precision; an unknown value is an empty cell; an epsilon is printed
+as it was written.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pandas as pd
 
 from gibbon.records.run import Agreement, Evaluation, Member, Record, RunRecord, Transfer, WorstCase
 
-# Written where an attack of the run tries others in turn.
+# Written if an attack of the run is a list of others.
 MEMBERS_FILE = "members.csv"
 
 
 def csv_files(record: RunRecord) -> dict[str, str]:
     """Returns the CSV files of a run: name to content.
 
-    `MEMBERS_FILE` is among them where an attack of the run tries others in turn.
+    `MEMBERS_FILE` is among them if an attack of the run is a list of others.
     """
     files = {
         "evaluations.csv": csv_text(Evaluation, record.evaluations),
@@ -35,15 +35,15 @@ def csv_files(record: RunRecord) -> dict[str, str]:
 
 
 def csv_text(kind: type[Record], records: Sequence[Record]) -> str:
-    """Returns records as CSV, under a header that is there even without records."""
-    # A column of counts with a gap in it stays one of whole numbers.
+    """Returns records as CSV, with a header even without records."""
+    # Counts stay whole numbers in a column with empty cells.
     return _objects(kind, records).to_csv(index=False, lineterminator="\n")
 
 
 def frame(kind: type[Record], records: Sequence[Record]) -> pd.DataFrame:
-    """Returns records as pandas: the columns of the CSV file, numbers as numbers.
+    """Returns records as a data frame with the columns of the CSV file.
 
-    What is not known is NaN; an epsilon is text, as it was written.
+    Unknown values are NaN; an epsilon is text, as it was written.
     """
     return _objects(kind, records).infer_objects()
 

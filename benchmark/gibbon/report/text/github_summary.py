@@ -1,4 +1,4 @@
-"""The summary of a job in CI: markdown that GitHub shows on the page of a workflow run."""
+"""The summary of a CI job: markdown that GitHub shows on the page of a workflow run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from gibbon.records.run import RunRecord
 from gibbon.report.text.markdown import chapter_markdown, escape
 from gibbon.report.text.terminal import short_chapters
 
-JOB_SUMMARY = "GITHUB_STEP_SUMMARY"  # the variable that names the file, where there is one
+JOB_SUMMARY = "GITHUB_STEP_SUMMARY"  # the environment variable with the path of the file
 
-# GitHub shows nothing of a step whose summary is larger than 1 MiB.
+# GitHub shows no summary that is larger than 1 MiB.
 LARGEST = 1_000_000
 
 
 def append_summary(text: str, place: str | None) -> None:
-    """Appends markdown to a job's summary; does nothing where there is none.
+    """Appends markdown to the summary of a job.
 
-    ``place`` is the file's path, the value of ``GITHUB_STEP_SUMMARY``.  What is longer than GitHub
-    shows is cut, and says so.
+    ``place`` is the path of its file, the value of ``GITHUB_STEP_SUMMARY``; without one nothing is
+    written.  A text that is longer than GitHub shows is cut, with a note.
 
-    Raises `RunFolderError` where the file can't be written.
+    Raises `RunFolderError` if the file can't be written.
     """
     if not place:
         return
@@ -40,7 +40,7 @@ def append_summary(text: str, place: str | None) -> None:
 
 
 def run_markdown(record: RunRecord) -> str:
-    """Returns a run's tables for a job's summary: those that a terminal shows."""
+    """Returns the tables of a run for the summary of a job, as a terminal shows them."""
     chapters = [each for each in short_chapters(record) if each.tables or each.notes]
     word = "failed" if record.failures else "done"
     parts = [f"## Robustness of {escape(record.suite.title or record.suite.name)}: {word}"]

@@ -1,8 +1,7 @@
 r"""The tables of a run as LaTeX with booktabs, ready to paste.
 
-What is written compiles by itself, and in a paper that loads booktabs: the lines that make a
-document of it are skipped there, so that the file can be ``\input`` as it is, or a table of it
-pasted.  It is plain ASCII, for any engine.
+The file compiles by itself, and by ``\input`` in a paper that loads booktabs, which skips the lines
+that make it a document.  Single tables can be pasted.  It is plain ASCII, for any engine.
 """
 
 from __future__ import annotations
@@ -17,63 +16,31 @@ from typing import Final
 
 from gibbon.records.run import RunRecord
 from gibbon.report.content.contents import report_chapters
-from gibbon.report.content.layout import Cell, Chapter, Table
+from gibbon.report.content.layout import Chapter, Table, TableCell
 from gibbon.report.html.table_view import code_and_text
 
 _LINE: Final = 104  # characters in a line of footnotesize, in a column of 150 mm
-_PAGE: Final = 48  # rows of a table that a page has room for
+_PAGE: Final = 48  # rows of a table on one page
 _HEAD: Final = 14  # characters in a line of a head
-_SMALL_LINE: Final = 118  # the same of scriptsize, for what does not fit otherwise
+_SMALL_LINE: Final = 118  # characters in a line of scriptsize
 _SMALL_HEAD: Final = 8
-_LONG: Final = 44  # characters of a cell, from which on it is broken into lines
-_SHORT: Final = 20  # the same where that is too long
-_LONG_NUMBER: Final = 24  # the same in a column of numbers, where it is words
+_LONG: Final = 44  # characters; a longer cell is broken into lines
+_SHORT: Final = 20  # the limit in tables that are too wide otherwise
+_LONG_NUMBER: Final = 24  # the limit for words in a column of numbers
 _WORDS: Final = 24  # characters in a line of those words
-_GAP: Final = 2  # what the space between columns takes, in characters
-_WAITING: Final = 8  # tables after which LaTeX is asked to put what waits on a page
+_GAP: Final = 2  # the width of the space between columns, in characters
+_WAITING: Final = 8  # tables after which LaTeX must place all floats
 
 _SPECIAL: Final = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "%": r"\%",
-    "#": r"\#",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "`": r"\textasciigrave{}",
-    "ε": r"$\varepsilon$",
-    "Δ": r"$\Delta$",
-    "∞": r"$\infty$",
-    "→": r"$\to$",
-    "↓": r"$\downarrow$",
-    "−": "$-$",
-    "–": "--",
-    "—": "---",
-    "×": r"$\times$",
-    "≤": r"$\le$",
-    "≥": r"$\ge$",
-    "†": r"\dag{}",
-    "§": r"\S{}",
-    "²": "$^2$",
-    "…": r"\dots{}",
-    "“": "``",
-    "”": "''",
-    "‘": "`",
-    "’": "'",
-    "µ": r"$\mu$",
-    "σ": r"$\sigma$",
-    "Σ": r"$\Sigma$",
-    "∂": r"$\partial$",
-    "∇": r"$\nabla$",
-    "‖": r"$\|$",
-}
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
+    "#": r"\#", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
+    "`": r"\textasciigrave{}", "ε": r"$\varepsilon$", "Δ": r"$\Delta$", "∞": r"$\infty$",
+    "→": r"$\to$", "↓": r"$\downarrow$", "−": "$-$", "–": "--", "—": "---", "×": r"$\times$",
+    "≤": r"$\le$", "≥": r"$\ge$", "†": r"\dag{}", "§": r"\S{}", "²": "$^2$", "…": r"\dots{}",
+    "“": "``", "”": "''", "‘": "`", "’": "'", "µ": r"$\mu$", "σ": r"$\sigma$", "Σ": r"$\Sigma$",
+    "∂": r"$\partial$", "∇": r"$\nabla$", "‖": r"$\|$",
+}  # fmt: skip
 _ACCENTS: Final = {
     "\u0300": r"\`", "\u0301": r"\'", "\u0302": r"\^", "\u0303": r"\~", "\u0304": r"\=",
     "\u0306": r"\u", "\u0307": r"\.", "\u0308": r'\"', "\u030a": r"\r", "\u030b": r"\H",
@@ -108,7 +75,7 @@ def report_latex(record: RunRecord) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Returns text on one line as ASCII for LaTeX; what it has no sign for becomes ``?``.
+    r"""Returns text on one line as ASCII for LaTeX; unknown characters become ``?``.
 
     >>> print(escape("99.9 % of $x_1$ at ε = 8/255, naïve"))
     99.9~\% of \$x\_1\$ at $\varepsilon$ = 8/255, na\"{\i}ve
@@ -118,10 +85,9 @@ def escape(text: str) -> str:
 
 
 def table_latex(table: Table, *, caption: str, label: str) -> str:
-    """Returns one table; a column with nothing in it, or for which there is no room, is left out.
+    """Returns one table without empty columns and without columns for which there is no room.
 
-    A table too long for a page, or too wide for a line whatever is left out, becomes several, each
-    with its heads.
+    A table that is too long for a page, or still too wide for a line, becomes several tables.
     """
     pages = [table.rows[at : at + _PAGE] for at in range(0, len(table.rows), _PAGE)] or [()]
     parts = [(form, rows) for form in _split(_fitting(table)) for rows in pages]
@@ -153,7 +119,7 @@ def table_latex(table: Table, *, caption: str, label: str) -> str:
 
 
 def _below(notes: tuple[str, ...]) -> Iterator[str]:
-    """Yields notes as they stand below a table, inside its float: they are pasted with it."""
+    """Yields the notes below a table, inside its float, so that they are pasted with it."""
     if notes:
         yield r"\par\smallskip"
         yield r"\parbox{\linewidth}{\scriptsize\raggedright"
@@ -161,8 +127,8 @@ def _below(notes: tuple[str, ...]) -> Iterator[str]:
         yield f"{_prose(notes[-1])}}}"
 
 
-# The highest level of columns, whether details are there, whether letters are small, and from how
-# many characters on a text is broken into lines.
+# The highest level of columns, whether details are printed, whether the font is small, and the
+# longest text that is not broken into lines.
 _FORMS: Final = (
     *((2, True, False, _LONG), (1, True, False, _LONG), (0, True, False, _LONG)),
     *((0, False, False, _LONG), (0, False, True, _LONG)),
@@ -172,7 +138,7 @@ _FORMS: Final = (
 
 @dataclass(frozen=True)
 class _Form:
-    """How a table is written: its columns, with details or without, and how small."""
+    """The form of a table: its columns, whether it has details, and its font size."""
 
     table: Table
     shown: tuple[int, ...]
@@ -184,7 +150,7 @@ class _Form:
     def size(self) -> str:
         return "scriptsize" if self.small else "footnotesize"
 
-    def text(self, cell: Cell) -> str:
+    def text(self, cell: TableCell) -> str:
         return str(cell) if self.details else cell.text
 
     @property
@@ -194,8 +160,8 @@ class _Form:
     def left(self, place: int) -> bool:
         return self.table.columns[place].align == "left"
 
-    def lines(self, row: tuple[Cell, ...], place: int) -> list[str]:
-        """The lines that a cell is broken into."""
+    def lines(self, row: tuple[TableCell, ...], place: int) -> list[str]:
+        """Returns the lines of a cell."""
         text = self.text(row[place])
         most, line = (self.long, self.long) if self.left(place) else (_LONG_NUMBER, _WORDS)
         if len(text) <= most:
@@ -204,7 +170,7 @@ class _Form:
         return [each.replace("\u00a0", " ") for each in kept]
 
     def room(self, place: int) -> int:
-        """How many characters a column takes."""
+        """Returns the width of a column in characters."""
         cells = (len(line) for row in self.table.rows for line in self.lines(row, place))
         return _GAP + max(*cells, *map(len, self.heads(place)), 0)
 
@@ -217,7 +183,7 @@ class _Form:
     def head(self, place: int) -> str:
         return _stacked(self.heads(place), "b")
 
-    def cell(self, row: tuple[Cell, ...], place: int) -> str:
+    def cell(self, row: tuple[TableCell, ...], place: int) -> str:
         lines = self.lines(row, place)
         if self.left(place) and lines[1:]:
             return rf"\begin{{tabular}}[t]{{@{{}}l@{{}}}}{_on_lines(lines)}\end{{tabular}}"
@@ -225,7 +191,7 @@ class _Form:
 
     @property
     def fits(self) -> bool:
-        """Whether a line has room for its columns."""
+        """Whether its columns fit into a line."""
         return sum(map(self.room, self.shown)) <= self.line
 
     @property
@@ -233,27 +199,21 @@ class _Form:
         return _SMALL_LINE if self.small else _LINE
 
 
-def _line(form: _Form, row: tuple[Cell, ...]) -> str:
+def _line(form: _Form, row: tuple[TableCell, ...]) -> str:
     return _no_option(" & ".join(form.cell(row, place) for place in form.shown)) + r" \\"
 
 
 def _fitting(table: Table) -> _Form:
-    """Returns the fullest form that fits a line: fewer columns, then no details, then smaller."""
-    filled = [
-        place
-        for place in range(len(table.columns))
-        if not table.rows or any(row[place].text for row in table.rows)
-    ]
+    """Returns the fullest form that fits: fewer columns, then no details, then a small font."""
     for level, details, small, long in _FORMS:
-        shown = tuple(place for place in filled if table.columns[place].level <= level)
-        form = _Form(table, shown, details, small, long)
+        form = _Form(table, tuple(table.filled(level=level)), details, small, long)
         if form.fits:
             return form
     return replace(form, small=False, long=_LONG)
 
 
 def _split(form: _Form) -> list[_Form]:
-    """Returns a form in parts that fit a line, each with the columns that name its rows."""
+    """Returns the form in parts that fit into a line, each with the columns that name its rows."""
     first = [*takewhile(lambda each: not form.left(each), form.shown)][:1]  # such as a section
     names = [*first, *takewhile(form.left, form.shown[len(first) :])]
     if names == first:
@@ -279,7 +239,7 @@ def _on_lines(lines: list[str]) -> str:
 
 
 def _no_option(line: str) -> str:
-    # After the end of a line LaTeX takes an opening bracket for an option.
+    # LaTeX reads an opening bracket after the end of a line as an option.
     return ("{}" if line.startswith("[") else "") + line
 
 
@@ -312,14 +272,12 @@ def _label(text: str) -> str:
 
 
 def _sign(sign: str) -> str:
-    if sign in _SPECIAL:
-        return _SPECIAL[sign]
-    if sign in _LETTERS:
-        return _LETTERS[sign]
+    if written := _SPECIAL.get(sign) or _LETTERS.get(sign):
+        return written
     if sign.isascii():
         return sign if sign.isprintable() else " "
-    taken_apart = unicodedata.normalize("NFD", sign)
-    letter, accent = taken_apart[0], taken_apart[1:]
+    decomposed = unicodedata.normalize("NFD", sign)
+    letter, accent = decomposed[0], decomposed[1:]
     if accent in _ACCENTS and letter.isascii():
         base = {"i": r"\i", "j": r"\j"}.get(letter, letter)
         return f"{_ACCENTS[accent]}{{{base}}}"

@@ -1,7 +1,7 @@
 """The tables of a run as markdown.
 
-What is written is the same, byte for byte, for an interrupted and resumed run as for one that went
-through: no times, no paths, no host, no count of what was computed or reused.
+The text contains no times, paths, host names or counts of reused cells, so that it is equal for an
+interrupted and resumed run and for one without interruption.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gibbon.report.content.chapters import chapters
 from gibbon.report.content.contents import report_chapters
 from gibbon.report.content.layout import Chapter, Table
 
-ALL = 2  # the level of columns that leaves out none
+ALL = 2  # the highest level of columns
 
 
 def tables_markdown(record: RunRecord) -> str:
@@ -56,7 +56,7 @@ def table_markdown(table: Table, *, level: int = ALL) -> str:
 
 
 def heading(table: Table) -> str:
-    """Returns the title of a table as a heading: names keep their case."""
+    """Returns the title of a table as a heading, with a capital first letter."""
     return escape(table.title[0].upper() + table.title[1:])
 
 
@@ -66,7 +66,7 @@ def bullets(notes: tuple[str, ...]) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Returns text on one line, with the characters that markdown or HTML would take escaped.
+    r"""Returns text on one line, with special characters of markdown and HTML escaped.
 
     >>> print(escape("a|b <c> d*e"))
     a\|b \<c> d\*e

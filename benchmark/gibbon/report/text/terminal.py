@@ -1,8 +1,8 @@
-"""The tables of a run in a terminal: the columns that matter most, and where the rest is."""
+"""The most important tables of a run for a terminal, as wide as it has room for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich import box
@@ -15,21 +15,20 @@ from gibbon.report.content.attack_comparison import COMPARED, comparison_tables
 from gibbon.report.content.chapters import PAPER, trouble
 from gibbon.report.content.distances import NEAREST, nearest_tables
 from gibbon.report.content.evaluations import EVALUATIONS, evaluation_tables
-from gibbon.report.content.layout import FAILED, NOT_RUN, Chapter, Column, Table
-from gibbon.report.content.lookup import Results
+from gibbon.report.content.layout import Chapter, Column, Kind, Table
+from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import paper_table
 from gibbon.report.content.transfer import TRANSFER, transfer_tables
 from gibbon.report.content.worst_case import MEMBERS, member_tables
 
-# What the frame takes for each column.
-_GAP = 2
-_STYLES = {FAILED: "bold red", NOT_RUN: "yellow"}
+_GAP = 2  # characters that the frame takes for each column
+_STYLES: Mapping[Kind, str] = {"failed": "bold red", "not run": "yellow"}
 
 
 def print_tables(record: RunRecord, console: Console, *, folder: Path | None = None) -> None:
     """Prints the chapters of `short_chapters`.
 
-    ``folder`` is the run's folder: where ``tables.md`` with everything else is.
+    ``folder`` is the run's folder, with ``tables.md``, which has all tables.
     """
     print_chapters(short_chapters(record), console)
     place = folder / "tables.md" if folder else "tables.md in the run's folder"
@@ -37,12 +36,12 @@ def print_tables(record: RunRecord, console: Console, *, folder: Path | None = N
 
 
 def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
-    """Returns what most came for: the paper's table, the evaluations and what is made of them.
+    """Returns the most important chapters, with failures and flags last.
 
-    That is attacks side by side, the smallest distances, the members of lists and the transfer
-    errors.  Failures come last.
+    They are published numbers, evaluations, attacks compared, smallest distances, members of lists
+    and transfer errors.
     """
-    results = Results(record)
+    results = RunLookup(record)
     paper = paper_table(results)
     return (
         Chapter(PAPER, (paper,) if paper else ()),
@@ -51,7 +50,7 @@ def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
         Chapter(NEAREST, tuple(nearest_tables(results))),
         Chapter(MEMBERS, tuple(member_tables(results))),
         Chapter(TRANSFER, tuple(transfer_tables(results, only_error=True))),
-        trouble(record),  # last: it is what must not scroll away
+        trouble(record),  # last, so that they do not scroll away
     )
 
 
@@ -69,8 +68,7 @@ def print_table(table: Table, console: Console) -> None:
 
 def _print_chapter(chapter: Chapter, console: Console) -> None:
     for table in chapter.tables:
-        place = f"{chapter.title} " if table.title.startswith("on ") else ""
-        console.print(Text(place + table.title, style="bold"))
+        console.print(Text(chapter.caption(table), style="bold"))
         console.print(_fitted(table, console))
     for note in chapter.notes:
         console.print(Text(note, style="yellow"))
@@ -86,18 +84,13 @@ def _fitted(table: Table, console: Console) -> RichTable:
 
 
 class _Printed:
-    """The columns of a table up to one level, and how wide they want to be."""
+    """The columns of a table up to one level, and their widths."""
 
     def __init__(self, table: Table, *, level: int) -> None:
-        # A column with nothing in it takes room and says nothing.
-        shown = [
-            index
-            for index, column in enumerate(table.columns)
-            if column.level <= level and any(row[index].text for row in table.rows)
-        ]
+        shown = table.filled(level=level)
         self.columns = [table.columns[index] for index in shown]
-        self.rows = [[row[index].text for index in shown] for row in table.rows]
-        bodies = [[row[place] for row in self.rows] for place in range(len(shown))]
+        self.rows = [[row[index] for index in shown] for row in table.rows]
+        bodies = [[row[place].text for row in self.rows] for place in range(len(shown))]
         self.widest = [
             max(len(text) for text in (column.header, *body))
             for column, body in zip(self.columns, bodies, strict=True)
@@ -108,11 +101,11 @@ class _Printed:
         ]
 
     def room_for(self, widths: list[int]) -> int:
-        """Returns how wide the table is with columns of these widths."""
+        """Returns the width of the table with columns of these widths."""
         return sum(widths) + _GAP * len(widths)
 
     def widths_within(self, room: int) -> list[int] | None:
-        """Returns widths that fit and break no word, taken from where there is most to take."""
+        """Returns widths that fit and break no word, reducing the column with most room first."""
         widths = list(self.widest)
         while self.room_for(widths) > room:
             spare = [width - low for width, low in zip(widths, self._narrowest, strict=True)]
@@ -122,7 +115,7 @@ class _Printed:
         return widths
 
     def rich(self, widths: list[int] | None) -> RichTable:
-        """Returns the table to print; without widths that fit, words are broken, not cut."""
+        """Returns the table to print; without widths, words are broken to fit."""
         printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for place, column in enumerate(self.columns):
             printed.add_column(
@@ -132,10 +125,10 @@ class _Printed:
                 width=widths[place] if widths else None,
             )
         for row in self.rows:
-            printed.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in row))
+            printed.add_row(*(Text(each.text, style=_STYLES.get(each.kind, "")) for each in row))
         return printed
 
 
 def _unbreakable(column: Column, texts: list[str]) -> list[str]:
-    # A text may be broken between words; a number stays with its unit.
+    # Text may be broken between words; a number is not separated from its unit.
     return texts if column.align == "right" else [word for text in texts for word in text.split()]

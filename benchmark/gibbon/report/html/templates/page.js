@@ -60,8 +60,8 @@
       select.append(new Option("all", ""), ...texts.filter(Boolean).map((each) => new Option(each)));
       return [{ select, place }];
     });
-    const told = document.createElement("output");
-    tools.append(told);
+    const shownRows = document.createElement("output");
+    tools.append(shownRows);
     const show = () => {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
@@ -71,7 +71,7 @@
           || !choices.every(({ select, place }) => !select.value || text(row.cells[place]) === select.value);
         shown += !row.hidden;
       }
-      told.textContent = `${shown} of ${rows.length} rows`;
+      shownRows.textContent = `${shown} of ${rows.length} rows`;
     };
     tools.addEventListener("input", show);
     show();

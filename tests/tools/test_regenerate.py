@@ -8,8 +8,8 @@ from stored_pictures import EVERY
 
 from gibbon.records.illustration import FOLDER, save_illustration
 from gibbon.records.run import RunRecord
-from gibbon.report.readme import main
 from gibbon.report.text.markdown import tables_markdown
+from tools.docs.regenerate import main
 
 README = """# A project
 

@@ -12,7 +12,7 @@ from PIL import Image
 from gibbon.core.errors import SpecError
 from gibbon.records.illustration import illustrations
 from gibbon.specs.suite import ModelSpec
-from gibbon_zoo.illustrate import addition, linear_model, main, sweep
+from tools.zoo.illustrate import addition, linear_model, main, sweep
 
 
 def test_the_attack_follows_the_sign_of_the_weights() -> None:
@@ -66,7 +66,7 @@ def test_a_photograph_too_large_to_be_one_is_refused(
 ) -> None:
     Image.new("1", (40, 30)).save(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    monkeypatch.setattr("gibbon_zoo.illustrate._efficientnet", lambda: ModelSpec(name="tiny"))
-    monkeypatch.setattr("gibbon_zoo.illustrate.build_model", MagicMock())
+    monkeypatch.setattr("tools.zoo.illustrate._efficientnet", lambda: ModelSpec(name="tiny"))
+    monkeypatch.setattr("tools.zoo.illustrate.build_model", MagicMock())
     with pytest.raises(SpecError, match=r"huge\.png: Image size \(1200 pixels\) exceeds"):
         addition(tmp_path / "huge.png", truth="espresso", credit="")

@@ -8,11 +8,11 @@ from made_up import NOWHERE
 from gibbon.core.errors import RecordError, UnknownNameError
 from gibbon.core.threat import Epsilon
 from gibbon.records.run import Evaluation, Failure, RunRecord
-from gibbon.report.beside import beside_table, direction_table
 from gibbon.report.content.curves import by_model, panels
 from gibbon.report.content.layout import Table
-from gibbon.report.content.lookup import Results
+from gibbon.report.content.lookup import RunLookup
 from gibbon.specs.decoding import parse_suite
+from tools.docs.attack_tables import beside_table, direction_table
 
 SUITE = """name = "beside"
 dataset = "mnist"
@@ -54,8 +54,8 @@ def evaluation(attack: str, error: float, **more: object) -> Evaluation:
 
 
 @pytest.fixture
-def results() -> Results:
-    return Results(
+def results() -> RunLookup:
+    return RunLookup(
         RunRecord(
             suite=parse_suite(SUITE, where="beside.toml"),
             status="done",
@@ -81,7 +81,7 @@ def rows(table: Table) -> list[list[str]]:
     return [[str(cell) for cell in row] for row in table.rows]
 
 
-def test_the_naive_direction_stands_beside_the_exact_one(results: Results) -> None:
+def test_the_naive_direction_stands_beside_the_exact_one(results: RunLookup) -> None:
     table = direction_table(results)
     exact, naive = "95.0 % [93.0–97.0]", "80.0 % [78.0–82.0]"
     assert rows(table) == [
@@ -90,7 +90,7 @@ def test_the_naive_direction_stands_beside_the_exact_one(results: Results) -> No
     ]
 
 
-def test_attacks_stand_beside_each_other_at_every_epsilon_of_any(results: Results) -> None:
+def test_attacks_stand_beside_each_other_at_every_epsilon_of_any(results: RunLookup) -> None:
     table = beside_table(results, ["fgsm", "fgsm-clipped"])
     assert [column.header for column in table.columns][-2:] == ["fgsm, not clipped", "fgsm-clipped"]
     assert [row[3:4] + row[5:] for row in rows(table)] == [
@@ -101,17 +101,17 @@ def test_attacks_stand_beside_each_other_at_every_epsilon_of_any(results: Result
     ]
 
 
-def test_what_can_not_stand_beside_anything_is_told(results: Results) -> None:
+def test_what_can_not_stand_beside_anything_is_told(results: RunLookup) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'fgsm'"):
         beside_table(results, ["fgsmm", "fgsm-clipped"])
     with pytest.raises(RecordError, match="two of the attacks fgsm"):
         beside_table(results, ["fgsm"])
     clipped = parse_suite(SUITE.replace("clip = false", ""), where="beside.toml")
     with pytest.raises(RecordError, match="not clipped"):
-        direction_table(Results(results.record.model_copy(update={"suite": clipped})))
+        direction_table(RunLookup(results.record.model_copy(update={"suite": clipped})))
 
 
-def test_curves_of_a_model_go_by_attack(results: Results) -> None:
+def test_curves_of_a_model_go_by_attack(results: RunLookup) -> None:
     drawn = panels(results.record)
     (turned,) = by_model(drawn)
     assert (turned.dataset, turned.attack, list(turned.curves)) == ("mnist", "maxout", ["fgsm"])

@@ -1,4 +1,4 @@
-"""Data of the paper's four figures: ``python -m gibbon_zoo.illustrate RUN [--photograph FILE ...]``.
+"""Data of the paper's four figures: ``python -m tools.zoo.illustrate RUN [--photograph FILE ...]``.
 
 Writes into the folder ``figures`` of a run: threes and sevens with the weights of ``logistic``,
 first-layer filters of ``maxout`` and ``maxout-adv``, and the logits of one example along its FGSM
@@ -171,7 +171,7 @@ def sweep(name: str) -> Sweep:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 if the request was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m gibbon_zoo.illustrate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.zoo.illustrate", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument("--photograph", type=Path, help="a picture for EfficientNet-Lite0")

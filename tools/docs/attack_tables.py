@@ -1,4 +1,4 @@
-"""Attacks side by side on the same models: their errors, and what the naive gradient misses."""
+"""Tables of attacks beside each other, and of the errors that the naive gradient misses."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from itertools import product
 from gibbon.core.errors import RecordError, UnknownNameError
 from gibbon.core.threat import Epsilon
 from gibbon.records.run import Evaluation
-from gibbon.report.content.layout import NOTHING, Cell, Column, Table, cells
-from gibbon.report.content.lookup import Cut, Measured, Results, adversarial_error, clean_error
-from gibbon.report.content.number_format import count, percent, points
-from gibbon.report.content.table_parts import rate_cell
+from gibbon.report.content.layout import NOTHING, Column, Table, TableCell, cells, columns
+from gibbon.report.content.lookup import Condition, RunLookup
+from gibbon.report.content.number_format import count, percent, points, rate_cell
 from gibbon.specs.suite import AttackSpec, Experiment
 
 BESIDE_NOTES = (
-    "Error of all examples, with its Wilson 95 % interval. Attacks stay in the input's range where "
-    "nothing else is said; those that leave it are named so.",
+    "Error of all examples, with its Wilson 95 % interval. Attacks stay in the input's range, "
+    "except those marked “not clipped”.",
 )
 DIRECTION_NOTES = (
     "FGSM along the exact direction, and along the gradient as float32 forms it; neither is "
@@ -27,11 +26,11 @@ DIRECTION_NOTES = (
 _EXACT, _NAIVE = "fgsm", "fgsm-naive"
 
 
-def beside_table(results: Results, attacks: Sequence[str]) -> Table:
-    """Returns a line for each model and epsilon, a column for each of ``attacks``, by their labels.
+def beside_table(results: RunLookup, attacks: Sequence[str]) -> Table:
+    """Returns a table with a row for each model and epsilon and a column for each attack label.
 
-    An experiment that has fewer than two of them is left out.  Raises `UnknownNameError` where no
-    experiment has an attack, `RecordError` where none has two.
+    Experiments with fewer than two of the attacks are left out.  Raises `UnknownNameError` if no
+    experiment has an attack, `RecordError` if none has two.
     """
     known = {each.label: each for one in results.experiments for each in one.attacks}
     for label in attacks:
@@ -51,9 +50,7 @@ def beside_table(results: Results, attacks: Sequence[str]) -> Table:
         columns=(
             Column("Dataset", "left", level=2),
             Column("Model", "left"),
-            Column("Examples"),
-            Column("ε"),
-            Column("Clean"),
+            *columns("Examples", "ε", "Clean"),
             *(Column(head) for head in heads),
         ),
         rows=rows,
@@ -61,10 +58,10 @@ def beside_table(results: Results, attacks: Sequence[str]) -> Table:
     )
 
 
-def direction_table(results: Results) -> Table:
-    """Returns FGSM in the exact direction beside the naive one, for every model that has both.
+def direction_table(results: RunLookup) -> Table:
+    """Returns FGSM in the exact and in the naive direction, for every model that has both.
 
-    Raises `RecordError` where none has.
+    Raises `RecordError` if no model has.
     """
     rows = tuple(
         row for experiment in results.experiments for row in _direction_rows(results, experiment)
@@ -74,14 +71,8 @@ def direction_table(results: Results) -> Table:
     return Table(
         title="Exact and naive direction",
         columns=(
-            Column("Model", "left"),
-            Column("Dataset", "left"),
-            Column("ε"),
-            Column("Exact"),
-            Column("Naive"),
-            Column("Difference"),
-            Column("Saturated"),
-            Column("Zero gradient"),
+            *columns("Model", "Dataset", align="left"),
+            *columns("ε", "Exact", "Naive", "Difference", "Saturated", "Zero gradient"),
         ),
         rows=rows,
         notes=DIRECTION_NOTES,
@@ -93,33 +84,35 @@ def _among(experiment: Experiment, labels: Sequence[str]) -> list[AttackSpec]:
 
 
 def _beside_rows(
-    results: Results, experiment: Experiment, labels: Sequence[str]
-) -> Iterator[tuple[Cell, ...]]:
+    results: RunLookup, experiment: Experiment, labels: Sequence[str]
+) -> Iterator[tuple[TableCell, ...]]:
     name = experiment.dataset.name
-    asked = {each for attack in _among(experiment, labels) for each in attack.epsilon}
-    for model, epsilon in product(experiment.models, sorted(asked)):
+    epsilons = {each for attack in _among(experiment, labels) for each in attack.epsilon}
+    for model, epsilon in product(experiment.models, sorted(epsilons)):
         unattacked = results.clean(name, model.name)
-        clean = clean_error(unattacked) if unattacked else Measured("not run")
         yield cells(
             name,
             model.name,
             count(unattacked.examples if unattacked else None),
-            str(epsilon),
-            rate_cell(clean, clean=True),
-            *(rate_cell(_error(results, Cut(name, each, epsilon), model.name)) for each in labels),
+            epsilon,
+            rate_cell(results.error(Condition.unattacked(name), model.name), clean=True),
+            *(
+                rate_cell(results.error(Condition(name, each, epsilon), model.name))
+                for each in labels
+            ),
         )
 
 
-def _direction_rows(results: Results, experiment: Experiment) -> Iterator[tuple[Cell, ...]]:
+def _direction_rows(results: RunLookup, experiment: Experiment) -> Iterator[tuple[TableCell, ...]]:
     name = experiment.dataset.name
     for model, (exact, naive, epsilon) in product(experiment.models, _pairs(experiment)):
-        one = _error(results, Cut(name, exact, epsilon), model.name)
-        other = _error(results, Cut(name, naive, epsilon), model.name)
-        found = results.evaluation(Cut(name, naive, epsilon), model.name)
+        one = results.error(Condition(name, exact, epsilon), model.name)
+        other = results.error(Condition(name, naive, epsilon), model.name)
+        found = results.evaluation(Condition(name, naive, epsilon), model.name)
         yield cells(
             model.name,
             name,
-            str(epsilon),
+            epsilon,
             rate_cell(one),
             rate_cell(other),
             points(other.rate, one.rate) if one.rate is not None else NOTHING,
@@ -136,12 +129,7 @@ def _pairs(experiment: Experiment) -> Iterator[tuple[str, str, Epsilon]]:
                 yield exact.label, naive.label, epsilon
 
 
-def _shares(found: Evaluation | None) -> tuple[str, str]:
+def _shares(found: Evaluation | None) -> tuple[TableCell, TableCell]:
     if found is None:
         return NOTHING, NOTHING
     return percent(found.saturated_share), percent(found.zero_gradient_share)
-
-
-def _error(results: Results, cut: Cut, model: str) -> Measured:
-    found = results.evaluation(cut, model)
-    return Measured(results.state(cut, model)) if found is None else adversarial_error(found)

@@ -1,6 +1,6 @@
 """A made-up run that holds every case a report must cope with, and the golden files made from it.
 
-To write the golden files again after a change that is meant: python tests/report/made_up.py
+To write the golden files again after a change that is meant: python tests/made_up.py
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gibbon.records.run import (
 )
 from gibbon.specs.decoding import parse_suite
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "report" / "golden"
 
 # For records of which nobody asks where they come from.
 NOWHERE = Provenance(

@@ -10,11 +10,12 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:picture results/mnist-linf docs/error-against-epsilon.svg -->
     <!-- gibbon:models results/goodfellow2015-masking docs/masked-gradients.svg -->
     <!-- gibbon:illustration results/goodfellow2015 addition docs/addition.png -->
+    <!-- gibbon:floors pyproject.toml -->
 
-each with everything down to its ``<!-- /gibbon -->``.  Run
-``python -m gibbon.report.readme README.md``; with ``--check`` nothing is written and the exit
-code is 1 if a region or a picture is stale.  Of a run's folder, such as ``results/mnist-linf``, the
-tables beside its ``run.json`` are made anew: ``tables.md`` and the CSV files that need no outcomes.
+and ends with ``<!-- /gibbon -->``.  Run ``python -m tools.docs.regenerate README.md`` from the
+repository's root; with ``--check`` nothing is written and the exit code is 1 if a region or a
+picture is stale.  For a run's folder, such as ``results/mnist-linf``, it regenerates the tables
+beside ``run.json``: ``tables.md`` and the CSV files that need no outcomes.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from gibbon.core.files import write_atomically
 from gibbon.records.illustration import Illustration, digest_of, illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report import table_files
-from gibbon.report.beside import beside_table, direction_table
 from gibbon.report.content.attack_comparison import COMPARED_NOTES, comparison_tables
 from gibbon.report.content.evaluations import EVALUATION_NOTES, evaluation_tables
 from gibbon.report.content.layout import Table
-from gibbon.report.content.lookup import Results
+from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import paper_table
 from gibbon.report.text.markdown import bullets, escape, heading, table_markdown
+from tools.docs.attack_tables import beside_table, direction_table
+from tools.docs.floors import draw_floors
 
 Maker = Callable[[list[str], Path], str]
 
@@ -52,32 +54,32 @@ _MARK = re.compile(r"<!-- /?gibbon")
 
 
 def regenerate(text: str, *, folder: Path, makers: Mapping[str, Maker] | None = None) -> str:
-    """Returns a markdown text with its regions made anew from the runs below ``folder``.
+    """Returns a markdown text with its regions regenerated from the runs below ``folder``.
 
     Args:
         text: the markdown, with its marks.
-        folder: what the paths in the marks are relative to.
-        makers: what makes each kind of region, from the words after the kind and the folder; those
-            of the tables of a run if None.
+        folder: the folder that paths in the marks are relative to.
+        makers: the function for each kind of region, which is given the arguments after the kind
+            and the folder; the functions of this module if None.
 
-    Raises `SpecError` or `UnknownNameError` where a region can't be understood, `RecordError` where
-    its run can't be read.
+    Raises `SpecError` or `UnknownNameError` if a region is not valid, `RecordError` if its run
+    can't be read.
     """
     _refuse_broken_marks(text)
     known = MAKERS if makers is None else makers
 
-    def made_anew(region: re.Match[str]) -> str:
+    def regenerated(region: re.Match[str]) -> str:
         kind = region["kind"]
         if kind not in known:
             raise UnknownNameError("region", kind, known=known)
         body = known[kind](region["arguments"].split(), folder)
         return f"{region['opening']}\n\n{body}\n\n{region['closing']}"
 
-    return _REGION.sub(made_anew, text)
+    return _REGION.sub(regenerated, text)
 
 
 def stale_pictures(text: str, *, folder: Path) -> Iterator[Path]:
-    """Yields the pictures that are missing or were made from other numbers than the run has."""
+    """Yields the pictures that are missing or were drawn from other data than the run's."""
     return (each.file for each in _stale(text, folder))
 
 
@@ -90,7 +92,7 @@ def draw_pictures(text: str, *, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture of a text: its file, a digest of what it must show, and what draws it."""
+    """A picture of a text: its file, the digest of its data, and the function that draws it."""
 
     file: Path
     digest: str
@@ -105,18 +107,18 @@ def _stale(text: str, folder: Path) -> Iterator[_Picture]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0 when done or up to date, 1 when stale, 2 when the request was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m gibbon.report.readme", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.docs.regenerate", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("file", type=Path)
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if stale")
-    wanted = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        stale = _check(wanted.file) if wanted.check else _write(wanted.file)
+        stale = _check(options.file) if options.check else _write(options.file)
     except (GibbonError, OSError) as error:
-        sys.stderr.write(f"{wanted.file}: {error}\n")
+        sys.stderr.write(f"{options.file}: {error}\n")
         return 2
     for each in stale:
-        sys.stderr.write(f"{each} is stale: run python -m gibbon.report.readme {wanted.file}\n")
+        sys.stderr.write(f"{each} is stale: run python -m tools.docs.regenerate {options.file}\n")
     return 1 if stale else 0
 
 
@@ -134,10 +136,10 @@ def _write(file: Path) -> list[Path]:
             write_atomically(file / name, content)
         return []
     text = file.read_text(encoding="utf-8")
-    anew = regenerate(text, folder=file.parent)
+    new = regenerate(text, folder=file.parent)
     draw_pictures(text, folder=file.parent)
-    if anew != text:
-        write_atomically(file, anew)
+    if new != text:
+        write_atomically(file, new)
     return []
 
 
@@ -150,7 +152,7 @@ def _stale_tables(run: Path) -> dict[str, str]:
 
 
 def _refuse_broken_marks(text: str) -> None:
-    # What is left of a well-formed text without the marks of its regions holds no mark.
+    # A well-formed text has no marks left after those of its regions are removed.
     rest = _REGION.sub(lambda region: region["body"], text)
     broken = _MARK.search(rest)
     if broken:
@@ -164,7 +166,7 @@ def _refuse_broken_marks(text: str) -> None:
 def _paper(arguments: list[str], folder: Path) -> str:
     (run,) = _expect(arguments, "gibbon:paper RUN", 1)
     record = RunRecord.read(folder / run)
-    table = paper_table(Results(record))
+    table = paper_table(RunLookup(record))
     if table is None:
         raise RecordError(f"{run}: suite {record.suite.name} has no published rows")
     return _table(table)
@@ -172,7 +174,7 @@ def _paper(arguments: list[str], folder: Path) -> str:
 
 def _evaluations(arguments: list[str], folder: Path) -> str:
     (run,) = _expect(arguments[:1], "gibbon:evaluations RUN [DATASET...]", 1)
-    results = Results(RunRecord.read(folder / run))
+    results = RunLookup(RunRecord.read(folder / run))
     there = [each.dataset.name for each in results.experiments]
     wanted = arguments[1:] or there
     for name in wanted:
@@ -188,7 +190,7 @@ def _evaluations(arguments: list[str], folder: Path) -> str:
 
 def _compared(arguments: list[str], folder: Path) -> str:
     (run,) = _expect(arguments, "gibbon:compared RUN", 1)
-    results = Results(RunRecord.read(folder / run))
+    results = RunLookup(RunRecord.read(folder / run))
     tables = [table_markdown(table, level=1) for table in comparison_tables(results)]
     if not tables:
         raise RecordError(f"{run}: no model stands alone under three attacks or more")
@@ -197,12 +199,12 @@ def _compared(arguments: list[str], folder: Path) -> str:
 
 def _directions(arguments: list[str], folder: Path) -> str:
     (run,) = _expect(arguments, "gibbon:directions RUN", 1)
-    return _table(direction_table(Results(RunRecord.read(folder / run))))
+    return _table(direction_table(RunLookup(RunRecord.read(folder / run))))
 
 
 def _beside(arguments: list[str], folder: Path) -> str:
     (run,) = _expect(arguments[:1], "gibbon:beside RUN ATTACK...", 1)
-    return _table(beside_table(Results(RunRecord.read(folder / run)), arguments[1:]))
+    return _table(beside_table(RunLookup(RunRecord.read(folder / run)), arguments[1:]))
 
 
 def _picture(arguments: list[str], folder: Path) -> str:
@@ -263,6 +265,11 @@ def _table(table: Table) -> str:
     return f"{table_markdown(table, level=1)}\n\n{bullets(table.notes)}"
 
 
+def _floors(arguments: list[str], folder: Path) -> str:
+    (project,) = _expect(arguments, "gibbon:floors PROJECT", 1)
+    return f"```text\n{draw_floors(folder / project)}\n```"
+
+
 MAKERS: Mapping[str, Maker] = {
     "paper": _paper,
     "evaluations": _evaluations,
@@ -272,6 +279,7 @@ MAKERS: Mapping[str, Maker] = {
     "picture": _picture,
     "models": _models,
     "illustration": _illustration,
+    "floors": _floors,
 }
 
 if __name__ == "__main__":

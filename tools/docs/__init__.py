@@ -1,0 +1,1 @@
+"""Regenerates the tables and pictures of this repository's pages from stored runs."""

@@ -1,0 +1,1 @@
+"""Makes stored data from the models of the zoo."""
