@@ -5,6 +5,8 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import re
+import typing
 
 import pytest
 
@@ -12,9 +14,12 @@ import gibbon
 from gibbon.attacks import ATTACKS
 from gibbon.attacks.base import Attack, DirectionAttack, SharedWork
 from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.cli.options import GROUPS, OPTIONS, REQUIRED
 from gibbon.core.registry import first_line
 from gibbon.datasets import DATASETS
 from gibbon.models.registry import MODELS, TRAINERS
+from gibbon.runner.settings import RunSettings
+from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec
 
 
 def modules() -> list[str]:
@@ -108,3 +113,63 @@ def test_attacks_call_random_numbers_streams_and_nothing_else():
         source = inspect.getsource(inspect.getmodule(ATTACKS.load(name)))  # type: ignore[arg-type]
         for forbidden in ("manual_seed", "torch.rand", "np.random", "import random"):
             assert forbidden not in source, f"{name} uses {forbidden}"
+
+
+# The table of options, of which the help and the grammar are made, and what must agree with it
+
+OPTION = {option.name: option for option in OPTIONS}
+ARGUMENTS = {
+    name: parameter
+    for name, parameter in inspect.signature(gibbon.evaluate).parameters.items()
+    if name not in ("model", "data", "attack", "progress", "parameters")
+}
+
+
+def assert_same_default(option, default):
+    """A default that is None stands for what the help describes in words."""
+    if not option.value:
+        assert default is not option.constant
+    elif default is not None:
+        assert option.default == str(default)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_an_argument_of_evaluate_is_an_option_of_the_same_default_type_and_text(name):
+    option, hint = OPTION[name], typing.get_type_hints(gibbon.evaluate)[name]
+    assert_same_default(option, ARGUMENTS[name].default)
+    assert (hint is bool) is (not option.value)
+    parts = [hint, *typing.get_args(hint)]
+    for literal in (each for each in parts if typing.get_origin(each) is typing.Literal):
+        for word in typing.get_args(literal):
+            assert word in option.help
+    if int in parts:
+        assert option.parse("7") == 7
+    text = " ".join(gibbon.evaluate.__doc__.replace("`", "").split()).lower()
+    told = "whether" if option.constant is False else re.split(r"[.:;,](?: |$)", option.help)[0]
+    assert f" {name}: {told.lower()}" in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [each.name for each in dataclasses.fields(RunSettings) if each.name != "save_every"],
+)
+def test_a_run_setting_is_an_option_of_the_same_default(name):
+    option, default = OPTION[name], getattr(RunSettings(), name)
+    if name == "pictures":  # the command line makes a report, the Python call does not
+        assert (default, option.constant) == (False, False)
+    elif name == "data_folder":
+        assert option.default.endswith(f"else {default}")
+    else:
+        assert_same_default(option, default)
+
+
+@pytest.mark.parametrize(
+    ("group", "spec"), [("Models", ModelSpec), ("Dataset", DatasetSpec), ("Attacks", AttackSpec)]
+)
+def test_an_option_sets_a_key_of_a_spec_with_the_same_default(group, spec):
+    for option in GROUPS[group][1]:
+        default = spec.model_fields[
+            "model" if option.flag == "--model" else option.name
+        ].get_default()
+        if option.flag not in REQUIRED and option.name not in ("name", "label", "arguments"):
+            assert_same_default(option, None if option.many else default)

@@ -1,7 +1,7 @@
 """The pytest plug-in: the fixture ``robustness``, whose checks fail a test.
 
-pytest loads this in every run of everybody who has Gibbon installed: nothing is imported here but
-pytest itself, and torch not before a check is made.
+pytest loads this module in every run in every environment with Gibbon: it imports nothing but
+pytest itself, and torch only when a check is made.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LINES, REWRITTEN = "gibbon.robustness", "gibbon.baseline"  # properties of a tes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the option that renews baselines."""
+    """Adds the option that updates baselines."""
     parser.getgroup("robustness", "robustness of models (Gibbon)").addoption(
         OPTION,
         action="store_true",
@@ -39,14 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collects what checks find, for the end of the session."""
+    """Registers the summary of all checks, printed at the end of the session."""
     config.stash[SUMMARY] = Summary()
     config.pluginmanager.register(config.stash[SUMMARY], "gibbon-summary")
 
 
 @pytest.fixture
 def robustness(request: pytest.FixtureRequest) -> Robustness:
-    """Measure how robust a model is, and fail the test where it is not robust enough."""
+    """Check the robustness of a model; the test fails if an error is above its limit."""
     return Robustness(request)
 
 
@@ -75,32 +75,31 @@ class Robustness:
         name: str | None = None,
         **parameters: Any,
     ) -> Results:
-        """Returns what was measured; fails the test where it is not as it must be.
+        """Evaluates a model and returns the results; fails the test if an error is too high.
 
         Args:
-            model: as `gibbon.evaluate` takes it; one model.
-            data: as `gibbon.evaluate` takes it.
+            model: one model, as `gibbon.evaluate` takes it.
+            data: data, as `gibbon.evaluate` takes it.
             attack: an attack's name, or a list of attacks.
-            epsilon: one or more budgets, such as ``8 / 255``.
-            max_error: the highest adversarial error that is allowed, a fraction of 1, for each
-                attack and epsilon.
-            max_clean_error: the highest clean error that is allowed.
-            baseline: a file to compare with, relative to the test's own; it is made, and renewed,
-                by ``pytest --robustness-update-baseline``.
-            max_increase: percentage points by which an error may be above the baseline's.
-            alpha: what the p-value of such an increase must be below to count.
-            limit: take a fixed sample of this many examples.
-            seed: of every random number.
-            name: what the check is called in tables and in the baseline; the test's file and name
-                unless it is given.
-            **parameters: the attack's own, such as ``steps=20``, and what else
-                `gibbon.evaluate` takes, such as ``device``, ``mean`` and ``std``.
+            epsilon: perturbation budgets, such as ``8 / 255``.
+            max_error: largest adversarial error allowed, a fraction of 1, for each attack and
+                epsilon.
+            max_clean_error: largest clean error allowed.
+            baseline: file to compare with, relative to the test file; made and updated by
+                ``pytest --robustness-update-baseline``.
+            max_increase: percentage points by which an error may exceed that of the baseline.
+            alpha: significance level of such an increase.
+            limit: evaluate a fixed sample of this many examples.
+            seed: seed of every random number.
+            name: name of the check in tables and in the baseline; the test's file and name if None.
+            **parameters: the attack's own parameters, such as ``steps=20``, and other arguments of
+                `gibbon.evaluate`, such as ``device``, ``mean`` and ``std``.
 
-        Raises a `RequestError` where the request is wrong.
+        Raises a `RequestError` if the request is wrong.
         """
         __tracebackhide__ = True
         from gibbon.core.errors import RequestError, SpecError
-        from gibbon.gate.model_check import Allowed, unmeasured
+        from gibbon.gate.model_check import Allowed, Line
 
         name = name if name is not None else _name_of(self._item)
         try:
@@ -112,7 +111,7 @@ class Robustness:
                 allowed=Allowed(max_error, max_clean_error, max_increase, alpha),
                 baseline=baseline,
                 name=name,
-                asked={
+                arguments={
                     "attack": attack,
                     "epsilon": epsilon,
                     "limit": limit,
@@ -121,11 +120,11 @@ class Robustness:
                 },
             )
         except RequestError as error:
-            self._report(LINES, [vars(unmeasured(name, verdict="wrong request"))])
+            self._report(LINES, [vars(Line(name, verdict="wrong request"))])
             raise error.with_traceback(None)  # noqa: B904  # the test's line is what matters
         except Exception as error:
             verdict = f"raised {type(error).__name__}"
-            self._report(LINES, [vars(unmeasured(name, verdict=verdict))])
+            self._report(LINES, [vars(Line(name, verdict=verdict))])
             raise
         if failure:
             pytest.fail(failure, pytrace=False)
@@ -139,15 +138,15 @@ class Robustness:
         allowed: Allowed,
         baseline: str | Path | None,
         name: str,
-        asked: Mapping[str, Any],
+        arguments: Mapping[str, Any],
     ) -> tuple[Results, str]:
-        """Returns the results, and what is wrong with them."""
-        from gibbon.gate.model_check import examine, named_side, unmeasured, update_baseline
+        """Returns the results, and the message of a failed test."""
+        from gibbon.gate.model_check import Line, examine, named_side, update_baseline
 
         allowed.check(compared=baseline is not None)
         file = self._item.path.parent / baseline if baseline is not None else None
         if file is not None and not self._update and not file.exists():
-            self._report(LINES, [vars(unmeasured(name, verdict="no baseline"))])
+            self._report(LINES, [vars(Line(name, verdict="no baseline"))])
             pytest.fail(
                 f"there is no baseline {file} yet: make it with pytest {OPTION}, look at it, and "
                 f"commit it ({name})",
@@ -155,7 +154,7 @@ class Robustness:
             )
         from gibbon import evaluate
 
-        results = evaluate(model, data, **asked)
+        results = evaluate(model, data, **arguments)
         side = named_side(results.record, results.outcomes, name=name)
         if file is not None:
             self._summary.claim(file, side, by=self, test=self._item.nodeid)
@@ -176,7 +175,7 @@ class Robustness:
 
 @dataclass
 class _Claim:
-    """Who checks what under one name of a baseline file."""
+    """Check that owns one name of a baseline file."""
 
     by: Robustness
     test: str
@@ -185,7 +184,7 @@ class _Claim:
 
 
 class Summary:
-    """What the checks of a session found, and which test has which part of a baseline."""
+    """Results of the checks of a session, and which test owns which part of a baseline."""
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, ...], Line] = {}
@@ -193,9 +192,9 @@ class Summary:
         self._claims: dict[tuple[Path, str], _Claim] = {}
 
     def claim(self, file: Path, side: Side, *, by: Robustness, test: str) -> None:
-        """Takes the part of a baseline that a check is about.
+        """Reserves the part of a baseline file that a check writes.
 
-        Raises `SpecError` where another check has it: they would overwrite each other.
+        Raises `SpecError` if another check has it: they would overwrite each other.
         """
         from gibbon.core.errors import SpecError
 
@@ -220,7 +219,7 @@ class Summary:
         held.attacked |= attacked
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Takes what a test's report carries, also from another process."""
+        """Collects the lines in a test's report, also from another process."""
         if report.when != "teardown":
             return
         for name, content in report.user_properties:
@@ -237,7 +236,7 @@ class Summary:
             self._lines[test, line.check, line.error, line.attack, line.epsilon] = line
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Lists the checks, and says which baselines were written."""
+        """Prints the checks, and which baselines were written."""
         if not self._lines:
             return
         from gibbon.core.errors import RequestError
@@ -262,6 +261,6 @@ SUMMARY = pytest.StashKey[Summary]()
 
 
 def _name_of(item: pytest.Item) -> str:
-    """Returns the test's file and name, wherever pytest was started."""
+    """Returns the test's file and name, independent of the folder that pytest is started in."""
     chain = [each.name for each in item.listchain() if isinstance(each, pytest.Class | pytest.Item)]
     return "::".join([item.path.name, *chain])

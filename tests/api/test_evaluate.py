@@ -540,7 +540,7 @@ def test_a_failure_hides_no_other_number(plant: planted.Plant) -> None:
 def test_without_attacks_there_is_the_clean_error() -> None:
     found = evaluate(planted.Rows(1), PAIR, attack=[])
     assert 0 < found.clean_error < 1
-    with pytest.raises(SpecError, match="no attack was asked for"):
+    with pytest.raises(SpecError, match="no attack among these results"):
         _ = found.adversarial_error
 
 
@@ -744,7 +744,7 @@ def results_of(found: Results) -> list[tuple[str, float | None]]:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"batch_size": 0}, 'batch_size: must be "auto" or at least 1, got 0'),
+        ({"batch_size": 0}, "batch_size: must be at least 1, got 0"),
         ({"device": "cuda:99"}, "device: 'cuda:99' is not there"),
         ({"device": "gpu"}, "device: expected auto, cpu, cuda, cuda:1 or mps, got 'gpu'"),
     ],

@@ -31,6 +31,7 @@ from gibbon.datasets.base import Batch
 from gibbon.models.outputs import LOG_SCORES, PROBABILITIES
 from gibbon.records.run import RunRecord
 from gibbon.runner.run_folder import LOCK_FILE
+from gibbon.runner.settings import RunSettings
 
 ROOT = Path(__file__).parents[2]
 ZOO = Path(gibbon_zoo.__file__).parent / "weights"
@@ -224,6 +225,45 @@ def test_a_run_takes_how_to_run_it(gibbon: Gibbon) -> None:
     said = gibbon("run", suite(HEAD + FGSM), *words.split(), "--skip-unreadable")
     assert said.code == 0, said.err
     assert "2 cells to compute, 0 recorded already" in gibbon("run", "mine.toml").err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", {"pictures": True}),
+        ("--pictures", {"pictures": True}),
+        ("--no-pictures", {"pictures": False}),
+        ("--offline --fresh", {"pictures": True, "download": False, "fresh": True}),
+        (
+            "--device cpu --batch-size 3 --precision bfloat16 --compile --models-in-memory 2 "
+            "--workers 0 --skip-unreadable --limit 9 --data-dir d --no-pictures",
+            {
+                "device": "cpu",
+                "batch_size": 3,
+                "precision": "bfloat16",
+                "compile": True,
+                "models_in_memory": 2,
+                "workers": 0,
+                "skip_unreadable": True,
+                "limit": 9,
+                "data_folder": Path("d"),
+            },
+        ),
+    ],
+)
+def test_the_options_of_run_are_its_settings(
+    gibbon: Gibbon, monkeypatch: pytest.MonkeyPatch, words: str, expected: dict[str, Any]
+) -> None:
+    seen: list[RunSettings] = []
+
+    def run_suite(*_: Any, settings: RunSettings, **__: Any) -> None:
+        seen.append(settings)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("gibbon.runner.run.run_suite", run_suite)
+    monkeypatch.delenv("GIBBON_DATA", raising=False)
+    assert gibbon("run", suite(HEAD), *words.split()).code == 0
+    assert seen == [RunSettings(**expected)]
 
 
 # Evaluate: a request in words
@@ -553,7 +593,7 @@ def test_an_unknown_suite_is_refused(gibbon: Gibbon) -> None:
         (["run", "--limt", "5"], ["No such option", "--limit"]),
         (["run", "--limit", "0"], ["--limit", "greater than or equal to 1"]),
         (["run", "--limit", "-3"], ["--limit", "greater than or equal to 1"]),
-        (["run", "--limit", "ten"], ["--limit", "valid integer"]),
+        (["run", "--limit", "ten"], ["--limit", "expected a whole number", "got 'ten'"]),
         (["run", "--batch-size", "0"], ["--batch-size", "greater than or equal to 1"]),
         (
             ["run", "--device", "gpu"],

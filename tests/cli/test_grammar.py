@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gibbon.cli.grammar import Asked, ask
+from gibbon.cli.grammar import parse_request
 from gibbon.cli.options import OPTIONS, scalar
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
-from gibbon.runner.settings import RunOptions
+from gibbon.runner.settings import RunSettings
 from gibbon.specs.naming import suite_name, unlike
 from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec
 
@@ -21,7 +21,7 @@ BASE = "--model rbf --dataset mnist --attack fgsm --epsilon 0.1"
 
 
 def parts(text: str) -> tuple[tuple[ModelSpec, ...], DatasetSpec, tuple[AttackSpec, ...]]:
-    (experiment,) = ask(text.split()).suite.experiments
+    (experiment,) = parse_request(text.split()).suite.experiments
     return experiment.models, experiment.dataset, experiment.attacks
 
 
@@ -177,13 +177,12 @@ def test_everything_about_the_data() -> None:
 
 
 def test_how_to_run_it() -> None:
-    asked = ask(
+    asked = parse_request(
         f"{BASE} --output out --device cpu --batch-size 7 --precision bfloat16 --compile "
         "--models-in-memory 2 --workers 0 --limit 9 --fresh --data-dir d --offline --seed 5 "
         "--save-suite s.toml".split()
     )
-    assert asked.run == RunOptions(
-        output=Path("out"),
+    assert asked.settings == RunSettings(
         device="cpu",
         batch_size=7,
         precision="bfloat16",
@@ -192,18 +191,21 @@ def test_how_to_run_it() -> None:
         workers=0,
         limit=9,
         fresh=True,
-        data_dir=Path("d"),
-        offline=True,
+        data_folder=Path("d"),
+        download=False,
+        pictures=True,
     )
-    assert (asked.suite.seed, asked.save_suite) == (5, Path("s.toml"))
-    assert ask([*BASE.split(), "--batch-size", "auto"]).run == RunOptions()
+    assert (asked.suite.seed, asked.output) == (5, Path("out"))
+    assert asked.save_suite == Path("s.toml")
+    usual = RunSettings(pictures=True)
+    assert parse_request([*BASE.split(), "--batch-size", "auto"]).settings == usual
 
 
 def test_several_models_make_a_transfer_matrix() -> None:
     text = BASE + " --attack pgd"
-    (one,) = ask(text.split()).suite.experiments
-    (two,) = ask(f"{text} --model maxout".split()).suite.experiments
-    (none,) = ask(f"{text} --model maxout --no-transfer".split()).suite.experiments
+    (one,) = parse_request(text.split()).suite.experiments
+    (two,) = parse_request(f"{text} --model maxout".split()).suite.experiments
+    (none,) = parse_request(f"{text} --model maxout --no-transfer".split()).suite.experiments
     assert (one.transfer, none.transfer) == (None, None)
     assert two.transfer is not None
     assert two.transfer.attacks == ("fgsm", "pgd")
@@ -211,11 +213,11 @@ def test_several_models_make_a_transfer_matrix() -> None:
 
 def test_errors_alone_are_not_transferred() -> None:
     text = f"{BASE} --attack pgd --carried --model maxout"
-    (usual,) = ask(text.split()).suite.experiments
+    (usual,) = parse_request(text.split()).suite.experiments
     assert usual.transfer is not None
     assert usual.transfer.attacks == ("fgsm",)
     assert [each.carried for each in usual.attacks] == [False, True]
-    (alone,) = ask(f"{text} --error-only".split()).suite.experiments
+    (alone,) = parse_request(f"{text} --error-only".split()).suite.experiments
     assert (usual.error_only, alone.error_only) == (False, True)
     assert alone.transfer is None
 
@@ -226,11 +228,11 @@ def test_a_suite_is_named_after_its_data_and_models(
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path / "photos")
     words = "--model x/net.onnx --model y/net.onnx --dataset . --attack a --epsilon 1"
-    asked = ask(words.split())
+    asked = parse_request(words.split())
     assert asked.suite.name == "photos-net+net-2"
     assert len(suite_name("d", ["model"] * 40)) == 80
     assert suite_name("d", ["model"] * 40, precision="bfloat16").endswith("-bfloat16")
-    asked = ask(f"{BASE} --precision bfloat16".split())
+    asked = parse_request(f"{BASE} --precision bfloat16".split())
     assert asked.suite.name == "mnist-rbf-bfloat16"
 
 
@@ -306,13 +308,14 @@ def test_a_folder_that_is_called_like_a_word_stays_a_path(
 )
 def test_what_can_not_be_is_told_in_options(text: str, message: str) -> None:
     with pytest.raises(SpecError) as caught:
-        ask(text.split())
+        parse_request(text.split())
     assert message in str(caught.value)
     assert "evaluate:" not in str(caught.value)
 
 
 def test_key_paths_of_a_run_are_told_as_options() -> None:
-    asked: Asked = ask(f"{BASE} --attack pgd --steps 0 --step-size x --model maxout".split())
+    words = f"{BASE} --attack pgd --steps 0 --step-size x --model maxout"
+    asked = parse_request(words.split())
     told = asked.in_options(
         "evaluate: attacks[1].step_size: must be a number\n"
         "evaluate: attacks[1].steps: must be more, got 0\n"
@@ -384,7 +387,7 @@ words = st.sampled_from(
 def test_any_words_are_a_request_or_an_error_that_says_why(line: list[str]) -> None:
     told = ""
     try:
-        assert ask(line).suite.experiments[0].attacks
+        assert parse_request(line).suite.experiments[0].attacks
     except SpecError as error:
         told = str(error)
     assert "evaluate:" not in told

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gibbon.cli.grammar import ask
+from gibbon.cli.grammar import parse_request
 from gibbon.cli.suite_writer import results_folder, save_suite, suite_toml
 from gibbon.core.errors import RunFolderError
 from gibbon.records.run import Provenance, RunRecord
@@ -22,7 +22,7 @@ FIRST = "--model x/net.onnx --dataset mnist --attack fgsm --epsilon 0.1"
 
 
 def asked_for(text: str) -> Suite:
-    return ask(text.split()).suite
+    return parse_request(text.split()).suite
 
 
 sources = st.sampled_from(
@@ -168,9 +168,11 @@ crop = 32
 name = "build"
 model = "../../nets/small.py:build"
 weights = "../../small.pt"
-arguments = { depth = 3 }
 mean = [0.5]
 std = [0.25]
+
+[models.arguments]
+depth = 3
 
 [[models]]
 model = "rbf"

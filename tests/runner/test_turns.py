@@ -274,5 +274,5 @@ def test_models_of_the_caller_share_parts_and_come_back(
 
 
 def test_fewer_than_one_model_is_refused(run: Run, asked: Suite) -> None:
-    with pytest.raises(SpecError, match="--models-in-memory: must be at least 1, got 0"):
+    with pytest.raises(SpecError, match="models_in_memory: must be at least 1, got 0"):
         run(asked, models_in_memory=0)

@@ -57,7 +57,11 @@ def _packages(layer: str) -> list[str]:
 
 
 def _summary(file: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.exists() else None
+    docstring = (
+        ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.exists() else None
+    )
     if not docstring:
-        raise SpecError("a package begins with a docstring that says what it holds", where=str(file))
+        raise SpecError(
+            "a package begins with a docstring that says what it holds", where=str(file)
+        )
     return docstring.split("\n\n")[0].replace("\n", " ").removesuffix(".")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -28,31 +29,22 @@ from gibbon.models.sources.build import build_model, fuse_models, members_of
 from gibbon.models.sources.wrap import adopt_model
 from gibbon.runner.plan.cell import Supplied
 from gibbon.runner.settings import RunSettings
-from gibbon.specs.decoding import decode_suite
-from gibbon.specs.naming import (
-    WHERE,
-    label_from,
-    name_from,
-    name_of,
-    suite_name,
-    transferable,
-    unlike,
-)
+from gibbon.specs.decoding import WHERE, decode_request, decode_spec
+from gibbon.specs.naming import label_from, name_from, name_of, unlike
 from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec, Suite
 
-T = TypeVar("T")
-Place = str | os.PathLike[str]
-Written = nn.Module | Classifier | ModelSpec | str
-Model = Written | os.PathLike[str]
+StrPath = str | os.PathLike[str]
+Model = nn.Module | Classifier | ModelSpec | StrPath
 Array = Tensor | NDArray[Any]
-Data = TorchDataset[Any] | DataLoader[Any] | tuple[Array, Array] | Dataset | DatasetSpec | Place
+Data = TorchDataset[Any] | DataLoader[Any] | tuple[Array, Array] | Dataset | DatasetSpec | StrPath
 AttackLike = str | Mapping[str, Any] | Attack
 Budget = float | str | Epsilon
+DESCRIBED = (str, os.PathLike, ModelSpec)  # forms of a model that are not the model itself
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A request: the suite that it is, and what was given as objects."""
+class PythonRequest:
+    """A request made in Python: a suite, and the models, data and attacks given as objects."""
 
     suite: Suite
     models: Mapping[str, nn.Module | Classifier]
@@ -62,79 +54,85 @@ class _Asked:
     @classmethod
     def of(
         cls,
-        models: Mapping[str, Written],
+        models: Mapping[str, Model],
         data: Data,
         attacks: Sequence[AttackLike],
         *,
-        budgets: Sequence[Budget],
-        parameters: Mapping[str, Any],
+        epsilon: tuple[Epsilon, ...],
         threat: Mapping[str, Any],
-        normalised: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        declared: Mapping[str, Any],
+        experiment: Mapping[str, Any],
         transfer: bool,
-        error_only: bool,
-        seed: int,
-    ) -> _Asked:
-        """Returns the request of a call's arguments.  Raises a `RequestError`."""
-        written = [_attack_spec(each, threat) for each in attacks]
+    ) -> PythonRequest:
+        """Returns the request that a call's arguments make.  Raises a `RequestError`."""
         if parameters and (len(attacks) != 1 or isinstance(attacks[0], Attack)):
             raise SpecError(
                 f"{', '.join(parameters)}: parameters belong to one attack by name; put them into "
                 'its mapping: {"name": "pgd", "steps": 20}'
             )
+        written = [{"epsilon": epsilon, **threat, **_attack_keys(each)} for each in attacks]
         labels = unlike([str(each.get("label", label_from(each["name"]))) for each in written])
-        for spec, label in zip(written, labels, strict=True):
-            spec.update({"epsilon": budgets, **spec, **parameters, "label": label})
-            if not spec["epsilon"]:
+        specs = []
+        for place, (keys, label) in enumerate(zip(written, labels, strict=True)):
+            if not keys["epsilon"]:
                 raise SpecError(f"attack {label!r}: epsilon is missing: give epsilon=8 / 255")
-        dataset = _data_spec(data)
-        specs = [_model_spec(name, model, normalised) for name, model in models.items()]
-        crossed = transferable(written, models=len(specs), error_only=error_only)
-        crossed = crossed if transfer else []
-        suite = decode_suite(
+            keys = {**keys, **parameters, "label": label}
+            specs.append(decode_spec(AttackSpec, keys, where=WHERE, at=["attacks", place]))
+        suite = decode_request(
             {
-                "name": suite_name(dataset["name"], [each["name"] for each in specs]),
-                "dataset": dataset,
-                "models": specs,
-                "attacks": written,
-                "seed": seed,
-                "error_only": error_only,
-                **({"transfer": {"attacks": crossed}} if crossed else {}),
+                **experiment,
+                "dataset": _dataset_spec(data),
+                "models": [
+                    decode_spec(
+                        ModelSpec,
+                        {**_model_keys(model, declared), "name": name},
+                        where=WHERE,
+                        at=["models", place],
+                    )
+                    for place, (name, model) in enumerate(models.items())
+                ],
+                "attacks": specs,
             },
-            where=WHERE,
+            transfer=transfer,
         )
-        instances = {
-            label: attack
-            for label, attack in zip(labels, attacks, strict=True)
-            if isinstance(attack, Attack)
-        }
-        given = {
-            name: model for name, model in models.items() if not isinstance(model, str | ModelSpec)
-        }
-        return cls(suite, given, None if isinstance(data, str | DatasetSpec) else data, instances)
+        given = zip(labels, attacks, strict=True)
+        return cls(
+            suite,
+            {name: each for name, each in models.items() if not isinstance(each, DESCRIBED)},
+            None if isinstance(data, str | DatasetSpec) else data,
+            {label: attack for label, attack in given if isinstance(attack, Attack)},
+        )
 
     def supplied(self, settings: RunSettings) -> Supplied:
-        """Returns what the plan takes as it is, the attacks having been checked.
+        """Returns the objects that the plan takes as they are; the attacks are checked here.
 
         Raises a `RequestError`.
         """
         (experiment,) = self.suite.experiments
-        for spec in experiment.attacks:
-            _check_attack(spec, self.attacks.get(spec.label))
+        for attack in experiment.attacks:
+            _check_attack(attack, self.attacks.get(attack.label))
         if self.data is None and not self.models:
             return Supplied(attacks=self.attacks)
         dataset = self._dataset(experiment.dataset, settings)
-        adopted = {
-            spec.name: self._adopted(spec, dataset)
-            for spec in experiment.models
-            if spec.name in self.models
-        }
-        held = [spec for spec in experiment.models if spec.name in adopted]
-        fused = {
-            spec.name: self._fused(spec, held, adopted, dataset)
-            for spec in experiment.models
-            if any(member in held for member in spec.ensemble)
-        }
-        adopted.update(fused)
+        adopted: dict[str, BuiltModel] = {}
+        for spec in experiment.models:
+            if spec.name in self.models:
+                with _naming(spec):
+                    adopted[spec.name] = adopt_model(
+                        self.models[spec.name], spec=spec, input_shape=dataset.input_shape
+                    )
+        own = {spec.name: spec for spec in experiment.models if spec.name in adopted}
+        for spec in experiment.models:
+            if any(member in own.values() for member in spec.ensemble):
+                with _naming(spec):
+                    members = [
+                        adopted[member.name]
+                        if own.get(member.name) == member
+                        else build_model(completed, input_shape=dataset.input_shape)
+                        for member, completed in zip(spec.ensemble, members_of(spec), strict=True)
+                    ]
+                    adopted[spec.name] = fuse_models(spec, members)
         return Supplied(adopted, {experiment.dataset.name: dataset}, self.attacks)
 
     def _dataset(self, spec: DatasetSpec, settings: RunSettings) -> Dataset:
@@ -145,30 +143,14 @@ class _Asked:
         )
         return open_dataset(spec, request)
 
-    def _adopted(self, spec: ModelSpec, dataset: Dataset) -> BuiltModel:
-        try:
-            return adopt_model(self.models[spec.name], spec=spec, input_shape=dataset.input_shape)
-        except RequestError as error:
-            raise ModelError(f"model {spec.name!r}: {error}") from error
 
-    def _fused(
-        self,
-        spec: ModelSpec,
-        held: Sequence[ModelSpec],
-        adopted: Mapping[str, BuiltModel],
-        dataset: Dataset,
-    ) -> BuiltModel:
-        """Returns an ensemble of which some members are models of this call."""
-        try:
-            members = [
-                adopted[each.name]
-                if each in held
-                else build_model(completed, input_shape=dataset.input_shape)
-                for each, completed in zip(spec.ensemble, members_of(spec), strict=True)
-            ]
-            return fuse_models(spec, members)
-        except RequestError as error:
-            raise ModelError(f"model {spec.name!r}: {error}") from error
+@contextmanager
+def _naming(spec: ModelSpec) -> Iterator[None]:
+    """While inside, puts the model's name in front of what is wrong with it."""
+    try:
+        yield
+    except RequestError as error:
+        raise ModelError(f"model {spec.name!r}: {error}") from error
 
 
 def _check_attack(spec: AttackSpec, given: Attack | None) -> None:
@@ -180,9 +162,10 @@ def _check_attack(spec: AttackSpec, given: Attack | None) -> None:
         )
 
 
-def _attack_spec(attack: AttackLike, threat: Mapping[str, Any]) -> dict[str, Any]:
+def _attack_keys(attack: AttackLike) -> dict[str, Any]:
+    """Returns the keys of an attack's spec: its name and its parameters."""
     if isinstance(attack, str):
-        return {**threat, "name": attack}
+        return {"name": attack}
     if isinstance(attack, Attack):
         texts = parameter_texts(attack)
         own = {
@@ -190,40 +173,27 @@ def _attack_spec(attack: AttackLike, threat: Mapping[str, Any]) -> dict[str, Any
             for key, value in parameters_of(attack).items()
             if key not in AttackSpec.model_fields
         }
-        return {**threat, **own, "name": _in_words(type(attack).__name__)}
+        # Attacks are named in lower case with hyphens: ``NoiseSign`` is ``noise-sign``.
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(attack).__name__).lower()
+        return {**own, "name": name}
     if "name" not in attack:
         raise SpecError('an attack as a mapping needs its name: {"name": "pgd", "steps": 20}')
-    return {**threat, **attack}
+    return dict(attack)
 
 
-def _model_spec(name: str, model: Written, normalised: Mapping[str, Any]) -> dict[str, Any]:
-    said = {key: value for key, value in normalised.items() if value is not None}
+def _model_keys(model: Model, declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a model's spec; what the spec itself says stands before ``declared``."""
     if isinstance(model, ModelSpec):
-        return {**said, **model.model_dump(exclude_none=True), "name": name}
-    if isinstance(model, str):
-        return {**said, "name": name, "model": model}
-    module = model.module if isinstance(model, Classifier) else model
-    return {**said, "name": name, "model": name_from(type(module).__name__) or "model"}
+        own = {key: value for key, value in model if value not in (None, (), {})}
+    elif isinstance(model, str | os.PathLike):
+        own = {"model": os.fspath(model)}
+    else:
+        own = {"model": model_name(model)}
+    return {**{key: value for key, value in declared.items() if value is not None}, **own}
 
 
-def _data_spec(data: Data) -> dict[str, Any]:
-    if isinstance(data, DatasetSpec):
-        dumped = data.model_dump(exclude_none=True)
-        return {"name": data.name, "source": data.source} if isinstance(dumped, str) else dumped
-    if isinstance(data, str):
-        return {"name": name_of(data), "source": data}
-    held: object = data.dataset if isinstance(data, DataLoader) else data
-    name = held.name if isinstance(held, Dataset) else type(held).__name__
-    name = "data" if isinstance(held, tuple | list) else name_from(name) or "data"
-    return {"name": name, "source": name}
-
-
-def _written(given: T | os.PathLike[str]) -> T | str:
-    """Returns it with a path as text, which is what a source is."""
-    return os.fspath(given) if isinstance(given, os.PathLike) else given
-
-
-def _name_of(model: Model) -> str:
+def model_name(model: Model) -> str:
+    """Returns the name of a model that was given none: of its source or its class."""
     if isinstance(model, ModelSpec):
         return model.name
     if isinstance(model, str | os.PathLike):
@@ -232,12 +202,24 @@ def _name_of(model: Model) -> str:
     return name_from(type(module).__name__) or "model"
 
 
-def _listed(budgets: Budget | Sequence[Budget] | None) -> Sequence[Budget]:
-    if budgets is None:
-        return []
-    return [budgets] if isinstance(budgets, str | float | int | Epsilon) else list(budgets)
+def _dataset_spec(data: Data) -> DatasetSpec:
+    if isinstance(data, DatasetSpec):
+        return data
+    if isinstance(data, str):
+        keys = {"name": name_of(data), "source": data}
+        return decode_spec(DatasetSpec, keys, where=WHERE, at=["dataset"])
+    held: object = data.dataset if isinstance(data, DataLoader) else data
+    name = held.name if isinstance(held, Dataset) else type(held).__name__
+    name = "data" if isinstance(held, tuple | list) else name_from(name) or "data"
+    return DatasetSpec(name=name, source=name)
 
 
-def _in_words(name: str) -> str:
-    """Returns a class's name as attacks are called: ``NoiseSign`` is ``noise-sign``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
+def parse_budgets(epsilon: Budget | Sequence[Budget] | None) -> tuple[Epsilon, ...]:
+    """Returns one or more budgets as exact epsilons.  Raises `SpecError` if one is no number."""
+    if epsilon is None:
+        return ()
+    several = [epsilon] if isinstance(epsilon, str | float | int | Epsilon) else epsilon
+    return tuple(
+        each if isinstance(each, Epsilon) else Epsilon.parse(each, where="epsilon")
+        for each in several
+    )

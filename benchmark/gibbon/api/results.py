@@ -15,7 +15,7 @@ from gibbon.api.request import Budget
 from gibbon.core.errors import CellError, SpecError, UnknownNameError
 from gibbon.core.threat import Epsilon
 from gibbon.records.outcomes import Outcome
-from gibbon.records.run import Evaluation, Failure, RunRecord, Transfer
+from gibbon.records.run import Agreement, Evaluation, Failure, RunRecord, Transfer
 from gibbon.report.text.notebook import chapters_html
 from gibbon.report.text.terminal import print_chapters, short_chapters
 from gibbon.specs.base import UNATTACKED
@@ -29,7 +29,7 @@ NAMED = 5  # of many rows, an error names so many
 
 @dataclass(frozen=True)
 class Examples:
-    """What became of each example under one attack at one epsilon; every array has shape (N,).
+    """Outcome of each example under one attack at one epsilon; every array has shape (N,).
 
     Args:
         example_id: int64: the example's position in the data.
@@ -37,8 +37,8 @@ class Examples:
         clean_predicted: int32: the class predicted unattacked.
         predicted: int32: the class predicted for the adversarial example.
         confidence: float32: the model's probability for that class.
-        distance: float32: how far the adversarial example is from the input, in the attack's norm.
-        misclassified: bool: it stays within the budget and the bounds, and is misclassified.
+        distance: float32: distance of the adversarial example from the input in the attack's norm.
+        misclassified: bool: whether it is misclassified within the budget and the bounds.
     """
 
     example_id: NDArray[np.int64]
@@ -53,7 +53,7 @@ class Examples:
         return len(self.example_id)
 
     def to_frame(self) -> pd.DataFrame:
-        """Returns the same as pandas, a row an example."""
+        """Returns a pandas data frame with one row per example."""
         import pandas as pd
 
         return pd.DataFrame(vars(self))
@@ -61,11 +61,11 @@ class Examples:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Results:
-    """What was measured: rows by model, attack and epsilon, and what became of each example.
+    """Results of `evaluate`: rows by model, attack and epsilon, and the outcome of each example.
 
     Args:
-        record: everything that ``run.json`` holds: rows, flags, failures, where they come from.
-        outcomes: what came of each cell, example by example, by the cell's digest.
+        record: the content of ``run.json``: rows, flags, failures, provenance.
+        outcomes: the outcome of every example in each cell, by the cell's digest.
 
     Printed, they are the tables of the command line; a notebook shows them as HTML.
     """
@@ -75,24 +75,24 @@ class Results:
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """A row for each model unattacked, and for each model, attack and epsilon."""
+        """One row per unattacked model, and per model, attack and epsilon."""
         return self.record.evaluations
 
     @property
     def transfers(self) -> tuple[Transfer, ...]:
-        """A row for each source, target, attack and epsilon, where there are several models."""
+        """One row per source, target, attack and epsilon; empty for a single model."""
         return self.record.transfers
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """What raised instead of being measured."""
+        """Cells that raised an exception."""
         return self.record.failures
 
     @property
     def clean_error(self) -> float:
         """Share of the examples that the one model misclassifies unattacked.
 
-        Raises `SpecError` where there are several models, `CellError` where it failed.
+        Raises `SpecError` if there are several models, `CellError` if the cell failed.
         """
         row = self._only([row for row in self.evaluations if row.unattacked], "models")
         return _known(row.clean_error)
@@ -101,23 +101,23 @@ class Results:
     def adversarial_error(self) -> float:
         """Share of all examples that are misclassified under the one attack at the one epsilon.
 
-        Raises `SpecError` where there are several, `CellError` where it failed.
+        Raises `SpecError` if there are several attacks or epsilons, `CellError` if the cell failed.
         """
         return _known(self._attacked.adversarial_error)
 
     @property
     def confidence_on_misclassified(self) -> float | None:
-        """Mean confidence over the misclassified adversarial examples; None where there are none.
+        """Mean confidence over the misclassified adversarial examples; None if there are none.
 
-        Raises `SpecError` where there are several attacks, `CellError` where it failed.
+        Raises `SpecError` if there are several attacks or epsilons, `CellError` if the cell failed.
         """
         return self._attacked.confidence_on_misclassified
 
     @property
     def examples(self) -> Examples:
-        """What became of each example under the one attack at the one epsilon.
+        """Outcome of each example under the one attack at the one epsilon.
 
-        Raises `SpecError` where there are several, `CellError` where it failed.
+        Raises `SpecError` if there are several attacks or epsilons, `CellError` if the cell failed.
         """
         row = self._attacked
         (clean,) = (
@@ -143,9 +143,9 @@ class Results:
         attack: str | None = None,
         epsilon: Budget | None = None,
     ) -> Results:
-        """Returns the results of one model, one attack by its label, one epsilon, or of several.
+        """Returns the results of a model, of an attack by its label, or at an epsilon.
 
-        Raises `UnknownNameError` or `SpecError` where there is nothing of that name or epsilon.
+        Raises `UnknownNameError` or `SpecError` if nothing has that name or epsilon.
         """
         budget = None if epsilon is None else Epsilon.parse(epsilon, where="epsilon")
         experiments = self.record.suite.experiments
@@ -164,21 +164,21 @@ class Results:
         return Results(_narrowed(self.record, model, attack, budget), self.outcomes)
 
     def to_frame(self) -> pd.DataFrame:
-        """Returns the evaluations as pandas: the columns of ``evaluations.csv``."""
+        """Returns the evaluations as a data frame with the columns of ``evaluations.csv``."""
         from gibbon.report.text.csv import frame
 
         return frame(Evaluation, self.evaluations)
 
     def transfer_frame(self) -> pd.DataFrame:
-        """Returns the transfers as pandas: the columns of ``transfer.csv``."""
+        """Returns the transfers as a data frame with the columns of ``transfer.csv``."""
         from gibbon.report.text.csv import frame
 
         return frame(Transfer, self.transfers)
 
     def __str__(self) -> str:
-        written = StringIO()
-        print_chapters(short_chapters(self.record), Console(file=written, color_system=None))
-        return written.getvalue()
+        text = StringIO()
+        print_chapters(short_chapters(self.record), Console(file=text, color_system=None))
+        return text.getvalue()
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
@@ -194,7 +194,7 @@ class Results:
 
     def _only(self, rows: Sequence[Evaluation], kind: str) -> Evaluation:
         if not rows:
-            raise SpecError("no attack was asked for: there is nothing but the clean error")
+            raise SpecError("there is no attack among these results, only the clean error")
         if len(rows) > 1:
             named = [f"{row.model}, {row.attack} at {row.epsilon}" for row in rows]
             more = [f"and {len(rows) - NAMED} more"] if len(rows) > NAMED else []
@@ -221,13 +221,18 @@ def _known(rate: float | None) -> float:
 def _narrowed(
     record: RunRecord, model: str | None, attack: str | None, epsilon: Epsilon | None
 ) -> RunRecord:
-    """Returns a record with what is about one model, attack and epsilon; None stands for any.
+    """Returns a record restricted to one model, attack and epsilon; None stands for any.
 
     The unattacked rows stay; transfers stay by the model that the examples were made on.
     """
 
-    def kept(name: str, label: str, budget: Epsilon) -> bool:
-        return model in (None, name) and attack in (None, label) and epsilon in (None, budget)
+    def attacked(name: str, row: Evaluation | Failure | Transfer | Agreement) -> bool:
+        chosen = attack in (None, row.attack) and epsilon in (None, row.epsilon)
+        return chosen and model in (None, name)
+
+    def of_model(row: Evaluation | Failure) -> bool:
+        unattacked = row.attack == UNATTACKED and model in (None, row.model)
+        return unattacked or attacked(row.model, row)
 
     def experiment(whole: Experiment) -> Experiment:
         attacks = tuple(
@@ -237,40 +242,22 @@ def _narrowed(
             and (left := tuple(each for each in spec.epsilon if epsilon in (None, each)))
         )
         labels = {each.label for each in attacks}
-        crossed = (
-            [each for each in whole.transfer.attacks if each in labels] if whole.transfer else []
-        )
-        transfer = TransferSpec(attacks=tuple(crossed)) if crossed and model is None else None
+        named = whole.transfer.attacks if whole.transfer and model is None else ()
+        crossed = tuple(each for each in named if each in labels)
+        transfer = TransferSpec(attacks=crossed) if crossed else None
         models = tuple(each for each in whole.models if model in (None, each.name))
         return whole.model_copy(update={"models": models, "attacks": attacks, "transfer": transfer})
 
-    suite = record.suite
-    about_attacks = attack is None and epsilon is None
-    return record.model_copy(
-        update={
-            "suite": suite.model_copy(
-                update={"experiments": tuple(map(experiment, suite.experiments))}
-            ),
-            "evaluations": tuple(
-                row
-                for row in record.evaluations
-                if (row.unattacked and model in (None, row.model))
-                or kept(row.model, row.attack, row.epsilon)
-            ),
-            "transfers": tuple(
-                row for row in record.transfers if kept(row.source, row.attack, row.epsilon)
-            ),
-            "agreements": tuple(
-                row for row in record.agreements if kept(row.source, row.attack, row.epsilon)
-            ),
-            "worst_cases": tuple(
-                row for row in record.worst_cases if about_attacks and model in (None, row.model)
-            ),
-            "failures": tuple(
-                row
-                for row in record.failures
-                if (row.attack == UNATTACKED and model in (None, row.model))
-                or kept(row.model, row.attack, row.epsilon)
-            ),
-        }
-    )
+    experiments = tuple(map(experiment, record.suite.experiments))
+    whole_attacks = attack is None and epsilon is None
+    update = {
+        "suite": record.suite.model_copy(update={"experiments": experiments}),
+        "evaluations": tuple(filter(of_model, record.evaluations)),
+        "transfers": tuple(row for row in record.transfers if attacked(row.source, row)),
+        "agreements": tuple(row for row in record.agreements if attacked(row.source, row)),
+        "worst_cases": tuple(
+            row for row in record.worst_cases if whole_attacks and model in (None, row.model)
+        ),
+        "failures": tuple(filter(of_model, record.failures)),
+    }
+    return record.model_copy(update=update)

@@ -1,17 +1,18 @@
 """The command line: `evaluate`, `run`, `report`, `check`, `list`, `train`, `compare`, `baseline`.
 
 Exit codes: 0 done; 1 a cell failed, a regression was found or an attack breaks a law; 2 the request
-was wrong; 130 interrupted, 143 terminated.  torch is imported only once a command needs it,
-so that ``--help`` and ``list`` answer at once.
+was wrong; 130 interrupted, 143 terminated.  torch is imported only once a command needs it, so that
+``--help`` and ``list`` answer at once.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,13 +22,16 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from gibbon.core.errors import RequestError
+from gibbon.cli.grammar import parse_request, read_parameters
+from gibbon.cli.options import EXAMPLES, GROUPS, RUN_OPTIONS, Option, run_settings
+from gibbon.core.errors import RequestError, SpecError
 from gibbon.core.threat import Norm
+from gibbon.specs.decoding import WHERE
 
 if TYPE_CHECKING:
     from gibbon.core.registry import Entry, Registry
     from gibbon.records.run import RunRecord
-    from gibbon.runner.settings import RunOptions
+    from gibbon.runner.settings import RunSettings
     from gibbon.specs.suite import Suite
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -47,15 +51,8 @@ app = typer.Typer(
 )
 
 
-class Precision(StrEnum):
-    """What models compute in."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
 class Kind(StrEnum):
-    """What can be listed."""
+    """Kinds of things that `list` prints."""
 
     MODELS = "models"
     ATTACKS = "attacks"
@@ -63,40 +60,29 @@ class Kind(StrEnum):
     SUITES = "suites"
 
 
-class InOrder(TyperCommand):
-    """A command that reads its words by itself, because their order says what belongs to what."""
+class OrderedCommand(TyperCommand):
+    """A command that gets its words unparsed, because their order says which belong together."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Leaves all words as they stand; ``--help`` is the one option that is everybody's."""
+        """Leaves all words to the command, except ``--help``."""
         super().parse_args(ctx, ["--help"] if "--help" in args else [])
         ctx.args = list(args)
         return args
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes the options in groups."""
-        from gibbon.cli.options import GROUPS, OPTIONS
-
-        for group, what in GROUPS.items():
+        for group, (text, options) in GROUPS.items():
             with formatter.section(group):
-                formatter.write_text(what)
-                formatter.write_dl(
-                    [
-                        (f"{option.flag} {option.value}".rstrip(), option.help)
-                        for option in OPTIONS
-                        if option.group == group
-                    ]
-                )
+                formatter.write_text(text)
+                formatter.write_dl([(each.usage, each.full_help) for each in options])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Writes examples."""
-        from gibbon.cli.options import EXAMPLES
-
-        with formatter.section("Examples"):
-            formatter.write("\n".join(f"  {line}" if line else "" for line in EXAMPLES) + "\n")
+        _write_examples(formatter, EXAMPLES)
 
 
 class WithExamples(TyperCommand):
-    """A command that is told what it is about first, with examples for an epilogue."""
+    """A command whose usage names the arguments first and whose epilogue holds examples."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Returns the arguments, then the options."""
@@ -105,128 +91,113 @@ class WithExamples(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Writes examples."""
-        with formatter.section("Examples"):
-            lines = (self.epilog or "").splitlines()
-            formatter.write("".join(f"  {line}\n" for line in lines))
+        _write_examples(formatter, (self.epilog or "").splitlines())
+
+
+def _write_examples(formatter: Any, lines: Sequence[str]) -> None:
+    with formatter.section("Examples"):
+        formatter.write("".join(f"  {line}\n" for line in lines))
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replaces the keyword arguments of a command by the run settings of the option table."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [
+        *(each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD),
+        *map(_parameter, RUN_OPTIONS),
+    ]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """Returns an option as a parameter that typer reads; None if it is not given."""
+
+    def parse(text: str) -> Any:
+        return option.parse(text)
+
+    if option.value:
+        info = typer.Option(option.flag, metavar=option.value, help=option.full_help, parser=parse)
+        annotation: Any = Annotated[Any, info]
+    else:
+        flags = option.flag
+        if option.negative:
+            flags = f"{option.flag.replace('--no-', '--')}/{option.flag}"
+        annotation = Annotated[bool | None, typer.Option(flags, help=option.full_help)]
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
 
 
 @app.command(
-    cls=InOrder,
+    cls=OrderedCommand,
     options_metavar="--model SOURCE --dataset SOURCE --attack NAME --epsilon E [OPTIONS]",
 )
 def evaluate(context: typer.Context) -> None:
-    """Evaluate models on a dataset under attacks: a suite of one experiment, without a file.
+    """Evaluate models on a dataset under attacks.
 
-    Prints the tables and writes the same files as `run`; running it again computes nothing.
+    The request is a suite of one experiment, without a file: the tables and files are those of
+    `run`, and an interrupted evaluation continues if it is run again.
     """
-    from gibbon.cli.grammar import ask
-    from gibbon.cli.suite_writer import results_folder, save_suite
-    from gibbon.specs.naming import WHERE
-
-    asked = ask(context.args)
+    request = parse_request(context.args, data_folder=_data_folder())
 
     from gibbon.cli.parameters import check_parameters
+    from gibbon.cli.suite_writer import results_folder, save_suite
     from gibbon.runner.plan.preprocessing import with_preprocessing
 
     def save() -> None:
-        if asked.save_suite is not None:
-            save_suite(suite, asked.save_suite)
-            typer.echo(f"the suite is in {asked.save_suite}: run it with `run`", err=True)
+        if request.save_suite is not None:
+            save_suite(suite, request.save_suite)
+            typer.echo(f"the suite is in {request.save_suite}: run it with `run`", err=True)
 
     try:
-        check_parameters(asked)
-        suite, notes = with_preprocessing(asked.suite)
+        check_parameters(request)
+        suite, notes = with_preprocessing(request.suite)
         for note in notes:
             typer.echo(note, err=True)
-        folder = asked.run.output or results_folder(RUNS, suite, limit=asked.run.limit)
-        _carry_out(suite, folder, asked.run, where=WHERE, ready=save)
+        folder = request.output or results_folder(RUNS, suite, limit=request.settings.limit)
+        _run(suite, folder, request.settings, where=WHERE, ready=save)
     except RequestError as error:
-        raise RequestError(asked.in_options(str(error))) from error
+        raise RequestError(request.in_options(str(error))) from error
 
 
 @app.command()
+@with_run_options
 def run(
     suite: Annotated[
         str, typer.Argument(help="A shipped suite's name, or the path of a TOML file.")
     ] = DEFAULT_SUITE,
     output: Annotated[
-        Path | None, typer.Option(help="Where results go. [default: results/runs/SUITE]")
+        Path | None, typer.Option(help="Folder for the results. [default: results/runs/SUITE]")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    batch_size: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|N",
-            help="Examples in one pass; auto begins with a guess and halves it where memory runs "
-            "out. Changes no result.",
-        ),
-    ] = "auto",
-    precision: Annotated[
-        Precision, typer.Option(help="What models compute in.")
-    ] = Precision.FLOAT32,
-    compile_: Annotated[
-        bool, typer.Option("--compile", help="Send models through torch.compile.")
-    ] = False,
-    models_in_memory: Annotated[
-        int | None,
-        typer.Option(min=1, help="Models kept on the device at once. [default: what fits]"),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Processes that read pictures. [default: by the number of processors]"
-        ),
-    ] = None,
-    skip_unreadable: Annotated[
-        bool,
-        typer.Option(
-            "--skip-unreadable", help="Leave out pictures that can't be read, and say which."
-        ),
-    ] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Take a fixed sample of this many examples of each dataset."),
-    ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again.")] = False,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar=DATA_DIR, help="Folder of datasets that are not embedded."),
-    ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Download no dataset.")] = False,
-    pictures: Annotated[
-        bool,
-        typer.Option(
-            "--pictures/--no-pictures", help="Keep pictures of a few examples for the report."
-        ),
-    ] = True,
+    **settings: Any,
 ) -> None:
-    """Run a suite: compute what is not recorded yet, write the files and print the tables."""
-    from gibbon.cli.grammar import read_batch_size
-    from gibbon.runner.settings import RunOptions
+    """Run a suite and print its tables.
+
+    Computes the cells that are not recorded yet and writes the files of the run.
+    """
     from gibbon.specs.decoding import read_suite
 
-    options = RunOptions(
-        device=device,
-        batch_size=read_batch_size(batch_size),
-        precision=precision.value,
-        compile=compile_,
-        models_in_memory=models_in_memory,
-        workers=workers,
-        skip_unreadable=skip_unreadable,
-        limit=limit,
-        fresh=fresh,
-        data_dir=data_dir,
-        offline=offline,
-        pictures=pictures,
-    )
-    asked = read_suite(suite)
-    _carry_out(asked, output or RUNS / asked.name, options, where=suite)
+    given = {
+        option.name: settings[option.name] if option.value or option.negative else option.constant
+        for option in RUN_OPTIONS
+        if settings[option.name] is not None
+    }
+    loaded = read_suite(suite)
+    chosen = run_settings(given, data_folder=_data_folder())
+    _run(loaded, output or RUNS / loaded.name, chosen, where=suite)
 
 
-def _carry_out(
+def _data_folder() -> Path | None:
+    """Returns the folder of datasets that the environment names, if it does."""
+    return Path(os.environ[DATA_DIR]) if os.environ.get(DATA_DIR) else None
+
+
+def _run(
     suite: Suite,
     folder: Path,
-    options: RunOptions,
+    settings: RunSettings,
     *,
     where: str,
     ready: Callable[[], None] | None = None,
@@ -236,30 +207,14 @@ def _carry_out(
     from gibbon.report.text.github_summary import run_markdown
     from gibbon.runner.progress_bar import RunProgress
     from gibbon.runner.run import run_suite
-    from gibbon.runner.settings import RunSettings
 
-    data_dir = options.data_dir or os.environ.get(DATA_DIR)
-    settings = RunSettings(
-        device=options.device,
-        batch_size=options.batch_size,
-        precision=options.precision,
-        compile=options.compile,
-        models_in_memory=options.models_in_memory,
-        workers=options.workers,
-        skip_unreadable=options.skip_unreadable,
-        limit=options.limit,
-        fresh=options.fresh,
-        data_folder=Path(data_dir) if data_dir else RunSettings.data_folder,
-        download=not options.offline,
-        pictures=options.pictures,
-    )
     with RunProgress(Console(stderr=True, emoji=False), ready=ready) as progress:
         record = run_suite(
             suite, folder, settings=settings, where=where, progress=progress, publish=write_report
         )
     print_tables(record, Console(), folder=folder)
-    _tell_failures(record)
-    _summarise(run_markdown(record))
+    _print_failures(record)
+    _append_summary(run_markdown(record))
     raise typer.Exit(FAILED if record.failures else DONE)
 
 
@@ -288,21 +243,19 @@ def check(
     ],
     norm: Annotated[
         list[Norm] | None,
-        typer.Option(help="A norm to try; may be repeated. [default: all that it claims]"),
+        typer.Option(help="Norm to check; may be repeated. [default: all norms of the attack]"),
     ] = None,
     law: Annotated[
         list[str] | None,
-        typer.Option(metavar="LAW", help="A law to try; may be repeated. [default: all]"),
+        typer.Option(metavar="LAW", help="Law to check; may be repeated. [default: all]"),
     ] = None,
 ) -> None:
-    """Try an attack against the laws that every attack here keeps; exit code 1 if it breaks one.
+    """Check an attack against the laws of attacks.
 
-    Small models are made for it; no data are needed.  Any other option is a parameter of the
-    attack, such as --steps 20.
+    The laws are those that every attack of Gibbon keeps, tried on small models without data; exit
+    code 1 if the attack breaks one.  Any other option is a parameter of the attack, such as
+    --steps 20.
     """
-    from gibbon.cli.grammar import read_parameters
-    from gibbon.core.errors import SpecError
-
     if attack.startswith("--"):
         raise SpecError(f"say which attack first: check ATTACK {attack} ...")
     parameters = read_parameters(context.args)
@@ -326,10 +279,13 @@ def check(
 
 @app.command("list")
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    long: Annotated[bool, typer.Option("--long", help="Print the cards too.")] = False,
+    kind: Annotated[Kind, typer.Argument(help="Kind of things to list.")],
+    long: Annotated[bool, typer.Option("--long", help="Print cards as well.")] = False,
 ) -> None:
-    """List models, attacks, datasets or suites, a line each, and where else they may come from."""
+    """List models, attacks, datasets or suites.
+
+    Prints one line for each, and for each other source that they may come from.
+    """
     if kind is Kind.SUITES:
         from gibbon.specs.decoding import shipped_suites
 
@@ -345,7 +301,7 @@ def list_(
     for entry in entries:
         try:
             details = entry.details()
-        except RequestError as error:  # one card that is not there must not hide the others
+        except RequestError as error:  # a missing card must not hide the others
             details = f"(no card: {error})"
         typer.echo(f"{entry.name}: {_summary(entry)}")
         typer.echo("".join(f"    {line}\n" for line in details.splitlines()))
@@ -354,22 +310,27 @@ def list_(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="A model that has a recipe.")],
-    seed: Annotated[int | None, typer.Option(min=0, help="Overrides the recipe's seed.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Overrides the recipe's.")] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Where the weights go. [default: checkpoints/MODEL]")
+    model: Annotated[str, typer.Argument(help="Name of a model with a recipe.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the recipe's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs, in place of the recipe's.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "cpu",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the weights. [default: checkpoints/MODEL]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "cpu",
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Ignore a checkpoint and restart.")
+        bool, typer.Option("--fresh", help="Ignore the checkpoint and start again.")
     ] = False,
     data_dir: Annotated[
         Path | None,
         typer.Option(envvar=DATA_DIR, help="Folder of datasets that are not embedded."),
     ] = None,
 ) -> None:
-    """Train a model by its recipe; an interrupted training goes on where it stopped."""
+    """Train a model by its recipe.
+
+    An interrupted training continues from its checkpoint.
+    """
     from gibbon.models.registry import TRAINERS, TrainingRequest
 
     trainer = TRAINERS.load(model)
@@ -394,21 +355,24 @@ def train(
 
 @app.command()
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="A run's folder or a saved baseline.")],
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The new run's folder.")],
+    baseline: Annotated[Path, typer.Argument(help="Folder of a run, or a saved baseline.")],
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the new run.")],
     max_increase: Annotated[
         float | None,
-        typer.Option(min=0, max=100, help="Percentage points that are allowed. [default: 1.0]"),
+        typer.Option(min=0, max=100, help="Allowed increase in percentage points. [default: 1.0]"),
     ] = None,
-    alpha: Annotated[float, typer.Option(min=0, max=1, help="Level of significance.")] = 0.05,
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="Significance level.")] = 0.05,
     limits: Annotated[
         Path | None,
-        typer.Option(help="TOML file of limits. [default: the one beside the baseline]"),
+        typer.Option(help="TOML file of limits. [default: the file beside the baseline]"),
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write a JUnit report here.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the table here.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="File for a JUnit report.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="File for the table in markdown.")] = None,
 ) -> None:
-    """Compare a run with a baseline; exit code 1 where it is significantly worse."""
+    """Compare a run with a baseline.
+
+    Exit code 1 if the run is significantly worse.
+    """
     from gibbon.core.files import write_atomically
     from gibbon.gate import compare as gate
     from gibbon.gate.baseline import read_side
@@ -442,33 +406,31 @@ def compare(
     typer.echo(conclusion(comparison))
     for sentence in sentences(comparison):
         typer.echo(sentence, err=True)
-    _summarise(text)
+    _append_summary(text)
     raise typer.Exit(DONE if comparison.passed else FAILED)
 
 
 @app.command()
 def report(
     run_name: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's folder, or its name in results/runs.")
+        str, typer.Argument(metavar="RUN", help="Folder of a run, or its name in results/runs.")
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help="Where it goes; - prints it. [default: RUN/report.html, .tex or .md]"),
+        typer.Option(help="File to write; - prints it. [default: RUN/report.html, .tex or .md]"),
     ] = None,
-    latex: Annotated[
-        bool, typer.Option("--latex", help="Write the tables as LaTeX, with booktabs.")
-    ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Write them as markdown.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Write tables as LaTeX.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Write tables as markdown.")] = False,
     figures: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write its figures there too, as SVG and PNG."),
+        typer.Option(metavar="DIR", help="Folder for the figures as SVG and PNG."),
     ] = None,
 ) -> None:
-    """Write a run as one HTML page, or its tables as LaTeX or markdown.
+    """Write a run as HTML, LaTeX or markdown.
 
-    Made from what is stored: no model is loaded.  Exit code 1 where a cell of the run had failed.
+    Everything comes from the stored run; no model is loaded.  Exit code 1 if a cell of the run
+    failed.
     """
-    from gibbon.core.errors import SpecError
     from gibbon.records.run import RunRecord
     from gibbon.report.documents import (
         Document,
@@ -493,20 +455,20 @@ def report(
     if figures is not None:
         written = write_figures(record, folder, figures)
         typer.echo(f"{figures}: {len(written)} files", err=str(output) == "-")
-    _tell_failures(record)
+    _print_failures(record)
     raise typer.Exit(FAILED if record.failures else DONE)
 
 
-baseline_app = typer.Typer(help="Save a run as a baseline that is small enough to be committed.")
+baseline_app = typer.Typer(help="Save a run as a small baseline file.")
 app.add_typer(baseline_app, name="baseline", no_args_is_help=True)
 
 
 @baseline_app.command("save")
 def baseline_save(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    file: Annotated[Path, typer.Argument(help="Where the baseline goes, such as robust.json.")],
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    file: Annotated[Path, typer.Argument(help="File for the baseline, such as robust.json.")],
 ) -> None:
-    """Save which examples a run got wrong: one bit an example and measure."""
+    """Save the errors of a run as a baseline, one bit per example and measure."""
     from gibbon.gate.baseline import save_baseline
 
     saved = save_baseline(run_folder, file)
@@ -514,33 +476,33 @@ def baseline_save(
 
 
 def main() -> None:
-    """Runs the command line; the way in for ``gibbon`` and ``run_benchmark.py``."""
-    # Threads that wait in a loop take the core that another process would let them work on: on two
-    # busy cores the default suite took 4.5 minutes with that, and 1.9 without.  Read once by torch.
+    """Runs the command line: the entry point of ``gibbon`` and ``run_benchmark.py``."""
+    # Threads that spin while they wait occupy cores that other processes need: on two busy cores
+    # the default suite took 4.5 minutes with spinning and 1.9 without.  Read once by torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _tell_warning
+            warnings.showwarning = _print_warning
             app()
     except RequestError as error:
-        # Without emoji: net.py:x:Net is no picture.
+        # Without emoji: the :x: of net.py:x:Net is none.
         console = Console(stderr=True, emoji=False)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(WRONG_REQUEST)
     except Terminated:
-        _tell_interrupted()
+        _print_interrupted()
         sys.exit(TERMINATED)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:  # what typer makes of Ctrl-C
-            _tell_interrupted()
+            _print_interrupted()
         raise
 
 
 class Terminated(BaseException):
-    """The process was told to end: no failure of the cell it is in, and stops what it started.
+    """The process got SIGTERM, which is no failure of the cell that it is computing.
 
-    No `SystemExit`, which is what an attack or a model raises that ends the program by itself.
+    It is no `SystemExit`, which an attack or a model raises if it exits by itself.
     """
 
 
@@ -548,25 +510,27 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
-def _tell_interrupted() -> None:
-    typer.echo("interrupted; what was done is kept: run the same command again to go on", err=True)
+def _print_interrupted() -> None:
+    typer.echo(
+        "interrupted; what was done is kept: run the same command again to continue", err=True
+    )
 
 
-def _registry(kind: Kind) -> Registry[object]:
+def _registry(kind: Kind) -> Registry[Any]:
     from gibbon.attacks import ATTACKS
     from gibbon.datasets import DATASETS
     from gibbon.models.registry import MODELS
 
-    registries: dict[Kind, Registry[object]] = {
-        Kind.MODELS: MODELS,  # type: ignore[dict-item]
-        Kind.ATTACKS: ATTACKS,  # type: ignore[dict-item]
-        Kind.DATASETS: DATASETS,  # type: ignore[dict-item]
+    registries: dict[Kind, Registry[Any]] = {
+        Kind.MODELS: MODELS,
+        Kind.ATTACKS: ATTACKS,
+        Kind.DATASETS: DATASETS,
     }
     return registries[kind]
 
 
 def _sources(kind: Kind) -> list[tuple[str, str]]:
-    """Returns where things of a kind may come from besides their registry, with a line each."""
+    """Returns the sources of a kind besides its registry, with one line about each."""
     from gibbon.attacks.adapters import ATTACK_SOURCES
     from gibbon.datasets.open import KINDS
     from gibbon.models.sources import MODEL_SOURCES
@@ -595,12 +559,12 @@ def _print_lines(lines: list[tuple[str, str]]) -> None:
         typer.echo(f"{name:<{width}}  {summary}".rstrip())
 
 
-def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
     typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
-def _summarise(text: str) -> None:
-    """Appends to the job summary, if there is one: what was found must not be lost for it."""
+def _append_summary(text: str) -> None:
+    """Appends a text to the CI job summary, if there is one; if that fails, only warns."""
     from gibbon.report.text.github_summary import JOB_SUMMARY, append_summary
 
     try:
@@ -609,7 +573,7 @@ def _summarise(text: str) -> None:
         typer.echo(f"warning: {error}", err=True)
 
 
-def _tell_failures(record: RunRecord) -> None:
+def _print_failures(record: RunRecord) -> None:
     for failure in record.failures:
         typer.echo(
             f"failed: {failure.dataset}, {failure.model}, {failure.attack} at epsilon "

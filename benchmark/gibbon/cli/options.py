@@ -4,41 +4,87 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, get_args
 
-from gibbon.specs.base import Precision
+from gibbon.core.errors import SpecError
+from gibbon.runner.settings import LEAST, Precision, RunSettings
 
 Group = Literal["Models", "Dataset", "Attacks", "Run"]
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its flag, whose it is, what it takes, and what it means.
+    """One option of ``evaluate``; the help, the grammar and the Python call follow this table.
 
-    ``value`` is what the help calls its value; it takes none if empty.  ``read`` makes of the text
-    what a suite holds, and raises ValueError with what it expected.
+    Args:
+        usage: the option as it is written, with a placeholder if it takes a value, such as
+            ``--limit N``.
+        help: sentences that can be read alone.
+        default: the value without the option, as the help shows it; not shown if empty.
+        read: converts the text; raises ValueError that says what was expected.
+        name: the key of a spec, or the field of `RunSettings`, that it sets, which is also the
+            argument of `evaluate`; made from the flag, without ``no-``, if empty.
+        many: whether the option may be repeated, its values being collected.
+        constant: what an option without a value sets; always False for ``--no-...``.
     """
 
-    flag: str
-    group: Group
+    usage: str
     help: str
-    value: str = ""
+    default: str = ""
     read: Callable[[str], Any] = str
-    key: str = ""
+    name: str = ""
     many: bool = False
-    constant: object = True
+    constant: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            word = self.flag.removeprefix("--").removeprefix("no-")
+            object.__setattr__(self, "name", word.replace("-", "_"))
+        if self.negative:
+            object.__setattr__(self, "constant", False)
 
     @property
-    def name(self) -> str:
-        """The key that it sets."""
-        return self.key or self.flag.removeprefix("--").replace("-", "_")
+    def flag(self) -> str:
+        """The option without the placeholder of its value."""
+        return self.usage.partition(" ")[0]
+
+    @property
+    def negative(self) -> bool:
+        """Whether the option switches something off: ``--no-...``."""
+        return self.flag.startswith("--no-")
+
+    @property
+    def value(self) -> str:
+        """The placeholder of its value; empty if it takes none."""
+        return self.usage.partition(" ")[2]
+
+    @property
+    def full_help(self) -> str:
+        """The help with the default."""
+        return f"{self.help} [default: {self.default}]" if self.default else self.help
+
+    def parse(self, text: str | None) -> Any:
+        """Returns the value that a text on the command line means; None if there is no text.
+
+        Raises `SpecError` that names the option, what was expected and the text.
+        """
+        if not self.value:
+            if text is not None:
+                raise SpecError(f"{self.flag} takes no value, got {text!r}")
+            return self.constant
+        if not text:
+            raise SpecError(f"{self.flag} needs a value: {self.usage}")
+        try:
+            return self.read(text)
+        except ValueError as error:
+            raise SpecError(f"{self.flag}: expected {error}, got {text!r}") from error
 
 
 def scalar(text: str) -> Any:
-    """Returns what a text means in a TOML file, or the text itself where it means nothing there.
+    """Returns the value that a text has in a TOML file, or the text itself if it is no TOML value.
 
     >>> scalar("20"), scalar("0.5"), scalar("false"), scalar("2/255"), scalar('"20"')
     (20, 0.5, False, '2/255', '20')
@@ -51,22 +97,20 @@ def scalar(text: str) -> Any:
     return value if len(read) == 1 and isinstance(value, bool | int | float | str | list) else text
 
 
+def _whole(name: str = "", *, otherwise: str = "") -> Callable[[str], int]:
+    """Returns a reader of whole numbers that are at least what a setting must be."""
+    least = LEAST.get(name, 0)
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or int(text) < least:
+            raise ValueError(f"{otherwise}a whole number greater than or equal to {least}")
+        return int(text)
+
+    return read
+
+
 def _batch_size(text: str) -> int | None:
-    return None if text == "auto" else _whole(text, least=1, otherwise="auto or ")
-
-
-def _whole(text: str, *, least: int, otherwise: str = "") -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or int(text) < least:
-        raise ValueError(f"{otherwise}a whole number greater than or equal to {least}")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    return _whole(text, least=1)
-
-
-def _count_or_none(text: str) -> int:
-    return _whole(text, least=0)
+    return None if text == "auto" else _whole("batch_size", otherwise="auto or ")(text)
 
 
 def _numbers(text: str) -> list[float]:
@@ -77,13 +121,10 @@ def _numbers(text: str) -> list[float]:
 
 
 def _size(text: str) -> int | list[int]:
-    try:
-        sides = [_whole(part, least=1) for part in text.lower().split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2):
+    if not re.fullmatch(r"0*[1-9][0-9]{0,17}(x0*[1-9][0-9]{0,17})?", text.lower()):
         raise ValueError("one side such as 224, or height and width such as 224x160")
-    return sides[0] if len(sides) == 1 else sides
+    first, *second = map(int, text.lower().split("x"))
+    return [first, *second] if second else first
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -93,247 +134,220 @@ def _pair(text: str) -> tuple[str, Any]:
     return key, scalar(value)
 
 
-def _precision(text: str) -> Precision:
-    if text not in ("float32", "bfloat16"):
-        raise ValueError("float32 or bfloat16")
-    return cast(Precision, text)
+def _precision(text: str) -> str:
+    if text not in get_args(Precision):
+        raise ValueError(" or ".join(get_args(Precision)))
+    return text
 
 
 def _budgets(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
 
 
-OPTIONS: tuple[Option, ...] = (
+_BY_MODELS = "as the models' own configuration says if images differ in size, else not at all"
+_MODELS = (
     Option(
-        "--model",
-        "Models",
-        "Where a model comes from: a name of `list models`, path/to/net.py:build, "
-        "package.module:Net, torchvision:resnet50, timm:NAME, robustbench:NAME, hf:ORG/NAME, a "
-        "file: net.torchscript, net.pt2, net.onnx, or ensemble:A,B of such, or of other models by "
-        "name. Several make a transfer matrix.",
-        "SOURCE",
+        "--model SOURCE",
+        "Source of a model: a name of `list models`, path/to/net.py:build, package.module:Net, "
+        "torchvision:resnet50, timm:NAME, robustbench:NAME, hf:ORG/NAME, a file (net.torchscript,"
+        " net.pt2, net.onnx), or ensemble:A,B of such sources or of other models by name. Several"
+        " models make a transfer matrix.",
     ),
-    Option("--name", "Models", "What the tables call it. [default: made from the source]", "NAME"),
+    Option("--name NAME", "Name of the model in the tables.", "made from the source"),
     Option(
-        "--weights",
-        "Models",
-        "A weights file: safetensors, or a state dict by torch.save; or a word that the source "
-        "knows, such as random.",
-        "FILE",
+        "--weights FILE",
+        "Weights file (safetensors, or a state dict saved by torch.save), or a word that the "
+        "source knows, such as random.",
     ),
     Option(
-        "--mean",
-        "Models",
-        "The model is given (x - mean) / std, a number a channel; x is in [0, 1].",
-        "R,G,B",
-        _numbers,
-    ),
-    Option("--std", "Models", "See --mean.", "R,G,B", _numbers),
-    Option(
-        "--outputs",
-        "Models",
-        "What its outputs are: logits, probabilities or log-scores. [default: what the source "
-        "says, else logits]",
-        "KIND",
+        "--mean R,G,B", "Mean of the normalisation (x - mean) / std, per channel.", read=_numbers
     ),
     Option(
-        "--arg",
-        "Models",
-        "An argument for the model's factory; may be given several times.",
-        "KEY=VALUE",
-        _pair,
-        "arguments",
+        "--std R,G,B", "Divisor of the normalisation (x - mean) / std, per channel.", read=_numbers
+    ),
+    Option(
+        "--outputs KIND",
+        "Meaning of the model's outputs: logits, probabilities or log-scores.",
+        "what the source declares, else logits",
+    ),
+    Option(
+        "--arg KEY=VALUE",
+        "Keyword argument of the model's factory; may be repeated.",
+        read=_pair,
+        name="arguments",
         many=True,
     ),
     Option(
-        "--fuse",
-        "Models",
-        "In what an ensemble's members are fused: probabilities, logits or loss. "
-        "[default: probabilities]",
-        "KIND",
+        "--fuse KIND",
+        "Quantity that is averaged over an ensemble's members: probabilities, logits or loss.",
+        "probabilities",
     ),
     Option(
-        "--shares",
-        "Models",
-        "Of an ensemble's members in the whole, a number each. [default: equal]",
-        "N[,N...]",
-        _numbers,
+        "--shares N[,N...]", "Weights of an ensemble's members, one number each.", "equal", _numbers
     ),
+    Option("--trust-pickle", "Allow loading a pickle, which can run any code: trusted files only."),
+)
+_DATASET = (
     Option(
-        "--trust-pickle",
-        "Models",
-        "Load a pickle that can run any code when it is loaded: you vouch for it.",
+        "--dataset SOURCE",
+        "Source of the data: a name of `list datasets`, a folder of images (CLASS/image.png), a "
+        "CSV file of paths and labels, an .npz or .npy file, torchvision:NAME, or a factory such "
+        "as path/to/data.py:load.",
+        name="source",
     ),
+    Option("--split SPLIT", "Split of the dataset: test or train.", "test"),
     Option(
-        "--dataset",
-        "Dataset",
-        "Where the data come from: a name of `list datasets`, a folder of pictures "
-        "(CLASS/picture.png), a CSV file of paths and labels, an .npz or .npy file, "
-        "torchvision:NAME, or a factory such as path/to/data.py:load.",
-        "SOURCE",
-        key="source",
-    ),
-    Option("--split", "Dataset", "test or train, where there are both. [default: test]", "SPLIT"),
-    Option(
-        "--class-map",
-        "Dataset",
+        "--class-map FILE",
         "JSON or CSV file of each class's index among the model's classes, or imagenet.",
-        "FILE",
     ),
+    Option("--labels FILE", "An .npy file of labels, or the name of their array in an .npz file."),
+    Option("--inputs NAME", "Name of the array of inputs in an .npz file."),
+    Option("--layout AXES", "Order of the axes of an array: NCHW, NHWC or NHW."),
+    Option("--resize N|HxW", "Resize images: the shorter side to N, or to HxW.", _BY_MODELS, _size),
+    Option("--crop N|HxW", "Crop images from the centre, after resizing.", _BY_MODELS, _size),
     Option(
-        "--labels",
-        "Dataset",
-        "An .npy file of labels; in an .npz file, the array of that name.",
-        "FILE",
+        "--interpolation KIND",
+        "Interpolation for resizing images: nearest, bilinear, bicubic or lanczos.",
+        "bilinear",
     ),
-    Option("--inputs", "Dataset", "In an .npz file, the array of inputs.", "NAME"),
-    Option("--layout", "Dataset", "Axes of an array: NCHW, NHWC or NHW.", "AXES"),
+    Option("--colour KIND", "Convert images to grey or rgb."),
+    Option("--skip-unreadable", "Leave out images that can't be read, and list them."),
     Option(
-        "--resize",
-        "Dataset",
-        "Resize pictures: the shorter side to N, or to HxW. [default: as the models' own "
-        "configuration says where pictures are of different sizes, else not at all]",
-        "N|HxW",
-        _size,
-    ),
-    Option(
-        "--crop", "Dataset", "Then crop from the centre. [default: see --resize]", "N|HxW", _size
-    ),
-    Option(
-        "--interpolation",
-        "Dataset",
-        "How pictures are resized: nearest, bilinear, bicubic or lanczos. [default: bilinear]",
-        "KIND",
-    ),
-    Option("--colour", "Dataset", "Convert pictures to grey or rgb.", "KIND"),
-    Option("--skip-unreadable", "Dataset", "Leave out pictures that can't be read, and say which."),
-    Option(
-        "--dataset-arg",
-        "Dataset",
-        "An argument for the dataset's factory; may be given several times.",
-        "KEY=VALUE",
-        _pair,
-        "arguments",
+        "--dataset-arg KEY=VALUE",
+        "Keyword argument of the dataset's factory; may be repeated.",
+        read=_pair,
+        name="arguments",
         many=True,
     ),
+)
+_ATTACKS = (
     Option(
-        "--attack",
-        "Attacks",
-        "A name of `list attacks`. Several are run one after the other.",
-        "NAME",
-        key="name",
+        "--attack NAME",
+        "Attack to run, a name of `list attacks`. Several attacks are run one after the other.",
+        name="name",
     ),
     Option(
-        "--epsilon",
-        "Attacks",
-        "How far it may go, in units of the input: 8/255, 0.1 or 2/255,8/255. [default: as the "
-        "attack before it, else after it]",
-        "E[,E...]",
+        "--epsilon E[,E...]",
+        "Perturbation budgets in units of the input, such as 8/255, 0.1 or 2/255,8/255.",
+        "as the attack before, else as the attack after",
         _budgets,
         many=True,
     ),
-    Option("--norm", "Attacks", "linf or l2. [default: the attack's own first]", "NORM"),
-    Option(
-        "--no-clip",
-        "Attacks",
-        "Adversarial examples may leave the range of pixels.",
-        key="clip",
-        constant=False,
-    ),
+    Option("--norm NORM", "Norm of the perturbation: linf, l2 or l1.", "the attack's first norm"),
+    Option("--no-clip", "Let adversarial examples leave the bounds of the data."),
     Option(
         "--carried",
-        "Attacks",
-        "What succeeds at a smaller epsilon counts at every larger one, and is not tried again.",
+        "Count an example misclassified at a smaller epsilon as misclassified at every larger "
+        "one, without attacking it again.",
     ),
-    Option("--label", "Attacks", "What the tables call it. [default: its name]", "NAME"),
+    Option("--label NAME", "Name of the attack in the tables.", "its own name"),
+)
+_RUN = (
+    Option("--output DIR", "Folder for the results.", "results/runs/DATASET-MODELS", Path),
+    Option("--device DEVICE", "Device: auto, cpu, cuda, cuda:1 or mps.", "auto"),
     Option(
-        "--output", "Run", "Where results go. [default: results/runs/DATASET-MODELS]", "DIR", Path
-    ),
-    Option("--device", "Run", "auto, cpu, cuda, cuda:1 or mps. [default: auto]", "DEVICE"),
-    Option(
-        "--batch-size",
-        "Run",
-        "Examples in one pass; auto begins with a guess and halves it where memory runs out. "
-        "Changes no result. [default: auto]",
-        "auto|N",
+        "--batch-size auto|N",
+        "Examples in one pass (changes no result); auto estimates the number and halves it if "
+        "memory runs out.",
+        "auto",
         _batch_size,
     ),
     Option(
-        "--precision",
-        "Run",
-        "What models compute in: float32 or bfloat16. [default: float32]",
-        "KIND",
+        "--precision KIND",
+        "Number format that models compute in: float32 or bfloat16.",
+        "float32",
         _precision,
     ),
-    Option("--compile", "Run", "Send models through torch.compile."),
+    Option("--compile", "Compile models with torch.compile."),
     Option(
-        "--models-in-memory",
-        "Run",
-        "Models kept on the device at once. [default: what fits]",
-        "N",
-        _count,
+        "--models-in-memory N",
+        "Models kept on the device at once.",
+        "as many as fit",
+        _whole("models_in_memory"),
     ),
     Option(
-        "--workers",
-        "Run",
-        "Processes that read pictures. [default: by the number of processors]",
-        "N",
-        _count_or_none,
+        "--workers N",
+        "Processes that decode images.",
+        "from the number of processors",
+        _whole("workers"),
     ),
-    Option("--limit", "Run", "Take a fixed sample of this many examples.", "N", _count),
-    Option("--fresh", "Run", "Compute everything again."),
     Option(
-        "--data-dir",
-        "Run",
-        "Folder of datasets that are not embedded. [environment: GIBBON_DATA]",
-        "DIR",
+        "--limit N",
+        "Evaluate a fixed sample of this many examples of each dataset.",
+        read=_whole("limit"),
+    ),
+    Option("--fresh", "Discard recorded outcomes and compute everything again."),
+    Option(
+        "--data-dir DIR",
+        "Folder of datasets that are not embedded.",
+        "GIBBON_DATA of the environment, else ~/.cache/gibbon",
         Path,
+        name="data_folder",
     ),
-    Option("--offline", "Run", "Download no dataset."),
-    Option("--seed", "Run", "Of every random number. [default: 0]", "N", _count_or_none),
-    Option(
-        "--no-transfer",
-        "Run",
-        "Don't score models on each other's adversarial examples.",
-        key="transfer",
-        constant=False,
-    ),
+    Option("--offline", "Never download a dataset.", name="download", constant=False),
+    Option("--seed N", "Seed of every random number.", "0", _whole()),
+    Option("--no-transfer", "Don't score models on each other's adversarial examples."),
     Option(
         "--error-only",
-        "Run",
-        "Measure errors alone, faster: attacks stop at an example's first success. No confidence, "
-        "no transfer.",
+        "Measure errors only, which is faster: attacks stop at an example's first success. "
+        "Confidence and transfer are left out.",
     ),
     Option(
         "--no-pictures",
-        "Run",
-        "Keep no pictures of a few examples for the report.",
-        key="pictures",
-        constant=False,
+        "Images of a few examples are stored for the report unless --no-pictures is given.",
     ),
-    Option("--save-suite", "Run", "Write the same as a suite, for `run FILE`.", "FILE", Path),
+    Option("--save-suite FILE", "Write the request to a suite file, for `run FILE`.", read=Path),
 )
-BY_FLAG = {option.flag: option for option in OPTIONS}
-GROUPS: dict[Group, str] = {
-    "Models": "What stands after a --model is about that model; before the first, about all.",
-    "Dataset": "What is evaluated. Resizing and cropping belong to it, normalisation to models.",
-    "Attacks": "What stands after an --attack is about that attack; before the first, about all. "
-    "Any other option is the attack's own parameter, such as --steps 20.",
-    "Run": "How it is done: none of this changes a result but --limit, --precision, --seed and "
-    "--error-only.",
+
+# What --help says of each group of options, and the options.
+GROUPS: dict[Group, tuple[str, tuple[Option, ...]]] = {
+    "Models": (
+        "Options after a --model describe that model; options before the first, all models.",
+        _MODELS,
+    ),
+    "Dataset": (
+        "Resizing and cropping belong to the dataset, normalisation to the models.",
+        _DATASET,
+    ),
+    "Attacks": (
+        "Options after an --attack describe that attack; options before the first, all attacks. "
+        "An option that is not listed here is a parameter of the attack, such as --steps 20.",
+        _ATTACKS,
+    ),
+    "Run": (
+        "How the evaluation is carried out. Of these only --limit, --precision, --seed and "
+        "--error-only change a result.",
+        _RUN,
+    ),
 }
+OPTIONS = tuple(option for _, options in GROUPS.values() for option in options)
+BY_FLAG = {option.flag: option for option in OPTIONS}
+GROUP_OF = {option.flag: group for group, (_, options) in GROUPS.items() for option in options}
+KEY_FLAGS = {(GROUP_OF[option.flag], option.name): option.flag for option in OPTIONS}
+_SETTINGS = {each.name for each in fields(RunSettings)}
+RUN_OPTIONS = tuple(option for option in OPTIONS if option.name in _SETTINGS)
 EXAMPLES = (
     "A model that comes with the package:",
     "    evaluate --model maxout --dataset mnist --attack fgsm --epsilon 0.1,0.25",
-    "Your own network and pictures, two attacks:",
+    "Your own network and images, two attacks:",
     "    evaluate --model nets/small.py:build --weights small.safetensors \\",
     "        --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 \\",
     "        --dataset photos/val --resize 256 --crop 224 \\",
     "        --attack fgsm --epsilon 8/255 --attack pgd --steps 20",
-    "How far examples made for one fool the other, kept as a suite:",
+    "Transfer between two models, saved as a suite:",
     "    evaluate --model torchvision:resnet50 --model timm:vit_small_patch16_224 \\",
     "        --dataset photos/val --class-map imagenet --attack pgd --epsilon 4/255 \\",
     "        --save-suite suites/transfer.toml",
 )
 REQUIRED = ("--model", "--dataset", "--attack")
-_KEY_FLAGS = {(each.group, each.name): each.flag for each in OPTIONS}
+
+
+def run_settings(given: Mapping[str, Any], *, data_folder: Path | None = None) -> RunSettings:
+    """Returns the run settings among the values of options, by name; other values are ignored.
+
+    ``data_folder`` holds datasets unless it is among them.  The command line stores images of
+    examples unless `--no-pictures` is given.
+    """
+    defaults: dict[str, Any] = {"pictures": True}
+    defaults |= {"data_folder": data_folder} if data_folder else {}
+    return RunSettings(**{**defaults, **{key: given[key] for key in given if key in _SETTINGS}})

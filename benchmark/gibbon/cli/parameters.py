@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from gibbon.attacks.factory import attack_class
-from gibbon.cli.grammar import Asked, as_flag, misspelt
+from gibbon.cli.grammar import CommandRequest, as_flag, misspelt
 from gibbon.core.errors import SpecError
 
 
-def check_parameters(asked: Asked) -> None:
-    """Raises `SpecError` where an attack has no such parameter: it may be an option, misspelt."""
-    (experiment,) = asked.suite.experiments
+def check_parameters(request: CommandRequest) -> None:
+    """Raises `SpecError` if an attack lacks a parameter, which may be a misspelt option."""
+    (experiment,) = request.suite.experiments
     for spec in experiment.attacks:
         kind = attack_class(spec.name, where="--attack")
         if not dataclasses.is_dataclass(kind):
-            continue  # told when it is built
+            continue  # refused when it is built
         known = [each.name for each in dataclasses.fields(kind) if each.init]
         for key in spec.parameters:
             if key in known or key in kind.reserved:

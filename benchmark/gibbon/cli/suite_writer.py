@@ -1,28 +1,29 @@
-"""What is kept of a request that was made in words: a suite in a file, and a folder of results."""
+"""Where a request from the command line is stored: a suite file, and a folder of results."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+import re
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.files import write_atomically
 from gibbon.records.run import RUN_FILE, RunRecord
 from gibbon.specs.naming import label_from
 from gibbon.specs.paths import is_path
-from gibbon.specs.suite import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite
+from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec, Suite
 
 PYTHON_FILE = ".py:"
 
 
 def save_suite(suite: Suite, file: Path) -> None:
-    """Writes a suite of one experiment as TOML, paths in it relative to the file.
+    """Writes a suite of one experiment as TOML, with paths relative to the file.
 
-    Raises `RunFolderError` where it can't be written.
+    Raises `RunFolderError` if it can't be written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,9 +34,9 @@ def save_suite(suite: Suite, file: Path) -> None:
 
 
 def suite_toml(suite: Suite, *, folder: Path) -> str:
-    """Returns a suite of one experiment as TOML, to stand in a folder.
+    """Returns a suite of one experiment as TOML, with paths relative to a folder.
 
-    ``parse_suite`` makes the same suite of it, read in that folder from wherever.
+    ``parse_suite`` makes the same suite of the text if it is given the folder, from anywhere.
 
     >>> suite = Suite.model_validate({"name": "mine", "dataset": "mnist", "models": ["rbf"]})
     >>> print(suite_toml(suite, folder=Path()))
@@ -45,42 +46,35 @@ def suite_toml(suite: Suite, *, folder: Path) -> str:
     <BLANKLINE>
     """
     (experiment,) = suite.experiments
-    keys: dict[str, Any] = {"name": suite.name}
-    keys |= {key: text for key in ("title", "description") if (text := getattr(suite, key))}
-    keys |= {"seed": suite.seed} if suite.seed else {}
-    keys |= {"error_only": True} if experiment.error_only else {}
-    dataset = _dataset(experiment.dataset, folder)
-    models = [_model(each, folder) for each in experiment.models]
-    tables = list(_tables(experiment))
-    if isinstance(dataset, str):
-        keys["dataset"] = dataset
-    else:
-        tables.insert(0, ("[dataset]", dataset))
-    words = [each for each in models if isinstance(each, str)]
-    if len(words) == len(models):
-        keys["models"] = words
-    else:
-        place = 1 if tables and tables[0][0] == "[dataset]" else 0
-        tables[place:place] = [
-            ("[[models]]", {"model": each} if isinstance(each, str) else each) for each in models
-        ]
-    return "\n".join([_lines(keys), *(f"{heading}\n{_lines(table)}" for heading, table in tables)])
+    own = suite.model_dump(exclude_defaults=True, exclude={"experiments"})
+    more = {"error_only": True} if experiment.error_only else {}
+    models = [_source(each, "model", folder) for each in experiment.models]
+    if not all(isinstance(each, str) for each in models):
+        models = [{"model": each} if isinstance(each, str) else each for each in models]
+    tables = {
+        "dataset": _source(experiment.dataset, "source", folder),
+        "models": models,
+        "attacks": [_attack(each) for each in experiment.attacks],
+        "transfer": experiment.transfer and experiment.transfer.model_dump(),
+    }
+    written = {**own, **more, **{key: table for key, table in tables.items() if table}}
+    return _short_arrays_inline(tomli_w.dumps(written))
 
 
 def results_folder(root: Path, suite: Suite, *, limit: int | None) -> Path:
-    """Returns the folder for a suite that nobody chose one for: where nothing else is lost.
+    """Returns the folder for the results of a suite if none was chosen: one that loses nothing.
 
-    It is ``root/NAME``, or ``root/NAME-2`` and so on where that holds something that the suite
-    does not ask for too.
+    It is ``root/NAME``, or ``root/NAME-2`` and so on if that folder holds anything that the suite
+    would not compute too.
     """
     for number in count(1):
         folder = root / (suite.name if number == 1 else f"{suite.name}-{number}")
-        if not folder.exists() or _goes_on(folder, suite, limit):
+        if not folder.exists() or _continues(folder, suite, limit):
             return folder
     raise AssertionError("there is no last number")
 
 
-def _goes_on(folder: Path, suite: Suite, limit: int | None) -> bool:
+def _continues(folder: Path, suite: Suite, limit: int | None) -> bool:
     if not (folder / RUN_FILE).exists():
         return folder.is_dir() and not any(folder.glob("[!.]*"))
     try:
@@ -92,7 +86,7 @@ def _goes_on(folder: Path, suite: Suite, limit: int | None) -> bool:
 
 
 def _includes(suite: Suite, before: Suite) -> bool:
-    """Says whether a suite asks for all that another of one experiment asked for."""
+    """Says whether a suite of one experiment holds all that an earlier one held."""
     if (suite.name, suite.seed) != (before.name, before.seed) or len(before.experiments) != 1:
         return False
     (new,), (old,) = suite.experiments, before.experiments
@@ -101,51 +95,43 @@ def _includes(suite: Suite, before: Suite) -> bool:
     return (
         (new.dataset, new.error_only) == (old.dataset, old.error_only)
         and all(model in new.models for model in old.models)
-        and all(each.label in attacks and _at(each, attacks[each.label]) for each in old.attacks)
+        and all(
+            each.label in attacks and _same_attack(each, attacks[each.label])
+            for each in old.attacks
+        )
         and set(old.transfer.attacks if old.transfer else ()) <= set(transferred)
     )
 
 
-def _at(old: AttackSpec, new: AttackSpec) -> bool:
+def _same_attack(old: AttackSpec, new: AttackSpec) -> bool:
+    """Says whether two attacks differ at most in epsilons that the new one adds."""
     same = old.model_copy(update={"epsilon": new.epsilon}) == new
     return same and set(old.epsilon) <= set(new.epsilon)
 
 
-def _dataset(spec: DatasetSpec, folder: Path) -> str | dict[str, Any]:
+def _source(spec: ModelSpec | DatasetSpec, key: str, folder: Path) -> str | dict[str, Any]:
+    """Returns a model or dataset as a table, or its name alone if the source has that name."""
     dumped = spec.model_dump(exclude_none=True)
-    written = {"name": spec.name, "source": spec.source} if isinstance(dumped, str) else dumped
-    for key in ("source", "class_map", "labels"):
-        if key in written:
-            written[key] = _seen(written[key], folder)
-    return spec.name if written == {"name": spec.name, "source": spec.name} else written
-
-
-def _model(spec: ModelSpec, folder: Path) -> str | dict[str, Any]:
-    written = spec.model_dump(exclude_none=True)
-    for key in ("model", "weights"):
-        if key in written:
-            written[key] = _seen(written[key], folder)
-    if spec.ensemble:
+    written = {"name": dumped, key: dumped} if isinstance(dumped, str) else dumped
+    written |= {
+        each: _relative(written[each], folder)
+        for each in (key, "weights", "class_map", "labels")
+        if each in written
+    }
+    if isinstance(spec, ModelSpec) and spec.ensemble:
         del written["model"]
-        written["ensemble"] = [_model(each, folder) for each in spec.ensemble]
-    return spec.name if written == {"name": spec.name, "model": spec.name} else written
+        written["ensemble"] = [_source(each, key, folder) for each in spec.ensemble]
+    return spec.name if written == {"name": spec.name, key: spec.name} else written
 
 
-def _tables(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
-    for attack in experiment.attacks:
-        epsilons = [str(each) for each in attack.epsilon]
-        written: dict[str, Any] = {"name": attack.name}
-        written |= {"label": attack.label} if attack.label != label_from(attack.name) else {}
-        written |= {"epsilon": epsilons[0] if len(epsilons) == 1 else epsilons}
-        written |= {"norm": str(attack.norm)} if attack.norm is not None else {}
-        written |= {} if attack.clip else {"clip": False}
-        written |= {"carried": True} if attack.carried else {}
-        yield "[[attacks]]", {**written, **attack.parameters}
-    if experiment.transfer is not None:
-        yield "[transfer]", {"attacks": list(experiment.transfer.attacks)}
+def _attack(spec: AttackSpec) -> dict[str, Any]:
+    written = spec.model_dump(exclude_defaults=True)
+    if spec.label == label_from(spec.name):
+        del written["label"]
+    return written
 
 
-def _seen(written: str, folder: Path) -> str:
+def _relative(written: str, folder: Path) -> str:
     """Returns a path as seen from a folder; a word, or an absolute path, as it is."""
     path, python, factory = written.partition(PYTHON_FILE)
     path += python.removesuffix(":")
@@ -158,28 +144,11 @@ def _seen(written: str, folder: Path) -> str:
     return f"{seen}:{factory}" if python else seen
 
 
-def _lines(table: Mapping[str, Any]) -> str:
-    return "".join(f"{_key(key)} = {_value(value)}\n" for key, value in table.items())
+def _short_arrays_inline(text: str) -> str:
+    """Returns TOML with arrays of plain values on one line, which tomli-w spreads over several.
 
-
-def _key(key: str) -> str:
-    bare = key.isascii() and key.replace("_", "a").replace("-", "a").isalnum()
-    return key if bare else _text(key)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, Mapping):
-        parts = (f"{_key(key)} = {_value(part)}" for key, part in value.items())
-        return f"{{ {', '.join(parts)} }}"
-    return repr(value)  # numbers are written in TOML as in Python
-
-
-def _text(text: str) -> str:
-    # A JSON string is a TOML string, but for the one control character that JSON leaves alone.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    Only arrays have line breaks after an opening bracket or a comma: strings have none.
+    """
+    text = re.sub(r"(?<=\[)\n +(?![ {])", "", text)
+    text = re.sub(r"(?<!\}),\n +(?![ {])", ", ", text)
+    return re.sub(r"(?<!\}),\n *\]", "]", text)

@@ -79,22 +79,17 @@ class Line:
     """
 
     check: str
-    error: str
-    attack: str
-    epsilon: str
-    rate: float | None
-    low: float | None
-    high: float | None
-    wrong: int | None
-    examples: int
-    limit: float | None
-    old: float | None
-    verdict: str
-
-
-def unmeasured(check: str, *, verdict: str) -> Line:
-    """Returns the line of a check that was not made, with the reason as its verdict."""
-    return Line(check, DASH, DASH, DASH, None, None, None, None, 0, None, None, verdict)
+    error: str = DASH
+    attack: str = DASH
+    epsilon: str = DASH
+    rate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    wrong: int | None = None
+    examples: int = 0
+    limit: float | None = None
+    old: float | None = None
+    verdict: str = OK
 
 
 @dataclass(frozen=True)
@@ -277,8 +272,6 @@ def _line(key: Key, measured: Measured, examples: int, limit: float | None) -> L
         measured.part,
         examples,
         limit,
-        None,
-        OK,
     )
 
 

@@ -1,4 +1,4 @@
-"""How far a run or a training is, shown while it works: a bar in a terminal, lines elsewhere."""
+"""Progress of runs, trainings and checks: a bar in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ QUIET_SECONDS = 15.0  # between two lines of progress where there is no terminal
 
 
 class RunProgress:
-    """Shows how far a run is: a bar in a terminal, a line now and then elsewhere.
+    """Shows the progress of a run: a bar in a terminal, elsewhere a line every few seconds.
 
-    ``ready`` is called once everything is checked, before anything is computed.
+    ``ready`` is called after all checks, before anything is computed.
     """
 
     def __init__(self, console: Console, *, ready: Callable[[], None] | None = None) -> None:
@@ -52,7 +52,7 @@ class RunProgress:
         self.task: TaskID | None = None
         self.check: TaskID | None = None
         self.work = self.done = 0
-        self.began = self.told = time.monotonic()
+        self.began = self.printed = time.monotonic()
 
     def __enter__(self) -> RunProgress:
         self.bar.start()
@@ -62,11 +62,11 @@ class RunProgress:
         self.bar.stop()
 
     def note(self, text: str) -> None:
-        """Prints what the user should know."""
+        """Prints a note to the user."""
         self.console.print(escape(text), highlight=False, soft_wrap=True)
 
     def checking(self, examples: int, *, of: int, dataset: str) -> None:
-        """Moves a bar for the pictures that are looked at."""
+        """Advances the bar of images that are read and checked."""
         if self.check is None:
             self.check = self.bar.add_task(f"reading {dataset}", total=of)
         self.bar.update(self.check, advance=examples)
@@ -75,7 +75,7 @@ class RunProgress:
             self.check = None
 
     def start(self, *, work: int, cells: int, reused: int) -> None:
-        """Says what there is to do."""
+        """Prints the number of cells and starts the bar."""
         if self.ready is not None:
             self.ready()
         self.work, self.began = work, time.monotonic()
@@ -84,13 +84,13 @@ class RunProgress:
             self.task = self.bar.add_task("starting", total=work)
 
     def advance(self, work: int, *, doing: str) -> None:
-        """Moves the bar, or writes a line if the last one was some time ago."""
+        """Advances the bar, or prints a line if the last one was some time ago."""
         self.done += work
         if self.task is not None:
             self.bar.update(self.task, advance=work, description=doing)
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.told > QUIET_SECONDS and self.done:
-            self.told = now
+        if not self.console.is_terminal and now - self.printed > QUIET_SECONDS and self.done:
+            self.printed = now
             left = (now - self.began) * (self.work - self.done) / self.done
             self.console.print(
                 f"{self.done / self.work:.0%} done, about {left:.0f} s left ({doing})",
@@ -98,13 +98,13 @@ class RunProgress:
             )
 
     def failed(self, cell: str, *, error: str) -> None:
-        """Says at once that a cell failed."""
+        """Prints a failure as soon as it happens."""
         self.console.print(f"[bold red]failed:[/] {escape(f'{cell}: {error}')}", soft_wrap=True)
 
 
 @contextmanager
 def training_bar(model: str) -> Iterator[Callable[[TrainingProgress], None]]:
-    """While inside, shows a training's progress, of which the function that it gives is told."""
+    """Shows the progress of a training, which is reported to the function that it yields."""
     console = Console(stderr=True, emoji=False)
     with RunProgress(console) as shown:
 
@@ -122,7 +122,7 @@ def training_bar(model: str) -> Iterator[Callable[[TrainingProgress], None]]:
 
 @contextmanager
 def checking_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """While inside, shows how far a check is: the function it gives is told of each try."""
+    """Shows the progress of a check, which is reported to the function that it yields."""
     with RunProgress(Console(stderr=True, emoji=False)) as shown:
 
         def report(doing: str, done: int, of: int) -> None:

@@ -3,53 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
+from typing import Literal, get_args
 
+from gibbon.core.errors import SpecError
 from gibbon.datasets import DataRequest
-from gibbon.specs.base import Precision
 
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How to run what was asked for; None is what is chosen by default."""
-
-    output: Path | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    precision: Precision = "float32"
-    compile: bool = False
-    models_in_memory: int | None = None
-    workers: int | None = None
-    skip_unreadable: bool = False
-    limit: int | None = None
-    fresh: bool = False
-    data_dir: Path | None = None
-    offline: bool = False
-    pictures: bool = True
-
-
+Precision = Literal["float32", "bfloat16"]
 SAVE_EVERY = 10.0
+
+# The smallest value of each setting that is a count.
+LEAST = {"batch_size": 1, "models_in_memory": 1, "workers": 0, "limit": 1}
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How to run a suite: none of this changes a result beyond float rounding, but ``limit``.
+    """How to run a suite; beyond float rounding, only ``limit`` and ``precision`` change results.
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-        batch_size: examples in one pass; if None chosen by the size of an input and what is free,
-            and halved where memory runs out.
-        precision: what the model computes in; ``"bfloat16"`` is another model to the records.
-        compile: whether models go through ``torch.compile``.
-        models_in_memory: how many models are kept on the device at once; what fits if None.
-        workers: processes that decode pictures; chosen by the number of processors if None.
+        batch_size: examples in one pass; if None, estimated from the size of an input and the free
+            memory, and halved if memory runs out.
+        precision: number format that models compute in; results in ``"bfloat16"`` are recorded as
+            those of another model.
+        compile: whether models are compiled with ``torch.compile``.
+        models_in_memory: models kept on the device at once; as many as fit if None.
+        workers: processes that decode images; derived from the number of processors if None.
         skip_unreadable: leave out examples that can't be read, whatever the suite says.
-        limit: take this many examples of each dataset (see `sample_ids`); all if None.
-        fresh: throw away what is recorded and compute everything again.
-        data_folder: where datasets that are not embedded are looked for and downloaded to.
-        download: whether a dataset that is not there may be fetched.
-        save_every: seconds between two savings of a job under way.
-        pictures: keep pictures of a few examples of each attack (see `gibbon.runner.gallery.select`).
+        limit: evaluate this many examples of each dataset (see `sample_ids`); all if None.
+        fresh: discard recorded outcomes and compute everything again.
+        data_folder: folder of datasets that are not embedded, and of downloads.
+        download: whether a missing dataset may be downloaded.
+        save_every: seconds between two intermediate saves of a running job.
+        pictures: store images of a few examples of each attack (see `gibbon.runner.gallery.select`).
+
+    Raises `SpecError` if a value is impossible, naming the field.  Whether the device exists is
+    checked when a plan is made.
     """
 
     device: str = "auto"
@@ -65,3 +55,16 @@ class RunSettings:
     download: bool = True
     save_every: float = SAVE_EVERY
     pictures: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            number = getattr(self, name)
+            if number is None:
+                continue
+            if not isinstance(number, Integral) or isinstance(number, bool):
+                raise SpecError(f"must be a whole number, got {number!r}", where=name)
+            if number < least:
+                raise SpecError(f"must be at least {least}, got {number}", where=name)
+        if self.precision not in get_args(Precision):
+            expected = " or ".join(get_args(Precision))
+            raise SpecError(f"must be {expected}, got {self.precision!r}", where="precision")

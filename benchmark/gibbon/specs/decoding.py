@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
 from gibbon.specs.base import Spec
+from gibbon.specs.naming import suite_name
 from gibbon.specs.paths import resolve
 from gibbon.specs.published import PublishedRow
 from gibbon.specs.suite import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite, TransferSpec
+
+WHERE = "evaluate"  # how error messages of `decode_request` name the request
+
+
+def decode_request(
+    written: Mapping[str, Any], *, transfer: bool, precision: str = "float32"
+) -> Suite:
+    """Returns the suite of a request: one experiment, named after its dataset and its models.
+
+    Args:
+        written: keys and values of the experiment and the seed, as in a TOML file; specs that are
+            made already are taken as they are.
+        transfer: whether several models are scored on each other's adversarial examples, as far as
+            the attacks allow it.
+        precision: see `suite_name`.
+
+    Raises `SpecError`, a line for each key that is wrong.
+    """
+    suite = decode_suite({"name": WHERE, **written}, where=WHERE)
+    (experiment,) = suite.experiments
+    labels = tuple(each.label for each in experiment.attacks if not each.carried)
+    if transfer and labels and len(experiment.models) > 1 and not experiment.error_only:
+        crossed = TransferSpec(attacks=labels)
+        experiment = experiment.model_copy(update={"transfer": crossed})
+    models = [each.name for each in experiment.models]
+    name = suite_name(experiment.dataset.name, models, precision=precision)
+    return suite.model_copy(update={"name": name, "experiments": (experiment,)})
+
 
 # pydantic's messages about Python values, reworded for TOML.
 WORDS = {
@@ -26,6 +55,8 @@ WORDS = {
     "string_pattern_mismatch": "must be made of letters, digits and . _ + - and start with a "
     "letter or a digit",
 }
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 def read_suite(reference: str) -> Suite:
@@ -69,11 +100,23 @@ def decode_suite(written: dict[str, Any], *, where: str, folder: Path = Path()) 
 
     Raises `SpecError`, with a line for each invalid key: ``where``, the key path, and the reason.
     """
+    return _resolve_files(decode_spec(Suite, written, where=where), folder)
+
+
+def decode_spec(
+    kind: type[AnySpec], written: dict[str, Any], *, where: str, at: Sequence[str | int] = ()
+) -> AnySpec:
+    """Returns a spec of a kind, made of keys and values, which may be specs themselves.
+
+    ``at`` is the key path of the spec in what ``where`` names.
+
+    Raises `SpecError`, a line for each key that is wrong: ``where``, the key path, and why.
+    """
     try:
-        suite = Suite.model_validate(written)
+        return kind.model_validate(written)
     except ValidationError as error:
-        raise SpecError("\n".join(_explain(error, written, where=where))) from error
-    return _resolve_files(suite, folder)
+        lines = _explain(error, written, where=where, at=at)
+        raise SpecError("\n".join(lines)) from error
 
 
 def read_text(path: Path) -> str:
@@ -121,12 +164,14 @@ def _with_files(model: ModelSpec, folder: Path) -> ModelSpec:
     )
 
 
-def _explain(error: ValidationError, written: dict[str, Any], *, where: str) -> Iterator[str]:
+def _explain(
+    error: ValidationError, written: dict[str, Any], *, where: str, at: Sequence[str | int]
+) -> Iterator[str]:
     short = "experiments" not in written
     for problem in error.errors():
         if problem["type"] == "too_short" and problem["input"]:
             continue  # the items themselves were wrong: each has its own line
-        location = list(problem["loc"])
+        location = [*at, *problem["loc"]]
         if short and location[:2] == ["experiments", 0]:
             location = location[2:]
         path = key_path(location)

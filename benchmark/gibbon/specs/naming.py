@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
-from typing import Any
-
-from gibbon.specs.base import Precision
 
 LONGEST_NAME = 80
-WHERE = "evaluate"  # what error messages of a decoded suite call the request
 
 
 def name_of(source: str) -> str:
-    """Returns a name for a source; ``.`` is called what that folder is called."""
+    """Returns a name for a source; ``.`` is named after the folder that it is."""
     return name_from(source) or name_from(str(Path(source).resolve())) or "data"
 
 
-def suite_name(dataset: str, models: Sequence[str], *, precision: Precision = "float32") -> str:
-    """Returns what a suite is called that nobody named: after its dataset and its models.
+def suite_name(dataset: str, models: Sequence[str], *, precision: str = "float32") -> str:
+    """Returns the name of a suite that was given none, made from its dataset and its models.
 
-    In another precision they are other models, whose results don't take the place of these.
+    Another precision is part of the name, so that its results don't replace those in float32.
 
     >>> suite_name("mnist", ["softmax", "maxout"])
     'mnist-softmax+maxout'
@@ -32,9 +28,9 @@ def suite_name(dataset: str, models: Sequence[str], *, precision: Precision = "f
 
 
 def unlike(names: Sequence[str], *, taken: Iterable[str] = ()) -> list[str]:
-    """Returns names that are all different: what comes again gets a number.
+    """Returns the names made unique: a repeated name gets a number.
 
-    ``taken`` are names that may not be used besides.
+    ``taken`` are further names that may not be used.
 
     >>> unlike(["pgd", "fgsm", "pgd", "pgd-2"])
     ['pgd', 'fgsm', 'pgd-3', 'pgd-2']
@@ -49,19 +45,6 @@ def unlike(names: Sequence[str], *, taken: Iterable[str] = ()) -> list[str]:
         used.add(new)
         found.append(new)
     return found
-
-
-def transferable(
-    attacks: Sequence[Mapping[str, Any]], *, models: int, error_only: bool
-) -> list[str]:
-    """Returns the labels of the attacks whose examples several models are scored on, as written.
-
-    >>> transferable([{"label": "a"}, {"label": "b", "carried": True}], models=2, error_only=False)
-    ['a']
-    """
-    if models == 1 or error_only:
-        return []
-    return [each["label"] for each in attacks if not each.get("carried", False)]
 
 
 FILE_SUFFIXES = (

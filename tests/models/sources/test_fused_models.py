@@ -10,7 +10,7 @@ import pytest
 from made_models import SHAPE, network, write_code, write_onnx
 from safetensors.torch import save_file
 
-from gibbon.cli.grammar import ask
+from gibbon.cli.grammar import parse_request
 from gibbon.cli.suite_writer import suite_toml
 from gibbon.core.errors import ModelError, RequestError, SpecError
 from gibbon.models.sources.build import build_model, check_model, preprocessing_of
@@ -79,7 +79,7 @@ def test_words_of_the_command_line_make_one() -> None:
         "--model nets/a.py:build --name a --weights a.pt --model ensemble:a,maxout --fuse loss "
         "--shares 1,3 --dataset mnist --attack mi-fgsm --epsilon 0.1"
     )
-    asked = ask(text.split())
+    asked = parse_request(text.split())
     one, both = models_of(asked.suite)
     assert (both.name, both.model, both.fuse) == ("a+maxout", "ensemble:a,maxout", "loss")
     assert both.ensemble == (one, ModelSpec(name="maxout", model="maxout"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gibbon.cli.grammar import ask
+from gibbon.cli.grammar import parse_request
 from gibbon.cli.parameters import check_parameters
 from gibbon.core.errors import SpecError, UnknownNameError
 from gibbon.runner.plan.preprocessing import with_preprocessing
@@ -31,7 +31,7 @@ def pictures(folder: str, *sizes: tuple[int, int]) -> None:
 
 
 def suite(words: str) -> Suite:
-    return ask(words.split()).suite
+    return parse_request(words.split()).suite
 
 
 def data(found: Suite) -> DatasetSpec:
@@ -49,7 +49,7 @@ def data(found: Suite) -> DatasetSpec:
     ],
 )
 def test_an_option_that_is_nobodys_is_told_with_the_nearest(words: str, message: str) -> None:
-    asked = ask(f"--model rbf --dataset mnist --attack pgd --epsilon 1 {words}".split())
+    asked = parse_request(f"--model rbf --dataset mnist --attack pgd --epsilon 1 {words}".split())
     with pytest.raises(SpecError) as caught:
         check_parameters(asked)
     assert message in str(caught.value)
@@ -57,11 +57,11 @@ def test_an_option_that_is_nobodys_is_told_with_the_nearest(words: str, message:
 
 def test_parameters_that_are_there_pass() -> None:
     words = "--model rbf --dataset mnist --epsilon 1 --attack pgd --steps 3 --step-size 2/255"
-    check_parameters(ask([*words.split(), "--attack", "fgsm"]))
+    check_parameters(parse_request([*words.split(), "--attack", "fgsm"]))
 
 
 def test_an_attack_that_is_not_there_is_told() -> None:
-    asked = ask(f"{RESNET} --dataset mnist --attack fgms --epsilon 1".split())
+    asked = parse_request(f"{RESNET} --dataset mnist --attack fgms --epsilon 1".split())
     with pytest.raises(UnknownNameError, match=r"--attack: unknown attack 'fgms'; did you mean"):
         check_parameters(asked)
 

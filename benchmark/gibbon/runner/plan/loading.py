@@ -27,7 +27,8 @@ from gibbon.models.weights import state_digest
 from gibbon.records.run import ModelCard
 from gibbon.runner.execute.model_pool import COPIES, Handle
 from gibbon.runner.plan.code_digest import code_digest, digest_of
-from gibbon.runner.plan.precision import Precision, uncompiled, vary
+from gibbon.runner.plan.precision import uncompiled, vary
+from gibbon.runner.settings import Precision
 from gibbon.specs.suite import ModelSpec
 
 PROBE_SIZE = 256

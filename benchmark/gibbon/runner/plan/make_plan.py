@@ -65,14 +65,6 @@ def make_plan(
     Raises a `RequestError` for a name, an option, a weights file, a dataset, a device or a model
     that is wrong.  What costs least is checked first.
     """
-    for option, number in [
-        ("--batch-size", settings.batch_size),
-        ("--models-in-memory", settings.models_in_memory),
-        ("--workers", settings.workers),
-    ]:
-        least = 0 if option == "--workers" else 1
-        if number is not None and number < least:
-            raise SpecError(f"must be at least {least}, got {number}", where=option)
     device = choose_device(settings.device)
     short = len(suite.experiments) == 1
     attacks, keys, missing = [], [], []

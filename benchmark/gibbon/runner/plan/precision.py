@@ -9,15 +9,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError
 from gibbon.models.classifier import Classifier
-
-Precision = Literal["float32", "bfloat16"]
+from gibbon.runner.settings import Precision
 
 FEWEST = 2  # examples of a batch that is worth compiling for
 

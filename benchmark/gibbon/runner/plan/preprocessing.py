@@ -1,4 +1,4 @@
-"""What can be told of a request once attacks and models' configurations are loaded."""
+"""Check and complete a request against the loaded attacks and model configurations."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ LISTERS = {"folder": list_folder, ".csv": list_csv}
 
 
 def with_preprocessing(suite: Suite) -> tuple[Suite, tuple[str, ...]]:
-    """Returns a suite whose pictures are prepared as its models' own configuration says.
+    """Returns a suite with the resizing and cropping of its models' own configuration.
 
-    That is so where pictures of different sizes have neither ``resize`` nor ``crop``, and all
-    models say the same.  A sentence comes with it where anything was added.
+    They are added if the images have different sizes, the suite gives neither ``resize`` nor
+    ``crop``, and the configurations of all models agree.  The second value holds a sentence that
+    says what was added, or nothing.
     """
     (experiment,) = suite.experiments
     data = experiment.dataset
     if data.resize is not None or data.crop is not None:
         return suite, ()
-    found = _common(experiment.models)
+    found = _common_preprocessing(experiment.models)
     if found is None or not _of_different_sizes(data):
         return suite, ()
     prepared = data.model_copy(
@@ -40,16 +41,16 @@ def with_preprocessing(suite: Suite) -> tuple[Suite, tuple[str, ...]]:
     )
     experiment = experiment.model_copy(update={"dataset": prepared})
     sources = " and ".join(dict.fromkeys(model.model for model in experiment.models))
-    note = f"{_in_words(found)}: as the configuration of {sources} says"
+    note = f"{_description(found)}: as the configuration of {sources} says"
     return suite.model_copy(update={"experiments": (experiment,)}), (note,)
 
 
-def _common(models: Iterable[ModelSpec]) -> Preprocessing | None:
-    """Returns how all models want their pictures, if all want it alike."""
+def _common_preprocessing(models: Iterable[ModelSpec]) -> Preprocessing | None:
+    """Returns the preprocessing that all models' configurations give, if they agree on one."""
     try:
         found = {preprocessing_of(model) for model in models}
     except RequestError:
-        return None  # told, with its place, when the model is checked
+        return None  # reported, with its key path, when the model is checked
     first = found.pop()
     return None if found or first is None or (first.resize, first.crop) == (None, None) else first
 
@@ -74,10 +75,10 @@ def _size(path: Path) -> tuple[int, int] | None:
         with Image.open(path) as picture:
             return picture.size
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
-        return None  # told when all pictures are read
+        return None  # reported when all images are read
 
 
-def _in_words(found: Preprocessing) -> str:
+def _description(found: Preprocessing) -> str:
     steps = []
     if found.resize is not None:
         how = "" if found.interpolation == "bilinear" else f" ({found.interpolation})"
