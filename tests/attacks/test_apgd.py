@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from gibbon.attacks.apgd import APGDCE, APGDDLR, APGDT
 from gibbon.attacks.autoattack import AutoAttack
 from gibbon.attacks.base import Attack
-from gibbon.attacks.toolkit.apgd_search import RADII
+from gibbon.attacks.toolkit.apgd_search import RADII, halving_checkpoints, sparsity_checkpoints
 from gibbon.attacks.toolkit.objectives import DLR, CrossEntropy, Objective, TargetedDLR
 from gibbon.attacks.toolkit.projections import region, sparse_unit
-from gibbon.attacks.toolkit.step_schedules import halving_checkpoints, sparsening_checkpoints
 from gibbon.core.errors import OutputError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
@@ -65,7 +64,7 @@ def test_checkpoints_are_those_of_the_paper():
         expected = {math.ceil(share * steps) for share in shares[1:] if share < 1}
         assert set(halving_checkpoints(steps)) == expected
         assert sum(halving_checkpoints(steps).values()) == max(expected)
-        numbers = list(sparsening_checkpoints(steps))
+        numbers = list(sparsity_checkpoints(steps))
         assert numbers == list(range(math.ceil(steps / 25), steps + 1, math.ceil(steps / 25)))
 
 

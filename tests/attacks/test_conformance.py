@@ -8,7 +8,6 @@ import pytest
 from gibbon.attacks import ATTACKS
 from gibbon.attacks.base import Attack
 from gibbon.attacks.factory import build_attack
-from gibbon.conformance.checking import departures_of
 from gibbon.conformance.laws import LAWS, law
 from gibbon.core.threat import Norm
 from gibbon.specs.suite import AttackSpec
@@ -88,15 +87,15 @@ def built(name: str, norm: Norm, parameters: dict) -> Attack:
 
 
 def check(attack: Attack, norm: Norm, name: str) -> None:
-    seen = law(name).look(attack, norm)
-    if name not in departures_of(attack):
+    seen = law(name).check(attack, norm)
+    if name not in attack.departures:
         assert seen.broken == ""
 
 
 @every_attack
 @pytest.mark.parametrize("kept", [each.name for each in LAWS if each.name not in EXCUSED])
 def test_an_attack_keeps_the_law(name, norm, parameters, kept):
-    assert law(kept).look(built(name, norm, parameters), norm).broken == ""
+    assert law(kept).check(built(name, norm, parameters), norm).broken == ""
 
 
 @every_attack
@@ -114,4 +113,4 @@ def test_an_attack_comes_near_the_optimum_of_a_linear_model(name, norm):
 def test_an_attack_departs_from_no_law_that_numbers_stand_on(name):
     norm = ATTACKS.load(name).norms[0]
     excused = EXCUSED | ({"batch"} if name in COMPARING else set())
-    assert departures_of(built(name, norm, NEEDED.get(name, {}))).keys() <= excused
+    assert built(name, norm, NEEDED.get(name, {})).departures.keys() <= excused

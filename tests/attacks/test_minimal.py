@@ -16,7 +16,7 @@ from gibbon.attacks.factory import build_attack
 from gibbon.attacks.fmn import FMN
 from gibbon.attacks.lbfgs import LBFGS
 from gibbon.attacks.minimal import MinimalNormAttack
-from gibbon.attacks.toolkit.minimal_search import Aim, Constants, Nearest, within
+from gibbon.attacks.toolkit.minimal_search import Constants, Criterion, Nearest, within
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel, Verdict
 from gibbon.datasets.base import Batch
@@ -271,7 +271,7 @@ def test_confidence_asks_for_a_lead():
     for confidence in (0.0, 0.5):
         points = found(CW(confidence=confidence, **parts), classifier, batch, Norm.L2)
         with classifier.evaluating():
-            lead = Aim(batch.labels).margin(classifier.predict(points))
+            lead = Criterion(batch.labels).margin(classifier.predict(points))
         assert float(lead.min()) > confidence
 
 
@@ -335,11 +335,11 @@ def test_the_nearest_success_is_kept():
     assert nearest.missing.tolist() == []
 
 
-def test_nan_outputs_never_reach_an_aim():
+def test_nan_outputs_never_meet_a_criterion():
     outputs = torch.tensor([[torch.nan, 1.0], [0.0, 1.0], [0.0, 1e-9], [torch.nan, torch.nan]])
-    aim = Aim(torch.zeros(4, dtype=torch.int64))
-    assert aim.reached(outputs).tolist() == [False, True, True, False]
-    assert Aim(torch.ones(4, dtype=torch.int64), targeted=True).reached(outputs).tolist() == [
+    criterion = Criterion(torch.zeros(4, dtype=torch.int64))
+    assert criterion.met(outputs).tolist() == [False, True, True, False]
+    assert Criterion(torch.ones(4, dtype=torch.int64), targeted=True).met(outputs).tolist() == [
         False, True, True, False,
     ]  # fmt: skip
 

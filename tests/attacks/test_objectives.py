@@ -112,5 +112,5 @@ def test_where_the_softmax_saturates_objectives_still_rise():
 
 def test_misled_means_by_more_than_rounding():
     outputs = torch.tensor([[100.0, 100.0], [100.0, 100.0005], [100.0, 100.1], [100.0, 99.0]])
-    found = Margin(torch.zeros(4, dtype=torch.int64)).misled(outputs)
+    found = Margin(torch.zeros(4, dtype=torch.int64)).misclassified(outputs)
     assert found.tolist() == [False, False, True, False]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gibbon.attacks.toolkit.objectives import CrossEntropy, TargetedCrossEntropy
-from gibbon.attacks.toolkit.targets import aim, choose_targets
+from gibbon.attacks.toolkit.targets import choose_objective, choose_targets
 from gibbon.core.rng import ExampleStreams
 from gibbon.models.classifier import PassCount
 
@@ -65,6 +65,6 @@ def test_random_targets_are_even_and_belong_to_examples():
 )
 def test_only_a_choice_by_the_outputs_costs_a_pass(mlp, batch, target, forward):
     count = len(batch.labels)
-    goal = aim(target, mlp, batch.inputs, labels=batch.labels, streams=streams_of(count))
+    goal = choose_objective(target, mlp, batch.inputs, batch.labels, streams_of(count))
     assert mlp.passes == PassCount(forward=forward * count)
     assert isinstance(goal, CrossEntropy if target == "none" else TargetedCrossEntropy)

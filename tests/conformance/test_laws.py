@@ -234,7 +234,7 @@ def _gradients_on():
         (NaNs, "budget", "40 of 40 candidates at ε 0.1 not finite"),
         (WorksInPlace, "inputs", "the inputs were changed in place"),
         (ReturnsInputs, "inputs", "a candidate lies in the memory of the inputs"),
-        (AsksGradients, "inputs", "the inputs were left asking for gradients"),
+        (AsksGradients, "inputs", "the inputs were left with requires_grad set"),
         (Relabels, "inputs", "the labels were changed in place"),
         (Trains, "model", "the attack left the model in another mode"),
         (LeavesGradients, "model", "gradients were left on the model's parameters"),
@@ -246,21 +246,25 @@ def _gradients_on():
             "grad-mode",
             "switched off outside it raised RuntimeError: no grad",
         ),
-        (NeedsGradientsOutside, "grad-mode", "candidates differ where gradients are switched off"),
+        (NeedsGradientsOutside, "grad-mode", "candidates differ if gradients are switched off"),
         (Follows, "seed", "candidates differ from run to run"),
         (ByBatch, "batch", "candidates differ by up to 0.0"),
         (NaNByBatch, "batch", "candidates differ by up to nan"),
         (MovesAtZero, "zero", "of 1440 coordinates moved"),
         (RoundsAtZero, "zero", "of 1440 coordinates moved"),
         (LogitsOnly, "outputs", "on a model of probabilities no candidate moves by more than 0"),
-        (WorseWithMore, "larger-budget", "a larger budget misleads fewer examples"),
-        (HalfHearted, "optimum", "24 of 24 examples are not misled at 2 times their smallest"),
+        (WorseWithMore, "larger-budget", "a larger budget gives fewer misclassified examples"),
+        (
+            HalfHearted,
+            "optimum",
+            "24 of 24 examples are not misclassified at 2 times their smallest",
+        ),
         (GoesRound, "passes", "the model made 80 forward and 40 backward passes, 40 and 40 were"),
     ],
 )
 def test_a_breach_is_seen_by_its_law_and_told(kind, name, told):
-    assert told in law(name).look(kind(), Norm.LINF).broken
-    assert law(name).look(Good(), Norm.LINF).broken == ""
+    assert told in law(name).check(kind(), Norm.LINF).broken
+    assert law(name).check(Good(), Norm.LINF).broken == ""
     torch.set_grad_enabled(True)
 
 
@@ -275,7 +279,7 @@ class ColourOnly(Breaks):
 
 def test_an_attack_on_colours_is_tried_on_colours():
     verdict = check_attack(ColourOnly)
-    assert [each.standing for each in verdict.findings] == [Standing.KEPT] * len(LAWS)
+    assert [each.standing for each in verdict.results] == [Standing.KEPT] * len(LAWS)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -322,7 +326,7 @@ class Excused(TooFar):
 
 def test_a_departure_that_is_written_down_is_no_breach():
     verdict = check_attack(Candid, laws=[law("batch"), law("budget")])
-    batch, budget = verdict.findings
+    batch, budget = verdict.results
     assert batch.standing is Standing.DEPARTS
     assert batch.sentence.endswith(": it was made so.")
     assert budget.standing is Standing.KEPT
@@ -336,12 +340,12 @@ class Misspelt(ByBatch):
 
 
 def test_a_departure_from_no_law_is_refused():
-    with pytest.raises(SpecError, match=r"a law that there is not: 'bacth'.*'batch'"):
+    with pytest.raises(SpecError, match=r"an unknown law: 'bacth'.*'batch'"):
         check_attack(Misspelt, laws=[law("batch")])
 
 
 def test_from_some_laws_no_attack_may_depart():
-    (found,) = check_attack(Excused, laws=[law("budget")]).findings
+    (found,) = check_attack(Excused, laws=[law("budget")]).results
     assert found.standing is Standing.BROKEN
     assert found.sentence.endswith("no attack may depart from this law, though this one says so.")
 
@@ -406,10 +410,10 @@ def test_all_laws_are_tried_in_every_norm_and_told_one_by_one():
         ("budget, L2", 2, 4),
         ("inputs, L2", 3, 4),
     ]
-    assert [each.norm for each in verdict.findings] == [Norm.LINF] * 2 + [Norm.L2] * 2
+    assert [each.norm for each in verdict.results] == [Norm.LINF] * 2 + [Norm.L2] * 2
     assert "steps = 2" in verdict.parameters
     only = check_attack("pgd", parameters={"steps": 2}, norms=[Norm.L2], laws=LAWS[:1])
-    assert [each.norm for each in only.findings] == [Norm.L2]
+    assert [each.norm for each in only.results] == [Norm.L2]
 
 
 def test_an_attack_that_is_another_in_one_norm_is_tried_as_that():
@@ -450,7 +454,7 @@ def test_an_attack_is_found_in_a_file_or_a_module(tmp_path, monkeypatch):
         verdict = check_attack(reference, parameters={"strength": 0.9}, laws=[law("budget")])
         assert verdict.attack == reference
         assert verdict.parameters == "strength = 0.9"
-        assert verdict.findings[0].figure == "at most 0.9 ε"
+        assert verdict.results[0].figure == "at most 0.9 ε"
 
 
 @pytest.mark.parametrize(
@@ -473,7 +477,7 @@ def test_wrong_parameters_and_norms_are_refused():
         check_attack("pgd", parameters={"stpes": 2})
     with pytest.raises(SpecError, match="attack 'fgsm' works in linf, not in l2"):
         check_attack("fgsm", norms=[Norm.L2])
-    with pytest.raises(SpecError, match="attack 'PGD' is made already"):
+    with pytest.raises(SpecError, match="attack 'PGD' is built already"):
         check_attack(PGD(), parameters={"steps": 2})
 
 
@@ -489,8 +493,10 @@ def test_the_table_has_a_row_a_law_and_more_where_norms_differ():
     assert table.notes[-1].startswith("PGD: 4 of 4 laws and norms kept, none broken (")
     broken = verdict_table(check_attack(HalfHearted, laws=[law("optimum")]))
     assert [str(cell) for cell in broken.rows[0]][3] == "BROKEN"
-    assert broken.notes[0].startswith("BROKEN, optimum in L∞: 24 of 24 examples are not misled")
-    assert broken.notes[0].endswith(law("optimum").cure)
+    assert broken.notes[0].startswith(
+        "BROKEN, optimum in L∞: 24 of 24 examples are not misclassified"
+    )
+    assert broken.notes[0].endswith(law("optimum").advice)
     assert "0 of 1 laws and norms kept, 1 broken" in broken.notes[-1]
 
 
@@ -501,8 +507,8 @@ def test_laws_have_names_of_their_own_and_say_what_they_ask():
         assert law(each.name) is each
         assert each.says[0].islower()
         assert not each.says.endswith(".")
-        assert each.cure.endswith(".")
-        assert each.look.__doc__
+        assert each.advice.endswith(".")
+        assert each.check.__doc__
 
 
 def test_a_direction_attack_is_tried_as_the_benchmark_runs_it():
@@ -511,7 +517,7 @@ def test_a_direction_attack_is_tried_as_the_benchmark_runs_it():
         def direction(self, classifier, inputs, *, labels, streams):
             return torch.full_like(inputs, 1.5)
 
-    assert "out of budget" in law("budget").look(Longer(), Norm.LINF).broken
+    assert "out of budget" in law("budget").check(Longer(), Norm.LINF).broken
     batch = subjects.random_batch(3)
     (candidates,) = run(Longer(), subjects.linear(), batch, threat=threat_of("0.1", norm=Norm.LINF))
     torch.testing.assert_close(candidates, (batch.inputs + 0.15).clamp(0, 1))

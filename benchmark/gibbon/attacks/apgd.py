@@ -1,8 +1,8 @@
 r"""APGD: projected gradient ascent without a step size to choose, on three objectives.
 
-`APGDCE` climbs the cross-entropy, `APGDDLR` the difference of logits ratio, and `APGDT` the
-targeted ratio of one likely class after the other.  How they climb is in `gibbon.attacks.toolkit.step_schedules`
-and `gibbon.attacks.toolkit.apgd_search`.
+`APGDCE` maximises the cross-entropy, `APGDDLR` the difference of logits ratio, and `APGDT` the
+targeted ratio of one likely class after another (`gibbon.attacks.toolkit.objectives`).  Algorithm 1 is
+in `gibbon.attacks.toolkit.apgd_search`.
 
 Sources: F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of
 diverse parameter-free attacks", ICML 2020, algorithm 1 and sections 3 to 5,
@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from gibbon.attacks.base import STRICT, Attack
-from gibbon.attacks.toolkit.apgd_search import Keep, Try, search
+from gibbon.attacks.toolkit.apgd_search import APGDSearch, KeptPoint, Run
 from gibbon.attacks.toolkit.objectives import (
     DLR,
     DLR_CLASSES,
@@ -51,11 +51,11 @@ class APGDCE(Attack):
     Args:
         steps: gradient steps of one run.
         restarts: runs from different random points; the best point of all is returned.
-        rho: share of the steps between checkpoints that must raise the loss, or the step size is
-            halved; not used in L1.
+        rho: share of the steps between checkpoints that must increase the loss, else the step size
+            is halved; not used in L1.
         keep: ``"best-loss"``, the misclassified point of the highest loss, or the point of the
-            highest loss where none is misclassified; ``"first-success"``, the first misclassified
-            point, which misleads the same examples in fewer passes.
+            highest loss if none is misclassified; ``"first-success"``, the first misclassified
+            point, which gives the same error in fewer passes.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = NORMS
@@ -64,7 +64,7 @@ class APGDCE(Attack):
     steps: Count = 100
     restarts: Count = 1
     rho: Share = 0.75
-    keep: Keep = "best-loss"
+    keep: KeptPoint = "best-loss"
 
     def propose(
         self,
@@ -76,12 +76,9 @@ class APGDCE(Attack):
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
         """Yields the one candidate."""
-        goal = CrossEntropy(labels, classifier.outputs)
-        tries = _restarts(goal, streams, restarts=self.restarts)
-        yield search(
-            classifier, inputs, tries=tries, threat=threat,
-            steps=self.steps, rho=self.rho, keep=self.keep,
-        )  # fmt: skip
+        search = APGDSearch(classifier, threat, self.steps, self.rho, self.keep)
+        objective = CrossEntropy(labels, classifier.outputs)
+        yield search.best_points(inputs, _restarts(objective, streams, restarts=self.restarts))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -91,8 +88,8 @@ class APGDDLR(Attack):
     Args:
         steps: gradient steps of one run.
         restarts: runs from different random points; the best point of all is returned.
-        rho: share of the steps between checkpoints that must raise the ratio, or the step size is
-            halved; not used in L1.
+        rho: share of the steps between checkpoints that must increase the ratio, else the step size
+            is halved; not used in L1.
         keep: which point is returned, as in `APGDCE`.
     """
 
@@ -102,10 +99,10 @@ class APGDDLR(Attack):
     steps: Count = 100
     restarts: Count = 1
     rho: Share = 0.75
-    keep: Keep = "best-loss"
+    keep: KeptPoint = "best-loss"
 
     def caveats(self, classes: int) -> Iterator[str]:
-        """Yields that the margin is climbed where there is no ratio."""
+        """Yields that the margin is maximised if the model has too few classes for the ratio."""
         if classes < DLR_CLASSES:
             yield (
                 f"the difference of logits ratio needs {DLR_CLASSES} classes, the model has "
@@ -122,26 +119,23 @@ class APGDDLR(Attack):
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
         """Yields the one candidate."""
-        tries = _restarts(DLR(labels), streams, restarts=self.restarts)
-        yield search(
-            classifier, inputs, tries=tries, threat=threat,
-            steps=self.steps, rho=self.rho, keep=self.keep,
-        )  # fmt: skip
+        search = APGDSearch(classifier, threat, self.steps, self.rho, self.keep)
+        yield search.best_points(inputs, _restarts(DLR(labels), streams, restarts=self.restarts))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class APGDT(Attack):
-    """APGD on the targeted ratio, for the likeliest wrong classes in turn.
+    """APGD on the targeted difference of logits ratio, for one likely wrong class after another.
 
-    With fewer than four classes the ratio is the difference of the two outputs.  Classes are chosen
-    by the outputs for the clean input: one forward pass.
+    With fewer than four classes the ratio is the difference of the two outputs.  The target classes
+    are those with the largest outputs for the clean input: one forward pass.
 
     Args:
         steps: gradient steps of one run.
         restarts: runs from different random points for each target.
-        n_target_classes: how many classes are aimed at; all wrong ones where there are fewer.
-        rho: share of the steps between checkpoints that must raise the ratio, or the step size is
-            halved; not used in L1.
+        n_target_classes: number of target classes; all wrong ones if there are fewer.
+        rho: share of the steps between checkpoints that must increase the ratio, else the step size
+            is halved; not used in L1.
         keep: which point is returned, as in `APGDCE`.
     """
 
@@ -152,10 +146,10 @@ class APGDT(Attack):
     restarts: Count = 1
     n_target_classes: Count = 9
     rho: Share = 0.75
-    keep: Keep = "best-loss"
+    keep: KeptPoint = "best-loss"
 
     def caveats(self, classes: int) -> Iterator[str]:
-        """Yields that a difference is climbed where there is no ratio."""
+        """Yields that a difference is maximised if the model has too few classes for the ratio."""
         if classes < TARGETED_DLR_CLASSES:
             yield (
                 f"the targeted ratio needs {TARGETED_DLR_CLASSES} classes, the model has "
@@ -176,21 +170,19 @@ class APGDT(Attack):
             clean = classifier(inputs)
         wrong = min(self.n_target_classes, classifier.classes - 1)
         likely = clean.scatter(1, labels.unsqueeze(1), -torch.inf).topk(wrong).indices
-        tries = (
-            each
+        runs = (
+            run
             for number, targets in enumerate(likely.unbind(1))
-            for each in _restarts(
+            for run in _restarts(
                 TargetedDLR(labels, targets),
                 streams.child(f"target {number}"),
                 restarts=self.restarts,
             )
         )
-        yield search(
-            classifier, inputs, tries=tries, threat=threat,
-            steps=self.steps, rho=self.rho, keep=self.keep,
-        )  # fmt: skip
+        search = APGDSearch(classifier, threat, self.steps, self.rho, self.keep)
+        yield search.best_points(inputs, runs)
 
 
-def _restarts(goal: Objective, streams: ExampleStreams, *, restarts: int) -> Iterator[Try]:
+def _restarts(objective: Objective, streams: ExampleStreams, *, restarts: int) -> Iterator[Run]:
     for number in range(restarts):
-        yield Try(goal, streams.child(number))
+        yield Run(objective, streams.child(number))

@@ -1,9 +1,9 @@
-"""AutoAttack's standard version: four attacks in turn, each on what no earlier one misled.
+"""AutoAttack's standard version: four attacks, each on the survivors of the earlier ones.
 
-APGD on the cross-entropy, APGD on the targeted ratio, the targeted fast adaptive boundary attack
-and the square attack, none of which has a parameter to choose.  In L1 APGD on the cross-entropy
-makes five runs, and the targeted ratio aims at five classes.  See `gibbon.attacks.worst_of` for
-how they follow one another.
+APGD on the cross-entropy, APGD on the targeted difference of logits ratio, the targeted fast
+adaptive boundary attack and the square attack, none of which has a parameter to choose.  In L1 APGD
+on the cross-entropy makes five runs, and the targeted ratio has five target classes.  The attacks
+run as a list of `gibbon.attacks.worst_of`.
 
 Sources: F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of
 diverse parameter-free attacks", ICML 2020, section 6, https://arxiv.org/abs/2003.01690; for L1,
@@ -25,19 +25,19 @@ from gibbon.attacks.apgd import APGDCE, APGDT
 from gibbon.attacks.base import STOPPING, STRICT, Attack
 from gibbon.attacks.fab_t import FABT
 from gibbon.attacks.square import SCHEDULE, Square
-from gibbon.attacks.worst_of import Member, in_turn
+from gibbon.attacks.worst_of import Member, run_list
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
 from gibbon.models.classifier import Classifier
 
 NAMES = ("apgd-ce", "apgd-t", "fab-t", "square")
-AHEAD = 64  # queries of the square attack that may be asked of an example at once
+AHEAD = 64  # queries of the square attack in one batch for an example, at most
 
 Count = Annotated[int, Field(ge=1)]
 
 
 class Standard(Attack):
-    """What the standard versions have in common: they run a list, and yield one try a member."""
+    """The part that the standard versions share: run a list, yield one candidate a member."""
 
     departures: ClassVar[Mapping[str, str]] = APGDCE.departures
 
@@ -65,24 +65,24 @@ class Standard(Attack):
         threat: ThreatModel,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields one try a member."""
-        list_ = tuple(map(Member, NAMES, self.listed))
-        return in_turn(list_, classifier, inputs, labels=labels, threat=threat, streams=streams)
+        """Yields one candidate a member."""
+        members = tuple(map(Member, NAMES, self.listed))
+        return run_list(members, classifier, inputs, labels=labels, threat=threat, streams=streams)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AutoAttack(Standard):
-    """The standard version; its name is ``autoattack``, and it has no others.
+    """AutoAttack's standard version, in L∞ and L2.
 
-    It yields one try a member, as `worst-of` does.  With fewer than ten classes all wrong ones are
-    targets; with fewer than four the targeted ratio has no fourth output, and is the difference of
-    the two outputs, undivided.  Windows of the square attack shrink as if 10,000 queries were made,
-    as in the authors' code; where few examples are left several of its queries are asked at once.
-    It then makes more forward passes than ``queries``, and finds what it would find without.
+    It yields one candidate a member, as `worst-of` does.  With fewer than ten classes all wrong
+    ones are targets; with fewer than four the targeted ratio has no fourth output, and is the
+    difference of the two outputs, undivided.  Windows of the square attack shrink as for 10,000
+    queries, as in the authors' code; if few examples are left, several of its queries go into one
+    batch, which costs more forward passes than ``queries`` and does not change the result.
 
     Args:
         steps: gradient steps of each run of APGD and of FAB.
-        target_classes: how many classes are aimed at, the likeliest wrong ones.
+        target_classes: number of target classes, the likeliest wrong ones.
         queries: of the square attack, for each example.
     """
 
@@ -105,15 +105,15 @@ class AutoAttack(Standard):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AutoAttackL1(Standard):
-    """The standard version in L1: ``autoattack`` with ``norm = "l1"``.
+    """AutoAttack's standard version in L1: ``autoattack`` with ``norm = "l1"``.
 
-    It yields one try a member; the rest is as in L∞ and L2.
+    It yields one candidate a member, as `AutoAttack` does.
 
     Args:
         steps: gradient steps of each run of APGD and of FAB.
         restarts: runs of APGD on the cross-entropy.
-        target_classes: how many classes the targeted ratio aims at, the likeliest wrong ones.
-        boundary_classes: the same for FAB.
+        target_classes: number of target classes of the targeted ratio, the likeliest wrong ones.
+        boundary_classes: number of target classes of FAB.
         queries: of the square attack, for each example.
     """
 

@@ -1,17 +1,17 @@
-"""What an attack is: parameters, and one method that proposes candidates.
+"""Interfaces of attacks: parameters, and one method that proposes candidates.
 
 An attack is a frozen dataclass whose fields are its parameters, and reads like the algorithm of
 its paper.  Two interfaces:
 
 - `Attack.propose` yields candidates for one threat model.  An attack with restarts yields one
-  candidate tensor a restart; which of them counts for an example is decided outside.
+  candidate tensor a restart; the trust boundary decides which of them counts for an example.
 - `DirectionAttack.direction` returns one direction for a batch, which serves every epsilon: the
   candidate is ``x + epsilon * direction``.
 
-An attack draws its random numbers from the streams that it is given and from nowhere else; it
-never re-seeds, never changes its inputs, and leaves the model as it found it.  Some field names
-mean something to the benchmark: ``steps`` and ``restarts`` go into the estimate of the time left,
-``keep`` (which iterate is returned) is named in the tables.
+An attack draws its random numbers from the streams passed to it only; it never re-seeds, never
+changes its inputs, and restores the model.  Some field names have a meaning for the benchmark:
+``steps`` and ``restarts`` enter the estimate of the time left, ``keep`` (the iterate that is
+returned) is printed in the tables.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from gibbon.specs.suite import AttackSpec
 
 STOPPING: Literal["first-success"] = "first-success"
 
-# For our own attacks: parameters are checked when an attack is made, unknown ones refused.
+# For our own attacks: parameters are checked on construction, unknown ones refused.
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -51,7 +51,7 @@ Length = Annotated[float, BeforeValidator(_length)]
 
 
 class MemberError(SpecError):
-    """What is wrong with the attacks that one is made of, each line with its key path in front."""
+    """Errors in the members of a list of attacks, one a line, each after its key path."""
 
 
 class SharedWork(Enum):
@@ -69,37 +69,37 @@ class SharedWork(Enum):
 class Attack(ABC):
     """Proposes candidates for given inputs, labels, threat model and random streams."""
 
-    #: Norms that the attack can be asked for; the first is what it does unless told otherwise.
+    #: Norms that the attack supports; the first is the default.
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
-    #: Goes up when the same parameters begin to give other candidates: recorded results are redone.
+    #: Raised when equal parameters give other candidates than before: results are computed again.
     version: ClassVar[int] = 1
-    #: Parameters that a user may not set, each with the reason (`gibbon.attacks.adapters`).
+    #: Parameters that users may not set, each with the reason (`gibbon.attacks.adapters`).
     reserved: ClassVar[Mapping[str, str]] = {}
     #: Laws of `gibbon.conformance` that the attack does not keep, each with the reason.
     departures: ClassVar[Mapping[str, str]] = {}
-    #: How many channels pictures must have; None where inputs of any shape will do.
+    #: Number of channels that pictures must have; None for inputs of any shape.
     channels: ClassVar[int | None] = None
-    #: Whether it takes gradients of the model: such attacks are refused on models without them.
+    #: Whether it takes gradients of the model; such attacks are refused on models without them.
     needs_gradient: ClassVar[bool] = True
 
     #: What it computes once for all epsilons: set by `DirectionAttack` and `MinimalNormAttack`.
     shares: ClassVar[SharedWork] = SharedWork.NOTHING
 
-    #: Which of its points it returns, where it has no parameter ``keep`` that says so.
+    #: The iterate that it returns, unless it has a parameter ``keep``.
     iterate: ClassVar[str] = "last"
 
     @property
     def made_of(self) -> tuple[Attack, ...]:
-        """The attacks that it runs, in order: what they are made of is part of what it is."""
+        """The attacks that it runs, in order; empty for an attack that runs no others."""
         return ()
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The names of its tries in order, where each try is another attack's."""
+        """The names of its candidates in order, if each comes from another attack; else empty."""
         return ()
 
     def caveats(self, classes: int) -> Iterator[str]:
-        """Yields what it does otherwise than its name says on models of so many classes.
+        """Yields the ways in which it differs from its paper on models with this many classes.
 
         Tables show them as flags.
         """
@@ -108,7 +108,7 @@ class Attack(ABC):
                 yield f"{name}: {caveat}"
 
     def for_one(self, threat: ThreatModel) -> Attack:
-        """Returns the attack for one who asks for errors alone, and at one threat model alone."""
+        """Returns the variant to run if only the error rate at this threat model is needed."""
         return self
 
     @abstractmethod
@@ -127,24 +127,19 @@ class Attack(ABC):
             classifier: the model under attack, in eval mode, parameters frozen.
             inputs: float32, shape (N, *input_shape); not to be changed.
             labels: int64, shape (N,): the true classes.
-            threat: the norm, the budget and the box to stay in.
+            threat: the norm, the budget and the box.
             streams: random numbers, one stream an example.
         """
 
 
 class DirectionAttack(Attack):
-    """An attack that moves along one direction, whatever the epsilon."""
+    """An attack that moves along one direction for every epsilon."""
 
     shares: ClassVar[SharedWork] = SharedWork.DIRECTION
 
     @abstractmethod
     def direction(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        streams: ExampleStreams,
+        self, classifier: Classifier, inputs: Tensor, *, labels: Tensor, streams: ExampleStreams
     ) -> Tensor:
         """Returns the direction, of the inputs' shape, every coordinate in [-1, 1]."""
 
@@ -163,7 +158,7 @@ class DirectionAttack(Attack):
 
 
 def move(inputs: Tensor, direction: Tensor, *, threat: ThreatModel) -> Tensor:
-    """Returns ``inputs + epsilon * direction``, clipped to the bounds where there are any."""
+    """Returns ``inputs + epsilon * direction``, clipped to the bounds if there are any."""
     candidates = inputs.add(direction, alpha=threat.radius)
     if threat.bounds is None:
         return candidates
@@ -171,7 +166,7 @@ def move(inputs: Tensor, direction: Tensor, *, threat: ThreatModel) -> Tensor:
 
 
 def threats_of(spec: AttackSpec, attack: Attack, *, bounds: Bounds) -> tuple[ThreatModel, ...]:
-    """Returns the threat models that a spec asks for, one an epsilon."""
+    """Returns the threat models of a spec, one an epsilon."""
     norm = spec.norm or attack.norms[0]
     box = bounds if spec.clip else None
     return tuple(ThreatModel(norm, epsilon, box) for epsilon in spec.epsilon)
@@ -185,14 +180,14 @@ def parameters_of(attack: Attack) -> Mapping[str, Any]:
 
 
 def iterates_of(attack: Attack) -> tuple[str, ...]:
-    """Returns which of its points an attack returns, or those that it is made of."""
+    """Returns the iterates that an attack returns, or that the attacks of its list return."""
     if not attack.made_of:
         return (str(parameters_of(attack).get("keep", attack.iterate)),)
     return tuple(dict.fromkeys(each for member in attack.made_of for each in iterates_of(member)))
 
 
 def is_attack(thing: object) -> bool:
-    """Says whether this is the class of an attack."""
+    """Returns whether this is the class of an attack."""
     return isinstance(thing, type) and issubclass(thing, Attack) and dataclasses.is_dataclass(thing)
 
 
@@ -205,11 +200,11 @@ def tries_of(
     threat: ThreatModel,
     streams: ExampleStreams,
 ) -> Iterator[Tensor]:
-    """Yields the candidates of an attack, each in a tensor of its own, of the inputs' form.
+    """Yields copies of the candidates of an attack, each of the inputs' shape and dtype.
 
-    The attack gets labels of its own, and what it proposes is copied: an author may go on working
-    in place on a tensor that was judged already.  Raises `AttackError` for anything but tensors of
-    the inputs' shape and dtype.
+    The attack gets a copy of the labels, and its candidates are copied: it may go on working in
+    place on a tensor that was judged already.  Raises `AttackError` for anything but tensors of the
+    inputs' shape and dtype.
     """
     proposed = attack.propose(
         classifier, inputs, labels=labels.clone(), threat=threat, streams=streams
@@ -218,9 +213,9 @@ def tries_of(
 
 
 def copied(proposed: object, inputs: Tensor, *, what: str) -> Iterator[Tensor]:
-    """Yields what an attack gave, tensors of the inputs' form, each in one of its own.
+    """Yields copies of the tensors that an attack returned, of the inputs' shape and dtype.
 
-    A tensor by itself counts as one try: an author's ``return`` in the place of ``yield``.
+    A tensor by itself counts as one candidate: an author's ``return`` instead of ``yield``.
     """
     tries = [proposed] if isinstance(proposed, Tensor) else proposed
     if not isinstance(tries, Iterable):
@@ -231,7 +226,7 @@ def copied(proposed: object, inputs: Tensor, *, what: str) -> Iterator[Tensor]:
 
 
 def can_stop(attack: type) -> bool:
-    """Says whether an attack can stop at an example's first success: its field ``keep`` tells.
+    """Returns whether an attack can stop at the first success: its field ``keep`` allows it.
 
     >>> from gibbon.attacks.bim import BIM
     >>> can_stop(BIM), can_stop(int)

@@ -1,11 +1,11 @@
-r"""The basic iterative method: FGSM in small steps, clipped to the ball after each.
+r"""The basic iterative method: FGSM in small steps, each clipped to the ball.
 
 .. math::
     x_0 = x, \qquad
     x_{n+1} = \mathrm{Clip}_{x, \epsilon}(x_n + \alpha \, \mathrm{sign}(\nabla_x J(x_n, y)))
 
-and towards a target class :math:`t`, as in the iterative least-likely class method,
-:math:`x_n - \alpha \, \mathrm{sign}(\nabla_x J(x_n, t))` in the clip.
+With a target class :math:`t`, as in the iterative least-likely class method, the point before
+clipping is :math:`x_n - \alpha \, \mathrm{sign}(\nabla_x J(x_n, t))`.
 
 Source: A. Kurakin, I. Goodfellow and S. Bengio, "Adversarial examples in the physical world", 2016,
 sections 2.2 and 2.3, https://arxiv.org/abs/1607.02533.
@@ -22,9 +22,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from gibbon.attacks.base import STRICT, Attack, Length
-from gibbon.attacks.toolkit.ascent_loop import Keep, State, climb
+from gibbon.attacks.toolkit.ascent_loop import Ascent, KeptIterate, State, projected_step
 from gibbon.attacks.toolkit.projections import region
-from gibbon.attacks.toolkit.targets import Target, aim
+from gibbon.attacks.toolkit.targets import Target, choose_objective
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import PIXEL_STEPS, Norm, ThreatModel
 from gibbon.models.classifier import Classifier
@@ -32,16 +32,16 @@ from gibbon.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BIM(Attack):
-    """FGSM in small steps from the input, clipped to the ball and the box after each.
+    """Takes FGSM steps from the input, each clipped to the ball and the box.
 
     Args:
         steps: number of steps; None for the paper's min(ε + 4, 1.25 ε), with ε in steps of an 8-bit
             pixel, rounded up.
         step_size: length of a step in the units of the input; None for the paper's one step of an
             8-bit pixel, 1/255 of the width of the bounds.
-        target: ``"none"``, or the class to aim at: ``"least-likely"`` as in the paper, ``"second"``
-            or ``"random"``; never the true one.
-        keep: which iterate is returned (`gibbon.attacks.toolkit.ascent_loop`).
+        target: ``"none"``, or the target class: ``"least-likely"`` as in the paper, ``"second"`` or
+            ``"random"``; never the true one.
+        keep: the iterate that is returned (`gibbon.attacks.toolkit.ascent_loop`).
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
@@ -49,7 +49,7 @@ class BIM(Attack):
     steps: Annotated[int, Field(ge=1)] | None = None
     step_size: Annotated[Length, Field(gt=0)] | None = None
     target: Target = "none"
-    keep: Keep = "last"
+    keep: KeptIterate = "last"
 
     def propose(
         self,
@@ -64,14 +64,10 @@ class BIM(Attack):
         pixel = classifier.bounds.width / PIXEL_STEPS
         step = pixel if self.step_size is None else self.step_size
         steps = _steps(threat.radius / pixel) if self.steps is None else self.steps
-        goal = aim(self.target, classifier, inputs, labels=labels, streams=streams)
-
-        def update(state: State, gradient: Tensor) -> State:
-            ahead = state.points.add(state.allowed.unit(gradient), alpha=step)
-            return state.moved(state.allowed.project(ahead))
-
-        start = State.forgetful(inputs, allowed=region(inputs, threat=threat), goal=goal)
-        yield climb(classifier, start, update=update, steps=steps, keep=self.keep)
+        objective = choose_objective(self.target, classifier, inputs, labels, streams)
+        allowed = region(inputs, threat=threat)
+        start = State.without_memory(inputs, allowed=allowed, objective=objective)
+        yield Ascent(projected_step(step), steps, self.keep).run(classifier, start)
 
 
 def _steps(pixels: float) -> int:

@@ -6,8 +6,8 @@ Section VI-A: minimise over w
     \left\|\tfrac12(\tanh w + 1) - x\right\|_2^2 + c \, f\left(\tfrac12(\tanh w + 1)\right), \qquad
     f(x') = \max\left(\max_{i \ne t} Z(x')_i - Z(x')_t, \, -\kappa\right)
 
-with Adam, and search the smallest constant c that succeeds.  Untargeted, f has the true class and
-the best of the others change places.
+with Adam, and search the smallest constant c that succeeds.  In the untargeted form of f the true
+class and the best of the others are exchanged.
 
 Source: N. Carlini and D. Wagner, "Towards evaluating the robustness of neural networks", IEEE S&P
 2017, https://arxiv.org/abs/1608.04644.
@@ -26,38 +26,38 @@ from torch import Tensor
 from gibbon.attacks.base import STRICT, Length
 from gibbon.attacks.minimal import MinimalNormAttack
 from gibbon.attacks.toolkit.adam import Adam
-from gibbon.attacks.toolkit.minimal_search import Aim, Constants, Nearest, finite
+from gibbon.attacks.toolkit.minimal_search import Constants, Criterion, Nearest, finite
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
 from gibbon.metrics.distances import like
 from gibbon.models.classifier import Classifier
 
-# The authors' code: an optimisation is given up when a tenth of its steps have not brought the
-# objective down by a ten-thousandth; here each example is given up by itself.
+# The authors' code: an optimisation is aborted if a tenth of its steps has not decreased the
+# objective by a ten-thousandth; here each example is aborted separately.
 CHECKS = 10
 PROGRESS = 0.9999
-INSIDE = 0.999999  # of the way from the middle to the bounds, where tanh still has an inverse
+INSIDE = 0.999999  # of the way from the middle to the bounds, so that tanh has an inverse
 LARGEST = 1e10  # constant, in the authors' code
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CW(MinimalNormAttack):
-    """Minimises the distance and a hinge on the outputs, for several constants between them.
+    """Minimises the distance plus c times a hinge on the outputs, for several constants c.
 
-    A pass forward and back a step; examples that make no progress leave the batch ten times a
-    search.  Outputs may be negative: the best other class is the largest of the others, not of the
-    others and zero.  Where there is no box, the points themselves are optimised.
+    One forward and one backward pass a step; examples that make no progress leave the batch, which
+    is checked ten times a search.  Outputs may be negative: the best other class is the largest of
+    the others, not of the others and zero.  Without a box, the points themselves are optimised.
 
     Args:
-        steps: Adam's steps for each constant; 10,000 in the paper, of which few examples need more
-            than a tenth before they are given up.
-        searches: constants tried.
-        step_size: Adam's learning rate, in tanh space (of the input where there is no box).
+        steps: Adam's steps for each constant; 10,000 in the paper, of which few examples use more
+            than a tenth before they are aborted.
+        searches: number of constants.
+        step_size: Adam's learning rate, in tanh space, or in the input space without a box.
         init_constant: the first constant.
-        confidence: kappa, by how much the wrong class must lead, in the units of the outputs.
-        abort_early: give up an example whose objective has stopped falling.
-        target: which class is aimed at, ``"none"`` for any wrong one.
+        confidence: kappa, the margin of the wrong class, in the units of the outputs.
+        abort_early: abort an example whose objective has stopped decreasing.
+        target: the target class, ``"none"`` for any wrong one.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
@@ -80,25 +80,25 @@ class CW(MinimalNormAttack):
         bounds: Bounds | None,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields the one try."""
+        """Yields the one candidate."""
         nearest = Nearest(inputs, norm=norm)
-        aim = Aim.choose(
-            self.target,
-            classifier,
-            inputs,
-            labels=labels,
-            streams=streams,
-            confidence=self.confidence,
+        criterion = Criterion.choose(
+            self.target, classifier, inputs, labels, streams, confidence=self.confidence
         )
         with torch.no_grad():
-            nearest.offer(inputs, aim.reached(classifier(inputs)))
+            nearest.offer(inputs, criterion.met(classifier(inputs)))
         rows = nearest.missing
         constants = Constants(torch.full((len(rows),), self.init_constant, device=inputs.device))
         for _ in range(self.searches if len(rows) else 0):
-            reached = self._minimise(
-                classifier, nearest, rows, aim=aim, constants=constants.values, bounds=bounds
+            met = self._minimise(
+                classifier,
+                nearest,
+                rows,
+                criterion=criterion,
+                constants=constants.values,
+                bounds=bounds,
             )
-            constants.update(reached)
+            constants.update(met)
             constants.values.clamp_(max=LARGEST)
         yield nearest.points
 
@@ -108,25 +108,25 @@ class CW(MinimalNormAttack):
         nearest: Nearest,
         rows: Tensor,
         *,
-        aim: Aim,
+        criterion: Criterion,
         constants: Tensor,
         bounds: Bounds | None,
     ) -> Tensor:
-        """Offers what it meets to ``nearest`` and says for which rows the aim was reached."""
+        """Offers each iterate to ``nearest``; returns which rows met the criterion."""
         succeeded = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         live = torch.arange(len(rows), device=rows.device)  # positions in ``rows``
-        inputs, aim = nearest.inputs[rows], aim.take(rows)
+        inputs, criterion = nearest.inputs[rows], criterion.take(rows)
         free = _into_free(inputs, bounds)
         adam = Adam(free, step_size=self.step_size)
         last = torch.full_like(constants, torch.inf)
         for step in range(self.steps):
             points, slope = _into_box(free, bounds)
-            outputs, gradient = classifier.ascend(points, aim.ascent)
-            reached = aim.reached(outputs)
-            nearest.offer(points, reached, rows=rows[live])
-            succeeded[live] |= reached
-            # The hinge: nothing is gained by a margin beyond what counts.
-            missing = aim.required(outputs) - aim.margin(outputs)
+            outputs, gradient = classifier.ascend(points, criterion.ascent)
+            met = criterion.met(outputs)
+            nearest.offer(points, met, rows=rows[live])
+            succeeded[live] |= met
+            # The hinge: a margin beyond the required one gains nothing.
+            missing = criterion.required(outputs) - criterion.margin(outputs)
             weights = torch.where(missing > 0, constants, 0.0)
             change = points - inputs
             pull = finite(gradient).mul_(like(weights, gradient))
@@ -138,7 +138,7 @@ class CW(MinimalNormAttack):
                 if not len(keep):
                     break
                 live, inputs, free = live[keep], inputs[keep], free[keep]
-                aim, adam = aim.take(keep), adam.take(keep)
+                criterion, adam = criterion.take(keep), adam.take(keep)
                 constants, last = constants[keep], costs[keep]
         return succeeded
 

@@ -1,13 +1,13 @@
 r"""Decoupled direction and norm.
 
-Algorithm 1: the direction is learnt by gradient steps, the norm grows or shrinks by a factor,
+Algorithm 1: gradient steps learn the direction, the norm grows or shrinks by a factor,
 
 .. math::
     \delta_k = \delta_{k-1} + \alpha_k \frac{g}{\|g\|_2}, \qquad
     \epsilon_k = (1 \mp \gamma) \, \epsilon_{k-1}, \qquad
     \tilde x_k = \mathrm{clip}\left(x + \epsilon_k \frac{\delta_k}{\|\delta_k\|_2}\right)
 
-with minus where :math:`\tilde x_{k-1}` was adversarial; the nearest adversarial iterate is kept.
+with minus if :math:`\tilde x_{k-1}` was adversarial; the nearest adversarial iterate is kept.
 
 Source: J. Rony, L. G. Hafemann, L. S. Oliveira, I. Ben Ayed, R. Sabourin and E. Granger,
 "Decoupling direction and norm for efficient gradient-based L2 adversarial attacks and defenses",
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gibbon.attacks.base import STRICT, Length
 from gibbon.attacks.minimal import MinimalNormAttack
-from gibbon.attacks.toolkit.minimal_search import Aim, Nearest, finite
+from gibbon.attacks.toolkit.minimal_search import Criterion, Nearest, finite
 from gibbon.attacks.toolkit.projections import TINY, lengths
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
@@ -42,17 +42,17 @@ LAST_STEP = 0.01  # section 5: the step size goes from 1 to 0.01 along a cosine
 class DDN(MinimalNormAttack):
     """Learns a direction by gradient steps and adapts the norm at each of them.
 
-    The gradient is that of the training loss in its exact form, which doesn't vanish where the
-    model is sure.  As in the authors' code the next step starts from the perturbation that came of
-    the last, norm and box included, not from the sum of all steps.  Candidates are not rounded to
-    pixel values, which the paper's are.  An example whose gradient is zero keeps its direction for
-    that step; one that never had any stays where it is.
+    The gradient is that of the training loss in its exact form, which does not vanish at high
+    confidence.  As in the authors' code a step starts from the last perturbation, after scaling and
+    clipping, not from the sum of all steps.  Unlike the paper's, candidates are not rounded to
+    pixel values.  An example whose gradient is zero keeps its direction for that step; one without
+    any gradient does not move.
 
     Args:
         steps: gradient steps; the paper has 100, 300 and 1,000.
-        gamma: by which factor the norm changes at each step.
-        init_norm: the norm at the start, in the units of the input.
-        target: which class is aimed at, ``"none"`` for any wrong one.
+        gamma: the relative change of the norm at each step.
+        init_norm: the first norm, in the units of the input.
+        target: the target class, ``"none"`` for any wrong one.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
@@ -72,20 +72,20 @@ class DDN(MinimalNormAttack):
         bounds: Bounds | None,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields the one try: a pass forward and back a step, and one forward at the end."""
+        """Yields the one candidate: a forward and backward pass a step, and a last forward pass."""
         nearest = Nearest(inputs, norm=norm)
-        aim = Aim.choose(self.target, classifier, inputs, labels=labels, streams=streams)
+        criterion = Criterion.choose(self.target, classifier, inputs, labels, streams)
 
         def ascent(outputs: Tensor) -> Tensor:
-            return aim.signed(classifier.outputs.ascent(outputs, aim.classes))
+            return criterion.signed(classifier.outputs.ascent(outputs, criterion.classes))
 
         points, direction = inputs, torch.zeros_like(inputs)
         budget = torch.full_like(nearest.distances, self.init_norm)
         for step in range(self.steps):
             outputs, gradient = classifier.ascend(points, ascent)
-            reached = aim.reached(outputs)
-            nearest.offer(points, reached)
-            budget = budget * torch.where(reached, 1 - self.gamma, 1 + self.gamma)
+            met = criterion.met(outputs)
+            nearest.offer(points, met)
+            budget = budget * torch.where(met, 1 - self.gamma, 1 + self.gamma)
             gradient = finite(gradient)
             unit = gradient / lengths(gradient).clamp(min=TINY)
             direction.add_(unit, alpha=_step_size(step, steps=self.steps))
@@ -95,7 +95,7 @@ class DDN(MinimalNormAttack):
                 points.clamp_(bounds.low, bounds.high)
             direction = points - inputs
         with torch.no_grad():
-            nearest.offer(points, aim.reached(classifier(points)))
+            nearest.offer(points, criterion.met(classifier(points)))
         yield nearest.points
 
 

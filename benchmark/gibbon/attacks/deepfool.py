@@ -7,8 +7,8 @@ Algorithm 2 with, for L2,
     r_i = \frac{|f'_{\hat l}|}{\|w'_{\hat l}\|_2^2} \, w'_{\hat l},
 
 where :math:`f'_k = f_k(x_i) - f_y(x_i)` and :math:`w'_k = \nabla f_k(x_i) - \nabla f_y(x_i)`
-(equations 8 and 9); for L∞ the norm is the 1-norm and the step goes along the sign (equations 10
-and 11).
+(equations 8 and 9); for L∞ the norm is the 1-norm and the step is along the sign (equations 10 and
+11).
 
 Source: S.-M. Moosavi-Dezfooli, A. Fawzi and P. Frossard, "DeepFool: a simple and accurate method to
 fool deep neural networks", CVPR 2016, https://arxiv.org/abs/1511.04599.
@@ -27,32 +27,32 @@ from torch import Tensor
 from gibbon.attacks.base import STRICT
 from gibbon.attacks.minimal import MinimalNormAttack
 from gibbon.attacks.toolkit.linear_boundary import nearest_boundary, rivals_of, to_hyperplane
-from gibbon.attacks.toolkit.minimal_search import Aim, Nearest
+from gibbon.attacks.toolkit.minimal_search import Criterion, Nearest
 from gibbon.attacks.toolkit.projections import TINY
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
 from gibbon.metrics.distances import distances, like
 from gibbon.models.classifier import Classifier
 
-# The authors' code makes each step this much longer, in the units of the input: without it a point
-# that the box holds back creeps up to the boundary and never crosses.
+# The authors' code lengthens each step by this, in the units of the input: without it a point
+# limited by the box approaches the boundary and never crosses it.
 FURTHER = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DeepFool(MinimalNormAttack):
-    """Goes to the nearest linearised boundary again and again until the class changes.
+    """Moves to the nearest linearised boundary, step by step, until the class changes.
 
-    Each step costs a backward pass for each rival class, one forward pass for them, and one to see
-    whether the class has changed; examples that are through leave the batch before the gradients
-    are taken.  Where a box is given the point is put into it after each step; the paper knows no
-    box.  An example whose gradients are all zero stays where it is and counts as not found.
+    Each step costs a backward pass for each rival class and two forward passes; examples whose
+    class has changed leave the batch before the gradients are taken.  Points are clipped to the
+    box, if there is one, after each step; the paper has no box.  An example whose gradients are all
+    zero stays at its input and counts as not found.
 
     Args:
-        steps: steps at most.
-        overshoot: the perturbation is stretched by 1 + overshoot, to get across the boundary.
-        classes: how many classes are looked at, the likeliest at the input, the true one among
-            them; all of them if None.
+        steps: largest number of steps.
+        overshoot: the perturbation is multiplied by 1 + overshoot, to cross the boundary.
+        classes: number of classes considered, the likeliest at the input, including the true one;
+            all if None.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2, Norm.LINF)
@@ -71,11 +71,11 @@ class DeepFool(MinimalNormAttack):
         bounds: Bounds | None,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields the one try."""
-        nearest, aim = Nearest(inputs, norm=norm), Aim(labels)
+        """Yields the one candidate."""
+        nearest, criterion = Nearest(inputs, norm=norm), Criterion(labels)
         with torch.no_grad():
             outputs = classifier(inputs)
-        nearest.offer(inputs, aim.reached(outputs))
+        nearest.offer(inputs, criterion.met(outputs))
         rivals = rivals_of(outputs, labels, count=self.classes and self.classes - 1)
         points, total = inputs.clone(), torch.zeros_like(inputs)
         for _ in range(self.steps):
@@ -94,6 +94,6 @@ class DeepFool(MinimalNormAttack):
                 here.clamp_(bounds.low, bounds.high)
             with torch.no_grad():
                 outputs = classifier(here)
-            nearest.offer(here, aim.take(rows).reached(outputs), rows=rows)
+            nearest.offer(here, criterion.take(rows).met(outputs), rows=rows)
             points[rows] = here
         yield nearest.points

@@ -5,13 +5,12 @@ r"""Momentum iterative FGSM on diverse inputs, for transfer.
     g_{t+1} &= \mu \, g_t + d_t / \lVert d_t \rVert_1 \\
     x_{t+1} &= \mathrm{Clip}_{x, \epsilon}(x_t + \alpha \, \mathrm{sign}(g_{t+1}))
 
-where T, with probability p, resizes a picture to a random smaller size by nearest neighbours and
-pads it with zeros at random places.
+with T a transformation that, with probability p, resizes a picture to a random smaller size by
+nearest neighbours and pads it with zeros to a random position.
 
 Departure: the paper enlarges pictures of 299 pixels to 330, with room for sizes from 299 to 329.
-Models here take inputs of one size, so the picture is shrunk and padded back to it.  Each example
-draws a size, a place and whether it is transformed for itself, where the paper draws them for a
-batch.
+Models here take inputs of one size, so the picture is shrunk and padded back to it.  The size, the
+position and whether a picture is transformed are drawn for each example, in the paper for a batch.
 
 Source: C. Xie, Z. Zhang, Y. Zhou, S. Bai, J. Wang, Z. Ren and A. L. Yuille, "Improving
 transferability of adversarial examples with input diversity", CVPR 2019, section 3.3,
@@ -41,7 +40,7 @@ from gibbon.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DIMIFGSM(Attack):
-    """Follows the gradients at randomly shrunk and padded pictures, with momentum.
+    """Takes momentum steps along the gradients at randomly shrunk and padded pictures.
 
     Inputs must be pictures of shape (channels, height, width); others raise `AttackError`.
 
@@ -49,7 +48,7 @@ class DIMIFGSM(Attack):
         steps: number of steps.
         decay: of the momentum, μ.
         step_size: length of a step in the units of the input; ε / steps if None.
-        probability: of a picture being transformed, at each step.
+        probability: of transforming a picture, at each step.
         smallest: the smallest size as a share of the picture's, 299/330 in the paper; sizes go up
             to one pixel less than the picture's.
     """
@@ -109,10 +108,10 @@ class DIMIFGSM(Attack):
 def _resampled(
     length: int, smallest: float, size: Tensor, *, place: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns along one axis which pixel each place shows, and whether it shows one, (N, length).
+    """Returns the source pixel of each position on an axis, and whether it has one, (N, length).
 
-    The picture is shrunk to a size from ``smallest * length`` to ``length - 1`` and stands at any
-    place where it fits.  Nearest neighbours never show a pixel twice when shrinking.
+    The picture is shrunk to a size from ``smallest * length`` to ``length - 1`` and put at any
+    position at which it fits.  Nearest neighbours never repeat a pixel when shrinking.
     """
     least = min(int(smallest * length + 0.5), length - 1)
     shrunk = (least + (size * (length - least)).floor()).clamp(min=1, max=length)

@@ -1,7 +1,7 @@
 """The fast adaptive boundary attack, untargeted.
 
-At each step the nearest linearised boundary among those to all other classes is approached
-(equation 7); see `gibbon.attacks.toolkit.fab_search` for the algorithm.
+Each step goes to the nearest linearised boundary among those to all other classes (equation 7); see
+`gibbon.attacks.toolkit.fab_search` for the algorithm.
 
 Source: F. Croce and M. Hein, "Minimally distorted adversarial examples with a fast adaptive
 boundary attack", ICML 2020, https://arxiv.org/abs/1907.02044.
@@ -19,9 +19,8 @@ from torch import Tensor
 
 from gibbon.attacks.base import STRICT
 from gibbon.attacks.minimal import MinimalNormAttack
-from gibbon.attacks.toolkit.fab_search import Walk
+from gibbon.attacks.toolkit.fab_search import FABSearch, FABTargets
 from gibbon.attacks.toolkit.linear_boundary import rivals_of
-from gibbon.attacks.toolkit.minimal_search import Aim, Nearest
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
 from gibbon.models.classifier import Classifier
@@ -29,18 +28,18 @@ from gibbon.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FAB(MinimalNormAttack):
-    """Walks along the boundary towards the point of it that is nearest to the input.
+    """Moves along the decision boundary towards its point nearest to the input.
 
-    Each step costs K - 1 backward passes with K classes: with many of them take `fab-t`.  Examples
-    that are misclassified already are not walked with.  One whose gradients are all zero
-    stays where it is and counts as not found.
+    Each step costs K - 1 backward passes with K classes: use `fab-t` if there are many.  Examples
+    that are misclassified already are left out.  An example whose gradients are all zero stays at
+    its input and counts as not found.
 
     Args:
         steps: steps of one run.
-        restarts: runs; the first starts at the input, the others at random points near it.
-        alpha_max: the largest share of the step that is taken from the input.
-        eta: by which factor steps overshoot the boundary.
-        beta: what is left of a perturbation after a step back.
+        restarts: number of runs; the first starts at the input, others at random points near it.
+        alpha_max: the largest share of the step that starts from the input.
+        eta: the factor by which steps overshoot the boundary.
+        beta: the share of a perturbation that is left after a step back.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
@@ -61,18 +60,11 @@ class FAB(MinimalNormAttack):
         bounds: Bounds | None,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields the one try, the nearest over all runs."""
-        nearest = Nearest(inputs, norm=norm)
+        """Yields the one candidate, the nearest point over all runs."""
+        search = FABSearch(
+            classifier, norm, bounds, self.steps, self.restarts, self.alpha_max, self.eta, self.beta
+        )
         with torch.no_grad():
             outputs = classifier(inputs)
-        nearest.offer(inputs, Aim(labels).reached(outputs))
-        rows, rivals = nearest.missing, rivals_of(outputs, labels)
-        walk = Walk(classifier, bounds, self.steps, self.alpha_max, self.eta, self.beta)
-        if len(rows):
-            found = walk.runs(
-                inputs[rows], labels=labels[rows], rivals=rivals[rows], norm=norm,
-                restarts=self.restarts, streams=streams.take(rows), examples=len(rows),
-            )  # fmt: skip
-            nearest.offer(found.points, torch.isfinite(found.distances), rows=rows)
-        walk.search(nearest, labels=labels)
-        yield nearest.points
+        targets = [FABTargets(rivals_of(outputs, labels), streams)]
+        yield search.nearest_points(inputs, labels, outputs, targets)

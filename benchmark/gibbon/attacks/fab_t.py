@@ -1,7 +1,7 @@
-"""The fast adaptive boundary attack, targeted, as AutoAttack has it.
+"""The targeted fast adaptive boundary attack, as in AutoAttack.
 
-One run for each of the likeliest other classes, in which the boundary to that class alone is looked
-at; a point counts whatever wrong class it is given.  See `gibbon.attacks.toolkit.fab_search` for the
+One run for each of the likeliest other classes, which approaches the boundary to that class only; a
+point counts if the model assigns it any wrong class.  See `gibbon.attacks.toolkit.fab_search` for the
 algorithm.
 
 Sources: F. Croce and M. Hein, "Minimally distorted adversarial examples with a fast adaptive
@@ -23,10 +23,8 @@ from torch import Tensor
 
 from gibbon.attacks.base import STRICT, Length
 from gibbon.attacks.minimal import MinimalNormAttack
-from gibbon.attacks.toolkit.fab_search import Walk
+from gibbon.attacks.toolkit.fab_search import FABSearch, FABTargets
 from gibbon.attacks.toolkit.linear_boundary import rivals_of
-from gibbon.attacks.toolkit.minimal_search import Aim, Nearest
-from gibbon.attacks.toolkit.parallel_restarts import abreast
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.models.classifier import Classifier
@@ -34,21 +32,21 @@ from gibbon.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FABT(MinimalNormAttack):
-    """Walks along the boundary to one rival class after another.
+    """Moves along the decision boundary to one likely wrong class after another.
 
-    Each step costs one backward pass, however many classes there are.  With fewer than
-    ``target_classes`` rivals all of them are targets.  Examples without gradients are treated as by
-    `fab`.
+    Each step costs one backward pass, whatever the number of classes.  With fewer than
+    ``target_classes`` wrong classes all of them are targets.  Examples without gradients are
+    treated as by `fab`.
 
     Args:
         steps: steps of one run.
         restarts: runs for each target; the first starts at the input, the others at random points.
-        target_classes: how many classes are targets, the likeliest at the input.
-        alpha_max: the largest share of the step that is taken from the input.
-        eta: by which factor steps overshoot the boundary.
-        beta: what is left of a perturbation after a step back.
-        enough: an example with a point found within this distance, in the units of the input, is
-            not walked with any further: for one who asks at one epsilon alone.
+        target_classes: number of target classes, the likeliest at the input.
+        alpha_max: the largest share of the step that starts from the input.
+        eta: the factor by which steps overshoot the boundary.
+        beta: the share of a perturbation that is left after a step back.
+        enough: an example leaves the search once a point within this distance is found, in the
+            units of the input: for the error at a single epsilon.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
@@ -63,7 +61,7 @@ class FABT(MinimalNormAttack):
     enough: Length = 0.0
 
     def for_one(self, threat: ThreatModel) -> FABT:
-        """Returns the same, content with any point in the budget."""
+        """Returns the attack with ``enough`` raised to epsilon."""
         return replace(self, enough=max(self.enough, threat.radius))
 
     def nearest(
@@ -76,34 +74,16 @@ class FABT(MinimalNormAttack):
         bounds: Bounds | None,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields the one try, the nearest over all targets and runs."""
-        nearest = Nearest(inputs, norm=norm)
+        """Yields the one candidate, the nearest point over all targets and runs."""
+        search = FABSearch(
+            classifier, norm, bounds,
+            self.steps, self.restarts, self.alpha_max, self.eta, self.beta, self.enough,
+        )  # fmt: skip
         with torch.no_grad():
             outputs = classifier(inputs)
-        nearest.offer(inputs, Aim(labels).reached(outputs))
-        left = nearest.missing
         rivals = rivals_of(outputs, labels, count=self.target_classes)
-        walk = Walk(classifier, bounds, self.steps, self.alpha_max, self.eta, self.beta)
-        targets = iter(range(rivals.shape[1]))
-        while len(left) and (group := abreast(targets, classifier, examples=len(left))):
-            found = walk.runs(
-                torch.cat([inputs[left]] * len(group)),
-                labels=labels[left].repeat(len(group)),
-                rivals=torch.cat([rivals[left, target] for target in group]).unsqueeze(1),
-                norm=norm,
-                restarts=self.restarts,
-                streams=ExampleStreams(
-                    torch.cat([streams.child(target).take(left).keys for target in group])
-                ),
-                examples=len(left),
-                enough=self.enough,
-            )
-            tried = torch.ones_like(left, dtype=torch.bool)  # not near enough by an earlier target
-            for points, away in zip(
-                found.points.chunk(len(group)), found.distances.chunk(len(group)), strict=True
-            ):
-                nearest.offer(points, tried & torch.isfinite(away), rows=left)
-                tried &= away > self.enough
-            left = left[tried]
-        walk.search(nearest, labels=labels, beyond=self.enough)
-        yield nearest.points
+        targets = (
+            FABTargets(each, streams.child(number))
+            for number, each in enumerate(torch.split(rivals, 1, dim=1))
+        )
+        yield search.nearest_points(inputs, labels, outputs, targets)

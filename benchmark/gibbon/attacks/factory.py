@@ -20,13 +20,13 @@ from gibbon.specs.suite import AttackSpec
 
 
 def build_attack(spec: AttackSpec, *, where: str = "") -> Attack:
-    """Returns the attack that a spec asks for, its parameters checked against its fields.
+    """Builds the attack of a spec, with its parameters checked against the attack's fields.
 
     A name with a colon is an attack of another library (see `attack_class`).  ``"pgd"`` in L1 is
-    another class than in L∞ and L2 (`gibbon.attacks.IN_NORM`).
+    a different class than in L∞ and L2 (`gibbon.attacks.IN_NORM`).
 
     Raises `UnknownNameError` for an unknown attack and `SpecError` for an unknown parameter, a
-    wrong value, or a norm that the attack can't do.
+    wrong value, or a norm that the attack does not support.
     """
     name = IN_NORM.get((spec.name, spec.norm), spec.name)
     return make_attack(
@@ -35,7 +35,7 @@ def build_attack(spec: AttackSpec, *, where: str = "") -> Attack:
 
 
 def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> Attack:
-    """Returns the attack of this class that a spec asks for, as `build_attack` does."""
+    """Builds an attack of this class from a spec, with the checks of `build_attack`."""
     prefix = f"{where}." if where else ""
     if not is_attack(attack):
         raise SpecError(
@@ -68,31 +68,31 @@ def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> A
         built: Attack = _make(attack, spec.parameters)
     except (ValidationError, SpecError) as error:
         raise explained(error, where=where) from error
-    _check_norm(spec, built, where=f"{prefix}norm")  # an attack made of others does what all can
+    _check_norm(spec, built, where=f"{prefix}norm")  # of a list: those that all members support
     return built
 
 
 def _check_norm(spec: AttackSpec, attack: Attack | type[Attack], *, where: str) -> None:
     if spec.norm is None or spec.norm in attack.norms:
         return
-    told = f"attack {spec.name!r} works in {', '.join(attack.norms)}, not in {spec.norm}"
+    message = f"attack {spec.name!r} works in {', '.join(attack.norms)}, not in {spec.norm}"
     members = () if isinstance(attack, type) else attack.made_of
     without = [type(each).__name__ for each in members if spec.norm not in each.norms]
     if without:
-        told += f": {', '.join(without)} among its members can't"
-        told += "".join(
+        message += f": {', '.join(without)} among its members can't"
+        message += "".join(
             f"; {other!r} is {name} in {norm}"
             for (name, norm), other in IN_NORM.items()
             if norm == spec.norm
         )
-    raise SpecError(told, where=where)
+    raise SpecError(message, where=where)
 
 
 def attack_class(name: str, *, where: str = "") -> type[Attack]:
     """Returns the class of a registered attack, or of another library's: ``"foolbox:LinfPGD"``.
 
-    Raises a `RequestError` where there is none of that name, or it can't be imported; a
-    `MissingLibraryError` where that is for want of its library.
+    Raises a `RequestError` if there is no such attack or it can't be imported, and a
+    `MissingLibraryError` if its library is not installed.
     """
     scheme, colon, rest = name.partition(":")
     if not colon:
@@ -118,7 +118,7 @@ def _parameter_names(attack: Any) -> list[str]:
 
 
 def explained(error: ValidationError | SpecError, *, where: str) -> SpecError:
-    """Returns what is wrong with an attack's parameters, in lines that begin with a key path."""
+    """Returns an error about an attack's parameters whose lines begin with a key path."""
     if isinstance(error, MemberError):
         prefix = f"{where}." if where else ""
         return SpecError("\n".join(f"{prefix}{line}" for line in str(error).splitlines()))

@@ -21,18 +21,13 @@ from gibbon.models.classifier import Classifier
 class FGSM(DirectionAttack):
     """Steps by epsilon along the sign of the training loss's gradient, in its exact form.
 
-    In float32 the softmax of a sure model rounds to 1, and the ordinary gradient loses its largest
-    term or all of them.  The direction used here is the same in exact arithmetic and keeps every
-    term (`gibbon.models.outputs.OutputRule.ascent`); `FGSMNaive` is the ordinary one.
+    In float32 a softmax near 1 rounds to 1, and the ordinary gradient loses its largest term or all
+    of them.  The direction used here is equal in exact arithmetic and keeps every term
+    (`gibbon.models.outputs.OutputRule.ascent`); `FGSMNaive` uses the ordinary gradient.
     """
 
     def direction(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        streams: ExampleStreams,
+        self, classifier: Classifier, inputs: Tensor, *, labels: Tensor, streams: ExampleStreams
     ) -> Tensor:
         """Returns the sign of the gradient: one forward and one backward pass."""
         rule = classifier.outputs

@@ -1,4 +1,4 @@
-"""The fast gradient sign method with the gradient that plain code has.
+"""The fast gradient sign method with the gradient of plain float32 code.
 
 See `gibbon.attacks.fgsm` for the method and its source.
 """
@@ -17,18 +17,13 @@ from gibbon.models.classifier import Classifier
 class FGSMNaive(DirectionAttack):
     """Steps by epsilon along the sign of the loss's gradient as float32 autograd forms it.
 
-    Where the softmax of the true class rounds to 1, that gradient has lost its largest term; at
-    the extreme it is zero everywhere and the example does not move.  This is what the paper's code
-    must have had, and what most libraries do.
+    If the softmax of the true class rounds to 1, that gradient loses its largest term; at the
+    extreme it is zero and the example does not move.  The paper's code must have used it, and most
+    libraries do.
     """
 
     def direction(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        streams: ExampleStreams,
+        self, classifier: Classifier, inputs: Tensor, *, labels: Tensor, streams: ExampleStreams
     ) -> Tensor:
         """Returns the sign of the gradient: one forward and one backward pass."""
         return classifier.loss_gradient(inputs, labels).sign_()

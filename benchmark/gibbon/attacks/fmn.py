@@ -1,17 +1,17 @@
-r"""Fast minimum-norm attacks.
+r"""The fast minimum-norm attacks.
 
-Algorithm 1: the ball around the input shrinks or grows until the boundary is found in it,
+Algorithm 1: the radius of a ball around the input shrinks or grows to that of the boundary,
 
 .. math::
     \epsilon_k = \begin{cases}
-    \|\delta_{k-1}\|_p + |L| / \|\nabla L\|_q & \text{nothing adversarial found so far} \\
-    (1 + \gamma_k) \, \epsilon_{k-1} & \text{found, but this point is not adversarial} \\
+    \|\delta_{k-1}\|_p + |L| / \|\nabla L\|_q & \text{no adversarial point found so far} \\
+    (1 + \gamma_k) \, \epsilon_{k-1} & \text{found before, but this point is not adversarial} \\
     \min\left((1 - \gamma_k) \, \epsilon_{k-1}, \|\delta^\star\|_p\right) & \text{adversarial}
     \end{cases}
 
-and the point climbs in it, :math:`\delta_k = \Pi_{\epsilon_k}(\delta_{k-1} + \alpha_k g/\|g\|_2)`,
-and is put into the box.  L is the margin of Carlini and Wagner, and both step sizes decay along a
-cosine.
+and the point ascends in it, :math:`\delta_k = \Pi_{\epsilon_k}(\delta_{k-1} + \alpha_k g/\|g\|_2)`,
+and is clipped to the box.  L is the margin of Carlini and Wagner; :math:`\alpha_k` and
+:math:`\gamma_k` decay along a cosine.
 
 Source: M. Pintor, F. Roli, W. Brendel and B. Biggio, "Fast minimum-norm adversarial attacks through
 adaptive norm constraints", NeurIPS 2021, https://arxiv.org/abs/2102.12827.
@@ -31,8 +31,8 @@ from torch import Tensor
 from gibbon.attacks.base import STRICT, Length
 from gibbon.attacks.minimal import MinimalNormAttack
 from gibbon.attacks.toolkit.linear_boundary import dual_size
-from gibbon.attacks.toolkit.minimal_search import Aim, Nearest, finite
-from gibbon.attacks.toolkit.projections import TINY, lengths
+from gibbon.attacks.toolkit.minimal_search import Criterion, Nearest, finite
+from gibbon.attacks.toolkit.projections import TINY, inward, lengths
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
@@ -42,21 +42,21 @@ from gibbon.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FMN(MinimalNormAttack):
-    """Climbs the margin inside a ball that closes in on the boundary.
+    """Maximises the margin inside a ball whose radius converges to the boundary's.
 
-    The paper's L0 ball is left out.  Two departures, without which the algorithm creeps up to a
-    boundary and never crosses it where the box holds it back, as on MNIST in L2: the radius guessed
-    from the gradient is taken 1 + gamma times as large, and coordinates that the gradient would
-    take out of the box count neither in it nor in the step.  An example whose gradient is zero or
-    NaN does not move at that step, and its radius is not guessed.
+    The paper's L0 norm is left out.  Two departures, without which the algorithm approaches a
+    boundary and never crosses it if the box limits the step, as on MNIST in L2: the radius
+    estimated from the gradient is multiplied by 1 + gamma, and coordinates that the gradient would
+    move out of the box count neither in the estimate nor in the step.  An example whose gradient is
+    zero or NaN does not move at that step, and its radius is not estimated.
 
     Args:
         steps: gradient steps; the paper has 10 to 1,000.
         step_size: the first step, in the units of the input; the last is ``last_step`` of it.
         last_step: the last step as a share of the first.
-        gamma: by which factor the radius changes at the first step.
-        last_gamma: the same at the last step.
-        target: which class is aimed at, ``"none"`` for any wrong one.
+        gamma: the relative change of the radius at the first step.
+        last_gamma: the relative change of the radius at the last step.
+        target: the target class, ``"none"`` for any wrong one.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
@@ -78,45 +78,37 @@ class FMN(MinimalNormAttack):
         bounds: Bounds | None,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields the one try: a pass forward and back a step, and one forward at the end."""
+        """Yields the one candidate: a forward and backward pass a step, and a last forward pass."""
         nearest = Nearest(inputs, norm=norm)
-        aim = Aim.choose(self.target, classifier, inputs, labels=labels, streams=streams)
+        criterion = Criterion.choose(self.target, classifier, inputs, labels, streams)
         points = inputs
         radius = torch.full_like(nearest.distances, torch.inf)
         for step in range(self.steps):
             cosine = (1 + math.cos(math.pi * step / self.steps)) / 2
             alpha = self.step_size * (self.last_step + (1 - self.last_step) * cosine)
             gamma = self.last_gamma + (self.gamma - self.last_gamma) * cosine
-            outputs, gradient = classifier.ascend(points, aim.ascent)
-            reached = aim.reached(outputs)
-            nearest.offer(points, reached)
-            gradient = _usable(finite(gradient), points, bounds)
+            outputs, gradient = classifier.ascend(points, criterion.ascent)
+            met = criterion.met(outputs)
+            nearest.offer(points, met)
+            gradient = inward(finite(gradient), points, bounds=bounds)
             size = dual_size(gradient, norm=norm)
-            boundary = distances(points, inputs, norm=norm) + aim.margin(outputs).abs() / size
+            boundary = distances(points, inputs, norm=norm) + criterion.margin(outputs).abs() / size
             guess = torch.where(size > 0, boundary, radius)
-            outward = torch.where(torch.isfinite(nearest.distances), radius, guess) * (1 + gamma)
-            inward = torch.minimum((1 - gamma) * radius, nearest.distances)
-            radius = torch.where(reached, inward, outward)
+            grown = torch.where(torch.isfinite(nearest.distances), radius, guess) * (1 + gamma)
+            shrunk = torch.minimum((1 - gamma) * radius, nearest.distances)
+            radius = torch.where(met, shrunk, grown)
             change = points - inputs
             change.add_(gradient / lengths(gradient).clamp(min=TINY), alpha=alpha)
             points = inputs + into_ball(change, radius, norm=norm)
             if bounds is not None:
                 points.clamp_(bounds.low, bounds.high)
         with torch.no_grad():
-            nearest.offer(points, aim.reached(classifier(points)))
+            nearest.offer(points, criterion.met(classifier(points)))
         yield nearest.points
 
 
-def _usable(gradient: Tensor, points: Tensor, bounds: Bounds | None) -> Tensor:
-    """Returns the gradient without the coordinates that would leave the box; it is overwritten."""
-    if bounds is None:
-        return gradient
-    leaving = ((points <= bounds.low) & (gradient < 0)) | ((points >= bounds.high) & (gradient > 0))
-    return gradient.masked_fill_(leaving, 0.0)
-
-
 def into_ball(change: Tensor, radius: Tensor, *, norm: Norm) -> Tensor:
-    """Returns the nearest perturbations, in L2, within a radius of their own each, shape (N,).
+    """Projects each perturbation, in L2, onto the ball of its own radius, shape (N,).
 
     >>> into_ball(torch.tensor([[3.0, -1.0]]), torch.tensor([2.0]), norm=Norm.L1)
     tensor([[2., -0.]])
@@ -132,7 +124,7 @@ def into_ball(change: Tensor, radius: Tensor, *, norm: Norm) -> Tensor:
 
 
 def _soft_threshold(sizes: Tensor, radius: Tensor) -> Tensor:
-    """Returns by how much all sizes shrink to sum to the radius, shape (N,); 0 where they fit.
+    """Returns the threshold that soft-thresholds sizes to the radius, shape (N,); 0 inside it.
 
     J. Duchi, S. Shalev-Shwartz, Y. Singer and T. Chandra, "Efficient projections onto the l1-ball
     for learning in high dimensions", ICML 2008, figure 1.

@@ -1,13 +1,13 @@
-r"""Box-constrained L-BFGS, the first attack of all.
+r"""Box-constrained L-BFGS, the first published attack.
 
 Section 4.1: minimise
 
 .. math::
     \|r\|_2^2 + c \; \mathrm{loss}_f(x + r, l) \qquad \text{subject to } x + r \in [0, 1]^m,
 
-and search along c for the smallest constant whose minimiser is classified as l.  (The paper weighs
-the distance, this form weighs the loss, as Carlini and Wagner 2017 restate it in section III-A; and
-the distance is squared there.)
+and search for the smallest constant c whose minimiser is classified as l.  (The paper weights the
+distance; this form weights the loss and squares the distance, as restated by Carlini and Wagner
+2017, section III-A.)
 
 Source: C. Szegedy, W. Zaremba, I. Sutskever, J. Bruna, D. Erhan, I. Goodfellow and R. Fergus,
 "Intriguing properties of neural networks", ICLR 2014, https://arxiv.org/abs/1312.6199.  The
@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from gibbon.attacks.base import STRICT
 from gibbon.attacks.minimal import MinimalNormAttack
-from gibbon.attacks.toolkit.minimal_search import Aim, Constants, Nearest, finite
+from gibbon.attacks.toolkit.minimal_search import Constants, Criterion, Nearest, finite
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
@@ -40,23 +40,23 @@ from gibbon.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LBFGS(MinimalNormAttack):
-    """Minimises distance and loss together inside the box, for several constants between them.
+    """Minimises the distance plus c times the loss inside the box, for several constants c.
 
-    Each example is a problem of its own, solved by itself: one forward and one backward pass for
-    each evaluation, in batches of one, so that results depend on nothing else.  It is slow.
+    Each example is a separate problem: one forward and one backward pass for each evaluation, in
+    batches of one, so that results do not depend on the batch.  It is slow.
 
     Args:
         iterations: of L-BFGS for each constant.
-        searches: constants tried: tenfold until one succeeds, then by bisection.
+        searches: number of constants: tenfold until one succeeds, then by bisection.
         init_constant: the first constant.
-        target: which class is aimed at.  The paper has targeted attacks alone; ``"none"`` minimises
-            the softplus of the true class's lead over the best other, which is the same loss with
-            two classes.
+        target: the target class.  The paper has targeted attacks only; ``"none"`` minimises the
+            softplus of the true class's margin over the best other, which equals the paper's loss
+            for two classes.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
     departures: ClassVar[Mapping[str, str]] = {
-        "optimum": "unless told otherwise it aims at a random class, which may be far away"
+        "optimum": "its default target is a random class, which may be far away"
     }
 
     iterations: Annotated[int, Field(ge=1)] = 100
@@ -74,25 +74,25 @@ class LBFGS(MinimalNormAttack):
         bounds: Bounds | None,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields the one try."""
+        """Yields the one candidate."""
         nearest = Nearest(inputs, norm=norm)
-        aim = Aim.choose(self.target, classifier, inputs, labels=labels, streams=streams)
+        criterion = Criterion.choose(self.target, classifier, inputs, labels, streams)
         with torch.no_grad():
-            nearest.offer(inputs, aim.reached(classifier(inputs)))
+            nearest.offer(inputs, criterion.met(classifier(inputs)))
         for row in nearest.missing.unsqueeze(1):
             constants = Constants(torch.full((1,), self.init_constant, device=inputs.device))
             for _ in range(self.searches):
                 found = self._minimise(
                     classifier,
                     inputs[row],
-                    aim=aim.take(row),
+                    criterion=criterion.take(row),
                     constant=float(constants.values),
                     bounds=bounds,
                 )
                 with torch.no_grad():
-                    reached = aim.take(row).reached(classifier(found))
-                nearest.offer(found, reached, rows=row)
-                constants.update(reached)
+                    met = criterion.take(row).met(classifier(found))
+                nearest.offer(found, met, rows=row)
+                constants.update(met)
         yield nearest.points
 
     def _minimise(
@@ -100,7 +100,7 @@ class LBFGS(MinimalNormAttack):
         classifier: Classifier,
         inputs: Tensor,
         *,
-        aim: Aim,
+        criterion: Criterion,
         constant: float,
         bounds: Bounds | None,
     ) -> Tensor:
@@ -109,7 +109,7 @@ class LBFGS(MinimalNormAttack):
         def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             leaf = _tensor(flat, inputs).requires_grad_()
             with torch.enable_grad():
-                loss = _loss(classifier, classifier(leaf), aim).sum()
+                loss = _loss(classifier, classifier(leaf), criterion).sum()
             gradient = classifier.pull_back(loss, leaf, torch.ones_like(loss))
             change = flat - start
             slope = finite(gradient).double().flatten().cpu().numpy()
@@ -130,11 +130,11 @@ class LBFGS(MinimalNormAttack):
         return found if bounds is None else found.clamp_(bounds.low, bounds.high)
 
 
-def _loss(classifier: Classifier, outputs: Tensor, aim: Aim) -> Tensor:
-    """Returns the loss to minimise, shape (N,)."""
-    if aim.targeted:
-        return classifier.outputs.exact_loss(outputs, aim.classes)
-    return functional.softplus(-aim.margin(outputs))
+def _loss(classifier: Classifier, outputs: Tensor, criterion: Criterion) -> Tensor:
+    """Returns the loss, shape (N,)."""
+    if criterion.targeted:
+        return classifier.outputs.exact_loss(outputs, criterion.classes)
+    return functional.softplus(-criterion.margin(outputs))
 
 
 def _tensor(flat: NDArray[np.float64], like: Tensor) -> Tensor:

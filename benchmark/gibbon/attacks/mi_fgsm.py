@@ -22,9 +22,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from gibbon.attacks.base import STRICT, Attack, Length
-from gibbon.attacks.toolkit.ascent_loop import Keep, State, climb
+from gibbon.attacks.toolkit.ascent_loop import Ascent, KeptIterate, State
 from gibbon.attacks.toolkit.projections import TINY, region
-from gibbon.attacks.toolkit.targets import Target, aim
+from gibbon.attacks.toolkit.targets import Target, choose_objective
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
 from gibbon.metrics.distances import like
@@ -33,15 +33,15 @@ from gibbon.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MIFGSM(Attack):
-    """Steps along a decaying sum of gradients, each divided by its L1 norm.
+    """Takes steps along a decaying sum of gradients, each divided by its L1 norm.
 
     Args:
         steps: number of steps, T.
-        decay: of the momentum, μ; 0 forgets, 1 adds up all gradients.
+        decay: of the momentum, μ; with 0 there is none, with 1 all gradients have equal weight.
         step_size: length of a step in the units of the input; ε / T if None.
-        target: ``"none"``, or the class to aim at: ``"least-likely"``, ``"second"`` or
-            ``"random"``; never the true one.
-        keep: which iterate is returned (`gibbon.attacks.toolkit.ascent_loop`).
+        target: ``"none"``, or the target class: ``"least-likely"``, ``"second"`` or ``"random"``;
+            never the true one.
+        keep: the iterate that is returned (`gibbon.attacks.toolkit.ascent_loop`).
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
@@ -50,7 +50,7 @@ class MIFGSM(Attack):
     decay: Annotated[float, Field(ge=0)] = 1.0
     step_size: Annotated[Length, Field(gt=0)] | None = None
     target: Target = "none"
-    keep: Keep = "last"
+    keep: KeptIterate = "last"
 
     def propose(
         self,
@@ -63,19 +63,25 @@ class MIFGSM(Attack):
     ) -> Iterator[Tensor]:
         """Yields the one candidate."""
         step = threat.radius / self.steps if self.step_size is None else self.step_size
-        goal = aim(self.target, classifier, inputs, labels=labels, streams=streams)
+        objective = choose_objective(self.target, classifier, inputs, labels, streams)
 
         def update(state: State, gradient: Tensor) -> State:
-            momentum = accumulate(state.memory, gradient, decay=self.decay)
-            ahead = state.points.add(state.allowed.unit(momentum), alpha=step)
-            return replace(state, points=state.allowed.project(ahead), memory=momentum)
+            return momentum_step(state, gradient, decay=self.decay, length=step)
 
-        start = State.at(inputs, allowed=region(inputs, threat=threat), goal=goal)
-        yield climb(classifier, start, update=update, steps=self.steps, keep=self.keep)
+        allowed = region(inputs, threat=threat)
+        start = State.with_momentum(inputs, allowed=allowed, objective=objective)
+        yield Ascent(update, self.steps, self.keep).run(classifier, start)
+
+
+def momentum_step(state: State, gradient: Tensor, *, decay: float, length: float) -> State:
+    """Returns the state after equations (6) and (7), projected; ``length`` is alpha."""
+    momentum = accumulate(state.memory, gradient, decay=decay)
+    stepped = state.points.add(state.allowed.unit(momentum), alpha=length)
+    return replace(state, points=state.allowed.project(stepped), memory=momentum)
 
 
 def accumulate(momentum: Tensor, gradient: Tensor, *, decay: float) -> Tensor:
-    """Returns equation (6), a new tensor.  A gradient of zero adds nothing, rather than 0 / 0."""
+    """Returns equation (6), a new tensor.  A gradient of zero adds zero, not 0 / 0."""
     sizes = gradient.flatten(1).abs().sum(1).clamp_(min=TINY)
     unit = gradient / like(sizes, gradient)
     return unit.add_(momentum, alpha=decay)

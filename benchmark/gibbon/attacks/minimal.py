@@ -1,13 +1,12 @@
-"""Attacks that look for the nearest adversarial example, whatever the epsilon.
+"""Minimal-norm attacks: searches for the nearest adversarial example, independent of epsilon.
 
-A `MinimalNormAttack` searches once; what it finds serves every epsilon, and its distance is a
-measurement of its own: the smallest adversarial distance of that example, as far as the attack
-could tell.  At a fixed epsilon the candidate is the point found where it lies within the budget and
-the clean input elsewhere: nothing is pulled into the budget, which would be another point.
+A `MinimalNormAttack` searches once for all epsilons.  The distance of the point found is an upper
+bound on the example's smallest adversarial distance.  At a fixed epsilon the candidate is the point
+found if it lies within the budget, else the clean input: no point is projected into the budget,
+which would make it another point.
 
-What such searches have in common stands here too: what they are after (`Aim`), the nearest success
-so far (`Nearest`), and the search for the constant that weighs distance against success
-(`Constants`).
+Shared parts of such searches: the condition for success (`Criterion`), the nearest success so far
+(`Nearest`), and the search for the constant that weighs success against distance (`Constants`).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from gibbon.models.classifier import Classifier
 
 
 class MinimalNormAttack(Attack):
-    """An attack that minimises the distance to the input rather than staying within a budget."""
+    """An attack that minimises the distance to the input, in place of staying within a budget."""
 
     shares: ClassVar[SharedWork] = SharedWork.SEARCH
     iterate: ClassVar[str] = "nearest"
@@ -42,16 +41,16 @@ class MinimalNormAttack(Attack):
         bounds: Bounds | None,
         streams: ExampleStreams,
     ) -> Iterable[Tensor]:
-        """Yields one or more tries, each of the inputs' shape and dtype.
+        """Yields one or more candidates, each of the inputs' shape and dtype.
 
-        A try holds for each example a point near the input that the model gets wrong, as the attack
-        believes, and the input itself where it found none.
+        A candidate holds for each example a point near the input that the attack takes to be
+        misclassified, or the input itself if it found none.
 
         Args:
             classifier: the model under attack, in eval mode, parameters frozen.
             inputs: float32, shape (N, *input_shape); not to be changed.
             labels: int64, shape (N,): the true classes.
-            norm: what distances are measured in.
+            norm: the norm of distances.
             bounds: the box to stay in, or None.
             streams: random numbers, one stream an example.
         """
@@ -65,7 +64,7 @@ class MinimalNormAttack(Attack):
         threat: ThreatModel,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields each try, with the input in the place of whatever lies outside the budget."""
+        """Yields each candidate, with points outside the budget replaced by the input."""
         tries = self.nearest(
             classifier,
             inputs,

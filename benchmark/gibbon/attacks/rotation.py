@@ -1,4 +1,4 @@
-r"""Rotation: turns an input by a small angle towards the gradient.
+r"""Rotation of an input by a small angle towards the gradient.
 
 .. math::
     x' = \cos\theta \, x + \sin\theta \, \lVert x \rVert_2 \, u, \qquad
@@ -6,12 +6,11 @@ r"""Rotation: turns an input by a small angle towards the gradient.
              {\lVert g - (g \cdot x) x / \lVert x \rVert_2^2 \rVert_2}, \qquad
     g = \nabla_x J(\theta, x, y)
 
-Goodfellow et al. say that rotating x by a small angle in the direction of the gradient reliably
-produces adversarial examples; how they measure it they don't say.  Here the rotation is that of the
-plane of x and g about the origin, which keeps the length of x, and epsilon is the Euclidean
-distance moved: the chord :math:`\epsilon = 2 \lVert x \rVert_2 \sin(\theta / 2)`.  It goes no
-further than to where x' points along g.  Clipping to the box shortens the distance, and changes the
-length.
+Goodfellow et al. state that rotating x by a small angle in the direction of the gradient reliably
+produces adversarial examples, without a definition.  Here the rotation is in the plane of x and g
+about the origin, which keeps the length of x, and epsilon is the Euclidean distance moved: the
+chord :math:`\epsilon = 2 \lVert x \rVert_2 \sin(\theta / 2)`.  It ends at the latest at the
+direction of g.  Clipping to the box shortens the distance, and changes the length.
 
 Source: I. J. Goodfellow, J. Shlens and C. Szegedy, "Explaining and harnessing adversarial
 examples", ICLR 2015, section 4, https://arxiv.org/abs/1412.6572.
@@ -37,10 +36,10 @@ from gibbon.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Rotation(Attack):
-    """Turns the input towards the gradient of the training loss, in its exact form.
+    """Rotates the input towards the gradient of the training loss, in its exact form.
 
-    One forward and one backward pass.  An input of zeros, or one along its own gradient, can't be
-    turned and stays where it is.
+    One forward and one backward pass.  An input of zeros, or one along its own gradient, has no
+    rotation and does not move.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
@@ -65,12 +64,12 @@ class Rotation(Attack):
 
 
 def rotate(points: Tensor, towards: Tensor, *, chord: float) -> Tensor:
-    """Returns points of the same lengths, a Euclidean distance away, turned towards directions.
+    """Returns points rotated towards directions by a given Euclidean distance; lengths are kept.
 
     Args:
         points: shape (N, *input_shape).
         towards: of the same shape.
-        chord: the distance, not negative; less where the direction itself is nearer.
+        chord: the distance, not negative; shorter if the direction itself is nearer.
 
     >>> rotate(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]]), chord=1.0)
     tensor([[0.5000, 0.8660]])
@@ -81,13 +80,13 @@ def rotate(points: Tensor, towards: Tensor, *, chord: float) -> Tensor:
     between = (steepest * along).flatten(1).sum(1).view_as(size)  # the cosine of their angle
     across = steepest - between * along
     rest = lengths(across)
-    # What is left of a gradient along x is rounding, and no direction.
-    turns = (rest > PARALLEL) & (size > 0)
+    # The rest of a gradient along x is rounding, and no direction.
+    rotates = (rest > PARALLEL) & (size > 0)
     # With half the angle, the change keeps its digits: cos θ - 1 = -2 sin² (θ / 2).
     sine = torch.minimum(chord / (2 * size.clamp(min=TINY)), ((1 - between) / 2).clamp(0, 1).sqrt())
     cosine = (1 - sine.square()).sqrt()
     change = 2 * sine * (cosine * across / rest.clamp(min=TINY) - sine * along) * size
-    return points + torch.where(turns, change, 0.0)
+    return points + torch.where(rotates, change, 0.0)
 
 
 PARALLEL = 1e-6

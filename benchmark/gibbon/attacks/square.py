@@ -1,19 +1,20 @@
 r"""The square attack: random search over square windows, without gradients.
 
-Algorithm 1: sample a window and a change in it, and keep the change where it lowers the margin of
-the true class.  In L∞ (algorithm 2) every channel of the window is set to
-:math:`x \pm \epsilon`; in L2 (algorithm 3) the budget of two windows, and what was not spent, is
+Algorithm 1: sample a window and a change in it, and keep the change if it lowers the margin of the
+true class.  In L∞ (algorithm 2) every channel of the window is set to
+:math:`x \pm \epsilon`; in L2 (algorithm 3) the budget of two windows, and the unspent rest, is
 moved into one of them along
 
 .. math::
     \eta_{r,s} \propto \sum_{k = d(r,s)}^{n} \frac{1}{(k+1)^2}
 
-(equation 2), d being the distance from the centre, one half of the window up, the other down.
+(equation 2), with d the distance from the centre, positive in one half of the window and negative
+in the other.
 
-L1 is the second paper's: algorithm 3 with budgets that are sums of absolute values, the fourth
-power in the place of the square in equation 2, and, for C channels, C times the budget in the
-window.  What comes out is projected onto the ball cut with the box, which takes from all
-coordinates alike, and so leaves few.
+L1 follows the second paper: algorithm 3 with budgets that are sums of absolute values, the fourth
+power instead of the square in equation 2, and, for C channels, C times the budget in the window.
+The result is projected onto the intersection of ball and box, which shrinks all coordinates by the
+same amount, and so leaves few.
 
 Sources: M. Andriushchenko, F. Croce, N. Flammarion and M. Hein, "Square attack: a query-efficient
 black-box adversarial attack via random search", ECCV 2020, https://arxiv.org/abs/1912.00049;
@@ -24,9 +25,8 @@ ICML 2021, the section on the square attack in L1, https://arxiv.org/abs/2103.01
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass as plain
-from functools import partial
 from itertools import groupby
 from typing import Annotated, ClassVar
 
@@ -36,8 +36,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from gibbon.attacks.base import STOPPING, STRICT, Attack
-from gibbon.attacks.toolkit.lookahead import Pace, leading, upcoming
-from gibbon.attacks.toolkit.minimal_search import Aim
+from gibbon.attacks.toolkit.example_rows import ExampleRows
+from gibbon.attacks.toolkit.lookahead import Lookahead, next_queries, run_starts
+from gibbon.attacks.toolkit.minimal_search import Criterion
 from gibbon.attacks.toolkit.square_windows import DRAWN, PICTURES, SAMPLERS, Sampler, Windows
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
@@ -51,31 +52,30 @@ SCHEDULE = 10_000
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Square(Attack):
-    """Tries changes in random windows and keeps those that help.
+    """Tries changes in random windows and keeps those that improve the loss.
 
-    It takes no gradients.  One query is one forward pass at most: where a window already holds what
-    it is set to, as often in L∞, the answer is known and the model is not asked.  The clean query
-    comes on top of ``queries``.  Examples that are misled leave the batch, with the point that
-    misled them; the others return the point with the best loss.  A vector is treated as a picture
-    of one row.
+    It takes no gradients.  One query is one forward pass at most: a change that leaves the point as
+    it is, frequent in L∞, costs none.  The clean query comes on top of ``queries``.  Misclassified
+    examples leave the batch with their misclassified point; the others return the point of the best
+    loss.  A vector is treated as a picture of one row.
 
-    Where ``ahead`` is more than 1, several queries of an example are asked in one batch, as far as
-    a full batch has room, and the first that helps is kept (`gibbon.attacks.toolkit.lookahead`).  What is
-    found is the same, up to rounding that hangs on the size of a batch; the forward passes count
-    what was asked, also in vain, and may be more than ``queries``.
+    If ``ahead`` is more than 1, several queries of an example go into one batch as far as a full
+    batch has room, and the first that improves is kept (`gibbon.attacks.toolkit.lookahead`).  The result
+    does not change, up to rounding that depends on the size of a batch; forward passes count wasted
+    queries too, and may be more than ``queries``.
 
     Args:
-        queries: at most so many for each example and restart.
+        queries: queries for each example and restart, at most.
         share: p, the share of pixels in the first windows.  0.8 is AutoAttack's; for ImageNet the
-            paper takes 0.05 in L∞ and 0.1 in L2.
-        schedule: the number of queries over which windows shrink; ``queries`` where it is left out,
-            as in the paper.  AutoAttack's is 10,000, of which it makes the first half.
-        restarts: runs with other random numbers, for those that were not misled before; each yields
-            one candidate.
-        ahead: at most so many queries of an example are asked at once; 1 is the paper's, for a
-            model that is a black box, where every query counts.
-        target: which class is aimed at, ``"none"`` for any wrong one.  The loss is the margin, and
-            the cross-entropy of the target, as in the paper.
+            paper uses 0.05 in L∞ and 0.1 in L2.
+        schedule: the number of queries over which windows shrink; ``queries`` if None, as in the
+            paper.  AutoAttack's is 10,000, of which it makes the first half.
+        restarts: runs with other random numbers, on examples that are not misclassified yet; each
+            yields one candidate.
+        ahead: queries of an example in one batch, at most; 1 as in the paper, for a black-box model
+            for which every query counts.
+        target: the target class, ``"none"`` for any wrong one.  The loss is the margin, or with a
+            target the cross-entropy of the target, as in the paper.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
@@ -103,21 +103,21 @@ class Square(Attack):
         if threat.radius == 0:
             yield inputs.clone()
             return
-        aim = Aim.choose(self.target, classifier, inputs, labels=labels, streams=streams)
+        criterion = Criterion.choose(self.target, classifier, inputs, labels, streams)
         with torch.no_grad():
-            misled = aim.reached(classifier(inputs))
+            done = criterion.met(classifier(inputs))
         candidates = inputs.clone()
         for restart in range(self.restarts):
-            rows = (~misled).nonzero().flatten()
+            rows = (~done).nonzero().flatten()
             if len(rows):
-                found, reached = self._search(
+                found, met = self._search(
                     classifier,
                     inputs[rows],
-                    aim=aim.take(rows),
+                    criterion=criterion.take(rows),
                     threat=threat,
                     streams=streams.child(restart).take(rows),
                 )
-                candidates[rows], misled[rows] = found, reached
+                candidates[rows], done[rows] = found, met
             yield candidates.clone()
 
     @torch.no_grad()
@@ -126,20 +126,20 @@ class Square(Attack):
         classifier: Classifier,
         inputs: Tensor,
         *,
-        aim: Aim,
+        criterion: Criterion,
         threat: ThreatModel,
         streams: ExampleStreams,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the best points, shape (M, *input_shape), and which of them reached the aim."""
-        ask = partial(self._ask, classifier, inputs.shape[1:])
+        """Returns the best points, shape (M, *input_shape), and which meet the criterion."""
+        model = _Model(classifier, inputs.shape[1:])
         room = max(classifier.room, len(inputs))
-        pace = Pace(room=room, most=self.ahead)
+        lookahead = Lookahead(room=room, most=self.ahead)
         sampler = SAMPLERS[threat.norm](threat)
         start = inputs.flatten(1).view(len(inputs), *_picture(inputs.shape[1:]))
         best = sampler.first(start, streams=streams.child("first"))
-        values, succeeded = ask(best, aim)
+        values, succeeded = model.loss(best, criterion)
         final, live = best.clone(), (~succeeded).nonzero().flatten()
-        state = _State(start, best, values, aim, streams.child("changes")).take(live)
+        state = _State(start, best, values, criterion, streams.child("changes")).take(live)
         for run, share in self._runs():
             while run and len(live):
                 part = run[: _at_once(share, room // len(live))]
@@ -151,105 +151,96 @@ class Square(Attack):
                     skip=part.start,
                     streams=state.streams,
                 )
-                reached = _change(
-                    state, windows, sampler=sampler, count=len(part), pace=pace, ask=ask
-                )
-                if bool(reached.any()):
-                    final[live], succeeded[live] = state.best, reached
-                    keep = (~reached).nonzero().flatten()
+                met = _query(state, windows, sampler=sampler, lookahead=lookahead, model=model)
+                if bool(met.any()):
+                    final[live], succeeded[live] = state.best, met
+                    keep = (~met).nonzero().flatten()
                     live, state = live[keep], state.take(keep)
         final[live] = state.best
         return final.view_as(inputs), succeeded
 
-    def _ask(
-        self, classifier: Classifier, shape: torch.Size, points: Tensor, aim: Aim
-    ) -> tuple[Tensor, Tensor]:
-        outputs = classifier(points.view(len(points), *shape))
-        margins = aim.margin(outputs)
-        reached = margins > aim.required(outputs)
-        if aim.targeted:
-            return -classifier.outputs.exact_loss(outputs, aim.classes), reached
-        return margins, reached
-
     def _runs(self) -> Iterator[tuple[range, float]]:
-        """Yields runs of changes of one window size, the first change being 0, and the share."""
+        """Yields ranges of changes with windows of one size, counted from 0, and their share."""
         for share, run in groupby(range(self.queries - 1), key=self._share):
             numbers = list(run)
             yield range(numbers[0], numbers[-1] + 1), share
 
     def _share(self, change: int) -> float:
-        """Returns the share of pixels in the window of a change, the first being 0."""
+        """Returns the share of pixels in the window of a change, counted from 0."""
         place = (change + 1) / (self.schedule or self.queries) * SCHEDULE
         halvings = sum(place > halving for halving in HALVINGS)
         return math.ldexp(self.share, -halvings)
 
 
 @plain(frozen=True)
-class _State:
-    """Where M examples that no point misleads stand.
+class _Model:
+    """The model under attack, for pictures of any shape that holds an input."""
+
+    classifier: Classifier
+    shape: torch.Size
+
+    def loss(self, pictures: Tensor, criterion: Criterion) -> tuple[Tensor, Tensor]:
+        """Returns the loss to maximise and whether the criterion is met, both of shape (M,)."""
+        outputs = self.classifier(pictures.view(len(pictures), *self.shape))
+        margins = criterion.margin(outputs)
+        met = margins > criterion.required(outputs)
+        if criterion.targeted:
+            return -self.classifier.outputs.exact_loss(outputs, criterion.classes), met
+        return margins, met
+
+
+@plain(frozen=True)
+class _State(ExampleRows):
+    """The state of the search for M examples that are not misclassified yet.
 
     Args:
         start: the inputs as pictures, shape (M, C, H, W).
         best: the best points so far, of that shape.
         values: their loss, shape (M,).
-        aim: what they are after.
-        streams: their random numbers.
+        criterion: the condition for success.
+        streams: random numbers, one stream an example.
     """
 
     start: Tensor
     best: Tensor
     values: Tensor
-    aim: Aim
+    criterion: Criterion
     streams: ExampleStreams
 
-    def take(self, rows: Tensor) -> _State:
-        """Returns the state of some of the examples."""
-        return _State(
-            self.start[rows],
-            self.best[rows],
-            self.values[rows],
-            self.aim.take(rows),
-            self.streams.take(rows),
-        )
 
-
-def _change(
-    state: _State,
-    windows: Windows,
-    *,
-    sampler: Sampler,
-    count: int,
-    pace: Pace,
-    ask: Callable[[Tensor, Aim], tuple[Tensor, Tensor]],
+def _query(
+    state: _State, windows: Windows, *, sampler: Sampler, lookahead: Lookahead, model: _Model
 ) -> Tensor:
-    """Makes ``count`` queries of each example, and says which reached the aim, bool, shape (M,).
+    """Makes all queries of each example, and returns which meet the criterion, bool, shape (M,).
 
-    What is kept stands in the state.  Examples that reached the aim are asked no more.
+    Changes that are kept are written into the state.  An example that meets the criterion makes no
+    further queries.
     """
-    turns = torch.zeros(len(state.best), dtype=torch.int64, device=state.best.device)
-    reached = torch.zeros_like(turns, dtype=torch.bool)
-    while waiting := int((turns < count).sum()):
-        ahead = pace.ahead(waiting)
-        examples, numbers = upcoming(turns, count=count, ahead=ahead)
+    count = windows.count
+    following = torch.zeros(len(state.best), dtype=torch.int64, device=state.best.device)
+    met = torch.zeros_like(following, dtype=torch.bool)
+    while waiting := int((following < count).sum()):
+        depth = lookahead.depth(waiting)
+        examples, numbers = next_queries(following, count=count, depth=depth)
         changing, tried = sampler.change(
             state.best, state.start, examples=examples, windows=windows.at(numbers, examples)
         )
-        turns.add_(ahead)
-        helped = 0
+        following.add_(depth)
+        improved = 0
         if len(changing):
             owners = examples[changing]
-            found, there = ask(tried, state.aim.take(owners))
-            helping = ((found > state.values[owners]) | there).nonzero().flatten()
-            helped = len(helping)
-            if helped:
-                helping = helping[leading(owners[helping])]
-                kept, there = owners[helping], there[helping]
-                state.best.index_copy_(0, kept, tried[helping])
-                state.values.index_copy_(0, kept, found[helping])
-                turns[kept] = torch.where(there, count, numbers[changing[helping]] + 1)
-                reached[kept] = there
-        pace.saw(len(examples), helped=helped)
-    return reached
+            values, success = model.loss(tried, state.criterion.take(owners))
+            improving = ((values > state.values[owners]) | success).nonzero().flatten()
+            improved = len(improving)
+            if improved:
+                improving = improving[run_starts(owners[improving])]
+                kept, success = owners[improving], success[improving]
+                state.best.index_copy_(0, kept, tried[improving])
+                state.values.index_copy_(0, kept, values[improving])
+                following[kept] = torch.where(success, count, numbers[changing[improving]] + 1)
+                met[kept] = success
+        lookahead.update(len(examples), improved=improved)
+    return met
 
 
 def _picture(shape: torch.Size) -> tuple[int, int, int]:
@@ -260,8 +251,8 @@ def _picture(shape: torch.Size) -> tuple[int, int, int]:
 
 
 def _at_once(share: float, times: int) -> int:
-    """Returns for how many queries windows are drawn at once.
+    """Returns the number of queries whose windows are drawn in one call.
 
-    A full batch has so many ``times`` the examples that are left.
+    A full batch has ``times`` as many examples as are left.
     """
     return min(DRAWN * times, max(1, int(PICTURES * times / share)))

@@ -6,8 +6,8 @@ r"""Translation-invariant momentum iterative FGSM, for transfer.
     x_{t+1} &= \mathrm{Clip}_{x, \epsilon}(x_t + \alpha \, \mathrm{sign}(g_{t+1}))
 
 with W a Gaussian kernel of :math:`(2k + 1) \times (2k + 1)` pixels whose entries sum to 1: the
-gradient of the loss averaged over pictures shifted by up to k pixels, to the approximation that
-shifting the picture shifts its gradient.
+gradient of the loss averaged over pictures shifted by up to k pixels, under the approximation that
+shifting a picture shifts its gradient.
 
 Source: Y. Dong, T. Pang, H. Su and J. Zhu, "Evading defenses to transferable adversarial examples
 by translation-invariant attacks", CVPR 2019, section 3, https://arxiv.org/abs/1904.02884.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -27,8 +26,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gibbon.attacks.base import STRICT, Attack, Length
-from gibbon.attacks.mi_fgsm import accumulate
-from gibbon.attacks.toolkit.ascent_loop import State, climb
+from gibbon.attacks.mi_fgsm import momentum_step
+from gibbon.attacks.toolkit.ascent_loop import Ascent, State
 from gibbon.attacks.toolkit.image_input import check_pictures
 from gibbon.attacks.toolkit.objectives import CrossEntropy
 from gibbon.attacks.toolkit.projections import region
@@ -40,7 +39,7 @@ from gibbon.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TIMIFGSM(Attack):
-    """Follows smoothed gradients, with momentum.
+    """Takes momentum steps along smoothed gradients.
 
     Inputs must be pictures of shape (channels, height, width); others raise `AttackError`.
 
@@ -83,13 +82,13 @@ class TIMIFGSM(Attack):
         weights = self._weights(inputs)
 
         def update(state: State, gradient: Tensor) -> State:
-            momentum = accumulate(state.memory, _smoothed(gradient, weights), decay=self.decay)
-            ahead = state.points.add(state.allowed.unit(momentum), alpha=step)
-            return replace(state, points=state.allowed.project(ahead), memory=momentum)
+            smoothed = _smoothed(gradient, weights)
+            return momentum_step(state, smoothed, decay=self.decay, length=step)
 
-        goal = CrossEntropy(labels, classifier.outputs)
-        start = State.at(inputs, allowed=region(inputs, threat=threat), goal=goal)
-        yield climb(classifier, start, update=update, steps=self.steps, keep="last")
+        objective = CrossEntropy(labels, classifier.outputs)
+        allowed = region(inputs, threat=threat)
+        start = State.with_momentum(inputs, allowed=allowed, objective=objective)
+        yield Ascent(update, self.steps, "last").run(classifier, start)
 
     def _weights(self, pictures: Tensor) -> Tensor:
         """Returns one axis of the kernel, shape (2 k + 1,), which sums to 1."""
@@ -101,9 +100,9 @@ class TIMIFGSM(Attack):
 
 
 def _smoothed(gradient: Tensor, weights: Tensor) -> Tensor:
-    """Returns each channel convolved with the kernel, the picture's outside being zero.
+    """Returns each channel convolved with the kernel, with zero padding.
 
-    A Gaussian is the product of its axes: two passes of 2 k + 1 rather than one of its square.
+    A Gaussian is separable: two passes of 2 k + 1 numbers in place of one of its square.
     """
     channels, reach = gradient.shape[1], len(weights) // 2
     down = weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1)

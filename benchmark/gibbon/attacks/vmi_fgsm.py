@@ -9,10 +9,9 @@ r"""Momentum iterative FGSM with variance tuning, for transfer.
 
 from :math:`g_0 = v_0 = 0`, with :math:`\alpha = \epsilon / T`.
 
-Departure: gradients are taken in the exact form (`OutputRule.ascent`), which leaves out a factor
-that differs from point to point: 1 minus the true class's probability.  In the paper's mean a
-neighbour where the model is surer counts for less; here all count alike, and saturated models give
-gradients too.
+Departure: gradients are in the exact form (`OutputRule.ascent`), without the factor of 1 minus the
+true class's probability.  In the paper's mean neighbours of high confidence have less weight; here
+all have equal weight, and saturated models have gradients too.
 
 Source: X. Wang and K. He, "Enhancing the transferability of adversarial attacks through variance
 tuning", CVPR 2021, algorithm 1, https://arxiv.org/abs/2103.15571.
@@ -40,18 +39,18 @@ from gibbon.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class VMIFGSM(Attack):
-    """Corrects each gradient by how the one before differed from its neighbours'.
+    """Corrects each gradient by the difference of the one before from its neighbours' mean.
 
-    One forward and backward pass a step, and as many as there are neighbours for each step but the
-    last, whose variance nothing follows.
+    Each step costs one forward and backward pass, and one for each neighbour except at the last
+    step, whose variance is not used.
 
     Args:
         steps: number of steps, T.
         decay: of the momentum, μ.
         step_size: length of a step in the units of the input; ε / T if None.
         neighbours: points drawn around each iterate, N.
-        reach: how far from it in each coordinate, in units of epsilon, β; they may leave the box,
-            as in the paper.
+        reach: the largest distance of a neighbour in each coordinate, in units of epsilon, β;
+            neighbours may leave the box, as in the paper.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)

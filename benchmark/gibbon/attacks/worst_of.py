@@ -1,4 +1,4 @@
-"""The worst of several attacks: each sees only what no earlier one misled.
+"""The worst case over a list of attacks, each run on the survivors of the earlier ones.
 
 .. code-block:: toml
 
@@ -11,9 +11,8 @@
       { name = "foolbox:LinfPGD", label = "foolbox" },
     ]
 
-An example is misled if any member misleads it.  What a member claims is not believed: its
-candidates are checked as at the trust boundary, and the model is asked again, before an example is
-taken out of the later members' work.  `gibbon.attacks.autoattack` is such a list.
+A member's candidates are checked as at the trust boundary, and the model predicts them again,
+before later members leave an example out.  `gibbon.attacks.autoattack` is such a list.
 
 Source of the idea: F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an
 ensemble of diverse parameter-free attacks", ICML 2020, section 6, https://arxiv.org/abs/2003.01690.
@@ -42,12 +41,13 @@ from gibbon.attacks.base import (
     tries_of,
 )
 from gibbon.attacks.factory import attack_class, explained, make_attack
-from gibbon.attacks.toolkit.minimal_search import Aim
+from gibbon.attacks.toolkit.example_rows import ExampleRows
+from gibbon.attacks.toolkit.minimal_search import Criterion
+from gibbon.attacks.toolkit.projections import choose
 from gibbon.core.errors import AttackError, RequestError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel, Verdict
-from gibbon.metrics.distances import like
-from gibbon.metrics.validity import Checked, check
+from gibbon.metrics.validity import check
 from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
 from gibbon.specs.naming import label_from
@@ -59,9 +59,9 @@ OF_ALL = ("epsilon", "norm", "clip", "optional", "carried")
 
 @plain(frozen=True)
 class Member:
-    """One attack of a list, and what tables call it."""
+    """One attack of a list, with its label in tables."""
 
-    label: str = field(repr=False)  # results are filed under what it does, not what it is called
+    label: str = field(repr=False)  # no part of the text that results are filed under
     attack: Attack
 
     def __str__(self) -> str:
@@ -99,22 +99,22 @@ def _member(written: object, *, where: str, before: Sequence[object]) -> Member:
         alike = sum(type(each) is type(written) for each in before)
         kind = type(written).__name__
         return Member(f"{kind}-{alike + 1}" if alike else kind, written)
-    asked = {"name": written.strip()} if isinstance(written, str) else written
-    if not isinstance(asked, Mapping):
+    table = {"name": written.strip()} if isinstance(written, str) else written
+    if not isinstance(table, Mapping):
         raise MemberError(f'{where}: must be a table such as {{ name = "pgd" }}, got {written!r}')
-    name = asked.get("name")
+    name = table.get("name")
     if not isinstance(name, str):
         raise MemberError(f"{where}.name: is missing")
     for key in OF_ALL:
-        if key in asked:
+        if key in table:
             raise MemberError(
                 f"{where}.{key}: belongs to the whole list: write it beside `attacks`"
             )
-    label = asked.get("label", label_from(name))
+    label = table.get("label", label_from(name))
     try:
         loaded = attack_class(name, where=f"{where}.name")
         stopping = {"keep": STOPPING} if can_stop(loaded) else {}
-        own = {key: value for key, value in asked.items() if key != "label"}
+        own = {key: value for key, value in table.items() if key != "label"}
         spec = AttackSpec.model_validate({**stopping, **own, "label": label, "epsilon": 0})
         return Member(spec.label, make_attack(loaded, spec, where=where))
     except ValidationError as error:
@@ -125,29 +125,29 @@ def _member(written: object, *, where: str, before: Sequence[object]) -> Member:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(**STRICT, arbitrary_types_allowed=True))
 class WorstOf(Attack):
-    """Runs a list of attacks, each on the examples that no earlier one misled.
+    """Runs a list of attacks, each on the survivors of the earlier ones.
 
-    It yields one try an attack, of full shape: what the attack found, and where an example was left
-    out the point that had misled it; clean mistakes are left out from the start.  Each attack draws
-    the same random numbers in every list, so that the list misleads what any of its members
-    misleads, in whatever order they stand.
+    It yields one candidate an attack, of full shape: the point that the attack found, or for an
+    example that was left out the point that fooled the model before; clean mistakes are left out
+    from the start.  The random numbers of an attack do not depend on the list, so that the list
+    fools the model on every example on which a member does, in any order of members.
 
-    A member costs its own passes on what it is given, and one forward pass to check each of its
-    tries; one that looks for the nearest point may stop at any in the budget.
+    A member costs its own passes on the survivors, and one forward pass to check each of its
+    candidates; a minimal-norm attack may stop at any point in the budget.
 
     Args:
         attacks: the members in order: tables as in a suite, without ``epsilon``, ``norm`` and
-            ``clip``, which belong to the list; names alone; or attacks.  Members that can stop at
-            the first success do so unless their ``keep`` says otherwise.  A ``label`` tells two of
-            one name apart.
+            ``clip``, which belong to the list; names only; or attacks.  Members that can stop at
+            the first success do so unless their ``keep`` says otherwise.  A ``label`` distinguishes
+            two members of one name.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = tuple(Norm)  # of a list: those that all its members do
+    norms: ClassVar[tuple[Norm, ...]] = tuple(Norm)  # of a list: those that all members support
 
     attacks: Annotated[tuple[Member, ...], BeforeValidator(_members)]
 
     def __post_init__(self) -> None:
-        # What other attacks say as a class follows from the members here.
+        # Class attributes of other attacks: here they depend on the members.
         kinds = [each.attack for each in self.attacks]
         common = tuple(norm for norm in kinds[0].norms if all(norm in each.norms for each in kinds))
         if not common:
@@ -180,13 +180,13 @@ class WorstOf(Attack):
         threat: ThreatModel,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields one try a member."""
-        return in_turn(
+        """Yields one candidate a member."""
+        return run_list(
             self.attacks, classifier, inputs, labels=labels, threat=threat, streams=streams
         )
 
 
-def in_turn(
+def run_list(
     members: Sequence[Member],
     classifier: Classifier,
     inputs: Tensor,
@@ -195,74 +195,72 @@ def in_turn(
     threat: ThreatModel,
     streams: ExampleStreams,
 ) -> Iterator[Tensor]:
-    """Yields one try a member, of the inputs' shape, each made on what no earlier one misled.
+    """Yields one candidate a member, of the inputs' shape, made on the earlier ones' survivors.
 
-    An example counts as misled where the model gets the clean input wrong, or a candidate that is
-    finite, in the budget and in the box; by more than rounding, as the trust boundary asks again.
+    An example is a survivor unless the model misclassifies the clean input, or a candidate that is
+    finite, in the budget and in the box; by more than rounding, as the trust boundary predicts
+    again.
     """
-    standing = inputs.clone()  # what misled an example, else its input
-    misled = Aim(labels).reached(classifier.predict(inputs))
+    examples = _Examples(inputs, labels, streams)
+    fooling = inputs.clone()  # the point that fooled the model, else the input
+    fooled = Criterion(labels).met(classifier.predict(inputs))
     for member in members:
-        candidates = standing.clone()
-        rows = torch.nonzero(~misled).squeeze(1)
+        candidates = fooling.clone()
+        rows = torch.nonzero(~fooled).squeeze(1)
         if len(rows):
             if len(rows) < len(inputs):
                 classifier.ask_of_a_part()
-            found = _found(
-                member,
-                classifier,
-                inputs[rows],
-                labels=labels[rows],
-                threat=threat,
-                streams=streams.take(rows),
-            )
+            found = _run_member(member, classifier, examples.take(rows), threat=threat)
             candidates[rows] = found.points
-            now = rows[found.misled]
-            standing[now] = found.points[found.misled]
-            misled[now] = True
+            now = rows[found.fooled]
+            fooling[now] = found.points[found.fooled]
+            fooled[now] = True
         yield candidates
 
 
 @plain(frozen=True)
-class _Found:
-    """What counts of a member's tries: points (M, *input_shape), and what they are worth."""
+class _Examples(ExampleRows):
+    """Inputs with their labels and random streams."""
+
+    inputs: Tensor
+    labels: Tensor
+    streams: ExampleStreams
+
+
+@plain(frozen=True)
+class _Scored:
+    """Candidates, shape (M, *input_shape), with their score and whether they fool the model."""
 
     points: Tensor
-    worth: Tensor  # as at the trust boundary: positive where misled, zero where not valid
-    misled: Tensor
+    score: Tensor  # as at the trust boundary: positive if misclassified, zero if not valid
+    fooled: Tensor
 
-    def or_better(self, other: _Found) -> _Found:
-        take = other.worth > self.worth
-        return _Found(
-            torch.where(like(take, self.points), other.points, self.points),
-            torch.where(take, other.worth, self.worth),
-            torch.where(take, other.misled, self.misled),
+    def or_better(self, other: _Scored) -> _Scored:
+        better = other.score > self.score
+        return _Scored(
+            choose(better, other.points, self.points),
+            torch.where(better, other.score, self.score),
+            torch.where(better, other.fooled, self.fooled),
         )
 
 
-def _found(
-    member: Member,
-    classifier: Classifier,
-    inputs: Tensor,
-    *,
-    labels: Tensor,
-    threat: ThreatModel,
-    streams: ExampleStreams,
-) -> _Found:
-    best: _Found | None = None
+def _run_member(
+    member: Member, classifier: Classifier, examples: _Examples, *, threat: ThreatModel
+) -> _Scored:
+    """Returns the best of a member's candidates for each example."""
+    best: _Scored | None = None
     try:
         tries = tries_of(
             member.attack.for_one(threat),
             classifier,
-            inputs.clone(),  # whatever a member does to what it gets, distances are from the inputs
-            labels=labels,
+            examples.inputs.clone(),  # a member may change its inputs; distances are from ours
+            labels=examples.labels,
             threat=threat,
-            streams=streams,
+            streams=examples.streams,
         )
         for candidates in tries:
-            checked = check(candidates, inputs, threat=threat, bounds=classifier.bounds)
-            found = _asked(classifier, candidates, checked, labels=labels)
-            best = found if best is None else best.or_better(found)
+            scored = _score(classifier, candidates, examples, threat=threat)
+            best = scored if best is None else best.or_better(scored)
         if best is None:
             raise AttackError("the attack proposed no candidate")
     except Exception as error:
@@ -271,14 +269,14 @@ def _found(
     return best
 
 
-def _asked(
-    classifier: Classifier, candidates: Tensor, checked: Checked, *, labels: Tensor
-) -> _Found:
+def _score(
+    classifier: Classifier, candidates: Tensor, examples: _Examples, *, threat: ThreatModel
+) -> _Scored:
+    checked = check(candidates, examples.inputs, threat=threat, bounds=classifier.bounds)
     outputs = classifier.predict(checked.candidates)
     valid = checked.verdict == Verdict.VALID
-    margins = margin(outputs, labels)
+    margins = margin(outputs, examples.labels)
     least = torch.finfo(margins.dtype).tiny
-    worth = torch.where(margins > 0, margins, margins.clamp(max=-least))
-    # What is not valid stands before what does not mislead: it is to be seen, and flagged.
-    worth = worth.masked_fill(~valid, 0.0)
-    return _Found(candidates, worth, valid & Aim(labels).reached(outputs))
+    # Invalid candidates rank above correctly classified ones: the trust boundary flags them.
+    score = torch.where(margins > 0, margins, margins.clamp(max=-least)).masked_fill(~valid, 0.0)
+    return _Scored(candidates, score, valid & Criterion(examples.labels).met(outputs))

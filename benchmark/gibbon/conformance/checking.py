@@ -1,4 +1,4 @@
-"""Tries an attack against the laws."""
+"""Checks an attack against the laws."""
 
 from __future__ import annotations
 
@@ -16,21 +16,13 @@ from gibbon.attacks import IN_NORM
 from gibbon.attacks.adapters import ATTACK_SOURCES
 from gibbon.attacks.base import Attack, parameters_of
 from gibbon.attacks.factory import attack_class, make_attack
-from gibbon.attacks.noise_sign import NoiseSign
-from gibbon.attacks.noise_uniform import NoiseUniform
 from gibbon.conformance.laws import LAWS, Law
-from gibbon.conformance.verdict import AttackVerdict, Finding, Standing
+from gibbon.conformance.verdict import AttackVerdict, LawResult, Standing
 from gibbon.core.errors import RequestError, SpecError, suggest
 from gibbon.core.import_path import importing, is_reference, load_reference
 from gibbon.core.threat import ZERO, Norm
 from gibbon.specs.suite import AttackSpec
 
-_CONTROL = "it is a control that does not look for the worst case"
-
-# What these would say of themselves, if results were not filed under their code.
-CONTROLS: Mapping[type[Attack], Mapping[str, str]] = {
-    kind: {"larger-budget": _CONTROL, "optimum": _CONTROL} for kind in (NoiseSign, NoiseUniform)
-}
 NOT_EXCUSED = "no attack may depart from this law, though this one says so"
 Progress = Callable[[str, int, int], None]
 
@@ -43,20 +35,20 @@ def check_attack(
     laws: Sequence[Law] = LAWS,
     progress: Progress = lambda *_: None,
 ) -> AttackVerdict:
-    """Returns how an attack stands to the laws, tried one by one in every norm.
+    """Checks an attack against the laws, one by one in every norm.
 
     Args:
         attack: a registered name, another library's (``"foolbox:LinfPGD"``), a reference such as
             ``"my_package:MyAttack"`` or ``"attacks/mine.py:MyAttack"``, a class, or an attack.
-        parameters: the attack's parameters where they are not its defaults.
-        norms: the norms to try; all that it claims if there are none.
-        laws: the laws to try.
-        progress: is told what is tried next, how many tries are done, and of how many.
+        parameters: the attack's parameters that differ from its defaults.
+        norms: the norms to check; all that the attack supports if empty.
+        laws: the laws to check.
+        progress: called before each check with its name, the number of checks done and their total.
 
-    Raises a `RequestError` where there is no such attack, or a parameter or norm is wrong.  What
-    the attack raises while it is tried is a law broken.
+    Raises a `RequestError` if there is no such attack, or a parameter or norm is wrong.  An
+    exception of the attack during a check breaks the law.
     """
-    # The laws are tried inside too: a module of the working folder may import what it needs late.
+    # The checks run inside too: a module of the working folder may import its own modules late.
     is_code = isinstance(attack, str) and _is_code(attack)
     with importing(str(attack)) if is_code else nullcontext():
         return _checked(attack, parameters or {}, norms=norms, laws=laws, progress=progress)
@@ -77,22 +69,17 @@ def _checked(
         if norm not in built.norms:
             raise SpecError(f"attack {name!r} works in {', '.join(built.norms)}, not in {norm}")
     began = time.perf_counter()
-    findings: list[Finding] = []
-    tries = list(itertools.product(dict.fromkeys(norms or built.norms), laws))
-    for done, (norm, law) in enumerate(tries):
-        progress(f"{law.name}, {norm.symbol}", done, len(tries))
-        findings.append(_tried(built, norm, law))
+    results: list[LawResult] = []
+    checks = list(itertools.product(dict.fromkeys(norms or built.norms), laws))
+    for done, (norm, law) in enumerate(checks):
+        progress(f"{law.name}, {norm.symbol}", done, len(checks))
+        results.append(_check(built, norm, law))
     described = ", ".join(f"{key} = {value!r}" for key, value in parameters_of(built).items())
-    return AttackVerdict(name, described, tuple(findings), time.perf_counter() - began)
-
-
-def departures_of(attack: Attack) -> Mapping[str, str]:
-    """Returns the laws that an attack says it departs from, each with the reason."""
-    return {**CONTROLS.get(type(attack), {}), **attack.departures}
+    return AttackVerdict(name, described, tuple(results), time.perf_counter() - began)
 
 
 def find_attack(text: str) -> Any:
-    """Returns what a name, a library's name or a reference names.  Raises a `RequestError`."""
+    """Returns the attack of a name, a library's name or a reference.  Raises a `RequestError`."""
     if not _is_code(text):
         return attack_class(text)
     try:
@@ -101,7 +88,7 @@ def find_attack(text: str) -> Any:
         scheme = text.partition(":")[0]
         if not scheme.isidentifier() or importlib.util.find_spec(scheme) is not None:
             raise
-        near = suggest(scheme, ATTACK_SOURCES.names()).removesuffix(".")  # a library, misspelt
+        near = suggest(scheme, ATTACK_SOURCES.names()).removesuffix(".")  # a misspelt library
         raise SpecError(f"{error}{near}") from error
 
 
@@ -123,14 +110,14 @@ def _built(
         found = find_attack(IN_NORM.get((attack, only), attack))
     if isinstance(found, Attack):
         if parameters:
-            raise SpecError(f"attack {name!r} is made already: its parameters are its own")
+            raise SpecError(f"attack {name!r} is built already: its parameters are its own")
         return found
     for key in parameters:
         if key in AttackSpec.model_fields:
             raise SpecError(
                 f"{key} is no parameter of an attack: the laws try budgets of their own"
             )
-    # Not validated: a reference is no name that a suite can give.
+    # Not validated: a reference is not a name that a suite accepts.
     spec = AttackSpec.model_construct(name=name, epsilon=(ZERO,), label=name, **parameters)
     return make_attack(found, spec)
 
@@ -140,7 +127,7 @@ def _check_departures(attack: Attack, name: str) -> None:
     for departure in attack.departures:
         if departure not in names:
             raise SpecError(
-                f"attack {name!r} departs from a law that there is not: "
+                f"attack {name!r} departs from an unknown law: "
                 f"{departure!r}{suggest(departure, names)} The laws: {', '.join(names)}"
             )
 
@@ -150,19 +137,23 @@ def _name(attack: object) -> str:
     return kind.__name__
 
 
-def _tried(attack: Attack, norm: Norm, law: Law) -> Finding:
+def _check(attack: Attack, norm: Norm, law: Law) -> LawResult:
     try:
-        seen = law.look(attack, norm)
+        observed = law.check(attack, norm)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever an author's code may raise
-        return Finding(law, norm, Standing.BROKEN, "", _raised(error, by=attack))
-    if not seen.broken:
-        return Finding(law, norm, Standing.KEPT, seen.figure)
-    reason = departures_of(attack).get(law.name)
+        return LawResult(law, norm, Standing.BROKEN, "", _raised(error, by=attack))
+    if not observed.broken:
+        return LawResult(law, norm, Standing.KEPT, observed.figure)
+    reason = attack.departures.get(law.name)
     if reason is None:
-        return Finding(law, norm, Standing.BROKEN, seen.figure, f"{seen.broken}. {law.cure}")
+        return LawResult(
+            law, norm, Standing.BROKEN, observed.figure, f"{observed.broken}. {law.advice}"
+        )
     if not law.excusable:
-        return Finding(law, norm, Standing.BROKEN, seen.figure, f"{seen.broken}; {NOT_EXCUSED}.")
-    return Finding(law, norm, Standing.DEPARTS, seen.figure, f"{seen.broken}: {reason}.")
+        return LawResult(
+            law, norm, Standing.BROKEN, observed.figure, f"{observed.broken}; {NOT_EXCUSED}."
+        )
+    return LawResult(law, norm, Standing.DEPARTS, observed.figure, f"{observed.broken}: {reason}.")
 
 
 def _raised(error: BaseException, *, by: Attack) -> str:

@@ -1,10 +1,10 @@
-"""What every attack must do and leave alone, each law as a function that looks for a breach.
+"""Laws that every attack must keep, each a function that looks for a violation.
 
-A law looks at one attack in one norm and says what it has `Seen`.  None of them uses the
-benchmark's guard (`gibbon.verify.guarding`): what that puts back would go unseen.
+A law checks one attack in one norm and returns an `Observation`.  No law uses the benchmark's guard
+(`gibbon.verify.guard.guarding`), which would restore what an attack changes.
 
-From a few laws an attack may depart, if it says why (`Attack.departures`): the others are the
-ground that every number of the benchmark stands on.
+An attack may depart from a few laws if it gives the reason (`Attack.departures`); every number of
+the benchmark relies on the others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gibbon.verify.judge import judge
 from gibbon.verify.proposal import Tries, propose
 
 WIDE = Bounds(-2.0, 3.0)
-SPLIT_TOLERANCE = 1e-5  # sums over a batch of another size round otherwise
+SPLIT_TOLERANCE = 1e-5  # sums over a batch of another size round differently
 OPTIMUM_FACTOR = 2.0
 FACTORS = (1.05, 1.25, 1.5, OPTIMUM_FACTOR)
 BUDGETS = ("0", "0.02", "0.05", "0.1", "0.3")
@@ -46,12 +46,12 @@ VERDICTS = {
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a law has seen.
+class Observation:
+    """The observation of a law.
 
     Args:
-        broken: how the law was broken, as a sentence; empty where it was kept.
-        figure: the number that tells how closely it was kept, if there is one.
+        broken: the violation, as a sentence; empty if the law was kept.
+        figure: the measured number, if there is one.
     """
 
     broken: str = ""
@@ -63,24 +63,24 @@ class Law:
     """One law.
 
     Args:
-        name: what `Attack.departures` calls it.
-        says: what it asks, as the end of the sentence "the attack ...".
-        look: looks for a breach, given an attack and a norm.
-        cure: what the author of an attack that breaks it can do, as a sentence.
+        name: its name in `Attack.departures`.
+        says: its content, as the end of the sentence "the attack ...".
+        check: looks for a violation, given an attack and a norm.
+        advice: a sentence for the author of an attack that breaks it.
         excusable: whether an attack may depart from it.
     """
 
     name: str
     says: str
-    look: Callable[[Attack, Norm], Seen]
-    cure: str
+    check: Callable[[Attack, Norm], Observation]
+    advice: str
     excusable: bool = False
 
 
 def run(
     attack: Attack, classifier: Classifier, batch: Batch, *, threat: ThreatModel, seed: int = 0
 ) -> list[Tensor]:
-    """Returns all candidates of an attack, taken without the benchmark's guard."""
+    """Returns all candidates of an attack, run without the benchmark's guard."""
     streams = streams_for(batch, seed=seed)
     with classifier.evaluating():
         (tries,) = propose(attack, classifier, batch, threats=[threat], streams=streams)
@@ -88,7 +88,7 @@ def run(
 
 
 def streams_for(batch: Batch, *, seed: int = 0) -> ExampleStreams:
-    """Returns the random streams that the laws hand to an attack."""
+    """Returns the random streams that the laws pass to an attack."""
     return ExampleStreams.derive(derive_key(seed, "conformance"), batch.ids)
 
 
@@ -97,8 +97,8 @@ def threat_of(epsilon: object, *, norm: Norm, bounds: Bounds | None = PIXELS) ->
     return ThreatModel(norm, Epsilon.parse(epsilon), bounds)
 
 
-def stays_in_budget(attack: Attack, norm: Norm) -> Seen:
-    """Candidates have the inputs' form, are finite, and stay within epsilon and the box."""
+def stays_in_budget(attack: Attack, norm: Norm) -> Observation:
+    """Candidates have the inputs' shape and dtype, are finite, and stay in epsilon and the box."""
     farthest, shape = 0.0, subjects.shape_for(attack)
     for make in (subjects.perceptron, subjects.convolutional):
         for epsilon, bounds, clip in (("0.1", PIXELS, True), ("0.3", PIXELS, False),
@@ -112,22 +112,24 @@ def stays_in_budget(attack: Attack, norm: Norm) -> Seen:
                 for verdict, words in VERDICTS.items():
                     bad = int((judged.verdict == verdict).sum())
                     if bad:
-                        return Seen(f"{bad} of {len(batch.ids)} candidates at ε {epsilon} {words}")
+                        return Observation(
+                            f"{bad} of {len(batch.ids)} candidates at ε {epsilon} {words}"
+                        )
                 low, high = (float(each) for each in candidates.aminmax())
                 if clip and not bounds.low <= low <= high <= bounds.high:
-                    return Seen(f"candidates reach from {low:.9g} to {high:.9g}, beyond the box")
+                    return Observation(
+                        f"candidates reach from {low:.9g} to {high:.9g}, beyond the box"
+                    )
                 farthest = max(farthest, float(judged.distance.max()) / threat.radius)
-    return Seen(figure=f"at most {farthest:.4g} ε")
+    return Observation(figure=f"at most {farthest:.4g} ε")
 
 
-def leaves_inputs_alone(attack: Attack, norm: Norm) -> Seen:
-    """Inputs, labels, ids, streams and parameters are as they were, and no candidate is the input.
+def leaves_inputs_alone(attack: Attack, norm: Norm) -> Observation:
+    """Inputs, labels, ids, streams and parameters do not change, and no candidate is the input.
 
-    A candidate in the inputs' own memory would change them when somebody works on it in place.
+    A candidate in the inputs' own memory would change them if it is modified in place.
     """
-    shape = subjects.shape_for(attack)
-    classifier = subjects.convolutional(shape=shape)
-    batch = subjects.random_batch(shape=shape)
+    classifier, batch = _subject(attack, subjects.convolutional)
     streams = streams_for(batch)
     described = dict(parameters_of(attack))
     given = {
@@ -144,88 +146,84 @@ def leaves_inputs_alone(attack: Attack, norm: Norm) -> Seen:
         )  # fmt: skip
         shared = [each.data_ptr() == batch.inputs.data_ptr() for each in proposed]
     if any(shared):
-        return Seen("a candidate lies in the memory of the inputs")
+        return Observation("a candidate lies in the memory of the inputs")
     for name, tensor in given.items():
         if not torch.equal(tensor, before[name]):
-            return Seen(f"the {name} were changed in place")
+            return Observation(f"the {name} were changed in place")
     if batch.inputs.requires_grad or batch.inputs.grad is not None:
-        return Seen("the inputs were left asking for gradients")
+        return Observation("the inputs were left with requires_grad set")
     if dict(parameters_of(attack)) != described:
-        return Seen("its own parameters were changed")
-    return Seen()
+        return Observation("its own parameters were changed")
+    return Observation()
 
 
-def leaves_the_model_alone(attack: Attack, norm: Norm) -> Seen:
-    """Mode, parameters, buffers, hooks and gradients of the model are as they were."""
-    shape = subjects.shape_for(attack)
-    classifier = subjects.convolutional(shape=shape)
-    batch = subjects.random_batch(shape=shape)
+def leaves_the_model_alone(attack: Attack, norm: Norm) -> Observation:
+    """Mode, parameters, buffers, hooks and gradients of the model do not change."""
+    classifier, batch = _subject(attack, subjects.convolutional)
     with classifier.evaluating():
         snapshot = Snapshot(classifier.module)
         _proposed(attack, classifier, batch, norm=norm)
         difference = snapshot.difference()
         if difference is not None:
-            return Seen(f"the attack {difference}")
+            return Observation(f"the attack {difference}")
         if any(parameter.grad is not None for parameter in classifier.module.parameters()):
-            return Seen("gradients were left on the model's parameters")
-    return Seen()
+            return Observation("gradients were left on the model's parameters")
+    return Observation()
 
 
-def leaves_generators_alone(attack: Attack, norm: Norm) -> Seen:
-    """The global generators of torch, numpy and Python stand where they stood."""
-    shape = subjects.shape_for(attack)
-    classifier = subjects.convolutional(shape=shape)
-    batch = subjects.random_batch(shape=shape)
+def leaves_generators_alone(attack: Attack, norm: Norm) -> Observation:
+    """The global generators of torch, numpy and Python keep their state."""
+    classifier, batch = _subject(attack, subjects.convolutional)
     with classifier.evaluating():
         before = _generators()
         _proposed(attack, classifier, batch, norm=norm)
         after = _generators()
     moved = [name for name in before if before[name] != after[name]]
-    return Seen(f"the global generator of {' and '.join(moved)} moved" if moved else "")
+    return Observation(f"the global generator of {' and '.join(moved)} moved" if moved else "")
 
 
-def keeps_grad_mode(attack: Attack, norm: Norm) -> Seen:
-    """Gradients stay switched on or off outside, and it works in the same way either way."""
-    shape = subjects.shape_for(attack)
-    classifier, batch = subjects.perceptron(shape=shape), subjects.random_batch(5, shape=shape)
+def keeps_grad_mode(attack: Attack, norm: Norm) -> Observation:
+    """The grad mode is restored, and the candidates do not depend on it."""
+    classifier, batch = _subject(attack, subjects.perceptron, count=5)
     threat, here = threat_of("0.1", norm=norm), torch.device("cpu")
-    # Seeded alike: what follows a global generator is told by another law.
+    # Seeded alike: another law reports attacks that follow a global generator.
     with isolated(1, device=here), torch.enable_grad():
         expected = run(attack, classifier, batch, threat=threat)
         if not torch.is_grad_enabled():
-            return Seen("gradients were left switched off")
+            return Observation("gradients were left switched off")
     with isolated(1, device=here), torch.no_grad():
         try:
             found = run(attack, classifier, batch, threat=threat)
-        except Exception as error:  # noqa: BLE001  it went well where they were on
+        except Exception as error:  # noqa: BLE001  it worked with gradients on
             name = type(error).__name__
-            return Seen(f"where gradients are switched off outside it raised {name}: {error}")
+            return Observation(f"if gradients are switched off outside it raised {name}: {error}")
         if torch.is_grad_enabled():
-            return Seen("gradients were left switched on")
+            return Observation("gradients were left switched on")
     if not _same(expected, found):
-        return Seen("candidates differ where gradients are switched off outside")
-    return Seen()
+        return Observation("candidates differ if gradients are switched off outside")
+    return Observation()
 
 
-def follows_its_seed(attack: Attack, norm: Norm) -> Seen:
-    """The same streams give the same candidates, wherever the global generators stand."""
-    shape = subjects.shape_for(attack)
-    classifier, batch = subjects.perceptron(shape=shape), subjects.random_batch(shape=shape)
+def follows_its_seed(attack: Attack, norm: Norm) -> Observation:
+    """Equal streams give equal candidates, for any state of the global generators."""
+    classifier, batch = _subject(attack, subjects.perceptron)
     threat, here = threat_of("0.1", norm=norm), torch.device("cpu")
     with isolated(1, device=here):
         first = run(attack, classifier, batch, threat=threat)
     with isolated(2, device=here):
         again = run(attack, classifier, batch, threat=threat)
     if _same(first, again):
-        return Seen()
-    return Seen("candidates differ from run to run: they follow the global generators or the clock")
+        return Observation()
+    return Observation(
+        "candidates differ from run to run: they follow the global generators or the clock"
+    )
 
 
-def ignores_the_batch(attack: Attack, norm: Norm) -> Seen:
+def ignores_the_batch(attack: Attack, norm: Norm) -> Observation:
     """Splitting or reordering a batch changes no candidate."""
-    apart, shape = 0.0, subjects.shape_for(attack)
+    apart = 0.0
     for make in (subjects.perceptron, subjects.convolutional):
-        classifier, batch = make(shape=shape), subjects.random_batch(12, shape=shape)
+        classifier, batch = _subject(attack, make, count=12)
         threat = threat_of("0.1", norm=norm)
         whole = run(attack, classifier, batch, threat=threat)
         places = torch.arange(12)
@@ -233,21 +231,19 @@ def ignores_the_batch(attack: Attack, norm: Norm) -> Seen:
         for parts in (_parts(places, 5), _parts(order, 7), _parts(places, 1)):
             pieces = [run(attack, classifier, _part(batch, part), threat=threat) for part in parts]
             if any(len(piece) != len(whole) for piece in pieces):
-                return Seen("the number of candidates follows the size of the batch")
+                return Observation("the number of candidates follows the size of the batch")
             for number, candidates in enumerate(whole):
                 joined = torch.cat([piece[number] for piece in pieces])
                 change = float((joined - candidates[torch.cat(parts)]).abs().max())
-                if not change <= SPLIT_TOLERANCE:  # nor where it is NaN
-                    return Seen(f"candidates differ by up to {change:.2g}")
+                if not change <= SPLIT_TOLERANCE:  # also true for NaN
+                    return Observation(f"candidates differ by up to {change:.2g}")
                 apart = max(apart, change)
-    return Seen(figure=f"apart by {apart:.1e}")
+    return Observation(figure=f"apart by {apart:.1e}")
 
 
-def stays_at_epsilon_zero(attack: Attack, norm: Norm) -> Seen:
-    """At epsilon 0 the candidate is the input, bit for bit, and is answered alike."""
-    shape = subjects.shape_for(attack)
-    classifier = subjects.convolutional(shape=shape)
-    batch = subjects.random_batch(shape=shape)
+def stays_at_epsilon_zero(attack: Attack, norm: Norm) -> Observation:
+    """At epsilon 0 the candidate equals the input bit for bit, and so do the predictions."""
+    classifier, batch = _subject(attack, subjects.convolutional)
     for bounds in (PIXELS, None):
         threat = threat_of(0, norm=norm, bounds=bounds)
         with classifier.evaluating():
@@ -255,19 +251,19 @@ def stays_at_epsilon_zero(attack: Attack, norm: Norm) -> Seen:
             for candidates in run(attack, classifier, batch, threat=threat):
                 bits = candidates.view(torch.int32) == batch.inputs.view(torch.int32)
                 if not bool(bits.all()):
-                    return Seen(f"{int((~bits).sum())} of {bits.numel()} coordinates moved")
-                judged = judge(classifier, batch, proposed=Tries([candidates]), threat=threat)
-                answers = judged.answers
+                    return Observation(f"{int((~bits).sum())} of {bits.numel()} coordinates moved")
+                proposed = Tries([candidates])
+                answers = judge(classifier, batch, proposed=proposed, threat=threat).answers
                 if answers is None or not (
                     torch.equal(answers.predicted, clean.argmax(1))
                     and torch.equal(answers.confidence, classifier.outputs.confidence(clean))
                 ):
-                    return Seen("the model answers otherwise than on the inputs")
-    return Seen()
+                    return Observation("the model's predictions differ from those on the inputs")
+    return Observation()
 
 
-def serves_every_output(attack: Attack, norm: Norm) -> Seen:
-    """It also moves examples of models that give probabilities or log-scores."""
+def serves_every_output(attack: Attack, norm: Norm) -> Observation:
+    """It also moves examples of models whose outputs are probabilities or log-scores."""
     moves, shape = [], subjects.shape_for(attack)
     for rule in (PROBABILITIES, LOG_SCORES):
         classifier = subjects.with_outputs(rule, shape=shape)
@@ -279,54 +275,56 @@ def serves_every_output(attack: Attack, norm: Norm) -> Seen:
             )
             judged = judge(classifier, batch, proposed=tries, threat=threat)
         if not bool((judged.verdict == Verdict.VALID).all()):
-            return Seen(f"candidates on a model of {rule.name} are not valid")
+            return Observation(f"candidates on a model of {rule.name} are not valid")
         moves.append(float(judged.distance.max()))
         if moves[-1] <= LEAST_MOVE:
-            return Seen(
+            return Observation(
                 f"on a model of {rule.name} no candidate moves by more than {moves[-1]:.3g}"
             )
-    return Seen(figure=f"moves by {min(moves):.2g} of 0.3")
+    return Observation(figure=f"moves by {min(moves):.2g} of 0.3")
 
 
-def gains_by_budget(attack: Attack, norm: Norm) -> Seen:
-    """A larger budget misleads as many examples of a linear model, or more; none misleads none."""
-    shape = subjects.shape_for(attack)
-    classifier = subjects.linear(shape=shape)
-    batch = subjects.labelled(classifier, subjects.random_batch(200, shape=shape))
-    misled = []
+def gains_by_budget(attack: Attack, norm: Norm) -> Observation:
+    """A larger budget fools a linear model on as many examples or more; budget 0 on none."""
+    classifier, batch = _subject(attack, subjects.linear, count=200)
+    batch = subjects.labelled(classifier, batch)
+    fooled = []
     for epsilon in BUDGETS:
         threat = threat_of(epsilon, norm=norm, bounds=None)
         tries = run(attack, classifier, batch, threat=threat)
-        misled.append(_misled(classifier, batch, tries, threat=threat))
-    figure = "misleads " + ", ".join(map(str, misled)) + f" of {len(batch.ids)}"
-    if misled[0]:
-        return Seen(f"{misled[0]} examples are misled at epsilon 0", figure)
-    if misled != sorted(misled):
-        return Seen("a larger budget misleads fewer examples", figure)
-    if misled[-1] <= misled[1]:
-        return Seen("a budget 15 times as large misleads no more examples", figure)
-    return Seen(figure=figure)
+        fooled.append(_fooled(classifier, batch, tries, threat=threat))
+    figure = "misclassified " + ", ".join(map(str, fooled)) + f" of {len(batch.ids)}"
+    if fooled[0]:
+        return Observation(f"{fooled[0]} examples are misclassified at epsilon 0", figure)
+    if fooled != sorted(fooled):
+        return Observation("a larger budget gives fewer misclassified examples", figure)
+    if fooled[-1] <= fooled[1]:
+        return Observation(
+            "a budget 15 times as large gives no more misclassified examples", figure
+        )
+    return Observation(figure=figure)
 
 
-def comes_near_the_optimum(attack: Attack, norm: Norm) -> Seen:
-    """On a linear model all examples are misled at twice their smallest adversarial distance."""
+def comes_near_the_optimum(attack: Attack, norm: Norm) -> Observation:
+    """A linear model misclassifies all examples at twice their smallest adversarial distance."""
     case = subjects.boundary_case(shape=subjects.shape_for(attack))
     count = len(case.batch.ids)
-    misled = 0
+    fooled = 0
     for factor in FACTORS:
         threat = threat_of(factor * case.distance[norm], norm=norm)
         tries = run(attack, case.classifier, case.batch, threat=threat)
-        misled = _misled(case.classifier, case.batch, tries, threat=threat)
-        if misled == count:
-            return Seen(figure=f"all misled at {factor:g} × optimum")
-    missed = (
-        f"{count - misled} of {count} examples are not misled at {OPTIMUM_FACTOR:g} times their"
+        fooled = _fooled(case.classifier, case.batch, tries, threat=threat)
+        if fooled == count:
+            return Observation(figure=f"all misclassified at {factor:g} × optimum")
+    return Observation(
+        f"{count - fooled} of {count} examples are not misclassified at {OPTIMUM_FACTOR:g} times "
+        "their smallest adversarial distance",
+        f"{fooled} of {count} misclassified",
     )
-    return Seen(f"{missed} smallest adversarial distance", f"{misled} of {count} misled")
 
 
-def has_its_passes_counted(attack: Attack, norm: Norm) -> Seen:
-    """The classifier counts every pass that the model makes."""
+def has_its_passes_counted(attack: Attack, norm: Norm) -> Observation:
+    """The classifier counts every pass of the model."""
     shape = subjects.shape_for(attack)
     classifier, tally = subjects.counting(shape=shape)
     batch = subjects.random_batch(shape=shape)
@@ -334,11 +332,11 @@ def has_its_passes_counted(attack: Attack, norm: Norm) -> Seen:
     counted = classifier.passes
     each = tally.forward / 40, tally.backward / 40
     if (counted.forward, counted.backward) != (tally.forward, tally.backward):
-        return Seen(
+        return Observation(
             f"the model made {tally.forward} forward and {tally.backward} backward passes, "
             f"{counted.forward} and {counted.backward} were counted"
         )
-    return Seen(figure=f"{each[0]:.4g} forward, {each[1]:.4g} backward an example")
+    return Observation(figure=f"{each[0]:.4g} forward, {each[1]:.4g} backward an example")
 
 
 LAWS = (
@@ -346,21 +344,21 @@ LAWS = (
         "budget",
         "stays in the budget and the box",
         stays_in_budget,
-        "Project the step onto the ball of radius `threat.radius` in `threat.norm` last of all, "
-        "and into `threat.bounds` where there are any: `gibbon.attacks.toolkit.projections` does it.",
+        "Project the step onto the ball of radius `threat.radius` in `threat.norm` last, "
+        "and into `threat.bounds` unless they are None: `gibbon.attacks.toolkit.projections` does it.",
     ),
     Law(
         "inputs",
         "leaves inputs, labels and streams alone",
         leaves_inputs_alone,
         "Work on `inputs.clone()`; operations that end in an underscore, `requires_grad_` too, "
-        "`+=` and assignments to an index change what they are given.",
+        "`+=` and assignments to an index change their operand.",
     ),
     Law(
         "model",
         "leaves the model alone",
         leaves_the_model_alone,
-        "Ask the classifier alone: its methods take gradients of the inputs and leave mode, "
+        "Use the classifier only: its methods take gradients of the inputs and leave mode, "
         "parameters, buffers and hooks as they are.",
     ),
     Law(
@@ -380,15 +378,15 @@ LAWS = (
         "seed",
         "gives the same candidates for a seed",
         follows_its_seed,
-        "Draw every random number from `streams`: an attack has no other source of chance.",
+        "Draw every random number from `streams`: an attack has no other source of randomness.",
     ),
     Law(
         "batch",
-        "gives the same candidates however a batch is split",
+        "gives the same candidates for every split of a batch",
         ignores_the_batch,
         "Reduce by example, never over the batch: steps, stops and random numbers of one example "
-        "must not follow from another.",
-        True,
+        "must not depend on another.",
+        excusable=True,
     ),
     Law(
         "zero",
@@ -398,33 +396,32 @@ LAWS = (
     ),
     Law(
         "outputs",
-        "serves probabilities and log-scores too",
+        "also serves models of probabilities and log-scores",
         serves_every_output,
-        "Take losses and gradients of `gibbon.attacks.toolkit.objectives`, which know what the outputs "
-        "of the model mean, rather than of raw outputs.",
-        True,
+        "Take losses and gradients of `gibbon.attacks.toolkit.objectives`, which know the meaning "
+        "of the model's outputs, not of raw outputs.",
+        excusable=True,
     ),
     Law(
         "larger-budget",
-        "misleads more with a larger budget",
+        "fools the model more with a larger budget",
         gains_by_budget,
-        "Look whether the loss goes up, not down, and whether the length of a step grows with "
-        "`threat.radius`.",
-        True,
+        "Check that the loss increases, and that the length of a step grows with `threat.radius`.",
+        excusable=True,
     ),
     Law(
         "optimum",
         f"comes within {OPTIMUM_FACTOR:g} times the optimum on a linear model",
         comes_near_the_optimum,
-        "Look at the sign and the length of the steps, and whether there are enough of them to "
+        "Check the sign and the length of the steps, and that there are enough of them to "
         "cross the ball.",
-        True,
+        excusable=True,
     ),
     Law(
         "passes",
         "has all its passes counted",
         has_its_passes_counted,
-        "Ask the classifier, not `classifier.module`: what goes past it is in no table.",
+        "Call the classifier, not `classifier.module`: passes of the module alone are in no table.",
     ),
 )
 
@@ -435,6 +432,14 @@ def law(name: str) -> Law:
         if each.name == name:
             return each
     raise UnknownNameError("law", name, known=[each.name for each in LAWS])
+
+
+def _subject(
+    attack: Attack, make: Callable[..., Classifier], *, count: int = 40
+) -> tuple[Classifier, Batch]:
+    """Returns a model and a batch of the shape that the attack works on."""
+    shape = subjects.shape_for(attack)
+    return make(shape=shape), subjects.random_batch(count, shape=shape)
 
 
 def _proposed(attack: Attack, classifier: Classifier, batch: Batch, *, norm: Norm) -> None:
@@ -470,7 +475,7 @@ def _part(batch: Batch, places: Tensor) -> Batch:
     return Batch(batch.ids[places], batch.inputs[places], batch.labels[places])
 
 
-def _misled(
+def _fooled(
     classifier: Classifier, batch: Batch, tries: list[Tensor], *, threat: ThreatModel
 ) -> int:
     with classifier.evaluating():

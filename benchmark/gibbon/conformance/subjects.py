@@ -1,7 +1,7 @@
-"""Small models and batches to try attacks on, the same ones each time.
+"""Fixed small models and batches on which attacks are checked.
 
-All take inputs of shape (1, 6, 6), or with as many channels as the attack asks for, and tell four
-classes apart.  `boundary_case` is a linear model whose smallest adversarial distance is known in
+All take inputs of shape (1, 6, 6), or with the number of channels that the attack needs, and have
+four classes.  `boundary_case` is a linear model whose smallest adversarial distance is known in
 closed form.
 """
 
@@ -27,12 +27,12 @@ HIDDEN, CHANNELS = 24, 5
 
 
 def shape_for(attack: Attack) -> Shape:
-    """Returns the shape of the inputs to try an attack on."""
+    """Returns the shape of the inputs on which an attack is checked."""
     return (attack.channels or SHAPE[0], *SHAPE[1:])
 
 
 def generator(seed: int) -> torch.Generator:
-    """Returns a generator of random numbers that belongs to nobody else."""
+    """Returns a new generator of random numbers."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -50,7 +50,7 @@ def perceptron(*, bounds: Bounds = PIXELS, seed: int = 2, shape: Shape = SHAPE) 
 
 
 def convolutional(*, bounds: Bounds = PIXELS, shape: Shape = SHAPE) -> Classifier:
-    """Returns a network with batch normalisation and dropout, so that training mode shows."""
+    """Returns a network with batch normalisation and dropout, which training mode changes."""
     channels, height, width = shape
     net = nn.Sequential(
         nn.Conv2d(channels, CHANNELS, 3, padding=1),
@@ -64,7 +64,7 @@ def convolutional(*, bounds: Bounds = PIXELS, shape: Shape = SHAPE) -> Classifie
 
 
 def with_outputs(rule: OutputRule, *, shape: Shape = SHAPE) -> Classifier:
-    """Returns a network whose outputs mean what ``rule`` says."""
+    """Returns a network with outputs of the given rule."""
     endings: dict[str, nn.Module] = {
         LOGITS.name: nn.Identity(),
         PROBABILITIES.name: nn.Softmax(dim=1),
@@ -76,14 +76,14 @@ def with_outputs(rule: OutputRule, *, shape: Shape = SHAPE) -> Classifier:
 
 @dataclass
 class Tally:
-    """Passes by example, as the model itself sees them."""
+    """Passes by example, counted by the model itself."""
 
     forward: int = 0
     backward: int = 0
 
 
 class Counting(nn.Module):
-    """A module that counts what is asked of it, whichever way it is asked."""
+    """A module that counts its passes, however it is called."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Counting(nn.Module):
         self.tally = Tally()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns what the module returns."""
+        """Returns the outputs of the wrapped module."""
         outputs: Tensor = self.module(inputs)
         self.tally.forward += len(inputs)
         if outputs.requires_grad:
@@ -103,7 +103,7 @@ class Counting(nn.Module):
 
 
 def counting(*, shape: Shape = SHAPE) -> tuple[Classifier, Tally]:
-    """Returns a smooth network, and the tally that it keeps itself."""
+    """Returns a smooth network, and the tally of its own passes."""
     module = Counting(perceptron(shape=shape).module)
     return _classifier(module, shape=shape), module.tally
 
@@ -120,16 +120,16 @@ def random_batch(
 
 
 def labelled(classifier: Classifier, batch: Batch) -> Batch:
-    """Returns the batch with the model's own answers as labels: no clean mistakes."""
+    """Returns the batch with the model's predictions as labels: no clean mistakes."""
     with classifier.evaluating():
         return Batch(batch.ids, batch.inputs, classifier.predict(batch.inputs).argmax(1))
 
 
 @dataclass(frozen=True)
 class BoundaryCase:
-    """A linear model and examples that all lie equally far from its decision boundary.
+    """A linear model and examples at one distance from its decision boundary.
 
-    ``distance`` gives the smallest adversarial distance by norm: the margin, the same for all
+    ``distance`` gives the smallest adversarial distance by norm: the margin, equal for all
     examples, divided by the dual norm of the difference of two classes' weights.
     """
 
@@ -139,10 +139,10 @@ class BoundaryCase:
 
 
 def boundary_case(count: int = 24, *, shape: Shape = SHAPE) -> BoundaryCase:
-    r"""Returns a linear model with :math:`\|w_k - w_y\|_q` the same for all pairs of classes.
+    r"""Returns a linear model with :math:`\|w_k - w_y\|_q` equal for all pairs of classes.
 
-    Each class looks at pixels of its own, a fourth of them, with weights of one size, so that an
-    example is put at any margin by moving the pixels of its class; then
+    Each class has weights of one size on a fourth of the pixels, disjoint from the others', so that
+    moving the pixels of its class sets the margin of an example; then
     :math:`r_p = (z_y - \max_{k \ne y} z_k) / \|w_k - w_y\|_q` with :math:`1/p + 1/q = 1`.
 
     >>> case = boundary_case()
@@ -182,11 +182,7 @@ def boundary_case(count: int = 24, *, shape: Shape = SHAPE) -> BoundaryCase:
 
 
 def _classifier(
-    module: nn.Module,
-    *,
-    shape: Shape,
-    bounds: Bounds = PIXELS,
-    rule: OutputRule = LOGITS,
+    module: nn.Module, *, shape: Shape, bounds: Bounds = PIXELS, rule: OutputRule = LOGITS
 ) -> Classifier:
     return Classifier(module, classes=CLASSES, input_shape=shape, outputs=rule, bounds=bounds)
 

@@ -1,4 +1,4 @@
-"""What came of the laws, and how it is printed."""
+"""Results of the laws, and their table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gibbon.report.content.layout import NOTHING, Column, Table, cells
 
 
 class Standing(StrEnum):
-    """How an attack stands to a law."""
+    """Whether an attack keeps a law."""
 
     KEPT = "kept"
     DEPARTS = "departs"
@@ -20,16 +20,16 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What came of one law in one norm.
+class LawResult:
+    """The result of one law in one norm.
 
     Args:
         law: the law.
-        norm: the norm it was tried in.
+        norm: the norm.
         standing: whether it is kept.
-        figure: the number that tells how closely; empty where there is none.
-        sentence: what was seen where it is not kept, and why the attack says it departs or what its
-            author can do.
+        figure: the measured number; empty if there is none.
+        sentence: for a law that is not kept, the observation, and the reason of the departure or
+            advice for the author.
     """
 
     law: Law
@@ -41,28 +41,28 @@ class Finding:
 
 @dataclass(frozen=True)
 class AttackVerdict:
-    """How an attack stands to all laws.
+    """The results of all laws for an attack.
 
     Args:
-        attack: what it was called.
+        attack: the attack's name.
         parameters: its parameters, as they are printed.
-        findings: one a law and norm.
-        seconds: what it took.
+        results: one a law and norm.
+        seconds: the duration.
     """
 
     attack: str
     parameters: str
-    findings: tuple[Finding, ...]
+    results: tuple[LawResult, ...]
     seconds: float
 
     @property
-    def broken(self) -> tuple[Finding, ...]:
-        """The laws that are broken without a departure being written down."""
+    def broken(self) -> tuple[LawResult, ...]:
+        """The results of laws that are broken without a declared departure."""
         return self._of(Standing.BROKEN)
 
     @property
-    def departures(self) -> tuple[Finding, ...]:
-        """The laws that are not kept, as the attack says itself."""
+    def departures(self) -> tuple[LawResult, ...]:
+        """The results of laws from which the attack departs by its own declaration."""
         return self._of(Standing.DEPARTS)
 
     @property
@@ -74,23 +74,23 @@ class AttackVerdict:
     def sentence(self) -> str:
         """The verdict in a sentence."""
         kept = len(self._of(Standing.KEPT))
-        words = [f"{kept} of {len(self.findings)} laws and norms kept"]
+        words = [f"{kept} of {len(self.results)} laws and norms kept"]
         if self.departures:
             words.append(f"{len(self.departures)} departed from as written down")
         words.append(f"{len(self.broken)} broken" if self.broken else "none broken")
         return f"{self.attack}: {', '.join(words)} ({self.seconds:.1f} s)."
 
-    def _of(self, standing: Standing) -> tuple[Finding, ...]:
-        return tuple(each for each in self.findings if each.standing is standing)
+    def _of(self, standing: Standing) -> tuple[LawResult, ...]:
+        return tuple(each for each in self.results if each.standing is standing)
 
 
 def verdict_table(verdict: AttackVerdict) -> Table:
-    """Returns the verdict as a table: a row a law, or several where the norms differ.
+    """Returns the verdict as a table: a row a law, or several if the norms differ.
 
-    Its notes say what was seen of each law that is not kept, then the verdict.
+    Its notes hold the sentence of each law that is not kept, then the verdict.
     """
     rows = []
-    for group in _grouped(verdict.findings):
+    for group in _grouped(verdict.results):
         first = group[0]
         figures = dict.fromkeys(each.figure for each in group if each.figure)
         rows.append(
@@ -111,7 +111,7 @@ def verdict_table(verdict: AttackVerdict) -> Table:
     )
     notes = [
         f"{group[0].standing.value}, {group[0].law.name} in {_norms(group)}: {group[0].sentence}"
-        for group in _grouped(verdict.findings)
+        for group in _grouped(verdict.results)
         if group[0].sentence
     ]
     if verdict.parameters:
@@ -120,18 +120,18 @@ def verdict_table(verdict: AttackVerdict) -> Table:
     return Table(f"Conformance of {verdict.attack}", columns, tuple(rows), tuple(notes))
 
 
-def _norms(group: list[Finding]) -> str:
+def _norms(group: list[LawResult]) -> str:
     return ", ".join(each.norm.symbol for each in group)
 
 
-def _grouped(findings: tuple[Finding, ...]) -> Iterator[list[Finding]]:
-    """Yields the findings that share a row: of one law, with the same outcome in several norms."""
-    groups: dict[tuple[str, Standing, str], list[Finding]] = {}
-    for each in findings:
+def _grouped(results: tuple[LawResult, ...]) -> Iterator[list[LawResult]]:
+    """Yields the results that share a row: equal results of one law in several norms."""
+    groups: dict[tuple[str, Standing, str], list[LawResult]] = {}
+    for each in results:
         groups.setdefault((each.law.name, each.standing, each.sentence), []).append(each)
-    yield from sorted(groups.values(), key=lambda group: _place(group[0], findings))
+    yield from sorted(groups.values(), key=lambda group: _place(group[0], results))
 
 
-def _place(finding: Finding, findings: tuple[Finding, ...]) -> int:
-    order = list(dict.fromkeys(each.law.name for each in findings))
-    return order.index(finding.law.name)
+def _place(result: LawResult, results: tuple[LawResult, ...]) -> int:
+    order = list(dict.fromkeys(each.law.name for each in results))
+    return order.index(result.law.name)

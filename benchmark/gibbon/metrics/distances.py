@@ -26,5 +26,5 @@ def distances(candidates: Tensor, inputs: Tensor, *, norm: Norm) -> Tensor:
 
 
 def like(values: Tensor, points: Tensor) -> Tensor:
-    """Returns a value an example, shape (N,), shaped to go with points (N, *input_shape)."""
+    """Returns values of shape (N,), reshaped to broadcast against points (N, *input_shape)."""
     return values.view(-1, *(1,) * (points.ndim - 1))

@@ -1,7 +1,7 @@
-"""What is asked of every candidate, whoever asks: its form, its distance, its place in the box.
+"""Checks of candidates: shape and dtype, finiteness, distance and bounds.
 
-The trust boundary (`gibbon.verify`) asks for all attacks, and an attack made of others
-(`gibbon.attacks.worst_of`) for its members: nobody's claim is believed.
+The trust boundary (`gibbon.verify.judge`) checks every attack's candidates, and a list of attacks
+(`gibbon.attacks.worst_of`) those of its members.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ L1_TOLERANCE = 2.0**-23
 
 @dataclass(frozen=True)
 class Checked:
-    """Candidates and what is wrong with them, if anything.
+    """Candidates with a verdict on each.
 
     Args:
-        candidates: shape (N, *input_shape); the clean input stands where one is not valid.
+        candidates: shape (N, *input_shape); the clean input in place of an invalid one.
         verdict: int64, shape (N,), a `Verdict` each.
         distance: float32, shape (N,), in the norm of the threat model.
-        sound: whether all of them are valid.
+        sound: whether all are valid.
     """
 
     candidates: Tensor
@@ -42,7 +42,7 @@ class Checked:
 
 
 def check_form(candidates: object, inputs: Tensor, *, what: str) -> None:
-    """Raises `AttackError` where these are no tensor of the inputs' shape and dtype."""
+    """Raises `AttackError` unless these are a tensor of the inputs' shape and dtype."""
     if not isinstance(candidates, Tensor):
         raise AttackError(f"a {what} must be a tensor, got {type(candidates).__name__}")
     if candidates.shape != inputs.shape or candidates.dtype != inputs.dtype:
@@ -53,16 +53,16 @@ def check_form(candidates: object, inputs: Tensor, *, what: str) -> None:
 
 
 def check(candidates: Tensor, inputs: Tensor, *, threat: ThreatModel, bounds: Bounds) -> Checked:
-    """Returns which candidates are finite, in the budget and in the box of the threat model.
+    """Checks that candidates are finite, within the budget and within the threat model's box.
 
     Args:
         candidates: shape (N, *input_shape).
         inputs: of the same shape.
-        threat: the norm, the budget and the box to stay in.
-        bounds: where the model's inputs live; their size says how much may be rounding.
+        threat: the norm, the budget and the box.
+        bounds: the model's bounds, whose width scales the tolerance for rounding.
     """
-    # One look at the extremes is enough where all is well, as it nearly always is: the comparisons
-    # are false for NaN, and an infinite coordinate has an infinite distance.
+    # Reading the extremes suffices if all candidates are valid, as they nearly always are: the
+    # comparisons are false for NaN, and an infinite coordinate has an infinite distance.
     distance = distances(candidates, inputs, norm=threat.norm)
     reach = threat.radius + tolerance(threat, bounds=bounds, coordinates=inputs[0].numel())
     box, slack = threat.bounds, LINF_TOLERANCE * bounds.width
@@ -77,14 +77,14 @@ def check(candidates: Tensor, inputs: Tensor, *, threat: ThreatModel, bounds: Bo
         if box is not None:
             verdict[outside(candidates, box, slack=slack)] = Verdict.OUT_OF_BOUNDS
         verdict[~finite] = Verdict.NOT_FINITE
-        # Whatever a model says of a point that does not count must not spoil the others.
+        # The model's outputs for an invalid point must not fail the others.
         valid = verdict == Verdict.VALID
         candidates = torch.where(like(valid, inputs), candidates, inputs)
     return Checked(candidates, verdict, distance, sound)
 
 
 def tolerance(threat: ThreatModel, *, bounds: Bounds, coordinates: int) -> float:
-    """Returns by how much a candidate may overstep epsilon, in the units of the input."""
+    """Returns the tolerance by which a candidate may exceed epsilon, in units of the input."""
     if threat.norm is Norm.LINF:
         return LINF_TOLERANCE * bounds.width
     if threat.norm is Norm.L1:
@@ -93,6 +93,6 @@ def tolerance(threat: ThreatModel, *, bounds: Bounds, coordinates: int) -> float
 
 
 def outside(candidates: Tensor, bounds: Bounds, *, slack: float) -> Tensor:
-    """Says which candidates leave the box by more than ``slack``, bool, shape (N,)."""
+    """Returns which candidates leave the box by more than ``slack``, bool, shape (N,)."""
     flat = candidates.flatten(1)
     return (flat.amin(1) < bounds.low - slack) | (flat.amax(1) > bounds.high + slack)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gibbon.attacks.adapters import ATTACK_SOURCES, AttackSource
-from gibbon.attacks.adapters.adapting import RESERVED, Foreign, Library, Task, adapt
+from gibbon.attacks.adapters.adapting import RESERVED, Library, LibraryAttack, Task, adapt
 from gibbon.attacks.base import parameters_of
 from gibbon.attacks.factory import build_attack
 from gibbon.core.errors import AttackError, OutputError, RequestError, SpecError, UnknownNameError
@@ -50,7 +50,7 @@ def adapted(run, **changes: object):
         "signature": inspect.signature(signature),
         "reserved": {"eps": "the budget is the suite's `epsilon`"},
     }
-    return adapt(Foreign(**{**foreign, **changes}), module=__name__)
+    return adapt(LibraryAttack(**{**foreign, **changes}), module=__name__)
 
 
 def upwards(task: Task) -> Tensor:

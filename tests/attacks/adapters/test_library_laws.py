@@ -100,7 +100,7 @@ def test_it_keeps_the_laws_but_for_what_is_written_down(name, parameters, norms)
     module, _ = MODULES.get(name.partition(":")[0], ("pyautoattack", ""))
     peers.library(module)
     verdict = check_attack(name, parameters=parameters, norms=norms)
-    assert {each.law.name for each in verdict.findings} == {each.name for each in LAWS}
+    assert {each.law.name for each in verdict.results} == {each.name for each in LAWS}
     assert [each.sentence for each in verdict.broken] == []
 
 

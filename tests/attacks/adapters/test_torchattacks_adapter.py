@@ -165,7 +165,7 @@ class TestTheLibrary:
         assert check_attack("torchattacks:APGD", norms=norms, laws=laws).broken == ()
 
     def test_its_cw_fails_on_probabilities_as_is_written_down(self):
-        (found,) = check_attack("torchattacks:CW", laws=[law("outputs")]).findings
+        (found,) = check_attack("torchattacks:CW", laws=[law("outputs")]).results
         assert found.standing is Standing.DEPARTS
 
     def test_its_switch_for_normalised_inputs_stays_off(self):

@@ -1,12 +1,12 @@
-"""Other libraries' attacks behind one small protocol, one file a library.
+"""Attacks of other libraries behind one small protocol, one file a library.
 
 A suite names one by scheme and by the library's own name: ``foolbox:LinfPGD``.  An `AttackSource`
 turns that name into a class derived from `gibbon.attacks.base.Attack` whose dataclass fields are
-the attack's parameters under the library's own names; from there on it is an attack like ours.
-`gibbon.attacks.adapters.adapting` does what all of them share.
+the attack's parameters under the library's own names.  `gibbon.attacks.adapters.adapting` is
+the part that all adapters share.
 
-No torch is imported before a source is loaded, and no library before an attack is asked for.
-Packages add sources of their own through the entry-point group ``gibbon.attack_sources``.
+torch is not imported before a source is loaded, and a library not before one of its attacks is
+needed.  Packages add their own sources through the entry-point group ``gibbon.attack_sources``.
 """
 
 from __future__ import annotations
@@ -21,26 +21,30 @@ if TYPE_CHECKING:
 
 
 class AttackSource(ABC):
-    """A library that attacks come from."""
+    """A library of attacks."""
 
     @abstractmethod
     def attack(self, name: str) -> type[Attack]:
-        """Returns the class of the attack that the library calls ``name``.
+        """Returns the class of the library's attack called ``name``.
 
-        Raises a `RequestError` where the library is not installed (with the line that installs
-        it), has no attack of that name, or has one that can't be used here (with the reason).
+        Raises a `RequestError` if the library is not installed (with the line that installs it),
+        has no attack of that name, or has one that can't be used here (with the reason).
         """
 
 
-# By scheme: what stands before the colon.
+# By scheme, the part of a name before the colon.
 ATTACK_SOURCES: Registry[AttackSource] = Registry("attack source", group="gibbon.attack_sources")
 
 for _name, _package, _summary in [
     ("foolbox", "foolbox", "foolbox's attacks: foolbox:LinfPGD (Rauber et al. 2020)"),
-    ("torchattacks", "torchattacks", "torchattacks:DIFGSM (Kim 2020)"),
-    ("art", "art", "art:ProjectedGradientDescentPyTorch (Nicolae et al. 2018)"),
+    ("torchattacks", "torchattacks", "torchattacks' attacks: torchattacks:DIFGSM (Kim 2020)"),
+    ("art", "art", "ART's attacks: art:ProjectedGradientDescentPyTorch (Nicolae et al. 2018)"),
     ("advlib", "adv_lib", "adversarial-library's attacks: advlib:fmn (Rony et al.)"),
-    ("autoattack", "pyautoattack", "autoattack:standard (Croce and Hein 2020)"),
+    (
+        "autoattack",
+        "pyautoattack",
+        "the authors' AutoAttack: autoattack:standard (Croce and Hein 2020)",
+    ),
 ]:
     _load = lazily(f"gibbon.attacks.adapters.{_name}:{_name.upper()}")
     ATTACK_SOURCES.register(Entry(_name, _summary, _load, package=_package))

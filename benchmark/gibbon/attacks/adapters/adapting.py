@@ -1,14 +1,14 @@
-"""From a library's attack to one of ours: what all adapters share.
+"""Adapter of a library's attack to the `Attack` interface, shared by all libraries.
 
 `adapt` makes a frozen dataclass of an attack: its fields are the parameters of the library's own
 signature, with the library's names and defaults, plus ``release``, the library and its version, so
-that both are part of what results are filed under.  What the benchmark sets itself (the budget, the
-model, the labels, ...) is reserved, with the reason.
+that results of different versions are kept apart.  Parameters that the benchmark sets (the budget,
+the model, the labels, ...) are reserved, with the reason.
 
 A library gets a `View` of the classifier and a copy of the inputs (`Task`), and returns candidates.
-Nothing else that it says is read: whether a candidate is adversarial, and how far it is, is
-measured at the trust boundary, as for every attack.  What a library gives back where it failed (the
-clean input, zeros, NaN) goes there as it is.
+Its own report of success is ignored: the trust boundary decides whether a candidate is adversarial,
+as for every attack.  Results of failed searches (the clean input, zeros, NaN) are passed on
+unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args, get_origin
@@ -39,14 +39,14 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.models.classifier import PIXELS, Classifier
 
-PICTURE_AXES = 3  # channels, height, width: what most libraries take for granted
+PICTURE_AXES = 3  # channels, height, width: most libraries require them
 
 BY_BATCH = (
-    "the library treats a batch as a whole, in its random numbers or in when it stops, so that "
+    "the library's random numbers or stopping rules depend on the whole batch, so that "
     "candidates change when it is split or reordered"
 )
 
-# Names that mean the same in every library.
+# Parameters with one meaning in every library.
 RESERVED = {
     "model": "it is the suite's model",
     "device": "attacks run where the model is",
@@ -61,11 +61,11 @@ NORM = "the norm is the suite's `norm`"
 
 @dataclass(frozen=True)
 class Library:
-    """A library, how it is installed, and what stands in the way.
+    """A library and how it is installed.
 
     Args:
-        module: what is imported.
-        distribution: what pip calls it.
+        module: the module to import.
+        distribution: its name for pip.
         install: the line that installs it.
         note: a known conflict, as a sentence.
     """
@@ -94,7 +94,7 @@ class Library:
 
     @property
     def release(self) -> str:
-        """The library and the version that is imported: ``"foolbox 3.3.4"``."""
+        """The library and its imported version: ``"foolbox 3.3.4"``."""
         number = getattr(self.load(), "__version__", None)
         if number is None:
             try:
@@ -104,34 +104,34 @@ class Library:
         return f"{self.distribution} {number}"
 
     def unknown(self, name: str, *, known: list[str]) -> UnknownNameError:
-        """Returns the error for an attack that the library does not have."""
+        """Returns the error for an unknown attack of the library."""
         return UnknownNameError(f"attack of {self.distribution}", name, known=known)
 
 
 class View(nn.Module):
-    """A classifier as a library sees it: a module that maps a batch to logits, shape (N, K).
+    """A classifier as a module that maps a batch to logits, shape (N, K), for a library.
 
-    Its passes are the classifier's and are counted there.  The classifier's module is no part of
-    it: modes, hooks, gradients and devices that a library sets on the view never reach the model.
-    Outputs that are not logits are made so (`gibbon.models.outputs.OutputRule.as_logits`).
+    The classifier counts its passes.  The classifier's module is not a submodule: modes, hooks,
+    gradients and devices that a library sets on the view do not reach the model.  Outputs are
+    converted to logits (`gibbon.models.outputs.OutputRule.as_logits`).
 
-    ``gradients`` is a number that is NaN or infinite where the model, given a finite gradient in
-    its outputs, gave none in its inputs: libraries go on with that, and return the clean input.
+    ``gradients`` becomes NaN or infinite if a finite gradient in the outputs gives a non-finite one
+    in the inputs: libraries ignore that and return the clean input.
     """
 
-    def __init__(self, classifier: Classifier, frame: Frame) -> None:
+    def __init__(self, classifier: Classifier, scaling: InputScaling) -> None:
         super().__init__()
-        self.classifier = classifier  # no module itself, so that nn.Module does not adopt it
-        self.frame = frame
-        # Some libraries ask the first parameter where the model is, and fail where there is none.
-        home = torch.zeros((), device=frame.inputs.device)
+        self.classifier = classifier  # not a module, so that nn.Module does not register it
+        self.scaling = scaling
+        # Some libraries read the model's device from its first parameter, and fail without one.
+        home = torch.zeros((), device=scaling.inputs.device)
         self.anchor = nn.Parameter(home, requires_grad=False)
-        self.gradients = torch.zeros((), device=frame.inputs.device)
+        self.gradients = torch.zeros((), device=scaling.inputs.device)
         self.eval()
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Returns logits, shape (N, K), for pictures as the frame makes them."""
-        points = self.frame.inside(pictures)
+        """Returns logits, shape (N, K), for pictures in the library's scale."""
+        points = self.scaling.to_inputs(pictures)
         points = points.view_as(points)  # no leaf: its hooks end with this pass
         outputs = self.classifier(points)
         if outputs.requires_grad and points.requires_grad:
@@ -142,7 +142,7 @@ class View(nn.Module):
         given: list[Tensor] = []
 
         def note(gradient: Tensor) -> None:
-            # Looked at once, in the end; what a library's own loss makes of NaN is its affair.
+            # Read once at the end; NaN from a library's own loss is not the model's fault.
             self.gradients = self.gradients + torch.where(
                 given[-1].isfinite(), gradient.sum(), torch.zeros_like(self.gradients)
             )
@@ -152,13 +152,13 @@ class View(nn.Module):
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Between the model's inputs and the pictures that a library works on.
+class InputScaling:
+    """The map between the model's inputs and the pictures that a library works on.
 
     Args:
         inputs: shape (N, *input_shape).
-        box: where inputs live.
-        unit: whether the library works in [0, 1], whatever the box.
+        box: the bounds of the inputs.
+        unit: whether the library works in [0, 1] for every box.
     """
 
     inputs: Tensor
@@ -167,40 +167,42 @@ class Frame:
 
     @property
     def scaled(self) -> bool:
-        """Whether pictures are other numbers than inputs."""
+        """Whether pictures and inputs differ in scale."""
         return self.unit and self.box != PIXELS
 
     @property
     def bounds(self) -> Bounds:
-        """The box that the library has to stay in; in float32 it holds the inputs in any case."""
+        """The library's box, which contains the inputs also after rounding to float32."""
         if self.unit:
             return PIXELS
         least, most = self.inputs.aminmax()
         return Bounds(min(self.box.low, float(least)), max(self.box.high, float(most)))
 
     def pictures(self) -> Tensor:
-        """Returns a copy of the inputs as the library gets them, with three axes an example."""
+        """Returns a copy of the inputs in the library's scale, with three axes an example."""
         shape = self.inputs.shape[1:]
         axes = shape if len(shape) == PICTURE_AXES else (1, 1, shape.numel())
-        points = self.inputs.detach().reshape(-1, *axes).clone()  # no view: some detach in place
+        points = (
+            self.inputs.detach().reshape(-1, *axes).clone()
+        )  # not a view: some libraries detach in place
         if self.scaled:
             points = (points - self.box.low) / self.box.width
         return points.clamp_(0.0, 1.0) if self.unit else points
 
     def radius(self, radius: float) -> float:
-        """Returns a length among inputs as one among pictures."""
+        """Converts a length of the inputs' scale to the pictures' scale."""
         return radius / self.box.width if self.scaled else radius
 
-    def inside(self, pictures: Tensor) -> Tensor:
-        """Returns the inputs that pictures stand for, as the model takes them."""
+    def to_inputs(self, pictures: Tensor) -> Tensor:
+        """Converts pictures to inputs of the model."""
         points = pictures.to(self.inputs.dtype).reshape(-1, *self.inputs.shape[1:])
         return points * self.box.width + self.box.low if self.scaled else points
 
-    def back(self, pictures: Tensor) -> Tensor:
-        """Returns candidates, of the inputs' shape and dtype, for the pictures of all examples.
+    def to_candidates(self, pictures: Tensor) -> Tensor:
+        """Converts the pictures of all examples to candidates of the inputs' shape and dtype.
 
-        Where the scale is another, what did not move stays as it was, bit for bit, and what is
-        inside the library's box is inside ours, whatever rounding says; nothing else is clipped.
+        If the scales differ, unmoved coordinates stay equal bit for bit, and those inside the
+        library's box are clipped to ours against rounding; nothing else is clipped.
         """
         own = pictures.detach().to(self.inputs.device, self.inputs.dtype)
         if not self.scaled:
@@ -213,16 +215,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class Task:
-    """What a library is asked for, in its own units.
+    """One attack to run by a library, in the library's units.
 
     Args:
-        model: gives logits.
+        model: maps pictures to logits.
         inputs: a copy, shape (N, channels, height, width).
         labels: a copy, int64, shape (N,): the true classes.
         norm: the norm.
-        epsilon: the budget; infinite for an attack that looks for the nearest example.
-        bounds: the box to stay in.
-        seed: what the global generators were seeded with.
+        epsilon: the budget; infinite for a minimal-norm attack.
+        bounds: the box.
+        seed: the seed of the global generators.
         parameters: the attack's parameters by the library's names.
     """
 
@@ -242,19 +244,19 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign:
+class LibraryAttack:
     """An attack of a library.
 
     Args:
-        name: what a suite calls it, without the scheme.
-        library: where it is from.
-        norms: what it can be asked for.
-        run: does what a task asks for and returns the candidates.
-        signature: whose parameters are the attack's.
-        minimal: whether it looks for the nearest adversarial example instead of using a budget.
+        name: its name in a suite, without the scheme.
+        library: its library.
+        norms: the norms that it supports.
+        run: runs a task and returns the candidates.
+        signature: the signature with the attack's parameters.
+        minimal: whether it looks for the nearest adversarial example, without a budget.
         unit: whether it works in [0, 1] only.
         needs_gradient: whether it takes gradients of the model.
-        channels: how many channels pictures must have, where it works on no others.
+        channels: the number of channels that pictures must have; None for any.
         reserved: parameters that the benchmark sets, with the reason, besides `RESERVED`.
         departures: the laws that it does not keep, with the reason.
         about: its own documentation.
@@ -278,7 +280,7 @@ class FixedBudget(Attack):
     """A library's attack that stays within a budget."""
 
     iterate: ClassVar[str] = "the library's"
-    foreign: ClassVar[Foreign]
+    foreign: ClassVar[LibraryAttack]
 
     def propose(
         self,
@@ -289,24 +291,23 @@ class FixedBudget(Attack):
         threat: ThreatModel,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields what the library returns; at epsilon 0 the inputs, and the library isn't asked."""
+        """Yields the library's candidates; at epsilon 0 the inputs, without calling the library."""
         if threat.radius == 0:
             yield inputs.clone()
             return
-        # A box so wide that nothing in the ball meets it is the same as none.
+        # A box that contains the ball has no effect.
         own, reach = classifier.bounds, threat.radius
         box = threat.bounds or Bounds(own.low - reach, own.high + reach)
-        frame = Frame(inputs, box, self.foreign.unit)
-        yield _asked(
-            self, classifier, frame, labels=labels, norm=threat.norm, radius=reach, streams=streams
-        )
+        scaling = InputScaling(inputs, box, self.foreign.unit)
+        task = _task(self, classifier, scaling, labels, norm=threat.norm, streams=streams)
+        yield _run(self.foreign, replace(task, epsilon=scaling.radius(reach)), scaling)
 
 
 class NearestExample(MinimalNormAttack):
     """A library's attack that looks for the nearest adversarial example."""
 
     iterate: ClassVar[str] = "the library's"
-    foreign: ClassVar[Foreign]
+    foreign: ClassVar[LibraryAttack]
 
     def nearest(
         self,
@@ -318,20 +319,16 @@ class NearestExample(MinimalNormAttack):
         bounds: Bounds | None,
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
-        """Yields what the library returns; without bounds it has three times the room."""
+        """Yields the library's candidates; without bounds the box is three times as wide."""
         own = classifier.bounds
         box = bounds or Bounds(own.low - own.width, own.high + own.width)
-        frame = Frame(inputs, box, self.foreign.unit)
-        yield _asked(
-            self, classifier, frame, labels=labels, norm=norm, radius=torch.inf, streams=streams
-        )
+        scaling = InputScaling(inputs, box, self.foreign.unit)
+        task = _task(self, classifier, scaling, labels, norm=norm, streams=streams)
+        yield _run(self.foreign, task, scaling)
 
 
-def adapt(foreign: Foreign, *, module: str) -> type[Attack]:
-    """Returns the class of a library's attack; ``module`` is the adapter's own name.
-
-    The class belongs to that module, so that results are computed again after a change of it.
-    """
+def adapt(foreign: LibraryAttack, *, module: str) -> type[Attack]:
+    """Returns the class of a library's attack, as a member of the adapter's module ``module``."""
     reserved = {**RESERVED, **foreign.reserved}
     parameters = [
         each
@@ -366,50 +363,44 @@ def parameters_given(attack: Attack) -> dict[str, Any]:
     return {each.name: getattr(attack, each.name) for each in fields if each.init}
 
 
-def _asked(
-    attack: FixedBudget | NearestExample,
-    classifier: Classifier,
-    frame: Frame,
-    *,
-    labels: Tensor,
-    norm: Norm,
-    radius: float,
-    streams: ExampleStreams,
-) -> Tensor:
-    foreign = attack.foreign
-    seed = int(streams.keys[0])
-    task = Task(
-        model=View(classifier, frame),
-        inputs=frame.pictures(),
+def _task(
+    attack: Attack, classifier: Classifier, scaling: InputScaling, labels: Tensor,
+    *, norm: Norm, streams: ExampleStreams,
+) -> Task:  # fmt: skip
+    """Returns the task of an attack, without a budget."""
+    return Task(
+        model=View(classifier, scaling),
+        inputs=scaling.pictures(),
         labels=labels.clone(),
         norm=norm,
-        epsilon=frame.radius(radius),
-        bounds=frame.bounds,
-        seed=seed,
+        epsilon=torch.inf,
+        bounds=scaling.bounds,
+        seed=int(streams.keys[0]),
         parameters=parameters_given(attack),
     )
-    expected = task.inputs.shape
+
+
+def _run(foreign: LibraryAttack, task: Task, scaling: InputScaling) -> Tensor:
+    """Runs a task and returns the candidates."""
+    expected, name = task.inputs.shape, f"{foreign.name} of {foreign.library.release}"
     if foreign.channels not in (None, expected[1]):
         raise AttackError(
-            f"{foreign.name} of {foreign.library.release} works on pictures with "
-            f"{foreign.channels} channels only, these have {expected[1]}"
+            f"{name} works on pictures with {foreign.channels} channels only, these have "
+            f"{expected[1]}"
         )
-    with isolated(seed, device=frame.inputs.device):
+    with isolated(task.seed, device=task.inputs.device):
         returned: object = foreign.run(task)
     refuse_no_numbers(task.model.gradients)
     if not isinstance(returned, Tensor) or returned.shape != expected:
         came = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
-        raise AttackError(
-            f"{foreign.name} of {foreign.library.release} must return a tensor of shape "
-            f"{tuple(expected)}, got {came}"
-        )
-    return frame.back(returned)
+        raise AttackError(f"{name} must return a tensor of shape {tuple(expected)}, got {came}")
+    return scaling.to_candidates(returned)
 
 
 def _number(written: object) -> int | float:
-    """Returns a number; a length is often written as a fraction: ``"2/255"``."""
+    """Returns a number, also from a fraction such as ``"2/255"``."""
     if isinstance(written, int | float) and not isinstance(written, bool):
-        return written  # an integer stays one: what is documented as a number may be a count
+        return written  # an integer stays one: a documented number may be a count
     try:
         return float(Fraction(str(written)))
     except (ValueError, ZeroDivisionError):
@@ -421,7 +412,7 @@ def _number_or_none(written: object) -> int | float | None:
 
 
 def _listed(written: object) -> object:
-    """Returns a list: the command line writes one as ``apgd-ce,fab``."""
+    """Returns a list, also from the command line's ``apgd-ce,fab``."""
     if not isinstance(written, str):
         return written
     return [each.strip() for each in written.split(",")]
@@ -433,7 +424,7 @@ _TYPES: dict[str, Any] = {"int": int, "bool": bool, "str": str, "float": Number}
 
 
 def _type(parameter: inspect.Parameter, about: str) -> Any:
-    """Returns what a parameter may be, by its annotation, its documentation, or its default."""
+    """Returns the type of a parameter from its annotation, documentation or default."""
     names = _list_of_names(parameter.annotation)
     if names is not None:
         return Annotated[names | None, BeforeValidator(_listed)]
@@ -454,7 +445,7 @@ def _type(parameter: inspect.Parameter, about: str) -> Any:
 
 
 def _list_of_names(annotation: object) -> Any:
-    """Returns the part of an annotation that is a list of certain names, None where none is."""
+    """Returns the part of an annotation that is a list of literals, or None."""
     for part in (annotation, *get_args(annotation)):
         if get_origin(part) is list and get_origin(get_args(part)[0]) is Literal:
             return part
@@ -462,7 +453,7 @@ def _list_of_names(annotation: object) -> Any:
 
 
 def _annotated(parameter: inspect.Parameter) -> set[str]:
-    """Returns the names of the plain types in an annotation, whether it is text or not."""
+    """Returns the names of the plain types in an annotation, which may be text."""
     annotation = parameter.annotation
     parts = get_args(annotation) or (annotation,)
     words = annotation.split("|") if isinstance(annotation, str) else map(_name_of, parts)

@@ -4,13 +4,13 @@ Source: J. Rony and I. Ben Ayed, "Adversarial Library",
 https://github.com/jeromerony/adversarial-library, https://doi.org/10.5281/zenodo.5815063.  Tried
 with 0.2.8.
 
-An attack is a function.  Each has its own name for the budget and for the norm, and one whose
-``eps`` is none (`FUNCTIONS`).  It works in [0, 1]: inputs of another box are scaled, and parameters
-that are lengths are shares of the box's width.  Names in Greek are quoted in TOML:
+An attack is a function.  Each has its own names for the budget and for the norm (`FUNCTIONS`); in
+one of them ``eps`` is not a budget.  The library works in [0, 1]: inputs of another box are scaled,
+and parameters that are lengths are shares of the box's width.  Names in Greek are quoted in TOML:
 ``"α_init" = 0.5``.
 
-The package imports visdom, which draws progress and which many machines can't build; where it is
-missing an empty stand-in takes its place during the import, and ``callback`` can't be used anyway.
+The package imports visdom, which draws progress and fails to build on many machines; if it is
+missing an empty module replaces it during the import.  Only ``callback`` uses it, a reserved name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ from types import ModuleType
 from torch import Tensor
 
 from gibbon.attacks.adapters import AttackSource
-from gibbon.attacks.adapters.adapting import BUDGET, BY_BATCH, NORM, Foreign, Library, Task, adapt
+from gibbon.attacks.adapters.adapting import (
+    BUDGET,
+    BY_BATCH,
+    NORM,
+    Library,
+    LibraryAttack,
+    Task,
+    adapt,
+)
 from gibbon.attacks.base import Attack
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
@@ -46,12 +54,13 @@ EVERY = (Norm.LINF, Norm.L2, Norm.L1)
 
 @dataclass(frozen=True)
 class _Function:
-    """How a function is asked.
+    """The norms and arguments of a function.
 
     Args:
-        norms: what it can do.
-        norm: the argument that says which, if it has one, and ``words`` what it is then given.
-        budget: the argument that takes epsilon; empty for a search for the nearest example.
+        norms: the norms that it supports.
+        norm: the name of the argument for the norm, if there is one.
+        words: the values of that argument.
+        budget: the name of the argument for epsilon; empty for a minimal-norm attack.
     """
 
     norms: tuple[Norm, ...]
@@ -115,7 +124,7 @@ class AdversarialLibrary(AttackSource):
             reserved[how.norm] = NORM
         if how.budget:
             reserved[how.budget] = BUDGET
-        foreign = Foreign(
+        foreign = LibraryAttack(
             name=name,
             library=LIBRARY,
             norms=how.norms,
@@ -140,7 +149,7 @@ def _run(function: Callable[..., Tensor], how: _Function, task: Task) -> Tensor:
 
 @contextmanager
 def _stand_in() -> Iterator[None]:
-    """While inside, visdom can be imported where it is not installed, and is empty."""
+    """Context in which visdom can be imported, as an empty module if it is not installed."""
     missing = STAND_IN not in sys.modules and importlib.util.find_spec(STAND_IN) is None
     if missing:
         sys.modules[STAND_IN] = ModuleType(STAND_IN)

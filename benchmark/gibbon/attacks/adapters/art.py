@@ -4,11 +4,10 @@ Source: M.-I. Nicolae et al., "Adversarial Robustness Toolbox v1.0.0", 2018,
 https://arxiv.org/abs/1807.01069, https://github.com/Trusted-AI/adversarial-robustness-toolbox.
 Tried with 1.20.1.
 
-It works on numpy arrays: inputs go there and candidates come back through float32.  It is given the
-box as ``clip_values``, no preprocessing (the model contains its own), the device (it takes a GPU
-unless it is told) and the true labels, without which it would take the predictions.  Parameters
-that are lengths (``eps_step``) are in the units of the model's input; their defaults are made for
-pixels in [0, 1].
+It works on numpy arrays: inputs and candidates are converted in float32.  The adapter passes the
+box as ``clip_values``, no preprocessing (the model contains its own), the device (the default is a
+GPU) and the true labels (the default is the predictions).  Parameters that are lengths, such as
+``eps_step``, are in the units of the model's input; their defaults assume pixels in [0, 1].
 """
 
 from __future__ import annotations
@@ -23,7 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.attacks.adapters import AttackSource
-from gibbon.attacks.adapters.adapting import BUDGET, BY_BATCH, NORM, Foreign, Library, Task, adapt
+from gibbon.attacks.adapters.adapting import (
+    BUDGET,
+    BY_BATCH,
+    NORM,
+    Library,
+    LibraryAttack,
+    Task,
+    adapt,
+)
 from gibbon.attacks.base import Attack
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
@@ -37,11 +44,11 @@ EVERY = (Norm.LINF, Norm.L2, Norm.L1)
 
 @dataclass(frozen=True)
 class _Class:
-    """What is known of a class.
+    """The properties of a class.
 
     Args:
-        norms: what it can do; where there are several it has an argument ``norm``.
-        minimal: whether it looks for the nearest example, and takes no ``eps``.
+        norms: the norms that it supports; with several it has an argument ``norm``.
+        minimal: whether it looks for the nearest example, without ``eps``.
         needs_gradient: whether it takes gradients.
     """
 
@@ -131,10 +138,8 @@ REFUSED = {
     ),
 }
 
-# Imported once it runs, and not brought by ART.
-ALSO_NEEDED = {
-    "AutoAttack": Library("multiprocess", "multiprocess", "pip install multiprocess"),
-}
+# Imported by ART at run time, and not among its requirements.
+ALSO_NEEDED = {"AutoAttack": Library("multiprocess", "multiprocess", "pip install multiprocess")}
 RESERVED = {
     "estimator": "it is the suite's model",
     "classifier": "it is the suite's model",
@@ -166,7 +171,7 @@ class Art(AttackSource):
         if name in ALSO_NEEDED:
             ALSO_NEEDED[name].load()
         known = CLASSES[name]
-        foreign = Foreign(
+        foreign = LibraryAttack(
             name=name,
             library=LIBRARY,
             norms=known.norms,

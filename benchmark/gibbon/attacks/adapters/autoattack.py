@@ -1,15 +1,14 @@
-"""AutoAttack by its authors' code: ``autoattack:standard``, of the package pyautoattack.
+"""AutoAttack in its authors' code, the package pyautoattack: ``autoattack:standard``.
 
 Source: F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of
 diverse parameter-free attacks", ICML 2020, https://arxiv.org/abs/2003.01690; the package is their
 code, https://github.com/fra31/auto-attack, with fixes.  Tried with 0.2.0.
 
-The name after the colon is what the package calls ``version``: ``standard``, ``plus``, ``rand``, or
+The name after the colon is the package's ``version``: ``standard``, ``plus``, ``rand``, or
 ``custom`` with ``attacks = ["apgd-ce", ...]``.  It works in [0, 1]: inputs of another box are
-scaled.  Untold, it would seed itself from the clock, and look for nine target classes whether or
-not there are ten: it is told the seed, and as many targets as there are.  Before it begins it
-replaces Python's trace function, which would end a debugger or a measurement of coverage: that is
-put back.
+scaled.  By default it seeds itself from the clock, and uses nine target classes even if there are
+fewer than ten: the adapter sets the seed and the number of targets.  It replaces Python's trace
+function, which would end a debugger or a measurement of coverage: the function is restored.
 """
 
 from __future__ import annotations
@@ -20,7 +19,15 @@ from functools import cache
 from torch import Tensor
 
 from gibbon.attacks.adapters import AttackSource
-from gibbon.attacks.adapters.adapting import BUDGET, BY_BATCH, NORM, Foreign, Library, Task, adapt
+from gibbon.attacks.adapters.adapting import (
+    BUDGET,
+    BY_BATCH,
+    NORM,
+    Library,
+    LibraryAttack,
+    Task,
+    adapt,
+)
 from gibbon.attacks.base import Attack
 from gibbon.core.errors import AttackError
 from gibbon.core.threat import Norm
@@ -34,7 +41,7 @@ NAMES = {Norm.LINF: "Linf", Norm.L2: "L2", Norm.L1: "L1"}
 CLASSES_NEEDED = {"apgd-t": 4, "apgd-dlr": 3}
 
 
-class AutoAttack(AttackSource):
+class AuthorsAutoAttack(AttackSource):
     """The versions of AutoAttack."""
 
     @cache  # noqa: B019  one source a process, and a class must be one and the same each time
@@ -46,7 +53,7 @@ class AutoAttack(AttackSource):
         reserved = {"eps": BUDGET, "norm": NORM, "version": "it stands after the colon"}
         if name != "custom":
             reserved["attacks"] = "they are the version's; choose them with autoattack:custom"
-        foreign = Foreign(
+        foreign = LibraryAttack(
             name=name,
             library=LIBRARY,
             norms=tuple(NAMES),
@@ -84,4 +91,4 @@ def _run(name: str, task: Task) -> Tensor:
     return candidates
 
 
-AUTOATTACK = AutoAttack()
+AUTOATTACK = AuthorsAutoAttack()

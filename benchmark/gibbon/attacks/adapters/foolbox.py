@@ -3,11 +3,11 @@
 Source: J. Rauber, R. Zimmermann, M. Bethge and W. Brendel, "Foolbox Native", JOSS 2020,
 https://doi.org/10.21105/joss.02607, https://github.com/bethgelab/foolbox.  Tried with 3.3.4.
 
-Of the three things that an attack of foolbox returns, what its authors call *clipped* is taken for
-a budget (points of the ball; the raw ones may lie outside), and the raw ones where the nearest
-example is looked for.  Its word on success is not.  Parameters that are lengths (``abs_stepsize``)
-are in the units of the model's input.  foolbox refuses inputs that leave its bounds by rounding: it
-is given bounds that hold the inputs as float32 has them.
+An attack of foolbox returns raw points, *clipped* points and its success.  The candidates are the
+clipped points with a budget (raw ones may lie outside the ball), and the raw points of a
+minimal-norm attack; the success is ignored.  Parameters that are lengths (``abs_stepsize``) are in
+the units of the model's input.  foolbox refuses inputs that exceed its bounds by rounding: the
+bounds passed to it contain the inputs in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gibbon.attacks.adapters import AttackSource
-from gibbon.attacks.adapters.adapting import BY_BATCH, Foreign, Library, Task, adapt
+from gibbon.attacks.adapters.adapting import BY_BATCH, Library, LibraryAttack, Task, adapt
 from gibbon.attacks.base import Attack
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
@@ -30,7 +30,7 @@ LIBRARY = Library("foolbox", "foolbox", "pip install foolbox")
 NORMS = {1: Norm.L1, 2: Norm.L2, float("inf"): Norm.LINF}
 POWERS = {norm: power for power, norm in NORMS.items()}
 
-# HopSkipJump calls itself one of L1 (3.3.4); what it minimises is what it calls its constraint.
+# HopSkipJump declares L1 (3.3.4), but minimises its argument ``constraint``.
 CONSTRAINTS = {Norm.L2: "l2", Norm.LINF: "linf"}
 REFUSED = {
     "BinarizationRefinementAttack": "it refines points that another attack has found",
@@ -53,12 +53,12 @@ BLIND = {
     "L2ContrastReductionAttack",
 }
 
-# In 3.3.4 the projection onto the L2 ball divides a norm by itself where epsilon was meant, so that
-# nothing is ever drawn nearer and what is found lies at the end of the first, long steps.
+# In 3.3.4 the projection onto the L2 ball divides a norm by itself in place of epsilon, so that no
+# point is moved nearer, and the points found lie at the end of the first, long steps.
 _NEVER_NEAR = (
     "its projection divides a norm by itself (3.3.4), so that it never comes near the input"
 )
-_SPREAD = "its steps are Adam's, which move all coordinates alike, and in L1 that misses some"
+_SPREAD = "its steps are Adam's, which move all coordinates equally, and in L1 that misses some"
 FAULTS = {
     "L2FMNAttack": dict.fromkeys(("outputs", "larger-budget", "optimum"), _NEVER_NEAR),
     "L1AdamProjectedGradientDescentAttack": {"optimum": _SPREAD},
@@ -94,7 +94,7 @@ class Foolbox(AttackSource):
         departures = {"batch": BY_BATCH, **FAULTS.get(kind.__name__, {})}
         if blind:
             departures |= dict.fromkeys(("outputs", "larger-budget", "optimum"), CONTROL)
-        foreign = Foreign(
+        foreign = LibraryAttack(
             name=name,
             library=LIBRARY,
             norms=norms,
@@ -129,7 +129,7 @@ def _run(kind: type[Any], task: Task) -> Tensor:
 
 
 def _norm(kind: type[Any]) -> float | None:
-    """Returns the p of the norm that a class works in, or None for one that is told."""
+    """Returns the p of the norm of a class, or None if it takes the norm as an argument."""
     distance = kind.__dict__.get("distance", getattr(kind, "distance", None))
     if isinstance(distance, property):
         if "distance" in inspect.signature(kind).parameters:

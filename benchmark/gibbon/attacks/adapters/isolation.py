@@ -1,9 +1,9 @@
-"""What somebody else's code may not change while it runs: generators, settings, the terminal.
+"""Isolation of library code: global generators, settings and the terminal are restored.
 
-The benchmark guards every attack (`gibbon.verify.guarding`).  Here the same is done closer, so
-that an adapted attack keeps the laws of `gibbon.conformance` by itself: a library that re-seeds
-the global generators, draws from them, prints, draws progress bars, warns, or removes a debugger's
-trace function leaves nothing of it behind.
+The benchmark guards every attack (`gibbon.verify.guard.guarding`).  This guard is closer to the
+library, so that an adapted attack keeps the laws of `gibbon.conformance` by itself, although
+libraries re-seed the global generators, draw from them, print, draw progress bars, warn, or remove
+a debugger's trace function.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SEED_BITS = 63
 
 @contextmanager
 def isolated(seed: int, *, device: torch.device) -> Iterator[None]:
-    """While inside: global generators seeded with ``seed``, gradients on, and silence.
+    """Context: global generators seeded with ``seed``, gradients on, and no output.
 
-    ``seed`` is any integer; ``device`` is where the model is, so that its generator is kept too.
-    All of it is put back afterwards, also after an exception.
+    ``seed`` is any integer; ``device`` is the model's, whose generator is kept too.  Everything is
+    restored afterwards, also after an exception.
     """
     tracer = sys.gettrace()
     with seeded_globals(seed % 2**SEED_BITS, device), silence(), torch.enable_grad():
@@ -39,7 +39,7 @@ def isolated(seed: int, *, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """While inside, nothing is printed, logged or warned about."""
+    """Context in which nothing is printed, logged or warned about."""
     nowhere, disabled = io.StringIO(), logging.root.manager.disable
     with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
         warnings.simplefilter("ignore")

@@ -6,8 +6,8 @@ with 3.5.1.
 
 It works in [0, 1] and always clips to it: inputs of another box are scaled, and parameters that
 are lengths (``alpha``) are shares of the box's width.  Its switch for normalised inputs stays off,
-since the model normalises by itself; and as it is given a view of the model, neither its guess of
-the device nor its switching to eval and training mode reaches the model.
+since the model contains its normalisation.  The library gets a view of the model, so that neither
+its guess of the device nor its switch between eval and training mode affects the model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from typing import Any
 from torch import Tensor
 
 from gibbon.attacks.adapters import AttackSource
-from gibbon.attacks.adapters.adapting import BUDGET, BY_BATCH, NORM, Foreign, Library, Task, adapt
+from gibbon.attacks.adapters.adapting import (
+    BUDGET,
+    BY_BATCH,
+    NORM,
+    Library,
+    LibraryAttack,
+    Task,
+    adapt,
+)
 from gibbon.attacks.base import Attack
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
@@ -33,10 +41,10 @@ LIBRARY = Library(
 NAMES = {Norm.LINF: "Linf", Norm.L2: "L2"}
 LINF, L2, L1 = (Norm.LINF,), (Norm.L2,), (Norm.L1,)
 
-# Those that look for the nearest example, and what they minimise.
+# Minimal-norm attacks, and the norm that they minimise.
 NEAREST = {"CW": L2, "DeepFool": L2, "EADL1": L1, "EADEN": L1}
 
-# Those that use a budget: in the L∞ norm but for these.
+# Attacks with a budget and a norm other than L∞.
 NORMS = {
     **{"PGDL2": L2, "PGDRSL2": L2},
     # FAB documents L1 too, and fails in it.
@@ -55,7 +63,7 @@ RGB_ONLY = ("TIFGSM", "PIFGSM", "PIFGSMPP")
 RGB = 3
 _RESIZED = "it climbs randomly resized pictures, for transfer, and not the model's own loss"
 _NEGATIVE = (
-    "its loss takes the largest of the other logits for 0 where all are negative, as the "
+    "its loss takes the largest of the other logits for 0 if all are negative, as the "
     "logarithms of probabilities are"
 )
 DEPARTURES = {
@@ -85,7 +93,7 @@ class Torchattacks(AttackSource):
         if not usable(name):
             raise SpecError(f"torchattacks' {name} can't be used here: {REFUSED[name]}")
         kind: Any = getattr(library, name)
-        foreign = Foreign(
+        foreign = LibraryAttack(
             name=name,
             library=LIBRARY,
             norms=NEAREST.get(name) or NORMS.get(name, LINF),
@@ -107,7 +115,7 @@ class Torchattacks(AttackSource):
 
 
 def usable(name: str) -> bool:
-    """Says whether an attack of that name can be used here."""
+    """Returns whether an attack of that name can be used here."""
     return name not in REFUSED
 
 

@@ -1,1 +1,1 @@
-"""Parts that several attacks share: objectives, projections, schedules and search loops."""
+"""Parts that several attacks share: objectives, projections, searches and their records."""

@@ -1,4 +1,4 @@
-"""Adam on a batch of independent problems, examples of which may leave.
+"""Adam on a batch of independent problems that may leave the batch.
 
 Source: D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm
 1, https://arxiv.org/abs/1412.6980.
@@ -13,7 +13,7 @@ FIRST_DECAY, SECOND_DECAY, EPSILON = 0.9, 0.999, 1e-8  # algorithm 1's recommend
 
 
 class Adam:
-    """The state of Adam; nothing in it mixes examples."""
+    """The state of Adam, separate for each example."""
 
     def __init__(self, points: Tensor, *, step_size: float) -> None:
         self.step_size = step_size

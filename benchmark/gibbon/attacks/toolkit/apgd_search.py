@@ -1,237 +1,471 @@
-"""The search of the APGD attacks: which climbs are made, and which of their points is returned.
+r"""Algorithm 1 of APGD: projected gradient ascent that chooses its step sizes itself.
 
-A climb goes from a random point with steps and step sizes as `gibbon.attacks.toolkit.step_schedules` has them.
-In L1 three climbs follow each other, in balls of three, two and one epsilon, with 30 %, 30 % and
-40 % of the steps, each from the best point of the one before, projected (F. Croce and M. Hein,
-"Mind the box", ICML 2021, section 4, https://arxiv.org/abs/2103.01208).
+In L∞ and L2, with u the steepest direction in the norm, :math:`P_S` the projection onto the allowed
+points, :math:`\eta = 2 \epsilon` at first and :math:`\alpha = 0.75`,
 
-Croce and Hein return the point of the highest objective, and count an example as misled if any
-point of the climb was misclassified.  Here both are one: the point that is returned is the
-misclassified point of the highest objective, or where none is, the point of the highest objective.
+.. math::
+    z^{(k+1)} &= P_S(x^{(k)} + \eta \, u(\nabla f(x^{(k)}))) \\
+    x^{(k+1)} &= P_S(x^{(k)} + \alpha (z^{(k+1)} - x^{(k)}) + (1 - \alpha)(x^{(k)} - x^{(k-1)}))
+
+and :math:`x^{(1)} = z^{(1)}`.  At checkpoint :math:`w_j` the step size is halved and the search
+restarts from the best point so far if
+
+1. fewer than :math:`\rho (w_j - w_{j-1})` steps since :math:`w_{j-1}` increased f, or
+2. the step size was not halved at :math:`w_{j-1}`, and the best value has not increased since.
+
+Checkpoints are :math:`w_j = \lceil p_j N \rceil` with :math:`p_0 = 0`, :math:`p_1 = 0.22` and
+:math:`p_{j+1} = p_j + \max(p_j - p_{j-1} - 0.03, 0.06)`.
+
+In L1 the steps have no momentum and length :math:`\eta = \epsilon`, in the k largest coordinates of
+the gradient, k = d / 5 at first.  At a checkpoint, every :math:`\lceil 0.04 N \rceil` steps, k
+becomes 2/3 of the number of coordinates that the best point has changed.  If that number fell by
+more than 5 %, the step size is reset to epsilon and the search restarts from the best point;
+otherwise the step size is divided by 1.5, down to epsilon / 10.  A run has three stages, in balls
+of three, two and one epsilon, with 30 %, 30 % and 40 % of the steps, each from the projected best
+point of the stage before.
+
+Croce and Hein return the point of the highest objective, and count an example as misclassified if
+any iterate was.  Here both are one point: the misclassified iterate of the highest objective, or
+the iterate of the highest objective if none is misclassified.
+
+Sources: F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of
+diverse parameter-free attacks", ICML 2020, section 3 and algorithm 1,
+https://arxiv.org/abs/2003.01690; for L1, F. Croce and M. Hein, "Mind the box: l1-APGD for sparse
+adversarial attacks on image classifiers", ICML 2021, sections 3 and 4,
+https://arxiv.org/abs/2103.01208.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
+from gibbon.attacks.toolkit.example_rows import ExampleRows
 from gibbon.attacks.toolkit.gradients import Gradients
 from gibbon.attacks.toolkit.objectives import Objective
-from gibbon.attacks.toolkit.parallel_restarts import abreast, leaving
-from gibbon.attacks.toolkit.projections import Region, region
-from gibbon.attacks.toolkit.step_schedules import (
-    Halving,
-    Pace,
-    Rows,
-    Sparsening,
-    Trail,
-    choose,
-    halving_checkpoints,
-    sparsening_checkpoints,
-)
+from gibbon.attacks.toolkit.parallel_restarts import next_group, rows_leaving
+from gibbon.attacks.toolkit.projections import Region, choose, region, sparse_units
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Epsilon, Norm, ThreatModel
+from gibbon.metrics.distances import like
 from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
 
-Keep = Literal["best-loss", "first-success"]
+KeptPoint = Literal["best-loss", "first-success"]
+
+MOMENTUM = 0.75  # alpha
+FIRST_STEP = 2.0  # in units of epsilon
+FIRST_CHECKPOINT, GAP_SHRINKS, SMALLEST_GAP = 22, 3, 6  # percent of the steps
 
 RADII = ((3, 3), (2, 3))  # in L1, before the ball itself: units of epsilon, tenths of the steps
+FIRST_SHARE = 0.2  # of the coordinates that a step in L1 moves
+DIVISOR = 1.5  # of the number of changed coordinates, and of the step size
+FELL = 0.95
+SMALLEST_STEP = 0.1  # in L1, in units of epsilon
+CHECK_EVERY = 4  # percent of the steps, in L1
 
 
 @dataclass(frozen=True)
-class Try:
-    """One search from a random point: what it climbs, and where its random numbers come from."""
+class Run(ExampleRows):
+    """One run of algorithm 1 from a random point.
 
-    goal: Objective
+    Args:
+        objective: the function f to maximise.
+        streams: random numbers, one stream an example.
+    """
+
+    objective: Objective
     streams: ExampleStreams
 
-    @classmethod
-    def joined(cls, tries: Sequence[Try], examples: Tensor) -> Try:
-        """Returns these tries, of one kind, abreast for some of the examples."""
-        goals = [each.goal.take(examples) for each in tries]
-        names = [field.name for field in fields(goals[0])]
-        parts = {name: [getattr(goal, name) for goal in goals] for name in names}
-        rows = {name: torch.cat(each) for name, each in parts.items() if torch.is_tensor(each[0])}
-        keys = torch.cat([each.streams.take(examples).keys for each in tries])
-        return cls(replace(goals[0], **rows), ExampleStreams(keys))
 
-
-def search(
-    classifier: Classifier,
-    inputs: Tensor,
-    *,
-    tries: Iterable[Try],
-    threat: ThreatModel,
-    steps: int,
-    rho: float,
-    keep: Keep,
-) -> Tensor:
-    """Returns for each example the best point of all tries, of the inputs' shape.
-
-    Of several tries the point with the largest margin of a wrong class over the true one counts,
-    as outside.  A try costs ``steps + 1`` forward and ``steps`` backward passes (in L1 two forward
-    passes more); with ``"first-success"`` an example takes part up to its first misclassified point
-    only, and the others close ranks.  Where few are left several tries are made abreast.
+@dataclass(frozen=True)
+class APGDSearch:
+    """Runs algorithm 1 several times, and keeps the best point of each example.
 
     Args:
         classifier: the model under attack.
-        inputs: shape (N, *input_shape).
-        tries: objectives, all of one kind, and streams for all N examples.
         threat: the norm, the budget and the box.
-        steps: gradient steps of one try.
-        rho: share of the steps between checkpoints that must raise the objective (L∞ and L2).
-        keep: ``"best-loss"`` or ``"first-success"``.
-
-    Raises `OutputError` where a gradient is NaN or infinite.
+        steps: gradient steps of one run, N.
+        rho: share of the steps between checkpoints that must increase the objective (L∞ and L2).
+        keep: ``"best-loss"``, or ``"first-success"`` to stop at the first misclassified point.
     """
-    gradients = Gradients(classifier)
-    points = inputs.clone()
-    margins = torch.full_like(inputs.flatten(1)[:, 0], -torch.inf)
-    left = torch.arange(len(inputs), device=inputs.device)
-    remaining = iter(tries)
-    while len(left) and (group := abreast(remaining, classifier, examples=len(left))):
-        start = _start(
-            gradients, torch.cat([inputs[left]] * len(group)), Try.joined(group, left),
-            threat=threat, steps=steps, rho=rho,
-        )  # fmt: skip
-        found = _climb(gradients, start, rho=rho, stop=keep == "first-success", examples=len(left))
-        tried = torch.ones_like(left, dtype=torch.bool)  # not misled by a try before this one
-        for lane in torch.arange(len(start.points), device=left.device).chunk(len(group)):
-            better = tried & (found.margins[lane] > margins[left])
-            points[left[better]] = found.points[lane[better]]
-            margins[left[better]] = found.margins[lane[better]]
-            tried &= ~found.stopped[lane]
-        left = left[tried]
-    gradients.check()
-    return points
 
-
-@dataclass(frozen=True)
-class _Start:
-    """Where a climb begins, and how it goes."""
-
-    points: Tensor
-    allowed: Region
-    goal: Objective
+    classifier: Classifier
+    threat: ThreatModel
     steps: int
-    resumed: bool
+    rho: float
+    keep: KeptPoint
 
+    def best_points(self, inputs: Tensor, runs: Iterable[Run]) -> Tensor:
+        """Returns the best point of all runs for each example, shape (N, *input_shape).
 
-def _start(
-    gradients: Gradients,
-    inputs: Tensor,
-    tried: Try,
-    *,
-    threat: ThreatModel,
-    steps: int,
-    rho: float,
-) -> _Start:
-    """Returns the start of the last climb of a try; in L1 the wider ones are made here."""
-    *wider, (radius, last) = _radii(threat, steps=steps)
-    first = wider[0][0] if wider else radius
-    points = region(inputs, threat=first).random_point(tried.streams)
-    for number, (ball, count) in enumerate(wider):
-        allowed = region(inputs, threat=ball)
-        start = _Start(allowed.project(points), allowed, tried.goal, count, resumed=number > 0)
-        climbed = _climb(gradients, start, rho=rho, stop=False, examples=len(points))
-        points = climbed.best.clone()
-    allowed = region(inputs, threat=radius)
-    return _Start(allowed.project(points), allowed, tried.goal, last, resumed=bool(wider))
+        Of several runs the point with the largest margin of a wrong class over the true one counts.
+        A run costs ``steps + 1`` forward and ``steps`` backward passes (in L1 two forward passes
+        more).  With ``"first-success"`` an example leaves the batch at its first misclassified
+        point.  Several runs go into one batch if few examples are left.
 
+        Args:
+            inputs: shape (N, *input_shape).
+            runs: the runs for all N examples, with objectives of one kind.
 
-def _radii(threat: ThreatModel, *, steps: int) -> list[tuple[ThreatModel, int]]:
-    if threat.norm is not Norm.L1:
-        return [(threat, steps)]
-    wider = []
-    for factor, tenths in RADII:
-        epsilon = Epsilon(factor * threat.epsilon.value, f"{factor} * {threat.epsilon}")
-        wider.append((replace(threat, epsilon=epsilon), tenths * steps // 10))
-    rest = steps - sum(count for _, count in wider)
-    return [*(each for each in wider if each[1]), (threat, rest)]
+        Raises `OutputError` if a gradient is NaN or infinite.
+        """
+        gradients = Gradients(self.classifier)
+        points = inputs.clone()
+        margins = torch.full_like(inputs.flatten(1)[:, 0], -torch.inf)
+        left = torch.arange(len(inputs), device=inputs.device)
+        remaining = iter(runs)
+        while len(left) and (group := next_group(remaining, self.classifier, examples=len(left))):
+            joined = Run.concatenated([run.take(left) for run in group])
+            batch = torch.cat([inputs[left]] * len(group))
+            found = self._run(gradients, batch, joined, examples=len(left))
+            unsolved = torch.ones_like(left, dtype=torch.bool)  # by the runs before this one
+            for rows in torch.arange(len(batch), device=left.device).chunk(len(group)):
+                better = unsolved & (found.margins[rows] > margins[left])
+                points[left[better]] = found.points[rows[better]]
+                margins[left[better]] = found.margins[rows[better]]
+                unsolved &= ~found.stopped[rows]
+            left = left[unsolved]
+        gradients.check()
+        return points
+
+    def _run(self, gradients: Gradients, inputs: Tensor, run: Run, *, examples: int) -> _Found:
+        """Returns the result of one run, or of several in one batch of ``examples`` rows each."""
+        *wider, last = self._stages()
+        threat = (wider or [last])[0].threat
+        points = region(inputs, threat=threat).random_point(run.streams)
+        for stage in wider:
+            found = self._ascend(gradients, inputs, points, run.objective, stage, examples=examples)
+            points = found.best.clone()
+        return self._ascend(gradients, inputs, points, run.objective, last, examples=examples)
+
+    def _stages(self) -> list[_Stage]:
+        stop = self.keep == "first-success"
+        if self.threat.norm is not Norm.L1:
+            return [_Stage(self.threat, self.steps, stop=stop)]
+        stages: list[_Stage] = []
+        for factor, tenths in RADII:
+            epsilon = Epsilon(
+                factor * self.threat.epsilon.value, f"{factor} * {self.threat.epsilon}"
+            )
+            if steps := tenths * self.steps // 10:
+                stages.append(
+                    _Stage(replace(self.threat, epsilon=epsilon), steps, resumed=bool(stages))
+                )
+        rest = self.steps - sum(each.steps for each in stages)
+        return [*stages, _Stage(self.threat, rest, resumed=bool(stages), stop=stop)]
+
+    def _ascend(
+        self,
+        gradients: Gradients,
+        inputs: Tensor,
+        points: Tensor,
+        objective: Objective,
+        stage: _Stage,
+        *,
+        examples: int,
+    ) -> _Found:
+        """Runs algorithm 1 in one ball, from ``points`` projected onto it."""
+        allowed = region(inputs, threat=stage.threat)
+        points = allowed.project(points)
+        found = _Found(points, examples=examples)
+        outputs, gradient = gradients.at(points, objective.ascent)
+        value, lead = objective.value(outputs), margin(outputs, objective.labels)
+        iterates = Iterates.start(points, gradient, value=value, lead=lead)
+        schedule: StepSchedule = StepHalving.start(iterates)
+        checkpoints = halving_checkpoints(stage.steps)
+        if self.threat.norm is Norm.L1:
+            schedule = SparsitySchedule.start(iterates, allowed, resumed=stage.resumed)
+            checkpoints = sparsity_checkpoints(stage.steps)
+        rows = torch.arange(len(points), device=points.device)
+        state = _State(rows, allowed, objective, iterates, schedule)
+        for step in range(1, stage.steps + 1):
+            if stage.stop:
+                state = found.collect_misclassified(state, outputs=outputs)
+                if not len(state.rows):
+                    return found
+            points = state.schedule.next_points(state.iterates, state.allowed, first=step == 1)
+            if step < stage.steps:
+                outputs, gradient = gradients.at(points, state.objective.ascent)
+            else:  # nothing follows the last gradient
+                with torch.no_grad():
+                    outputs, gradient = self.classifier(points), state.iterates.gradient
+            state = state.after_step(points, outputs, gradient)
+            if step in checkpoints:
+                state = state.after_checkpoint(enough=self.rho * checkpoints[step])
+        if stage.stop:
+            state = found.collect_misclassified(state, outputs=outputs)
+        return found.collect(state)
 
 
 @dataclass(frozen=True)
-class _Kept(Rows):
-    """The point of each example that will be returned: misled before not, then by objective."""
+class _Stage:
+    """One stage of a run: its ball and its steps, and whether a stage came before.
+
+    ``stop`` says whether rows leave at their first misclassified point.
+    """
+
+    threat: ThreatModel
+    steps: int
+    resumed: bool = False
+    stop: bool = False
+
+
+@dataclass(frozen=True)
+class Iterates(ExampleRows):
+    """The iterate of the current step, the best so far, and the one to return.
+
+    Args:
+        points: the iterate, shape (N, *input_shape).
+        previous: the iterate before.
+        gradient: the objective's gradient at ``points``, up to a positive factor an example.
+        value: the objective at ``points``, shape (N,).
+        best_points: the iterate of the highest objective so far.
+        best_gradient: the gradient there.
+        best_value: the objective there, shape (N,).
+        kept: the misclassified iterate of the highest objective, else the best.
+        kept_value: the objective there, shape (N,).
+        kept_margin: the margin of the best wrong class over the true one there, shape (N,).
+    """
 
     points: Tensor
+    previous: Tensor
+    gradient: Tensor
     value: Tensor
-    gap: Tensor  # the margin of the best wrong class over the true one
-
-    def or_better(self, points: Tensor, *, value: Tensor, gap: Tensor) -> _Kept:
-        misled, before = gap > 0, self.gap > 0
-        better = misled & ~before | (misled == before) & (value > self.value)
-        return _Kept(
-            choose(better, points, self.points),
-            torch.where(better, value, self.value),
-            torch.where(better, gap, self.gap),
-        )
-
-
-@dataclass(frozen=True)
-class _Climber:
-    """A climb under way, for the examples that still take part; ``places`` says which these are."""
-
-    trail: Trail
-    pace: Pace
-    kept: _Kept
-    allowed: Region
-    goal: Objective
-    places: Tensor
+    best_points: Tensor
+    best_gradient: Tensor
+    best_value: Tensor
+    kept: Tensor
+    kept_value: Tensor
+    kept_margin: Tensor
 
     @classmethod
-    def begin(cls, start: _Start, *, outputs: Tensor, gradient: Tensor) -> _Climber:
-        points, goal = start.points, start.goal
-        value = goal.value(outputs)
-        trail = Trail.begin(points, gradient=gradient, value=value)
-        pace: Pace = Halving.begin(trail)
-        if start.allowed.threat.norm is Norm.L1:
-            pace = Sparsening.begin(trail, start.allowed, resumed=start.resumed)
-        kept = _Kept(points, value, margin(outputs, goal.labels))
-        places = torch.arange(len(points), device=points.device)
-        return cls(trail, pace, kept, start.allowed, goal, places)
+    def start(cls, points: Tensor, gradient: Tensor, *, value: Tensor, lead: Tensor) -> Iterates:
+        """Returns the iterates of a run at its first point."""
+        return cls(points, points, gradient, value, points, gradient, value, points, value, lead)
 
-    def then(self, points: Tensor, *, outputs: Tensor, gradient: Tensor) -> _Climber:
-        value = self.goal.value(outputs)
+    def then(self, points: Tensor, gradient: Tensor, *, value: Tensor, lead: Tensor) -> Iterates:
+        """Returns the iterates after one more step; an equal value is not better.
+
+        ``lead`` is the margin of the best wrong class over the true one at ``points``.
+        """
+        higher = value > self.best_value
+        wrong, kept_wrong = lead > 0, self.kept_margin > 0
+        better = wrong & ~kept_wrong | (wrong == kept_wrong) & (value > self.kept_value)
+        return Iterates(
+            points=points,
+            previous=self.points,
+            gradient=gradient,
+            value=value,
+            best_points=choose(higher, points, self.best_points),
+            best_gradient=choose(higher, gradient, self.best_gradient),
+            best_value=torch.where(higher, value, self.best_value),
+            kept=choose(better, points, self.kept),
+            kept_value=torch.where(better, value, self.kept_value),
+            kept_margin=torch.where(better, lead, self.kept_margin),
+        )
+
+    def restarted(self, from_best: Tensor) -> Iterates:
+        """Returns the iterates with the current point replaced by the best, if ``from_best``."""
         return replace(
             self,
-            trail=self.trail.then(points, gradient=gradient, value=value),
-            pace=self.pace.noted(value > self.trail.value),
-            kept=self.kept.or_better(points, value=value, gap=margin(outputs, self.goal.labels)),
+            points=choose(from_best, self.best_points, self.points),
+            gradient=choose(from_best, self.best_gradient, self.gradient),
+            value=torch.where(from_best, self.best_value, self.value),
         )
 
-    def checked(self, *, enough: float) -> _Climber:
-        pace, back = self.pace.checked(self.trail, self.allowed, enough=enough)
-        return replace(self, trail=self.trail.back_to_best(back), pace=pace)
 
-    def take(self, index: Tensor) -> _Climber:
-        return _Climber(
-            self.trail.take(index),
-            self.pace.take(index),
-            self.kept.take(index),
-            self.allowed.take(index),
-            self.goal.take(index),
-            self.places[index],
+@dataclass(frozen=True)
+class StepSchedule(ExampleRows, ABC):
+    """Chooses the steps of a run; changes them at checkpoints.
+
+    Args:
+        step: length of a step in units of epsilon, shape (N,).
+    """
+
+    step: Tensor
+
+    @abstractmethod
+    def next_points(self, iterates: Iterates, allowed: Region, *, first: bool) -> Tensor:
+        """Returns the next iterate."""
+
+    @abstractmethod
+    def after_step(self, increased: Tensor) -> Self:
+        """Returns the schedule after a step; ``increased`` says if the objective did, bool (N,)."""
+
+    @abstractmethod
+    def after_checkpoint(
+        self, iterates: Iterates, allowed: Region, *, enough: float
+    ) -> tuple[Self, Tensor]:
+        """Returns the schedule after a checkpoint, and which rows restart from their best point.
+
+        ``enough`` steps since the last checkpoint should have increased the objective.
+        """
+
+
+@dataclass(frozen=True)
+class StepHalving(StepSchedule):
+    """Halves the step size if the objective stops increasing: L∞ and L2.
+
+    Args:
+        increases: steps since the last checkpoint that increased the objective, shape (N,).
+        halved: whether the last checkpoint halved the step size, bool, shape (N,).
+        last_best: the best value at the last checkpoint, shape (N,).
+    """
+
+    increases: Tensor
+    halved: Tensor
+    last_best: Tensor
+
+    @classmethod
+    def start(cls, iterates: Iterates) -> StepHalving:
+        """Returns the schedule of the first step."""
+        value = iterates.value
+        return cls(
+            torch.full_like(value, FIRST_STEP),
+            torch.zeros_like(value),
+            torch.zeros_like(value, dtype=torch.bool),
+            value,
         )
+
+    def next_points(self, iterates: Iterates, allowed: Region, *, first: bool) -> Tensor:
+        """Returns a step along the gradient, with momentum unless it is the first."""
+        points, lengths = iterates.points, like(self.step * allowed.radius, iterates.points)
+        ascended = allowed.project(allowed.unit(iterates.gradient).mul_(lengths).add_(points))
+        if first:
+            return ascended
+        moved = ascended.sub_(points).mul_(MOMENTUM).add_(points)
+        return allowed.project(moved.add_(points - iterates.previous, alpha=1 - MOMENTUM))
+
+    def after_step(self, increased: Tensor) -> StepHalving:
+        """Counts the steps that increased the objective."""
+        return replace(self, increases=self.increases + increased)
+
+    def after_checkpoint(
+        self, iterates: Iterates, allowed: Region, *, enough: float
+    ) -> tuple[StepHalving, Tensor]:
+        """Halves the step size under condition 1 or 2."""
+        stalled = ~self.halved & (iterates.best_value == self.last_best)
+        halve = (self.increases < enough) | stalled
+        step = torch.where(halve, self.step / 2, self.step)
+        return StepHalving(step, torch.zeros_like(step), halve, iterates.best_value), halve
+
+
+@dataclass(frozen=True)
+class SparsitySchedule(StepSchedule):
+    """Moves fewer coordinates as the best point changes fewer: L1.
+
+    Args:
+        share: of the coordinates that a step moves, shape (N,).
+        changed: coordinates that the best point had changed at the last checkpoint, shape (N,).
+    """
+
+    share: Tensor
+    changed: Tensor
+
+    @classmethod
+    def start(cls, iterates: Iterates, allowed: Region, *, resumed: bool) -> SparsitySchedule:
+        """Returns the schedule of the first step, from a random point or from a stage before."""
+        changed = _changed(iterates.points, allowed)
+        every = iterates.points[0].numel()
+        share = changed / (DIVISOR * every)
+        if not resumed:
+            share, changed = torch.full_like(share, FIRST_SHARE), torch.full_like(share, every)
+        return cls(torch.ones_like(share), share, changed)
+
+    def next_points(self, iterates: Iterates, allowed: Region, *, first: bool) -> Tensor:
+        """Returns a sparse step along the gradient."""
+        lengths = like(self.step * allowed.radius, iterates.points)
+        unit = sparse_units(iterates.gradient, shares=self.share)
+        return allowed.project(unit.mul_(lengths).add_(iterates.points))
+
+    def after_step(self, increased: Tensor) -> SparsitySchedule:
+        """Returns the schedule unchanged."""
+        return self
+
+    def after_checkpoint(
+        self, iterates: Iterates, allowed: Region, *, enough: float
+    ) -> tuple[SparsitySchedule, Tensor]:
+        """Follows the number of coordinates that the best point has changed."""
+        changed = _changed(iterates.best_points, allowed)
+        fell = changed < FELL * self.changed
+        shorter = (self.step / DIVISOR).clamp(min=SMALLEST_STEP)
+        share = changed / (DIVISOR * iterates.points[0].numel())
+        return SparsitySchedule(torch.where(fell, 1.0, shorter), share, changed), fell
+
+
+def halving_checkpoints(steps: int) -> dict[int, int]:
+    """Returns the checkpoints of `StepHalving`, each with the steps since the one before.
+
+    >>> list(halving_checkpoints(100))
+    [22, 41, 57, 70, 80, 87, 93, 99]
+    """
+    percents = [0, FIRST_CHECKPOINT]
+    while percents[-1] < 100:
+        gap = max(percents[-1] - percents[-2] - GAP_SHRINKS, SMALLEST_GAP)
+        percents.append(percents[-1] + gap)
+    # Whole numbers: in floats 0.41 * 100 is above 41.
+    numbers = sorted({-(-percent * steps // 100) for percent in percents if percent < 100})
+    return {number: number - before for before, number in pairwise(numbers)}
+
+
+def sparsity_checkpoints(steps: int) -> dict[int, int]:
+    """Returns the checkpoints of `SparsitySchedule`, each with the steps since the one before.
+
+    >>> list(sparsity_checkpoints(40))[:4]
+    [2, 4, 6, 8]
+    """
+    every = -(-CHECK_EVERY * steps // 100)
+    return dict.fromkeys(range(every, steps + 1, every), every)
+
+
+def _changed(points: Tensor, allowed: Region) -> Tensor:
+    return (points != allowed.inputs).flatten(1).sum(1).to(points.dtype)
+
+
+@dataclass(frozen=True)
+class _State(ExampleRows):
+    """The state of algorithm 1 for the rows of a batch that still take part, ``rows``."""
+
+    rows: Tensor
+    allowed: Region
+    objective: Objective
+    iterates: Iterates
+    schedule: StepSchedule
+
+    def after_step(self, points: Tensor, outputs: Tensor, gradient: Tensor) -> _State:
+        value, lead = self.objective.value(outputs), margin(outputs, self.objective.labels)
+        return replace(
+            self,
+            iterates=self.iterates.then(points, gradient, value=value, lead=lead),
+            schedule=self.schedule.after_step(value > self.iterates.value),
+        )
+
+    def after_checkpoint(self, *, enough: float) -> _State:
+        schedule, restart = self.schedule.after_checkpoint(
+            self.iterates, self.allowed, enough=enough
+        )
+        return replace(self, iterates=self.iterates.restarted(restart), schedule=schedule)
 
 
 class _Found:
-    """What came of a climb, for the N rows of tries abreast.
+    """The result of a stage, for the N rows of a batch of several runs.
 
     Args:
-        points: where it began, shape (N, *input_shape).
-        examples: how many examples each try has.
+        points: the start, shape (N, *input_shape).
+        examples: how many examples each run has.
 
     Attributes:
-        points: shape (N, *input_shape).
+        points: the point to return, shape (N, *input_shape).
         margins: shape (N,): of the best wrong class over the true one, at these points.
-        stopped: bool, shape (N,): whether the climb ended with a misclassified point.
-        best: the point of the highest objective, of the rows that did not stop.
+        stopped: bool, shape (N,): whether the row left with a misclassified point.
+        best: the point of the highest objective, of the rows that did not leave.
     """
 
     def __init__(self, points: Tensor, *, examples: int) -> None:
@@ -241,44 +475,19 @@ class _Found:
         self.stopped = torch.zeros_like(self.margins, dtype=torch.bool)
         self.best = points
 
-    def release(self, climber: _Climber, *, outputs: Tensor) -> _Climber:
-        """Takes in the rows that are misled now; returns the climb of those that go on."""
-        done = climber.goal.misled(outputs)
+    def collect_misclassified(self, state: _State, *, outputs: Tensor) -> _State:
+        """Stores the rows that are misclassified; returns the state of those that go on."""
+        done = state.objective.misclassified(outputs)
         if not bool(done.any()):
-            return climber
-        leave = leaving(climber.places, done, examples=self.examples)
-        self.stopped[climber.places[done]] = True
-        self.end(climber.take(done))
-        return climber.take(torch.nonzero(~leave).squeeze(1))
+            return state
+        leave = rows_leaving(state.rows, done, examples=self.examples)
+        self.stopped[state.rows[done]] = True
+        self.collect(state.take(done))
+        return state.take(torch.nonzero(~leave).squeeze(1))
 
-    def end(self, climber: _Climber) -> _Found:
-        """Takes in all examples of a climb."""
-        self.points[climber.places] = climber.kept.points
-        self.margins[climber.places] = climber.kept.gap
-        self.best = climber.trail.best_points
+    def collect(self, state: _State) -> _Found:
+        """Stores all rows of a state."""
+        self.points[state.rows] = state.iterates.kept
+        self.margins[state.rows] = state.iterates.kept_margin
+        self.best = state.iterates.best_points
         return self
-
-
-def _climb(gradients: Gradients, start: _Start, *, rho: float, stop: bool, examples: int) -> _Found:
-    sparse = start.allowed.threat.norm is Norm.L1
-    checkpoints = (sparsening_checkpoints if sparse else halving_checkpoints)(start.steps)
-    found = _Found(start.points, examples=examples)
-    outputs, gradient = gradients.at(start.points, start.goal.ascent)
-    climber = _Climber.begin(start, outputs=outputs, gradient=gradient)
-    for number in range(1, start.steps + 1):
-        if stop:
-            climber = found.release(climber, outputs=outputs)
-            if not len(climber.places):
-                return found
-        points = climber.pace.ahead(climber.trail, climber.allowed, first=number == 1)
-        if number < start.steps:
-            outputs, gradient = gradients.at(points, climber.goal.ascent)
-        else:  # nothing follows the last gradient
-            with torch.no_grad():
-                outputs, gradient = gradients.classifier(points), climber.trail.gradient
-        climber = climber.then(points, outputs=outputs, gradient=gradient)
-        if number in checkpoints:
-            climber = climber.checked(enough=rho * checkpoints[number])
-    if stop:
-        climber = found.release(climber, outputs=outputs)
-    return found.end(climber)

@@ -1,13 +1,12 @@
-"""The loop that plain iterative attacks share, and which of its points is returned.
+"""The ascent loop of plain iterative attacks, and the choice of the iterate to return.
 
-An attack gives its update, a pure function from one state and the gradient there to the next state.
-The loop asks for gradients and keeps, as the attack's ``keep`` says,
+An attack supplies its update, a pure function from one state and the gradient there to the next
+state.  The loop takes the gradients and returns, depending on the attack's ``keep``,
 
 - ``"last"``: the last point;
-- ``"best-loss"``: the point of the highest objective, which costs one more forward pass;
-- ``"first-success"``: the first misclassified point, else the last.  An example that was misled
-  leaves the batch and the others close ranks, so that it costs no more passes, in later restarts
-  neither.
+- ``"best-loss"``: the point of the highest objective, at the cost of one more forward pass;
+- ``"first-success"``: the first misclassified point, else the last.  A misclassified example leaves
+  the batch, so that it costs no further passes, also in later restarts.
 """
 
 from __future__ import annotations
@@ -20,259 +19,261 @@ import torch
 from torch import Tensor
 
 from gibbon.attacks.base import STOPPING
+from gibbon.attacks.toolkit.example_rows import ExampleRows
 from gibbon.attacks.toolkit.gradients import Gradients
 from gibbon.attacks.toolkit.objectives import Objective
-from gibbon.attacks.toolkit.projections import Region
+from gibbon.attacks.toolkit.projections import Region, choose
 from gibbon.core.rng import ExampleStreams
-from gibbon.metrics.distances import like
 from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
 
-Keep = Literal["last", "best-loss", "first-success"]
+KeptIterate = Literal["last", "best-loss", "first-success"]
 
-WORTH_IT = 0.1  # share of a batch from which on a forward pass of its own pays
+WORTHWHILE_SHARE = 0.1  # of a batch: a forward pass for fewer examples costs more than it saves
 
 
 @dataclass(frozen=True)
-class State:
-    """Where an attack stands, for N examples.
+class State(ExampleRows):
+    """The state of an iterative attack, for N examples.
 
     Args:
         points: shape (N, *input_shape).
         allowed: the points that the threat model allows.
-        goal: what is climbed.
-        memory: what the attack remembers of earlier steps, such as a momentum, shape (N, ...).
+        objective: the function to maximise.
+        memory: a tensor that the update carries from step to step, such as a momentum.
     """
 
     points: Tensor
     allowed: Region
-    goal: Objective
+    objective: Objective
     memory: Tensor
 
     @classmethod
-    def at(cls, points: Tensor, *, allowed: Region, goal: Objective) -> State:
-        """Returns the state at the start, with a memory of zeros."""
-        return cls(points, allowed, goal, torch.zeros_like(points))
+    def with_momentum(cls, points: Tensor, *, allowed: Region, objective: Objective) -> State:
+        """Returns the first state of an attack with momentum: a memory of zeros."""
+        return cls(points, allowed, objective, torch.zeros_like(points))
 
     @classmethod
-    def forgetful(cls, points: Tensor, *, allowed: Region, goal: Objective) -> State:
-        """Returns the state at the start of an attack that remembers nothing."""
-        return cls(points, allowed, goal, points.new_empty(len(points), 0))
-
-    def take(self, index: Tensor) -> State:
-        """Returns the state of some of the examples."""
-        return State(
-            self.points[index],
-            self.allowed.take(index),
-            self.goal.take(index),
-            self.memory[index],
-        )
-
-    def moved(self, points: Tensor) -> State:
-        """Returns the state with other points."""
-        return replace(self, points=points)
+    def without_memory(cls, points: Tensor, *, allowed: Region, objective: Objective) -> State:
+        """Returns the first state of an attack that carries nothing from step to step."""
+        return cls(points, allowed, objective, points.new_empty(len(points), 0))
 
 
 Update = Callable[[State, Tensor], State]
+Direction = Callable[[State, Tensor], Tensor]
 
 
-def climb(
-    classifier: Classifier, start: State, *, update: Update, steps: int, keep: Keep
-) -> Tensor:
-    """Returns one candidate an example: so many updates from a start, in a tensor of its own.
-
-    ``steps`` forward and backward passes, one more forward pass for ``"best-loss"``, fewer of both
-    for ``"first-success"``, which takes no gradient where it expects a success and finds it.
-    Raises `OutputError` where a gradient is NaN or infinite.
-    """
-    gradients = Gradients(classifier)
-    if keep == STOPPING:
-        found = _to_first_success(gradients, start, update=update, steps=steps).points
-    elif keep == "best-loss":
-        found = _to_best(gradients, start, update=update, steps=steps)
-    else:
-        found = _to_last(gradients, start, update=update, steps=steps)
-    gradients.check()
-    return found
+def steepest(state: State, gradient: Tensor) -> Tensor:
+    """Returns the direction of steepest ascent in the norm of the threat model."""
+    return state.allowed.unit(gradient)
 
 
-def climbs(
-    classifier: Classifier,
-    centre: State,
-    *,
-    update: Update,
-    steps: int,
-    keep: Keep,
-    restarts: int,
-    streams: ExampleStreams | None,
-) -> Iterator[Tensor]:
-    """Yields one candidate a restart, or with ``"first-success"`` one of all restarts together.
+def projected_step(length: float, *, direction: Direction = steepest) -> Update:
+    """Returns the update of projected gradient ascent: a step of this length, then a projection."""
 
-    That is the first misclassified point of any restart, else the last point of the restart in
-    which a wrong class came nearest to the true one.  After every restart but an only one the model
-    is asked of the last points: one forward pass more for each example that is left.
+    def update(state: State, gradient: Tensor) -> State:
+        stepped = state.points.add(direction(state, gradient), alpha=length)
+        return replace(state, points=state.allowed.project(stepped))
+
+    return update
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Gradient ascent by an update, and which of its points is returned.
 
     Args:
-        classifier: the model under attack.
-        centre: the state at the inputs.
-        update: from one state and the gradient there to the next.
-        steps: gradient steps of one restart.
+        update: the function from one state and the gradient there to the next state.
+        steps: gradient steps of one run.
         keep: which point is returned.
-        restarts: how many climbs there are.
-        streams: where random starts come from, a child for each restart; None to start at the
-            inputs.
     """
-    if keep == STOPPING:
-        yield _first_of_all(
-            classifier, centre, update=update, steps=steps, restarts=restarts, streams=streams
-        )
-        return
-    for number in range(restarts):
-        start = _start(centre, streams, number=number)
-        yield climb(classifier, start, update=update, steps=steps, keep=keep)
+
+    update: Update
+    steps: int
+    keep: KeptIterate
+
+    def run(self, classifier: Classifier, start: State) -> Tensor:
+        """Returns one candidate an example, in a tensor of its own.
+
+        ``steps`` forward and backward passes, one more forward pass for ``"best-loss"``, fewer of
+        both for ``"first-success"``, which takes no gradient at a point that it expects to be
+        misclassified and finds so.  Raises `OutputError` if a gradient is NaN or infinite.
+        """
+        gradients = Gradients(classifier)
+        if self.keep == STOPPING:
+            found = self._to_first_success(gradients, start).points
+        elif self.keep == "best-loss":
+            found = self._to_best(gradients, start)
+        else:
+            found = self._to_last(gradients, start)
+        gradients.check()
+        return found
+
+    def run_restarts(
+        self,
+        classifier: Classifier,
+        centre: State,
+        *,
+        restarts: int,
+        streams: ExampleStreams | None,
+    ) -> Iterator[Tensor]:
+        """Yields one candidate a restart, or with ``"first-success"`` one of all restarts together.
+
+        The latter is the first misclassified point of any restart, else the last point of the
+        restart in which a wrong class came nearest to the true one.  If there is more than one
+        restart, the model predicts the last points of each: one more forward pass for every example
+        that is left.
+
+        Args:
+            classifier: the model under attack.
+            centre: the state at the inputs.
+            restarts: number of runs.
+            streams: random numbers for random starts, a child for each restart; None to start at
+                the inputs.
+        """
+        if self.keep == STOPPING:
+            yield self._first_of_all(classifier, centre, restarts=restarts, streams=streams)
+            return
+        for number in range(restarts):
+            yield self.run(classifier, _start(centre, streams, number=number))
+
+    def _first_of_all(
+        self,
+        classifier: Classifier,
+        centre: State,
+        *,
+        restarts: int,
+        streams: ExampleStreams | None,
+    ) -> Tensor:
+        gradients = Gradients(classifier)
+        points = centre.points.clone()
+        margins = torch.full_like(points.flatten(1)[:, 0], -torch.inf)
+        rows = torch.arange(len(points), device=points.device)
+        for number in range(restarts):
+            here = centre if len(rows) == len(points) else centre.take(rows)
+            drawn = streams.take(rows) if streams is not None else None
+            found = self._to_first_success(gradients, _start(here, drawn, number=number))
+            if restarts == 1 or not len(found.left):
+                points[rows] = found.points
+                break
+            # No step predicted the last points; as separate tries the trust boundary would.
+            outputs = classifier.predict(found.points[found.left])
+            objective = here.objective.take(found.left)
+            reached = torch.full_like(margins[rows], torch.inf)
+            reached[found.left] = margin(outputs, objective.labels)
+            points[rows], margins[rows] = better(points[rows], margins[rows], found.points, reached)
+            rows = rows[found.left[~objective.misclassified(outputs)]]
+            if not len(rows):
+                break
+        gradients.check()
+        return points
+
+    def _to_last(self, gradients: Gradients, state: State) -> Tensor:
+        for _ in range(self.steps):
+            _, gradient = gradients.at(state.points, state.objective.ascent)
+            state = self.update(state, gradient)
+        return state.points
+
+    def _to_best(self, gradients: Gradients, state: State) -> Tensor:
+        best = state.points
+        highest = torch.full_like(best.flatten(1)[:, 0], -torch.inf)
+        for _ in range(self.steps):
+            outputs, gradient = gradients.at(state.points, state.objective.ascent)
+            best, highest = better(best, highest, state.points, state.objective.value(outputs))
+            state = self.update(state, gradient)
+        with torch.no_grad():
+            outputs = gradients.classifier(state.points)
+        best, _ = better(best, highest, state.points, state.objective.value(outputs))
+        return best
+
+    def _to_first_success(self, gradients: Gradients, state: State) -> _Stopped:
+        active = _Active(state)
+        for _ in range(self.steps):
+            active.predict_likely_successes(gradients.classifier)
+            active.drop_successes()
+            if not len(active.rows):
+                break
+            outputs, gradient = gradients.at(active.state.points, active.state.objective.ascent)
+            active.note_successes(outputs)
+            active.state = self.update(active.state, gradient)
+        return active.stopped()
 
 
 def _start(centre: State, streams: ExampleStreams | None, *, number: int) -> State:
     if streams is None:
         return centre
-    return centre.moved(centre.allowed.random_point(streams.child(number)))
-
-
-def _first_of_all(
-    classifier: Classifier,
-    centre: State,
-    *,
-    update: Update,
-    steps: int,
-    restarts: int,
-    streams: ExampleStreams | None,
-) -> Tensor:
-    gradients = Gradients(classifier)
-    points = centre.points.clone()
-    margins = torch.full_like(points.flatten(1)[:, 0], -torch.inf)
-    rows = torch.arange(len(points), device=points.device)
-    for number in range(restarts):
-        here = centre if len(rows) == len(points) else centre.take(rows)
-        drawn = streams.take(rows) if streams is not None else None
-        start = _start(here, drawn, number=number)
-        found = _to_first_success(gradients, start, update=update, steps=steps)
-        if restarts == 1 or not len(found.left):
-            points[rows] = found.points
-            break
-        # The last points were not looked at: the trust boundary would, if they were tries.
-        outputs = classifier.predict(found.points[found.left])
-        goal = here.goal.take(found.left)
-        reached = torch.full_like(margins[rows], torch.inf)
-        reached[found.left] = margin(outputs, goal.labels)
-        points[rows], margins[rows] = better(points[rows], margins[rows], found.points, reached)
-        rows = rows[found.left[~goal.misled(outputs)]]
-        if not len(rows):
-            break
-    gradients.check()
-    return points
-
-
-def _to_last(gradients: Gradients, state: State, *, update: Update, steps: int) -> Tensor:
-    for _ in range(steps):
-        _, gradient = gradients.at(state.points, state.goal.ascent)
-        state = update(state, gradient)
-    return state.points
-
-
-def _to_best(gradients: Gradients, state: State, *, update: Update, steps: int) -> Tensor:
-    best = state.points
-    highest = torch.full_like(best.flatten(1)[:, 0], -torch.inf)
-    for _ in range(steps):
-        outputs, gradient = gradients.at(state.points, state.goal.ascent)
-        best, highest = better(best, highest, state.points, state.goal.value(outputs))
-        state = update(state, gradient)
-    with torch.no_grad():
-        outputs = gradients.classifier(state.points)
-    best, _ = better(best, highest, state.points, state.goal.value(outputs))
-    return best
+    return replace(centre, points=centre.allowed.random_point(streams.child(number)))
 
 
 @dataclass(frozen=True)
 class _Stopped:
     """Points, shape (N, *input_shape), and the positions of those that no step saw misclassified.
 
-    The last step's points are among the latter: nobody asked the model of them.
+    The last step's points are among the latter: the model did not predict them.
     """
 
     points: Tensor
     left: Tensor
 
 
-def _to_first_success(
-    gradients: Gradients, state: State, *, update: Update, steps: int
-) -> _Stopped:
-    race = _Race(state)
-    for _ in range(steps):
-        race.ask_the_hopeful(gradients.classifier)
-        race.close_ranks()
-        if not len(race.places):
-            break
-        outputs, gradient = gradients.at(race.state.points, race.state.goal.ascent)
-        race.look(outputs)
-        race.state = update(race.state, gradient)
-    return race.stopped()
+class _Active:
+    """The examples still under attack, and the points of those that were misclassified.
 
-
-class _Race:
-    """The examples that are still under attack, and the points of those that were misled.
-
-    A gradient at a point that misleads is of no use.  Where the margin, drawn on in a line from the
-    last two steps, says that the next point will, the model is asked there without one first.
+    A gradient at a misclassified point is of no use.  If the margin, extrapolated linearly from the
+    last two steps, predicts that the next point is misclassified, a forward pass without a gradient
+    comes first.
 
     Attributes:
-        state: where the examples of the batch stand.
-        places: int64: which of all examples these are.
-        gone: bool: which of them were misled and wait to leave the batch.
+        state: the state of the examples in the batch.
+        rows: int64: which of all examples these are.
+        done: bool: which of them were misclassified and wait to leave the batch.
         margins: of the examples of the batch at the last steps, two at most.
-        found: shape (N, *input_shape), of all examples: where they were misled.
+        found: shape (N, *input_shape), of all examples: the misclassified points.
     """
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.places = torch.arange(len(state.points), device=state.points.device)
-        self.gone = torch.zeros_like(self.places, dtype=torch.bool)
+        self.rows = torch.arange(len(state.points), device=state.points.device)
+        self.done = torch.zeros_like(self.rows, dtype=torch.bool)
         self.margins: list[Tensor] = []
         self.found = torch.empty_like(state.points)
 
-    def ask_the_hopeful(self, classifier: Classifier) -> None:
-        """Notes those that were expected to be misled at the points of now, and are."""
+    def predict_likely_successes(self, classifier: Classifier) -> None:
+        """Notes the examples expected to be misclassified at the current points that are."""
         if len(self.margins) < 2:
             return
         before, last = self.margins
-        hopeful = torch.nonzero((2 * last > before) & ~self.gone).squeeze(1)
-        if len(hopeful) < WORTH_IT * len(self.places):
+        likely = torch.nonzero((2 * last > before) & ~self.done).squeeze(1)
+        if len(likely) < WORTHWHILE_SHARE * len(self.rows):
             return
         with torch.no_grad():
-            outputs = classifier(self.state.points[hopeful])
-        self._note(hopeful[self.state.goal.take(hopeful).misled(outputs)])
+            outputs = classifier(self.state.points[likely])
+        self._note(likely[self.state.objective.take(likely).misclassified(outputs)])
 
-    def look(self, outputs: Tensor) -> None:
-        """Notes those that are misled at the points of now, given what the model says of them."""
-        self.margins = [*self.margins[-1:], margin(outputs, self.state.goal.labels)]
-        self._note(torch.nonzero(self.state.goal.misled(outputs) & ~self.gone).squeeze(1))
+    def note_successes(self, outputs: Tensor) -> None:
+        """Notes the examples that are misclassified at the current points, given their outputs."""
+        self.margins = [*self.margins[-1:], margin(outputs, self.state.objective.labels)]
+        self._note(
+            torch.nonzero(self.state.objective.misclassified(outputs) & ~self.done).squeeze(1)
+        )
 
-    def close_ranks(self) -> None:
-        """Takes those that were misled out of the batch."""
-        stay = torch.nonzero(~self.gone).squeeze(1)
-        if len(stay) < len(self.gone):
+    def drop_successes(self) -> None:
+        """Takes the misclassified examples out of the batch."""
+        stay = torch.nonzero(~self.done).squeeze(1)
+        if len(stay) < len(self.done):
             self.state = self.state.take(stay)
-            self.places, self.gone = self.places[stay], self.gone[stay]
+            self.rows, self.done = self.rows[stay], self.done[stay]
             self.margins = [each[stay] for each in self.margins]
 
     def stopped(self) -> _Stopped:
-        """Returns where all examples ended."""
-        last = torch.nonzero(~self.gone).squeeze(1)
-        self.found[self.places[last]] = self.state.points[last]
-        return _Stopped(self.found, self.places[last])
+        """Returns the final points of all examples."""
+        last = torch.nonzero(~self.done).squeeze(1)
+        self.found[self.rows[last]] = self.state.points[last]
+        return _Stopped(self.found, self.rows[last])
 
-    def _note(self, misled: Tensor) -> None:
-        self.found[self.places[misled]] = self.state.points[misled]
-        self.gone[misled] = True
+    def _note(self, misclassified: Tensor) -> None:
+        self.found[self.rows[misclassified]] = self.state.points[misclassified]
+        self.done[misclassified] = True
 
 
 def better(
@@ -287,5 +288,4 @@ def better(
         other_values: shape (N,).
     """
     larger = other_values > values
-    kept = torch.where(like(larger, points), other_points, points)
-    return kept, torch.where(larger, other_values, values)
+    return choose(larger, other_points, points), torch.where(larger, other_values, values)

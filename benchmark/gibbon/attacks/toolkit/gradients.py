@@ -1,7 +1,7 @@
-"""The gradients that an attack asks for, and whether all of them were numbers.
+"""Input gradients of an attack, and the check that all of them are finite.
 
-``sign(NaN)`` is 0 in torch: an attack on a model with NaN gradients would stay where it is and
-report robustness.  Here such gradients fail the cell.
+``sign(NaN)`` is 0 in torch: an attack on a model with NaN gradients would stay at its input and
+report robustness.  Such gradients fail the cell instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gibbon.models.classifier import Classifier
 
 
 class Gradients:
-    """Outputs and input gradients of a classifier, watched over one run of an attack.
+    """Outputs and input gradients of a classifier, checked over one run of an attack.
 
     Args:
         classifier: the model under attack.
@@ -42,18 +42,18 @@ class Gradients:
         """
         outputs, gradient = self.classifier.ascend(points, ascent)
         if not self.classifier.watched:
-            # One sum a pass, looked at once in the end: a NaN anywhere makes it NaN.
+            # One sum a pass, read once at the end: a NaN anywhere makes it NaN.
             total = gradient.sum()
             self._total = total if self._total is None else self._total + total
         return outputs, gradient
 
     def check(self) -> None:
-        """Raises `OutputError` where a gradient since the start was NaN or infinite."""
+        """Raises `OutputError` if a gradient since the start was NaN or infinite."""
         refuse_no_numbers(self._total)
 
 
 def refuse_no_numbers(total: Tensor | None) -> None:
-    """Raises `OutputError` where a sum over gradients, if any were taken, is NaN or infinite."""
+    """Raises `OutputError` if a sum over gradients is NaN or infinite; None is no sum."""
     if total is not None and not math.isfinite(total.item()):
         raise OutputError(
             "the model's input gradient is NaN or infinite: an attack that follows it would "

@@ -1,4 +1,4 @@
-"""For attacks that need inputs to be pictures."""
+"""The check of attacks that need inputs to be pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gibbon.core.errors import AttackError
 
 
 def check_pictures(inputs: Tensor, *, attack: str) -> None:
-    """Raises `AttackError` where inputs are not pictures, shape (N, channels, height, width)."""
+    """Raises `AttackError` unless inputs are pictures, shape (N, channels, height, width)."""
     if inputs.ndim != 4:
         raise AttackError(
             f"{attack} works on pictures of shape (channels, height, width), "

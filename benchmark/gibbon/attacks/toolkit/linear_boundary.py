@@ -1,4 +1,4 @@
-r"""Linearised decision boundaries, and the way to them inside a box.
+r"""Linearised decision boundaries, and the shortest moves to them inside a box.
 
 At a point x the boundary between the true class y and a rival k is the hyperplane
 
@@ -7,8 +7,8 @@ At a point x the boundary between the true class y and a rival k is the hyperpla
 
 `to_hyperplane` solves :math:`\min_\delta \|\delta\|_p` such that :math:`x + \delta` lies on it and
 in the box: the projection of F. Croce and M. Hein, "Minimally distorted adversarial examples with a
-fast adaptive boundary attack", ICML 2020, section 2, https://arxiv.org/abs/1907.02044.  Where the
-box does not reach the hyperplane, the point of the box that comes nearest to it is taken, as there.
+fast adaptive boundary attack", ICML 2020, section 2, https://arxiv.org/abs/1907.02044.  If the box
+does not reach the hyperplane, the result is the point of the box nearest to it, as in the paper.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ class Boundary:
 
     Args:
         gap: shape (N,): the rival's output minus the true class's, at the point.
-        normal: shape (N, *input_shape): the gradient of the gap; zero where there is none.
+        normal: shape (N, *input_shape): the gradient of the gap; zero if it is not finite.
     """
 
     gap: Tensor
     normal: Tensor
 
     def seen_from(self, other: Tensor, points: Tensor) -> Boundary:
-        """Returns the same hyperplanes with the gap that they leave at ``other`` points."""
+        """Returns the hyperplanes through ``points`` with their gap at ``other`` points."""
         along = (self.normal * (other - points)).flatten(1).sum(1)
         return Boundary(self.gap + along, self.normal)
 
-    def then(self, others: Boundary) -> Boundary:
-        """Returns these boundaries and the others behind them."""
+    def followed_by(self, others: Boundary) -> Boundary:
+        """Returns these boundaries and then the others, one row after another."""
         return Boundary(torch.cat([self.gap, others.gap]), torch.cat([self.normal, others.normal]))
 
 
 def rivals_of(outputs: Tensor, labels: Tensor, *, count: int | None = None) -> Tensor:
-    """Returns the likeliest classes other than the true one, best first, int64, shape (N, count).
+    """Returns the likeliest classes other than the true one, best first: int64, shape (N, count).
 
     All K - 1 of them if ``count`` is None or larger.
 
@@ -68,7 +68,7 @@ def rivals_of(outputs: Tensor, labels: Tensor, *, count: int | None = None) -> T
 def nearest_boundary(
     classifier: Classifier, points: Tensor, *, labels: Tensor, rivals: Tensor, norm: Norm
 ) -> Boundary:
-    r"""Returns for each example the boundary that is nearest in the norm, box or no box.
+    r"""Returns for each example the boundary that is nearest in the norm, without regard to a box.
 
     The distance is :math:`|g| / \|w\|_q` with q the dual norm; a rival without a usable gradient is
     infinitely far.  One forward pass, and a backward pass for each column of ``rivals`` (N, R).
@@ -115,9 +115,9 @@ def to_hyperplane(
 ) -> Tensor:
     """Returns the shortest move from points in the box to their hyperplanes that stays in the box.
 
-    Shape (N, *input_shape); zero where the normal is zero.  Among several shortest moves in L∞ the
-    one with every coordinate as far as all others is taken, as in the paper; in L1 one that moves
-    as few coordinates as it can.
+    Shape (N, *input_shape); zero if the normal is zero.  Of several shortest moves in L∞ the result
+    is the one with equal sizes in all coordinates, as in the paper; in L1 one that moves as few
+    coordinates as possible.
     """
     flat, gap = boundary.normal.flatten(1), boundary.gap
     towards = flat.sign().mul_(torch.where(gap > 0, -1.0, 1.0).unsqueeze(1))
@@ -125,7 +125,7 @@ def to_hyperplane(
     if bounds is None:
         sizes = _UNBOUNDED[norm](weights, demand)
     else:
-        # What is left of the box ahead: half of it, less what lies behind the middle.
+        # The distance to the edge of the box: half its width, less the way from its middle.
         behind = (bounds.low + bounds.high) / 2 - points.flatten(1)
         room = behind.mul_(towards).add_(bounds.width / 2).clamp_(min=0)
         sizes = _BOUNDED[norm](weights, demand, room)
@@ -145,7 +145,7 @@ def _l2(weights: Tensor, demand: Tensor, room: Tensor) -> Tensor:
 
 
 def _l1(weights: Tensor, demand: Tensor, room: Tensor) -> Tensor:
-    """Fills the room of one coordinate after another, those with the largest weights first."""
+    """Moves one coordinate after another to its limit, those with the largest weights first."""
     order = weights.argsort(dim=1, descending=True, stable=True)
     steepest, places = weights.gather(1, order).double(), room.gather(1, order)
     gains = steepest * places
@@ -158,9 +158,9 @@ def _l1(weights: Tensor, demand: Tensor, room: Tensor) -> Tensor:
 def _level(slopes: Tensor, limits: Tensor, demand: Tensor) -> Tensor:
     r"""Returns the smallest t >= 0 with :math:`\sum_i s_i \min(t, l_i) = d`, shape (N,).
 
-    The sum grows in t, by linear pieces that get flatter.  So Newton's method never goes too far
-    from 0, and has arrived with the right piece: after a few rounds, each cheaper by far than
-    sorting the limits.  Infinite where the sum never gets there: then everything goes to its limit.
+    The sum is concave and piecewise linear in t.  So Newton's method from 0 never oversteps, and
+    ends at the right piece after a few rounds, each far cheaper than sorting the limits.  Infinite
+    if the sum never reaches d: then every coordinate moves to its limit.
     """
     level, filled = torch.zeros_like(demand), torch.empty_like(limits)
     least = 1 + ROUNDING * torch.finfo(level.dtype).eps

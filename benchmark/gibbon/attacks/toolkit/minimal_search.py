@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gibbon.attacks.toolkit.example_rows import ExampleRows
 from gibbon.attacks.toolkit.objectives import RESOLUTION
+from gibbon.attacks.toolkit.projections import choose
 from gibbon.attacks.toolkit.targets import Target, choose_targets
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
-from gibbon.metrics.distances import distances, like
+from gibbon.metrics.distances import distances
 from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin, margin_ascent
 
@@ -20,22 +22,22 @@ GROWTH = 10.0
 
 
 def within(inputs: Tensor, found: Tensor, *, threat: ThreatModel) -> Tensor:
-    """Returns the points found that lie within epsilon of their inputs; elsewhere the inputs.
+    """Returns the points found if they lie within epsilon of their inputs, else the inputs.
 
-    Both have shape (N, *input_shape).  Points whose distance is NaN are outside.
+    Both have shape (N, *input_shape).  Points whose distance is NaN count as outside.
     """
     near = distances(found, inputs, norm=threat.norm) <= threat.radius
-    return torch.where(like(near, inputs), found, inputs)
+    return choose(near, found, inputs)
 
 
 @dataclass(frozen=True)
-class Aim:
-    """When a search has succeeded, and which way it climbs.
+class Criterion(ExampleRows):
+    """The condition under which a search has succeeded, and its margin.
 
     Args:
         classes: int64, shape (N,): the true classes, or the targets.
         targeted: whether ``classes`` are targets.
-        confidence: by how much the winning output must lead (kappa of Carlini and Wagner).
+        confidence: the margin that the winning output must have (kappa of Carlini and Wagner).
     """
 
     classes: Tensor
@@ -44,16 +46,10 @@ class Aim:
 
     @classmethod
     def choose(
-        cls,
-        target: Target,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        streams: ExampleStreams,
-        confidence: float = 0.0,
-    ) -> Aim:
-        """Returns what to aim at: one forward pass where that is a class of its own."""
+        cls, target: Target, classifier: Classifier, inputs: Tensor, labels: Tensor,
+        streams: ExampleStreams, *, confidence: float = 0.0,
+    ) -> Criterion:  # fmt: skip
+        """Returns the criterion of an attack; one forward pass if it is targeted."""
         if target == "none":
             return cls(labels, targeted=False, confidence=confidence)
         with torch.no_grad():
@@ -62,12 +58,12 @@ class Aim:
         return cls(targets, targeted=True, confidence=confidence)
 
     def margin(self, outputs: Tensor) -> Tensor:
-        """Returns by how much the aim is reached, shape (N,); negative where it is not."""
-        ahead = margin(outputs, self.classes)
-        return -ahead if self.targeted else ahead
+        """Returns the lead of the wrong or target class, shape (N,); negative if there is none."""
+        lead = margin(outputs, self.classes)
+        return -lead if self.targeted else lead
 
     def required(self, outputs: Tensor) -> Tensor:
-        """Returns the margin that counts: the confidence, and more than rounding, shape (N,)."""
+        """Returns the smallest margin that counts, shape (N,): the confidence, plus rounding."""
         return RESOLUTION * outputs.abs().amax(1) + self.confidence
 
     def ascent(self, outputs: Tensor) -> Tensor:
@@ -75,24 +71,20 @@ class Aim:
         return self.signed(margin_ascent(outputs, self.classes))
 
     def signed(self, ascent: Tensor) -> Tensor:
-        """Returns an ascent away from ``classes``, turned round where they are targets."""
+        """Returns an ascent away from ``classes``, negated if they are targets."""
         return ascent.neg() if self.targeted else ascent
 
-    def reached(self, outputs: Tensor) -> Tensor:
-        """Says for which examples the aim is reached, bool, shape (N,); never by NaN outputs."""
+    def met(self, outputs: Tensor) -> Tensor:
+        """Returns which examples meet the criterion, bool, shape (N,); never with NaN outputs."""
         return self.margin(outputs) > self.required(outputs)
-
-    def take(self, rows: Tensor) -> Aim:
-        """Returns the aim of some of the examples: ``rows`` is a mask or positions."""
-        return replace(self, classes=self.classes[rows])
 
 
 class Nearest:
     """The nearest success of each example so far.
 
     Attributes:
-        points: shape (N, *input_shape): the nearest success, the input where there is none.
-        distances: shape (N,): how far it is, infinite where there is none.
+        points: shape (N, *input_shape): the nearest success, the input if there is none.
+        distances: shape (N,): its distance, infinite if there is none.
     """
 
     def __init__(self, inputs: Tensor, *, norm: Norm) -> None:
@@ -101,18 +93,18 @@ class Nearest:
         self.points = inputs.clone()
         self.distances = torch.full((len(inputs),), torch.inf, device=inputs.device)
 
-    def offer(self, points: Tensor, reached: Tensor, *, rows: Tensor | None = None) -> None:
-        """Keeps those points that reached the aim and are nearer than what was found before.
+    def offer(self, points: Tensor, met: Tensor, *, rows: Tensor | None = None) -> None:
+        """Keeps the points that meet the criterion and are nearer than those found before.
 
-        ``rows`` gives the positions of the examples offered where they are not all.
+        ``rows`` are the positions of the examples offered, None for all.
         """
         if rows is None:
             rows = torch.arange(len(self.inputs), device=points.device)
         measured = distances(points, self.inputs[rows], norm=self.norm).to(self.distances.dtype)
         before = self.distances[rows]
-        nearer = reached & (measured < before)
+        nearer = met & (measured < before)
         self.distances[rows] = torch.where(nearer, measured, before)
-        self.points[rows] = torch.where(like(nearer, points), points, self.points[rows])
+        self.points[rows] = choose(nearer, points, self.points[rows])
 
     @property
     def missing(self) -> Tensor:
@@ -121,10 +113,10 @@ class Nearest:
 
 
 class Constants:
-    """The constant c that weighs success against distance, searched for each example by itself.
+    """The constant c that weighs success against distance, searched for each example separately.
 
-    It grows tenfold until the aim is reached, and is then bisected between the largest that failed
-    and the smallest that succeeded.
+    It grows tenfold until the criterion is met, and is then bisected between the largest that
+    failed and the smallest that succeeded.
 
     >>> constants = Constants(torch.tensor([0.01]))
     >>> constants.update(torch.tensor([False])); constants.values
@@ -138,14 +130,14 @@ class Constants:
         self.lower = torch.zeros_like(start)
         self.upper = torch.full_like(start, torch.inf)
 
-    def update(self, reached: Tensor) -> None:
-        """Moves each constant, given whether it was large enough."""
-        self.upper = torch.where(reached, torch.minimum(self.upper, self.values), self.upper)
-        self.lower = torch.where(reached, self.lower, torch.maximum(self.lower, self.values))
+    def update(self, met: Tensor) -> None:
+        """Updates each constant; ``met`` says whether it was large enough, bool, shape (N,)."""
+        self.upper = torch.where(met, torch.minimum(self.upper, self.values), self.upper)
+        self.lower = torch.where(met, self.lower, torch.maximum(self.lower, self.values))
         between = (self.lower + self.upper) / 2
         self.values = torch.where(torch.isinf(self.upper), GROWTH * self.values, between)
 
 
 def finite(gradient: Tensor) -> Tensor:
-    """Returns a copy of the gradient with zeros in the place of NaN and infinity."""
+    """Returns a copy of the gradient with NaN and infinity replaced by zero."""
     return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)

@@ -1,8 +1,8 @@
-r"""What gradient attacks climb: objectives with one value an example, and their gradients.
+r"""Objectives that gradient attacks maximise: one value an example, with gradients in the outputs.
 
-Each is a function of the model's outputs and gives its gradient in closed form, up to a positive
-factor that may differ from example to example: attacks follow directions, and in this form the
-direction stays exact where a factor would round to zero.
+Each gradient is in closed form, up to a positive factor that may differ from example to example:
+attacks use its direction only, and in this form the direction stays exact when a factor would
+round to zero.
 
 Sources: the difference of logits ratio and its targeted form are from F. Croce and M. Hein,
 "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
@@ -14,22 +14,26 @@ https://arxiv.org/abs/1608.04644.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from gibbon.attacks.toolkit.example_rows import ExampleRows
 from gibbon.models.outputs import OutputRule, margin, margin_ascent
 
-# An example counts as misled inside an attack only by more than the rounding of another batch size,
-# relative to its largest output: the trust boundary asks again, in a batch of its own.
+# An attack counts an example as misclassified only if the margin exceeds the rounding of another
+# batch size, relative to the largest output: the trust boundary predicts again, in its own batch.
 RESOLUTION = 1e-5
 SMALLEST_SPREAD = 1e-12  # below which the difference of logits ratio is not divided
 
+Loss = Literal["cross-entropy", "margin"]
+
 
 @dataclass(frozen=True)
-class Objective(ABC):
-    """What an attack climbs, for N examples.
+class Objective(ExampleRows, ABC):
+    """A function of the model's outputs that an attack maximises, for N examples.
 
     Args:
         labels: int64, shape (N,): the true classes.
@@ -45,13 +49,9 @@ class Objective(ABC):
     def ascent(self, outputs: Tensor) -> Tensor:
         """Returns, shape (N, K), a positive multiple of the objective's gradient in the outputs."""
 
-    def misled(self, outputs: Tensor) -> Tensor:
-        """Says which examples are misclassified by more than rounding, bool, shape (N,)."""
+    def misclassified(self, outputs: Tensor) -> Tensor:
+        """Returns which examples are misclassified by more than rounding, bool, shape (N,)."""
         return margin(outputs, self.labels) > RESOLUTION * outputs.abs().amax(1)
-
-    def take(self, index: Tensor) -> Objective:
-        """Returns the objective of some of the examples: ``index`` is a mask or positions."""
-        return replace(self, labels=self.labels[index])
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class CrossEntropy(Objective):
     """The loss that the model was trained with, in its exact form.
 
     Args:
-        rule: what the model's outputs mean.
+        rule: the meaning of the model's outputs.
     """
 
     rule: OutputRule
@@ -78,8 +78,8 @@ class TargetedCrossEntropy(Objective):
     """Minus the loss of a target class.
 
     Args:
-        rule: what the model's outputs mean.
-        targets: int64, shape (N,): the classes to aim at.
+        rule: the meaning of the model's outputs.
+        targets: int64, shape (N,): the target classes.
     """
 
     rule: OutputRule
@@ -93,10 +93,6 @@ class TargetedCrossEntropy(Objective):
         """Returns minus the exact direction of the target's loss."""
         return self.rule.ascent(outputs, self.targets).neg()
 
-    def take(self, index: Tensor) -> TargetedCrossEntropy:
-        """Returns the objective of some of the examples."""
-        return replace(self, labels=self.labels[index], targets=self.targets[index])
-
 
 @dataclass(frozen=True)
 class Margin(Objective):
@@ -107,7 +103,7 @@ class Margin(Objective):
         return margin(outputs, self.labels)
 
     def ascent(self, outputs: Tensor) -> Tensor:
-        """Returns its gradient."""
+        """Returns the margin's gradient."""
         return margin_ascent(outputs, self.labels)
 
 
@@ -118,20 +114,19 @@ class DLR(Objective):
     .. math::
         \mathrm{DLR}(x, y) = -\frac{z_y - \max_{i \ne y} z_i}{z_{\pi_1} - z_{\pi_3}}
 
-    with :math:`\pi` the order of decreasing outputs.  Adding to all outputs or scaling them changes
-    nothing, so that it never saturates.  With fewer than three classes there is no third output:
-    it is the margin then, undivided.
+    with :math:`\pi` the order of decreasing outputs.  It does not change if a number is added to
+    all outputs or if they are scaled, so that it never saturates.  With fewer than three classes
+    there is no third output, and it is the margin, undivided.
     """
 
     def value(self, outputs: Tensor) -> Tensor:
-        """Returns the ratio, -1 to 0 where classified correctly."""
+        """Returns the ratio, -1 to 0 for correctly classified examples."""
         return margin(outputs, self.labels) / _spread(outputs, of=_THREE)
 
     def ascent(self, outputs: Tensor) -> Tensor:
         """Returns the gradient times the divisor."""
-        return _quotient(
-            margin_ascent(outputs, self.labels), self.value(outputs), outputs, of=_THREE
-        )
+        ascent = margin_ascent(outputs, self.labels)
+        return _quotient(ascent, self.value(outputs), outputs, of=_THREE)
 
 
 @dataclass(frozen=True)
@@ -141,29 +136,30 @@ class TargetedDLR(Objective):
     .. math::
         -\frac{z_y - z_t}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2}
 
-    With fewer than four classes there is no fourth output: it is :math:`z_t - z_y` then, undivided.
+    With fewer than four classes there is no fourth output, and it is :math:`z_t - z_y`, undivided.
 
     Args:
-        targets: int64, shape (N,): the classes to aim at.
+        targets: int64, shape (N,): the target classes.
     """
 
     targets: Tensor
 
     def value(self, outputs: Tensor) -> Tensor:
-        """Returns the ratio, positive where the target is above the true class."""
-        towards = outputs.gather(1, self.targets.unsqueeze(1)).squeeze(1)
-        away = outputs.gather(1, self.labels.unsqueeze(1)).squeeze(1)
-        return (towards - away) / _spread(outputs, of=_FOUR)
+        """Returns the ratio, positive if the target is above the true class."""
+        target = outputs.gather(1, self.targets.unsqueeze(1)).squeeze(1)
+        own = outputs.gather(1, self.labels.unsqueeze(1)).squeeze(1)
+        return (target - own) / _spread(outputs, of=_FOUR)
 
     def ascent(self, outputs: Tensor) -> Tensor:
         """Returns the gradient times the divisor."""
-        towards = torch.zeros_like(outputs).scatter_(1, self.targets.unsqueeze(1), 1.0)
-        towards.scatter_(1, self.labels.unsqueeze(1), -1.0)
-        return _quotient(towards, self.value(outputs), outputs, of=_FOUR)
+        ascent = torch.zeros_like(outputs).scatter_(1, self.targets.unsqueeze(1), 1.0)
+        ascent.scatter_(1, self.labels.unsqueeze(1), -1.0)
+        return _quotient(ascent, self.value(outputs), outputs, of=_FOUR)
 
-    def take(self, index: Tensor) -> TargetedDLR:
-        """Returns the objective of some of the examples."""
-        return replace(self, labels=self.labels[index], targets=self.targets[index])
+
+def untargeted(loss: Loss, labels: Tensor, rule: OutputRule) -> Objective:
+    """Returns the objective of an untargeted attack by its name."""
+    return Margin(labels) if loss == "margin" else CrossEntropy(labels, rule)
 
 
 # The divisor as weights of the outputs in decreasing order.

@@ -1,10 +1,10 @@
-"""Several tries of each example abreast in one batch, with the result of one after the other.
+"""Batched restarts: several runs of each example in one batch, with the result of a sequence.
 
-Few examples in a batch keep the hardware waiting, and an attack with nine targets asks for nine
-such batches in a row.  Abreast, a batch has all examples of the first try, then all of the second,
-and so on: rows of the number tries times examples.  One after the other, an example that a try
-misled is not tried again.  So it is here: its later tries leave the batch at that moment and count
-for nothing, its earlier ones go on.
+Few examples in a batch leave the hardware idle, and an attack with nine targets makes nine such
+batches in sequence.  A batch of several runs holds all examples of the first run, then all of the
+second, and so on.  In a sequence, an example that one run misclassifies is not tried by later runs.
+So it is here: its rows of later runs leave the batch at that moment and are discarded, those of
+earlier runs go on.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from gibbon.models.classifier import Classifier
 T = TypeVar("T")
 
 
-def abreast(tries: Iterator[T], classifier: Classifier, *, examples: int) -> list[T]:
-    """Returns the next tries that go into one batch, at least one unless there are none.
+def next_group(runs: Iterator[T], classifier: Classifier, *, examples: int) -> list[T]:
+    """Returns the next runs that go into one batch, at least one unless there are none.
 
-    Together they have fewer rows than a full batch, which bounds the memory; as many rows as the
-    batch under attack has would be taken for its own first gradient (`Classifier.watching`).
+    Together they have fewer rows than a full batch, which bounds the memory.  A group of as many
+    rows as the batch under attack would be taken for its first gradient (`Classifier.watching`).
     """
-    return list(islice(tries, max(1, (classifier.room - 1) // examples)))
+    return list(islice(runs, max(1, (classifier.room - 1) // examples)))
 
 
-def leaving(rows: Tensor, done: Tensor, *, examples: int) -> Tensor:
-    """Says which rows leave the batch, bool: those done, and the later tries of their examples.
+def rows_leaving(rows: Tensor, done: Tensor, *, examples: int) -> Tensor:
+    """Returns which rows leave the batch, bool: those done, and their examples' later runs.
 
     Args:
         rows: int64, shape (M,): the numbers of the rows that still take part.
         done: bool, shape (M,): which of them have succeeded.
-        examples: how many examples each try has.
+        examples: how many examples each run has.
 
-    >>> leaving(torch.arange(6), torch.tensor([0, 0, 1, 0, 0, 0]).bool(), examples=2)
+    >>> rows_leaving(torch.arange(6), torch.tensor([0, 0, 1, 0, 0, 0]).bool(), examples=2)
     tensor([False, False,  True, False,  True, False])
     """
     first = rows.new_full((examples,), torch.iinfo(rows.dtype).max)
-    numbers, owners = rows // examples, rows % examples
-    first.scatter_reduce_(0, owners[done], numbers[done], "amin")
-    return done | (numbers > first[owners])
+    runs, owners = rows // examples, rows % examples
+    first.scatter_reduce_(0, owners[done], runs[done], "amin")
+    return done | (runs > first[owners])

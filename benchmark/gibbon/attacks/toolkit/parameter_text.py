@@ -1,7 +1,7 @@
-"""What an attack's parameters are as text: two that differ have different texts.
+"""Texts of an attack's parameters, different for different values.
 
-A tensor's own ``repr`` leaves most of its numbers out, and a plain object's holds an address
-instead of what the object is.
+``repr`` does not serve: that of a tensor omits most of its numbers, and that of a plain object
+holds an address and not its state.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MANY = (list, tuple, set, frozenset)
 
 
 def parameter_texts(attack: Attack) -> dict[str, str]:
-    """Returns an attack's parameters by name as `parameter_text`, sorted by name.
+    """Returns the `parameter_text` of each parameter of an attack, sorted by name.
 
-    Raises `SpecError` where what a parameter is can't be told.
+    Raises `SpecError` for a parameter without such a text.
     """
     texts = {}
     for name, value in sorted(parameters_of(attack).items()):
@@ -41,10 +41,10 @@ def parameter_texts(attack: Attack) -> dict[str, str]:
 
 
 def parameter_text(value: object) -> str:
-    """Returns a parameter as text: its ``repr``, but tensors and arrays with a digest of all bytes.
+    """Returns the ``repr`` of a parameter, with a digest of all bytes for tensors and arrays.
 
-    Whatever device a tensor is on, and whatever the parameter holds it in: lists, mappings,
-    dataclasses, modules.  Raises `SpecError` where the ``repr`` holds a memory address.
+    Tensors and arrays may be on any device and inside lists, mappings, dataclasses and modules.
+    Raises `SpecError` if the ``repr`` holds a memory address.
 
     >>> parameter_text(("a", 1.5))
     "('a', 1.5)"
@@ -76,7 +76,7 @@ def parameter_text(value: object) -> str:
 
 
 def holds_arrays(value: object) -> bool:
-    """Says whether something is, or holds, tensors, arrays or modules."""
+    """Returns whether a value is, or holds, tensors, arrays or modules."""
     if isinstance(value, Tensor | np.ndarray | nn.Module):
         return True
     if isinstance(value, Mapping):
@@ -87,7 +87,7 @@ def holds_arrays(value: object) -> bool:
 
 
 def _leaves(value: object) -> Iterator[str]:
-    """Yields what containers hold as text, but for words: those may hold anything."""
+    """Yields the ``repr`` of all values in containers, except strings, which may hold anything."""
     if isinstance(value, Mapping):
         yield from (text for pair in value.items() for each in pair for text in _leaves(each))
     elif isinstance(value, MANY):

@@ -1,4 +1,4 @@
-"""Balls around inputs, the box, and steps of unit length: the geometry of gradient attacks.
+"""Projections onto the ball and the box, random starts and steepest directions, by norm.
 
 Source for L1: F. Croce and M. Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image
 classifiers", ICML 2021, section 2 (the projection onto the ball cut with the box),
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Norm, ThreatModel
+from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.metrics.distances import like
 
 # The share of coordinates that a sparse step in L1 moves: those of the largest gradient.
@@ -24,7 +24,7 @@ ROUNDING = 1e-3  # of a share times the number of coordinates: 0.3 of 10 are 3, 
 
 
 class Region(ABC):
-    """All points that a threat model allows around given inputs."""
+    """The points that a threat model allows around given inputs."""
 
     def __init__(self, inputs: Tensor, *, threat: ThreatModel) -> None:
         self.inputs = inputs
@@ -38,19 +38,19 @@ class Region(ABC):
 
     @abstractmethod
     def project(self, points: Tensor) -> Tensor:
-        """Returns allowed points near ``points`` (which may be overwritten)."""
+        """Projects ``points``, which may be overwritten, onto the allowed points."""
 
     @abstractmethod
     def random_point(self, streams: ExampleStreams) -> Tensor:
-        """Returns points drawn uniformly from the ball, then put into the box."""
+        """Returns points drawn uniformly from the ball, clipped to the box."""
 
     @abstractmethod
     def unit(self, gradient: Tensor) -> Tensor:
-        """Returns the direction of steepest ascent: length 1 in the norm, or 0 for no gradient."""
+        """Returns the steepest direction, of length 1 in the norm; 0 for a zero gradient."""
 
 
 class LinfRegion(Region):
-    """An L∞ ball cut with the box is a box itself."""
+    """The intersection of an L∞ ball and the box, which is a box."""
 
     def __init__(self, inputs: Tensor, *, threat: ThreatModel) -> None:
         super().__init__(inputs, threat=threat)
@@ -65,7 +65,7 @@ class LinfRegion(Region):
         return torch.clamp(points, self.lower, self.upper, out=points)
 
     def random_point(self, streams: ExampleStreams) -> Tensor:
-        """Returns a uniform point of the ball, put into the box."""
+        """Returns a uniform point of the ball, clipped to the box."""
         noise = streams.uniform(self.inputs.shape[1:]).mul_(2.0).sub_(1.0)
         return self.project(self.inputs.add(noise, alpha=self.radius))
 
@@ -75,10 +75,10 @@ class LinfRegion(Region):
 
 
 class L2Region(Region):
-    """A Euclidean ball cut with the box."""
+    """The intersection of a Euclidean ball and the box."""
 
     def project(self, points: Tensor) -> Tensor:
-        """Returns the nearest points of the ball, then put into the box.
+        """Returns the nearest points of the ball, clipped to the box.
 
         Inputs lie in the box, so that clipping only shortens the perturbation.
         """
@@ -102,10 +102,10 @@ class L2Region(Region):
 
 
 class L1Region(Region):
-    """An L1 ball cut with the box."""
+    """The intersection of an L1 ball and the box."""
 
     def project(self, points: Tensor) -> Tensor:
-        r"""Returns the nearest points of the ball that are in the box (proposition 2.1).
+        r"""Returns the nearest points of the intersection (proposition 2.1).
 
         With :math:`w = p - x`, and :math:`c_i` the room that the box leaves in the direction of
         :math:`w_i`, they are :math:`x_i + \mathrm{sign}(w_i) \min(\max(|w_i| - \lambda, 0), c_i)`,
@@ -140,7 +140,7 @@ class L1Region(Region):
     def unit(self, gradient: Tensor) -> Tensor:
         """Returns the signs of the largest hundredth of the coordinates, by their number.
 
-        The steepest direction moves the largest alone; see `sparse_unit`.
+        The steepest direction would move the largest one only; see `sparse_unit`.
         """
         return sparse_unit(gradient, share=SPARSE_SHARE)
 
@@ -149,9 +149,9 @@ def sparse_unit(gradient: Tensor, *, share: float) -> Tensor:
     """Returns the signs of the largest coordinates of each gradient, divided by their number.
 
     Args:
-        gradient: shape (N, *input_shape); an example without any gradient gets zeros.
-        share: of the coordinates that move, above 0, at most 1, at least one coordinate.
-            Coordinates that equal the smallest of them move too.
+        gradient: shape (N, *input_shape); the result is zero for a gradient of zeros.
+        share: of the coordinates that move, above 0, at most 1; at least one coordinate moves, and
+            so do coordinates that equal the smallest of those that move.
 
     Source: F. Tramèr and D. Boneh, "Adversarial training and robustness for multiple
     perturbations", NeurIPS 2019, section 4.1 and algorithm 1, https://arxiv.org/abs/1904.13000.
@@ -166,7 +166,7 @@ def sparse_unit(gradient: Tensor, *, share: float) -> Tensor:
 
 
 def sparse_units(gradient: Tensor, *, shares: Tensor) -> Tensor:
-    """Returns what `sparse_unit` does, with a share for each example, shape (N,)."""
+    """Returns `sparse_unit` with a share for each example, shape (N,)."""
     sizes = gradient.flatten(1).abs()
     count = sizes.shape[1]
     moving = shares.mul(count).sub_(ROUNDING).ceil_().clamp_(1, count).long()
@@ -193,17 +193,30 @@ def _threshold(sizes: Tensor, room: Tensor, *, radius: float) -> Tensor:
     slopes = torch.where(order < sizes.shape[1], 1.0, -1.0).to(corners.dtype)
     sums, slopes = (slopes * corners).cumsum(1), slopes.cumsum(1)
     lengths_there = sums - slopes * corners
-    # The piece that meets the radius begins at the last corner where the change is still too short.
+    # The piece that meets the radius begins at the last corner with a length below the radius.
     short = (lengths_there < radius).sum(1, keepdim=True)
     last = (short - 1).clamp_(min=0)
     excess, slope = sums.gather(1, last) - radius, slopes.gather(1, last)
     threshold = torch.where(slope > 0, excess / slope.clamp(min=1.0), corners.gather(1, last))
-    inside = short == corners.shape[1]  # no corner is too far: nothing has to be taken away
+    inside = short == corners.shape[1]  # no corner exceeds the radius: nothing is cut
     return threshold.clamp_(min=0.0).masked_fill_(inside, 0.0).squeeze(1).to(sizes.dtype)
 
 
 def _wide(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # which Metal has not
+    return torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
+
+
+def inward(gradient: Tensor, points: Tensor, *, bounds: Bounds | None) -> Tensor:
+    """Returns the gradient with zeros for coordinates at the box whose step would leave it."""
+    if bounds is None:
+        return gradient
+    held = (points >= bounds.high) & (gradient > 0) | (points <= bounds.low) & (gradient < 0)
+    return torch.where(held, 0.0, gradient)
+
+
+def choose(mask: Tensor, points: Tensor, others: Tensor) -> Tensor:
+    """Returns ``points`` for the examples in ``mask``, bool, shape (N,), and ``others`` else."""
+    return torch.where(like(mask, points), points, others)
 
 
 TINY = torch.finfo(torch.float32).tiny
@@ -215,11 +228,11 @@ REGIONS: dict[Norm, Callable[..., Region]] = {
 
 
 def region(inputs: Tensor, *, threat: ThreatModel) -> Region:
-    """Returns the points that ``threat`` allows around ``inputs``, shape (N, *input_shape)."""
+    """Returns the region that ``threat`` allows around ``inputs``, shape (N, *input_shape)."""
     return REGIONS[threat.norm](inputs, threat=threat)
 
 
 def lengths(perturbations: Tensor) -> Tensor:
-    """Returns the Euclidean length of each example, shaped to multiply the perturbations."""
+    """Returns each perturbation's Euclidean length, shaped to broadcast against it."""
     flat: Tensor = torch.linalg.vector_norm(perturbations.flatten(1), dim=1)
     return like(flat, perturbations)

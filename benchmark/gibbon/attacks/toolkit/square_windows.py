@@ -23,19 +23,24 @@ SPENT = 1 - 1e-6  # of the budget in L2 and L1: rounding must not take a point o
 
 @plain(frozen=True)
 class Windows:
-    """Where M pictures are changed and into what, at T queries or at one of them.
+    """The windows of M pictures and the changes in them, for T queries or for one.
 
     Args:
         places: the P pixels of each window in a flat picture, int64, shape ([T,] M, windows, P).
-        forms: what goes into the first window, shape ([T,] M, C, P).
+        forms: the values or shape of the first window, shape ([T,] M, C, P).
     """
 
     places: Tensor
     forms: Tensor
 
-    def at(self, turns: Tensor, examples: Tensor) -> Windows:
-        """Returns one query of one example each, R in all; both are int64, shape (R,)."""
-        return Windows(self.places[turns, examples], self.forms[turns, examples])
+    @property
+    def count(self) -> int:
+        """The number of queries, T."""
+        return len(self.places)
+
+    def at(self, queries: Tensor, examples: Tensor) -> Windows:
+        """Returns the windows of R pairs of query and example; both are int64, shape (R,)."""
+        return Windows(self.places[queries, examples], self.forms[queries, examples])
 
     def index(self, number: int) -> Tensor:
         """Returns the pixels of one of the windows for each channel, shape (M, C, P)."""
@@ -44,13 +49,13 @@ class Windows:
 
 @plain(frozen=True)
 class Sampler(ABC):
-    """How points are changed; pictures have shape (M, C, H, W)."""
+    """Samples windows and changes points in them; pictures have shape (M, C, H, W)."""
 
     threat: ThreatModel
 
     @abstractmethod
     def first(self, inputs: Tensor, *, streams: ExampleStreams) -> Tensor:
-        """Returns the points to start from."""
+        """Returns the starting points."""
 
     @abstractmethod
     def windows(
@@ -58,21 +63,21 @@ class Sampler(ABC):
     ) -> Windows:
         """Returns random windows of about ``side`` pixels a side, for ``count`` queries.
 
-        They are those that follow the first ``skip``.
+        The queries are those after the first ``skip``.
         """
 
     @abstractmethod
     def change(
         self, best: Tensor, inputs: Tensor, *, examples: Tensor, windows: Windows
     ) -> tuple[Tensor, Tensor]:
-        """Returns which of R windows change a best point, int64, and what it becomes.
+        """Returns which of R windows change a best point, int64, and the changed points.
 
-        ``examples`` says whose windows they are, int64, shape (R,).
+        ``examples`` are the examples of the windows, int64, shape (R,).
         """
 
 
 class LinfSampler(Sampler):
-    """Algorithm 2."""
+    """Algorithm 2: L∞."""
 
     def first(self, inputs: Tensor, *, streams: ExampleStreams) -> Tensor:
         """Returns vertical stripes of one pixel, a sign for each channel and column."""
@@ -104,13 +109,13 @@ class LinfSampler(Sampler):
 
 
 class PyramidSampler(Sampler):
-    """Algorithm 3, and what the second paper makes of it in L1."""
+    """Algorithm 3 for L2, and its form for L1 in the second paper."""
 
     def first(self, inputs: Tensor, *, streams: ExampleStreams) -> Tensor:
         """Returns a grid of windows, a sign for each channel and window.
 
-        In L1 each of them is as long as the box is wide, if that makes the whole no shorter than
-        epsilon, and projected.
+        In L1 each of them is as long as the box is wide unless that makes the whole shorter than
+        epsilon, and the result is projected.
         """
         _, channels, height, width = inputs.shape
         tiles = _tiles(height, width, order=self._order).to(inputs)
@@ -169,7 +174,7 @@ class PyramidSampler(Sampler):
         if self.threat.norm is not Norm.L1:
             return _boxed(moved, self.threat)
         points = _boxed(moved.clone(), self.threat)
-        # What the box alone brings into the ball needs no projection, which sorts.
+        # Points that clipping brings into the ball need no projection, which sorts.
         sizes = torch.linalg.vector_norm((points - inputs).flatten(1), 1, dim=1)
         far = (sizes > self.threat.radius).nonzero().flatten()
         if len(far):
@@ -193,7 +198,7 @@ class _Squares:
         width: in pixels.
         places: int64, shape (T, M, windows, height * width): the pixels in a flat picture.
         signs: plus or minus 1, shape (T, M, C).
-        turned: whether a square lies on its side, bool, shape (T, M).
+        turned: whether a square is transposed, bool, shape (T, M).
     """
 
     height: int
@@ -228,14 +233,14 @@ def _draw(
 
 
 def _boxed(points: Tensor, threat: ThreatModel) -> Tensor:
-    """Returns the points in the box; they are overwritten."""
+    """Clips points to the box in place, and returns them."""
     if threat.bounds is None:
         return points
     return points.clamp_(threat.bounds.low, threat.bounds.high)
 
 
 def _halves(height: int, width: int, *, order: int) -> Tensor:
-    """Returns a window of length 1 in the norm: one half of it up, the other down."""
+    """Returns a window of length 1 in the norm, with a positive and a negative half."""
     if height < width:
         return _halves(width, height, order=order).T
     upper = height // 2
@@ -277,6 +282,6 @@ def _unit(windows: Tensor, order: int) -> Tensor:
 
 
 def _spent(change: Tensor, order: int) -> Tensor:
-    """Returns what a change of a channel takes of a budget that adds up, shape (M, C)."""
+    """Returns the share of the budget that each channel of a change uses, shape (M, C)."""
     lengths: Tensor = torch.linalg.vector_norm(change, order, dim=2)
     return lengths.pow_(order)

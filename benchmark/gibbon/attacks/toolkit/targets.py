@@ -1,4 +1,4 @@
-"""Which class a targeted attack aims at, and how it gets there.
+"""The target class of a targeted attack, and the objective that leads to it.
 
 Sources of the rules: A. Kurakin, I. Goodfellow and S. Bengio, "Adversarial examples in the physical
 world", 2016, section 2.3 (the least likely class), https://arxiv.org/abs/1607.02533;
@@ -24,14 +24,14 @@ TargetRule = Literal["random", "least-likely", "second"]
 def choose_targets(
     rule: TargetRule, outputs: Tensor, labels: Tensor, streams: ExampleStreams
 ) -> Tensor:
-    """Returns a class to aim at for each example, int64, shape (N,): never the true one.
+    """Returns a target class for each example, int64, shape (N,): never the true one.
 
     Args:
-        rule: ``"random"``, each other class alike; ``"least-likely"``, the other class with the
-            smallest output; ``"second"``, the one with the largest.
+        rule: ``"random"``, any other class with equal probability; ``"least-likely"``, the other
+            class with the smallest output; ``"second"``, the one with the largest.
         outputs: the model's outputs for the clean inputs, shape (N, K), K at least 2.
         labels: int64, shape (N,): the true classes.
-        streams: random numbers, one stream an example; used by ``"random"`` alone.
+        streams: random numbers, one stream an example; used by ``"random"`` only.
 
     >>> outputs, labels = torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0])
     >>> streams = ExampleStreams.derive(0, torch.tensor([7]))
@@ -49,18 +49,13 @@ def choose_targets(
     return outputs.scatter(1, column, -torch.inf).argmax(1)
 
 
-def aim(
-    target: Target,
-    classifier: Classifier,
-    inputs: Tensor,
-    *,
-    labels: Tensor,
-    streams: ExampleStreams,
+def choose_objective(
+    target: Target, classifier: Classifier, inputs: Tensor, labels: Tensor, streams: ExampleStreams
 ) -> Objective:
-    """Returns the loss to climb: of the true class, or minus that of a target.
+    """Returns the objective: the loss of the true class, or minus that of a target class.
 
-    One forward pass where a class is chosen by the clean outputs.  In a run that pass is the clean
-    prediction, which is then not paid for again.
+    One forward pass if the target depends on the clean outputs.  In a run that pass is the clean
+    prediction, which is not made again.
     """
     if target == "none":
         return CrossEntropy(labels, classifier.outputs)
