@@ -10,7 +10,7 @@ ARGS ?=
 PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/what-the-paper-could-not-see.md
 RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
 
-.PHONY: bench test test-slow check perf readme wheel clean
+.PHONY: bench test test-slow check perf readme records wheel clean
 
 bench: $(READY)
 	$(BIN)/python run_benchmark.py run $(ARGS)
@@ -36,6 +36,9 @@ perf: $(READY)
 readme: $(READY)
 	for page in $(RUNS) $(PAGES); do $(BIN)/python -m tools.docs.regenerate $$page || exit 1; done
 	PYTHONPATH=. $(BIN)/python tests/performance/page.py docs/performance.md
+
+records: $(READY)
+	$(BIN)/python -m tools.records.remake $(ARGS)
 
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

@@ -20,6 +20,7 @@ from gibbon.datasets.base import sample_ids
 from gibbon.models.classifier import PassCount
 from gibbon.records.run import Evaluation, RunRecord, Transfer
 from gibbon.report import print_tables, write_report
+from gibbon.runner.plan import code_digest as digests
 from gibbon.runner.plan.loading import PROBE_SIZE
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.progress import Silent
@@ -629,6 +630,38 @@ def test_random_numbers_that_cannot_be_drawn_again_are_never_taken_from_an_earli
         "are never taken from an earlier run"
     ]
     assert run(suite("fgsm", models=("one", "two"))).provenance.computed_cells == 2
+
+
+def test_outcomes_of_an_older_format_are_computed_again(
+    run: Run, suite: MakeSuite, plant: planted.Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(digests, "DIGEST_FORMAT", digests.DIGEST_FORMAT - 1)
+        before = run(suite("fgsm"))
+    after = run(suite("fgsm"))
+    assert after.provenance.computed_cells == 2
+    assert [{**each, "digest": ""} for each in results(after)] == [
+        {**each, "digest": ""} for each in results(before)
+    ]
+
+
+TYPED = """
+class Typed(Rows):
+    def forward(self, inputs):
+        outputs = super().forward(inputs)
+        return outputs + 0.1 * torch.randn_like(outputs)
+"""
+
+
+def test_a_random_model_whose_code_cannot_be_read_is_never_taken_from_an_earlier_run(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    typed: dict[str, Any] = {"Rows": planted.Rows, "torch": torch, "__name__": "__main__"}
+    exec(TYPED, typed)  # noqa: S102  # as a console does
+    plant.model("one", lambda: planted.classifier(typed["Typed"](2)))
+    record = run(suite("fgsm"))
+    assert "its code can't be read" in record.models[0].notes[-1]
+    assert run(suite("fgsm")).provenance.computed_cells == 2
 
 
 NOISY_FILE = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gibbon.attacks.adapters import adapter_scheme
 from gibbon.core.registry import Entry, Registry, lazily
 from gibbon.core.threat import Norm
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from gibbon.attacks.base import Attack
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", group="gibbon.attacks")
+
+_NAMES: dict[str, str] = {}  # by module and class
 
 for _name, _reference, _summary in [
     ("fgsm", "fgsm:FGSM", "fast gradient sign method, exact direction (Goodfellow et al. 2015)"),
@@ -52,7 +55,9 @@ for _name, _reference, _summary in [
         "AutoAttack, standard version in L1 (Croce, Hein 2021)",
     ),
 ]:
-    ATTACKS.register(Entry(_name, _summary, lazily(f"gibbon.attacks.{_reference}")))
+    _target = f"gibbon.attacks.{_reference}"
+    ATTACKS.register(Entry(_name, _summary, lazily(_target)))
+    _NAMES[_target] = _name
 
 # Attacks that are another algorithm in one of their norms, with a class of their own.
 IN_NORM: dict[tuple[str, Norm | None], str] = {
@@ -60,4 +65,16 @@ IN_NORM: dict[tuple[str, Norm | None], str] = {
     ("autoattack", Norm.L1): "autoattack-l1",
 }
 
-__all__ = ["ATTACKS", "IN_NORM"]
+
+def registered_name(kind: type[Attack]) -> str | None:
+    """Returns the name of an attack of this package, or None for an attack of another author.
+
+    Another library's attack that is adapted here has the name that suites use: ``foolbox:LinfPGD``.
+    """
+    scheme = adapter_scheme(kind.__module__)
+    if scheme is not None:
+        return f"{scheme}:{kind.__qualname__}"
+    return _NAMES.get(f"{kind.__module__}:{kind.__qualname__}")
+
+
+__all__ = ["ATTACKS", "IN_NORM", "registered_name"]

@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import json
 import random
 import sys
 import warnings
@@ -23,7 +22,7 @@ from gibbon.core.errors import AttackError, OutputError, RequestError, SpecError
 from gibbon.core.registry import Entry
 from gibbon.core.threat import Bounds, Norm, Verdict
 from gibbon.models.classifier import Classifier
-from gibbon.runner.plan.cell_digest import _identity
+from gibbon.runner.plan.attack_digest import attack_part
 from gibbon.specs.suite import AttackSpec
 
 LIBRARY = Library("oddlib", "odd-lib", "pip install odd-lib", "It wants an old numpy.")
@@ -197,13 +196,13 @@ def test_a_library_that_fails_to_import_says_what_it_lacks(absent):
 def test_results_are_filed_under_library_version_class_and_parameters(odd, plant):
     one = asking.built("odd:Up", steps=3)
     assert one == asking.built("odd:Up", steps=3)
-    name, kind, _, parameters = json.loads(_identity(one))
+    name, kind, _, parameters, _ = attack_part(one)
     assert (name, kind) == (__name__, "Up")
     assert parameters["release"] == "'odd-lib 1.2'"
     assert parameters["steps"] == "3"
     plant("oddlib", __version__="1.3")
     odd("Up", upwards)
-    assert _identity(asking.built("odd:Up", steps=3)) != _identity(one)
+    assert attack_part(asking.built("odd:Up", steps=3)) != attack_part(one)
 
 
 def test_the_label_of_tables_is_made_of_the_name():

@@ -35,6 +35,8 @@ class AttackSource(ABC):
 # By scheme, the part of a name before the colon.
 ATTACK_SOURCES: Registry[AttackSource] = Registry("attack source", group="gibbon.attack_sources")
 
+_SCHEMES: dict[str, str] = {}  # by module
+
 for _name, _package, _summary in [
     ("foolbox", "foolbox", "foolbox's attacks: foolbox:LinfPGD (Rauber et al. 2020)"),
     ("torchattacks", "torchattacks", "torchattacks' attacks: torchattacks:DIFGSM (Kim 2020)"),
@@ -46,7 +48,19 @@ for _name, _package, _summary in [
         "the authors' AutoAttack: autoattack:standard (Croce and Hein 2020)",
     ),
 ]:
-    _load = lazily(f"gibbon.attacks.adapters.{_name}:{_name.upper()}")
+    _module = f"gibbon.attacks.adapters.{_name}"
+    _load = lazily(f"{_module}:{_name.upper()}")
     ATTACK_SOURCES.register(Entry(_name, _summary, _load, package=_package))
+    _SCHEMES[_module] = _name
 
-__all__ = ["ATTACK_SOURCES", "AttackSource"]
+
+def adapter_scheme(module: str) -> str | None:
+    """Returns the scheme of an adapter of this package by its module, or None for another module.
+
+    >>> adapter_scheme("gibbon.attacks.adapters.foolbox")
+    'foolbox'
+    """
+    return _SCHEMES.get(module)
+
+
+__all__ = ["ATTACK_SOURCES", "AttackSource", "adapter_scheme"]

@@ -328,7 +328,10 @@ class NearestExample(MinimalNormAttack):
 
 
 def adapt(foreign: LibraryAttack, *, module: str) -> type[Attack]:
-    """Returns the class of a library's attack, as a member of the adapter's module ``module``."""
+    """Returns the class of a library's attack; ``module`` is the adapter's own name.
+
+    The class belongs to that module: `gibbon.attacks.registered_name` knows its scheme by it.
+    """
     reserved = {**RESERVED, **foreign.reserved}
     parameters = [
         each

@@ -26,7 +26,7 @@ from gibbon.models.sources.wrap import same_random_numbers
 from gibbon.models.weights import state_digest
 from gibbon.records.run import ModelCard
 from gibbon.runner.execute.model_pool import COPIES, Handle
-from gibbon.runner.plan.code_digest import code_digest, digest_of
+from gibbon.runner.plan.code_digest import PACKAGE, code_digest, digest_of
 from gibbon.runner.plan.precision import uncompiled, vary
 from gibbon.runner.settings import Precision
 from gibbon.specs.suite import ModelSpec
@@ -39,6 +39,10 @@ PROBE_STEADY = 1e-4  # of the largest output: what a GPU's sums may differ by fr
 PROBE_NOISE = 0.1  # how far the probe goes from the data, as a share of the bounds
 DRAWS = 4  # of a model that answers at random: what it does seldom may not show in the first
 MEASURED_EXAMPLES = 2  # enough to tell what each needs from what the batch needs
+UNREADABLE = (
+    "it answers at random and its code can't be read (typed into a console or a notebook, or "
+    "changed since it was imported), so that its results are never taken from an earlier run"
+)
 NO_GRADIENT = "its outputs have no gradient in its inputs"
 
 
@@ -126,6 +130,7 @@ def load_model(
             )
         ]
     weights = state_digest(own)
+    settings = None if steady else _settings(own)
     other = {} if variant.precision == "float32" else {"precision": variant.precision}
     digest = digest_of(
         model=built.identity,
@@ -135,7 +140,7 @@ def load_model(
         # A model that answers at random would be another one every time: its draws stand for it.
         predictions=outputs.argmax(1).tolist() if steady else [],
         means=means if steady else [],
-        **({} if steady else _drawn(own, draws, means[2:])),
+        **({} if settings is None else _drawn(settings, draws, means[2:])),
         **other,
     )
     card = ModelCard(
@@ -146,7 +151,11 @@ def load_model(
         outputs=classifier.outputs.name,
         classes=classifier.classes,
         parameters=sum(parameter.numel() for parameter in own.parameters()),
-        notes=(*built.notes, *(("computed in bfloat16",) if other else ())),
+        notes=(
+            *built.notes,
+            *(("computed in bfloat16",) if other else ()),
+            *((UNREADABLE,) if settings is not None and settings.code is None else ()),
+        ),
     )
     reason = classifier.forward_only or (NO_GRADIENT if gradient_free else "")
     rebuild = _again(build, weights) if given is None and built.rebuilds else None
@@ -183,15 +192,16 @@ def _probed(classifier: Classifier, inputs: Tensor) -> Tensor:
     return torch.cat([each.cpu() for each in pieces]).double()
 
 
-def _drawn(module: nn.Module, draws: str, between: list[str]) -> dict[str, object]:
+def _drawn(settings: _Settings, draws: str, between: list[str]) -> dict[str, object]:
     """Returns what stands for the answers of a model that answers at random.
 
-    Where its draws can't be made again, that is something which no other run has.
+    If its draws can't be made again or its code can't be read, no other run has the same.
     """
     return {
         "draws": draws or uuid.uuid4().hex,
         "between": between,
-        "settings": _settings(module),
+        "settings": settings.held,
+        "code": settings.code or uuid.uuid4().hex,
     }
 
 
@@ -211,19 +221,25 @@ def _draws(classifier: Classifier, inputs: Tensor) -> str:
     return hashlib.sha256(b"".join(first)).hexdigest() if drawn() == first else ""
 
 
-def _settings(module: nn.Module) -> list[object]:
-    """Returns what the parts of a model are: their code, and the numbers and words that they hold.
+@dataclass(frozen=True)
+class _Settings:
+    """A digest of the code of a model's parts, None if unreadable, and the numbers they hold."""
 
-    Not whether they train.
+    code: str | None
+    held: list[object]
+
+
+def _settings(module: nn.Module) -> _Settings:
+    """Returns the code of a model's parts, and the numbers and words that they hold.
+
+    Whether they train is left out.
     """
     parts = list(module.named_modules())
-    kinds = {type(part) for _, part in parts if not type(part).__module__.startswith("torch.")}
-    codes = {kind: code_digest(kind) for kind in kinds}
-    return [
+    kinds = {type(part) for _, part in parts if not _is_library(type(part))}
+    held: list[object] = [
         [
             name,
             type(part).__qualname__,
-            codes.get(type(part), ""),
             {
                 key: repr(value)
                 for key, value in vars(part).items()
@@ -232,6 +248,11 @@ def _settings(module: nn.Module) -> list[object]:
         ]
         for name, part in parts
     ]
+    return _Settings(code_digest(kinds), held)
+
+
+def _is_library(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in ("torch", PACKAGE)
 
 
 def _between_pixels(classifier: Classifier, batch: Batch) -> tuple[bool, tuple[Tensor, Tensor]]:

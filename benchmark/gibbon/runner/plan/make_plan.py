@@ -27,6 +27,7 @@ from gibbon.models.memory import free_memory, guess_batch_size
 from gibbon.models.sources.build import check_model
 from gibbon.records.flags import budget_flags
 from gibbon.runner.execute.model_pool import Stage
+from gibbon.runner.plan.attack_digest import UNREADABLE, is_readable
 from gibbon.runner.plan.cell import (
     NOTHING_SUPPLIED,
     Plan,
@@ -34,11 +35,12 @@ from gibbon.runner.plan.cell import (
     PlannedExperiment,
     Supplied,
 )
-from gibbon.runner.plan.cell_digest import _cells, _identity
+from gibbon.runner.plan.cell_digest import _cells
 from gibbon.runner.plan.code_digest import digest_of
 from gibbon.runner.plan.device import choose_device
 from gibbon.runner.plan.loading import LoadedModel, Variant, load_model
 from gibbon.runner.plan.selection import NAMED, Selection, default_batch_size, select
+from gibbon.runner.plan.stream_names import stream_text
 from gibbon.runner.progress import Progress, Silent
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import AttackSpec, Experiment, ModelSpec, Suite
@@ -115,9 +117,9 @@ def _plan_attack(
     transfer = experiment.transfer
     # Bounds are the dataset's; they are filled in once it is loaded.
     try:
-        identity = _identity(attack)  # not its code: the same numbers after a tidying
+        text = stream_text(attack)
         # In every list alike: another member, name or order changes no member's numbers.
-        key = derive_key(seed, IN_TURN if attack.made_of else identity)
+        key = derive_key(seed, IN_TURN if attack.made_of else text)
     except SpecError as error:
         raise SpecError(str(error), where=where) from error
     if experiment.error_only and can_stop(type(attack)) and "keep" not in spec.parameters:
@@ -188,6 +190,11 @@ class _Loader:
                     f"{name}, {planned.label}: {BARELY}"
                     for planned in attacks
                     if planned.transferred and STOPPING in iterates_of(planned.attack)
+                ),
+                *(
+                    f"{name}, {planned.label}: {UNREADABLE}"
+                    for planned in attacks
+                    if not is_readable(planned.attack)
                 ),
                 *(
                     f"{name}, {model.name}, {planned.label}: {caveat}"

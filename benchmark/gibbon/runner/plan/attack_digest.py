@@ -1,0 +1,63 @@
+"""The attack's part of what a cell is stored under.
+
+One of our attacks goes by its registered name, version and parameters: `tests/attacks/golden` holds
+stored candidates of each, so that nobody changes an attack's answers without raising its version.
+An attack of somebody else goes by its class, version, parameters and the code of its author.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from gibbon.attacks import registered_name
+from gibbon.attacks.base import Attack, parameters_of
+from gibbon.attacks.toolkit.parameter_text import MANY, parameter_texts
+from gibbon.runner.plan.code_digest import code_digest
+
+UNREADABLE = (
+    "the code of the attack can't be read (it was typed into a console or a notebook, or its file "
+    "has changed since it was imported), so that results are never taken from an earlier run; "
+    "write it into a file and import it from there"
+)
+
+
+def attack_part(attack: Attack) -> list[object]:
+    """Returns what a cell's digest holds of an attack, as JSON can hold it.
+
+    If code can't be read, this is something that no other run has.
+    """
+    kind = type(attack)
+    name = registered_name(kind)
+    named = [name] if name is not None else [kind.__module__, kind.__qualname__]
+    code = [] if name is not None else [_code(attack) or uuid.uuid4().hex]
+    members = map(attack_part, attack.made_of)
+    return [*named, kind.version, parameter_texts(attack), *code, *members]
+
+
+def is_readable(attack: Attack) -> bool:
+    """Says whether the code of an attack and of its members can be read, unless it is ours."""
+    own = registered_name(type(attack)) is not None or _code(attack) is not None
+    return own and all(map(is_readable, attack.made_of))
+
+
+def _code(attack: Attack) -> str | None:
+    return code_digest([type(attack)], values=_kinds(parameters_of(attack)))
+
+
+def _kinds(value: object) -> Iterator[type]:
+    """Yields the classes of a value and of what it holds."""
+    yield type(value)
+    if isinstance(value, Mapping):
+        for pair in value.items():
+            yield from (kind for each in pair for kind in _kinds(each))
+    elif isinstance(value, MANY):
+        yield from (kind for each in value for kind in _kinds(each))
+    elif isinstance(value, nn.Module):
+        yield from map(type, value.modules())
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type | Attack):
+        for field in dataclasses.fields(value):
+            yield from _kinds(getattr(value, field.name))

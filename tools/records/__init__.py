@@ -1,0 +1,1 @@
+"""Makes the records under `results/` again and compares them."""
