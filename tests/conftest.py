@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import nets
+import other_kernels
 import pytest
 from hypothesis import settings
 
@@ -20,6 +22,19 @@ settings.load_profile("reproducible")
 # A shell's background job ignores Ctrl-C, and the processes that tests start would, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--other-kernels", action="store_true", help=other_kernels.__doc__)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _other_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--other-kernels"):
+            other_kernels.replace(patch)
+        yield
+
 
 KINDS = {"linear": nets.linear, "mlp": nets.mlp, "conv": nets.conv}
 

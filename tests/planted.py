@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pytest
 import torch
+from nets import on_grid
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor, nn
 
@@ -41,18 +42,21 @@ def squares(*, seed: int = 0, examples: int = EXAMPLES, name: str = "squares") -
 
 
 class Rows(nn.Module):
-    """Scores a class by the mean of its row of pixels, plus a random linear map."""
+    """Scores a class by the mean of its row of pixels, plus a random linear map.
+
+    Its outputs are computed without rounding: see `nets.on_grid`.
+    """
 
     def __init__(self, seed: int = 0, *, factor: float = 1.0) -> None:
         super().__init__()
         weight = torch.randn(CLASSES, COORDINATES, generator=torch.Generator().manual_seed(seed))
         for row in range(CLASSES):
             weight[row, 4 * row : 4 * row + 4] += 2.0
-        self.weight = nn.Parameter(weight)
+        self.weight = nn.Parameter(torch.round(8 * weight) / 8)
         self.factor = factor
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return nn.functional.linear(inputs.flatten(1), self.weight) * self.factor
+        return nn.functional.linear(on_grid(inputs.flatten(1)), self.weight) * self.factor
 
 
 def classifier(

@@ -1,4 +1,4 @@
-"""A gallery and an illustration of every kind, made up for the tests of what stores and shows them."""
+"""A gallery, and an illustration of every kind, for the tests that store and show them."""
 
 from __future__ import annotations
 

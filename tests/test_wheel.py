@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of what git tracks: a build folder in the checkout is no part."""
+    """The wheel, built from a copy of the files that git tracks, without old build folders."""
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "source"
     names = ["benchmark", "model_zoo", "pyproject.toml", "README.md", "LICENSE"]

@@ -11,6 +11,7 @@ import numpy as np
 import planted
 import pytest
 from planted import Run
+from same_outcomes import assert_same, assert_same_outcomes, assert_same_records
 
 from gibbon.core.errors import SpecError
 from gibbon.records.run import Evaluation, RunRecord
@@ -46,10 +47,6 @@ def misled(folder: Path, record: RunRecord, attack: str) -> list[Any]:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {each.name: each.read_bytes() for each in (folder / "outcomes").iterdir()}
-
-
-def unclocked(record: RunRecord) -> list[dict[str, Any]]:
-    return [each.model_dump(exclude={"seconds"}) for each in record.evaluations]
 
 
 # Carried
@@ -136,12 +133,8 @@ def test_batches_change_no_carried_sweep(
     attacks = [{**each, "carried": True} for each in (FGSM, NOISE, {**PGD, "restarts": 2})]
     asked = suite(*attacks)
     whole, cut = run(asked, "whole"), run(asked, "cut", batch_size=batch_size)
-    for one, other in zip(unclocked(whole), unclocked(cut), strict=True):
-        assert one == pytest.approx(other, abs=1e-6)
-    for name in ("fgsm", "noise-sign", "pgd"):
-        found = [misled(tmp_path / each, whole, name) for each in ("whole", "cut")]
-        for one, other in zip(*found, strict=True):
-            np.testing.assert_array_equal(one, other)
+    assert_same_records(whole, cut)
+    assert_same_outcomes(tmp_path / "whole", tmp_path / "cut")
 
 
 @pytest.mark.parametrize("attack", [PGD, FGSM], ids=["pgd", "fgsm"])
@@ -175,7 +168,7 @@ def test_a_missing_cell_of_a_sweep_is_computed_from_the_one_before(
     missing = rows(record, "pgd")[1]
     (tmp_path / "run" / "outcomes" / f"{missing.digest}.parquet").unlink()
     again = run(asked)
-    assert unclocked(again) == unclocked(record)
+    assert_same_records(again, record)
     assert again.provenance.computed_cells == 1
     assert set(content(tmp_path / "run")) == set(whole)
 
@@ -195,9 +188,8 @@ def test_missing_cells_of_one_direction_are_computed_from_those_before(
     assert again.provenance.computed_cells == len(missing)
     for one, other in zip(misled(tmp_path / "run", again, name), before, strict=True):
         np.testing.assert_array_equal(one, other)
-    counts = {"forward_passes", "backward_passes", "seconds"}
-    for one_row, other_row in zip(again.evaluations, record.evaluations, strict=True):
-        assert one_row.model_dump(exclude=counts) == other_row.model_dump(exclude=counts)
+    passes = frozenset({"forward_passes", "backward_passes"})
+    assert_same(again.evaluations, record.evaluations, but=passes)
 
 
 def test_a_larger_epsilon_that_is_added_goes_on_from_the_last(run: Run, suite: MakeSuite) -> None:
@@ -205,7 +197,7 @@ def test_a_larger_epsilon_that_is_added_goes_on_from_the_last(run: Run, suite: M
     left = planted.EXAMPLES - rows(short, "fgsm")[-1].misclassified
     longer = {**FGSM, "epsilon": [*THREE, "0.15", "0.2"], "carried": True}
     record = run(suite(longer))
-    assert unclocked(record)[: len(short.evaluations)] == unclocked(short)
+    assert_same(record.evaluations[: len(short.evaluations)], short.evaluations)
     added = rows(record, "fgsm")[3:]
     assert (added[0].forward_passes, added[0].backward_passes) == (2 * left, left)
     assert added[1].forward_passes == planted.EXAMPLES - added[0].misclassified
@@ -238,8 +230,8 @@ def test_an_interrupted_chain_goes_on(
         patch.setattr(execute, "_run_batch", dying)
         with pytest.raises(KeyboardInterrupt):
             run(asked, batch_size=12, save_every=0.0)
-    assert unclocked(run(asked, batch_size=12)) == unclocked(undisturbed)
-    assert set(content(tmp_path / "run")) == set(content(tmp_path / "undisturbed"))
+    assert_same_records(run(asked, batch_size=12), undisturbed)
+    assert_same_outcomes(tmp_path / "run", tmp_path / "undisturbed")
 
 
 def test_where_a_smaller_epsilon_fails_the_larger_ones_do(run: Run, suite: MakeSuite) -> None:

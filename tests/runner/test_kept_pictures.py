@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import planted
 import pytest
+from same_outcomes import TOLERANCE, assert_same, assert_same_records
 
 from gibbon.core.threat import Bounds
 from gibbon.datasets.base import ArrayDataset
@@ -45,15 +46,6 @@ def galleries(record: RunRecord, folder: Path) -> dict[tuple[str, str, str], Gal
     }
 
 
-def assert_same(one: Gallery, other: Gallery) -> None:
-    assert one.why == other.why
-    for name in ("example_id", "label", "before", "after", "valid"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    np.testing.assert_allclose(one.sure_after, other.sure_after, atol=1e-5)
-    assert np.abs(one.clean.astype(int) - other.clean.astype(int)).max() <= 1
-    assert np.abs(one.change.astype(int) - other.change.astype(int)).max() <= 1
-
-
 def test_each_attack_has_one_at_its_largest_epsilon(run: planted.Run, tmp_path: Path) -> None:
     found = galleries(run(suite(), pictures=True), tmp_path / "run")
     assert found.keys() == {
@@ -79,7 +71,7 @@ def test_they_show_what_was_measured(run: planted.Run, tmp_path: Path) -> None:
         place = np.searchsorted(outcome.example_id, gallery.example_id)
         said = outcome.scores[cards[each.model]]
         np.testing.assert_array_equal(gallery.after, said.predicted[place])
-        np.testing.assert_allclose(gallery.sure_after, said.confidence[place], atol=1e-6)
+        np.testing.assert_allclose(gallery.sure_after, said.confidence[place], atol=TOLERANCE)
         np.testing.assert_array_equal(gallery.label, outcome.label[place])
 
 
@@ -132,8 +124,7 @@ def test_they_are_kept_only_where_asked_for_and_change_no_result(
     without = run(suite(), "without")
     assert not (tmp_path / "without" / FOLDER).exists()
     with_pictures = run(suite(), "with", pictures=True)
-    for one, other in zip(without.evaluations, with_pictures.evaluations, strict=True):
-        assert one.model_copy(update={"seconds": 0.0}) == other.model_copy(update={"seconds": 0.0})
+    assert_same_records(without, with_pictures)
 
 
 def test_an_interrupted_run_ends_with_the_same(

@@ -1,4 +1,4 @@
-"""A run that is killed or interrupted, and goes on, ends with the very same tables."""
+"""A run that is killed or interrupted, and goes on, ends with the same tables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import doomed
-import pandas as pd
 import planted
 import pytest
+from same_outcomes import assert_same_outcomes, assert_same_records, assert_same_tables
 
 from gibbon.records.run import RunRecord
 from gibbon.report import write_report
@@ -19,7 +19,7 @@ from gibbon.runner.run import run_suite
 from gibbon.runner.run_folder import CANDIDATES
 from gibbon.runner.settings import RunSettings
 
-SAME_BYTES = ("transfer.csv", "worst_case.csv", "agreement.csv", "tables.md")
+TABLES = ("evaluations.csv", "transfer.csv", "worst_case.csv", "agreement.csv", "tables.md")
 NEVER, ALWAYS = 1e9, 0.0  # seconds between two savings
 KILLED, INTERRUPTED = -9, 130
 
@@ -58,18 +58,6 @@ def die(
     return done.returncode
 
 
-def assert_same_tables(one: Path, other: Path) -> None:
-    for name in SAME_BYTES:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    rows = [
-        pd.read_csv(folder / "evaluations.csv", dtype=str, keep_default_na=False).drop(
-            columns="seconds"
-        )
-        for folder in (one, other)
-    ]
-    pd.testing.assert_frame_equal(*rows)
-
-
 @pytest.fixture(autouse=True)
 def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
     doomed.plant(monkeypatch)
@@ -93,7 +81,7 @@ def test_there_are_as_many_moments_as_the_tests_take(tmp_path: Path) -> None:
 def test_killed_at_some_moment(whole: Path, tmp_path: Path, moment: int, save_every: float) -> None:
     assert die(tmp_path, moment, save_every=save_every) in (KILLED, 0)
     go_on(tmp_path, save_every)
-    assert_same_tables(tmp_path, whole)
+    assert_same_tables(tmp_path, whole, *TABLES)
 
 
 @pytest.mark.slow
@@ -104,7 +92,7 @@ def test_killed_while_models_come_in_turns(
 ) -> None:
     assert die(tmp_path, moment, places=1) in (KILLED, 0)
     go_on(tmp_path, places=then)
-    assert_same_tables(tmp_path, whole)
+    assert_same_tables(tmp_path, whole, *TABLES)
     assert not (tmp_path / CANDIDATES).exists()
 
 
@@ -112,7 +100,7 @@ def test_killed_and_interrupted(whole: Path, tmp_path: Path) -> None:
     assert die(tmp_path, 8, save_every=ALWAYS) == KILLED
     assert die(tmp_path, 17, name="SIGINT", save_every=ALWAYS) == INTERRUPTED
     go_on(tmp_path)
-    assert_same_tables(tmp_path, whole)
+    assert_same_tables(tmp_path, whole, *TABLES)
 
 
 @pytest.mark.slow
@@ -121,7 +109,7 @@ def test_killed_between_any_two_files_of_a_job(whole: Path, tmp_path: Path, mome
     """The passes of a job that was filed in part are booked as if nothing had happened."""
     die(tmp_path, moment)
     go_on(tmp_path)
-    assert_same_tables(tmp_path, whole)
+    assert_same_tables(tmp_path, whole, *TABLES)
 
 
 @pytest.mark.parametrize("after", [1, 3, 4, 5])
@@ -151,8 +139,8 @@ def test_what_ctrl_c_interrupts_is_saved_and_gone_on_with(
     record = run_suite(suite, tmp_path / "cut", settings=run_settings)
     assert planted.Interrupts.asked == [20, 20] * (3 - whole_batches)
     assert not list((tmp_path / "cut").glob("outcomes/*.partial.parquet"))
-    for one, other in zip(expected.evaluations, record.evaluations, strict=True):
-        assert one.model_dump(exclude={"seconds"}) == other.model_dump(exclude={"seconds"})
+    assert_same_records(expected, record)
+    assert_same_outcomes(tmp_path / "whole", tmp_path / "cut")
 
 
 @pytest.mark.slow
@@ -163,7 +151,7 @@ def test_a_damaged_saving_is_not_gone_on_with(whole: Path, tmp_path: Path) -> No
     for file in saved:
         file.write_bytes(file.read_bytes()[:-10])
     go_on(tmp_path)
-    assert_same_tables(tmp_path, whole)
+    assert_same_tables(tmp_path, whole, *TABLES)
     assert not list(tmp_path.glob("outcomes/*.partial.parquet"))
 
 
@@ -171,7 +159,5 @@ def test_a_damaged_saving_is_not_gone_on_with(whole: Path, tmp_path: Path) -> No
 def test_another_batch_size_goes_on_where_it_stopped(whole: Path, tmp_path: Path) -> None:
     assert die(tmp_path, 8, save_every=ALWAYS) == KILLED
     record = run_suite(doomed.SUITE, tmp_path, settings=RunSettings(device="cpu", batch_size=7))
-    expected = RunRecord.read(whole)
-    for one, other in zip(expected.evaluations, record.evaluations, strict=True):
-        assert one.misclassified == other.misclassified
-        assert one.forward_passes == other.forward_passes
+    assert_same_records(RunRecord.read(whole), record)
+    assert_same_outcomes(whole, tmp_path)

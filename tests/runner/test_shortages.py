@@ -1,4 +1,4 @@
-"""Memory that runs out: batches are halved, and what comes out is the same to the bit."""
+"""Memory that runs out: batches are halved, and the outcomes are the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 from planted import Run
 from pydantic.dataclasses import dataclass as checked
-from test_execute import MakeSuite, results, row, transfer
+from same_outcomes import assert_same_outcomes, assert_same_records
+from test_execute import MakeSuite, row, transfer
 from torch import Tensor
 
 from gibbon.attacks.base import STRICT, Attack
@@ -19,10 +20,8 @@ from gibbon.core.errors import ModelError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import ThreatModel
 from gibbon.models.classifier import Classifier
-from gibbon.records.run import RunRecord
 from gibbon.runner.progress import Silent
 from gibbon.runner.run import run_suite
-from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
 
 FITTING = 7
@@ -90,34 +89,6 @@ def roomy(plant: planted.Plant, monkeypatch: pytest.MonkeyPatch) -> planted.Plan
     return plant
 
 
-def without_clock(record: RunRecord) -> list[Any]:
-    return [results(record), record.transfers, record.agreements, record.worst_cases, record.flags]
-
-
-def answers(folder: Path) -> dict[str, Any]:
-    """Every number of every outcome but the seconds."""
-    found = {}
-    with RunFolder.open(folder, suite="planted") as opened:
-        for file in sorted((folder / "outcomes").glob("*.parquet")):
-            outcome = opened.read(file.stem)
-            assert outcome is not None
-            found[file.stem] = [
-                outcome.example_id.tolist(),
-                outcome.verdict.tolist(),
-                outcome.distance.tobytes(),
-                outcome.any_misclassified.tolist(),
-                outcome.zero_gradient is not None and outcome.zero_gradient.tolist(),
-                outcome.nearest is not None and outcome.nearest.tobytes(),
-                outcome.misled_by is not None and outcome.misled_by.tolist(),
-                [
-                    (digest, each.predicted.tolist(), each.confidence.tobytes())
-                    for digest, each in outcome.scores.items()
-                ],
-                outcome.meta.model_dump(exclude={"seconds"}),
-            ]
-    return found
-
-
 @pytest.mark.parametrize(
     ("name", "place", "error"),
     [
@@ -143,8 +114,8 @@ def test_where_memory_runs_out_changes_nothing(
     roomy.model(name, lambda: planted.classifier(Large(seed, when=PLACES[place], error=error)))
     halved = run(asked, "halved")
     assert roomy.built[name][-1].module.refused > 0
-    assert without_clock(halved) == without_clock(small)
-    assert answers(tmp_path / "halved") == answers(tmp_path / "small")
+    assert_same_records(halved, small)
+    assert_same_outcomes(tmp_path / "halved", tmp_path / "small")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -156,8 +127,8 @@ def test_where_memory_runs_out_a_sweep_along_one_direction_is_the_same(
     roomy.model("one", lambda: planted.classifier(Large(1, when=PLACES[place], error=SHORT)))
     halved = run(asked, "halved")
     assert roomy.built["one"][-1].module.refused > 0
-    assert without_clock(halved) == without_clock(small)
-    assert answers(tmp_path / "halved") == answers(tmp_path / "small")
+    assert_same_records(halved, small)
+    assert_same_outcomes(tmp_path / "halved", tmp_path / "small")
 
 
 def test_an_attack_that_needs_more_memory_is_given_less(
@@ -167,8 +138,8 @@ def test_an_attack_that_needs_more_memory_is_given_less(
     small = run(asked, "small", batch_size=FITTING)
     monkeypatch.setattr(Greedy, "short", True)
     halved = run(asked, "halved")
-    assert without_clock(halved) == without_clock(small)
-    assert answers(tmp_path / "halved") == answers(tmp_path / "small")
+    assert_same_records(halved, small)
+    assert_same_outcomes(tmp_path / "halved", tmp_path / "small")
 
 
 def test_a_shortage_in_the_middle_loses_nothing(
@@ -190,8 +161,8 @@ def test_a_shortage_in_the_middle_loses_nothing(
     plant.model("one", lambda: planted.classifier(Crowded(1)))
     run(suite(pgd), "planned", limit=1)
     Crowded.asked = -4 * planted.EXAMPLES  # planning takes some
-    assert without_clock(run(suite(pgd), "crowded")) == without_clock(whole)
-    assert answers(tmp_path / "crowded") == answers(tmp_path / "whole")
+    assert_same_records(run(suite(pgd), "crowded"), whole)
+    assert_same_outcomes(tmp_path / "crowded", tmp_path / "whole")
 
 
 def test_a_size_that_was_asked_for_is_kept_to(

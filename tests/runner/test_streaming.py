@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from planted import Run
+from same_outcomes import assert_same_records
 from test_execute import MakeSuite, row
-from test_shortages import without_clock
 
 from gibbon.core.errors import DatasetError, ModelError
 from gibbon.datasets import DataRequest
@@ -271,6 +271,6 @@ def test_what_is_supplied_takes_no_other_way(run: Run, suite: MakeSuite, tmp_pat
         )
         for index, settings in enumerate(({}, {"models_in_memory": 1, "batch_size": 13}))
     ]
-    assert without_clock(results[0])[1:] == without_clock(results[1])[1:]
+    assert_same_records(*results)
     assert data.opened == data.closed > 0
     assert results[0].datasets[0].skipped == tuple(BAD.values())

@@ -10,8 +10,8 @@ import planted
 import pytest
 import torch
 from planted import Run
+from same_outcomes import assert_same_outcomes, assert_same_records
 from test_execute import Counted, MakeSuite, transfer
-from test_shortages import answers, without_clock
 
 from gibbon.core.errors import SpecError
 from gibbon.models.classifier import Classifier
@@ -80,7 +80,7 @@ def asked(suite: MakeSuite) -> Suite:
 
 
 @pytest.mark.parametrize("places", [1, 2])
-def test_results_are_the_same_to_the_bit(
+def test_results_are_the_same(
     run: Run, asked: Suite, watched: Watched, tmp_path: Path, places: int
 ) -> None:
     whole = run(asked, "whole", batch_size=25)
@@ -89,8 +89,8 @@ def test_results_are_the_same_to_the_bit(
     watched.built.clear()
     watched.most = 0
     turned = run(asked, "turned", batch_size=25, models_in_memory=places)
-    assert without_clock(turned) == without_clock(whole)
-    assert answers(tmp_path / "turned") == answers(tmp_path / "whole")
+    assert_same_records(turned, whole)
+    assert_same_outcomes(tmp_path / "turned", tmp_path / "whole")
     assert watched.most == places
     assert watched.here == 0
     # Once for planning, once as a source, once as a target; what is there still is not built again.
@@ -115,7 +115,7 @@ def test_without_a_number_as_many_as_fit_are_there(
     watched.most = 0
     turned = run(asked, "turned", batch_size=25)
     assert watched.most == 2
-    assert without_clock(turned) == without_clock(whole)
+    assert_same_records(turned, whole)
 
 
 def test_a_small_disk_makes_more_turns(
@@ -125,7 +125,7 @@ def test_a_small_disk_makes_more_turns(
     monkeypatch.setattr(RunFolder, "room_for_candidates", lambda folder: 0)
     watched.entered.clear()
     turned = run(asked, "turned", batch_size=25, models_in_memory=1)
-    assert without_clock(turned) == without_clock(whole)
+    assert_same_records(turned, whole)
     assert max(watched.entered.count(name) for name in NAMES) > 2
 
 
@@ -160,8 +160,8 @@ def test_an_interrupted_run_goes_on(
     assert not (tmp_path / "turned" / CANDIDATES).exists()
     assert watched.here == 0
     again = run(asked, "turned", batch_size=25, models_in_memory=1)
-    assert without_clock(again) == without_clock(whole)
-    assert answers(tmp_path / "turned") == answers(tmp_path / "whole")
+    assert_same_records(again, whole)
+    assert_same_outcomes(tmp_path / "turned", tmp_path / "whole")
 
 
 def test_what_a_killed_run_left_is_removed(run: Run, asked: Suite, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_model_added_later_is_scored_in_turns_too(
     whole = run(many, "whole", batch_size=25)
     run(few, "turned", batch_size=25)
     turned = run(many, "turned", batch_size=25, models_in_memory=1)
-    assert without_clock(turned) == without_clock(whole)
+    assert_same_records(turned, whole)
 
 
 def test_failures_are_the_same(
@@ -199,8 +199,8 @@ def test_failures_are_the_same(
     turned = run(asked, "turned", batch_size=25, models_in_memory=1)
     assert transfer_states(whole) == transfer_states(turned)
     assert "failed" in transfer_states(turned).values()
-    assert without_clock(turned) == without_clock(whole)
-    assert answers(tmp_path / "turned") == answers(tmp_path / "whole")
+    assert_same_records(turned, whole)
+    assert_same_outcomes(tmp_path / "turned", tmp_path / "whole")
     told = [[(each.model, each.attack, each.error) for each in x.failures] for x in (whole, turned)]
     assert sorted(told[0]) == sorted(told[1])
 
@@ -239,8 +239,8 @@ def test_memory_that_runs_out_on_a_target_in_turn_is_halved(
     small = run(asked, "small", batch_size=7)
     plant.model("three", lambda: planted.classifier(Large(3)))
     turned = run(asked, "turned", models_in_memory=1)
-    assert without_clock(turned) == without_clock(small)
-    assert answers(tmp_path / "turned") == answers(tmp_path / "small")
+    assert_same_records(turned, small)
+    assert_same_outcomes(tmp_path / "turned", tmp_path / "small")
 
 
 def test_models_of_the_caller_share_parts_and_come_back(
@@ -268,7 +268,8 @@ def test_models_of_the_caller_share_parts_and_come_back(
         )
         for places in (None, 1, 2)
     ]
-    assert without_clock(records[0]) == without_clock(records[1]) == without_clock(records[2])
+    assert_same_records(records[0], records[1])
+    assert_same_records(records[0], records[2])
     assert [each.training for module in modules for each in module.modules()] == modes
     assert all(each.requires_grad for module in modules for each in module.parameters())
 

@@ -580,7 +580,7 @@ def test_clean_answers_are_those_of_the_model(evaluated, batch):
     clean = clean_answers(evaluated, batch)
     outputs = evaluated.predict(batch.inputs)
     assert torch.equal(clean.answers.predicted, outputs.argmax(1))
-    assert torch.equal(clean.answers.confidence, outputs.softmax(1).amax(1))
+    torch.testing.assert_close(clean.answers.confidence, outputs.softmax(1).amax(1))
     assert not bool(clean.saturated.any())
 
 

@@ -89,8 +89,8 @@ def evaluate(
             what the source declares if None, else logits.
         seed: seed of every random number.
         device: device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; or a torch device.
-        batch_size: examples in one pass (changes no result); ``auto`` estimates the number and
-            halves it if memory runs out.
+        batch_size: examples in one pass; ``auto`` estimates the number and halves it if memory runs
+            out.  Changes results by no more than rounding.
         precision: number format that models compute in: ``float32`` or ``bfloat16``.
         compile: compile models with ``torch.compile``.
         limit: evaluate a fixed sample of this many examples of each dataset.

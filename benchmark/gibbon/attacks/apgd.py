@@ -1,8 +1,8 @@
 r"""APGD: projected gradient ascent without a step size to choose, on three objectives.
 
 `APGDCE` maximises the cross-entropy, `APGDDLR` the difference of logits ratio, and `APGDT` the
-targeted ratio of one likely class after another (`gibbon.attacks.toolkit.objectives`).  Algorithm 1 is
-in `gibbon.attacks.toolkit.apgd_search`.
+targeted ratio of one likely class after another (`gibbon.attacks.toolkit.objectives`).  Algorithm 1
+is in `gibbon.attacks.toolkit.apgd_search`.
 
 Sources: F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of
 diverse parameter-free attacks", ICML 2020, algorithm 1 and sections 3 to 5,

@@ -1,8 +1,8 @@
 """The targeted fast adaptive boundary attack, as in AutoAttack.
 
 One run for each of the likeliest other classes, which approaches the boundary to that class only; a
-point counts if the model assigns it any wrong class.  See `gibbon.attacks.toolkit.fab_search` for the
-algorithm.
+point counts if the model assigns it any wrong class.  See `gibbon.attacks.toolkit.fab_search` for
+the algorithm.
 
 Sources: F. Croce and M. Hein, "Minimally distorted adversarial examples with a fast adaptive
 boundary attack", ICML 2020, https://arxiv.org/abs/1907.02044; the same, "Reliable evaluation of

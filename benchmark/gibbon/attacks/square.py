@@ -60,9 +60,9 @@ class Square(Attack):
     loss.  A vector is treated as a picture of one row.
 
     If ``ahead`` is more than 1, several queries of an example go into one batch as far as a full
-    batch has room, and the first that improves is kept (`gibbon.attacks.toolkit.lookahead`).  The result
-    does not change, up to rounding that depends on the size of a batch; forward passes count wasted
-    queries too, and may be more than ``queries``.
+    batch has room, and the first that improves is kept (`gibbon.attacks.toolkit.lookahead`).  The
+    result does not change, up to rounding that depends on the size of a batch; forward passes count
+    wasted queries too, and may be more than ``queries``.
 
     Args:
         queries: queries for each example and restart, at most.

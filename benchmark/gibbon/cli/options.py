@@ -247,8 +247,8 @@ _RUN = (
     Option("--device DEVICE", "Device: auto, cpu, cuda, cuda:1 or mps.", "auto"),
     Option(
         "--batch-size auto|N",
-        "Examples in one pass (changes no result); auto estimates the number and halves it if "
-        "memory runs out.",
+        "Examples in one pass; auto estimates the number and halves it if memory runs out. Changes "
+        "results by no more than rounding.",
         "auto",
         _batch_size,
     ),

@@ -15,8 +15,8 @@ with, if k is the true class:
   class of the logits' mean, and the geometric mean of the members' probabilities for it.
 
 All of them give attacks the exact direction, even if the softmax of every member rounds to 1 for
-the true class (`gibbon.models.outputs.OutputRule.ascent`): they fuse logarithms, none of which rounds
-to zero.
+the true class (`gibbon.models.outputs.OutputRule.ascent`): they fuse logarithms, none of which
+rounds to zero.
 """
 
 from __future__ import annotations

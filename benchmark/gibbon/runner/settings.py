@@ -36,7 +36,8 @@ class RunSettings:
         data_folder: folder of datasets that are not embedded, and of downloads.
         download: whether a missing dataset may be downloaded.
         save_every: seconds between two intermediate saves of a running job.
-        pictures: store images of a few examples of each attack (see `gibbon.runner.gallery.select`).
+        pictures: store images of a few examples of each attack (see
+            `gibbon.runner.gallery.select`).
 
     Raises `SpecError` if a value is impossible, naming the field.  Whether the device exists is
     checked when a plan is made.

@@ -45,9 +45,9 @@ class ModelSpec(Spec):
             (x - mean) / std.
         outputs: rule of its outputs, unless the source declares it; logits by default.
         trust_pickle: whether files that can run code when they are loaded are accepted.
-        ensemble: members of an ensemble (see `gibbon.models.ensemble`): models like this one, or names
-            of other models of the experiment.  ``model`` is then ``ensemble:`` and their names, and
-            may be given instead.
+        ensemble: members of an ensemble (see `gibbon.models.ensemble`): models like this one, or
+            names of other models of the experiment.  ``model`` is then ``ensemble:`` and their
+            names, and may be given instead.
         fuse: quantity of the members that is fused; ``probabilities`` by default.
         shares: weights of the members, a number each; equal by default.
 

@@ -149,7 +149,10 @@ def test_a_weights_file_that_is_not_there_is_refused_before_anything_is_loaded(h
 
 
 def test_names_of_sources_need_no_torch() -> None:
-    code = "import sys, gibbon.models.sources as s; print(s.MODEL_SOURCES.names(), 'torch' in sys.modules)"
+    code = (
+        "import sys; from gibbon.models.sources import MODEL_SOURCES as s\n"
+        "print(s.names(), 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'hf'] False" in done.stdout
 

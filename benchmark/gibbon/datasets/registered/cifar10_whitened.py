@@ -1,8 +1,8 @@
 """CIFAR-10 contrast-normalised and whitened, as convolutional maxout networks were trained on it.
 
 The space in which Goodfellow et al. (2015), section 4, attack at an epsilon of 0.1: see
-`gibbon.datasets.registered.whitening`.  Its coordinates have no natural limits; `BOUNDS` are wide enough to
-hold every picture, and clipping to them is next to no restriction.
+`gibbon.datasets.registered.whitening`.  Its coordinates have no natural limits; `BOUNDS` are wide
+enough to hold every picture, and clipping to them is next to no restriction.
 
 The whitening is learnt from the training split, which takes about a minute of one core, and kept
 in the request's folder (``whitening-<digest>.npy``, 38 MB).  What was learnt depends in its last

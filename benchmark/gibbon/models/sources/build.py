@@ -156,8 +156,8 @@ def _source(spec: ModelSpec) -> ModelSource:
             source = source()
     if not isinstance(source, ModelSource):
         raise ModelError(
-            f"model source {name!r}: its entry point must name a gibbon.models.sources.ModelSource, "
-            f"got {type(source).__name__}"
+            f"model source {name!r}: its entry point must name a "
+            f"gibbon.models.sources.ModelSource, got {type(source).__name__}"
         )
     return source
 

@@ -1,7 +1,7 @@
 """All tables of a run, made from its stored record alone.
 
-`gibbon.report.content.lookup` looks up the results of the suite's cells in a record; each function here
-makes one kind of `Table` from them; `chapters` puts the tables in reading order.  A cell that
+`gibbon.report.content.lookup` looks up the results of the suite's cells in a record; each function
+here makes one kind of `Table` from them; `chapters` puts the tables in reading order.  A cell that
 failed is printed as ``failed``, never as a number; a cell of the suite that the record lacks is
 printed as ``not run``; a rate of no examples is a dash.
 """

@@ -60,7 +60,9 @@ def model_curve_digest(record: RunRecord) -> str:
 
 
 def save_error_curves(record: RunRecord, path: Path) -> None:
-    """Writes error against epsilon as ``.svg`` or ``.png``; equal records give equal files.
+    """Writes error against epsilon as ``.svg`` or ``.png``.
+
+    On one machine equal records give equal files.
 
     Raises `RecordError` if no attack was run at two or more epsilons.
     """

@@ -1,7 +1,7 @@
 """Event files of TensorBoard, written with the messages of its own package.
 
 This needs no torch.  Unlike TensorBoard's own writer it starts no thread and writes neither host
-name nor time of writing, so that equal runs give equal files.
+name nor time of writing, so that equal records give equal files on one machine.
 """
 
 from __future__ import annotations

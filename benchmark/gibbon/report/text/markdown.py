@@ -1,7 +1,8 @@
 """The tables of a run as markdown.
 
 The text contains no times, paths, host names or counts of reused cells, so that it is equal for an
-interrupted and resumed run and for one without interruption.
+interrupted and resumed run and for one without interruption, up to the rounding of confidences and
+distances.
 """
 
 from __future__ import annotations
