@@ -18,8 +18,7 @@ import pytest
 
 from gibbon.report import write_report
 from gibbon.runner import provenance
-from gibbon.runner.execute import run_job as execute
-from gibbon.runner.execute.batch import _run_batch
+from gibbon.runner.execute import run_job
 from gibbon.runner.run import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
@@ -88,7 +87,7 @@ def main(folder: str, moment: str, name: str, save_every: str, places: str) -> N
     patch = pytest.MonkeyPatch()
     plant(patch)
     fate = Fate(int(moment), getattr(signal, name))
-    patch.setattr(execute, "_run_batch", fate.around(_run_batch, after=False))
+    patch.setattr(run_job, "run_batch", fate.around(run_job.run_batch, after=False))
     patch.setattr(Path, "replace", fate.around(Path.replace, after=True))
     try:
         asked = settings(float(save_every), int(places))

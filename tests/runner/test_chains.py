@@ -16,9 +16,8 @@ from same_outcomes import assert_same, assert_same_outcomes, assert_same_records
 from gibbon.core.errors import SpecError
 from gibbon.records.run import Evaluation, RunRecord
 from gibbon.report import write_report
-from gibbon.runner.execute import run_job as execute
-from gibbon.runner.execute.batch import _run_batch
-from gibbon.runner.execute.jobs import Job
+from gibbon.runner.execute import run_job
+from gibbon.runner.execute.batch import BatchTask
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
@@ -219,15 +218,15 @@ def test_an_interrupted_chain_goes_on(
     asked = suite({**FGSM, **two}, {**PGD, **two}, listed, error_only=True)
     undisturbed = run(asked, "undisturbed", batch_size=12)
     lived = iter(range(1, 100))
-    run_batch = _run_batch
+    run_batch = run_job.run_batch
 
-    def dying(*args: Any, **options: Any) -> None:
+    def dying(task: BatchTask) -> None:
         if next(lived) == moment:
             raise KeyboardInterrupt
-        run_batch(*args, **options)
+        run_batch(task)
 
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "_run_batch", dying)
+        patch.setattr(run_job, "run_batch", dying)
         with pytest.raises(KeyboardInterrupt):
             run(asked, batch_size=12, save_every=0.0)
     assert_same_records(run(asked, batch_size=12), undisturbed)
@@ -348,14 +347,15 @@ def test_each_member_is_given_whole_batches_of_what_is_left(
     run: Run, suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: dict[str, list[int]] = {}
-    run_batch = _run_batch
+    run_batch = run_job.run_batch
 
-    def noted(job: Job, given: Any, *args: Any, **options: Any) -> None:
-        kind = type(job.attack.attack).__name__ if job.attack else "unattacked"
-        sizes.setdefault(kind, []).append(len(given.ids))
-        run_batch(job, given, *args, **options)
+    def noted(task: BatchTask) -> None:
+        attack = task.job.attack
+        kind = type(attack.attack).__name__ if attack else "unattacked"
+        sizes.setdefault(kind, []).append(len(task.given.ids))
+        run_batch(task)
 
-    monkeypatch.setattr(execute, "_run_batch", noted)
+    monkeypatch.setattr(run_job, "run_batch", noted)
     record = run(suite(LISTED, error_only=True), batch_size=10)
     assert list(sizes) == ["unattacked", "NoiseSign", "PGD", "DeepFool", "APGDCE"]
     for member, given in zip(record.members, list(sizes.values())[1:], strict=True):
@@ -372,6 +372,77 @@ def test_what_a_list_took_is_counted_where_nothing_is_left_for_the_last(
     assert found.forward_passes
     assert found.backward_passes
     assert found.seconds
+
+
+def test_members_of_a_list_are_cells(run: Run, suite: MakeSuite, tmp_path: Path) -> None:
+    """Each has an outcome, which says what the list has misled so far and what that took."""
+    asked = suite(LISTED, error_only=True)
+    record = run(asked)
+    (experiment,) = make_plan(asked, RunSettings(device="cpu")).experiments
+    cell = next(each for each in experiment.cells if each.members)
+    with RunFolder.open(tmp_path / "run", suite="planted") as folder:
+        found = [folder.read(each.digest) for each in cell.members]
+        of_list = folder.read(rows(record, "worst-of")[0].digest)
+    assert len({each.digest for each in cell.members}) == len(LISTED["attacks"])
+    assert cell.members[-1].digest == cell.digest
+    passes, errors_after = 0, []
+    for number, outcome in enumerate(found):
+        assert outcome is not None
+        assert outcome.misled_by is not None
+        assert outcome.misled_by.max() <= number
+        assert outcome.meta.forward_passes >= passes
+        passes = outcome.meta.forward_passes
+        errors_after.append(float(outcome.any_misclassified.mean()))
+    assert errors_after == [each.error_after for each in record.members]
+    assert of_list is not None
+    assert passes == of_list.meta.forward_passes == rows(record, "worst-of")[0].forward_passes
+
+
+def test_a_member_that_is_recorded_is_not_run_again(
+    run: Run, suite: MakeSuite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = suite(LISTED, error_only=True)
+    record = run(asked)
+    (tmp_path / "run" / "outcomes" / f"{rows(record, 'worst-of')[0].digest}.parquet").unlink()
+    kinds = []
+    run_batch = run_job.run_batch
+
+    def noted(task: BatchTask) -> None:
+        kinds.append(type(task.job.attack.attack).__name__ if task.job.attack else "unattacked")
+        run_batch(task)
+
+    monkeypatch.setattr(run_job, "run_batch", noted)
+    again = run(asked)
+    assert set(kinds) == {"APGDCE"}
+    assert again.provenance.computed_cells == 1
+    assert_same(again.evaluations, record.evaluations)
+    assert again.members == record.members
+
+
+def test_what_is_fresh_runs_every_member_again(run: Run, suite: MakeSuite, tmp_path: Path) -> None:
+    asked = suite(LISTED, error_only=True)
+    record = run(asked)
+    before = {each.name: each.stat().st_mtime_ns for each in (tmp_path / "run/outcomes").iterdir()}
+    again = run(asked, fresh=True)
+    after = {each.name: each.stat().st_mtime_ns for each in (tmp_path / "run/outcomes").iterdir()}
+    assert before.keys() == after.keys()
+    assert all(after[name] > before[name] for name in before)
+    assert_same(again.evaluations, record.evaluations)
+
+
+def test_what_an_older_version_left_behind_is_in_nobodys_way(
+    run: Run, suite: MakeSuite, tmp_path: Path
+) -> None:
+    """Lists of attacks and jobs under way once had files of these names."""
+    record = run(suite(LISTED, "fgsm", error_only=True))
+    outcomes = tmp_path / "run" / "outcomes"
+    cell = outcomes / f"{rows(record, 'worst-of')[0].digest}.parquet"
+    (outcomes / f"{cell.stem}-0.partial.parquet").write_bytes(cell.read_bytes())
+    (outcomes / "0123456789abcdef.partial.parquet").write_bytes(b"of another version")
+    cell.unlink()
+    again = run(suite(LISTED, "fgsm", error_only=True))
+    assert_same(again.evaluations, record.evaluations)
+    assert again.members == record.members
 
 
 def test_a_list_whose_member_fails_fails_once(run: Run, suite: MakeSuite) -> None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import planted
 import pytest
+import torch
 from same_outcomes import TOLERANCE, assert_same, assert_same_records
+from torch import Tensor
 
 from gibbon.core.threat import Bounds
 from gibbon.datasets.base import ArrayDataset
 from gibbon.records.gallery import FOLDER, Gallery, gallery_file, read_gallery
 from gibbon.records.outcomes import OUTCOMES, read_outcome
 from gibbon.records.run import RunRecord
-from gibbon.runner.gallery import select as picking
-from gibbon.runner.gallery.select import MOST, ROOM, SIDES, Frame, Picked, Ranks, _fitting
+from gibbon.runner.gallery import draw, recover
+from gibbon.runner.gallery.select import MOST, ROOM, SIDES, GalleryFrame, Ranks, _fitting
+from gibbon.runner.progress import Silent
+from gibbon.runner.run import run_suite
+from gibbon.runner.settings import RunSettings
 from gibbon.specs.decoding import parse_suite
 from gibbon.specs.suite import Suite
+from gibbon.verify.judge import Judged, judge
 
 SUITE = """
 name = "pictured"
@@ -165,6 +173,82 @@ def test_a_failed_cell_has_none_and_stale_ones_go(run: planted.Run, tmp_path: Pa
     assert len(list((folder / FOLDER).iterdir())) == len(found) == 2
 
 
+@pytest.mark.parametrize("name", ["fgsm", "bim"])
+def test_what_was_carried_is_shown_as_it_was_measured(
+    run: planted.Run, tmp_path: Path, name: str
+) -> None:
+    """At the epsilon that misled an example first; clean mistakes have no change."""
+    epsilons = [0.02, 0.05, 0.1]
+    text = f"""
+name = "pictured"
+dataset = "squares"
+models = ["one"]
+[[attacks]]
+name = "{name}"
+epsilon = {[str(each) for each in epsilons]}
+carried = true
+"""
+    record = run(suite(text), pictures=True)
+    (gallery,) = galleries(record, tmp_path / "run").values()
+    (source,) = {each.digest for each in record.models}
+    found = read_outcome(tmp_path / "run" / OUTCOMES, gallery.digest)
+    assert found is not None
+    places = np.searchsorted(found.example_id, gallery.example_id)
+    np.testing.assert_allclose(gallery.scale, found.distance[places], atol=1e-6)
+    np.testing.assert_array_equal(gallery.after, found.scores[source].predicted[places])
+    confidence = found.scores[source].confidence[places]
+    np.testing.assert_allclose(gallery.sure_after, confidence, atol=1e-5)
+    assert len(gallery.label) == MOST
+    assert len({round(float(each), 3) for each in gallery.scale}) > 1
+
+
+def test_of_a_model_that_answers_at_random_what_came_out_again_is_shown(
+    run: planted.Run, tmp_path: Path, plant: planted.Plant
+) -> None:
+    class Noisy(planted.Rows):
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs = super().forward(inputs)
+            return outputs + torch.randn_like(outputs)
+
+    plant.model("one", lambda: planted.classifier(Noisy(1)))
+    record = run(suite(SUITE.replace(', "two"', "")), pictures=True)
+    (source,) = {each.digest for each in record.models}
+    for gallery in galleries(record, tmp_path / "run").values():
+        found = read_outcome(tmp_path / "run" / OUTCOMES, gallery.digest)
+        assert found is not None
+        places = np.searchsorted(found.example_id, gallery.example_id)
+        np.testing.assert_array_equal(gallery.after, found.scores[source].predicted[places])
+        for why, wrong in zip(gallery.why, gallery.after != gallery.label, strict=True):
+            assert why == "random" or (why == "misled") == wrong
+
+
+def test_candidates_that_do_not_come_out_again_are_reported(
+    run: planted.Run, plant: planted.Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Listening(Silent):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    def judged(*args: Any, **options: Any) -> Judged:
+        found = judge(*args, **options)
+        assert found.answers is not None
+        other = (found.answers.predicted + 1) % planted.CLASSES
+        return replace(found, answers=replace(found.answers, predicted=other))
+
+    monkeypatch.setattr(recover, "judge", judged)
+    heard = Listening()
+    settings = RunSettings(device="cpu", pictures=True)
+    record = run_suite(suite(), tmp_path / "run", settings=settings, progress=heard)
+    assert record.status == "done"
+    assert not galleries(record, tmp_path / "run")
+    assert len(heard.notes) == 4
+    assert heard.notes[0].startswith("no pictures of squares, one, fgsm at epsilon 0.1: ")
+    assert "are not the recorded ones" in heard.notes[0]
+
+
 def test_errors_alone_have_none(run: planted.Run, tmp_path: Path) -> None:
     text = SUITE.replace('dataset = "squares"', 'dataset = "squares"\nerror_only = true')
     run(suite(text.replace('models = ["one", "two"]', 'models = ["one"]')), pictures=True)
@@ -206,9 +290,9 @@ def test_pictures_that_take_little_of_wide_bounds_are_drawn_over_what_they_take(
     clean = np.linspace(-size, size, 4 * 9, dtype=np.float32).reshape(4, 1, 3, 3)
     change = np.full_like(clean, 0.1 if size else 0.0)
     change[::2] *= -1
-    kept = picking.gallery(
-        Picked(
-            Frame(4, 96, ids, frozenset({"cell"}), Bounds(-32.0, 32.0), (3, 3)),
+    kept = draw.gallery(
+        draw.PicturedExamples(
+            why=("random",) * 4,
             example_id=ids,
             **{name: np.zeros(4, dtype=np.int32) for name in ("label", "before", "after")},
             **{name: np.ones(4, dtype=np.float32) for name in ("sure_before", "sure_after")},
@@ -216,6 +300,7 @@ def test_pictures_that_take_little_of_wide_bounds_are_drawn_over_what_they_take(
             clean=clean,
             change=change,
         ),
+        GalleryFrame(4, 96, ids, frozenset({"cell"}), Bounds(-32.0, 32.0), (3, 3)),
         digest="cell",
     )
     assert kept.narrowed is narrowed

@@ -53,7 +53,8 @@ def die(
 ) -> int:
     options = [str(folder), str(moment), name, str(save_every), str(places)]
     command = [sys.executable, doomed.__file__, *options]
-    environment = {**os.environ, "PYTHONPATH": str(Path(planted.__file__).parent)}
+    path = os.pathsep.join([str(Path(planted.__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, check=False, capture_output=True, timeout=120, env=environment)
     return done.returncode
 

@@ -137,7 +137,7 @@ def test_distances_and_tries_go_where_their_examples_go(data: st.DataObject) -> 
     np.testing.assert_array_equal(
         joined.first_misled, np.concatenate([first.first_misled, second.first_misled])
     )
-    kept = first.only([]).with_targets(second.only([]))
+    kept = first.only([]).with_targets({}, second.only([]).meta)
     assert kept.nearest is first.nearest
     assert kept.misled_by is first.misled_by
 

@@ -16,8 +16,8 @@ from test_execute import Counted, MakeSuite, transfer
 from gibbon.core.errors import SpecError
 from gibbon.models.classifier import Classifier
 from gibbon.models.sources import BuiltModel
-from gibbon.runner.execute import deferred_scoring as turns
-from gibbon.runner.execute import model_pool as stage
+from gibbon.runner import model_pool
+from gibbon.runner.execute import scorer
 from gibbon.runner.plan.cell import Supplied
 from gibbon.runner.run import run_suite
 from gibbon.runner.run_folder import CANDIDATES, RunFolder
@@ -53,20 +53,20 @@ class Watched:
 
         for seed, name in enumerate(NAMES, 1):
             plant.model(name, builder(name, seed))
-        enter, leave = stage.Stage._try_enter, stage.Stage._leave
+        enter, leave = model_pool.ModelPool._try_enter, model_pool.ModelPool._leave
 
-        def entering(self_: stage.Stage, handle: stage.Handle, **rest: Any) -> bool:
+        def entering(self_: model_pool.ModelPool, handle: model_pool.Handle, **rest: Any) -> bool:
             self.entered.append(names[id(handle.classifier.module)])
             self.here += 1
             self.most = max(self.most, self.here)
             return enter(self_, handle, **rest)
 
-        def leaving(self_: stage.Stage, handle: stage.Handle) -> None:
+        def leaving(self_: model_pool.ModelPool, handle: model_pool.Handle) -> None:
             self.here -= 1
             leave(self_, handle)
 
-        patch.setattr(stage.Stage, "_try_enter", entering)
-        patch.setattr(stage.Stage, "_leave", leaving)
+        patch.setattr(model_pool.ModelPool, "_try_enter", entering)
+        patch.setattr(model_pool.ModelPool, "_leave", leaving)
 
 
 @pytest.fixture
@@ -110,7 +110,9 @@ def test_without_a_number_as_many_as_fit_are_there(
     run: Run, asked: Suite, watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 2 * planted.CLASSES * planted.COORDINATES * 4  # weights, and the copy beside them
-    monkeypatch.setattr(stage, "free_memory", lambda device: int(2.5 * size / stage.SHARE))
+    monkeypatch.setattr(
+        model_pool, "free_memory", lambda device: int(2.5 * size / model_pool.SHARE)
+    )
     whole = run(asked, "whole", batch_size=25, models_in_memory=3)
     watched.most = 0
     turned = run(asked, "turned", batch_size=25)
@@ -152,7 +154,7 @@ def test_an_interrupted_run_goes_on(
         return tick
 
     with monkeypatch.context() as patch:
-        patch.setattr(turns, "ask", interrupted(turns.ask))
+        patch.setattr(scorer, "ask", interrupted(scorer.ask))
         patch.setattr(RunFolder, "write", interrupted(RunFolder.write))
         patch.setattr(planted.Rows, "forward", interrupted(planted.Rows.forward))
         with pytest.raises(KeyboardInterrupt):

@@ -135,6 +135,29 @@ def guess_batch_size(
     return max(1, min(wanted, fitting))
 
 
+class BatchSize:
+    """How many examples are given to a model at once: ``first``, or fewer after memory ran out.
+
+    A size that is ``fixed``, because the user chose it, is never halved.
+    """
+
+    def __init__(self, first: int, *, fixed: bool) -> None:
+        self.now = self._first = first
+        self._fixed = fixed
+
+    def may_halve(self, count: int) -> bool:
+        """Returns whether a batch of so many examples is halved when memory runs out."""
+        return not self._fixed and count > 1
+
+    def halve(self, tried: int) -> None:
+        """Continues with half of a size that was too large."""
+        self.now = max(1, tried // 2)
+
+    def reset(self) -> None:
+        """Returns to the first size: one attack alone may have needed too much."""
+        self.now = self._first
+
+
 def in_pieces(
     run: Callable[[slice], Tensor], count: int, *, device: torch.device
 ) -> tuple[Tensor, ...]:

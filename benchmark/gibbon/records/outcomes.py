@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ OUTCOMES = "outcomes"
 
 META_KEY = b"gibbon"
 OUTCOME_FORMAT = 2
+SAME_SHARE = 0.95  # of candidates that were made again: see `Outcome.has_candidates_of`
 
 
 class OutcomeMeta(Record):
@@ -175,15 +176,56 @@ class Outcome:
             misled_by=first,
         )
 
-    def with_targets(self, more: Outcome) -> Outcome:
-        """Returns this with the answers of more targets, given for the same examples."""
-        meta = self.meta.model_copy(
-            update={
-                "targets": {**self.meta.targets, **more.meta.targets},
-                "target_errors": more.meta.target_errors,
-            }
-        )
-        return replace(self, scores={**self.scores, **more.scores}, meta=meta)
+    @property
+    def survivors(self) -> NDArray[np.int64]:
+        """Positions of the examples that nothing misclassified so far."""
+        return np.flatnonzero(~self.any_misclassified)
+
+    def updated(
+        self, found: Outcome | None, *, member: int | None, nothing: OutcomeMeta
+    ) -> Outcome:
+        """Returns this with what a job found of the survivors.
+
+        Args:
+            found: the outcome of the survivors; None if there were none.
+            member: the position of the job's attack in its list, if it is a member of one.  The
+                outcome then says which member misclassified an example first, and counts the passes
+                of the members before.
+            nothing: stands in the metadata if there were no survivors.
+        """
+        if found is None:
+            outcome = replace(self, saturated=None, meta=nothing)
+        else:
+            if member is not None:
+                by = np.where(found.any_misclassified, member, -1).astype(np.int16)
+                found = replace(found, misled_by=by)
+            outcome = self.at(self.survivors, found, only_misled=bool(member))
+        return replace(outcome, meta=outcome.meta.after(self.meta)) if member else outcome
+
+    def with_targets(self, scores: Mapping[str, TargetOutcome], meta: OutcomeMeta) -> Outcome:
+        """Returns this with the answers of more targets, given for the same examples.
+
+        ``meta`` holds the targets' names, and what those raised that failed.
+        """
+        update = {
+            "targets": {**self.meta.targets, **meta.targets},
+            "target_errors": meta.target_errors,
+        }
+        scores = {**self.scores, **scores}
+        return replace(self, scores=scores, meta=self.meta.model_copy(update=update))
+
+    def has_candidates_of(self, again: Outcome) -> bool:
+        """Returns whether candidates that were made again lie where these do.
+
+        Rounding may move a few; another random number moves nearly all.
+        """
+        near = np.isclose(again.distance, self.distance, rtol=1e-3, atol=1e-6, equal_nan=True)
+        return bool(np.mean(near & (again.verdict == self.verdict)) >= SAME_SHARE)
+
+    def without(self, names: Collection[str], *, but: str) -> Outcome:
+        """Returns this without the answers of models of these names, but for one model's digest."""
+        named = self.meta.targets.items()
+        return self.only(digest for digest, name in named if digest == but or name not in names)
 
     def only(self, targets: Iterable[str]) -> Outcome:
         """Returns this with the answers of these targets alone."""

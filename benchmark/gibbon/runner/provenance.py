@@ -31,7 +31,7 @@ def provenance(plan: Plan) -> Provenance:
         platform=f"{platform.system()} {platform.machine()}",
         device=_device(plan.device),
         threads=torch.get_num_threads(),
-        batch_size=max(max(each.batch_sizes.values()) for each in plan.experiments),
+        batch_size=max(size.now for each in plan.experiments for size in each.batch_sizes.values()),
         limit=plan.settings.limit,
         started=now(),
     )

@@ -22,9 +22,10 @@ from gibbon.records.run import (
     WorstCase,
 )
 from gibbon.runner import count as aggregate
-from gibbon.runner.execute.deferred_scoring import execute_all
 from gibbon.runner.execute.jobs import find_jobs
-from gibbon.runner.gallery.recover import complete_pictures
+from gibbon.runner.execute.run_job import Execution
+from gibbon.runner.execute.run_jobs import run_jobs
+from gibbon.runner.gallery.recover import recover_galleries
 from gibbon.runner.plan.cell import NOTHING_SUPPLIED, Cell, Plan, Supplied
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.progress import Progress, Silent
@@ -63,21 +64,27 @@ def run_suite(
     plan = make_plan(suite, settings, where=where, supplied=supplied, progress=teller)
     for sentence in dict.fromkeys(_told(plan)):
         teller.note(sentence)
-    with RunFolder.open(output, suite=suite.name) as folder, plan.stage:
+    with RunFolder.open(output, suite=suite.name) as folder, plan.pool:
         started = time.monotonic()
         origin = provenance(plan)
         _check_kin(folder, plan)
         if settings.fresh:
-            folder.forget(cell.digest for each in plan.experiments for cell in each.cells)
+            folder.forget(
+                part.digest
+                for each in plan.experiments
+                for cell in each.cells
+                for part in (cell, *cell.members)
+            )
         _claim(folder, suite, origin)
         jobs = find_jobs(plan, folder)
-        todo = sum(len(job.all_cells) for job in jobs if job.finishes)
+        planned = {cell.digest for experiment in plan.experiments for cell in experiment.cells}
+        todo = sum(cell.digest in planned for job in jobs for cell in job.cells)
         total = sum(len(experiment.cells) for experiment in plan.experiments)
         work = sum(job.work * len(job.experiment.ids) for job in jobs)
         teller.start(work=work, cells=todo, reused=total - todo)
-        failures = list(execute_all(jobs, plan, folder, progress=teller))
+        failures = run_jobs(jobs, Execution(plan, folder, teller))
         if settings.pictures:
-            complete_pictures(plan, folder, progress=teller)
+            recover_galleries(plan, folder, progress=teller)
         finished = origin.model_copy(
             update={
                 "finished": now(),

@@ -142,12 +142,6 @@ class RunFolder:
             self._file(f"{job}.partial"),
         )
 
-    def drop_prefixes(self, cell: str) -> None:
-        """Removes what was filed of the first attacks of a list, the cell being finished."""
-        if cell:
-            for file in self.outcomes.glob(f"{cell}-*.partial.parquet"):
-                file.unlink(missing_ok=True)
-
     def write_gallery(self, gallery: Gallery) -> None:
         """Writes the gallery of a cell.  Raises `RunFolderError` where it can't be written."""
         path = gallery_file(self.path, gallery.digest)

@@ -1,1 +1,4 @@
-"""Galleries: the choice of examples to show, and the recovery of their candidates."""
+"""Pictures of a few examples of each attack: selected, attacked again, and drawn.
+
+They are made after the run, from its outcomes: candidates are not kept.
+"""

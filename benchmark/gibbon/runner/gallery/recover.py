@@ -1,55 +1,82 @@
-"""Galleries that are missing when a run is done, and those that nobody needs any more.
+"""Recovers the candidates that galleries show, after the run.
 
-Pictures are picked while candidates are made (`gibbon.runner.gallery.select`).  Where a run went on
-after an interruption, or goes on from one that kept none, the few candidates are made again: they
-don't depend on the batch.
+Candidates don't depend on the batch, so the few examples of a gallery are attacked again, and the
+trust boundary judges them again.  What is spent here is booked on no cell.  An example whose
+candidate is not the recorded one, because the model answers at random, is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gibbon.core.errors import AttackError
 from gibbon.core.rng import ExampleStreams, derive_key
+from gibbon.core.threat import Verdict
+from gibbon.datasets.base import Batch
 from gibbon.records.gallery import FOLDER, Gallery, read_gallery
 from gibbon.records.outcomes import Outcome, TargetOutcome
-from gibbon.runner.execute.batch import described
-from gibbon.runner.execute.boundary import boundary
-from gibbon.runner.gallery.select import Frame, Ranks, frames, gallery, pick, unattacked
+from gibbon.runner.boundary import Attempt, boundary, described
+from gibbon.runner.gallery.draw import PicturedExamples, gallery, shrunk
+from gibbon.runner.gallery.select import GalleryFrame, Ranks, frames, unattacked
+from gibbon.runner.outcome_arrays import as_array
 from gibbon.runner.plan.cell import Cell, Plan, PlannedExperiment
 from gibbon.runner.progress import Progress
 from gibbon.runner.run_folder import RunFolder
 from gibbon.verify.guard import guarding
-from gibbon.verify.judge import judge
+from gibbon.verify.judge import Judged, judge, judge_clean
 from gibbon.verify.proposal import propose
 
+NOT_REPEATED = "the candidates that were made again are not the recorded ones"
 
-def complete_pictures(plan: Plan, folder: RunFolder, *, progress: Progress) -> None:
+
+def recover_galleries(plan: Plan, folder: RunFolder, *, progress: Progress) -> None:
     """Writes the galleries that are not there yet, and removes those of other cells.
 
-    A cell of which no pictures can be made goes without, and that is told.  Raises
-    `RunFolderError` where a file can't be written.
+    A cell whose pictures can't be made goes without, which is reported to the user.  Raises
+    `RunFolderError` if a file can't be written.
     """
     framed = frames(plan)
     keep = {digest for frame in framed.values() for digest in frame.digests}
     for stale in (folder.path / FOLDER).glob("*.npz"):
         if stale.stem not in keep:
             stale.unlink(missing_ok=True)
-    for experiment, cell, outcome in _missing(plan, folder, framed):
+    for wanted in _missing(plan, folder, framed):
         lost: list[BaseException] = []
         made: list[Gallery] = []
-        frame = framed[experiment.spec.dataset.name]
-        with boundary(lost.append, retry=False, count=frame.count):
-            plan.stage.show([cell.source.handle])
-            made.extend(_made_again(plan, folder, experiment, cell, outcome, frame))
+        with boundary(lost.append, Attempt(wanted.frame.count)):
+            plan.pool.load([wanted.cell.source.handle])
+            made.append(_recovered(wanted, plan.device, folder))
         if lost:
-            progress.note(f"no pictures of {cell}: {described(lost[0])}")
+            progress.note(f"no pictures of {wanted.cell}: {described(lost[0])}")
         for each in made:
             folder.write_gallery(each)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A cell that lacks its gallery: its outcome, and what its source answered to clean inputs."""
+
+    experiment: PlannedExperiment
+    cell: Cell
+    frame: GalleryFrame
+    outcome: Outcome
+    clean: TargetOutcome
+
+    @property
+    def recorded(self) -> TargetOutcome:
+        """What the source answered to the candidates."""
+        return self.outcome.scores[self.cell.source.digest]
+
+
 def _missing(
-    plan: Plan, folder: RunFolder, framed: dict[str, Frame]
-) -> Iterator[tuple[PlannedExperiment, Cell, Outcome]]:
+    plan: Plan, folder: RunFolder, framed: Mapping[str, GalleryFrame]
+) -> Iterator[_Wanted]:
     for experiment in plan.experiments:
         frame = framed.get(experiment.spec.dataset.name)
         if frame is None:
@@ -57,45 +84,100 @@ def _missing(
         for cell in experiment.cells:
             if cell.digest in frame.digests and read_gallery(folder.path, cell.digest) is None:
                 outcome = folder.read(cell.digest)
-                if outcome is not None and cell.source.digest in outcome.scores:
-                    yield experiment, cell, outcome
+                clean = folder.read(unattacked(experiment, cell.source).digest)
+                source = cell.source.digest
+                if outcome is not None and clean is not None and source in outcome.scores:
+                    yield _Wanted(experiment, cell, frame, outcome, clean.scores[source])
 
 
-def _made_again(
-    plan: Plan,
-    folder: RunFolder,
-    experiment: PlannedExperiment,
-    cell: Cell,
-    outcome: Outcome,
-    frame: Frame,
-) -> Iterator[Gallery]:
-    """Yields the gallery of a cell, of the examples that its outcome chooses."""
-    if cell.attack is None or cell.threat is None:
-        return
-    digest = cell.source.digest
-    unattacked_outcome = folder.read(unattacked(experiment, cell.source).digest)
-    if unattacked_outcome is None:
-        return
-    clean = unattacked_outcome.scores[digest]
+def _recovered(wanted: _Wanted, device: torch.device, folder: RunFolder) -> Gallery:
+    """Returns the gallery of a cell, of the examples that its outcome selects."""
+    outcome, clean, recorded = wanted.outcome, wanted.clean, wanted.recorded
     ranks = Ranks(
         outcome.example_id,
-        misled=outcome.misclassified(digest),
+        misled=outcome.misclassified(wanted.cell.source.digest),
         clean_right=clean.predicted == outcome.label,
-        confidence=outcome.scores[digest].confidence,
+        confidence=recorded.confidence,
     )
-    places = list(ranks.chosen(frame))
-    ids = outcome.example_id[places]
+    chosen = ranks.chosen(wanted.frame)
+    places = np.array(list(chosen), dtype=np.int64)
+    batch = wanted.experiment.dataset.batch(outcome.example_id[places]).to(device)
+    remade = _remade(wanted, batch, places, folder)
+    same = remade.predicted == recorded.predicted[places]
+    same &= remade.verdict == outcome.verdict[places]
+    if not same.any():
+        raise AttackError(NOT_REPEATED)
+    places, rows = places[same], torch.from_numpy(np.flatnonzero(same)).to(device)
+    inputs = batch.inputs[rows]
+    change = (remade.candidates[rows] - inputs).nan_to_num(0, 0, 0)
+    shown = PicturedExamples(
+        why=tuple(chosen[place] for place in places.tolist()),
+        example_id=outcome.example_id[places],
+        label=outcome.label[places],
+        before=clean.predicted[places],
+        after=remade.predicted[same],
+        sure_before=clean.confidence[places],
+        sure_after=remade.confidence[same],
+        valid=remade.verdict[same] == Verdict.VALID,
+        clean=shrunk(inputs, wanted.frame.side),
+        change=shrunk(change, wanted.frame.side),
+    )
+    return gallery(shown, wanted.frame, digest=wanted.cell.digest)
+
+
+@dataclass(frozen=True)
+class _Remade:
+    """Candidates that were made again, what the source answers to them, and their verdicts."""
+
+    candidates: Tensor
+    predicted: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+    verdict: NDArray[np.int8]
+
+
+def _remade(wanted: _Wanted, batch: Batch, places: NDArray[np.int64], folder: RunFolder) -> _Remade:
+    judged, rows = [], []
+    for cell, own in _origins(wanted, places, folder):
+        if len(own):
+            index = torch.from_numpy(own).to(batch.inputs.device)
+            part = Batch(batch.ids[index], batch.inputs[index], batch.labels[index])
+            judged.append(_judged(cell, part))
+            rows.append(own)
+    order = torch.from_numpy(np.argsort(np.concatenate(rows))).to(batch.inputs.device)
+    answers = [each.answers for each in judged if each.answers is not None]
+    return _Remade(
+        torch.cat([each.candidates for each in judged])[order],
+        as_array(torch.cat([each.predicted for each in answers])[order], np.int32),
+        as_array(torch.cat([each.confidence for each in answers])[order], np.float32),
+        as_array(torch.cat([each.verdict for each in judged])[order], np.int8),
+    )
+
+
+def _judged(cell: Cell, batch: Batch) -> Judged:
+    """Returns the candidates of a cell for a few examples, judged."""
     source = cell.source.classifier
-    batch = experiment.dataset.batch(ids).to(plan.device)
-    streams = ExampleStreams.derive(cell.attack.stream_key, batch.ids)
-    seed = derive_key(cell.attack.stream_key, int(ids[0]))
-    with guarding(source, batch, seed=seed) as guarded:
-        (tries,) = propose(
+    if cell.attack is None or cell.threat is None:
+        return judge_clean(source, batch)
+    key = cell.attack.stream_key
+    streams = ExampleStreams.derive(key, batch.ids)
+    with guarding(source, batch, seed=derive_key(key, int(batch.ids[0]))) as guarded:
+        (proposed,) = propose(
             cell.attack.attack, source, guarded.batch, threats=[cell.threat], streams=streams
         )
-        judged = judge(source, batch, proposed=tries, threat=cell.threat, watch=guarded.watch)
-    picked = pick(
-        frame, batch, judged, clean=TargetOutcome(clean.predicted[places], clean.confidence[places])
-    )
-    if picked is not None:
-        yield gallery(picked, digest=cell.digest)
+        return judge(source, batch, proposed=proposed, threat=cell.threat, watch=guarded.watch)
+
+
+def _origins(
+    wanted: _Wanted, places: NDArray[np.int64], folder: RunFolder
+) -> Iterator[tuple[Cell, NDArray[np.int64]]]:
+    """Yields cells with the rows of the examples whose candidates they made.
+
+    Those are all rows, unless the cell takes over what an earlier one misclassified.
+    """
+    cells = {cell.digest: cell for cell in wanted.experiment.cells}
+    cell, rows = wanted.cell, np.arange(len(places))
+    while cell.follows is not None and (earlier := folder.read(cell.follows)) is not None:
+        carried = earlier.any_misclassified[places[rows]]
+        yield cell, rows[~carried]
+        cell, rows = cells[cell.follows], rows[carried]
+    yield cell, rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from gibbon.core.threat import ThreatModel
 from gibbon.runner.plan.attack_digest import attack_part
@@ -48,6 +49,26 @@ def _cells(
                     **more,
                 )
             for threat in planned.threats:
-                yield Cell(
+                cell = Cell(
                     dataset, source, planned, threat, targets, digests[threat], follows[threat]
                 )
+                if goes_by_member(experiment, planned):
+                    members = _member_cells(cell, planned, threat, unattacked=clean)
+                    cell = replace(cell, members=members)
+                yield cell
+
+
+def _member_cells(
+    cell: Cell, planned: PlannedAttack, threat: ThreatModel, *, unattacked: str
+) -> tuple[Cell, ...]:
+    """Returns the cells of the members of a list; each attacks what the one before it leaves."""
+    members = [replace(planned, attack=each.for_one(threat)) for each in planned.attack.made_of]
+    own = [digest_of(list=cell.digest, member=number) for number in range(len(members) - 1)]
+    digests = [*own, cell.digest]
+    earlier = [cell.follows or unattacked, *own]
+    return tuple(
+        replace(cell, attack=attack, digest=digest, follows=follows, member=number)
+        for number, (attack, digest, follows) in enumerate(
+            zip(members, digests, earlier, strict=True)
+        )
+    )

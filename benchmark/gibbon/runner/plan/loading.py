@@ -25,7 +25,7 @@ from gibbon.models.sources.build import build_model
 from gibbon.models.sources.wrap import same_random_numbers
 from gibbon.models.weights import state_digest
 from gibbon.records.run import ModelCard
-from gibbon.runner.execute.model_pool import COPIES, Handle
+from gibbon.runner.model_pool import COPIES, Handle
 from gibbon.runner.plan.code_digest import PACKAGE, code_digest, digest_of
 from gibbon.runner.plan.precision import uncompiled, vary
 from gibbon.runner.settings import Precision

@@ -23,10 +23,10 @@ from gibbon.core.rng import derive_key
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Dataset
 from gibbon.datasets.open import check_dataset, open_dataset
-from gibbon.models.memory import free_memory, guess_batch_size
+from gibbon.models.memory import BatchSize, free_memory, guess_batch_size
 from gibbon.models.sources.build import check_model
 from gibbon.records.flags import budget_flags
-from gibbon.runner.execute.model_pool import Stage
+from gibbon.runner.model_pool import ModelPool
 from gibbon.runner.plan.attack_digest import UNREADABLE, is_readable
 from gibbon.runner.plan.cell import (
     NOTHING_SUPPLIED,
@@ -92,15 +92,15 @@ def make_plan(
                 absent[spec.label] = str(error).removeprefix(f"{at}.name: ")
         attacks.append(tuple(planned))
         missing.append(absent)
-    stage = Stage(device, places=settings.models_in_memory)
-    loader = _Loader(settings, device, stage, supplied, progress or Silent())
+    pool = ModelPool(device, places=settings.models_in_memory)
+    loader = _Loader(settings, device, pool, supplied, progress or Silent())
     experiments = tuple(
         loader.load(experiment, planned, where=key, missing=absent)
         for experiment, planned, key, absent in zip(
             suite.experiments, attacks, keys, missing, strict=True
         )
     )
-    return Plan(suite, settings, device, experiments, stage)
+    return Plan(suite, settings, device, experiments, pool)
 
 
 def _plan_attack(
@@ -135,7 +135,7 @@ class _Loader:
 
     settings: RunSettings
     device: torch.device
-    stage: Stage
+    pool: ModelPool
     supplied: Supplied
     progress: Progress
 
@@ -226,7 +226,7 @@ class _Loader:
     def _model(
         self, spec: ModelSpec, dataset: Dataset, chosen: Selection, *, where: str
     ) -> LoadedModel:
-        self.stage.expect()
+        self.pool.reserve()
         try:
             model = load_model(
                 spec,
@@ -239,23 +239,26 @@ class _Loader:
         except RequestError as error:
             kind = WeightsError if isinstance(error, WeightsError) else ModelError
             raise kind(f"{where}{error}") from error
-        self.stage.admit(model.handle)
+        self.pool.add(model.handle)
         return model
 
-    def _batch_sizes(self, models: Sequence[LoadedModel], dataset: Dataset) -> dict[str, int]:
-        """Returns how many examples each source is given at once, to begin with."""
+    def _batch_sizes(self, models: Sequence[LoadedModel], dataset: Dataset) -> dict[str, BatchSize]:
+        """Returns how many examples each source is given at once."""
         if self.settings.batch_size is not None:
-            return {model.name: self.settings.batch_size for model in models}
+            return {model.name: BatchSize(self.settings.batch_size, fixed=True) for model in models}
         free = free_memory(self.device)
         if free is not None and self.device.type != "cpu":  # there the models are not loaded yet
             free -= sum(model.handle.size for model in models)
         return {
-            model.name: guess_batch_size(
-                default_batch_size(dataset),
-                device=self.device,
-                kept=model.kept,
-                numbers=math.prod(dataset.input_shape),
-                free=free,
+            model.name: BatchSize(
+                guess_batch_size(
+                    default_batch_size(dataset),
+                    device=self.device,
+                    kept=model.kept,
+                    numbers=math.prod(dataset.input_shape),
+                    free=free,
+                ),
+                fixed=False,
             )
             for model in models
         }

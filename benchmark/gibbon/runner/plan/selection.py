@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,3 +124,25 @@ def _check_sample(dataset: Dataset, ids: NDArray[np.int64], batch: Batch) -> Non
             f"dataset {dataset.name!r}: inputs must be in [{bounds.low:g}, {bounds.high:g}], "
             f"got [{least:g}, {most:g}]"
         )
+
+
+def read_batches(
+    dataset: Dataset, chunks: Sequence[NDArray[np.int64]]
+) -> Generator[Batch, None, None]:
+    """Yields a batch for each list of ids; the dataset's own stream is closed with this one.
+
+    Raises `DatasetError` if the dataset gives other examples.
+    """
+    with closing(_stream(dataset, chunks)) as stream:
+        for chunk in chunks:
+            batch = next(stream, None)
+            if batch is None or not np.array_equal(batch.ids.cpu().numpy(), chunk):
+                raise DatasetError(
+                    f"dataset {dataset.name!r}: batches() must give the examples that were asked "
+                    "for, in that order"
+                )
+            yield batch
+
+
+def _stream(dataset: Dataset, chunks: Sequence[NDArray[np.int64]]) -> Generator[Batch, None, None]:
+    yield from dataset.batches(chunks)  # which need not be a generator

@@ -1,8 +1,8 @@
-"""Which models are in memory: all of them where they fit, otherwise in turns.
+"""The models in memory: all of them if they fit, otherwise those used last.
 
-A `Handle` is a classifier that can be let go and made again.  The `Stage` has them evaluated on
-the device while they are used, and lets go of those that were not used for longest where another
-one needs the place.
+A `Handle` is a classifier that can be released and built again.  The `ModelPool` evaluates models
+on the device while they are used, and releases the least recently used ones if another needs the
+room.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ COPIES = 2
 
 
 class Handle:
-    """A classifier, or how to get it again.
+    """A classifier, or the function that builds it again.
 
     Args:
         classifier: the classifier.
         size: bytes that its tensors take on the device while it is evaluated.
-        rebuild: makes it again; None where it can't be, and is kept.
+        rebuild: builds it again; None if it can't be built again, and is never released.
     """
 
     def __init__(
@@ -37,30 +37,30 @@ class Handle:
 
     @property
     def classifier(self) -> Classifier:
-        """The classifier, made again if it was let go.  Raises what its source raises."""
+        """The classifier, built again if it was released.  Raises what its source raises."""
         if self._classifier is None:
             if self._rebuild is None:
-                raise RuntimeError("a classifier that can't be made again was let go")
+                raise RuntimeError("a classifier that can't be built again was released")
             self._classifier = self._rebuild()
         return self._classifier
 
     @property
     def rebuilds(self) -> bool:
-        """Whether it can be let go."""
+        """Whether it can be released."""
         return self._rebuild is not None
 
     def release(self) -> None:
-        """Lets go of the classifier, if it can be made again."""
+        """Releases the classifier, if it can be built again."""
         if self._rebuild is not None:
             self._classifier = None
 
 
-class Stage:
-    """Keeps at most so many models in memory.
+class ModelPool:
+    """Keeps a limited number of models in memory.
 
     Args:
-        device: where they are evaluated.
-        places: how many there may be; as many as fit if None.
+        device: the device that they are evaluated on.
+        places: the largest number of models; as many as fit if None.
     """
 
     def __init__(self, device: torch.device, *, places: int | None) -> None:
@@ -74,7 +74,7 @@ class Stage:
         self._on: dict[Handle, AbstractContextManager[Classifier]] = {}
 
     def fits(self, handles: Iterable[Handle]) -> bool:
-        """Says whether these models can be there at once."""
+        """Returns whether these models can be in memory at once."""
         wanted = set(handles)
         if len(wanted) <= 1:
             return True
@@ -82,19 +82,19 @@ class Stage:
             return len(wanted) <= self._places
         return self._room is None or sum(each.size for each in wanted) <= self._room
 
-    def expect(self) -> None:
+    def reserve(self) -> None:
         """Makes room for a model that is about to be built."""
         while self._places is not None and len(self._present) >= self._places:
             self._drop(self._present[0])
 
-    def admit(self, handle: Handle) -> None:
-        """Takes note of a model that was built, and makes room for it among the others."""
+    def add(self, handle: Handle) -> None:
+        """Adds a model that was built, and releases others if it needs the room."""
         if handle.rebuilds:
             self._make_room(handle, keep=(handle,))
             self._present.append(handle)
 
-    def show(self, handles: Iterable[Handle]) -> None:
-        """Has these models evaluated on the device, and others let go where they need the room."""
+    def load(self, handles: Iterable[Handle]) -> None:
+        """Evaluates these models on the device, and releases others if they need the room."""
         wanted = tuple(dict.fromkeys(handles))
         for handle in wanted:
             if handle not in self._on:
@@ -102,8 +102,8 @@ class Stage:
                 self._enter(handle, keep=wanted)
             self._used(handle)
 
-    def shows(self, handle: Handle) -> bool:
-        """Says whether a model is on the device now."""
+    def has_loaded(self, handle: Handle) -> bool:
+        """Returns whether a model is on the device now."""
         return handle in self._on
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class Stage:
         for handle in reversed(list(self._on)):
             self._leave(handle)
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> ModelPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -148,11 +148,11 @@ class Stage:
             self._drop(idle[0])
 
     def _idle(self, keep: Collection[Handle]) -> list[Handle]:
-        """Those that can go, the one that was used first before the others."""
+        """Returns the models that can be released, the least recently used first."""
         return [each for each in self._present if not set(self._entangled(each)) & set(keep)]
 
     def _entangled(self, handle: Handle) -> list[Handle]:
-        """A model, and those that came later and share a part of it: they must go before it."""
+        """Returns a model and the later ones that share a part of it: they must leave before it."""
         if handle not in self._on:
             return [handle]
         entered = list(self._on)

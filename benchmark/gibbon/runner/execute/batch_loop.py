@@ -1,0 +1,50 @@
+"""The loop over batches, which halves them when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from typing import TypeVar
+
+import torch
+
+from gibbon.models.memory import BatchSize, give_back
+from gibbon.runner.boundary import Attempt, TooLarge
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_batches(
+    count: int,
+    size: BatchSize,
+    *,
+    device: torch.device,
+    fetch: Callable[[Sequence[slice]], Generator[Item]],
+    compute: Callable[[Iterator[Item], Attempt], Result],
+    note: Callable[[str], None],
+) -> Generator[tuple[Result, int]]:
+    """Yields the result of every batch and its number of examples, until ``count`` are done.
+
+    ``fetch`` returns a stream of the batches at some positions, ``compute`` takes the next one and
+    returns the result.  A batch counts as a whole or not at all: if memory runs out, nothing of it
+    is yielded, ``device`` is freed, ``note`` reports a smaller size to the user, and the examples
+    from its first one on are cut into smaller batches.
+    """
+    position = 0
+    while position < count:
+        starts = range(position, count, size.now)
+        parts = [slice(start, min(start + size.now, count)) for start in starts]
+        with closing(fetch(parts)) as stream:
+            for part in parts:
+                tried = part.stop - part.start
+                try:
+                    result = compute(stream, Attempt(tried, size.now, size.may_halve(tried)))
+                except TooLarge:
+                    break
+                yield result, tried
+                position = part.stop
+        if position < count:
+            size.halve(tried)
+            give_back(device)
+            note(f"out of memory with {tried} examples at a time, going on with {size.now}")
