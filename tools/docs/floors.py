@@ -20,11 +20,11 @@ PACKAGES = Path("benchmark") / "gibbon"
 
 
 def draw_floors(project: Path) -> str:
-    """Returns the floors of the layers contract in a ``pyproject.toml``, a line a package.
+    """Returns the floors of the layers contract in a ``pyproject.toml``, a line a package or module.
 
-    Beside each package stands the first sentence of its docstring.
+    Beside each stands the summary of its docstring.
 
-    Raises `SpecError` if the file has no layers contract or a package has no docstring.
+    Raises `SpecError` if the file has no layers contract, or something on it has no docstring.
     """
     settings = tomllib.loads(project.read_text(encoding="utf-8"))
     contracts: list[dict[str, Any]] = settings["tool"]["importlinter"]["contracts"]
@@ -33,7 +33,7 @@ def draw_floors(project: Path) -> str:
         raise SpecError("there is no contract of type layers", where=str(project))
     folder = project.parent / PACKAGES
     names = [name for layer in layers for name in _packages(layer)]
-    return floors_text(layers, {name: _summary(folder / name / "__init__.py") for name in names})
+    return floors_text(layers, {name: _summary(folder / name) for name in names})
 
 
 def floors_text(layers: Sequence[str], summaries: Mapping[str, str]) -> str:
@@ -56,12 +56,11 @@ def _packages(layer: str) -> list[str]:
     return [name.strip() for name in layer.split("|")]
 
 
-def _summary(file: Path) -> str:
-    docstring = (
-        ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.exists() else None
-    )
+def _summary(place: Path) -> str:
+    package = place / "__init__.py"
+    file = package if package.exists() else place.with_suffix(".py")
+    source = file.read_text(encoding="utf-8") if file.exists() else ""
+    docstring = ast.get_docstring(ast.parse(source))
     if not docstring:
-        raise SpecError(
-            "a package begins with a docstring that says what it holds", where=str(file)
-        )
+        raise SpecError("must begin with a docstring on its content", where=str(file))
     return docstring.split("\n\n")[0].replace("\n", " ").removesuffix(".")
