@@ -20,7 +20,7 @@ PACKAGES = Path("benchmark") / "gibbon"
 
 
 def draw_floors(project: Path) -> str:
-    """Returns the floors of the layers contract in a ``pyproject.toml``, a line a package or module.
+    """Returns the floors of the layers contract in a ``pyproject.toml``, one line for each package.
 
     Beside each stands the summary of its docstring.
 
