@@ -238,7 +238,8 @@ def test_a_file_of_another_format_is_not_used(
 ) -> None:
     folder.write(CELL, plain())
     folder.write_partial(JOB, {CELL: plain()})
-    monkeypatch.setattr("gibbon.records.outcomes.OUTCOME_FORMAT", 99)
+    for module in ("gibbon.records.outcomes", "gibbon.runner.run_folder"):
+        monkeypatch.setattr(f"{module}.OUTCOME_FORMAT", 99)
     assert folder.read(CELL) is None
     assert folder.read_partial(JOB, [CELL]) == {}
 

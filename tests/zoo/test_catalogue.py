@@ -38,7 +38,7 @@ def ignore(progress: TrainingProgress) -> None:
 
 def test_listing_imports_no_torch() -> None:
     listing = (
-        "import sys; from model_zoo import catalogue;"
+        "import sys; from gibbon_zoo import catalogue;"
         "assert catalogue.MODELS['maxout-adv'].summary and catalogue.TRAINERS['rbf'].summary;"
         "assert 'torch' not in sys.modules and 'pydantic' not in sys.modules;"
         "assert 'sha256' in catalogue.MODELS['maxout-adv'].details();"
