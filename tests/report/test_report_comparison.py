@@ -97,11 +97,11 @@ def test_two_attacks_or_two_models_are_not_compared() -> None:
 
 
 def test_it_is_among_the_tables_and_fits_a_terminal_of_100_columns() -> None:
-    assert COMPARED in [each.title for each in chapters(record())]
+    assert COMPARED.title in [each.title for each in chapters(record())]
     console = Console(width=100, record=True, file=None, quiet=False)
     with console.capture() as captured:
         print_tables(record(), console)
     text = captured.get()
-    _, _, compared = text.partition(f"{COMPARED} on mnist: maxout")
+    _, _, compared = text.partition(f"{COMPARED.title} on mnist: maxout")
     assert "[45.0–55.0]" in compared
     assert max(len(line) for line in compared.splitlines()) <= 100

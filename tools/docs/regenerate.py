@@ -33,8 +33,8 @@ from gibbon.core.files import write_atomically
 from gibbon.records.illustration import Illustration, digest_of, illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report import table_files
-from gibbon.report.content.attack_comparison import COMPARED_NOTES, comparison_tables
-from gibbon.report.content.evaluations import EVALUATION_NOTES, evaluation_tables
+from gibbon.report.content.attack_comparison import COMPARED, comparison_tables
+from gibbon.report.content.evaluations import EVALUATIONS, evaluation_tables
 from gibbon.report.content.layout import Table
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import paper_table
@@ -185,7 +185,7 @@ def _evaluations(arguments: list[str], folder: Path) -> str:
         for name, table in zip(there, evaluation_tables(results), strict=True)
         if name in wanted
     ]
-    return "\n\n".join([*tables, bullets(EVALUATION_NOTES)])
+    return "\n\n".join([*tables, bullets(EVALUATIONS.notes)])
 
 
 def _compared(arguments: list[str], folder: Path) -> str:
@@ -194,7 +194,7 @@ def _compared(arguments: list[str], folder: Path) -> str:
     tables = [table_markdown(table, level=1) for table in comparison_tables(results)]
     if not tables:
         raise RecordError(f"{run}: no model stands alone under three attacks or more")
-    return "\n\n".join([*tables, bullets(COMPARED_NOTES)])
+    return "\n\n".join([*tables, bullets(COMPARED.notes)])
 
 
 def _directions(arguments: list[str], folder: Path) -> str:

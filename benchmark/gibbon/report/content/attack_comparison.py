@@ -6,22 +6,20 @@ from collections.abc import Iterator
 
 from gibbon.records.run import Evaluation
 from gibbon.report.content.layout import (
-    FAILED,
-    NOT_RUN,
     NOTHING,
+    ChapterKind,
     Column,
+    Row,
     Table,
     TableCell,
     cells,
     columns,
-    dataset_table,
 )
 from gibbon.report.content.lookup import Condition, RunLookup
-from gibbon.report.content.number_format import interval, length, percent, yes_no
+from gibbon.report.content.number_format import interval, length, percent, state_cell, yes_no
 from gibbon.specs.suite import AttackSpec
 
-COMPARED = "Attacks compared"
-COMPARED_NOTES = (
+_COMPARED_NOTES = (
     "On one model, sorted by norm, ε and clipping, then by error: of all examples, those whose "
     "adversarial example is misclassified, with its Wilson 95 % interval. Median distance: of the "
     "nearest adversarial examples, for attacks that search for them.",
@@ -46,7 +44,7 @@ def comparison_tables(results: RunLookup) -> Iterator[Table]:
             for attack in experiment.attacks
             for condition in results.attack_conditions(experiment, attack)
         ]
-        yield dataset_table(
+        yield Table.on(
             experiment.dataset.name,
             (
                 Column("Attack", "left"),
@@ -59,14 +57,17 @@ def comparison_tables(results: RunLookup) -> Iterator[Table]:
                 *columns("Median distance", "Forward", "Backward", "Seconds"),
                 Column("Iterate kept", "left", level=2),
             ),
-            tuple(row for _, row in sorted(rows, key=lambda each: each[0])),
+            (row for _, row in sorted(rows, key=lambda each: each[0])),
             detail=f": {model.name}",
         )
 
 
+COMPARED = ChapterKind("Attacks compared", comparison_tables, _COMPARED_NOTES)
+
+
 def _row(
     results: RunLookup, attack: AttackSpec, condition: Condition, model: str, *, libraries: bool
-) -> tuple[_Place, tuple[TableCell, ...]]:
+) -> tuple[_Place, Row]:
     """Returns the row of an attack at an epsilon, and the key that rows are sorted by."""
     found = results.evaluation(condition, model)
     norm = (found.norm if found else None) or attack.norm
@@ -79,8 +80,8 @@ def _row(
     last = 1.0 if failed else -(error.rate or 0.0)
     place = (norm.symbol if norm else "~", float(condition.epsilon), attack.clip, last)
     if found is None or failed:
-        state = results.state(condition, model)
-        return place, cells(*head, FAILED if state == "failed" else NOT_RUN, *[NOTHING] * 6)
+        state = state_cell(results.absent(condition, model).state)
+        return place, cells(*head, state, *[NOTHING] * 6)
     return place, cells(
         *head,
         percent(error.rate),

@@ -8,52 +8,42 @@ printed as ``not run``; a rate of no examples is a dash.
 
 from __future__ import annotations
 
-from gibbon.records.run import RunRecord
-from gibbon.report.content.attack_comparison import COMPARED, COMPARED_NOTES, comparison_tables
-from gibbon.report.content.distances import _NEAREST_NOTES, NEAREST, nearest_tables
-from gibbon.report.content.error_curves import _CURVE_NOTES, CURVES, curve_tables
-from gibbon.report.content.evaluations import EVALUATION_NOTES, EVALUATIONS, evaluation_tables
-from gibbon.report.content.layout import Chapter, Column, Table, cells, columns
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.published import paper_table
-from gibbon.report.content.transfer import (
-    _AGREEMENT_NOTES,
-    _TRANSFER_NOTES,
-    AGREEMENT,
-    TRANSFER,
-    agreement_tables,
-    transfer_tables,
-)
-from gibbon.report.content.worst_case import (
-    _MEMBER_NOTES,
-    _WORST_CASE_NOTES,
-    MEMBERS,
-    WORST_CASE,
-    member_tables,
-    worst_case_tables,
-)
+from collections.abc import Iterable
 
-PAPER = "Published and measured"
+from gibbon.records.run import RunRecord
+from gibbon.report.content.attack_comparison import COMPARED
+from gibbon.report.content.distances import NEAREST
+from gibbon.report.content.error_curves import CURVES
+from gibbon.report.content.evaluations import EVALUATIONS
+from gibbon.report.content.headline import HEADLINE
+from gibbon.report.content.layout import Chapter, ChapterKind, Column, Table, cells, columns
+from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.published import PAPER
+from gibbon.report.content.transfer import AGREEMENT, TRANSFER
+from gibbon.report.content.worst_case import MEMBERS, WORST_CASE
+
 TROUBLE = "Failures and flags"
+
+_TABLES = (
+    *(PAPER, EVALUATIONS, COMPARED, CURVES, NEAREST, WORST_CASE, MEMBERS, TRANSFER, AGREEMENT),
+)
 
 
 def chapters(record: RunRecord) -> tuple[Chapter, ...]:
     """Returns all tables of a run in reading order; without empty chapters."""
-    results = RunLookup(record)
-    paper = paper_table(results)
-    found = (
-        trouble(record),
-        Chapter(PAPER, (paper,) if paper else ()),
-        Chapter(EVALUATIONS, tuple(evaluation_tables(results)), EVALUATION_NOTES),
-        Chapter(COMPARED, tuple(comparison_tables(results)), COMPARED_NOTES),
-        Chapter(CURVES, tuple(curve_tables(results)), _CURVE_NOTES),
-        Chapter(NEAREST, tuple(nearest_tables(results)), _NEAREST_NOTES),
-        Chapter(WORST_CASE, tuple(worst_case_tables(results)), _WORST_CASE_NOTES),
-        Chapter(MEMBERS, tuple(member_tables(results)), _MEMBER_NOTES),
-        Chapter(TRANSFER, tuple(transfer_tables(results)), _TRANSFER_NOTES),
-        Chapter(AGREEMENT, tuple(agreement_tables(results)), _AGREEMENT_NOTES),
-    )
-    return tuple(each for each in found if each.tables or (each.title == TROUBLE and each.notes))
+    return _chapters(record, _TABLES)
+
+
+def report_chapters(record: RunRecord) -> tuple[Chapter, ...]:
+    """Returns the chapters of ``tables.md``, with the headline after failures and flags."""
+    return _chapters(record, (HEADLINE, *_TABLES))
+
+
+def _chapters(record: RunRecord, kinds: Iterable[ChapterKind]) -> tuple[Chapter, ...]:
+    results, first = RunLookup(record), trouble(record)
+    found = [kind.chapter(results) for kind in kinds]
+    start = [first] if first.tables or first.notes else []
+    return (*start, *(each for each in found if each.tables))
 
 
 def trouble(record: RunRecord) -> Chapter:

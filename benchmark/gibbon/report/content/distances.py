@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gibbon.report.content.layout import (
-    NOTHING,
-    Column,
-    Table,
-    TableCell,
-    cells,
-    columns,
-    dataset_table,
-)
+from gibbon.report.content.layout import NOTHING, ChapterKind, Column, Row, Table, cells, columns
 from gibbon.report.content.lookup import Condition, RunLookup
 from gibbon.report.content.number_format import count, length, percent, state_cell, yes_no
 from gibbon.report.content.table_parts import _any_done, _attack_notes, _evaluated
 from gibbon.specs.suite import AttackSpec, Experiment
-
-NEAREST = "Smallest adversarial distance"
 
 _NEAREST_NOTES = (
     "Distance to the nearest misclassified point that the attack found, in the units of the input: "
@@ -41,13 +31,8 @@ def nearest_tables(results: RunLookup) -> Iterator[Table]:
                 each.nearest_found is not None for each in _evaluated(results, experiment, attack)
             )
         ]
-        rows = tuple(
-            _nearest_row(results, experiment, model.name, attack)
-            for model in experiment.models
-            for attack in searching
-        )
-        if rows:
-            yield dataset_table(
+        if searching:
+            yield Table.on(
                 experiment.dataset.name,
                 (
                     *columns("Model", "Attack", "Norm", align="left"),
@@ -56,14 +41,19 @@ def nearest_tables(results: RunLookup) -> Iterator[Table]:
                     Column("Examples", level=2),
                     *columns("10 % within", "Median distance", "90 % within"),
                 ),
-                rows,
-                notes=tuple(_attack_notes(results, experiment, searching)),
+                (
+                    _nearest_row(results, experiment, model.name, attack)
+                    for model in experiment.models
+                    for attack in searching
+                ),
+                notes=_attack_notes(results, experiment, searching),
             )
 
 
-def _nearest_row(
-    results: RunLookup, experiment: Experiment, model: str, attack: AttackSpec
-) -> tuple[TableCell, ...]:
+NEAREST = ChapterKind("Smallest adversarial distance", nearest_tables, _NEAREST_NOTES)
+
+
+def _nearest_row(results: RunLookup, experiment: Experiment, model: str, attack: AttackSpec) -> Row:
     # One search serves every epsilon of an attack: any finished cell has its distances.
     any_done = _any_done(results, experiment, attack)
     norm = (any_done.norm if any_done else None) or attack.norm

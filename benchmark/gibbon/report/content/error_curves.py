@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from gibbon.report.content.layout import Column, Table, TableCell, cells, dataset_table
+from gibbon.report.content.layout import ChapterKind, Column, Row, Table, cells
 from gibbon.report.content.lookup import Condition, RunLookup
 from gibbon.report.content.number_format import count, rate_cell
 from gibbon.report.content.table_parts import _attack_notes
 from gibbon.specs.suite import AttackSpec, Experiment
-
-CURVES = "Error against epsilon"
 
 _CURVE_NOTES = (
     "Adversarial error over all examples, with its Wilson 95 % interval; the first column is the "
@@ -38,6 +36,9 @@ def curve_tables(results: RunLookup) -> Iterator[Table]:
             yield _curve_table(results, experiment, single, str, "attacks at one epsilon")
 
 
+CURVES = ChapterKind("Error against epsilon", curve_tables, _CURVE_NOTES)
+
+
 def _curve_table(
     results: RunLookup,
     experiment: Experiment,
@@ -50,7 +51,7 @@ def _curve_table(
         for attack in attacks
         for condition in results.attack_conditions(experiment, attack)
     ]
-    return dataset_table(
+    return Table.on(
         experiment.dataset.name,
         (
             Column("Model", "left"),
@@ -58,15 +59,13 @@ def _curve_table(
             Column("ε = 0 (clean)"),
             *(Column(header(condition)) for condition in conditions),
         ),
-        tuple(_curve_row(results, model.name, conditions) for model in experiment.models),
+        (_curve_row(results, model.name, conditions) for model in experiment.models),
         detail=f": {title}",
-        notes=tuple(_attack_notes(results, experiment, attacks)),
+        notes=_attack_notes(results, experiment, attacks),
     )
 
 
-def _curve_row(
-    results: RunLookup, model: str, conditions: Sequence[Condition]
-) -> tuple[TableCell, ...]:
+def _curve_row(results: RunLookup, model: str, conditions: Sequence[Condition]) -> Row:
     start = Condition.unattacked(conditions[0].dataset)
     unattacked = results.evaluation(start, model)
     return cells(

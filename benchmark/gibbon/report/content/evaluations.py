@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from gibbon.records.run import Evaluation
 from gibbon.report.content.layout import (
     NOTHING,
+    ChapterKind,
     Column,
+    Row,
     Table,
     TableCell,
     cells,
     columns,
-    dataset_table,
 )
 from gibbon.report.content.lookup import (
     Condition,
@@ -26,9 +27,7 @@ from gibbon.report.content.table_parts import _attack_notes
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
 
-EVALUATIONS = "Evaluations"
-
-EVALUATION_NOTES = (
+_EVALUATION_NOTES = (
     "Clean error: misclassified unattacked. Adversarial error: of all examples, those whose "
     "adversarial example is misclassified; clean mistakes are attacked and counted too. The "
     "interval (Wilson, 95 %) and the count are of the adversarial error, in the unattacked "
@@ -50,7 +49,7 @@ _ERROR_ONLY_NOTE = (
 def evaluation_tables(results: RunLookup) -> Iterator[Table]:
     """Yields one table a dataset: a row for each model, attack and epsilon."""
     for experiment in results.experiments:
-        yield dataset_table(
+        yield Table.on(
             experiment.dataset.name,
             (
                 *columns("Model", "Attack", align="left"),
@@ -64,7 +63,7 @@ def evaluation_tables(results: RunLookup) -> Iterator[Table]:
                 Column("Clipped", level=1),
                 *columns("Iterate kept", "Flags", align="left", level=2),
             ),
-            tuple(_evaluation_rows(results, experiment)),
+            _evaluation_rows(results, experiment),
             notes=(
                 *([_ERROR_ONLY_NOTE] if experiment.error_only else []),
                 *_attack_notes(results, experiment, experiment.attacks),
@@ -72,7 +71,10 @@ def evaluation_tables(results: RunLookup) -> Iterator[Table]:
         )
 
 
-def _evaluation_rows(results: RunLookup, experiment: Experiment) -> Iterator[tuple[TableCell, ...]]:
+EVALUATIONS = ChapterKind("Evaluations", evaluation_tables, _EVALUATION_NOTES)
+
+
+def _evaluation_rows(results: RunLookup, experiment: Experiment) -> Iterator[Row]:
     for model in experiment.models:
         for condition in (
             Condition.unattacked(experiment.dataset.name),
@@ -89,7 +91,7 @@ def _evaluation_rows(results: RunLookup, experiment: Experiment) -> Iterator[tup
                 yield (*head, *_evaluation_cells(found))
 
 
-def _evaluation_cells(found: Evaluation) -> tuple[TableCell, ...]:
+def _evaluation_cells(found: Evaluation) -> Row:
     clean, success = clean_error(found), success_rate(found)
     unattacked = found.unattacked
     shown = clean if unattacked else adversarial_error(found)

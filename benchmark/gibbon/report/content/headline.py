@@ -11,19 +11,19 @@ from gibbon.report.content.layout import (
     FAILED,
     NOT_RUN,
     NOTHING,
+    ChapterKind,
     Column,
+    Row,
     Table,
     TableCell,
     cells,
     columns,
-    dataset_table,
 )
 from gibbon.report.content.lookup import Condition, RunLookup, worst_case_error
 from gibbon.report.content.number_format import count, percent, rate_cell
 from gibbon.specs.suite import Experiment
 
-HEADLINE = "Headline"
-HEADLINE_NOTES = (
+_NOTES = (
     "Worst-case error: of all examples, those misclassified clean or by any candidate of any "
     "attack of the threat, with its Wilson 95 % interval; 1 − worst-case error is the robust "
     "accuracy. Shown at the largest ε of each norm and clipping rule. It is a lower bound on what "
@@ -39,7 +39,7 @@ def headline_tables(results: RunLookup) -> Iterator[Table]:
     """Yields one table a dataset: a row for each threat, at its largest epsilon, and model."""
     flags = read_flags(results.record)
     for experiment in results.experiments:
-        yield dataset_table(
+        yield Table.on(
             experiment.dataset.name,
             (
                 Column("Model", "left"),
@@ -50,13 +50,14 @@ def headline_tables(results: RunLookup) -> Iterator[Table]:
                 Column("Confidence on misclassified"),
                 *columns("Failed cells", "Flags", level=1),
             ),
-            tuple(_rows(results, experiment, flags)),
+            _rows(results, experiment, flags),
         )
 
 
-def _rows(
-    results: RunLookup, experiment: Experiment, flags: Sequence[Flag]
-) -> Iterator[tuple[TableCell, ...]]:
+HEADLINE = ChapterKind("Headline", headline_tables, _NOTES)
+
+
+def _rows(results: RunLookup, experiment: Experiment, flags: Sequence[Flag]) -> Iterator[Row]:
     dataset = experiment.dataset.name
     found = [each for each in results.record.worst_cases if each.dataset == dataset]
     largest: dict[Threat, Epsilon] = {}
@@ -81,7 +82,7 @@ def _row(
     threat: str | TableCell,
     worst: WorstCase | None,
     flags: Sequence[Flag],
-) -> tuple[TableCell, ...]:
+) -> Row:
     dataset = experiment.dataset.name
     strongest = _strongest(results, worst) if worst is not None else None
     failed = sum(

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Final
 
 from gibbon.report.content.layout import NOTHING
-from gibbon.report.content.lookup import Condition, Measured, RunLookup
+from gibbon.report.content.lookup import Condition, Measured, RunLookup, largest_epsilons
 from gibbon.report.content.number_format import count, interval, percent, state_cell
 from gibbon.report.content.transfer import MATRICES, Matrix, transferred
 from gibbon.specs.suite import Experiment
@@ -56,12 +56,12 @@ def heat_maps(results: RunLookup) -> Iterator[HeatMaps]:
     """Yields the matrices of each transferred attack at each epsilon."""
     for experiment in results.experiments:
         conditions = list(results.transfer_conditions(experiment))
+        largest = largest_epsilons(conditions)
         for condition in conditions:
-            largest = max(each.epsilon for each in conditions if each.attack == condition.attack)
             yield HeatMaps(
                 condition,
                 tuple(_map(results, experiment, condition, matrix) for matrix in MATRICES),
-                condition.epsilon == largest,
+                condition == largest[condition.attack],
             )
 
 

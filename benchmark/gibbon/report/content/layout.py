@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from gibbon.core.threat import Epsilon
+from gibbon.report.content.lookup import RunLookup
 
 Kind = Literal["", "failed", "not run", "nothing", "differs", "reproduced"]
 
@@ -58,6 +60,8 @@ class TableCell:
         return f"{self.text} {self.detail}" if self.detail else self.text
 
 
+Row = tuple[TableCell, ...]
+
 FAILED: Final = TableCell("failed", kind="failed")
 NOT_RUN: Final = TableCell("not run", kind="not run")
 NOTHING: Final = TableCell("–", kind="nothing")
@@ -72,9 +76,23 @@ class Table:
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[TableCell, ...], ...]
+    rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     continues: bool = False
+
+    @classmethod
+    def on(
+        cls,
+        dataset: str,
+        columns: tuple[Column, ...],
+        rows: Iterable[Row],
+        *,
+        detail: str = "",
+        notes: Iterable[str] = (),
+    ) -> Table:
+        """Returns a table about one dataset; ``detail`` follows the dataset's name in its title."""
+        title = f"on {dataset}{detail}"
+        return cls(title, columns, tuple(rows), tuple(notes), continues=True)
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -106,7 +124,20 @@ class Chapter:
         return f"{self.title} {table.title}" if table.continues else table.title
 
 
-def cells(*contents: str | Epsilon | TableCell) -> tuple[TableCell, ...]:
+@dataclass(frozen=True)
+class ChapterKind:
+    """A chapter that every report has if a run has results for it: how its tables are made."""
+
+    title: str
+    tables: Callable[[RunLookup], Iterable[Table]]
+    notes: tuple[str, ...] = ()
+
+    def chapter(self, results: RunLookup) -> Chapter:
+        """Returns the chapter of a run."""
+        return Chapter(self.title, tuple(self.tables(results)), self.notes)
+
+
+def cells(*contents: str | Epsilon | TableCell) -> Row:
     """Returns a row of cells.
 
     >>> [str(cell) for cell in cells("a", TableCell("1.0 %", "[0.9–1.1]"))]
@@ -120,15 +151,3 @@ def cells(*contents: str | Epsilon | TableCell) -> tuple[TableCell, ...]:
         else TableCell(str(each), value=float(each) if isinstance(each, Epsilon) else None)
         for each in contents
     )
-
-
-def dataset_table(
-    dataset: str,
-    columns: tuple[Column, ...],
-    rows: tuple[tuple[TableCell, ...], ...],
-    *,
-    detail: str = "",
-    notes: tuple[str, ...] = (),
-) -> Table:
-    """Returns a table about one dataset; ``detail`` follows the dataset's name in its title."""
-    return Table(f"on {dataset}{detail}", columns, rows, notes, continues=True)

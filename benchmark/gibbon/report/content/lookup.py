@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -177,6 +177,11 @@ class RunLookup:
         if row.measure == "confidence_on_misclassified":
             return Measured("done", found.confidence_on_misclassified, whole=found.misclassified)
         return Measured("done", found.mean_confidence, whole=found.examples)
+
+
+def largest_epsilons(conditions: Iterable[Condition]) -> dict[str, Condition]:
+    """Returns each attack of some conditions on one dataset at the largest of its epsilons."""
+    return {each.attack: each for each in sorted(conditions, key=lambda each: each.epsilon)}
 
 
 def clean_error(found: Evaluation) -> Measured:

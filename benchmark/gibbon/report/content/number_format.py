@@ -105,6 +105,11 @@ def state_cell(state: State) -> TableCell:
     return {"failed": FAILED, "not run": NOT_RUN}.get(state, NOTHING)
 
 
+def rate_alone(measured: Measured) -> TableCell:
+    """Returns a rate without its interval, or the word for why there is none."""
+    return percent(measured.rate) if measured.state == "done" else state_cell(measured.state)
+
+
 def rate_cell(measured: Measured, *, clean: bool = False) -> TableCell:
     """Returns a rate with its interval as detail, or the word for why there is none."""
     if measured.state != "done":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gibbon.core.threat import Epsilon
-from gibbon.report.content.layout import NOTHING, Column, Table, TableCell, cells
+from gibbon.report.content.layout import NOTHING, ChapterKind, Column, Row, Table, TableCell, cells
 from gibbon.report.content.lookup import Measured, RunLookup
 from gibbon.report.content.number_format import (
     MEASURES,
@@ -125,6 +125,14 @@ def paper_table(results: RunLookup) -> Table | None:
     )
 
 
+def _published_tables(results: RunLookup) -> tuple[Table, ...]:
+    table = paper_table(results)
+    return () if table is None else (table,)
+
+
+PAPER = ChapterKind("Published and measured", _published_tables)
+
+
 def _main_header(rows: tuple[PublishedRow, ...]) -> str:
     mains = {row.attack[0] for row in rows} - {UNATTACKED}
     return f"Measured ({mains.pop()})" if len(mains) == 1 else "Measured"
@@ -162,7 +170,7 @@ def _verdict_cells(
     return tolerance, TableCell(found.word, f"({found.attack})" if other else "", kind=found.word)
 
 
-def _measured_cells(row: PublishedRow, measured: Measured) -> tuple[TableCell, ...]:
+def _measured_cells(row: PublishedRow, measured: Measured) -> Row:
     if measured.state != "done":
         return cells(state_cell(measured.state), NOTHING, NOTHING, NOTHING)
     clean = row.measure == "clean_error"
@@ -177,7 +185,7 @@ def _measured_cells(row: PublishedRow, measured: Measured) -> tuple[TableCell, .
     )
 
 
-def _other_cells(row: PublishedRow, results: RunLookup, attack: str) -> tuple[TableCell, ...]:
+def _other_cells(row: PublishedRow, results: RunLookup, attack: str) -> Row:
     if attack not in row.attack[1:]:
         return cells("", "", "", "")
     return _measured_cells(row, results.published(row, attack))

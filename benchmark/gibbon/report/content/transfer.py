@@ -6,15 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from gibbon.records.run import Transfer
-from gibbon.report.content.layout import (
-    FAILED,
-    Column,
-    Table,
-    TableCell,
-    cells,
-    columns,
-    dataset_table,
-)
+from gibbon.report.content.layout import ChapterKind, Column, Row, Table, TableCell, cells, columns
 from gibbon.report.content.lookup import (
     Condition,
     Measured,
@@ -28,16 +20,13 @@ from gibbon.report.content.lookup import (
 from gibbon.report.content.number_format import (
     count,
     interval,
-    percent,
+    rate_alone,
     rate_cell,
     share,
     state_cell,
 )
 from gibbon.report.content.table_parts import _condition_notes
 from gibbon.specs.suite import Experiment
-
-TRANSFER = "Transfer"
-AGREEMENT = "Agreement between targets"
 
 _DIAGONAL = "†"
 
@@ -97,18 +86,21 @@ def transfer_tables(results: RunLookup, *, only_error: bool = False) -> Iterator
                 yield _transfer_table(results, experiment, condition, matrix)
 
 
+TRANSFER = ChapterKind("Transfer", transfer_tables, _TRANSFER_NOTES)
+
+
 def _transfer_table(
     results: RunLookup, experiment: Experiment, condition: Condition, matrix: Matrix
 ) -> Table:
     models = [model.name for model in experiment.models]
-    return dataset_table(
+    return Table.on(
         condition.dataset,
         (
             Column("Source ↓ target →", "left"),
             Column(matrix.of),
             *(Column(model) for model in models),
         ),
-        tuple(
+        (
             cells(
                 source,
                 _denominator(results, condition, source, matrix),
@@ -117,7 +109,7 @@ def _transfer_table(
             for source in models
         ),
         detail=f", {condition}: {matrix.title}",
-        notes=tuple(_condition_notes(results, experiment, condition)),
+        notes=_condition_notes(results, experiment, condition),
     )
 
 
@@ -164,7 +156,7 @@ def agreement_tables(results: RunLookup) -> Iterator[Table]:
         for condition in results.transfer_conditions(experiment):
             rows = tuple(_agreement_rows(results, condition))
             if rows:
-                yield dataset_table(
+                yield Table.on(
                     condition.dataset,
                     (
                         *columns("Source", "Targets", align="left"),
@@ -172,18 +164,21 @@ def agreement_tables(results: RunLookup) -> Iterator[Table]:
                     ),
                     rows,
                     detail=f", {condition}",
-                    notes=tuple(_condition_notes(results, experiment, condition)),
+                    notes=_condition_notes(results, experiment, condition),
                 )
 
 
-def _agreement_rows(results: RunLookup, condition: Condition) -> Iterator[tuple[TableCell, ...]]:
+AGREEMENT = ChapterKind("Agreement between targets", agreement_tables, _AGREEMENT_NOTES)
+
+
+def _agreement_rows(results: RunLookup, condition: Condition) -> Iterator[Row]:
     for each in results.record.agreements:
         if Condition(each.dataset, each.attack, each.epsilon) == condition:
             found = same_class_given_both(each)
             yield cells(
                 each.source,
                 f"{each.first}, {each.second}",
-                percent(found.rate) if found.state == "done" else FAILED,
+                rate_alone(found),
                 interval(found),
                 share(found.part, found.whole) if found.part is not None else count(found.whole),
             )

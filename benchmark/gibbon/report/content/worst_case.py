@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gibbon.records.run import Member, WorstCase
-from gibbon.report.content.layout import (
-    FAILED,
-    Column,
-    Table,
-    TableCell,
-    cells,
-    columns,
-    dataset_table,
-)
+from gibbon.report.content.layout import FAILED, ChapterKind, Column, Row, Table, cells, columns
 from gibbon.report.content.lookup import Condition, RunLookup, error_after, worst_case_error
-from gibbon.report.content.number_format import count, interval, percent, share, state_cell, yes_no
+from gibbon.report.content.number_format import count, interval, percent, rate_alone, share, yes_no
 from gibbon.specs.suite import Experiment
-
-WORST_CASE = "Worst case over attacks"
-MEMBERS = "Worst of several attacks"
 
 _WORST_CASE_NOTES = (
     "Of all examples, those misclassified clean or by any candidate of any of the attacks named; "
@@ -40,20 +29,21 @@ def worst_case_tables(results: RunLookup) -> Iterator[Table]:
             each for each in results.record.worst_cases if each.dataset == experiment.dataset.name
         ]
         if found:
-            yield dataset_table(
+            yield Table.on(
                 experiment.dataset.name,
                 (
                     *columns("Model", "Norm", align="left"),
                     *columns("ε", "Clipped", "Worst-case error", "95 % interval", "Misclassified"),
                     Column("Attacks", "left"),
                 ),
-                tuple(_worst_case_row(results, experiment, each) for each in found),
+                (_worst_case_row(results, experiment, each) for each in found),
             )
 
 
-def _worst_case_row(
-    results: RunLookup, experiment: Experiment, found: WorstCase
-) -> tuple[TableCell, ...]:
+WORST_CASE = ChapterKind("Worst case over attacks", worst_case_tables, _WORST_CASE_NOTES)
+
+
+def _worst_case_row(results: RunLookup, experiment: Experiment, found: WorstCase) -> Row:
     failed = [
         f"{attack.label} {FAILED}"
         for attack in experiment.attacks
@@ -85,7 +75,7 @@ def member_tables(results: RunLookup) -> Iterator[Table]:
             if each.dataset == experiment.dataset.name and each.attack in labels
         )
         if rows:
-            yield dataset_table(
+            yield Table.on(
                 experiment.dataset.name,
                 (
                     *columns("Model", "Attack", align="left"),
@@ -99,7 +89,10 @@ def member_tables(results: RunLookup) -> Iterator[Table]:
             )
 
 
-def _member_row(found: Member) -> tuple[TableCell, ...]:
+MEMBERS = ChapterKind("Worst of several attacks", member_tables, _MEMBER_NOTES)
+
+
+def _member_row(found: Member) -> Row:
     after = error_after(found)
     done = after.state == "done"
     return cells(
@@ -109,6 +102,6 @@ def _member_row(found: Member) -> tuple[TableCell, ...]:
         found.member,
         count(found.given if done else None),
         count(found.misled if done else None),
-        percent(after.rate) if done else state_cell(after.state),
+        rate_alone(after),
         interval(after),
     )

@@ -11,7 +11,7 @@ from gibbon.records.illustration import illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report.content.curves import panels
 from gibbon.report.content.distance_curves import whole_curves
-from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.lookup import RunLookup, largest_epsilons
 from gibbon.report.content.transfer import MATRICES
 from gibbon.report.figures.illustrations import draw
 from gibbon.report.figures.plots import (
@@ -44,13 +44,7 @@ def figure_files(record: RunRecord, run: Path) -> Iterator[tuple[str, bytes]]:
         results = RunLookup(record)
         taken: set[str] = set()
         for experiment in results.experiments:
-            largest = {
-                condition.attack: condition
-                for condition in sorted(
-                    results.transfer_conditions(experiment), key=lambda each: each.epsilon
-                )
-            }
-            for condition in largest.values():
+            for condition in largest_epsilons(results.transfer_conditions(experiment)).values():
                 for matrix in MATRICES:
                     name = _name(
                         "transfer", condition.dataset, condition.attack, matrix.name, taken=taken

@@ -19,38 +19,22 @@ from markupsafe import Markup
 
 from gibbon.records.flags import MASKING, read_flags
 from gibbon.records.illustration import illustrations
-from gibbon.records.run import Failure, RunRecord
-from gibbon.report.content.chapters import PAPER, TROUBLE, chapters
+from gibbon.records.run import RunRecord
+from gibbon.report.content.chapters import TROUBLE, report_chapters
 from gibbon.report.content.confidence import BINS, CellKey, Confidences, cell_key, confidences
 from gibbon.report.content.curves import panels
 from gibbon.report.content.distance_curves import whole_curves
 from gibbon.report.content.error_curves import CURVES
 from gibbon.report.content.gallery import GalleryView, damaged_galleries, galleries, gallery_view
-from gibbon.report.content.headline import HEADLINE, HEADLINE_NOTES, headline_tables
-from gibbon.report.content.heat_map import HeatMaps, heat_maps
-from gibbon.report.content.layout import (
-    NOTHING,
-    Chapter,
-    Column,
-    Table,
-    TableCell,
-    cells,
-    columns,
-    dataset_table,
-)
-from gibbon.report.content.lookup import Condition, RunLookup
+from gibbon.report.content.headline import HEADLINE
+from gibbon.report.content.heat_map import heat_maps
+from gibbon.report.content.layout import NOTHING, Chapter, Column, Row, Table, cells, columns
+from gibbon.report.content.lookup import Condition, RunLookup, largest_epsilons
 from gibbon.report.content.number_format import count, percent
+from gibbon.report.content.published import PAPER
 from gibbon.report.content.transfer import TRANSFER
-from gibbon.report.html.charts import (
-    Chart,
-    Histogram,
-    ModelStyle,
-    attack_chart,
-    error_chart,
-    histogram,
-    looks,
-)
-from gibbon.report.html.published_charts import PublishedChart, published_charts, tally
+from gibbon.report.html.charts import Histogram, attack_chart, error_chart, histogram, looks
+from gibbon.report.html.published_charts import published_charts, tally
 from gibbon.report.html.table_view import TableView, Views, capitalised, code_and_text
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
@@ -71,42 +55,18 @@ _CONFIDENCE_NOTES: Final = (
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page with its template; ``short`` is its title in the menu."""
+    """A section of the page; ``short`` is its title in the menu.
+
+    ``template`` is the name of its template, which shows ``content`` beside tables and notes.
+    """
 
     ident: str
     title: str
-    tables: tuple[TableView, ...] = ()
-    notes: tuple[str, ...] = ()
-    template: str = "sections/tables.html"
-    short: str = ""
-
-
-@dataclass(frozen=True)
-class TroubleSection(Section):
-    """Failures, and flags grouped by their reason."""
-
-    incomplete: bool = False
-    status: str = ""
-    failures: tuple[Failure, ...] = ()
-    flags: tuple[str, ...] = ()
-    flags_by_reason: tuple[tuple[str, tuple[str, ...]], ...] = ()
-
-
-@dataclass(frozen=True)
-class PublishedSection(Section):
-    """Published and measured numbers, drawn and in a table, and how many agree."""
-
-    charts: tuple[PublishedChart, ...] = ()
-    tally: tuple[tuple[int, str], ...] = ()
-    others: bool = False
-
-
-@dataclass(frozen=True)
-class CurveSection(Section):
-    """Error against epsilon, drawn and in numbers."""
-
-    charts: tuple[Chart, ...] = ()
-    looks: Mapping[str, ModelStyle] | None = None
+    tables: tuple[TableView, ...]
+    notes: tuple[str, ...]
+    template: str
+    short: str
+    content: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -119,20 +79,6 @@ class ModelHistograms:
 
 
 @dataclass(frozen=True)
-class ConfidenceSection(Section):
-    """Confidence in right and in wrong answers."""
-
-    models: tuple[ModelHistograms, ...] = ()
-
-
-@dataclass(frozen=True)
-class TransferSection(Section):
-    """Transfer as heat maps, and in numbers with their intervals."""
-
-    maps: tuple[HeatMaps, ...] = ()
-
-
-@dataclass(frozen=True)
 class EmbeddedPicture:
     """A picture as a data URL, with its title and description."""
 
@@ -142,33 +88,11 @@ class EmbeddedPicture:
 
 
 @dataclass(frozen=True)
-class IllustrationSection(Section):
-    """Illustrations, drawn from data in the run's folder."""
-
-    drawings: tuple[EmbeddedPicture, ...] = ()
-
-
-@dataclass(frozen=True)
 class FoldableGallery:
     """A gallery, and whether it is unfolded at first."""
 
     gallery: GalleryView
     open: bool
-
-
-@dataclass(frozen=True)
-class GallerySection(Section):
-    """A few examples of each attack, before and after."""
-
-    views: tuple[FoldableGallery, ...] = ()
-    damaged: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class ProvenanceSection(Section):
-    """The provenance of the numbers."""
-
-    facts: tuple[tuple[str, str], ...] = ()
 
 
 def report_html(record: RunRecord, folder: Path) -> str:
@@ -218,55 +142,55 @@ def _facts(record: RunRecord) -> Iterator[tuple[str, str]]:
 
 def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     results, views = RunLookup(record), Views()
-    found = {chapter.title: chapter for chapter in chapters(record)}
-    yield _trouble(record)
-    yield Section(
-        "headline",
-        HEADLINE,
-        tuple(views.table(table) for table in headline_tables(results)),
-        HEADLINE_NOTES,
-    )
-    if PAPER in found:
-        yield _published(results, found[PAPER], views)
-    drawn = tuple(_drawings(folder))
-    if drawn:
-        yield IllustrationSection(
-            "illustrations",
-            _ILLUSTRATIONS,
-            template="sections/illustrations.html",
-            drawings=drawn,
-        )
-    if CURVES in found:
-        yield _curves(record, results, folder, found[CURVES], views)
-    yield _confidence(record, results, folder, views)
-    yield _galleries(record, results, folder)
-    if TRANSFER in found:
-        yield _transfer(results, found[TRANSFER], views)
-    rest = [
-        each for title, each in found.items() if title not in (TROUBLE, PAPER, CURVES, TRANSFER)
-    ]
-    for place, chapter in enumerate(rest, start=1):
-        yield _plain(f"tables-{place}", chapter, views)
-    yield _provenance(record, views)
-
-
-def _published(results: RunLookup, chapter: Chapter, views: Views) -> PublishedSection:
-    charts = tuple(published_charts(results))
-    return PublishedSection(
-        "published",
-        chapter.title,
-        tuple(views.table(table, under=chapter.title) for table in chapter.tables),
-        chapter.notes,
-        "sections/published.html",
-        charts=charts,
-        tally=tally(results),
-        others=any(not each.main for chart in charts for row in chart.rows for each in row.found),
+    found = {chapter.title: chapter for chapter in report_chapters(record)}
+    found.pop(TROUBLE, None)  # its section has more
+    yield _section("trouble", Chapter(TROUBLE), views, "trouble", _trouble(record))
+    yield _section("headline", found.pop(HEADLINE.title), views)
+    if paper := found.pop(PAPER.title, None):
+        yield _section("published", paper, views, "published", _published(results))
+    if drawn := tuple(_drawings(folder)):
+        chapter = Chapter(_ILLUSTRATIONS)
+        yield _section("illustrations", chapter, views, "illustrations", {"drawings": drawn})
+    if curves := found.pop(CURVES.title, None):
+        charts = _curves(record, results, folder)
+        yield _section("curves", curves, views, "curves", charts)
+    tables, models = _confidence(record, results, folder)
+    confidence = Chapter(_CONFIDENCE, tables, _CONFIDENCE_NOTES)
+    yield _section("confidence", confidence, views, "confidence", {"models": models})
+    pictures = _galleries(record, results, folder)
+    yield _section("pictures", Chapter(_PICTURES), views, "galleries", pictures)
+    if transfer := found.pop(TRANSFER.title, None):
+        maps = tuple(heat_maps(results))
+        yield _section("transfer", transfer, views, "transfer", {"maps": maps})
+    for place, chapter in enumerate(found.values(), start=1):
+        yield _section(f"tables-{place}", chapter, views)
+    yield _section(
+        "provenance",
+        Chapter(_PROVENANCE, tuple(_card_tables(record)), tuple(_card_notes(record))),
+        views,
+        "provenance",
+        {"facts": [(name, value) for name, value in _origin(record) if value]},
+        short="Provenance",
     )
 
 
-def _plain(ident: str, chapter: Chapter, views: Views) -> Section:
+def _section(
+    ident: str,
+    chapter: Chapter,
+    views: Views,
+    template: str = "tables",
+    content: Mapping[str, object] | None = None,
+    *,
+    short: str = "",
+) -> Section:
     tables = tuple(views.table(table, under=chapter.title) for table in chapter.tables)
-    return Section(ident, chapter.title, tables, chapter.notes)
+    return Section(ident, chapter.title, tables, chapter.notes, template, short, content or {})
+
+
+def _published(results: RunLookup) -> dict[str, object]:
+    charts = tuple(published_charts(results))
+    others = any(not each.main for chart in charts for row in chart.rows for each in row.found)
+    return {"charts": charts, "tally": tally(results), "others": others}
 
 
 def _drawings(folder: Path) -> Iterator[EmbeddedPicture]:
@@ -283,7 +207,7 @@ def _drawings(folder: Path) -> Iterator[EmbeddedPicture]:
             yield EmbeddedPicture(drawing.title, drawing.description, source)
 
 
-def _galleries(record: RunRecord, results: RunLookup, folder: Path) -> GallerySection:
+def _galleries(record: RunRecord, results: RunLookup, folder: Path) -> dict[str, object]:
     classes = {name: card.classes for name, card in record.dataset_cards.items()}
     seen: set[tuple[str, str]] = set()
     read: set[str] = set()
@@ -295,39 +219,24 @@ def _galleries(record: RunRecord, results: RunLookup, folder: Path) -> GallerySe
         seen.add((condition.dataset, model))
         views.append(FoldableGallery(view, first))
         read.add(gallery.digest)
-    return GallerySection(
-        "pictures",
-        _PICTURES,
-        template="sections/galleries.html",
-        views=tuple(views),
-        damaged=tuple(
-            (model, f"{path.parent.name}/{path.name}")
-            for model, path in damaged_galleries(results, folder, read=read)
-        ),
-    )
+    damaged = [
+        (model, f"{path.parent.name}/{path.name}")
+        for model, path in damaged_galleries(results, folder, read=read)
+    ]
+    return {"views": views, "damaged": damaged}
 
 
-def _trouble(record: RunRecord) -> TroubleSection:
+def _trouble(record: RunRecord) -> dict[str, object]:
     flags = read_flags(record)
-    return TroubleSection(
-        "trouble",
-        TROUBLE,
-        template="sections/trouble.html",
-        incomplete=record.status not in ("done", "failed"),
-        status=record.status,
-        failures=record.failures,
-        flags=record.flags,
-        flags_by_reason=tuple(
-            (reason, findings)
-            for reason, masking in ((MASKING, True), ("other signs", False))
-            if (findings := tuple(each.finding for each in flags if each.masking is masking))
-        ),
-    )
+    reasons = [
+        (reason, findings)
+        for reason, masking in ((MASKING, True), ("other signs", False))
+        if (findings := [each.finding for each in flags if each.masking is masking])
+    ]
+    return {"record": record, "flags_by_reason": reasons}
 
 
-def _curves(
-    record: RunRecord, results: RunLookup, folder: Path, chapter: Chapter, views: Views
-) -> CurveSection:
+def _curves(record: RunRecord, results: RunLookup, folder: Path) -> dict[str, object]:
     look = looks(model.name for each in results.experiments for model in each.models)
     epsilons = {
         (experiment.dataset.name, attack.label): attack.epsilon
@@ -346,67 +255,47 @@ def _curves(
         chart = attack_chart(results, experiment, single, look) if single else None
         if chart is not None:
             charts.append(chart)
-    return CurveSection(
-        "curves",
-        chapter.title,
-        tuple(views.table(table) for table in chapter.tables),
-        chapter.notes,
-        "sections/curves.html",
-        charts=tuple(charts),
-        looks=look,
-    )
+    return {"charts": charts, "looks": look}
 
 
 def _confidence(
-    record: RunRecord, results: RunLookup, folder: Path, views: Views
-) -> ConfidenceSection:
+    record: RunRecord, results: RunLookup, folder: Path
+) -> tuple[tuple[Table, ...], list[ModelHistograms]]:
     found = confidences(record, folder)
     models: list[ModelHistograms] = []
-    tables: list[TableView] = []
+    tables: list[Table] = []
     for experiment in results.experiments:
         rows = []
         for model in experiment.models:
             known = _known(results, experiment, model.name, found)
             rows += [_confidence_row(model.name, condition, each) for condition, each in known]
-            largest = {condition.attack: condition.epsilon for condition, _ in known}
-            for condition, _ in known:
-                largest[condition.attack] = max(largest[condition.attack], condition.epsilon)
+            largest = largest_epsilons(condition for condition, _ in known)
             shown = tuple(
                 histogram(str(condition), each)
                 for condition, each in known
-                if condition.epsilon == largest[condition.attack]
+                if condition == largest[condition.attack]
             )
             if shown:
                 title = f"{model.name} on {experiment.dataset.name}"
                 models.append(ModelHistograms(title, len(models) + 1, shown))
         if rows:
-            tables.append(views.table(_confidence_table(experiment, tuple(rows))))
-    return ConfidenceSection(
-        "confidence",
-        _CONFIDENCE,
-        tuple(tables),
-        _CONFIDENCE_NOTES,
-        "sections/confidence.html",
-        models=tuple(models),
-    )
+            tables.append(_confidence_table(experiment, tuple(rows)))
+    return tuple(tables), models
 
 
 def _known(
     results: RunLookup, experiment: Experiment, model: str, found: Mapping[CellKey, Confidences]
 ) -> list[tuple[Condition, Confidences]]:
     conditions = [Condition.unattacked(experiment.dataset.name), *results.conditions(experiment)]
-    known = []
-    for condition in conditions:
-        row = results.evaluation(condition, model)
-        if row is not None:
-            each = found.get(cell_key(row))
-            if each is not None:
-                known.append((condition, each))
-    return known
+    return [
+        (condition, found[cell_key(row)])
+        for condition in conditions
+        if (row := results.evaluation(condition, model)) and cell_key(row) in found
+    ]
 
 
-def _confidence_table(experiment: Experiment, rows: tuple[tuple[TableCell, ...], ...]) -> Table:
-    return dataset_table(
+def _confidence_table(experiment: Experiment, rows: tuple[Row, ...]) -> Table:
+    return Table.on(
         experiment.dataset.name,
         (
             *columns("Model", "Attack", align="left"),
@@ -424,7 +313,7 @@ def _confidence_table(experiment: Experiment, rows: tuple[tuple[TableCell, ...],
     )
 
 
-def _confidence_row(model: str, condition: Condition, each: Confidences) -> tuple[TableCell, ...]:
+def _confidence_row(model: str, condition: Condition, each: Confidences) -> Row:
     return cells(
         model,
         condition.attack,
@@ -437,48 +326,18 @@ def _confidence_row(model: str, condition: Condition, each: Confidences) -> tupl
     )
 
 
-def _transfer(results: RunLookup, chapter: Chapter, views: Views) -> TransferSection:
-    return TransferSection(
-        "transfer",
-        chapter.title,
-        tuple(views.table(table) for table in chapter.tables),
-        chapter.notes,
-        "sections/transfer.html",
-        maps=tuple(heat_maps(results)),
-    )
-
-
-def _provenance(record: RunRecord, views: Views) -> ProvenanceSection:
-    return ProvenanceSection(
-        "provenance",
-        _PROVENANCE,
-        tuple(views.table(table) for table in _card_tables(record)),
-        tuple(_card_notes(record)),
-        "sections/provenance.html",
-        short="Provenance",
-        facts=tuple((name, value) for name, value in _origin(record) if value),
-    )
-
-
 def _origin(record: RunRecord) -> Iterator[tuple[str, str]]:
     origin = record.provenance
     changed = ", with uncommitted changes" if origin.dirty else ""
     yield "Suite", f"`{record.suite.name}`, seed {record.suite.seed}"
     yield "Published numbers", record.suite.source
     yield "Examples", "all" if origin.limit is None else f"a sample of {count(origin.limit)}"
-    yield (
-        "Gibbon",
-        f"{origin.gibbon}, commit `{origin.commit}`{changed}"
-        if origin.commit
-        else (f"{origin.gibbon}, commit not known"),
-    )
+    commit = f"commit `{origin.commit}`{changed}" if origin.commit else "commit not known"
+    yield "Gibbon", f"{origin.gibbon}, {commit}"
     yield "Started", origin.started
     yield "Finished", origin.finished
-    yield (
-        "Took",
-        f"{origin.seconds:,.0f} s; {origin.computed_cells} cells computed, "
-        + (f"{origin.reused_cells} recorded before"),
-    )
+    cells_counted = f"{origin.computed_cells} cells computed, {origin.reused_cells} recorded before"
+    yield "Took", f"{origin.seconds:,.0f} s; {cells_counted}"
     yield "Device", f"{origin.device}, {origin.threads} threads, batches of {origin.batch_size}"
     yield "Platform", f"{origin.platform}, Python {origin.python}"
     yield "Libraries", ", ".join(f"{name} {at}" for name, at in sorted(origin.libraries.items()))

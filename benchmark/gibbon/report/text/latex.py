@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Final
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.contents import report_chapters
+from gibbon.report.content.chapters import report_chapters
 from gibbon.report.content.layout import Chapter, Table, TableCell
 from gibbon.report.html.table_view import code_and_text
 

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from tabulate import tabulate
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.chapters import chapters
-from gibbon.report.content.contents import report_chapters
+from gibbon.report.content.chapters import chapters, report_chapters
 from gibbon.report.content.layout import Chapter, Table
 
 ALL = 2  # the highest level of columns

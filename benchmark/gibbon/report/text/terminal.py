@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich import box
@@ -11,16 +13,20 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.attack_comparison import COMPARED, comparison_tables
-from gibbon.report.content.chapters import PAPER, trouble
-from gibbon.report.content.distances import NEAREST, nearest_tables
-from gibbon.report.content.evaluations import EVALUATIONS, evaluation_tables
+from gibbon.report.content.attack_comparison import COMPARED
+from gibbon.report.content.chapters import trouble
+from gibbon.report.content.distances import NEAREST
+from gibbon.report.content.evaluations import EVALUATIONS
 from gibbon.report.content.layout import Chapter, Column, Kind, Table
 from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.published import paper_table
+from gibbon.report.content.published import PAPER
 from gibbon.report.content.transfer import TRANSFER, transfer_tables
-from gibbon.report.content.worst_case import MEMBERS, member_tables
+from gibbon.report.content.worst_case import MEMBERS
 
+_SHORT = (
+    *(PAPER, EVALUATIONS, COMPARED, NEAREST, MEMBERS),
+    replace(TRANSFER, tables=partial(transfer_tables, only_error=True)),
+)
 _GAP = 2  # characters that the frame takes for each column
 _STYLES: Mapping[Kind, str] = {"failed": "bold red", "not run": "yellow"}
 
@@ -42,16 +48,8 @@ def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
     and transfer errors.
     """
     results = RunLookup(record)
-    paper = paper_table(results)
-    return (
-        Chapter(PAPER, (paper,) if paper else ()),
-        Chapter(EVALUATIONS, tuple(evaluation_tables(results))),
-        Chapter(COMPARED, tuple(comparison_tables(results))),
-        Chapter(NEAREST, tuple(nearest_tables(results))),
-        Chapter(MEMBERS, tuple(member_tables(results))),
-        Chapter(TRANSFER, tuple(transfer_tables(results, only_error=True))),
-        trouble(record),  # last, so that they do not scroll away
-    )
+    found = (replace(kind.chapter(results), notes=()) for kind in _SHORT)
+    return (*found, trouble(record))  # last, so that they do not scroll away
 
 
 def print_chapters(chapters: Iterable[Chapter], console: Console) -> None:
