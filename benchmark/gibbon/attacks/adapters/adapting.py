@@ -1,9 +1,10 @@
 """Adapter of a library's attack to the `Attack` interface, shared by all libraries.
 
-`adapt` makes a frozen dataclass of an attack: its fields are the parameters of the library's own
-signature, with the library's names and defaults, plus ``release``, the library and its version, so
-that results of different versions are kept apart.  Parameters that the benchmark sets (the budget,
-the model, the labels, ...) are reserved, with the reason.
+An `Adapter` is the source of a library's attacks, given a function that describes them.  `adapt`
+makes a frozen dataclass of an attack: its fields are the parameters of the library's own signature,
+with the library's names and defaults, plus ``release``, the library and its version, so that
+results of different versions are kept apart.  Parameters that the benchmark sets (the budget, the
+model, the labels, ...) are reserved, with the reason.
 
 A library gets a `View` of the classifier and a copy of the inputs (`Task`), and returns candidates.
 Its own report of success is ignored: the trust boundary decides whether a candidate is adversarial,
@@ -20,8 +21,9 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args, get_origin
 
@@ -30,8 +32,9 @@ from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor, nn
 
+from gibbon.attacks.adapters import AttackSource
 from gibbon.attacks.adapters.isolation import isolated, silence
-from gibbon.attacks.base import STRICT, Attack
+from gibbon.attacks.base import STRICT, Attack, parameters_of
 from gibbon.attacks.minimal import MinimalNormAttack
 from gibbon.attacks.toolkit.gradients import refuse_no_numbers
 from gibbon.core.errors import AttackError, MissingLibraryError, UnknownNameError
@@ -242,6 +245,11 @@ class Task:
         """Number of classes of the model."""
         return self.model.classifier.classes
 
+    def arguments(self, function: Callable[..., object], **settings: object) -> dict[str, Any]:
+        """Returns the attack's parameters, and those of the settings that the function takes."""
+        known = inspect.signature(function).parameters
+        return {**self.parameters, **{key: settings[key] for key in settings if key in known}}
+
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryAttack:
@@ -258,7 +266,7 @@ class LibraryAttack:
         needs_gradient: whether it takes gradients of the model.
         channels: the number of channels that pictures must have; None for any.
         reserved: parameters that the benchmark sets, with the reason, besides `RESERVED`.
-        departures: the laws that it does not keep, with the reason.
+        departures: the laws that it does not keep, with the reason, besides `BY_BATCH`.
         about: its own documentation.
     """
 
@@ -272,7 +280,7 @@ class LibraryAttack:
     needs_gradient: bool = True
     channels: int | None = None
     reserved: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    departures: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"batch": BY_BATCH})
+    departures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     about: str = ""
 
 
@@ -299,8 +307,9 @@ class FixedBudget(Attack):
         own, reach = classifier.bounds, threat.radius
         box = threat.bounds or Bounds(own.low - reach, own.high + reach)
         scaling = InputScaling(inputs, box, self.foreign.unit)
-        task = _task(self, classifier, scaling, labels, norm=threat.norm, streams=streams)
-        yield _run(self.foreign, replace(task, epsilon=scaling.radius(reach)), scaling)
+        yield _run(
+            self, classifier, scaling, labels, norm=threat.norm, radius=reach, streams=streams
+        )
 
 
 class NearestExample(MinimalNormAttack):
@@ -323,8 +332,23 @@ class NearestExample(MinimalNormAttack):
         own = classifier.bounds
         box = bounds or Bounds(own.low - own.width, own.high + own.width)
         scaling = InputScaling(inputs, box, self.foreign.unit)
-        task = _task(self, classifier, scaling, labels, norm=norm, streams=streams)
-        yield _run(self.foreign, task, scaling)
+        yield _run(self, classifier, scaling, labels, norm=norm, radius=torch.inf, streams=streams)
+
+
+@dataclass(frozen=True)
+class Adapter(AttackSource):
+    """The attacks of a library.
+
+    Args:
+        describe: returns the attack of a name; raises as `AttackSource.attack` does.
+    """
+
+    describe: Callable[[str], LibraryAttack]
+
+    @cache  # noqa: B019  one source a process, and a class must be one and the same each time
+    def attack(self, name: str) -> type[Attack]:
+        """Returns the class of the library's attack called ``name``."""
+        return adapt(self.describe(name), module=self.describe.__module__)
 
 
 def adapt(foreign: LibraryAttack, *, module: str) -> type[Attack]:
@@ -350,7 +374,7 @@ def adapt(foreign: LibraryAttack, *, module: str) -> type[Attack]:
         "foreign": foreign,
         "norms": foreign.norms,
         "reserved": reserved,
-        "departures": foreign.departures,
+        "departures": {"batch": BY_BATCH, **foreign.departures},
         "needs_gradient": foreign.needs_gradient,
         "channels": foreign.channels,
     }
@@ -360,43 +384,36 @@ def adapt(foreign: LibraryAttack, *, module: str) -> type[Attack]:
     return cast("type[Attack]", made)
 
 
-def parameters_given(attack: Attack) -> dict[str, Any]:
-    """Returns the parameters of an adapted attack by the library's names."""
-    fields = dataclasses.fields(attack)  # type: ignore[arg-type]  # adapt made it a dataclass
-    return {each.name: getattr(attack, each.name) for each in fields if each.init}
-
-
-def _task(
-    attack: Attack, classifier: Classifier, scaling: InputScaling, labels: Tensor,
-    *, norm: Norm, streams: ExampleStreams,
-) -> Task:  # fmt: skip
-    """Returns the task of an attack, without a budget."""
-    return Task(
-        model=View(classifier, scaling),
-        inputs=scaling.pictures(),
-        labels=labels.clone(),
-        norm=norm,
-        epsilon=torch.inf,
-        bounds=scaling.bounds,
-        seed=int(streams.keys[0]),
-        parameters=parameters_given(attack),
-    )
-
-
-def _run(foreign: LibraryAttack, task: Task, scaling: InputScaling) -> Tensor:
-    """Runs a task and returns the candidates."""
-    expected, name = task.inputs.shape, f"{foreign.name} of {foreign.library.release}"
-    if foreign.channels not in (None, expected[1]):
+def _run(
+    attack: FixedBudget | NearestExample, classifier: Classifier, scaling: InputScaling,
+    labels: Tensor, *, norm: Norm, radius: float, streams: ExampleStreams,
+) -> Tensor:  # fmt: skip
+    """Runs an attack in the library's units, and returns the candidates."""
+    foreign, pictures = attack.foreign, scaling.pictures()
+    name = f"{foreign.name} of {foreign.library.release}"
+    if foreign.channels not in (None, pictures.shape[1]):
         raise AttackError(
             f"{name} works on pictures with {foreign.channels} channels only, these have "
-            f"{expected[1]}"
+            f"{pictures.shape[1]}"
         )
-    with isolated(task.seed, device=task.inputs.device):
+    parameters = parameters_of(attack)
+    task = Task(
+        model=View(classifier, scaling),
+        inputs=pictures,
+        labels=labels.clone(),
+        norm=norm,
+        epsilon=scaling.radius(radius),
+        bounds=scaling.bounds,
+        seed=int(streams.keys[0]),
+        parameters={key: parameters[key] for key in parameters if key != "release"},
+    )
+    expected = tuple(pictures.shape)
+    with isolated(task.seed, device=pictures.device):
         returned: object = foreign.run(task)
     refuse_no_numbers(task.model.gradients)
     if not isinstance(returned, Tensor) or returned.shape != expected:
         came = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
-        raise AttackError(f"{name} must return a tensor of shape {tuple(expected)}, got {came}")
+        raise AttackError(f"{name} must return a tensor of shape {expected}, got {came}")
     return scaling.to_candidates(returned)
 
 

@@ -21,22 +21,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from types import ModuleType
 
 from torch import Tensor
 
-from gibbon.attacks.adapters import AttackSource
-from gibbon.attacks.adapters.adapting import (
-    BUDGET,
-    BY_BATCH,
-    NORM,
-    Library,
-    LibraryAttack,
-    Task,
-    adapt,
-)
-from gibbon.attacks.base import Attack
+from gibbon.attacks.adapters.adapting import BUDGET, NORM, Adapter, Library, LibraryAttack, Task
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
 
@@ -105,37 +94,32 @@ ALWAYS_SET = {
 }
 
 
-class AdversarialLibrary(AttackSource):
-    """Attacks of adversarial-library."""
-
-    @cache  # noqa: B019  one source a process, and a class must be one and the same each time
-    def attack(self, name: str) -> type[Attack]:
-        """Returns the class of ``adv_lib.attacks.NAME``."""
-        with _stand_in():
-            attacks = LIBRARY.load("attacks")
-        if name in REFUSED:
-            raise SpecError(f"adv-lib's {name} can't be used here: {REFUSED[name]}")
-        function = getattr(attacks, name, None)
-        if name not in FUNCTIONS or function is None:
-            raise LIBRARY.unknown(name, known=[each for each in FUNCTIONS if each in vars(attacks)])
-        how = FUNCTIONS[name]
-        reserved = {**ALWAYS_SET, "ε": BUDGET}
-        if how.norm:
-            reserved[how.norm] = NORM
-        if how.budget:
-            reserved[how.budget] = BUDGET
-        foreign = LibraryAttack(
-            name=name,
-            library=LIBRARY,
-            norms=how.norms,
-            run=lambda task: _run(function, how, task),
-            signature=inspect.signature(function),
-            minimal=not how.budget,
-            unit=True,
-            reserved=reserved,
-            departures={"batch": BY_BATCH, **DEPARTURES.get(name, {})},
-        )
-        return adapt(foreign, module=__name__)
+def describe(name: str) -> LibraryAttack:
+    """Describes ``adv_lib.attacks.NAME``."""
+    with _stand_in():
+        attacks = LIBRARY.load("attacks")
+    if name in REFUSED:
+        raise SpecError(f"adv-lib's {name} can't be used here: {REFUSED[name]}")
+    function = getattr(attacks, name, None)
+    if name not in FUNCTIONS or function is None:
+        raise LIBRARY.unknown(name, known=[each for each in FUNCTIONS if each in vars(attacks)])
+    how = FUNCTIONS[name]
+    reserved = {**ALWAYS_SET, "ε": BUDGET}
+    if how.norm:
+        reserved[how.norm] = NORM
+    if how.budget:
+        reserved[how.budget] = BUDGET
+    return LibraryAttack(
+        name=name,
+        library=LIBRARY,
+        norms=how.norms,
+        run=lambda task: _run(function, how, task),
+        signature=inspect.signature(function),
+        minimal=not how.budget,
+        unit=True,
+        reserved=reserved,
+        departures=DEPARTURES.get(name, {}),
+    )
 
 
 def _run(function: Callable[..., Tensor], how: _Function, task: Task) -> Tensor:
@@ -160,4 +144,4 @@ def _stand_in() -> Iterator[None]:
             sys.modules.pop(STAND_IN, None)
 
 
-ADVLIB = AdversarialLibrary()
+ADVLIB = Adapter(describe)

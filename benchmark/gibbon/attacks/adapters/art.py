@@ -14,24 +14,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gibbon.attacks.adapters import AttackSource
-from gibbon.attacks.adapters.adapting import (
-    BUDGET,
-    BY_BATCH,
-    NORM,
-    Library,
-    LibraryAttack,
-    Task,
-    adapt,
-)
-from gibbon.attacks.base import Attack
+from gibbon.attacks.adapters.adapting import BUDGET, NORM, Adapter, Library, LibraryAttack, Task
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
 
@@ -156,33 +145,28 @@ RESERVED = {
 }
 
 
-class Art(AttackSource):
-    """Attacks of the Adversarial Robustness Toolbox."""
-
-    @cache  # noqa: B019  one source a process, and a class must be one and the same each time
-    def attack(self, name: str) -> type[Attack]:
-        """Returns the class of ``art.attacks.evasion.NAME``."""
-        evasion = LIBRARY.load("attacks.evasion")
-        if name in REFUSED:
-            raise SpecError(f"ART's {name} can't be used here: {REFUSED[name]}")
-        kind = getattr(evasion, name, None)
-        if name not in CLASSES or kind is None:
-            raise LIBRARY.unknown(name, known=[each for each in CLASSES if each in vars(evasion)])
-        if name in ALSO_NEEDED:
-            ALSO_NEEDED[name].load()
-        known = CLASSES[name]
-        foreign = LibraryAttack(
-            name=name,
-            library=LIBRARY,
-            norms=known.norms,
-            run=lambda task: _run(kind, task),
-            signature=inspect.signature(kind),
-            minimal=known.minimal,
-            needs_gradient=known.needs_gradient,
-            reserved=RESERVED,
-            departures={"batch": BY_BATCH, **DEPARTURES.get(name, {})},
-        )
-        return adapt(foreign, module=__name__)
+def describe(name: str) -> LibraryAttack:
+    """Describes ``art.attacks.evasion.NAME``."""
+    evasion = LIBRARY.load("attacks.evasion")
+    if name in REFUSED:
+        raise SpecError(f"ART's {name} can't be used here: {REFUSED[name]}")
+    kind = getattr(evasion, name, None)
+    if name not in CLASSES or kind is None:
+        raise LIBRARY.unknown(name, known=[each for each in CLASSES if each in vars(evasion)])
+    if name in ALSO_NEEDED:
+        ALSO_NEEDED[name].load()
+    known = CLASSES[name]
+    return LibraryAttack(
+        name=name,
+        library=LIBRARY,
+        norms=known.norms,
+        run=lambda task: _run(kind, task),
+        signature=inspect.signature(kind),
+        minimal=known.minimal,
+        needs_gradient=known.needs_gradient,
+        reserved=RESERVED,
+        departures=DEPARTURES.get(name, {}),
+    )
 
 
 def _run(kind: type[Any], task: Task) -> Tensor:
@@ -197,20 +181,18 @@ def _run(kind: type[Any], task: Task) -> Tensor:
         preprocessing=None,
         device_type="gpu" if device.type == "cuda" else "cpu",
     )
-    given = dict(task.parameters)
-    known = inspect.signature(kind).parameters
-    settings = {
-        "eps": task.epsilon,
-        "norm": POWERS[task.norm],
-        "batch_size": len(task.inputs),
-        "targeted": False,
-        "verbose": False,
-    }
-    given |= {name: value for name, value in settings.items() if name in known}
+    given = task.arguments(
+        kind,
+        eps=task.epsilon,
+        norm=POWERS[task.norm],
+        batch_size=len(task.inputs),
+        targeted=False,
+        verbose=False,
+    )
     attack = kind(estimator, **given)
     arrays = task.inputs.cpu().numpy(), task.labels.cpu().numpy()
     returned: object = attack.generate(x=arrays[0], y=arrays[1])
     return torch.from_numpy(np.ascontiguousarray(returned, dtype=np.float32))
 
 
-ART = Art()
+ART = Adapter(describe)

@@ -14,21 +14,10 @@ function, which would end a debugger or a measurement of coverage: the function 
 from __future__ import annotations
 
 import inspect
-from functools import cache
 
 from torch import Tensor
 
-from gibbon.attacks.adapters import AttackSource
-from gibbon.attacks.adapters.adapting import (
-    BUDGET,
-    BY_BATCH,
-    NORM,
-    Library,
-    LibraryAttack,
-    Task,
-    adapt,
-)
-from gibbon.attacks.base import Attack
+from gibbon.attacks.adapters.adapting import BUDGET, NORM, Adapter, Library, LibraryAttack, Task
 from gibbon.core.errors import AttackError
 from gibbon.core.threat import Norm
 
@@ -41,29 +30,23 @@ NAMES = {Norm.LINF: "Linf", Norm.L2: "L2", Norm.L1: "L1"}
 CLASSES_NEEDED = {"apgd-t": 4, "apgd-dlr": 3}
 
 
-class AuthorsAutoAttack(AttackSource):
-    """The versions of AutoAttack."""
-
-    @cache  # noqa: B019  one source a process, and a class must be one and the same each time
-    def attack(self, name: str) -> type[Attack]:
-        """Returns the class of one version of AutoAttack."""
-        library = LIBRARY.load()
-        if name not in VERSIONS:
-            raise LIBRARY.unknown(name, known=list(VERSIONS))
-        reserved = {"eps": BUDGET, "norm": NORM, "version": "it stands after the colon"}
-        if name != "custom":
-            reserved["attacks"] = "they are the version's; choose them with autoattack:custom"
-        foreign = LibraryAttack(
-            name=name,
-            library=LIBRARY,
-            norms=tuple(NAMES),
-            run=lambda task: _run(name, task),
-            signature=inspect.signature(library.AutoAttack),
-            unit=True,
-            reserved=reserved,
-            departures={"batch": BY_BATCH},
-        )
-        return adapt(foreign, module=__name__)
+def describe(name: str) -> LibraryAttack:
+    """Describes one version of AutoAttack."""
+    library = LIBRARY.load()
+    if name not in VERSIONS:
+        raise LIBRARY.unknown(name, known=list(VERSIONS))
+    reserved = {"eps": BUDGET, "norm": NORM, "version": "it stands after the colon"}
+    if name != "custom":
+        reserved["attacks"] = "they are the version's; choose them with autoattack:custom"
+    return LibraryAttack(
+        name=name,
+        library=LIBRARY,
+        norms=tuple(NAMES),
+        run=lambda task: _run(name, task),
+        signature=inspect.signature(library.AutoAttack),
+        unit=True,
+        reserved=reserved,
+    )
 
 
 def _run(name: str, task: Task) -> Tensor:
@@ -91,4 +74,4 @@ def _run(name: str, task: Task) -> Tensor:
     return candidates
 
 
-AUTOATTACK = AuthorsAutoAttack()
+AUTOATTACK = Adapter(describe)

@@ -13,16 +13,13 @@ bounds passed to it contain the inputs in float32.
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gibbon.attacks.adapters import AttackSource
-from gibbon.attacks.adapters.adapting import BY_BATCH, Library, LibraryAttack, Task, adapt
-from gibbon.attacks.base import Attack
+from gibbon.attacks.adapters.adapting import Adapter, Library, LibraryAttack, Task
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
 
@@ -68,55 +65,46 @@ NUMBA = Library("numba", "numba", "pip install numba", "foolbox does not bring i
 CONTROL = "it is a control that does not look for the worst case"
 
 
-class Foolbox(AttackSource):
-    """Attacks of foolbox."""
-
-    @cache  # noqa: B019  one source a process, and a class must be one and the same each time
-    def attack(self, name: str) -> type[Attack]:
-        """Returns the class of ``foolbox.attacks.NAME``."""
-        attacks = LIBRARY.load("attacks")
-        bases = LIBRARY.load("attacks.base")
-        kind = getattr(attacks, name, None)
-        if not (inspect.isclass(kind) and issubclass(kind, bases.Attack)) or kind is bases.Attack:
-            raise LIBRARY.unknown(name, known=_known(attacks, bases))
-        if kind.__name__ in REFUSED:
-            raise SpecError(f"foolbox's {name} can't be used here: {REFUSED[kind.__name__]}")
-        blind = kind.__name__ in BLIND or "Noise" in kind.__name__
-        own = _norm(kind)
-        if own == 0:
-            raise SpecError(f"foolbox's {name} can't be used here: it works in L0")
-        if COMPILED in kind.__name__:
-            NUMBA.load()
-        norms = tuple(Norm) if own is None else (NORMS[own],)
-        signature = inspect.signature(kind)
-        if "constraint" in signature.parameters:
-            norms = tuple(CONSTRAINTS)
-        departures = {"batch": BY_BATCH, **FAULTS.get(kind.__name__, {})}
-        if blind:
-            departures |= dict.fromkeys(("outputs", "larger-budget", "optimum"), CONTROL)
-        foreign = LibraryAttack(
-            name=name,
-            library=LIBRARY,
-            norms=norms,
-            run=lambda task: _run(kind, task),
-            signature=signature,
-            minimal=issubclass(kind, bases.MinimizationAttack),
-            needs_gradient=not blind,
-            reserved=RESERVED,
-            departures=departures,
-            about=kind.__doc__ or "",
-        )
-        return adapt(foreign, module=__name__)
+def describe(name: str) -> LibraryAttack:
+    """Describes ``foolbox.attacks.NAME``."""
+    attacks = LIBRARY.load("attacks")
+    bases = LIBRARY.load("attacks.base")
+    kind = getattr(attacks, name, None)
+    if not (inspect.isclass(kind) and issubclass(kind, bases.Attack)) or kind is bases.Attack:
+        raise LIBRARY.unknown(name, known=_known(attacks, bases))
+    if kind.__name__ in REFUSED:
+        raise SpecError(f"foolbox's {name} can't be used here: {REFUSED[kind.__name__]}")
+    blind = kind.__name__ in BLIND or "Noise" in kind.__name__
+    own = _norm(kind)
+    if own == 0:
+        raise SpecError(f"foolbox's {name} can't be used here: it works in L0")
+    if COMPILED in kind.__name__:
+        NUMBA.load()
+    norms = tuple(Norm) if own is None else (NORMS[own],)
+    signature = inspect.signature(kind)
+    if "constraint" in signature.parameters:
+        norms = tuple(CONSTRAINTS)
+    departures = FAULTS.get(kind.__name__, {})
+    if blind:
+        departures = departures | dict.fromkeys(("outputs", "larger-budget", "optimum"), CONTROL)
+    return LibraryAttack(
+        name=name,
+        library=LIBRARY,
+        norms=norms,
+        run=lambda task: _run(kind, task),
+        signature=signature,
+        minimal=issubclass(kind, bases.MinimizationAttack),
+        needs_gradient=not blind,
+        reserved=RESERVED,
+        departures=departures,
+        about=kind.__doc__ or "",
+    )
 
 
 def _run(kind: type[Any], task: Task) -> Tensor:
     foolbox = LIBRARY.load()
-    given = dict(task.parameters)
-    known = inspect.signature(kind).parameters
-    if "constraint" in known:
-        given["constraint"] = CONSTRAINTS[task.norm]
-    if "distance" in known:
-        given["distance"] = LIBRARY.load("distances").LpDistance(POWERS[task.norm])
+    distance = LIBRARY.load("distances").LpDistance(POWERS[task.norm])
+    given = task.arguments(kind, constraint=CONSTRAINTS.get(task.norm), distance=distance)
     model = foolbox.PyTorchModel(
         task.model, bounds=(task.bounds.low, task.bounds.high), device=task.inputs.device
     )
@@ -152,4 +140,4 @@ def _known(attacks: ModuleType, bases: ModuleType) -> list[str]:
     ]
 
 
-FOOLBOX = Foolbox()
+FOOLBOX = Adapter(describe)

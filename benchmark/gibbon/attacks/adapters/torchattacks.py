@@ -13,22 +13,11 @@ its guess of the device nor its switch between eval and training mode affects th
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from typing import Any
 
 from torch import Tensor
 
-from gibbon.attacks.adapters import AttackSource
-from gibbon.attacks.adapters.adapting import (
-    BUDGET,
-    BY_BATCH,
-    NORM,
-    Library,
-    LibraryAttack,
-    Task,
-    adapt,
-)
-from gibbon.attacks.base import Attack
+from gibbon.attacks.adapters.adapting import BUDGET, NORM, Adapter, Library, LibraryAttack, Task
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
 
@@ -81,57 +70,40 @@ DEPARTURES = {
 }
 
 
-class Torchattacks(AttackSource):
-    """Attacks of torchattacks."""
-
-    @cache  # noqa: B019  one source a process, and a class must be one and the same each time
-    def attack(self, name: str) -> type[Attack]:
-        """Returns the class of ``torchattacks.NAME``."""
-        library = LIBRARY.load()
-        if name not in library.__all__:
-            raise LIBRARY.unknown(name, known=[each for each in library.__all__ if usable(each)])
-        if not usable(name):
-            raise SpecError(f"torchattacks' {name} can't be used here: {REFUSED[name]}")
-        kind: Any = getattr(library, name)
-        foreign = LibraryAttack(
-            name=name,
-            library=LIBRARY,
-            norms=NEAREST.get(name) or NORMS.get(name, LINF),
-            run=lambda task: _run(kind, task),
-            signature=inspect.signature(kind),
-            minimal=name in NEAREST,
-            unit=True,
-            needs_gradient=name not in BLIND,
-            channels=RGB if name in RGB_ONLY else None,
-            reserved={
-                **dict.fromkeys(BUDGETS, BUDGET),
-                "norm": NORM,
-                "n_classes": "it is the model's number of classes",
-            },
-            departures={"batch": BY_BATCH, **DEPARTURES.get(name, {})},
-            about=kind.__doc__ or "",
-        )
-        return adapt(foreign, module=__name__)
-
-
-def usable(name: str) -> bool:
-    """Returns whether an attack of that name can be used here."""
-    return name not in REFUSED
+def describe(name: str) -> LibraryAttack:
+    """Describes ``torchattacks.NAME``."""
+    library = LIBRARY.load()
+    if name not in library.__all__:
+        raise LIBRARY.unknown(name, known=[each for each in library.__all__ if each not in REFUSED])
+    if name in REFUSED:
+        raise SpecError(f"torchattacks' {name} can't be used here: {REFUSED[name]}")
+    kind: Any = getattr(library, name)
+    return LibraryAttack(
+        name=name,
+        library=LIBRARY,
+        norms=NEAREST.get(name) or NORMS.get(name, LINF),
+        run=lambda task: _run(kind, task),
+        signature=inspect.signature(kind),
+        minimal=name in NEAREST,
+        unit=True,
+        needs_gradient=name not in BLIND,
+        channels=RGB if name in RGB_ONLY else None,
+        reserved={
+            **dict.fromkeys(BUDGETS, BUDGET),
+            "norm": NORM,
+            "n_classes": "it is the model's number of classes",
+        },
+        departures=DEPARTURES.get(name, {}),
+        about=kind.__doc__ or "",
+    )
 
 
 def _run(kind: type[Any], task: Task) -> Tensor:
-    given = dict(task.parameters)
-    known = inspect.signature(kind).parameters
-    given |= {name: task.epsilon for name in BUDGETS if name in known}
-    if "norm" in known:
-        given["norm"] = NAMES[task.norm]
-    if "n_classes" in known:
-        given["n_classes"] = task.classes
-    if "seed" in known:
-        given["seed"] = task.seed
-    attack = kind(task.model, **given)
-    candidates: Tensor = attack(task.inputs, task.labels)
+    budgets = dict.fromkeys(BUDGETS, task.epsilon)
+    norm = NAMES.get(task.norm)
+    given = task.arguments(kind, **budgets, norm=norm, n_classes=task.classes, seed=task.seed)
+    candidates: Tensor = kind(task.model, **given)(task.inputs, task.labels)
     return candidates
 
 
-TORCHATTACKS = Torchattacks()
+TORCHATTACKS = Adapter(describe)
