@@ -12,6 +12,7 @@ adversarial attacks on image classifiers", ICML 2021, https://arxiv.org/abs/2103
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
@@ -27,25 +28,57 @@ from gibbon.attacks.toolkit.objectives import (
     DLR_CLASSES,
     TARGETED_DLR_CLASSES,
     CrossEntropy,
-    Objective,
     TargetedDLR,
 )
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
 from gibbon.models.classifier import Classifier
 
-NORMS = (Norm.LINF, Norm.L2, Norm.L1)
-DEPARTURES = {
-    "batch": "near a maximum, the rounding of another batch size may turn a comparison of two "
-    "values, and with it a later step size"
-}
-
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+class APGD(Attack):
+    """Interface of the three attacks, which differ in the objective of a run."""
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
+    departures: ClassVar[Mapping[str, str]] = {
+        "batch": "near a maximum, the rounding of another batch size may turn a comparison of two "
+        "values, and with it a later step size"
+    }
+
+    steps: int
+    restarts: int
+    rho: float
+    keep: KeptPoint
+
+    @abstractmethod
+    def runs(
+        self, classifier: Classifier, inputs: Tensor, *, labels: Tensor, streams: ExampleStreams
+    ) -> Iterator[Run]:
+        """Yields each run before it is restarted: its objective and its random numbers."""
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields the one candidate."""
+        runs = (
+            Run(run.objective, run.streams.child(number))
+            for run in self.runs(classifier, inputs, labels=labels, streams=streams)
+            for number in range(self.restarts)
+        )
+        search = APGDSearch(classifier, threat, self.steps, self.rho, self.keep)
+        yield search.best_points(inputs, runs)
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class APGDCE(Attack):
+class APGDCE(APGD):
     """APGD on the cross-entropy, in its exact form: the loss does not saturate.
 
     Args:
@@ -58,31 +91,20 @@ class APGDCE(Attack):
             point, which gives the same error in fewer passes.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = NORMS
-    departures: ClassVar[Mapping[str, str]] = DEPARTURES
-
     steps: Count = 100
     restarts: Count = 1
     rho: Share = 0.75
     keep: KeptPoint = "best-loss"
 
-    def propose(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        threat: ThreatModel,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields the one candidate."""
-        search = APGDSearch(classifier, threat, self.steps, self.rho, self.keep)
-        objective = CrossEntropy(labels, classifier.outputs)
-        yield search.best_points(inputs, _restarts(objective, streams, restarts=self.restarts))
+    def runs(
+        self, classifier: Classifier, inputs: Tensor, *, labels: Tensor, streams: ExampleStreams
+    ) -> Iterator[Run]:
+        """Yields the one run."""
+        yield Run(CrossEntropy(labels, classifier.outputs), streams)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class APGDDLR(Attack):
+class APGDDLR(APGD):
     """APGD on the difference of logits ratio; with two classes, on the margin.
 
     Args:
@@ -92,9 +114,6 @@ class APGDDLR(Attack):
             is halved; not used in L1.
         keep: which point is returned, as in `APGDCE`.
     """
-
-    norms: ClassVar[tuple[Norm, ...]] = NORMS
-    departures: ClassVar[Mapping[str, str]] = DEPARTURES
 
     steps: Count = 100
     restarts: Count = 1
@@ -109,22 +128,15 @@ class APGDDLR(Attack):
                 f"{classes}: the margin was climbed instead"
             )
 
-    def propose(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        threat: ThreatModel,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields the one candidate."""
-        search = APGDSearch(classifier, threat, self.steps, self.rho, self.keep)
-        yield search.best_points(inputs, _restarts(DLR(labels), streams, restarts=self.restarts))
+    def runs(
+        self, classifier: Classifier, inputs: Tensor, *, labels: Tensor, streams: ExampleStreams
+    ) -> Iterator[Run]:
+        """Yields the one run."""
+        yield Run(DLR(labels), streams)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class APGDT(Attack):
+class APGDT(APGD):
     """APGD on the targeted difference of logits ratio, for one likely wrong class after another.
 
     With fewer than four classes the ratio is the difference of the two outputs.  The target classes
@@ -138,9 +150,6 @@ class APGDT(Attack):
             is halved; not used in L1.
         keep: which point is returned, as in `APGDCE`.
     """
-
-    norms: ClassVar[tuple[Norm, ...]] = NORMS
-    departures: ClassVar[Mapping[str, str]] = DEPARTURES
 
     steps: Count = 100
     restarts: Count = 1
@@ -156,33 +165,13 @@ class APGDT(Attack):
                 f"{classes}: the difference of two outputs was climbed instead"
             )
 
-    def propose(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        threat: ThreatModel,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields the one candidate."""
+    def runs(
+        self, classifier: Classifier, inputs: Tensor, *, labels: Tensor, streams: ExampleStreams
+    ) -> Iterator[Run]:
+        """Yields a run for each target class, the likeliest first."""
         with torch.no_grad():
             clean = classifier(inputs)
         wrong = min(self.n_target_classes, classifier.classes - 1)
         likely = clean.scatter(1, labels.unsqueeze(1), -torch.inf).topk(wrong).indices
-        runs = (
-            run
-            for number, targets in enumerate(likely.unbind(1))
-            for run in _restarts(
-                TargetedDLR(labels, targets),
-                streams.child(f"target {number}"),
-                restarts=self.restarts,
-            )
-        )
-        search = APGDSearch(classifier, threat, self.steps, self.rho, self.keep)
-        yield search.best_points(inputs, runs)
-
-
-def _restarts(objective: Objective, streams: ExampleStreams, *, restarts: int) -> Iterator[Run]:
-    for number in range(restarts):
-        yield Run(objective, streams.child(number))
+        for number, targets in enumerate(likely.unbind(1)):
+            yield Run(TargetedDLR(labels, targets), streams.child(f"target {number}"))

@@ -13,22 +13,18 @@ ICML 2021, the section on AutoAttack in L1, https://arxiv.org/abs/2103.01208.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from gibbon.attacks.apgd import APGDCE, APGDT
 from gibbon.attacks.base import STOPPING, STRICT, Attack
 from gibbon.attacks.fab_t import FABT
 from gibbon.attacks.square import SCHEDULE, Square
-from gibbon.attacks.worst_of import Member, run_list
-from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Norm, ThreatModel
-from gibbon.models.classifier import Classifier
+from gibbon.attacks.worst_of import AttackList, Member
+from gibbon.core.threat import Norm
 
 NAMES = ("apgd-ce", "apgd-t", "fab-t", "square")
 AHEAD = 64  # queries of the square attack in one batch for an example, at most
@@ -36,42 +32,8 @@ AHEAD = 64  # queries of the square attack in one batch for an example, at most
 Count = Annotated[int, Field(ge=1)]
 
 
-class Standard(Attack):
-    """The part that the standard versions share: run a list, yield one candidate a member."""
-
-    departures: ClassVar[Mapping[str, str]] = APGDCE.departures
-
-    @property
-    @abstractmethod
-    def listed(self) -> tuple[Attack, ...]:
-        """The four attacks in order."""
-
-    @property
-    def made_of(self) -> tuple[Attack, ...]:
-        """The members."""
-        return self.listed
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The members' names."""
-        return NAMES
-
-    def propose(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        threat: ThreatModel,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields one candidate a member."""
-        members = tuple(map(Member, NAMES, self.listed))
-        return run_list(members, classifier, inputs, labels=labels, threat=threat, streams=streams)
-
-
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class AutoAttack(Standard):
+class AutoAttack(AttackList):
     """AutoAttack's standard version, in L∞ and L2.
 
     It yields one candidate a member, as `worst-of` does.  With fewer than ten classes all wrong
@@ -87,15 +49,16 @@ class AutoAttack(Standard):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
+    departures: ClassVar[Mapping[str, str]] = APGDCE.departures
 
     steps: Count = 100
     target_classes: Count = 9
     queries: Count = 5000
 
     @property
-    def listed(self) -> tuple[Attack, ...]:
+    def listed(self) -> tuple[Member, ...]:
         """The four attacks in order."""
-        return (
+        return _named(
             APGDCE(steps=self.steps, keep=STOPPING),
             APGDT(steps=self.steps, n_target_classes=self.target_classes, keep=STOPPING),
             FABT(steps=self.steps, target_classes=self.target_classes),
@@ -104,7 +67,7 @@ class AutoAttack(Standard):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class AutoAttackL1(Standard):
+class AutoAttackL1(AttackList):
     """AutoAttack's standard version in L1: ``autoattack`` with ``norm = "l1"``.
 
     It yields one candidate a member, as `AutoAttack` does.
@@ -118,6 +81,7 @@ class AutoAttackL1(Standard):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L1,)
+    departures: ClassVar[Mapping[str, str]] = APGDCE.departures
 
     steps: Count = 100
     restarts: Count = 5
@@ -126,11 +90,15 @@ class AutoAttackL1(Standard):
     queries: Count = 5000
 
     @property
-    def listed(self) -> tuple[Attack, ...]:
+    def listed(self) -> tuple[Member, ...]:
         """The four attacks in order."""
-        return (
+        return _named(
             APGDCE(steps=self.steps, restarts=self.restarts, keep=STOPPING),
             APGDT(steps=self.steps, n_target_classes=self.target_classes, keep=STOPPING),
             FABT(steps=self.steps, target_classes=self.boundary_classes),
             Square(queries=self.queries, schedule=SCHEDULE, ahead=AHEAD),
         )
+
+
+def _named(*attacks: Attack) -> tuple[Member, ...]:
+    return tuple(map(Member, NAMES, attacks))

@@ -28,6 +28,7 @@ from torch import Tensor
 from gibbon.core.errors import AttackError, SpecError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.metrics.distances import clip_
 from gibbon.metrics.validity import check_form
 from gibbon.models.classifier import Classifier
 from gibbon.specs.suite import AttackSpec
@@ -159,10 +160,7 @@ class DirectionAttack(Attack):
 
 def move(inputs: Tensor, direction: Tensor, *, threat: ThreatModel) -> Tensor:
     """Returns ``inputs + epsilon * direction``, clipped to the bounds if there are any."""
-    candidates = inputs.add(direction, alpha=threat.radius)
-    if threat.bounds is None:
-        return candidates
-    return candidates.clamp_(threat.bounds.low, threat.bounds.high)
+    return clip_(inputs.add(direction, alpha=threat.radius), threat.bounds)
 
 
 def threats_of(spec: AttackSpec, attack: Attack, *, bounds: Bounds) -> tuple[ThreatModel, ...]:

@@ -62,12 +62,11 @@ class BIM(Attack):
     ) -> Iterator[Tensor]:
         """Yields the one candidate."""
         pixel = classifier.bounds.width / PIXEL_STEPS
-        step = pixel if self.step_size is None else self.step_size
-        steps = _steps(threat.radius / pixel) if self.steps is None else self.steps
+        step = self.step_size or pixel
+        steps = self.steps or _steps(threat.radius / pixel)
         objective = choose_objective(self.target, classifier, inputs, labels, streams)
-        allowed = region(inputs, threat=threat)
-        start = State.without_memory(inputs, allowed=allowed, objective=objective)
-        yield Ascent(projected_step(step), steps, self.keep).run(classifier, start)
+        start = State(inputs, region(inputs, threat=threat), objective)
+        return Ascent(projected_step(step), steps, self.keep).run(classifier, start)
 
 
 def _steps(pixels: float) -> int:

@@ -85,8 +85,7 @@ class CW(MinimalNormAttack):
         criterion = Criterion.choose(
             self.target, classifier, inputs, labels, streams, confidence=self.confidence
         )
-        with torch.no_grad():
-            nearest.offer(inputs, criterion.met(classifier(inputs)))
+        nearest.offer(inputs, criterion.met_at(classifier, inputs))
         rows = nearest.missing
         constants = Constants(torch.full((len(rows),), self.init_constant, device=inputs.device))
         for _ in range(self.searches if len(rows) else 0):

@@ -32,7 +32,7 @@ from gibbon.attacks.toolkit.projections import TINY, lengths
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
-from gibbon.metrics.distances import like
+from gibbon.metrics.distances import clip_, like
 from gibbon.models.classifier import Classifier
 
 LAST_STEP = 0.01  # section 5: the step size goes from 1 to 0.01 along a cosine
@@ -90,12 +90,9 @@ class DDN(MinimalNormAttack):
             unit = gradient / lengths(gradient).clamp(min=TINY)
             direction.add_(unit, alpha=_step_size(step, steps=self.steps))
             scale = like(budget, inputs) / lengths(direction).clamp(min=TINY)
-            points = inputs + scale * direction
-            if bounds is not None:
-                points.clamp_(bounds.low, bounds.high)
+            points = clip_(inputs + scale * direction, bounds)
             direction = points - inputs
-        with torch.no_grad():
-            nearest.offer(points, criterion.met(classifier(points)))
+        nearest.offer(points, criterion.met_at(classifier, points))
         yield nearest.points
 
 

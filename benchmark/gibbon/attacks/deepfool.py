@@ -31,7 +31,7 @@ from gibbon.attacks.toolkit.minimal_search import Criterion, Nearest
 from gibbon.attacks.toolkit.projections import TINY
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
-from gibbon.metrics.distances import distances, like
+from gibbon.metrics.distances import clip_, distances, like
 from gibbon.models.classifier import Classifier
 
 # The authors' code lengthens each step by this, in the units of the input: without it a point
@@ -89,11 +89,7 @@ class DeepFool(MinimalNormAttack):
             step = to_hyperplane(here, boundary, norm=norm, bounds=None)
             size = distances(step, torch.zeros_like(step), norm=norm)
             total[rows] += step * like(1 + FURTHER / size.clamp(min=TINY), step)
-            here = inputs[rows].add(total[rows], alpha=1 + self.overshoot)
-            if bounds is not None:
-                here.clamp_(bounds.low, bounds.high)
-            with torch.no_grad():
-                outputs = classifier(here)
-            nearest.offer(here, criterion.take(rows).met(outputs), rows=rows)
+            here = clip_(inputs[rows].add(total[rows], alpha=1 + self.overshoot), bounds)
+            nearest.offer(here, criterion.take(rows).met_at(classifier, here), rows=rows)
             points[rows] = here
         yield nearest.points

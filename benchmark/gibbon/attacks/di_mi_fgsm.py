@@ -75,7 +75,7 @@ class DIMIFGSM(Attack):
     ) -> Iterator[Tensor]:
         """Yields the one candidate."""
         check_pictures(inputs, attack="di-mi-fgsm")
-        step = threat.radius / self.steps if self.step_size is None else self.step_size
+        step = self.step_size or threat.radius / self.steps
         allowed, goal = region(inputs, threat=threat), CrossEntropy(labels, classifier.outputs)
         gradients = Gradients(classifier)
         points, momentum = inputs, torch.zeros_like(inputs)

@@ -1,8 +1,7 @@
 """The targeted fast adaptive boundary attack, as in AutoAttack.
 
 One run for each of the likeliest other classes, which approaches the boundary to that class only; a
-point counts if the model assigns it any wrong class.  See `gibbon.attacks.toolkit.fab_search` for
-the algorithm.
+point counts if the model assigns it any wrong class.  See `gibbon.attacks.fab` for the algorithm.
 
 Sources: F. Croce and M. Hein, "Minimally distorted adversarial examples with a fast adaptive
 boundary attack", ICML 2020, https://arxiv.org/abs/1907.02044; the same, "Reliable evaluation of
@@ -22,16 +21,14 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from gibbon.attacks.base import STRICT, Length
-from gibbon.attacks.minimal import MinimalNormAttack
-from gibbon.attacks.toolkit.fab_search import FABSearch, FABTargets
+from gibbon.attacks.fab import BoundaryWalk, FABTargets
 from gibbon.attacks.toolkit.linear_boundary import rivals_of
 from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Bounds, Norm, ThreatModel
-from gibbon.models.classifier import Classifier
+from gibbon.core.threat import ThreatModel
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class FABT(MinimalNormAttack):
+class FABT(BoundaryWalk):
     """Moves along the decision boundary to one likely wrong class after another.
 
     Each step costs one backward pass, whatever the number of classes.  With fewer than
@@ -49,7 +46,6 @@ class FABT(MinimalNormAttack):
             units of the input: for the error at a single epsilon.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
     version: ClassVar[int] = 2
 
     steps: Annotated[int, Field(ge=1)] = 100
@@ -64,26 +60,10 @@ class FABT(MinimalNormAttack):
         """Returns the attack with ``enough`` raised to epsilon."""
         return replace(self, enough=max(self.enough, threat.radius))
 
-    def nearest(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        norm: Norm,
-        bounds: Bounds | None,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields the one candidate, the nearest point over all targets and runs."""
-        search = FABSearch(
-            classifier, norm, bounds,
-            self.steps, self.restarts, self.alpha_max, self.eta, self.beta, self.enough,
-        )  # fmt: skip
-        with torch.no_grad():
-            outputs = classifier(inputs)
+    def targets(
+        self, outputs: Tensor, labels: Tensor, streams: ExampleStreams
+    ) -> Iterator[FABTargets]:
+        """Yields one likely class after another, a run for each."""
         rivals = rivals_of(outputs, labels, count=self.target_classes)
-        targets = (
-            FABTargets(each, streams.child(number))
-            for number, each in enumerate(torch.split(rivals, 1, dim=1))
-        )
-        yield search.nearest_points(inputs, labels, outputs, targets)
+        for number, each in enumerate(torch.split(rivals, 1, dim=1)):
+            yield FABTargets(each, streams.child(number))

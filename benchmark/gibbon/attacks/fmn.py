@@ -36,7 +36,7 @@ from gibbon.attacks.toolkit.projections import TINY, inward, lengths
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
-from gibbon.metrics.distances import distances, like
+from gibbon.metrics.distances import clip_, distances, like
 from gibbon.models.classifier import Classifier
 
 
@@ -99,11 +99,8 @@ class FMN(MinimalNormAttack):
             radius = torch.where(met, shrunk, grown)
             change = points - inputs
             change.add_(gradient / lengths(gradient).clamp(min=TINY), alpha=alpha)
-            points = inputs + into_ball(change, radius, norm=norm)
-            if bounds is not None:
-                points.clamp_(bounds.low, bounds.high)
-        with torch.no_grad():
-            nearest.offer(points, criterion.met(classifier(points)))
+            points = clip_(inputs + into_ball(change, radius, norm=norm), bounds)
+        nearest.offer(points, criterion.met_at(classifier, points))
         yield nearest.points
 
 

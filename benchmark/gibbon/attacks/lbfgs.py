@@ -35,6 +35,7 @@ from gibbon.attacks.toolkit.minimal_search import Constants, Criterion, Nearest,
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
+from gibbon.metrics.distances import clip_
 from gibbon.models.classifier import Classifier
 
 
@@ -77,8 +78,7 @@ class LBFGS(MinimalNormAttack):
         """Yields the one candidate."""
         nearest = Nearest(inputs, norm=norm)
         criterion = Criterion.choose(self.target, classifier, inputs, labels, streams)
-        with torch.no_grad():
-            nearest.offer(inputs, criterion.met(classifier(inputs)))
+        nearest.offer(inputs, criterion.met_at(classifier, inputs))
         for row in nearest.missing.unsqueeze(1):
             constants = Constants(torch.full((1,), self.init_constant, device=inputs.device))
             for _ in range(self.searches):
@@ -89,8 +89,7 @@ class LBFGS(MinimalNormAttack):
                     constant=float(constants.values),
                     bounds=bounds,
                 )
-                with torch.no_grad():
-                    met = criterion.take(row).met(classifier(found))
+                met = criterion.take(row).met_at(classifier, found)
                 nearest.offer(found, met, rows=row)
                 constants.update(met)
         yield nearest.points
@@ -126,8 +125,7 @@ class LBFGS(MinimalNormAttack):
             bounds=box,
             options={"maxiter": self.iterations},
         )
-        found = _tensor(solved.x, inputs)
-        return found if bounds is None else found.clamp_(bounds.low, bounds.high)
+        return clip_(_tensor(solved.x, inputs), bounds)
 
 
 def _loss(classifier: Classifier, outputs: Tensor, criterion: Criterion) -> Tensor:

@@ -62,15 +62,14 @@ class MIFGSM(Attack):
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
         """Yields the one candidate."""
-        step = threat.radius / self.steps if self.step_size is None else self.step_size
+        step = self.step_size or threat.radius / self.steps
         objective = choose_objective(self.target, classifier, inputs, labels, streams)
 
         def update(state: State, gradient: Tensor) -> State:
             return momentum_step(state, gradient, decay=self.decay, length=step)
 
-        allowed = region(inputs, threat=threat)
-        start = State.with_momentum(inputs, allowed=allowed, objective=objective)
-        yield Ascent(update, self.steps, self.keep).run(classifier, start)
+        start = State(inputs, region(inputs, threat=threat), objective)
+        return Ascent(update, self.steps, self.keep).run(classifier, start)
 
 
 def momentum_step(state: State, gradient: Tensor, *, decay: float, length: float) -> State:
@@ -80,8 +79,11 @@ def momentum_step(state: State, gradient: Tensor, *, decay: float, length: float
     return replace(state, points=state.allowed.project(stepped), memory=momentum)
 
 
-def accumulate(momentum: Tensor, gradient: Tensor, *, decay: float) -> Tensor:
-    """Returns equation (6), a new tensor.  A gradient of zero adds zero, not 0 / 0."""
+def accumulate(momentum: Tensor | None, gradient: Tensor, *, decay: float) -> Tensor:
+    """Returns equation (6), a new tensor; there is no momentum at the first step.
+
+    A gradient of zero adds zero, not 0 / 0.
+    """
     sizes = gradient.flatten(1).abs().sum(1).clamp_(min=TINY)
     unit = gradient / like(sizes, gradient)
-    return unit.add_(momentum, alpha=decay)
+    return unit if momentum is None else unit.add_(momentum, alpha=decay)

@@ -70,20 +70,12 @@ class PGDL1(Attack):
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
         """Yields one candidate a restart, or one in all with ``"first-success"``."""
-        step = self.step_size
-        if step is None:
-            step = PATH_LENGTH * threat.radius / self.steps
+        step = self.step_size or PATH_LENGTH * threat.radius / self.steps
         objective = untargeted(self.loss, labels, classifier.outputs)
-        centre = State.without_memory(
-            inputs, allowed=region(inputs, threat=threat), objective=objective
-        )
-        update = projected_step(step, direction=self._direction)
-        return Ascent(update, self.steps, self.keep).run_restarts(
-            classifier,
-            centre,
-            restarts=self.restarts,
-            streams=streams if self.random_start else None,
-        )
+        random = streams if self.random_start else None
+        centre = State(inputs, region(inputs, threat=threat), objective, streams=random)
+        ascent = Ascent(projected_step(step, direction=self._direction), self.steps, self.keep)
+        return ascent.run(classifier, centre, restarts=self.restarts)
 
     def _direction(self, state: State, gradient: Tensor) -> Tensor:
         """Returns e divided by its L1 norm."""

@@ -31,6 +31,7 @@ from gibbon.attacks.toolkit.objectives import CrossEntropy
 from gibbon.attacks.toolkit.projections import TINY, lengths
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
+from gibbon.metrics.distances import clip_
 from gibbon.models.classifier import Classifier
 
 
@@ -57,10 +58,7 @@ class Rotation(Attack):
         gradients = Gradients(classifier)
         _, gradient = gradients.at(inputs, CrossEntropy(labels, classifier.outputs).ascent)
         gradients.check()
-        candidates = rotate(inputs, gradient, chord=threat.radius)
-        if threat.bounds is not None:
-            candidates = candidates.clamp_(threat.bounds.low, threat.bounds.high)
-        yield candidates
+        yield clip_(rotate(inputs, gradient, chord=threat.radius), threat.bounds)
 
 
 def rotate(points: Tensor, towards: Tensor, *, chord: float) -> Tensor:

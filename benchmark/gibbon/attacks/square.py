@@ -104,33 +104,21 @@ class Square(Attack):
             yield inputs.clone()
             return
         criterion = Criterion.choose(self.target, classifier, inputs, labels, streams)
-        with torch.no_grad():
-            done = criterion.met(classifier(inputs))
+        done = criterion.met_at(classifier, inputs)
         candidates = inputs.clone()
         for restart in range(self.restarts):
             rows = (~done).nonzero().flatten()
             if len(rows):
-                found, met = self._search(
-                    classifier,
-                    inputs[rows],
-                    criterion=criterion.take(rows),
-                    threat=threat,
-                    streams=streams.child(restart).take(rows),
-                )
-                candidates[rows], done[rows] = found, met
+                examples = _Examples(inputs, criterion, streams.child(restart)).take(rows)
+                candidates[rows], done[rows] = self._search(classifier, examples, threat=threat)
             yield candidates.clone()
 
     @torch.no_grad()
     def _search(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        criterion: Criterion,
-        threat: ThreatModel,
-        streams: ExampleStreams,
+        self, classifier: Classifier, examples: _Examples, *, threat: ThreatModel
     ) -> tuple[Tensor, Tensor]:
         """Returns the best points, shape (M, *input_shape), and which meet the criterion."""
+        inputs, criterion, streams = examples.inputs, examples.criterion, examples.streams
         model = _Model(classifier, inputs.shape[1:])
         room = max(classifier.room, len(inputs))
         lookahead = Lookahead(room=room, most=self.ahead)
@@ -170,6 +158,15 @@ class Square(Attack):
         place = (change + 1) / (self.schedule or self.queries) * SCHEDULE
         halvings = sum(place > halving for halving in HALVINGS)
         return math.ldexp(self.share, -halvings)
+
+
+@plain(frozen=True)
+class _Examples(ExampleRows):
+    """The inputs of a restart, with their condition for success and random streams."""
+
+    inputs: Tensor
+    criterion: Criterion
+    streams: ExampleStreams
 
 
 @plain(frozen=True)

@@ -78,7 +78,7 @@ class TIMIFGSM(Attack):
     ) -> Iterator[Tensor]:
         """Yields the one candidate."""
         check_pictures(inputs, attack="ti-mi-fgsm")
-        step = threat.radius / self.steps if self.step_size is None else self.step_size
+        step = self.step_size or threat.radius / self.steps
         weights = self._weights(inputs)
 
         def update(state: State, gradient: Tensor) -> State:
@@ -86,9 +86,8 @@ class TIMIFGSM(Attack):
             return momentum_step(state, smoothed, decay=self.decay, length=step)
 
         objective = CrossEntropy(labels, classifier.outputs)
-        allowed = region(inputs, threat=threat)
-        start = State.with_momentum(inputs, allowed=allowed, objective=objective)
-        yield Ascent(update, self.steps, "last").run(classifier, start)
+        start = State(inputs, region(inputs, threat=threat), objective)
+        return Ascent(update, self.steps, "last").run(classifier, start)
 
     def _weights(self, pictures: Tensor) -> Tensor:
         """Returns one axis of the kernel, shape (2 k + 1,), which sums to 1."""

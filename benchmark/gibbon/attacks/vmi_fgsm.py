@@ -71,7 +71,7 @@ class VMIFGSM(Attack):
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
         """Yields the one candidate."""
-        step = threat.radius / self.steps if self.step_size is None else self.step_size
+        step = self.step_size or threat.radius / self.steps
         allowed, goal = region(inputs, threat=threat), CrossEntropy(labels, classifier.outputs)
         gradients = Gradients(classifier)
         points, momentum, variance = inputs, torch.zeros_like(inputs), torch.zeros_like(inputs)

@@ -20,6 +20,7 @@ ensemble of diverse parameter-free attacks", ICML 2020, section 6, https://arxiv
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass as plain
@@ -123,8 +124,58 @@ def _member(written: object, *, where: str, before: Sequence[object]) -> Member:
         raise MemberError(str(error)) from error
 
 
+class AttackList(Attack):
+    """Interface of the attacks that run a list, and yield one candidate for each of its members."""
+
+    @property
+    @abstractmethod
+    def listed(self) -> tuple[Member, ...]:
+        """The members in order."""
+
+    @property
+    def made_of(self) -> tuple[Attack, ...]:
+        """The members' attacks."""
+        return tuple(each.attack for each in self.listed)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The members' labels."""
+        return tuple(each.label for each in self.listed)
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        """Yields one candidate a member, of the inputs' shape, made on the earlier ones' survivors.
+
+        An example is a survivor unless the model misclassifies the clean input, or a candidate that
+        is finite, in the budget and in the box; by more than rounding, as the trust boundary
+        predicts again.
+        """
+        examples = _Examples(inputs, labels, streams)
+        fooling = inputs.clone()  # the point that fooled the model, else the input
+        fooled = Criterion(labels).met(classifier.predict(inputs))
+        for member in self.listed:
+            candidates = fooling.clone()
+            rows = torch.nonzero(~fooled).squeeze(1)
+            if len(rows):
+                if len(rows) < len(inputs):
+                    classifier.ask_of_a_part()
+                found = _run_member(member, classifier, examples.take(rows), threat=threat)
+                candidates[rows] = found.points
+                now = rows[found.fooled]
+                fooling[now] = found.points[found.fooled]
+                fooled[now] = True
+            yield candidates
+
+
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(**STRICT, arbitrary_types_allowed=True))
-class WorstOf(Attack):
+class WorstOf(AttackList):
     """Runs a list of attacks, each on the survivors of the earlier ones.
 
     It yields one candidate an attack, of full shape: the point that the attack found, or for an
@@ -148,7 +199,7 @@ class WorstOf(Attack):
 
     def __post_init__(self) -> None:
         # Class attributes of other attacks: here they depend on the members.
-        kinds = [each.attack for each in self.attacks]
+        kinds = self.made_of
         common = tuple(norm for norm in kinds[0].norms if all(norm in each.norms for each in kinds))
         if not common:
             does = "; ".join(f"{m.label} in {', '.join(m.attack.norms)}" for m in self.attacks)
@@ -162,60 +213,9 @@ class WorstOf(Attack):
             object.__setattr__(self, name, value)
 
     @property
-    def made_of(self) -> tuple[Attack, ...]:
-        """The members."""
-        return tuple(each.attack for each in self.attacks)
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The members' labels."""
-        return tuple(each.label for each in self.attacks)
-
-    def propose(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        threat: ThreatModel,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields one candidate a member."""
-        return run_list(
-            self.attacks, classifier, inputs, labels=labels, threat=threat, streams=streams
-        )
-
-
-def run_list(
-    members: Sequence[Member],
-    classifier: Classifier,
-    inputs: Tensor,
-    *,
-    labels: Tensor,
-    threat: ThreatModel,
-    streams: ExampleStreams,
-) -> Iterator[Tensor]:
-    """Yields one candidate a member, of the inputs' shape, made on the earlier ones' survivors.
-
-    An example is a survivor unless the model misclassifies the clean input, or a candidate that is
-    finite, in the budget and in the box; by more than rounding, as the trust boundary predicts
-    again.
-    """
-    examples = _Examples(inputs, labels, streams)
-    fooling = inputs.clone()  # the point that fooled the model, else the input
-    fooled = Criterion(labels).met(classifier.predict(inputs))
-    for member in members:
-        candidates = fooling.clone()
-        rows = torch.nonzero(~fooled).squeeze(1)
-        if len(rows):
-            if len(rows) < len(inputs):
-                classifier.ask_of_a_part()
-            found = _run_member(member, classifier, examples.take(rows), threat=threat)
-            candidates[rows] = found.points
-            now = rows[found.fooled]
-            fooling[now] = found.points[found.fooled]
-            fooled[now] = True
-        yield candidates
+    def listed(self) -> tuple[Member, ...]:
+        """The members in order."""
+        return self.attacks
 
 
 @plain(frozen=True)

@@ -1,11 +1,11 @@
-"""Distances of candidates from their inputs."""
+"""Distances of candidates from their inputs, and the clipping of points to a box."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from gibbon.core.threat import Norm
+from gibbon.core.threat import Bounds, Norm
 
 
 def distances(candidates: Tensor, inputs: Tensor, *, norm: Norm) -> Tensor:
@@ -23,6 +23,11 @@ def distances(candidates: Tensor, inputs: Tensor, *, norm: Norm) -> Tensor:
         return change.abs_().sum(1)
     lengths: Tensor = torch.linalg.vector_norm(change, dim=1)
     return lengths
+
+
+def clip_(points: Tensor, bounds: Bounds | None) -> Tensor:
+    """Clips points to the box in place, if there is one, and returns them."""
+    return points if bounds is None else points.clamp_(bounds.low, bounds.high)
 
 
 def like(values: Tensor, points: Tensor) -> Tensor:

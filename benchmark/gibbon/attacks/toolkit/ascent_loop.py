@@ -41,22 +41,22 @@ class State(ExampleRows):
         allowed: the points that the threat model allows.
         objective: the function to maximise.
         memory: a tensor that the update carries from step to step, such as a momentum.
+        streams: random numbers for random starts, a child for each restart; None to start at
+            ``points``.
     """
 
     points: Tensor
     allowed: Region
     objective: Objective
-    memory: Tensor
+    memory: Tensor | None = None
+    streams: ExampleStreams | None = None
 
-    @classmethod
-    def with_momentum(cls, points: Tensor, *, allowed: Region, objective: Objective) -> State:
-        """Returns the first state of an attack with momentum: a memory of zeros."""
-        return cls(points, allowed, objective, torch.zeros_like(points))
-
-    @classmethod
-    def without_memory(cls, points: Tensor, *, allowed: Region, objective: Objective) -> State:
-        """Returns the first state of an attack that carries nothing from step to step."""
-        return cls(points, allowed, objective, points.new_empty(len(points), 0))
+    def start(self, number: int) -> State:
+        """Returns the first state of a restart; its streams are spent."""
+        if self.streams is None:
+            return self
+        points = self.allowed.random_point(self.streams.child(number))
+        return replace(self, points=points, streams=None)
 
 
 Update = Callable[[State, Tensor], State]
@@ -92,31 +92,7 @@ class Ascent:
     steps: int
     keep: KeptIterate
 
-    def run(self, classifier: Classifier, start: State) -> Tensor:
-        """Returns one candidate an example, in a tensor of its own.
-
-        ``steps`` forward and backward passes, one more forward pass for ``"best-loss"``, fewer of
-        both for ``"first-success"``, which takes no gradient at a point that it expects to be
-        misclassified and finds so.  Raises `OutputError` if a gradient is NaN or infinite.
-        """
-        gradients = Gradients(classifier)
-        if self.keep == STOPPING:
-            found = self._to_first_success(gradients, start).points
-        elif self.keep == "best-loss":
-            found = self._to_best(gradients, start)
-        else:
-            found = self._to_last(gradients, start)
-        gradients.check()
-        return found
-
-    def run_restarts(
-        self,
-        classifier: Classifier,
-        centre: State,
-        *,
-        restarts: int,
-        streams: ExampleStreams | None,
-    ) -> Iterator[Tensor]:
+    def run(self, classifier: Classifier, centre: State, *, restarts: int = 1) -> Iterator[Tensor]:
         """Yields one candidate a restart, or with ``"first-success"`` one of all restarts together.
 
         The latter is the first misclassified point of any restart, else the last point of the
@@ -124,35 +100,35 @@ class Ascent:
         restart, the model predicts the last points of each: one more forward pass for every example
         that is left.
 
+        A restart costs ``steps`` forward and backward passes, one more forward pass for
+        ``"best-loss"``, fewer of both for ``"first-success"``, which takes no gradient at a point
+        that it expects to be misclassified and finds so.
+
         Args:
             classifier: the model under attack.
             centre: the state at the inputs.
             restarts: number of runs.
-            streams: random numbers for random starts, a child for each restart; None to start at
-                the inputs.
+
+        Raises `OutputError` if a gradient is NaN or infinite.
         """
         if self.keep == STOPPING:
-            yield self._first_of_all(classifier, centre, restarts=restarts, streams=streams)
+            yield self._first_of_all(classifier, centre, restarts=restarts)
             return
+        ascend = self._to_best if self.keep == "best-loss" else self._to_last
         for number in range(restarts):
-            yield self.run(classifier, _start(centre, streams, number=number))
+            gradients = Gradients(classifier)
+            found = ascend(gradients, centre.start(number))
+            gradients.check()
+            yield found
 
-    def _first_of_all(
-        self,
-        classifier: Classifier,
-        centre: State,
-        *,
-        restarts: int,
-        streams: ExampleStreams | None,
-    ) -> Tensor:
+    def _first_of_all(self, classifier: Classifier, centre: State, *, restarts: int) -> Tensor:
         gradients = Gradients(classifier)
         points = centre.points.clone()
         margins = torch.full_like(points.flatten(1)[:, 0], -torch.inf)
         rows = torch.arange(len(points), device=points.device)
         for number in range(restarts):
             here = centre if len(rows) == len(points) else centre.take(rows)
-            drawn = streams.take(rows) if streams is not None else None
-            found = self._to_first_success(gradients, _start(here, drawn, number=number))
+            found = self._to_first_success(gradients, here.start(number))
             if restarts == 1 or not len(found.left):
                 points[rows] = found.points
                 break
@@ -197,12 +173,6 @@ class Ascent:
             active.note_successes(outputs)
             active.state = self.update(active.state, gradient)
         return active.stopped()
-
-
-def _start(centre: State, streams: ExampleStreams | None, *, number: int) -> State:
-    if streams is None:
-        return centre
-    return replace(centre, points=centre.allowed.random_point(streams.child(number)))
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,11 @@ class Criterion(ExampleRows):
         """Returns which examples meet the criterion, bool, shape (N,); never with NaN outputs."""
         return self.margin(outputs) > self.required(outputs)
 
+    def met_at(self, classifier: Classifier, points: Tensor) -> Tensor:
+        """Returns which examples meet the criterion at these points: one forward pass."""
+        with torch.no_grad():
+            return self.met(classifier(points))
+
 
 class Nearest:
     """The nearest success of each example so far.

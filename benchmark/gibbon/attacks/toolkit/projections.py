@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
-from gibbon.metrics.distances import like
+from gibbon.metrics.distances import clip_, like
 
 # The share of coordinates that a sparse step in L1 moves: those of the largest gradient.
 SPARSE_SHARE = 0.01
@@ -84,10 +84,7 @@ class L2Region(Region):
         """
         change = points.sub_(self.inputs)
         change.mul_(self.radius / lengths(change).clamp(min=max(self.radius, TINY)))
-        points = change.add_(self.inputs)
-        if self.bounds is None:
-            return points
-        return points.clamp_(self.bounds.low, self.bounds.high)
+        return clip_(change.add_(self.inputs), self.bounds)
 
     def random_point(self, streams: ExampleStreams) -> Tensor:
         """Returns a uniform point of the ball: a random direction, and a radius by its volume."""
@@ -119,10 +116,7 @@ class L1Region(Region):
             room = torch.where(change > 0, above, below).clamp_(min=0.0)
         threshold = _threshold(sizes.flatten(1), room.flatten(1), radius=self.radius)
         kept = sizes.sub_(like(threshold, sizes)).clamp_(min=0.0).minimum(room)
-        points = self.inputs + change.sign_().mul_(kept)
-        if self.bounds is None:
-            return points
-        return points.clamp_(self.bounds.low, self.bounds.high)
+        return clip_(self.inputs + change.sign_().mul_(kept), self.bounds)
 
     def random_point(self, streams: ExampleStreams) -> Tensor:
         """Returns a uniform point of the ball, then the nearest allowed one.

@@ -11,7 +11,7 @@ from torch import Tensor
 from gibbon.attacks.toolkit.projections import TINY, region
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
-from gibbon.metrics.distances import like
+from gibbon.metrics.distances import clip_, like
 
 TILES = 5  # a side: the grid of the first perturbation in L2 and L1
 POWERS = {2: 2, 1: 4}  # of equation 2, by the exponent of the norm
@@ -83,7 +83,7 @@ class LinfSampler(Sampler):
         """Returns vertical stripes of one pixel, a sign for each channel and column."""
         _, channels, _, width = inputs.shape
         signs = streams.signs((channels, 1, width))
-        return _boxed(inputs.add(signs, alpha=self.threat.radius), self.threat)
+        return clip_(inputs.add(signs, alpha=self.threat.radius), self.threat.bounds)
 
     def windows(
         self, inputs: Tensor, *, side: float, count: int, skip: int, streams: ExampleStreams
@@ -93,7 +93,7 @@ class LinfSampler(Sampler):
         flat = inputs.flatten(2).expand(count, -1, -1, -1)
         values = flat.gather(3, squares.places.expand(-1, -1, flat.shape[2], -1))
         values.add_(squares.signs.unsqueeze(3), alpha=self.threat.radius)
-        return Windows(squares.places, _boxed(values, self.threat))
+        return Windows(squares.places, clip_(values, self.threat.bounds))
 
     def change(
         self, best: Tensor, inputs: Tensor, *, examples: Tensor, windows: Windows
@@ -172,8 +172,8 @@ class PyramidSampler(Sampler):
         """Returns the changed inputs in the box, and in L1 in the ball; ``change`` is flat."""
         moved = inputs + change.view_as(inputs)
         if self.threat.norm is not Norm.L1:
-            return _boxed(moved, self.threat)
-        points = _boxed(moved.clone(), self.threat)
+            return clip_(moved, self.threat.bounds)
+        points = clip_(moved.clone(), self.threat.bounds)
         # Points that clipping brings into the ball need no projection, which sorts.
         sizes = torch.linalg.vector_norm((points - inputs).flatten(1), 1, dim=1)
         far = (sizes > self.threat.radius).nonzero().flatten()
@@ -230,13 +230,6 @@ def _draw(
         signs=torch.where(signs < 0.5, -1.0, 1.0),
         turned=turned < 0.5,
     )
-
-
-def _boxed(points: Tensor, threat: ThreatModel) -> Tensor:
-    """Clips points to the box in place, and returns them."""
-    if threat.bounds is None:
-        return points
-    return points.clamp_(threat.bounds.low, threat.bounds.high)
 
 
 def _halves(height: int, width: int, *, order: int) -> Tensor:
