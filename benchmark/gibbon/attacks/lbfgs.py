@@ -81,15 +81,13 @@ class LBFGS(MinimalNormAttack):
         nearest.offer(inputs, criterion.met_at(classifier, inputs))
         for row in nearest.missing.unsqueeze(1):
             constants = Constants(torch.full((1,), self.init_constant, device=inputs.device))
+            own = criterion.take(row)
             for _ in range(self.searches):
+                weight = float(constants.values)
                 found = self._minimise(
-                    classifier,
-                    inputs[row],
-                    criterion=criterion.take(row),
-                    constant=float(constants.values),
-                    bounds=bounds,
+                    classifier, inputs[row], criterion=own, constant=weight, bounds=bounds
                 )
-                met = criterion.take(row).met_at(classifier, found)
+                met = own.met_at(classifier, found)
                 nearest.offer(found, met, rows=row)
                 constants.update(met)
         yield nearest.points

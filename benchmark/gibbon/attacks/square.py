@@ -213,7 +213,7 @@ def _query(
     Changes that are kept are written into the state.  An example that meets the criterion makes no
     further queries.
     """
-    count = windows.count
+    count = len(windows.places)
     following = torch.zeros(len(state.best), dtype=torch.int64, device=state.best.device)
     met = torch.zeros_like(following, dtype=torch.bool)
     while waiting := int((following < count).sum()):

@@ -48,32 +48,22 @@ def check_attack(
     Raises a `RequestError` if there is no such attack, or a parameter or norm is wrong.  An
     exception of the attack during a check breaks the law.
     """
-    # The checks run inside too: a module of the working folder may import its own modules late.
+    kind = attack if isinstance(attack, type) else type(attack)
+    name = attack if isinstance(attack, str) else kind.__name__
     is_code = isinstance(attack, str) and _is_code(attack)
-    with importing(str(attack)) if is_code else nullcontext():
-        return _checked(attack, parameters or {}, norms=norms, laws=laws, progress=progress)
-
-
-def _checked(
-    attack: str | type[Attack] | Attack,
-    parameters: Mapping[str, Any],
-    *,
-    norms: Sequence[Norm],
-    laws: Sequence[Law],
-    progress: Progress,
-) -> AttackVerdict:
-    name = attack if isinstance(attack, str) else _name(attack)
-    built = _built(attack, name, parameters, norms=norms)
-    _check_departures(built, name)
-    for norm in norms:
-        if norm not in built.norms:
-            raise SpecError(f"attack {name!r} works in {', '.join(built.norms)}, not in {norm}")
-    began = time.perf_counter()
-    results: list[LawResult] = []
-    checks = list(itertools.product(dict.fromkeys(norms or built.norms), laws))
-    for done, (norm, law) in enumerate(checks):
-        progress(f"{law.name}, {norm.symbol}", done, len(checks))
-        results.append(_check(built, norm, law))
+    # The checks run inside too: a module of the working folder may import its own modules late.
+    with importing(name) if is_code else nullcontext():
+        built = _built(attack, name, parameters or {}, norms=norms)
+        _check_departures(built, name)
+        for norm in norms:
+            if norm not in built.norms:
+                raise SpecError(f"attack {name!r} works in {', '.join(built.norms)}, not in {norm}")
+        began = time.perf_counter()
+        results: list[LawResult] = []
+        checks = list(itertools.product(dict.fromkeys(norms or built.norms), laws))
+        for done, (norm, law) in enumerate(checks):
+            progress(f"{law.name}, {norm.symbol}", done, len(checks))
+            results.append(_check(built, norm, law))
     described = ", ".join(f"{key} = {value!r}" for key, value in parameters_of(built).items())
     return AttackVerdict(name, described, tuple(results), time.perf_counter() - began)
 
@@ -132,40 +122,29 @@ def _check_departures(attack: Attack, name: str) -> None:
             )
 
 
-def _name(attack: object) -> str:
-    kind = attack if isinstance(attack, type) else type(attack)
-    return kind.__name__
-
-
 def _check(attack: Attack, norm: Norm, law: Law) -> LawResult:
     try:
         observed = law.check(attack, norm)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever an author's code may raise
         return LawResult(law, norm, Standing.BROKEN, "", _raised(error, by=attack))
-    if not observed.broken:
-        return LawResult(law, norm, Standing.KEPT, observed.figure)
     reason = attack.departures.get(law.name)
-    if reason is None:
-        return LawResult(
-            law, norm, Standing.BROKEN, observed.figure, f"{observed.broken}. {law.advice}"
-        )
-    if not law.excusable:
-        return LawResult(
-            law, norm, Standing.BROKEN, observed.figure, f"{observed.broken}; {NOT_EXCUSED}."
-        )
-    return LawResult(law, norm, Standing.DEPARTS, observed.figure, f"{observed.broken}: {reason}.")
+    if not observed.broken:
+        standing, sentence = Standing.KEPT, ""
+    elif reason is None:
+        standing, sentence = Standing.BROKEN, f"{observed.broken}. {law.advice}"
+    elif not law.excusable:
+        standing, sentence = Standing.BROKEN, f"{observed.broken}; {NOT_EXCUSED}."
+    else:
+        standing, sentence = Standing.DEPARTS, f"{observed.broken}: {reason}."
+    return LawResult(law, norm, standing, observed.figure, sentence)
 
 
 def _raised(error: BaseException, *, by: Attack) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = _source(type(by))
+    try:
+        theirs = inspect.getsourcefile(type(by))
+    except (OSError, TypeError):  # typed into a console
+        theirs = None
     frame = next((each for each in reversed(frames) if each.filename == theirs), frames[-1])
     place = f"{Path(frame.filename).name}, line {frame.lineno}"
     return f"it raised {type(error).__name__}: {error} ({place})."
-
-
-def _source(kind: type[Attack]) -> str | None:
-    try:
-        return inspect.getsourcefile(kind)
-    except (OSError, TypeError):  # typed into a console
-        return None

@@ -29,7 +29,7 @@ from gibbon.models.classifier import PIXELS, Classifier
 from gibbon.models.outputs import LOG_SCORES, PROBABILITIES
 from gibbon.models.snapshot import Snapshot
 from gibbon.verify.guard import guarding
-from gibbon.verify.judge import judge
+from gibbon.verify.judge import Judged, judge
 from gibbon.verify.proposal import Tries, propose
 
 WIDE = Bounds(-2.0, 3.0)
@@ -107,8 +107,7 @@ def stays_in_budget(attack: Attack, norm: Norm) -> Observation:
             batch = subjects.random_batch(bounds=bounds, shape=shape)
             threat = threat_of(epsilon, norm=norm, bounds=bounds if clip else None)
             for candidates in run(attack, classifier, batch, threat=threat):
-                with classifier.evaluating():
-                    judged = judge(classifier, batch, proposed=Tries([candidates]), threat=threat)
+                judged = _judged(classifier, batch, [candidates], threat=threat)
                 for verdict, words in VERDICTS.items():
                     bad = int((judged.verdict == verdict).sum())
                     if bad:
@@ -140,12 +139,8 @@ def leaves_inputs_alone(attack: Attack, norm: Norm) -> Observation:
     }
     before = {name: tensor.clone() for name, tensor in given.items()}
     with classifier.evaluating():
-        proposed = attack.propose(
-            classifier, batch.inputs, labels=batch.labels, threat=threat_of("0.1", norm=norm),
-            streams=streams,
-        )  # fmt: skip
-        shared = [each.data_ptr() == batch.inputs.data_ptr() for each in proposed]
-    if any(shared):
+        proposed = _proposed(attack, classifier, batch, norm=norm, streams=streams)
+    if any(each.data_ptr() == batch.inputs.data_ptr() for each in proposed):
         return Observation("a candidate lies in the memory of the inputs")
     for name, tensor in given.items():
         if not torch.equal(tensor, before[name]):
@@ -162,7 +157,7 @@ def leaves_the_model_alone(attack: Attack, norm: Norm) -> Observation:
     classifier, batch = _subject(attack, subjects.convolutional)
     with classifier.evaluating():
         snapshot = Snapshot(classifier.module)
-        _proposed(attack, classifier, batch, norm=norm)
+        _proposed(attack, classifier, batch, norm=norm, streams=streams_for(batch))
         difference = snapshot.difference()
         if difference is not None:
             return Observation(f"the attack {difference}")
@@ -176,7 +171,7 @@ def leaves_generators_alone(attack: Attack, norm: Norm) -> Observation:
     classifier, batch = _subject(attack, subjects.convolutional)
     with classifier.evaluating():
         before = _generators()
-        _proposed(attack, classifier, batch, norm=norm)
+        _proposed(attack, classifier, batch, norm=norm, streams=streams_for(batch))
         after = _generators()
     moved = [name for name in before if before[name] != after[name]]
     return Observation(f"the global generator of {' and '.join(moved)} moved" if moved else "")
@@ -252,8 +247,7 @@ def stays_at_epsilon_zero(attack: Attack, norm: Norm) -> Observation:
                 bits = candidates.view(torch.int32) == batch.inputs.view(torch.int32)
                 if not bool(bits.all()):
                     return Observation(f"{int((~bits).sum())} of {bits.numel()} coordinates moved")
-                proposed = Tries([candidates])
-                answers = judge(classifier, batch, proposed=proposed, threat=threat).answers
+                answers = _judged(classifier, batch, [candidates], threat=threat).answers
                 confidence = classifier.outputs.confidence(clean)
                 if answers is None or not (
                     torch.equal(answers.predicted, clean.argmax(1))
@@ -293,7 +287,7 @@ def gains_by_budget(attack: Attack, norm: Norm) -> Observation:
     for epsilon in BUDGETS:
         threat = threat_of(epsilon, norm=norm, bounds=None)
         tries = run(attack, classifier, batch, threat=threat)
-        fooled.append(_fooled(classifier, batch, tries, threat=threat))
+        fooled.append(int(_judged(classifier, batch, tries, threat=threat).any_misled.sum()))
     figure = "misclassified " + ", ".join(map(str, fooled)) + f" of {len(batch.ids)}"
     if fooled[0]:
         return Observation(f"{fooled[0]} examples are misclassified at epsilon 0", figure)
@@ -314,7 +308,8 @@ def comes_near_the_optimum(attack: Attack, norm: Norm) -> Observation:
     for factor in FACTORS:
         threat = threat_of(factor * case.distance[norm], norm=norm)
         tries = run(attack, case.classifier, case.batch, threat=threat)
-        fooled = _fooled(case.classifier, case.batch, tries, threat=threat)
+        judged = _judged(case.classifier, case.batch, tries, threat=threat)
+        fooled = int(judged.any_misled.sum())
         if fooled == count:
             return Observation(figure=f"all misclassified at {factor:g} × optimum")
     return Observation(
@@ -331,13 +326,15 @@ def has_its_passes_counted(attack: Attack, norm: Norm) -> Observation:
     batch = subjects.random_batch(shape=shape)
     run(attack, classifier, batch, threat=threat_of("0.1", norm=norm))
     counted = classifier.passes
-    each = tally.forward / 40, tally.backward / 40
-    if (counted.forward, counted.backward) != (tally.forward, tally.backward):
+    forward, backward, count = tally.forward, tally.backward, len(batch.ids)
+    if (counted.forward, counted.backward) != (forward, backward):
         return Observation(
-            f"the model made {tally.forward} forward and {tally.backward} backward passes, "
+            f"the model made {forward} forward and {backward} backward passes, "
             f"{counted.forward} and {counted.backward} were counted"
         )
-    return Observation(figure=f"{each[0]:.4g} forward, {each[1]:.4g} backward an example")
+    return Observation(
+        figure=f"{forward / count:.4g} forward, {backward / count:.4g} backward an example"
+    )
 
 
 LAWS = (
@@ -443,16 +440,14 @@ def _subject(
     return make(shape=shape), subjects.random_batch(count, shape=shape)
 
 
-def _proposed(attack: Attack, classifier: Classifier, batch: Batch, *, norm: Norm) -> None:
-    tries = attack.propose(
-        classifier,
-        batch.inputs,
-        labels=batch.labels,
-        threat=threat_of("0.1", norm=norm),
-        streams=streams_for(batch),
-    )
-    for _ in tries:
-        pass
+def _proposed(
+    attack: Attack, classifier: Classifier, batch: Batch, *, norm: Norm, streams: ExampleStreams
+) -> list[Tensor]:
+    """Returns what the attack itself returns, on the very tensors of the batch."""
+    threat, labels = threat_of("0.1", norm=norm), batch.labels
+    return [
+        *attack.propose(classifier, batch.inputs, labels=labels, threat=threat, streams=streams)
+    ]
 
 
 def _generators() -> dict[str, Any]:
@@ -476,9 +471,8 @@ def _part(batch: Batch, places: Tensor) -> Batch:
     return Batch(batch.ids[places], batch.inputs[places], batch.labels[places])
 
 
-def _fooled(
+def _judged(
     classifier: Classifier, batch: Batch, tries: list[Tensor], *, threat: ThreatModel
-) -> int:
+) -> Judged:
     with classifier.evaluating():
-        judged = judge(classifier, batch, proposed=Tries(tries), threat=threat)
-        return int(judged.any_misled.sum())
+        return judge(classifier, batch, proposed=Tries(tries), threat=threat)

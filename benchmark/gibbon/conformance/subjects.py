@@ -8,7 +8,7 @@ closed form.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ class BoundaryCase:
 
     classifier: Classifier
     batch: Batch
-    distance: dict[Norm, float] = field(default_factory=dict)
+    distance: dict[Norm, float]
 
 
 def boundary_case(count: int = 24, *, shape: Shape = SHAPE) -> BoundaryCase:
@@ -169,16 +169,10 @@ def boundary_case(count: int = 24, *, shape: Shape = SHAPE) -> BoundaryCase:
     points += step.unsqueeze(1) * weights[labels] / size
     inputs = points.float().view(count, *shape)
     classifier = _classifier(nn.Sequential(nn.Flatten(), layer), shape=shape)
-    involved = 2 * each
-    return BoundaryCase(
-        classifier,
-        Batch(torch.arange(count), inputs, labels),
-        {
-            Norm.LINF: margin / (size * involved),
-            Norm.L2: margin / (size * involved**0.5),
-            Norm.L1: margin / size,
-        },
-    )
+    batch = Batch(torch.arange(count), inputs, labels)
+    lengths = {Norm.LINF: 2 * each, Norm.L2: (2 * each) ** 0.5, Norm.L1: 1}  # in the dual norm
+    distance = {norm: margin / (size * length) for norm, length in lengths.items()}
+    return BoundaryCase(classifier, batch, distance)
 
 
 def _classifier(

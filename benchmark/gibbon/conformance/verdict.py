@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -89,19 +88,14 @@ def verdict_table(verdict: AttackVerdict) -> Table:
 
     Its notes hold the sentence of each law that is not kept, then the verdict.
     """
-    rows = []
+    rows, notes = [], []
     for group in _grouped(verdict.results):
-        first = group[0]
-        figures = dict.fromkeys(each.figure for each in group if each.figure)
-        rows.append(
-            cells(
-                first.law.name,
-                first.law.says,
-                _norms(group),
-                first.standing.value,
-                " / ".join(figures) or NOTHING,
-            )
-        )
+        law, standing, sentence = group[0].law, group[0].standing.value, group[0].sentence
+        norms = ", ".join(each.norm.symbol for each in group)
+        figures = " / ".join(dict.fromkeys(each.figure for each in group if each.figure))
+        rows.append(cells(law.name, law.says, norms, standing, figures or NOTHING))
+        if sentence:
+            notes.append(f"{standing}, {law.name} in {norms}: {sentence}")
     columns = (
         Column("law", "left"),
         Column("the attack ...", "left", level=1),
@@ -109,29 +103,16 @@ def verdict_table(verdict: AttackVerdict) -> Table:
         Column("verdict", "left"),
         Column("measured", "left"),
     )
-    notes = [
-        f"{group[0].standing.value}, {group[0].law.name} in {_norms(group)}: {group[0].sentence}"
-        for group in _grouped(verdict.results)
-        if group[0].sentence
-    ]
     if verdict.parameters:
         notes.append(f"Parameters: {verdict.parameters}.")
     notes.append(verdict.sentence)
     return Table(f"Conformance of {verdict.attack}", columns, tuple(rows), tuple(notes))
 
 
-def _norms(group: list[LawResult]) -> str:
-    return ", ".join(each.norm.symbol for each in group)
-
-
-def _grouped(results: tuple[LawResult, ...]) -> Iterator[list[LawResult]]:
-    """Yields the results that share a row: equal results of one law in several norms."""
-    groups: dict[tuple[str, Standing, str], list[LawResult]] = {}
-    for each in results:
-        groups.setdefault((each.law.name, each.standing, each.sentence), []).append(each)
-    yield from sorted(groups.values(), key=lambda group: _place(group[0], results))
-
-
-def _place(result: LawResult, results: tuple[LawResult, ...]) -> int:
+def _grouped(results: tuple[LawResult, ...]) -> list[list[LawResult]]:
+    """Returns the results that share a row: equal results of one law in several norms."""
     order = list(dict.fromkeys(each.law.name for each in results))
-    return order.index(result.law.name)
+    groups: dict[tuple[str, Standing, str], list[LawResult]] = {}
+    for each in sorted(results, key=lambda result: order.index(result.law.name)):
+        groups.setdefault((each.law.name, each.standing, each.sentence), []).append(each)
+    return list(groups.values())

@@ -137,13 +137,12 @@ class APGDSearch:
 
     def _run(self, gradients: Gradients, inputs: Tensor, run: Run, *, examples: int) -> _Found:
         """Returns the result of one run, or of several in one batch of ``examples`` rows each."""
-        *wider, last = self._stages()
-        threat = (wider or [last])[0].threat
-        points = region(inputs, threat=threat).random_point(run.streams)
-        for stage in wider:
+        stages = self._stages()
+        points = region(inputs, threat=stages[0].threat).random_point(run.streams)
+        for stage in stages:
             found = self._ascend(gradients, inputs, points, run.objective, stage, examples=examples)
-            points = found.best.clone()
-        return self._ascend(gradients, inputs, points, run.objective, last, examples=examples)
+            points = found.best  # of a stage that is over, and may be overwritten
+        return found
 
     def _stages(self) -> list[_Stage]:
         stop = self.keep == "first-success"
@@ -177,7 +176,9 @@ class APGDSearch:
         found = _Found(points, examples=examples)
         outputs, gradient = gradients.at(points, objective.ascent)
         value, lead = objective.value(outputs), margin(outputs, objective.labels)
-        iterates = Iterates.start(points, gradient, value=value, lead=lead)
+        iterates = Iterates(
+            points, points, gradient, value, points, gradient, value, points, value, lead
+        )
         schedule: StepSchedule = StepHalving.start(iterates)
         checkpoints = halving_checkpoints(stage.steps)
         if self.threat.norm is Norm.L1:
@@ -244,11 +245,6 @@ class Iterates(ExampleRows):
     kept: Tensor
     kept_value: Tensor
     kept_margin: Tensor
-
-    @classmethod
-    def start(cls, points: Tensor, gradient: Tensor, *, value: Tensor, lead: Tensor) -> Iterates:
-        """Returns the iterates of a run at its first point."""
-        return cls(points, points, gradient, value, points, gradient, value, points, value, lead)
 
     def then(self, points: Tensor, gradient: Tensor, *, value: Tensor, lead: Tensor) -> Iterates:
         """Returns the iterates after one more step; an equal value is not better.

@@ -33,11 +33,6 @@ class Windows:
     places: Tensor
     forms: Tensor
 
-    @property
-    def count(self) -> int:
-        """The number of queries, T."""
-        return len(self.places)
-
     def at(self, queries: Tensor, examples: Tensor) -> Windows:
         """Returns the windows of R pairs of query and example; both are int64, shape (R,)."""
         return Windows(self.places[queries, examples], self.forms[queries, examples])
