@@ -39,19 +39,26 @@ class Architecture(nn.Module, ABC):
     def layer_widths(self) -> tuple[int, ...]:
         """Number of units that feed each layer: the inputs first, then each hidden layer."""
 
-    @abstractmethod
     def unit_weights(self) -> tuple[nn.Parameter, ...]:
-        """Returns the matrices whose rows are the incoming weights of one linear unit."""
+        """Returns the matrices whose rows are the incoming weights of one linear unit.
 
-    @abstractmethod
+        An architecture without such matrices returns none, as this does.
+        """
+        return ()
+
+    def drawn_weights(self) -> tuple[nn.Parameter, ...]:
+        """Returns the weights that `start` draws, in that order: those of `unit_weights`."""
+        return self.unit_weights()
+
     def linear_weights(self) -> Tensor | None:
         """Returns the weights, shape (K, D), if outputs are linear in the inputs, else None."""
+        return None
 
-    @abstractmethod
+    @torch.no_grad()
     def start(
         self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
     ) -> None:
-        """Initialises the parameters for training.
+        """Initialises the parameters for training: draws `drawn_weights`, and zeroes the others.
 
         Args:
             inputs: the training inputs, shape (N, ...), for architectures that start from them.
@@ -59,6 +66,10 @@ class Architecture(nn.Module, ABC):
             spread: weights are drawn uniformly from ``[-spread, spread]``; zero if 0.
             generator: generator of the random numbers.
         """
+        for parameter in self.parameters():
+            parameter.zero_()
+        for weight in self.drawn_weights():
+            fill_uniform(weight, spread, generator)
 
     @abstractmethod
     def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:

@@ -12,15 +12,34 @@ from pydantic import ValidationError
 from gibbon.core.errors import WeightsError
 from gibbon.specs.base import Spec
 from gibbon_zoo.atomic import write_atomically
-from gibbon_zoo.figures import Figures
 from gibbon_zoo.recipe import TEXTS, Recipe
 
-ERRORS = {
-    "clean_error": "clean",
-    "fgsm_error": "FGSM",
-    "fgsm_naive_error": "FGSM naive",
-    "fgsm_clipped_error": "FGSM clipped",
-}
+ATTACKS = {"fgsm": "FGSM", "fgsm_naive": "FGSM naive", "fgsm_clipped": "FGSM clipped"}
+
+
+class Figures(Spec):
+    """Measured figures, fractions of 1, over all examples of the test split.
+
+    Args:
+        clean_error: share misclassified unattacked.
+        mean_clean_confidence: mean confidence on all clean examples.
+        fgsm_error: share misclassified under FGSM, exact direction, not clipped.
+        fgsm_confidence: mean confidence on the examples misclassified under FGSM; None if there are
+            none.
+        fgsm_naive_error: share misclassified under FGSM, plain float32 gradient of the loss.
+        fgsm_naive_confidence: mean confidence on these examples.
+        fgsm_clipped_error: share misclassified under FGSM, exact direction, clipped to the bounds.
+        fgsm_clipped_confidence: mean confidence on these examples.
+    """
+
+    clean_error: float
+    mean_clean_confidence: float
+    fgsm_error: float
+    fgsm_confidence: float | None
+    fgsm_naive_error: float
+    fgsm_naive_confidence: float | None
+    fgsm_clipped_error: float
+    fgsm_clipped_confidence: float | None
 
 
 class Training(Spec):
@@ -127,24 +146,20 @@ class Card(Spec):
             f"  clean         error {_percent(figures.clean_error)}, mean confidence "
             f"{_percent(figures.mean_clean_confidence)}",
         ]
-        attacked = [
-            ("FGSM", figures.fgsm_error, figures.fgsm_confidence),
-            ("FGSM naive", figures.fgsm_naive_error, figures.fgsm_naive_confidence),
-            ("FGSM clipped", figures.fgsm_clipped_error, figures.fgsm_clipped_confidence),
-        ]
         if self.training.train_error is not None:
             lines.append(f"  training set  error {_percent(self.training.train_error)}")
         lines += [
-            f"  {name:<13} error {_percent(error)}, confidence on misclassified "
-            f"{_percent(confidence)} (epsilon {self.epsilon})"
-            for name, error, confidence in attacked
+            f"  {title:<13} error {_percent(getattr(figures, f'{name}_error'))}, confidence on "
+            f"misclassified {_percent(getattr(figures, f'{name}_confidence'))} "
+            f"(epsilon {self.epsilon})"
+            for name, title in ATTACKS.items()
         ]
         if self.over_seeds:
             seeds = 1 + len(self.other_trainings)
             parts = [
                 f"{title} {100 * spread.mean:.2f} ± {100 * spread.deviation:.2f} %"
-                for name, title in ERRORS.items()
-                if (spread := self.over_seeds.get(name)) is not None
+                for name, title in {"clean": "clean", **ATTACKS}.items()
+                if (spread := self.over_seeds.get(f"{name}_error")) is not None
             ]
             lines.append(f"  {f'{seeds} seeds':<13} mean errors: {', '.join(parts)}")
         if self.training.epochs is not None:

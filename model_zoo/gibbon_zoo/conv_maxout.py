@@ -24,7 +24,7 @@ from torch.nn import functional
 from gibbon.core.threat import Bounds
 from gibbon.datasets.registered.cifar10_whitened import BOUNDS
 from gibbon.models.outputs import LOGITS
-from gibbon_zoo.architecture import Architecture, Masks, Shifts, fed, fill_uniform
+from gibbon_zoo.architecture import Architecture, Masks, Shifts, fed
 from gibbon_zoo.maxout import MaxoutLayer
 
 KERNEL = 5
@@ -101,18 +101,9 @@ class ConvMaxout(Architecture):
         """Returns the matrices of the hidden units and of the classes, not the kernels."""
         return (self.hidden.weight, self.weight)
 
-    def linear_weights(self) -> None:
-        """Returns nothing: a maximum is not linear."""
-
-    @torch.no_grad()
-    def start(
-        self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
-    ) -> None:
-        """Draws the weights; biases start at zero."""
-        for weight in (self.conv1.weight, self.conv2.weight, self.hidden.weight, self.weight):
-            fill_uniform(weight, spread, generator)
-        for bias in (self.conv1.bias, self.conv2.bias, self.hidden.bias, self.bias):
-            bias.zero_()
+    def drawn_weights(self) -> tuple[nn.Parameter, ...]:
+        """Returns the kernels, and the matrices of the hidden units and of the classes."""
+        return (self.conv1.weight, self.conv2.weight, *self.unit_weights())
 
     def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:
         """Returns logits, shape (N, K), of inputs of shape (N, ...)."""

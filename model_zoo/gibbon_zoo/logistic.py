@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.models.outputs import LOGITS
-from gibbon_zoo.architecture import Architecture, Masks, Shifts, fed, fill_uniform
+from gibbon_zoo.architecture import Architecture, Masks, Shifts, fed
 
 
 class Logistic(Architecture):
@@ -42,21 +42,13 @@ class Logistic(Architecture):
         """The inputs."""
         return (self.weight.shape[0],)
 
-    def unit_weights(self) -> tuple[nn.Parameter, ...]:
-        """Returns nothing: the one unit's weights are a vector, and are not constrained."""
-        return ()
+    def drawn_weights(self) -> tuple[nn.Parameter, ...]:
+        """Returns the one unit's weights, a vector, which is not constrained."""
+        return (self.weight,)
 
     def linear_weights(self) -> Tensor:
         """Returns zeros for the first class and the weights for the second."""
         return torch.stack((torch.zeros_like(self.weight), self.weight))
-
-    @torch.no_grad()
-    def start(
-        self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
-    ) -> None:
-        """Draws the weights; the bias starts at zero."""
-        fill_uniform(self.weight, spread, generator)
-        self.bias.zero_()
 
     def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:
         """Returns logits (0, z), shape (N, 2), of inputs of shape (N, ...)."""

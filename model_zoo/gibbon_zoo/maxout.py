@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.models.outputs import LOGITS
-from gibbon_zoo.architecture import Architecture, Masks, Shifts, fed, fill_uniform
+from gibbon_zoo.architecture import Architecture, Masks, Shifts, fed
 
 
 class MaxoutLayer(nn.Module):
@@ -82,19 +82,6 @@ class Maxout(Architecture):
     def unit_weights(self) -> tuple[nn.Parameter, ...]:
         """Returns the three matrices, a row a linear piece or a class."""
         return (self.hidden1.weight, self.hidden2.weight, self.weight)
-
-    def linear_weights(self) -> None:
-        """Returns nothing: a maximum is not linear."""
-
-    @torch.no_grad()
-    def start(
-        self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
-    ) -> None:
-        """Draws the weights; biases start at zero."""
-        for weight in self.unit_weights():
-            fill_uniform(weight, spread, generator)
-        for bias in (self.hidden1.bias, self.hidden2.bias, self.bias):
-            bias.zero_()
 
     def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:
         """Returns logits, shape (N, K), of inputs of shape (N, ...)."""

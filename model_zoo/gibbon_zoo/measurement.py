@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gibbon.models.classifier import Classifier
 from gibbon_zoo.architecture import Architecture
-from gibbon_zoo.figures import Figures
+from gibbon_zoo.card import Figures
 
 BATCH = 500
 

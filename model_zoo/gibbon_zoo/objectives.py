@@ -23,7 +23,6 @@ from gibbon.attacks.rotation import rotate
 from gibbon.core.errors import ModelError, SpecError
 from gibbon.core.rng import derive_key
 from gibbon.core.threat import Epsilon
-from gibbon.models.outputs import OutputRule
 from gibbon_zoo.architecture import Architecture, Masks, Shifts
 from gibbon_zoo.recipe import (
     AdversarialObjective,
@@ -49,18 +48,16 @@ def descend(
 
     Raises `ModelError` if the loss does not depend on the perturbed units.
     """
-    network = _Network(module, recipe.arithmetic)
+    network = _Network(module, recipe.arithmetic, labels, masks)
     if recipe.adversarial is not None:
-        if recipe.adversarial.perturbs == "hidden":
-            value = _hidden(network, recipe.adversarial, inputs, labels=labels, masks=masks)
-        else:
-            value = _adversarial(network, recipe.adversarial, inputs, labels=labels, masks=masks)
+        term = _hidden if recipe.adversarial.perturbs == "hidden" else _adversarial
+        value = term(network, recipe.adversarial, inputs)
     elif recipe.rotation is not None:
-        value = _rotated(network, recipe.rotation, inputs, labels=labels, masks=masks)
+        value = _rotated(network, recipe.rotation, inputs)
     elif recipe.worst_case is not None:
-        value = _worst_case(network, recipe.worst_case, inputs, labels=labels, masks=masks)
+        value = _worst_case(network, recipe.worst_case, inputs)
     else:
-        value = _descended(network.loss(network.outputs(inputs, masks), labels))
+        value = _descended(network.loss(network.outputs(inputs)))
     for name, coefficient in recipe.l1_decay.items():
         value = value + _descended(coefficient * module.get_parameter(name).abs().sum())
     return value
@@ -105,22 +102,27 @@ def worst_case_outputs(
 
 @dataclass(frozen=True)
 class _Network:
-    """A module whose passes are computed in a recipe's arithmetic."""
+    """A module whose passes are computed in a recipe's arithmetic, on one batch's labels.
+
+    All terms use one set of dropout masks: with other masks in the second, the attack would be
+    made for another network.
+    """
 
     module: Architecture
     arithmetic: Arithmetic
+    labels: Tensor
+    masks: Masks
 
-    def outputs(self, inputs: Tensor, masks: Masks, shifts: Shifts = ()) -> Tensor:
+    def outputs(self, inputs: Tensor, shifts: Shifts = ()) -> Tensor:
         # A backward pass computes each operation in the type that its forward pass had.
         with torch.autocast(
             inputs.device.type, dtype=torch.bfloat16, enabled=self.arithmetic == "bfloat16"
         ):
-            outputs: Tensor = self.module(inputs, masks, shifts)
+            outputs: Tensor = self.module(inputs, self.masks, shifts)
         return outputs.float() if self.arithmetic == "bfloat16" else outputs
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        rule: OutputRule = self.module.outputs
-        return rule.loss(outputs, labels).mean()
+    def loss(self, outputs: Tensor) -> Tensor:
+        return self.module.outputs.loss(outputs, self.labels).mean()
 
 
 def _descended(value: Tensor) -> Tensor:
@@ -128,76 +130,48 @@ def _descended(value: Tensor) -> Tensor:
     return value.detach()
 
 
-def _adversarial(
-    network: _Network,
-    objective: AdversarialObjective,
-    inputs: Tensor,
-    *,
-    labels: Tensor,
-    masks: Masks,
-) -> Tensor:
+def _adversarial(network: _Network, objective: AdversarialObjective, inputs: Tensor) -> Tensor:
     # One backward pass gives the clean term's share of the gradient and the direction for the
-    # adversarial term.  Both terms use one set of dropout masks: with other masks in the second,
-    # the attack would be made for another network.
+    # adversarial term.
     leaf = inputs.detach().requires_grad_()
-    clean = _descended(objective.alpha * network.loss(network.outputs(leaf, masks), labels))
+    clean = _descended(objective.alpha * network.loss(network.outputs(leaf)))
     epsilon = float(Epsilon.parse(objective.epsilon))
     twins = leaf.detach() + epsilon * _gradient(leaf).sign()
-    attacked = network.loss(network.outputs(twins, masks), labels)
+    attacked = network.loss(network.outputs(twins))
     return clean + _descended((1 - objective.alpha) * attacked)
 
 
-def _hidden(
-    network: _Network,
-    objective: AdversarialObjective,
-    inputs: Tensor,
-    *,
-    labels: Tensor,
-    masks: Masks,
-) -> Tensor:
+def _hidden(network: _Network, objective: AdversarialObjective, inputs: Tensor) -> Tensor:
     # Shifts of zero are leaves whose gradients are those of the units that they are added to.
     widths = network.module.layer_widths[1:]
     leaves = [inputs.new_zeros(len(inputs), width).requires_grad_() for width in widths]
-    outputs = network.outputs(inputs, masks, (None, *leaves))
-    clean = _descended(objective.alpha * network.loss(outputs, labels))
+    clean = _descended(objective.alpha * network.loss(network.outputs(inputs, (None, *leaves))))
     epsilon = float(Epsilon.parse(objective.epsilon))
     shifts = (None, *(epsilon * _gradient(leaf).sign() for leaf in leaves))
-    attacked = network.loss(network.outputs(inputs, masks, shifts), labels)
+    attacked = network.loss(network.outputs(inputs, shifts))
     return clean + _descended((1 - objective.alpha) * attacked)
 
 
-def _rotated(
-    network: _Network, objective: RotationObjective, inputs: Tensor, *, labels: Tensor, masks: Masks
-) -> Tensor:
+def _rotated(network: _Network, objective: RotationObjective, inputs: Tensor) -> Tensor:
     leaf = inputs.detach().requires_grad_()
-    outputs = network.outputs(leaf, masks)
+    outputs = network.outputs(leaf)
     # The gradient of the usual form of the loss rounds to zero if the model is confident.
-    exact = network.module.outputs.exact_loss(outputs, labels).sum()
+    exact = network.module.outputs.exact_loss(outputs, network.labels).sum()
     (towards,) = torch.autograd.grad(exact, leaf, create_graph=True)
     twins = rotate(inputs, towards, chord=objective.chord)
-    clean = objective.alpha * network.loss(outputs, labels)
-    attacked = network.loss(network.outputs(twins, masks), labels)
+    clean = objective.alpha * network.loss(outputs)
+    attacked = network.loss(network.outputs(twins))
     return _descended(clean + (1 - objective.alpha) * attacked)
 
 
-def _worst_case(
-    network: _Network,
-    objective: WorstCaseObjective,
-    inputs: Tensor,
-    *,
-    labels: Tensor,
-    masks: Masks,
-) -> Tensor:
+def _worst_case(network: _Network, objective: WorstCaseObjective, inputs: Tensor) -> Tensor:
     weights = network.module.linear_weights()
     if weights is None:
         raise SpecError("the closed form is of linear models", where="recipe: worst_case")
-    outputs = worst_case_outputs(
-        network.outputs(inputs, masks),
-        weights,
-        labels=labels,
-        epsilon=float(Epsilon.parse(objective.epsilon)),
-    )
-    return _descended(network.loss(outputs, labels))
+    epsilon = float(Epsilon.parse(objective.epsilon))
+    clean = network.outputs(inputs)
+    outputs = worst_case_outputs(clean, weights, labels=network.labels, epsilon=epsilon)
+    return _descended(network.loss(outputs))
 
 
 def _gradient(leaf: Tensor) -> Tensor:

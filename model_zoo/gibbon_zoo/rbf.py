@@ -45,13 +45,6 @@ class Rbf(Architecture):
         """The inputs."""
         return (self.centres.shape[1],)
 
-    def unit_weights(self) -> tuple[nn.Parameter, ...]:
-        """Returns nothing: a centre is not a direction to be bounded."""
-        return ()
-
-    def linear_weights(self) -> None:
-        """Returns nothing: a square is not linear."""
-
     @torch.no_grad()
     def start(
         self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator

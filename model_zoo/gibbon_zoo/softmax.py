@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.models.outputs import LOGITS
-from gibbon_zoo.architecture import Architecture, Masks, Shifts, fed, fill_uniform
+from gibbon_zoo.architecture import Architecture, Masks, Shifts, fed
 
 
 class Softmax(Architecture):
@@ -45,14 +45,6 @@ class Softmax(Architecture):
     def linear_weights(self) -> Tensor:
         """Returns the one matrix."""
         return self.weight
-
-    @torch.no_grad()
-    def start(
-        self, inputs: Tensor, labels: Tensor, *, spread: float, generator: torch.Generator
-    ) -> None:
-        """Draws the weights; biases start at zero."""
-        fill_uniform(self.weight, spread, generator)
-        self.bias.zero_()
 
     def forward(self, inputs: Tensor, masks: Masks = (), shifts: Shifts = ()) -> Tensor:
         """Returns logits, shape (N, K), of inputs of shape (N, ...)."""

@@ -36,11 +36,11 @@ class EarlyStopping:
     """Ends a training when an error no longer falls.
 
     Args:
-        error: returns the error of the module in its current state.
+        error: returns the error of the module that is trained, in its current state.
         patience: epochs without a lower error after which training ends.
     """
 
-    error: Callable[[], float]
+    error: Callable[[Architecture], float]
     patience: int
 
     def ended(self, errors: Sequence[float]) -> bool:
@@ -50,8 +50,9 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Duration of a training, and the error after each epoch if it can stop early."""
+    """A trained module, the duration, and the error after each epoch if it could stop early."""
 
+    module: Architecture
     seconds: float
     watched: tuple[float, ...] = ()
 
@@ -94,7 +95,7 @@ def fit(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     watch: EarlyStopping | None = None,
 ) -> Fitted:
-    """Trains a module in place and returns the duration, summed over resumptions.
+    """Trains a module in place and returns it with the duration, summed over resumptions.
 
     Resumes from the checkpoint if there is one; the last checkpoint written stays.
 
@@ -153,7 +154,7 @@ def fit(
                 constrain_norms(module.unit_weights(), recipe.max_norm)
             step += 1
             if watch is not None and step % steps_an_epoch == 0:
-                watched.append(watch.error())
+                watched.append(watch.error(module))
 
             total, terms = total + loss, terms + 1
             if step % REPORT_STEPS == 0 or step == steps:
@@ -176,7 +177,7 @@ def fit(
                 write_checkpoint(checkpoint, state, recipe)
                 saved = time.monotonic()
                 pause = (saved - now) / LARGEST_WRITING_SHARE if checkpoint_seconds > 0 else 0.0
-    return Fitted(before + time.monotonic() - began, tuple(watched))
+    return Fitted(module, before + time.monotonic() - began, tuple(watched))
 
 
 def _step_masks(
@@ -228,22 +229,21 @@ def _check(module: Architecture, recipe: Recipe) -> None:
                     f"no parameter {name!r} in {recipe.architecture}, only {', '.join(parameters)}",
                     where=f"recipe: {key}",
                 )
-    if recipe.max_norm is not None and not module.unit_weights():
-        raise SpecError(f"{recipe.architecture} has no norm to bound", where="recipe: max_norm")
-    if recipe.dropout.hidden and len(module.layer_widths) == 1:
-        raise SpecError(
-            f"{recipe.architecture} has no hidden layer", where="recipe: dropout.hidden"
-        )
     hidden = recipe.adversarial is not None and recipe.adversarial.perturbs == "hidden"
-    if hidden and len(module.layer_widths) == 1:
-        raise SpecError(
-            f"{recipe.architecture} has no hidden layer", where="recipe: adversarial.perturbs"
-        )
-    if recipe.worst_case is not None and module.linear_weights() is None:
-        raise SpecError(
-            f"{recipe.architecture} is not linear: its worst case has no closed form",
-            where="recipe: worst_case",
-        )
+    flat, curved = len(module.layer_widths) == 1, module.linear_weights() is None
+    unbounded = not module.unit_weights()
+    for fault, key, said in (
+        (recipe.max_norm is not None and unbounded, "max_norm", "has no norm to bound"),
+        (recipe.dropout.hidden and flat, "dropout.hidden", "has no hidden layer"),
+        (hidden and flat, "adversarial.perturbs", "has no hidden layer"),
+        (
+            recipe.worst_case is not None and curved,
+            "worst_case",
+            "is not linear: its worst case has no closed form",
+        ),
+    ):
+        if fault:
+            raise SpecError(f"{recipe.architecture} {said}", where=f"recipe: {key}")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from gibbon.core.errors import DeviceError, RunFolderError, SpecError, WeightsEr
 from gibbon.core.registry import lazily
 from gibbon.core.threat import Epsilon
 from gibbon.datasets import DATASETS, DataRequest, Split
+from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
 from gibbon.models.ensemble import ensemble
 from gibbon.models.registry import TrainingProgress, TrainingRequest, TrainingResult
@@ -28,18 +29,13 @@ from gibbon_zoo.catalogue import ARCHITECTURES
 from gibbon_zoo.measurement import clean_error, held_out_error, measure
 from gibbon_zoo.paths import WEIGHTS
 from gibbon_zoo.recipe import Recipe, shipped_recipe
-from gibbon_zoo.training import EarlyStopping, best_epoch, fit, validation_split
+from gibbon_zoo.training import EarlyStopping, Fitted, best_epoch, fit, validation_split
 
 EPSILON = Epsilon.parse("0.25")  # of the cards' figures: the paper's budget on MNIST
 WHITENED = Epsilon.parse("0.1")  # its budget on whitened CIFAR-10
 EPSILONS = {"cifar10-whitened": WHITENED, "cifar10-jpeg-whitened": WHITENED}
+Report = Callable[[TrainingProgress], None]
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class _Examples:
-    inputs: Tensor
-    labels: Tensor
 
 
 def build(name: str, weights: Path | None = None) -> Classifier:
@@ -72,10 +68,10 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     recipe = shipped_recipe(name).override(seed=request.seed, epochs=request.epochs)
     device = _device(request.device)
     weights = request.output / f"{name}.safetensors"
-    checkpoints = _Checkpoints(request.output, name)
+    stem = str(request.output / name)  # of the names of its checkpoints
     card_path = request.output / f"{name}.json"
     if request.fresh:
-        checkpoints.remove()
+        _remove_checkpoints(request.output, name)
     elif (there := _finished(card_path, weights)) is not None:
         if there.worded(recipe).recipe != recipe:
             raise RunFolderError(
@@ -90,7 +86,7 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
         _train_one(
             recipe.override(seed=recipe.seed * recipe.members + member),
             examples,
-            checkpoints=checkpoints.of_member(member) if recipe.members > 1 else checkpoints,
+            stem=f"{stem}.member-{member}" if recipe.members > 1 else stem,
             report=_within(request.report, part=member, parts=recipe.members),
         )
         for member in range(recipe.members)
@@ -104,6 +100,7 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     classifier = _classifier(recipe)
     load_weights(classifier.module, weights)
     epsilon = EPSILONS.get(recipe.dataset, EPSILON)
+    watched = trained[0].watched
     test = _load(recipe, "test", torch.device("cpu"), data_dir=request.data_dir)
     figures = measure(classifier, inputs=test.inputs, labels=test.labels, epsilon=float(epsilon))
     card = Card(
@@ -126,12 +123,12 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
             train_error=clean_error(
                 classifier, inputs=examples.inputs.cpu(), labels=examples.labels.cpu()
             ),
-            epochs=trained[0].epochs,
-            watched=trained[0].watched,
+            epochs=best_epoch(watched) if watched else None,
+            watched=watched,
         ),
     )
     write_card(card_path, card)
-    checkpoints.remove()
+    _remove_checkpoints(request.output, name)
     return TrainingResult(weights, card_path, _summary(card))
 
 
@@ -152,117 +149,69 @@ def _summary(card: Card) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Checkpoints:
-    """Paths of the checkpoints of one training."""
-
-    folder: Path
-    stem: str
-
-    @property
-    def main(self) -> Path:
-        return self.folder / f"{self.stem}.checkpoint.pt"
-
-    @property
-    def search(self) -> Path:
-        return self.folder / f"{self.stem}.search.checkpoint.pt"
-
-    def of_member(self, member: int) -> _Checkpoints:
-        return _Checkpoints(self.folder, f"{self.stem}.member-{member}")
-
-    def remove(self) -> None:
-        for path in self.folder.glob(f"{self.stem}.*checkpoint.pt"):
-            path.unlink(missing_ok=True)
+def _remove_checkpoints(folder: Path, name: str) -> None:
+    for path in folder.glob(f"{name}.*checkpoint.pt"):
+        path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class _Trained:
-    module: Architecture
-    seconds: float
-    epochs: int | None = None
-    watched: tuple[float, ...] = ()
-
-
-def _train_one(
-    recipe: Recipe,
-    examples: _Examples,
-    *,
-    checkpoints: _Checkpoints,
-    report: Callable[[TrainingProgress], None],
-) -> _Trained:
+def _train_one(recipe: Recipe, examples: Batch, *, stem: str, report: Report) -> Fitted:
     """Trains one network: at once, or after a search for the number of epochs."""
-    stopping = recipe.stopping
+    inputs, labels, stopping = examples.inputs, examples.labels, recipe.stopping
+    final = partial(_fitted, inputs=inputs, labels=labels, checkpoint=f"{stem}.checkpoint.pt")
     if stopping is None:
-        return _fitted(recipe, examples, checkpoint=checkpoints.main, report=report)
-    kept, held_out = validation_split(
-        len(examples.labels), held_out=stopping.held_out, seed=recipe.seed
+        return final(recipe, report=report)
+    kept, held_out = validation_split(len(labels), held_out=stopping.held_out, seed=recipe.seed)
+    error = partial(
+        held_out_error,
+        inputs=inputs[held_out],
+        labels=labels[held_out],
+        epsilon=stopping.epsilon(recipe),
     )
-    module = _architecture(recipe).to(examples.inputs.device)
-    watch = EarlyStopping(
-        error=partial(
-            held_out_error,
-            module,
-            inputs=examples.inputs[held_out],
-            labels=examples.labels[held_out],
-            epsilon=stopping.epsilon(recipe),
-        ),
-        patience=stopping.patience,
-    )
-    search = fit(
-        module,
+    search = _fitted(
         recipe,
-        inputs=examples.inputs[kept],
-        labels=examples.labels[kept],
-        checkpoint=checkpoints.search,
+        inputs=inputs[kept],
+        labels=labels[kept],
+        checkpoint=f"{stem}.search.checkpoint.pt",
         report=_within(report, part=0, parts=2),
-        watch=watch,
+        watch=EarlyStopping(error, stopping.patience),
     )
-    epochs = best_epoch(search.watched)
-    again = _fitted(
-        recipe.override(epochs=epochs),
-        examples,
-        checkpoint=checkpoints.main,
-        report=_within(report, part=1, parts=2),
-    )
-    return _Trained(again.module, search.seconds + again.seconds, epochs, search.watched)
+    best = recipe.override(epochs=best_epoch(search.watched))
+    again = final(best, report=_within(report, part=1, parts=2))
+    return Fitted(again.module, search.seconds + again.seconds, search.watched)
 
 
 def _fitted(
     recipe: Recipe,
-    examples: _Examples,
     *,
-    checkpoint: Path,
-    report: Callable[[TrainingProgress], None],
-) -> _Trained:
-    module = _architecture(recipe).to(examples.inputs.device)
-    fitted = fit(
-        module,
+    inputs: Tensor,
+    labels: Tensor,
+    checkpoint: str,
+    report: Report,
+    watch: EarlyStopping | None = None,
+) -> Fitted:
+    return fit(
+        _architecture(recipe).to(inputs.device),
         recipe,
-        inputs=examples.inputs,
-        labels=examples.labels,
-        checkpoint=checkpoint,
+        inputs=inputs,
+        labels=labels,
+        checkpoint=Path(checkpoint),
         report=report,
+        watch=watch,
     )
-    return _Trained(module, fitted.seconds)
 
 
-def _within(
-    report: Callable[[TrainingProgress], None], *, part: int, parts: int
-) -> Callable[[TrainingProgress], None]:
+def _within(report: Report, *, part: int, parts: int) -> Report:
     """Returns a report for one of several trainings, which reports the progress of all."""
-    if parts == 1:
-        return report
 
     def report_part(progress: TrainingProgress) -> None:
-        report(
-            TrainingProgress(
-                step=part * progress.steps + progress.step,
-                steps=parts * progress.steps,
-                epoch=part * progress.epochs + progress.epoch,
-                epochs=parts * progress.epochs,
-                loss=progress.loss,
-            )
+        whole = replace(
+            progress,
+            step=part * progress.steps + progress.step,
+            steps=parts * progress.steps,
+            epoch=part * progress.epochs + progress.epoch,
+            epochs=parts * progress.epochs,
         )
+        report(whole)
 
     return report_part
 
@@ -320,13 +269,10 @@ def _single(network: Architecture) -> Classifier:
     )
 
 
-def _load(
-    recipe: Recipe, split: Split, device: torch.device, *, data_dir: Path | None
-) -> _Examples:
+def _load(recipe: Recipe, split: Split, device: torch.device, *, data_dir: Path | None) -> Batch:
     request = DataRequest(split) if data_dir is None else DataRequest(split, data_dir)
     dataset = DATASETS.load(recipe.dataset)(request)
-    batch = dataset.batch(np.arange(len(dataset), dtype=np.int64)).to(device)
-    return _Examples(batch.inputs, batch.labels)
+    return dataset.batch(np.arange(len(dataset), dtype=np.int64)).to(device)
 
 
 def _device(name: str) -> torch.device:

@@ -181,7 +181,7 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
 def watching(errors: list[float], patience: int) -> EarlyStopping:
     """A watch that reads the errors one after the other."""
     coming = iter(errors)
-    return EarlyStopping(error=lambda: next(coming), patience=patience)
+    return EarlyStopping(error=lambda module: next(coming), patience=patience)
 
 
 def test_a_watched_training_ends_when_its_error_does_not_fall(tmp_path: Path) -> None:
