@@ -552,7 +552,7 @@ MEASURED = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from gibbon.datasets import DataRequest, reading
+from gibbon.datasets import DataRequest, prefetch as reading
 from gibbon.datasets.open import open_dataset
 from gibbon.specs.suite import DatasetSpec
 

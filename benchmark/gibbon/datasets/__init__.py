@@ -51,43 +51,20 @@ DatasetLoader = Callable[[DataRequest], "Dataset"]
 
 DATASETS: Registry[DatasetLoader] = Registry("dataset", group="gibbon.datasets")
 
-for _name, _loader, _summary in (
-    (
-        "mnist",
-        "mnist:load",
-        "handwritten digits, 28 x 28, 60,000 + 10,000, embedded (LeCun et al. 1998)",
+# By name; the loader is `load` in the module of that name.
+_SUMMARIES = {
+    "mnist": "handwritten digits, 28 x 28, 60,000 + 10,000, embedded (LeCun et al. 1998)",
+    "mnist-3v7": "MNIST's threes (class 0) against its sevens (class 1), embedded",
+    "fashion-mnist": "images of clothes, 28 x 28, 60,000 + 10,000 (Xiao et al. 2017)",
+    "cifar10": "colour photographs of 10 classes, 32 x 32, 50,000 + 10,000 (Krizhevsky 2009)",
+    "cifar10-whitened": "cifar10 contrast-normalised and ZCA-whitened, as maxout networks take it",
+    "cifar10-jpeg": (
+        "cifar10's images compressed again as JPEG: a user's own copy in train|test/<class>/"
     ),
-    (
-        "mnist-3v7",
-        "mnist_3v7:load",
-        "MNIST's threes (class 0) against its sevens (class 1), embedded",
-    ),
-    (
-        "fashion-mnist",
-        "fashion_mnist:load",
-        "images of clothes, 28 x 28, 60,000 + 10,000 (Xiao et al. 2017)",
-    ),
-    (
-        "cifar10",
-        "cifar10:load",
-        "colour photographs of 10 classes, 32 x 32, 50,000 + 10,000 (Krizhevsky 2009)",
-    ),
-    (
-        "cifar10-whitened",
-        "cifar10_whitened:load",
-        "cifar10 contrast-normalised and ZCA-whitened, as maxout networks take it",
-    ),
-    (
-        "cifar10-jpeg",
-        "cifar10_jpeg:load",
-        "cifar10's images compressed again as JPEG: a user's own copy in train|test/<class>/",
-    ),
-    (
-        "cifar10-jpeg-whitened",
-        "cifar10_whitened:load_jpeg",
-        "cifar10-jpeg contrast-normalised and ZCA-whitened",
-    ),
-):
-    DATASETS.register(Entry(_name, _summary, lazily(f"gibbon.datasets.registered.{_loader}")))
+    "cifar10-jpeg-whitened": "cifar10-jpeg contrast-normalised and ZCA-whitened",
+}
+for _name, _summary in _SUMMARIES.items():
+    _module = f"gibbon.datasets.registered.{_name.replace('-', '_')}"
+    DATASETS.register(Entry(_name, _summary, lazily(f"{_module}:load")))
 
 __all__ = ["DATASETS", "DataRequest", "DatasetLoader", "Split"]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -74,11 +74,9 @@ def open_npz(
             if member.endswith(SUFFIX):
                 with archive.open(member) as stream:
                     headers[member.removesuffix(SUFFIX)] = _header(stream)
-        candidates = [each for each, header in headers.items() if header.inputs]
-        wanted = _choose(path, headers, inputs, candidates, option="inputs")
+        wanted = _choose(path, headers, inputs, option="inputs")
         _check_layout(f"{path}: {wanted!r}", headers[wanted].shape, layout)
-        candidates = [each for each, header in headers.items() if header.labels]
-        targets = _choose(path, headers, labels, candidates, option="labels")
+        targets = _choose(path, headers, labels, option="labels")
         pixels, numbers = (
             _member(archive, each, headers[each], path=path) for each in (wanted, targets)
         )
@@ -105,10 +103,10 @@ def _choose(
     path: Path,
     headers: Mapping[str, Header],
     asked: str | None,
-    candidates: list[str],
     *,
-    option: str,
+    option: Literal["inputs", "labels"],
 ) -> str:
+    candidates = [name for name, header in headers.items() if getattr(header, option)]
     listed = "; ".join(f"{name} {header}" for name, header in headers.items()) or "none"
     if asked is not None:
         if asked not in headers:

@@ -60,8 +60,7 @@ class ImageDataset(Dataset):
         cache: DecodeCache,
         workers: int | None = None,
     ) -> None:
-        self._paths = tuple(map(str, listing.paths))
-        self._preparation = preparation
+        self._decoder = _Decoder(tuple(map(str, listing.paths)), preparation)
         self._cache = cache
         self._workers = workers
         self._files = _look_at_all(listing.paths, cache)
@@ -73,11 +72,12 @@ class ImageDataset(Dataset):
             raise DatasetError(
                 f"dataset {name!r} has no picture that can be read: {self._files[0].fault}"
             )
+        _, header = agreement.first
         self.info = DatasetInfo(
             name,
             listing.labels,
             listing.classes,
-            agreement.input_shape,
+            preparation.input_shape(header),
             partial=listing.partial,
             notes=(*listing.notes, *agreement.notes),
         )
@@ -86,7 +86,7 @@ class ImageDataset(Dataset):
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the files' bytes in order, labels, classes and declared preparation."""
-        declared = {"classes": self.info.classes, "preparation": self._preparation.declared}
+        declared = {"classes": self.info.classes, "preparation": self._decoder.preparation.declared}
         parts = (bytes.fromhex(file.sha256) or b"-" for file in self._files)
         return hash_content(json.dumps(declared, sort_keys=True), parts, self.info.labels)
 
@@ -102,8 +102,7 @@ class ImageDataset(Dataset):
 
         Raises `DatasetError` if there is no such id, and for a picture that can't be read.
         """
-        read = _Decoder(self._paths, self._preparation)
-        return Assembly(read, self.info, self._kept, self._workers).batches(chunks)
+        return Assembly(self._decoder.read, self.info, self._kept, self._workers).batches(chunks)
 
     def unreadable(self, ids: Ids, *, told: Callable[[int], None]) -> Mapping[int, str]:
         """Returns the images among these that can't be read: file and reason, by id.
@@ -117,7 +116,7 @@ class ImageDataset(Dataset):
         told(len(ids) - len(open_ids))
         missing = np.array(open_ids, dtype=np.int64)
         workers = choose_workers(self._workers, len(missing))
-        examine = _Examiner(self._paths, self._preparation, keep=self._kept.holds_all)
+        examine = partial(self._decoder.examine, keep=self._kept.holds_all)
         groups = grouped(missing, size=self._kept.size, workers=workers)
         try:
             for group, found in read_ahead(examine, groups, workers=workers):
@@ -130,7 +129,8 @@ class ImageDataset(Dataset):
         finally:
             if open_ids:
                 self._cache.save()
-        return {i: f"{self._paths[i]}: {fault}" for i in ids.tolist() if (fault := files[i].fault)}
+        paths = self._decoder.paths
+        return {i: f"{paths[i]}: {fault}" for i in ids.tolist() if (fault := files[i].fault)}
 
 
 def open_cache(folder: Path, about: Path) -> DecodeCache:
@@ -146,11 +146,12 @@ class _Decoder:
     paths: tuple[str, ...]
     preparation: Preparation
 
-    def __call__(self, ids: Ids) -> list[NDArray[Any]]:
+    def read(self, ids: Ids) -> list[NDArray[Any]]:
+        """Returns the images.  Raises `DatasetError` for one that can't be read."""
         contents = []
         with _quietly():
             for i in ids.tolist():
-                content = _decode(self.paths[i], self.preparation)
+                content = self._decode(i)
                 if isinstance(content, str):
                     raise DatasetError(
                         f"{self.paths[i]}: {content}; replace or remove the picture, or leave out "
@@ -159,27 +160,18 @@ class _Decoder:
                 contents.append(content)
         return contents
 
-
-@dataclass(frozen=True)
-class _Examiner:
-    """Decodes images by id; returns errors as text, and the images only if ``keep`` is set."""
-
-    paths: tuple[str, ...]
-    preparation: Preparation
-    keep: bool
-
-    def __call__(self, ids: Ids) -> list[NDArray[Any] | str | None]:
+    def examine(self, ids: Ids, *, keep: bool) -> list[NDArray[Any] | str | None]:
+        """Returns errors as text, and the images only if ``keep`` is set."""
         with _quietly():
-            found = [_decode(self.paths[i], self.preparation) for i in ids.tolist()]
-        return [each if self.keep or isinstance(each, str) else None for each in found]
+            found = [self._decode(i) for i in ids.tolist()]
+        return [each if keep or isinstance(each, str) else None for each in found]
 
-
-def _decode(path: str, preparation: Preparation) -> NDArray[Any] | str:
-    try:
-        with Image.open(path) as picture:
-            return prepare(picture, preparation)
-    except Exception as error:  # noqa: BLE001  a decoder raises anything on damaged bytes
-        return _reason(error)
+    def _decode(self, example: int) -> NDArray[Any] | str:
+        try:
+            with Image.open(self.paths[example]) as picture:
+                return prepare(picture, self.preparation)
+        except Exception as error:  # noqa: BLE001  a decoder raises anything on damaged bytes
+            return _reason(error)
 
 
 @dataclass

@@ -86,14 +86,15 @@ def list_folder(root: Path, class_map: ClassMap | None) -> Listing:
         names += [folder.name] * len(found)
     if not paths:
         raise DatasetError(f"{root}: no picture ({', '.join(SUFFIXES)}) in any class folder")
-    if class_map is None:
-        classes = tuple(folder.name for folder in folders)
-        labels = _positions(names, classes)
-        return Listing(root, tuple(paths), labels, classes, partial=False, notes=tuple(notes))
-    index = {each.name: class_map.index(each.name, where=str(each)) for each in folders}
+    index = {
+        folder.name: class_map.index(folder.name, where=str(folder)) if class_map else place
+        for place, folder in enumerate(folders)
+    }
     labels = np.array([index[name] for name in names], dtype=np.int64)
-    classes = class_map.names(int(labels.max()) + 1)
-    return Listing(root, tuple(paths), labels, classes, partial=True, notes=tuple(notes))
+    classes = class_map.names(int(labels.max()) + 1) if class_map else tuple(index)
+    return Listing(
+        root, tuple(paths), labels, classes, partial=class_map is not None, notes=tuple(notes)
+    )
 
 
 def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
@@ -115,12 +116,12 @@ def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
             "folder, or absolute"
         )
     written = {line: label for line, (_, label) in rows.items()}
-    names = list(written.values())
-    numbers = [label.lstrip("+-").isdecimal() for label in names]
+    numbers = [label.lstrip("+-").isdecimal() for label in written.values()]
+    classes = tuple(sorted(set(written.values())))
     if class_map is not None and not all(numbers):
         labels = [class_map.index(label, where=f"{path}, line {n}") for n, label in written.items()]
     elif all(numbers):
-        labels = [int(label) for label in names]
+        labels = [int(label) for label in written.values()]
         for line, label in zip(written, labels, strict=True):
             if label < 0:
                 raise DatasetError(
@@ -134,19 +135,20 @@ def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
             f"{path}: line {number} has a number for a label, {written[number]!r}, and line "
             f"{name} a name, {written[name]!r}: give either, or a class map for the names"
         )
-    else:
-        classes = tuple(sorted(set(names)))
-        if len(classes) == 1:
-            raise DatasetError(
-                f"{path}: has one class only, {classes[0]!r}, and an error rate needs at least "
-                "two; if it is one of the model's classes, give its number or a class map"
-            )
-        return Listing(
-            path.parent, tuple(found), _positions(names, classes), classes, partial=False
+    elif len(classes) == 1:
+        raise DatasetError(
+            f"{path}: has one class only, {classes[0]!r}, and an error rate needs at least two; if "
+            "it is one of the model's classes, give its number or a class map"
         )
-    count = max(labels) + 1
-    known = class_map.names(count) if class_map is not None else tuple(map(str, range(count)))
-    return Listing(path.parent, tuple(found), np.array(labels, dtype=np.int64), known, partial=True)
+    else:
+        index = {name: place for place, name in enumerate(classes)}
+        labels = [index[label] for label in written.values()]
+    partial = class_map is not None or all(numbers)
+    if partial:
+        count = max(labels) + 1
+        classes = class_map.names(count) if class_map else tuple(map(str, range(count)))
+    numbered = np.array(labels, dtype=np.int64)
+    return Listing(path.parent, tuple(found), numbered, classes, partial=partial)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -204,11 +206,6 @@ def _rows(path: Path) -> dict[int, tuple[str, str]]:
     if not rows:
         raise DatasetError(f"{path}: has no rows below its header")
     return rows
-
-
-def _positions(names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    place = {name: index for index, name in enumerate(classes)}
-    return np.array([place[name] for name in names], dtype=np.int64)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from PIL.Image import Image
 
 from gibbon.core.errors import DatasetError
+from gibbon.specs.base import Size
 
-Size = int | tuple[int, int]
 Colour = Literal["grey", "rgb"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -42,11 +42,6 @@ class ImageHeader:
     transparent: bool = False
     deep: bool = False
     turned: bool = False
-
-    @property
-    def colour(self) -> Colour:
-        """``"grey"`` or ``"rgb"``."""
-        return colour_of(self.mode)
 
 
 def colour_of(mode: str) -> Colour:
@@ -124,6 +119,10 @@ class Preparation:
         """Returns the (height, width) of the input made from an image."""
         return self.resized(header) if self.crop is None else both_sides(self.crop)
 
+    def input_shape(self, header: ImageHeader) -> tuple[int, int, int]:
+        """Returns the shape (C, H, W) of the input made from an image."""
+        return (CHANNELS[self.colour or colour_of(header.mode)], *self.size(header))
+
 
 @dataclass
 class ImageConsistency:
@@ -152,24 +151,15 @@ class ImageConsistency:
             )
         self._check_crop(name, header)
         self.first = self.first or (name, header)
-        self._check_colour(name, header)
-        self._check_size(name, header)
+        self._check_colour(name, header, *self.first)
+        self._check_size(name, header, *self.first)
         self.turned += header.turned
-        wanted = MODES[self.preparation.colour or header.colour]
+        wanted = MODES[self.preparation.colour or colour_of(header.mode)]
         if header.mode != wanted:
             change = f"{header.mode} converted to {wanted}"
             if header.transparent:
                 change += ", its transparency dropped"
             self.converted[change] = self.converted.get(change, 0) + 1
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of all inputs."""
-        if self.first is None:
-            raise DatasetError(f"dataset {self.dataset!r} has no picture that can be read")
-        _, header = self.first
-        channels = CHANNELS[self.preparation.colour or header.colour]
-        return (channels, *self.preparation.size(header))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -198,26 +188,24 @@ class ImageConsistency:
                 f"{max(crop_height, crop_width)}) or crop to less"
             )
 
-    def _check_colour(self, name: str, header: ImageHeader) -> None:
-        if self.preparation.colour is not None or self.first is None:
+    def _check_colour(
+        self, name: str, header: ImageHeader, first: str, earlier: ImageHeader
+    ) -> None:
+        if self.preparation.colour is not None:
             return
-        first, earlier = self.first
         if header.transparent:
             other = "" if first == name else f", {first} is {_kind(earlier)}"
             raise DatasetError(
                 f"{self._say(name)} has transparency ({header.mode}){other}: choose a "
                 "conversion, --colour rgb or --colour grey, which drops the transparency"
             )
-        if header.colour != earlier.colour:
+        if colour_of(header.mode) != colour_of(earlier.mode):
             raise DatasetError(
                 f"{self._say(first)} is {_kind(earlier)}, {name} is {_kind(header)}: choose a "
                 "conversion, --colour rgb or --colour grey"
             )
 
-    def _check_size(self, name: str, header: ImageHeader) -> None:
-        if self.first is None:
-            return
-        first, earlier = self.first
+    def _check_size(self, name: str, header: ImageHeader, first: str, earlier: ImageHeader) -> None:
         before, now = self.preparation.size(earlier), self.preparation.size(header)
         if before == now:
             return
@@ -241,7 +229,7 @@ def both_sides(size: Size) -> tuple[int, int]:
 
 
 def _kind(header: ImageHeader) -> str:
-    return f"{'grey' if header.colour == 'grey' else 'in colour'} ({header.mode})"
+    return f"{'grey' if colour_of(header.mode) == 'grey' else 'in colour'} ({header.mode})"
 
 
 def _pictures(count: int) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,17 @@ def store_stream(
     Raises `DatasetError` if there are none, or they differ in shape or dtype.
     """
     labels: list[int] = []
+    first: NDArray[Any] | None = None
     with tempfile.TemporaryFile(prefix="gibbon-") as file:
-        first = _write(name, examples, file, labels)
+        for content, label in examples:
+            first = content if first is None else first
+            if (content.shape, content.dtype) != (first.shape, first.dtype):
+                raise DatasetError(
+                    f"dataset {name!r}: inputs must be alike: example 0 is {first.dtype} of shape "
+                    f"{first.shape}, example {len(labels)} {content.dtype} of shape {content.shape}"
+                )
+            file.write(content.data)
+            labels.append(label)
         if first is None:
             raise DatasetError(f"dataset {name!r} is empty")
         file.flush()
@@ -45,19 +54,3 @@ def store_stream(
         inputs = np.memmap(file, dtype=first.dtype, mode="r", shape=shape)
     numbers = np.array(labels, dtype=np.int64)
     return HeldDataset(name, inputs, labels=numbers, classes=classes, notes=notes)
-
-
-def _write(
-    name: str, examples: Iterable[Example], file: IO[bytes], labels: list[int]
-) -> NDArray[Any] | None:
-    first: NDArray[Any] | None = None
-    for content, label in examples:
-        first = content if first is None else first
-        if (content.shape, content.dtype) != (first.shape, first.dtype):
-            raise DatasetError(
-                f"dataset {name!r}: inputs must be alike: example 0 is {first.dtype} of shape "
-                f"{first.shape}, example {len(labels)} {content.dtype} of shape {content.shape}"
-            )
-        file.write(content.data)
-        labels.append(label)
-    return first

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -80,25 +81,19 @@ class MapDataset(Dataset):
             positions = np.arange(count)
         reader = _Reader(name, items, collate, preparation)
         survey, kept = _read_all(reader, positions, workers=workers)
-        self.info = describe(
-            name,
-            check_labels(survey.labels, name=name),
-            survey.input_shape,
-            classes=classes,
-            notes=(*notes, *survey.notes),
-        )
-        again = _Again(reader, positions, survey.digests)
-        self._assembly = Assembly(again, self.info, kept, workers)
-        content = hashlib.sha256(
-            repr((survey.kind, survey.input_shape, self.info.classes)).encode()
-        )
-        content.update(b"".join(survey.digests))
-        self._digest = content.hexdigest()
+        labels = check_labels(np.array(survey.labels, dtype=np.int64), name=name)
+        notes = (*notes, *survey.agreement.notes)
+        shape = tuple(survey.first.content.shape)
+        self.info = describe(name, labels, shape, classes=classes, notes=notes)
+        self._kind = survey.first.kind
+        self._again = _Again(reader, positions, survey.digests)
+        self._assembly = Assembly(self._again, self.info, kept, workers)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over shape, dtype, classes, and the content and label of every item in order."""
-        return self._digest
+        header = repr((self._kind, self.info.input_shape, self.info.classes)).encode()
+        return hashlib.sha256(header + b"".join(self._again.digests)).hexdigest()
 
     def batch(self, ids: Ids) -> Batch:
         """Returns the examples with these ids.
@@ -153,16 +148,17 @@ class _Item:
         return str(self.content.dtype)
 
 
+@dataclass
 class _Survey:
     """Collects labels, digests and range of all items, and checks that they are alike."""
 
-    def __init__(self, name: str, first: _Item, agreement: ImageConsistency) -> None:
-        self.name = name
-        self.first = first
-        self.agreement = agreement
-        self.low, self.high = np.inf, -np.inf
-        self.digests: list[bytes] = []
-        self._labels: list[int] = []
+    name: str
+    first: _Item
+    agreement: ImageConsistency
+    low: float = np.inf
+    high: float = -np.inf
+    digests: list[bytes] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
 
     def add(self, item: _Item) -> None:
         """Adds the next item.  Raises `DatasetError` if its shape or dtype differs."""
@@ -181,23 +177,7 @@ class _Survey:
             self.low = np.minimum(self.low, item.content.min())
             self.high = np.maximum(self.high, item.content.max())
         self.digests.append(item.digest)
-        self._labels.append(item.label)
-
-    @property
-    def kind(self) -> str:
-        return self.first.kind
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return tuple(self.first.content.shape)
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        return np.array(self._labels, dtype=np.int64)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.agreement.notes
+        self.labels.append(item.label)
 
 
 @dataclass(frozen=True)

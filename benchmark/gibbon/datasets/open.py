@@ -30,7 +30,6 @@ from gibbon.specs.suite import DatasetSpec
 
 if TYPE_CHECKING:
     from gibbon.datasets.base import Dataset
-    from gibbon.datasets.class_map import ClassMap
     from gibbon.datasets.image_transforms import Preparation
 
 TORCHVISION = "torchvision:"
@@ -138,14 +137,16 @@ def _open_registered(spec: DatasetSpec, request: DataRequest) -> Dataset:
 
 
 def _open_images(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    from gibbon.datasets.class_map import read_class_map
     from gibbon.datasets.image_dataset import ImageDataset, open_cache
     from gibbon.datasets.image_listing import list_csv, list_folder
 
     place = Path(spec.source).expanduser()
     listed = list_folder if place.is_dir() else list_csv
+    class_map = read_class_map(spec.class_map) if spec.class_map is not None else None
     return ImageDataset(
         spec.name,
-        listed(place, _class_map(spec)),
+        listed(place, class_map),
         preparation=_preparation(spec),
         cache=open_cache(request.folder, place),
         workers=request.workers,
@@ -210,12 +211,6 @@ def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], *, 
         signature.bind(**arguments)
     except TypeError as error:
         raise SpecError(f"{say}: {error}: give it in arguments") from None
-
-
-def _class_map(spec: DatasetSpec) -> ClassMap | None:
-    from gibbon.datasets.class_map import read_class_map
-
-    return read_class_map(spec.class_map) if spec.class_map is not None else None
 
 
 def _preparation(spec: DatasetSpec) -> Preparation:

@@ -118,10 +118,10 @@ class Kept:
     def add(self, example: int, content: NDArray[Any]) -> None:
         """Keeps an example if there is room."""
         row = len(self._rows)
-        if example in self._rows or row == len(self._block) or not self._fits(content):
-            return
-        self._block[row] = content
-        self._rows[example] = row
+        fits = row < len(self._block) and content.shape == self._block.shape[1:]
+        if fits and example not in self._rows:
+            self._block[row] = content
+            self._rows[example] = row
 
     def examples(self) -> set[int]:
         """Returns the ids of the examples kept."""
@@ -130,9 +130,6 @@ class Kept:
     def __getitem__(self, example: int) -> NDArray[Any]:
         content: NDArray[Any] = self._block[self._rows[example]]
         return content
-
-    def _fits(self, content: NDArray[Any]) -> bool:
-        return bool(content.shape == self._block.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,8 @@ def _adopt_loader(loader: DataLoader[Any], name: str, preparation: Preparation) 
         return _adopt_stream(data, name, preparation, classes=class_names(items), notes=notes)
     batched = loader.batch_sampler is not None
     if not batched and len(items) and _is_batch(pair_of(items[0], say=f"dataset {name!r}")[1]):
-        return _adopt_stream(_in_order(items), name, preparation, classes=class_names(items))
+        in_order = (items[position] for position in range(len(items)))
+        return _adopt_stream(in_order, name, preparation, classes=class_names(items))
     positions, notes = _positions(loader, items, name)
     if isinstance(items, TensorDataset) and positions is None and not preparation.declared:
         return _adopt_arrays(items.tensors, name, preparation, notes=notes)
@@ -167,10 +168,6 @@ def _adopt_loader(loader: DataLoader[Any], name: str, preparation: Preparation) 
         positions=positions,
         notes=notes,
     )
-
-
-def _in_order(items: Items) -> Iterator[Any]:
-    return (items[position] for position in range(len(items)))
 
 
 def _positions(

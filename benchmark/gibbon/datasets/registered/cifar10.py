@@ -28,7 +28,7 @@ from gibbon.core.errors import DatasetError
 from gibbon.core.registry import lazily
 from gibbon.datasets import DataRequest, Split
 from gibbon.datasets.base import ArrayDataset
-from gibbon.datasets.registered.checksum import verify_md5
+from gibbon.datasets.registered.checksum import verify
 from gibbon.datasets.registered.download import find_or_download
 from gibbon.datasets.registered.idx import read_file
 
@@ -184,7 +184,7 @@ def _decode_verified(files: Iterator[tuple[Path, bytes]], version: Version) -> l
     batches = []
     for path, content in files:
         expected = version.md5[path.name.removesuffix(version.suffix)]
-        verify_md5(content, path, expected=expected, remedy=remedy)
+        verify(content, path, expected=expected, remedy=remedy, algorithm="MD5")
         batches.append(version.decode(content))
     return batches
 

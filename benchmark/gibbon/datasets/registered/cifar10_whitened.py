@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from gibbon.core.files import write_atomically
 from gibbon.core.threat import Bounds
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import ArrayDataset, Batch, Dataset
-from gibbon.datasets.registered import cifar10, cifar10_jpeg
+from gibbon.datasets.registered import cifar10
 from gibbon.datasets.registered.whitening import FILTER_BIAS, SCALE, Whitening, learn_whitening
 
 BOUNDS = Bounds(-32.0, 32.0)
@@ -77,15 +78,11 @@ class WhitenedDataset(Dataset):
 
 def load(request: DataRequest) -> WhitenedDataset:
     """Returns a split of CIFAR-10 whitened; raises as `cifar10.load` does."""
-    return _whitened("cifar10-whitened", cifar10.load, request)
+    return whitened("cifar10-whitened", cifar10.load, request)
 
 
-def load_jpeg(request: DataRequest) -> WhitenedDataset:
-    """Returns a split of CIFAR-10 as JPEG, whitened; raises as `cifar10_jpeg.load` does."""
-    return _whitened("cifar10-jpeg-whitened", cifar10_jpeg.load, request)
-
-
-def _whitened(name: str, read: Pictures, request: DataRequest) -> WhitenedDataset:
+def whitened(name: str, read: Pictures, request: DataRequest) -> WhitenedDataset:
+    """Returns a split of the images that ``read`` loads, whitened under a registered name."""
     training = read(DataRequest("train", request.folder, request.download, request.workers))
     pictures = training if request.split == "train" else read(request)
     whitening = _whitening(training, request.folder.expanduser())
@@ -101,12 +98,10 @@ def _whitening(pictures: ArrayDataset, folder: Path) -> Whitening:
     everything = np.arange(len(pictures), dtype=np.int64)
     pieces = np.array_split(everything, max(1, len(everything) // BATCH))
     learnt = learn_whitening(pictures.batch(ids).inputs for ids in pieces)
-    try:
+    with suppress(OSError, RunFolderError):  # kept nowhere, it is learnt again next time
         folder.mkdir(parents=True, exist_ok=True)
         rows = torch.cat((learnt.mean.unsqueeze(0), learnt.matrix)).numpy()
         write_atomically(path, _as_npy(rows))
-    except (OSError, RunFolderError):
-        pass  # kept nowhere, it is learnt again next time
     return learnt
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gibbon.core.registry import lazily
 from gibbon.datasets import DataRequest, Split
 from gibbon.datasets.base import ArrayDataset
-from gibbon.datasets.registered.checksum import verify_sha256
+from gibbon.datasets.registered.checksum import verify
 from gibbon.datasets.registered.download import find_or_download
 from gibbon.datasets.registered.idx import parse_idx, read_file, unpack
 
@@ -114,5 +114,5 @@ def _download(folder: Path) -> None:
 def _read_verified(path: Path, expected: str) -> NDArray[Any]:
     content = unpack(read_file(path), path)
     remedy = f"delete it, or replace it by the file from {HOME_PAGE}"
-    verify_sha256(content, path, expected=expected, remedy=remedy)
+    verify(content, path, expected=expected, remedy=remedy)
     return parse_idx(content, path)

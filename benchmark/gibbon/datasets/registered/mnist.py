@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gibbon.core.errors import DatasetError
 from gibbon.datasets import DataRequest, Split
 from gibbon.datasets.base import ArrayDataset
-from gibbon.datasets.registered.checksum import verify_sha256
+from gibbon.datasets.registered.checksum import verify
 from gibbon.datasets.registered.idx import parse_idx, read_file, unpack
 
 CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
@@ -69,5 +69,5 @@ def _read_verified(path: Path) -> NDArray[Any]:
             f"{path}: missing: expected a file with SHA-256 {expected}, found none; {REMEDY}"
         )
     content = read_file(path)
-    verify_sha256(content, path, expected=expected, remedy=REMEDY)
+    verify(content, path, expected=expected, remedy=REMEDY)
     return parse_idx(unpack(content, path), path)
