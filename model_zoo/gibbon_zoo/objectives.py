@@ -22,7 +22,6 @@ from torch import Tensor
 from gibbon.attacks.rotation import rotate
 from gibbon.core.errors import ModelError, SpecError
 from gibbon.core.rng import derive_key
-from gibbon.core.threat import Epsilon
 from gibbon_zoo.architecture import Architecture, Masks, Shifts
 from gibbon_zoo.recipe import (
     AdversarialObjective,
@@ -69,7 +68,7 @@ def draw_noise(inputs: Tensor, noise: Noise, *, seed: int, step: int) -> Tensor:
     drawn = torch.rand(inputs.shape, generator=generator).mul_(2).sub_(1)
     if noise.kind == "sign":
         drawn = torch.where(drawn < 0, -1.0, 1.0)
-    return drawn.mul_(float(Epsilon.parse(noise.epsilon))).to(inputs.device)
+    return drawn.mul_(float(noise.epsilon)).to(inputs.device)
 
 
 def worst_case_outputs(
@@ -135,7 +134,7 @@ def _adversarial(network: _Network, objective: AdversarialObjective, inputs: Ten
     # adversarial term.
     leaf = inputs.detach().requires_grad_()
     clean = _descended(objective.alpha * network.loss(network.outputs(leaf)))
-    epsilon = float(Epsilon.parse(objective.epsilon))
+    epsilon = float(objective.epsilon)
     twins = leaf.detach() + epsilon * _gradient(leaf).sign()
     attacked = network.loss(network.outputs(twins))
     return clean + _descended((1 - objective.alpha) * attacked)
@@ -146,7 +145,7 @@ def _hidden(network: _Network, objective: AdversarialObjective, inputs: Tensor) 
     widths = network.module.layer_widths[1:]
     leaves = [inputs.new_zeros(len(inputs), width).requires_grad_() for width in widths]
     clean = _descended(objective.alpha * network.loss(network.outputs(inputs, (None, *leaves))))
-    epsilon = float(Epsilon.parse(objective.epsilon))
+    epsilon = float(objective.epsilon)
     shifts = (None, *(epsilon * _gradient(leaf).sign() for leaf in leaves))
     attacked = network.loss(network.outputs(inputs, shifts))
     return clean + _descended((1 - objective.alpha) * attacked)
@@ -168,7 +167,7 @@ def _worst_case(network: _Network, objective: WorstCaseObjective, inputs: Tensor
     weights = network.module.linear_weights()
     if weights is None:
         raise SpecError("the closed form is of linear models", where="recipe: worst_case")
-    epsilon = float(Epsilon.parse(objective.epsilon))
+    epsilon = float(objective.epsilon)
     clean = network.outputs(inputs)
     outputs = worst_case_outputs(clean, weights, labels=network.labels, epsilon=epsilon)
     return _descended(network.loss(outputs))

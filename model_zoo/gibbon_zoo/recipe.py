@@ -14,23 +14,14 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
-from gibbon.core.threat import Epsilon
-from gibbon.specs.base import Spec
+from gibbon.specs.base import EpsilonField, Positive, Spec
 from gibbon_zoo.catalogue import ARCHITECTURES, RECIPES
 
 TEXTS = ("summary", "chosen", "scaled")  # fields of a recipe that do not change the training
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 Alpha = Annotated[float, Field(gt=0, le=1)]
 Arithmetic = Literal["float32", "bfloat16"]
-
-
-def _epsilon_is_a_number(written: object) -> str:
-    try:
-        return str(Epsilon.parse(written))
-    except SpecError as error:
-        raise ValueError(str(error)) from error
 
 
 def _is_registered(architecture: str) -> str:
@@ -46,7 +37,6 @@ def _without_defaults(sizes: object) -> object:
     return {name: size for name, size in sizes.items() if size is not None}
 
 
-EpsilonText = Annotated[str, BeforeValidator(_epsilon_is_a_number)]
 ArchitectureName = Annotated[str, AfterValidator(_is_registered)]
 Sizes = Annotated[Mapping[str, Count], BeforeValidator(_without_defaults)]
 
@@ -96,7 +86,7 @@ class AdversarialObjective(Spec):
     """
 
     alpha: Alpha
-    epsilon: EpsilonText
+    epsilon: EpsilonField
     perturbs: Literal["inputs", "hidden"] = "inputs"
 
 
@@ -118,7 +108,7 @@ class RotationObjective(Spec):
 class WorstCaseObjective(Spec):
     """The loss of a linear model's exact worst case within epsilon in L-infinity (section 5)."""
 
-    epsilon: EpsilonText
+    epsilon: EpsilonField
 
 
 class Stopping(Spec):
@@ -140,7 +130,7 @@ class Stopping(Spec):
         """Returns the budget of the measured error: 0 for the clean error."""
         if self.measure == "clean_error" or recipe.adversarial is None:
             return 0.0
-        return float(Epsilon.parse(recipe.adversarial.epsilon))
+        return float(recipe.adversarial.epsilon)
 
 
 class Noise(Spec):
@@ -156,7 +146,7 @@ class Noise(Spec):
     """
 
     kind: Literal["sign", "uniform"]
-    epsilon: EpsilonText
+    epsilon: EpsilonField
 
 
 class Recipe(Spec):

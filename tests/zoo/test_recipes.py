@@ -49,7 +49,7 @@ def test_maxout_adv_is_the_network_and_objective_of_the_paper() -> None:
     recipe = shipped_recipe("maxout-adv")
     assert recipe.architecture == "maxout"
     assert recipe.adversarial is not None
-    assert (recipe.adversarial.alpha, recipe.adversarial.epsilon) == (0.5, "0.25")
+    assert (recipe.adversarial.alpha, str(recipe.adversarial.epsilon)) == (0.5, "0.25")
 
 
 @pytest.mark.parametrize(

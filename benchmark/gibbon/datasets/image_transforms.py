@@ -9,6 +9,7 @@ from PIL.Image import Image
 
 from gibbon.core.errors import DatasetError
 from gibbon.specs.base import Size
+from gibbon.specs.suite import DatasetSpec
 
 Colour = Literal["grey", "rgb"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -91,6 +92,11 @@ class Preparation:
     crop: Size | None = None
     interpolation: Interpolation = "bilinear"
     colour: Colour | None = None
+
+    @classmethod
+    def of(cls, spec: DatasetSpec) -> Preparation:
+        """Returns the transforms that a spec declares."""
+        return cls(spec.resize, spec.crop, spec.interpolation, spec.colour)
 
     @property
     def declared(self) -> dict[str, Any]:

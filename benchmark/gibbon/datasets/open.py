@@ -30,7 +30,6 @@ from gibbon.specs.suite import DatasetSpec
 
 if TYPE_CHECKING:
     from gibbon.datasets.base import Dataset
-    from gibbon.datasets.image_transforms import Preparation
 
 TORCHVISION = "torchvision:"
 IMAGENET = "imagenet"
@@ -140,6 +139,7 @@ def _open_images(spec: DatasetSpec, request: DataRequest) -> Dataset:
     from gibbon.datasets.class_map import read_class_map
     from gibbon.datasets.image_dataset import ImageDataset, open_cache
     from gibbon.datasets.image_listing import list_csv, list_folder
+    from gibbon.datasets.image_transforms import Preparation
 
     place = Path(spec.source).expanduser()
     listed = list_folder if place.is_dir() else list_csv
@@ -147,7 +147,7 @@ def _open_images(spec: DatasetSpec, request: DataRequest) -> Dataset:
     return ImageDataset(
         spec.name,
         listed(place, class_map),
-        preparation=_preparation(spec),
+        preparation=Preparation.of(spec),
         cache=open_cache(request.folder, place),
         workers=request.workers,
     )
@@ -170,16 +170,11 @@ def _open_npy(spec: DatasetSpec, request: DataRequest) -> Dataset:
 def _open_torchvision(spec: DatasetSpec, request: DataRequest) -> Dataset:
     from gibbon.datasets.torchvision import open_torchvision
 
-    return open_torchvision(
-        spec.source.removeprefix(TORCHVISION),
-        request,
-        name=spec.name,
-        preparation=_preparation(spec),
-        arguments=spec.arguments,
-    )
+    return open_torchvision(spec, request)
 
 
 def _open_factory(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    from gibbon.datasets.image_transforms import Preparation
     from gibbon.datasets.wrap import adopt_data
 
     factory = load_reference(spec.source, what="dataset")
@@ -193,7 +188,7 @@ def _open_factory(spec: DatasetSpec, request: DataRequest) -> Dataset:
         data = factory(**spec.arguments)
     # Whether a user's code works in several processes is the user's to say.
     workers = request.workers or 0
-    return adopt_data(data, name=spec.name, preparation=_preparation(spec), workers=workers)
+    return adopt_data(data, name=spec.name, preparation=Preparation.of(spec), workers=workers)
 
 
 def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], *, say: str) -> None:
@@ -211,14 +206,6 @@ def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], *, 
         signature.bind(**arguments)
     except TypeError as error:
         raise SpecError(f"{say}: {error}: give it in arguments") from None
-
-
-def _preparation(spec: DatasetSpec) -> Preparation:
-    from gibbon.datasets.image_transforms import Preparation
-
-    return Preparation(
-        resize=spec.resize, crop=spec.crop, interpolation=spec.interpolation, colour=spec.colour
-    )
 
 
 KINDS = {

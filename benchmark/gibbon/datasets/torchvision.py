@@ -15,41 +15,35 @@ from gibbon.datasets.base import Dataset
 from gibbon.datasets.image_transforms import Preparation
 from gibbon.datasets.registered.download import FAILURES, silence_bounded
 from gibbon.datasets.wrap import adopt_data
+from gibbon.specs.suite import DatasetSpec
 
+PREFIX = "torchvision:"
 OURS = ("root", "download", "transform", "target_transform", "transforms", "loader")
 
 # Base classes, wrappers, and datasets without pairs of an image and a class.
 NOT_OFFERED = ("VisionDataset", "DatasetFolder", "ImageFolder", "wrap_dataset_for_transforms_v2")
 
 
-def open_torchvision(
-    wanted: str,
-    request: DataRequest,
-    *,
-    name: str,
-    preparation: Preparation,
-    arguments: dict[str, Any],
-) -> Dataset:
+def open_torchvision(spec: DatasetSpec, request: DataRequest) -> Dataset:
     """Returns one of torchvision's datasets.
 
     Args:
-        wanted: the name of its class.
+        spec: names its class after ``torchvision:``, and sets the transforms of every image and
+            further arguments of its class, which take precedence over the request's split.
         request: the split, for classes that take ``train`` or ``split``, and the folder of its
             files.
-        name: name in tables and messages.
-        preparation: transforms of every image.
-        arguments: further arguments of its class; they take precedence over the request's split.
 
     Raises `SpecError` if there is no such dataset or it does not take the arguments, and
     `DatasetError` if its files are not there and can't be downloaded.
     """
     from torchvision import datasets
 
+    wanted = spec.source.removeprefix(PREFIX)
     offered = [each for each in datasets.__all__ if each not in NOT_OFFERED]
     if wanted not in offered:
         raise SpecError(f"torchvision has no dataset {wanted!r}{suggest(wanted, offered)}")
     kind = getattr(datasets, wanted)
-    given = _arguments(kind, request, arguments, say=f"torchvision:{wanted}")
+    given = _arguments(kind, request, spec.arguments, say=spec.source)
     folder = request.folder.expanduser()
     try:
         if "root" in given:
@@ -62,7 +56,8 @@ def open_torchvision(
             ", or allow downloading" if given.get("download") is False else ""
         )
         raise DatasetError(f"torchvision:{wanted} can't be had ({reason}); {cure}") from error
-    return adopt_data(data, name=name, preparation=preparation, workers=request.workers)
+    preparation = Preparation.of(spec)
+    return adopt_data(data, name=spec.name, preparation=preparation, workers=request.workers)
 
 
 def _arguments(

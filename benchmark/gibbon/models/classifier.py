@@ -255,12 +255,11 @@ class Classifier:
         if outputs.requires_grad:
             outputs.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         watch = self._watch
-        if watch is not None and watch.outputs is None and watch.covers(inputs) and self._settled():
-            watch.outputs = outputs.detach().clone()  # the attack may change its own in place
-
-    def _settled(self) -> bool:
+        if watch is None or watch.outputs is not None or not watch.covers(inputs):
+            return
         # An attack may use the model in training mode: its outputs are no clean prediction.
-        return not any(module.training for module in self.module.modules())
+        if not any(part.training for part in self.module.modules()):
+            watch.outputs = outputs.detach().clone()  # the attack may change its own in place
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.passes.backward += len(gradient)
@@ -271,9 +270,8 @@ class Classifier:
             return gradient
         # A NaN anywhere makes these sums NaN; they are read back once, in the end.
         examples = len(watch.inputs)
-        several = (
-            watch.gradients is None and len(gradient) % examples == 0
-        )  # tries, all of one first
+        # With several tries of each example, the first try of all of them comes first.
+        several = watch.gradients is None and len(gradient) % examples == 0
         if watch.zero_gradient is None and watch.whole and (several or len(gradient) == examples):
             flat = gradient.flatten(1)
             highest, lowest = flat.amax(1), flat.amin(1)

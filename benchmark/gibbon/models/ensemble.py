@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import copy
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -34,6 +34,7 @@ from torch.nn import functional
 from gibbon.core.errors import ModelError, suggest
 from gibbon.core.rng import seeded_globals
 from gibbon.models.classifier import Classifier, PassCount, probe
+from gibbon.models.memory import tensors_of
 from gibbon.models.outputs import LOGITS, LOSS_SCORES, OutputRule
 
 Fuse = Literal["probabilities", "logits", "loss"]
@@ -42,74 +43,56 @@ TRIED = 2  # random inputs that each member is tried on
 SEED = 0  # of these inputs
 
 
-class Fusion(ABC):
-    """Fuses the outputs of members into one output."""
+@dataclass(frozen=True)
+class Fusion:
+    """A way to fuse the outputs of members into one output.
 
-    rule: OutputRule  # of the fused outputs
-
-    @abstractmethod
-    def part(self, outputs: Tensor, rule: OutputRule) -> Tensor:
-        """Returns a member's contribution, shape (N, K), computed from its outputs."""
-
-    @abstractmethod
-    def whole(self, parts: Tensor, shares: Tensor) -> Tensor:
-        """Returns the fused outputs, shape (N, K), of parts of shape (M, N, K).
-
-        ``shares`` has shape (M, 1, 1) and sums to 1.
-        """
-
-
-class InLogits(Fusion):
-    """Averages logits; members without logits contribute the logarithms of their outputs."""
-
-    rule = LOGITS
-
-    def part(self, outputs: Tensor, rule: OutputRule) -> Tensor:
-        """Returns the logits."""
-        return rule.as_logits(outputs)
-
-    def whole(self, parts: Tensor, shares: Tensor) -> Tensor:
-        """Returns the mean of the logits."""
-        return (parts * shares).sum(0)
-
-
-class InProbabilities(Fusion):
-    r"""Takes the logarithm of the mean probability.
-
-    Taken as logits, their softmax is that mean, and `gibbon.models.outputs.Logits.ascent` gives the
-    exact direction :math:`q - e_y`: the logarithms of the other classes' probabilities keep the
-    digits that 1 minus the true class's probability loses by rounding.
+    Args:
+        rule: of the fused outputs.
+        part: returns a member's contribution, shape (N, K), of its outputs and their rule.
+        whole: returns the fused outputs, shape (N, K), of parts of shape (M, N, K) and of shares
+            of shape (M, 1, 1), which sum to 1.
     """
 
-    rule = LOGITS
-
-    def part(self, outputs: Tensor, rule: OutputRule) -> Tensor:
-        """Returns log-probabilities; scores that do not sum to 1 are divided by their sum."""
-        return functional.log_softmax(rule.as_logits(outputs), dim=1)
-
-    def whole(self, parts: Tensor, shares: Tensor) -> Tensor:
-        """Returns the logarithm of the mean probability."""
-        return (parts + shares.log()).logsumexp(0)
+    rule: OutputRule
+    part: Callable[[Tensor, OutputRule], Tensor]
+    whole: Callable[[Tensor, Tensor], Tensor]
 
 
-class InLoss(Fusion):
-    """Takes minus the logarithm of the mean loss."""
-
-    rule = LOSS_SCORES
-
-    def part(self, outputs: Tensor, rule: OutputRule) -> Tensor:
-        """Returns the logarithm of each class's loss."""
-        return rule.log_losses(outputs)
-
-    def whole(self, parts: Tensor, shares: Tensor) -> Tensor:
-        """Returns minus the logarithm of the mean loss."""
-        return -(parts + shares.log()).logsumexp(0)
+def _as_logits(outputs: Tensor, rule: OutputRule) -> Tensor:
+    return rule.as_logits(outputs)
 
 
+def _log_probabilities(outputs: Tensor, rule: OutputRule) -> Tensor:
+    """Returns log-probabilities; scores that do not sum to 1 are divided by their sum."""
+    return functional.log_softmax(rule.as_logits(outputs), dim=1)
+
+
+def _log_losses(outputs: Tensor, rule: OutputRule) -> Tensor:
+    return rule.log_losses(outputs)
+
+
+def _mean(parts: Tensor, shares: Tensor) -> Tensor:
+    return (parts * shares).sum(0)
+
+
+def _log_mean(parts: Tensor, shares: Tensor) -> Tensor:
+    """Returns the logarithm of the mean of what the parts are logarithms of."""
+    return (parts + shares.log()).logsumexp(0)
+
+
+def _minus_log_mean(parts: Tensor, shares: Tensor) -> Tensor:
+    return -_log_mean(parts, shares)
+
+
+# The logarithms of mean probabilities are taken as logits: their softmax is that mean, and
+# `gibbon.models.outputs.Logits.ascent` gives the exact direction q - e_y, since the logarithms of
+# the other classes' probabilities keep the digits that 1 minus the true class's probability loses
+# by rounding.
 FUSIONS: dict[Fuse, Fusion] = {
-    "probabilities": InProbabilities(),
-    "logits": InLogits(),
-    "loss": InLoss(),
+    "probabilities": Fusion(LOGITS, _log_probabilities, _log_mean),
+    "logits": Fusion(LOGITS, _as_logits, _mean),
+    "loss": Fusion(LOSS_SCORES, _log_losses, _minus_log_mean),
 }
 
 
@@ -178,7 +161,7 @@ def ensemble(
     ...
     gibbon.core.errors.ModelError: 'two' has 4 classes, 'one' has 3: they can't be fused
     """
-    check_fuse(fuse)
+    _check_fuse(fuse)
     called = [repr(name) for name in names] or [f"members[{i}]" for i in range(len(members))]
     whole = check_shares(shares, count=len(members))
     for name, member in zip(called, members, strict=True):
@@ -204,15 +187,11 @@ def ensemble(
     )
 
 
-def check_fuse(fuse: object) -> Fuse:
-    """Returns ``fuse``.  Raises `ModelError` if there is no such way to fuse."""
-    for known in get_args(Fuse):
-        if fuse == known:
-            way: Fuse = known
-            return way
-    known = ", ".join(map(repr, get_args(Fuse)))
-    near = suggest(str(fuse), get_args(Fuse)).rstrip(".")
-    raise ModelError(f"fuse: expected one of {known}, got {fuse!r}{near}")
+def _check_fuse(fuse: object) -> None:
+    ways = get_args(Fuse)
+    if fuse not in ways:
+        near = suggest(str(fuse), ways).rstrip(".")
+        raise ModelError(f"fuse: expected one of {', '.join(map(repr, ways))}, got {fuse!r}{near}")
 
 
 def check_shares(shares: object, *, count: int) -> list[float]:
@@ -260,10 +239,7 @@ def _check_alike(member: Classifier, name: str, *, first: Classifier, first_name
 
 def _check_answers(member: Classifier, name: str) -> None:
     """Checks a member against its declaration, since fused outputs would hide a fault."""
-    home = next(
-        (each.device for each in (*member.module.parameters(), *member.module.buffers())),
-        torch.device("cpu"),
-    )
+    home = next((each.device for each in tensors_of(member.module)), torch.device("cpu"))
     draws = torch.rand(TRIED, *member.input_shape, generator=torch.Generator().manual_seed(SEED))
     bounds = member.bounds
     inputs = (bounds.low + draws * bounds.width).to(home)

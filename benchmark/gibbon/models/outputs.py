@@ -34,9 +34,12 @@ class OutputRule(ABC):
 
     name: str
 
-    @abstractmethod
     def problem(self, outputs: Tensor) -> str | None:
-        """Returns a sentence about outputs that break the rule, or None if none do."""
+        """Returns a sentence about outputs that break the rule, or None if none do.
+
+        None if any finite number keeps the rule, as a logit does.
+        """
+        return None
 
     @abstractmethod
     def confidence(self, outputs: Tensor) -> Tensor:
@@ -50,9 +53,15 @@ class OutputRule(ABC):
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss that the model was trained with."""
 
-    @abstractmethod
     def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns the loss in a form that does not round to zero if the softmax saturates."""
+        """Returns the loss in a form that does not round to zero if the softmax saturates.
+
+        It is the loss itself for all rules but logits: the digits that a softmax inside of the
+        model has lost can't be recovered, the loss of log-scores is linear in the true class's and
+        does not saturate, and that of loss scores rounds to zero only if its logarithm is below
+        -100.
+        """
+        return self.loss(outputs, labels)
 
     @abstractmethod
     def as_logits(self, outputs: Tensor) -> Tensor:
@@ -86,10 +95,6 @@ class Logits(OutputRule):
     """Softmax logits."""
 
     name = "logits"
-
-    def problem(self, outputs: Tensor) -> str | None:
-        """Returns None: any finite number is a logit."""
-        return None
 
     def confidence(self, outputs: Tensor) -> Tensor:
         """Returns the softmax maximum."""
@@ -164,10 +169,6 @@ class Probabilities(OutputRule):
         """Returns minus the logarithm of the true class's probability."""
         return functional.nll_loss(outputs.log(), labels, reduction="none")
 
-    def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns the loss: digits that the model's own softmax has lost can't be recovered."""
-        return self.loss(outputs, labels)
-
     def as_logits(self, outputs: Tensor) -> Tensor:
         """Returns the logarithms: their softmax is the outputs; a probability of 0 stays finite."""
         return outputs.clamp(min=torch.finfo(outputs.dtype).tiny).log()
@@ -209,10 +210,6 @@ class LogScores(OutputRule):
         missed = -torch.log(-torch.expm1(_below_zero(outputs)))
         return missed.scatter(1, labels.unsqueeze(1), -_at(outputs, labels).unsqueeze(1)).sum(1)
 
-    def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns the loss, which is linear in the true class's log-score and does not saturate."""
-        return self.loss(outputs, labels)
-
     def as_logits(self, outputs: Tensor) -> Tensor:
         """Returns the log-scores, whose probabilities need not sum to 1."""
         return outputs
@@ -245,10 +242,6 @@ class LossScores(OutputRule):
 
     name = "loss-scores"
 
-    def problem(self, outputs: Tensor) -> str | None:
-        """Returns None: any finite number is the logarithm of a loss."""
-        return None
-
     def confidence(self, outputs: Tensor) -> Tensor:
         r"""Returns :math:`e^{-L}` of the smallest loss, unnormalised."""
         return outputs.amax(1).neg().exp().neg().exp()
@@ -260,10 +253,6 @@ class LossScores(OutputRule):
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss of the true class."""
         return _at(outputs, labels).neg().exp()
-
-    def exact_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns the loss, which rounds to zero only if its logarithm is below -100."""
-        return self.loss(outputs, labels)
 
     def as_logits(self, outputs: Tensor) -> Tensor:
         """Returns minus the losses: the mean of log-probabilities, if all members have logits."""

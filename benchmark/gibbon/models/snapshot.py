@@ -50,17 +50,16 @@ class Snapshot:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._modes = [(each, each.training) for each in module.modules()]
         self._places = [
             _Place(owner, name, tensor, tensor.data, tensor.detach().clone(), tensor.requires_grad)
             for owner, name, tensor in _tensors(module)
         ]
         self._ways = [(each, _ways(each)) for each in module.modules()]
-        self._take_marks()
+        self._versions = [place.tensor._version for place in self._places]
 
     def difference(self) -> str | None:
         """Returns a verb phrase for the change since the snapshot, or None if there is none."""
-        if any(module.training != training for module, training in self._modes):
+        if any(module.training != ways.training for module, ways in self._ways):
             return "left the model in another mode (training or eval)"
         parts = list(self._module.modules())
         same_parts = parts == [each for each, _ in self._ways]
@@ -82,9 +81,8 @@ class Snapshot:
     @torch.no_grad()
     def restore(self) -> None:
         """Restores the state of the snapshot."""
-        for module, training in self._modes:
-            module.training = training
         for module, ways in self._ways:
+            module.training = ways.training
             ways.restore(module)
         for place in self._places:
             if getattr(place.owner, place.name, None) is not place.tensor:
@@ -92,11 +90,7 @@ class Snapshot:
             place.tensor.data = place.storage
             place.tensor.copy_(place.copy)
             place.tensor.requires_grad_(place.requires_grad)
-        self._take_marks()
-
-    def _take_marks(self) -> None:
-        tensors = [place.tensor for place in self._places]
-        self._versions = [tensor._version for tensor in tensors]
+        self._versions = [place.tensor._version for place in self._places]
 
 
 class Listener:
@@ -119,8 +113,9 @@ class Listener:
 
 @dataclass(frozen=True)
 class _Ways:
-    """The parts of a module that decide a call: its class, hooks, and a patched ``forward``."""
+    """What decides a call of a module: its mode, class, hooks, and a patched ``forward``."""
 
+    training: bool
     kind: type
     patch: object
     hooks: tuple[tuple[str, tuple[tuple[object, object], ...]], ...]
@@ -155,7 +150,7 @@ class _Ways:
 def _ways(module: nn.Module) -> _Ways:
     own = module.__dict__
     hooks = tuple((name, tuple(own[name].items())) for name in HOOKS if name in own)
-    return _Ways(type(module), own.get("forward"), hooks)
+    return _Ways(module.training, type(module), own.get("forward"), hooks)
 
 
 @dataclass(frozen=True)
@@ -205,7 +200,6 @@ class Belongings:
 
     def __init__(self, module: nn.Module) -> None:
         modules = list(module.modules())
-        self._modes = [(each, each.training) for each in modules]
         self._ways = [(each, _ways(each)) for each in modules]
         self._tensors = [
             _Tensors(own, {name: own[name] for name in own.keys()})  # noqa: SIM118
@@ -237,8 +231,7 @@ class Belongings:
         for module, ways in self._ways:
             if ways.differ(_ways(module)):
                 ways.restore(module)
-        for module, training in self._modes:
-            module.training = training
+            module.training = ways.training
 
 
 def move_attributes(module: nn.Module, device: torch.device) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from gibbon.core.registry import Entry, Registry, lazily
@@ -93,37 +92,27 @@ class ModelSource(ABC):
 
 
 # By scheme or file format: "torchvision", "timm", "python", "onnx", ...
-MODEL_SOURCES: Registry[ModelSource] = Registry("model source", group="gibbon.model_sources")
+MODEL_SOURCES: Registry[type[ModelSource] | ModelSource] = Registry(
+    "model source", group="gibbon.model_sources"
+)
+
+_LIBRARIES = ("torchvision", "timm", "robustbench")
+_PACKAGES = {each: each for each in _LIBRARIES} | {"onnx": "onnxruntime", "hf": "transformers"}
 
 
-def _made(reference: str) -> ModelSource:
-    source: ModelSource = lazily(reference)()()
-    return source
-
-
-for _name, _reference, _summary, _package in (
-    ("python", "python:Python", "a factory: path/to/net.py:build or package.module:Net", ""),
-    ("checkpoint", "checkpoint:PickledModule", "a whole pickled module, if it is trusted", ""),
-    ("torchscript", "torchscript:TorchScript", "a TorchScript file: net.torchscript, net.pt", ""),
-    ("exported", "exported:Exported", "a torch.export program: net.pt2", ""),
-    (
-        "onnx",
-        "onnx:OnnxFile",
-        "an ONNX file through ONNX Runtime, forward only: net.onnx",
-        "onnxruntime",
-    ),
-    ("torchvision", "torchvision:Torchvision", "torchvision:resnet50", "torchvision"),
-    ("timm", "timm:Timm", "timm:resnet18", "timm"),
-    ("robustbench", "robustbench:RobustBench", "robustbench:NAME", "robustbench"),
-    (
-        "hf",
-        "huggingface:HuggingFace",
-        "hf:org/name or hf:folder, through transformers",
-        "transformers",
-    ),
+for _name, _reference, _summary in (
+    ("python", "python:Python", "a factory: path/to/net.py:build or package.module:Net"),
+    ("checkpoint", "checkpoint:PickledModule", "a whole pickled module, if it is trusted"),
+    ("torchscript", "torchscript:TorchScript", "a TorchScript file: net.torchscript, net.pt"),
+    ("exported", "exported:Exported", "a torch.export program: net.pt2"),
+    ("onnx", "onnx:OnnxFile", "an ONNX file through ONNX Runtime, forward only: net.onnx"),
+    ("torchvision", "torchvision:Torchvision", "torchvision:resnet50"),
+    ("timm", "timm:Timm", "timm:resnet18"),
+    ("robustbench", "robustbench:RobustBench", "robustbench:NAME"),
+    ("hf", "huggingface:HuggingFace", "hf:org/name or hf:folder, through transformers"),
 ):
-    _load = partial(_made, f"gibbon.models.sources.{_reference}")
-    MODEL_SOURCES.register(Entry(_name, _summary, _load, package=_package))
+    _load = lazily(f"gibbon.models.sources.{_reference}")
+    MODEL_SOURCES.register(Entry(_name, _summary, _load, package=_PACKAGES.get(_name, "")))
 
 
 def place_of(spec: ModelSpec, scheme: str) -> str:

@@ -118,7 +118,9 @@ def fuse_models(spec: ModelSpec, members: Sequence[BuiltModel]) -> BuiltModel:
         "members": [[each.identity, each.classifier.outputs.name] for each in members],
         "shares": check_shares(spec.shares, count=len(members)),
     }
-    notes = [f"fuses the {way} of {', '.join(names)}" + _shares_told(spec)]
+    shares = ", ".join(f"{each:g}" for each in spec.shares or ())
+    in_shares = f", in shares of {shares}" if shares else ""
+    notes = [f"fuses the {way} of {', '.join(names)}{in_shares}"]
     notes += [
         f"{name}: {note}" for name, each in zip(names, members, strict=True) for note in each.notes
     ]
@@ -128,10 +130,6 @@ def fuse_models(spec: ModelSpec, members: Sequence[BuiltModel]) -> BuiltModel:
         tuple(notes),
         rebuilds=all(each.rebuilds for each in members),
     )
-
-
-def _shares_told(spec: ModelSpec) -> str:
-    return f", in shares of {', '.join(f'{each:g}' for each in spec.shares)}" if spec.shares else ""
 
 
 def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
@@ -151,7 +149,7 @@ def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
 def _source(spec: ModelSpec) -> ModelSource:
     name = source_of(spec)
     source: object = MODEL_SOURCES.load(name)
-    if isinstance(source, type):  # an entry point may name the class
+    if isinstance(source, type):
         with their_code(f"model source {name!r} can't be made"):
             source = source()
     if not isinstance(source, ModelSource):

@@ -10,11 +10,6 @@ import torch
 from torch import Tensor, nn
 
 
-def is_script(module: nn.Module) -> bool:
-    """Returns whether a module is a TorchScript module."""
-    return isinstance(module, torch.jit.ScriptModule)
-
-
 class Script(nn.Module):
     """A plain module around a TorchScript module.
 

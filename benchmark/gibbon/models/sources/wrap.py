@@ -16,12 +16,13 @@ from torch.nn.parameter import is_lazy
 from gibbon.core.errors import ModelError, RequestError, suggest
 from gibbon.core.rng import seeded_globals
 from gibbon.models.classifier import PIXELS, Classifier
+from gibbon.models.memory import tensors_of
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
 from gibbon.models.snapshot import Snapshot
 from gibbon.models.sources import BuiltModel, OpenedModel, Preprocessing, Size
 from gibbon.models.sources.error_text import gist, many
 from gibbon.models.sources.exported_module import Program, is_program
-from gibbon.models.sources.torchscript_module import Script, is_script
+from gibbon.models.sources.torchscript_module import Script
 from gibbon.specs.suite import ModelSpec
 
 RULES: dict[str, OutputRule] = {rule.name: rule for rule in (LOGITS, PROBABILITIES, LOG_SCORES)}
@@ -167,7 +168,7 @@ def same_random_numbers(device: torch.device | None = None) -> Iterator[None]:
 
 def _plain(module: nn.Module, *, own: bool) -> nn.Module:
     """Wraps TorchScript and exported modules, so that mode, hooks and parameters can be set."""
-    if is_script(module):
+    if isinstance(module, torch.jit.ScriptModule):
         return Script.around(module, own=own)
     return Program.around(module, own=own) if is_program(module) else module
 
@@ -216,15 +217,12 @@ def _check_channels(
             f"{many(channels, 'channel')}: give a number a channel"
             + _colour_cure(len(mean), channels, own=own)
         )
-    raise _Colour(len(mean), channels)
+    raise _other_channels(len(mean), channels, own=own)
 
 
-class _Colour(Exception):  # noqa: N818  becomes a ModelError with advice
-    """A model and its inputs have different numbers of channels."""
-
-    def __init__(self, taken: int, given: int) -> None:
-        super().__init__(f"it takes {many(taken, 'channel')}, the inputs have {given}")
-        self.taken, self.given = taken, given
+def _other_channels(taken: int, given: int, *, own: bool) -> ModelError:
+    cure = _colour_cure(taken, given, own=own)
+    return ModelError(f"it takes {many(taken, 'channel')}, the inputs have {given}{cure}")
 
 
 @contextmanager
@@ -241,18 +239,10 @@ def _advice(
     except RequestError:
         raise
     except Exception as error:
-        taken = _channels_of(module)
         told = CHANNELS_TOLD.search(str(error))
-        if told:
-            taken = int(told[1])
-        if isinstance(error, _Colour):
-            colour: _Colour | None = error
-        else:
-            fits = taken is None or len(input_shape) != 3 or taken == input_shape[0]
-            colour = None if fits or taken is None else _Colour(taken, input_shape[0])
-        if colour is not None:
-            cure = _colour_cure(colour.taken, colour.given, own=own)
-            raise ModelError(f"{colour}{cure}") from error
+        taken = int(told[1]) if told else _channels_of(module)
+        if taken is not None and len(input_shape) == 3 and taken != input_shape[0]:
+            raise _other_channels(taken, input_shape[0], own=own) from error
         raise ModelError(
             f"it can't be run on inputs of shape {tuple(input_shape)}: "
             f"{type(error).__name__}: {gist(error)}{_cure(module, input_shape, prepared())}"
@@ -310,7 +300,7 @@ def _pair(size: Size) -> tuple[int, int]:
 
 def _try(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
     """Returns the outputs for two inputs of zeros, shape (2, K); restores the module."""
-    home = next((each.device for each in (*module.parameters(), *module.buffers())), None)
+    home = next((each.device for each in tensors_of(module)), None)
     zeros = torch.zeros(TRIED, *input_shape, device=home)
     snapshot = Snapshot(module)
     try:
