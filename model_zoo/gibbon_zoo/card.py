@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from gibbon.core.errors import WeightsError
+from gibbon.core.files import reading
 from gibbon.specs.base import Spec
 from gibbon_zoo.atomic import write_atomically
 from gibbon_zoo.recipe import TEXTS, Recipe
@@ -184,9 +185,8 @@ def write_card(path: Path, card: Card) -> None:
 def read_card(path: Path) -> Card:
     """Returns the card in a JSON file.  Raises `WeightsError` if it can't be read."""
     try:
-        return Card.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+        with reading(path, WeightsError):
+            return Card.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

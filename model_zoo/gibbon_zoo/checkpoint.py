@@ -63,23 +63,18 @@ def read_checkpoint(path: Path, recipe: Recipe) -> TrainingCheckpoint | None:
     try:
         # weights_only: tensors and plain containers; nothing in the file is executed.
         stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if stored["layout"] != LAYOUT:
-            raise ValueError(f"layout {stored['layout']}, expected {LAYOUT}")
-        made_by = Recipe.model_validate_json(stored["recipe"])
-        checkpoint = TrainingCheckpoint(
-            stored["step"],
-            stored["seconds"],
-            stored["parameters"],
-            stored["optimiser"],
-            tuple(stored["watched"]),
-        )
+        layout, made_by = stored.pop("layout"), stored.pop("recipe")
+        if layout != LAYOUT:
+            raise ValueError(f"layout {layout}, expected {LAYOUT}")
+        recorded = Recipe.model_validate_json(made_by)
+        checkpoint = TrainingCheckpoint(**stored)
     except Exception as error:  # a damaged file can raise any exception
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
             f"{path}: damaged, or not a checkpoint of this version ({reason}); "
             "delete it or start fresh (--fresh)"
         ) from error
-    differences = _differences(made_by, recipe)
+    differences = _differences(recorded, recipe)
     if differences:
         raise RunFolderError(
             f"{path}: the checkpoint belongs to another training: {'; '.join(differences)}; "

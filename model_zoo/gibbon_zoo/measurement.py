@@ -17,6 +17,7 @@ from gibbon_zoo.architecture import Architecture
 from gibbon_zoo.card import Figures
 
 BATCH = 500
+Craft = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,7 @@ def held_out_error(
     return int(torch.cat(wrong).sum()) / len(labels)  # not in float64, which Apple's GPUs lack
 
 
-def _score(
-    classifier: Classifier,
-    craft: Callable[[Tensor, Tensor], Tensor],
-    inputs: Tensor,
-    labels: Tensor,
-) -> _Score:
+def _score(classifier: Classifier, craft: Craft, inputs: Tensor, labels: Tensor) -> _Score:
     wrong, confidence = [], []
     for x, y in zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True):
         outputs = classifier.predict(craft(x, y))

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
+from gibbon.core.files import reading
 from gibbon.specs.base import EpsilonField, Positive, Spec
 from gibbon_zoo.catalogue import ARCHITECTURES, RECIPES
 
@@ -235,9 +236,8 @@ def read_recipe(path: Path) -> Recipe:
     Raises `SpecError`, which names file and key, if it can't be read or is invalid.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"can't be read: {error.strerror or error}", where=str(path)) from error
+        with reading(path, SpecError):
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"not TOML: {error}", where=str(path)) from error
     return _validated(content, where=path.name)

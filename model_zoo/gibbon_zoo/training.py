@@ -115,7 +115,7 @@ def fit(
     """
     _check(module, recipe)
     optimiser = _make_optimiser(module, recipe.optimiser)
-    watched: list[float] = []
+    step, before, watched = 0, 0.0, list[float]()
     resumed = read_checkpoint(checkpoint, recipe)
     if resumed is None:
         start = torch.Generator().manual_seed(derive_key(recipe.seed, "start"))
@@ -123,9 +123,7 @@ def fit(
     else:
         module.load_state_dict(resumed.parameters)
         optimiser.load_state_dict(resumed.optimiser)
-        watched.extend(resumed.watched)
-    step = resumed.step if resumed is not None else 0
-    before = resumed.seconds if resumed is not None else 0.0
+        step, before, watched = resumed.step, resumed.seconds, list(resumed.watched)
 
     count = len(inputs)
     steps_an_epoch = math.ceil(count / recipe.batch_size)

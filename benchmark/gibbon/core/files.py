@@ -1,12 +1,13 @@
-"""Atomic file writes: a file is complete or it is not there."""
+"""Atomic file writes, where a file is complete or not there, and errors of reading files."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gibbon.core.errors import RunFolderError
+from gibbon.core.errors import RequestError, RunFolderError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -25,3 +26,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def reading(path: Path, problem: type[RequestError]) -> Iterator[None]:
+    """Turns errors of reading a file into a ``problem`` that names it, for a ``with`` block."""
+    try:
+        yield
+    except OSError as error:
+        raise problem(f"{path}: can't be read: {error.strerror or error}") from error

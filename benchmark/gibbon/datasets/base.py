@@ -189,7 +189,27 @@ class ArrayDataset(Dataset):
         bounds: Bounds = PIXEL_BOUNDS,
         notes: tuple[str, ...] = (),
     ) -> None:
-        _check_parts(name, pixels, targets=targets, classes=classes)
+        if len(pixels) == 0:
+            raise DatasetError(f"dataset {name!r} is empty")
+        if pixels.dtype != np.uint8 or pixels.ndim < 2:
+            raise DatasetError(
+                f"dataset {name!r} needs inputs of dtype uint8 and shape (N, ...), "
+                f"got {pixels.dtype} and {pixels.shape}"
+            )
+        if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1:
+            raise DatasetError(
+                f"dataset {name!r} needs integer labels of shape (N,), "
+                f"got {targets.dtype} and {targets.shape}"
+            )
+        if len(pixels) != len(targets):
+            raise DatasetError(
+                f"dataset {name!r} has {len(pixels)} inputs but {len(targets)} labels"
+            )
+        low, high, count = int(targets.min()), int(targets.max()), len(classes)
+        if low < 0 or high >= count:
+            raise DatasetError(
+                f"dataset {name!r} has labels from {low} to {high}, expected 0 to {count - 1}"
+            )
         if bounds.low > PIXEL_BOUNDS.low or bounds.high < PIXEL_BOUNDS.high:
             raise DatasetError(
                 f"dataset {name!r} has inputs in [0, 1] but bounds "
@@ -267,31 +287,3 @@ def _shuffle(count: int) -> NDArray[np.int64]:
     # Sorting by one random number each gives one order with every version of every library.
     streams = ExampleStreams.derive(SAMPLE_KEY, torch.arange(count))
     return np.argsort(streams.keys.numpy(), kind="stable").astype(np.int64)
-
-
-def _check_parts(
-    name: str,
-    pixels: NDArray[np.uint8],
-    *,
-    targets: NDArray[np.integer[Any]],
-    classes: tuple[str, ...],
-) -> None:
-    if len(pixels) == 0:
-        raise DatasetError(f"dataset {name!r} is empty")
-    if pixels.dtype != np.uint8 or pixels.ndim < 2:
-        raise DatasetError(
-            f"dataset {name!r} needs inputs of dtype uint8 and shape (N, ...), "
-            f"got {pixels.dtype} and {pixels.shape}"
-        )
-    if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1:
-        raise DatasetError(
-            f"dataset {name!r} needs integer labels of shape (N,), "
-            f"got {targets.dtype} and {targets.shape}"
-        )
-    if len(pixels) != len(targets):
-        raise DatasetError(f"dataset {name!r} has {len(pixels)} inputs but {len(targets)} labels")
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= len(classes):
-        raise DatasetError(
-            f"dataset {name!r} has labels from {low} to {high}, expected 0 to {len(classes) - 1}"
-        )

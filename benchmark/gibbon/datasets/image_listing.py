@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.files import reading
 from gibbon.datasets.class_map import ClassMap
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -152,10 +153,8 @@ def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
 
 
 def _entries(folder: Path) -> list[Path]:
-    try:
+    with reading(folder, DatasetError):
         found = sorted(folder.iterdir(), key=lambda path: path.name)
-    except OSError as error:
-        raise DatasetError(f"{folder}: can't be read: {error.strerror or error}") from error
     return [each for each in found if not each.name.startswith(".")]
 
 
@@ -179,7 +178,7 @@ def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
 def _rows(path: Path) -> dict[int, tuple[str, str]]:
     """Returns path and label of every row, by line."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with reading(path, DatasetError), path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True, skipinitialspace=True)
             header = [name.strip() for name in reader.fieldnames or ()]
             if missing := [name for name in COLUMNS if name not in header]:
@@ -201,8 +200,6 @@ def _rows(path: Path) -> dict[int, tuple[str, str]]:
         raise DatasetError(f"{path}: is not UTF-8: {error}; save it as UTF-8") from error
     except csv.Error as error:
         raise DatasetError(f"{path}: not a CSV file: {error}") from error
-    except OSError as error:
-        raise DatasetError(f"{path}: can't be read: {error.strerror or error}") from error
     if not rows:
         raise DatasetError(f"{path}: has no rows below its header")
     return rows

@@ -154,21 +154,6 @@ def _ways(module: nn.Module) -> _Ways:
 
 
 @dataclass(frozen=True)
-class _Tensors:
-    """A module's named tensors, and their earlier values."""
-
-    own: MutableMapping[str, Any]
-    before: dict[str, Any]
-
-    def put_back(self) -> None:
-        for name in [name for name in self.own.keys() if name not in self.before]:  # noqa: SIM118
-            del self.own[name]
-        for name, tensor in self.before.items():
-            if name not in self.own or self.own[name] is not tensor:
-                self.own[name] = tensor
-
-
-@dataclass(frozen=True)
 class _Content:
     """A tensor's data, gradient and ``requires_grad``, which moving it replaces."""
 
@@ -201,12 +186,11 @@ class Belongings:
     def __init__(self, module: nn.Module) -> None:
         modules = list(module.modules())
         self._ways = [(each, _ways(each)) for each in modules]
-        self._tensors = [
-            _Tensors(own, {name: own[name] for name in own.keys()})  # noqa: SIM118
+        self._attributes = [
+            (own, {name: own[name] for name in own.keys()})  # noqa: SIM118
             for each in modules
-            for own in (each._parameters, each._buffers)
+            for own in (each._parameters, each._buffers, each.__dict__)
         ]
-        self._attributes = [(each, dict(each.__dict__)) for each in modules]
         self._contents = [
             _Content(
                 each,
@@ -221,13 +205,10 @@ class Belongings:
     @torch.no_grad()
     def put_back(self) -> None:
         """Restores all parts."""
-        for each in self._tensors:
-            each.put_back()
+        for own, before in self._attributes:
+            _put_tensors_back(own, before)
         for content in self._contents:
             content.put_back()
-        for module, before in self._attributes:
-            for name in module.__dict__.keys() | before.keys():
-                _put_attribute_back(module, name, before)
         for module, ways in self._ways:
             if ways.differ(_ways(module)):
                 ways.restore(module)
@@ -242,15 +223,16 @@ def move_attributes(module: nn.Module, device: torch.device) -> None:
                 each.__dict__[name] = value.to(device)  # unchanged if it is there already
 
 
-def _put_attribute_back(module: nn.Module, name: str, before: dict[str, Any]) -> None:
-    """Restores a plain tensor; other attributes of a module are left alone."""
-    old, new = before.get(name), module.__dict__.get(name)
-    if old is new or not (isinstance(old, Tensor) or isinstance(new, Tensor)):
-        return
-    if name in before:
-        module.__dict__[name] = old
-    else:
-        del module.__dict__[name]
+def _put_tensors_back(own: MutableMapping[str, Any], before: dict[str, Any]) -> None:
+    """Restores tensors by name; other attributes of a module are left alone."""
+    for name in dict.fromkeys((*before, *own.keys())):
+        old, new = before.get(name), own[name] if name in own else None  # noqa: SIM401
+        if old is new or not (isinstance(old, Tensor) or isinstance(new, Tensor)):
+            continue
+        if name in before:
+            own[name] = old
+        else:
+            del own[name]
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from safetensors.torch import load as parse
 from torch import Tensor, nn
 
 from gibbon.core.errors import WeightsError
+from gibbon.core.files import reading
 
 PICKLE_MARKS = (b"\x80", b"PK\x03\x04")  # a bare pickle's protocol byte; torch.save's zip file
 
@@ -51,7 +52,7 @@ def fit_weights(
     if missing or unexpected:
         raise WeightsError(
             f"{where}: tensors do not fit the model: "
-            f"missing {_listed(missing)}, unexpected {_listed(unexpected)}"
+            f"missing {listed(missing)}, unexpected {listed(unexpected)}"
         )
     others = [name for name, tensor in tensors.items() if tensor.shape != own[name].shape]
     if others:
@@ -73,7 +74,8 @@ def _place(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]] | None:
     return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else None
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Returns names as text for an error message, at most `LISTED` of them."""
     if len(names) <= LISTED:
         return str(names or "none")
     return f"{names[:LISTED]} and {len(names) - LISTED} more"
@@ -81,10 +83,8 @@ def _listed(names: list[str]) -> str:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Returns the tensors of a safetensors file by name.  Raises `WeightsError`."""
-    try:
+    with reading(path, WeightsError):
         content = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
     if content.startswith(PICKLE_MARKS) and content[HEADER_START] != b"{":
         raise WeightsError(
             f"{path}: this is a pickle (torch.save), which can run code when it is loaded; "
@@ -98,10 +98,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file, in hexadecimal.  Raises `WeightsError`."""
-    try:
+    with reading(path, WeightsError):
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
 def state_digest(module: nn.Module) -> str:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError, WeightsError
+from gibbon.core.files import reading
 from gibbon.core.registry import their_code
 from gibbon.models.sources import ModelSource, OpenedModel, place_of
 from gibbon.models.sources.error_text import gist
@@ -111,11 +112,8 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> CheckpointCont
         raise WeightsError(
             f"{path}: is a whole model ({kind}), not a weights file: give it as --model {path}"
         )
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-    except OSError as error:
-        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
+    with reading(path, WeightsError), path.open("rb") as file:
+        start = file.read(16)
     safe = path.suffix == ".safetensors" or start[HEADER_START] == b"{"
     if safe and not (start.startswith(PICKLE_MARKS) and start[HEADER_START] != b"{"):
         return CheckpointContent(read_weights(path))

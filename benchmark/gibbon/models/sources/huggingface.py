@@ -26,7 +26,7 @@ from gibbon.models.sources.optional_libraries import (
     without_pickles,
 )
 from gibbon.models.sources.weight_names import DEFAULT, RANDOM, word_of
-from gibbon.models.weights import LISTED
+from gibbon.models.weights import listed
 from gibbon.specs.suite import ModelSpec
 
 SCHEME = "hf"
@@ -155,10 +155,7 @@ def _check_fit(loading: Mapping[str, Any], *, where: str) -> None:
     for what in ("missing", "mismatched", "unexpected"):
         names = sorted(map(str, loading.get(f"{what}_keys") or ()))
         if names:
-            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-            raise WeightsError(
-                f"{where}: tensors do not fit the model: {what} {names[:LISTED]}{more}"
-            )
+            raise WeightsError(f"{where}: tensors do not fit the model: {what} {listed(names)}")
 
 
 def _unweighted(spec: ModelSpec) -> nn.Module:

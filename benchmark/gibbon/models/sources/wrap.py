@@ -250,9 +250,8 @@ def _advice(
 
 
 def _channels_of(module: nn.Module) -> int | None:
-    convolutions = (each for each in module.modules() if isinstance(each, nn.Conv2d))
-    first = next(convolutions, None)
-    return first.in_channels if first is not None else None
+    taken = (each.in_channels for each in module.modules() if isinstance(each, nn.Conv2d))
+    return next(taken, None)
 
 
 def _colour_cure(taken: int, given: int, *, own: bool) -> str:
