@@ -471,7 +471,7 @@ def _parse(path: Path) -> Baseline:
         baseline = Baseline.model_validate(written)
     except ValidationError as error:
         first = error.errors()[0]
-        place = key_path(list(first["loc"]))
+        place = key_path(first["loc"])
         raise RecordError(f"{path}: damaged: {place}: {first['msg']}{SAVE_AGAIN}") from error
     names = {dataset.name for dataset in baseline.datasets}
     for cell in baseline.cells:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from gibbon.core.errors import SpecError, suggest
 from gibbon.gate.baseline import Key, Measure
 from gibbon.specs.base import Name, Spec
-from gibbon.specs.decoding import WORDS, key_path, parse_toml, read_text
+from gibbon.specs.decoding import key_path, parse_toml, problem_text, read_text
 
 MAX_INCREASE = 1.0  # percentage points
 
@@ -58,8 +58,8 @@ class Limits(Spec):
 
     def of(self, measured: Key) -> float:
         """Returns the percentage points by which a measure may increase."""
-        fitting = [limit.max_increase for limit in self.limits if limit.covers(measured)]
-        return fitting[-1] if fitting else self.max_increase
+        fitting = (each.max_increase for each in reversed(self.limits) if each.covers(measured))
+        return next(fitting, self.max_increase)
 
     def check(self, known: Iterable[Key], *, where: str = "") -> None:
         """Raises `SpecError` if a limit covers no measure: a name in it must be misspelt."""
@@ -81,7 +81,11 @@ def read_limits(path: Path) -> Limits:
     try:
         return Limits.model_validate(parse_toml(read_text(path), where=str(path)))
     except ValidationError as error:
-        raise SpecError("; ".join(_explain(error)), where=str(path)) from error
+        problems = []
+        for each in error.errors():
+            owner = Limit if len(each["loc"]) > 1 else Limits
+            problems.append(f"{key_path(each['loc'])}: {problem_text(each, owner.model_fields)}")
+        raise SpecError("; ".join(problems), where=str(path)) from error
 
 
 def limits_beside(baseline: Path) -> Path | None:
@@ -91,16 +95,3 @@ def limits_beside(baseline: Path) -> Path | None:
     """
     place = baseline / "limits.toml" if baseline.is_dir() else baseline.with_suffix(".toml")
     return place if place.is_file() else None
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        location = list(problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            owner = Limit if len(location) > 1 else Limits
-            message = "unknown key" + suggest(str(location[-1]), owner.model_fields)
-        else:
-            message = WORDS.get(problem["type"], problem["msg"])
-            if isinstance(problem["input"], str | int | float):
-                message += f", got {problem['input']!r}"
-        yield f"{key_path(location)}: {message}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
 from gibbon.specs.base import Spec
@@ -16,6 +17,12 @@ from gibbon.specs.naming import suite_name
 from gibbon.specs.paths import resolve
 from gibbon.specs.published import PublishedRow
 from gibbon.specs.suite import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite, TransferSpec
+
+# The keys of specs that may hold a path.
+FILE_KEYS: dict[type[Spec], tuple[str, ...]] = {
+    ModelSpec: ("model", "weights"),
+    DatasetSpec: ("source", "class_map", "labels"),
+}
 
 WHERE = "evaluate"  # how error messages of `decode_request` name the request
 
@@ -75,11 +82,9 @@ def read_suite(reference: str) -> Suite:
 
 def shipped_suites() -> dict[str, Suite]:
     """Returns the suites that come with the package, by name."""
-    folder = resources.files("gibbon") / "suites"
-    files = sorted(
-        (file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda f: f.name
-    )
-    suites = (parse_suite(file.read_text("utf-8"), where=file.name) for file in files)
+    files = sorted((resources.files("gibbon") / "suites").iterdir(), key=lambda file: file.name)
+    toml = (file for file in files if file.name.endswith(".toml"))
+    suites = (parse_suite(file.read_text("utf-8"), where=file.name) for file in toml)
     return {suite.name: suite for suite in suites}
 
 
@@ -100,7 +105,7 @@ def decode_suite(written: dict[str, Any], *, where: str, folder: Path = Path()) 
 
     Raises `SpecError`, with a line for each invalid key: ``where``, the key path, and the reason.
     """
-    return _resolve_files(decode_spec(Suite, written, where=where), folder)
+    return _with_files(decode_spec(Suite, written, where=where), folder)
 
 
 def decode_spec(
@@ -139,29 +144,18 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
         raise SpecError(f"malformed TOML: {message}", where=where) from error
 
 
-def _resolve_files(suite: Suite, folder: Path) -> Suite:
-    """Returns the suite with paths relative to the working folder, not to its own file."""
+def _with_files(spec: AnySpec, folder: Path) -> AnySpec:
+    """Returns a spec with paths relative to the working folder, not to its own file."""
 
-    def resolved(experiment: Experiment) -> Experiment:
-        data = experiment.dataset
-        files = {key: getattr(data, key) for key in ("source", "class_map", "labels")}
-        update = {key: value and resolve(value, folder) for key, value in files.items()}
-        models = tuple(_with_files(each, folder) for each in experiment.models)
-        data = data.model_copy(update=update)
-        return experiment.model_copy(update={"models": models, "dataset": data})
+    def resolved(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(resolved, value))
+        return _with_files(value, folder) if isinstance(value, Spec) else value
 
-    experiments = tuple(map(resolved, suite.experiments))
-    return suite.model_copy(update={"experiments": experiments})
-
-
-def _with_files(model: ModelSpec, folder: Path) -> ModelSpec:
-    return model.model_copy(
-        update={
-            "model": resolve(model.model, folder),
-            "weights": model.weights and resolve(model.weights, folder),
-            "ensemble": tuple(_with_files(each, folder) for each in model.ensemble),
-        }
-    )
+    update = {key: resolved(value) for key, value in spec}
+    for key in FILE_KEYS.get(type(spec), ()):
+        update[key] = update[key] and resolve(update[key], folder)
+    return spec.model_copy(update=update)
 
 
 def _explain(
@@ -175,18 +169,21 @@ def _explain(
         if short and location[:2] == ["experiments", 0]:
             location = location[2:]
         path = key_path(location)
-        if problem["type"] == "extra_forbidden":
-            known = _known_keys(location, short=short)
-            message = "unknown key" + suggest(str(location[-1]), known)
-        else:
-            message = WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-            if isinstance(problem["input"], str | int | float | bool):
-                came = repr(problem["input"])
-                message += "" if came in message else f", got {came}"
+        message = problem_text(problem, _known_keys(location, short=short))
         yield f"{where}: {path}: {message}" if path else f"{where}: {message}"
 
 
-def key_path(location: list[str | int]) -> str:
+def problem_text(problem: ErrorDetails, known: Iterable[str]) -> str:
+    """Returns what is wrong with a key, in TOML's words; ``known`` are the keys beside it."""
+    if problem["type"] == "extra_forbidden":
+        return "unknown key" + suggest(str(problem["loc"][-1]), known)
+    message = WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    came = repr(problem["input"])
+    plain = isinstance(problem["input"], str | int | float)
+    return f"{message}, got {came}" if plain and came not in message else message
+
+
+def key_path(location: Sequence[str | int]) -> str:
     """Returns a key path as text: ``attacks[2].steps``.
 
     >>> key_path(["attacks", 2, "steps"])
