@@ -31,6 +31,11 @@ def _parse_epsilon(written: object) -> Epsilon:
         raise ValueError(str(error)) from error
 
 
+# A field that takes one value for a list of one.
+OneOrMany = BeforeValidator(
+    lambda written: written if isinstance(written, list | tuple) else [written]
+)
+
 EpsilonField = Annotated[
     Epsilon, BeforeValidator(_parse_epsilon), PlainSerializer(str, return_type=str)
 ]

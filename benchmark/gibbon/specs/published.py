@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from gibbon.core.threat import ZERO
-from gibbon.specs.base import UNATTACKED, EpsilonField, Name, Spec
+from gibbon.specs.base import UNATTACKED, EpsilonField, Name, OneOrMany, Spec
 
 Measure = Literal[
     "clean_error",
@@ -49,16 +49,11 @@ class PublishedRow(Spec):
     tolerance: float | None = Field(default=None, ge=0, le=1)
     reason: str = ""
     needs: str = ""
-    attack: tuple[Name, ...] = (UNATTACKED,)
+    attack: Annotated[tuple[Name, ...], OneOrMany] = (UNATTACKED,)
     epsilon: EpsilonField = ZERO
     target: Name | None = None
     compared_with: Name | None = None
     note: str = ""
-
-    @field_validator("attack", mode="before")
-    @classmethod
-    def _one_or_many(cls, written: Any) -> Any:
-        return written if isinstance(written, list | tuple) else [written]
 
     @model_validator(mode="after")
     def _transfer_has_target(self) -> Self:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from operator import not_
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -22,12 +23,24 @@ from pydantic import (
 
 from gibbon.core.errors import suggest
 from gibbon.core.threat import Epsilon, Norm
-from gibbon.specs.base import UNATTACKED, EpsilonField, Finite, Name, Positive, Size, Source, Spec
+from gibbon.specs.base import (
+    UNATTACKED,
+    EpsilonField,
+    Finite,
+    Name,
+    OneOrMany,
+    Positive,
+    Size,
+    Source,
+    Spec,
+)
 from gibbon.specs.naming import ENSEMBLE, _is_composed, _members_of, label_from, name_from
 from gibbon.specs.published import PublishedRow
 
 # "pgd", or an attack of another library: "foolbox:LinfPGD".
 ATTACK_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*(:[A-Za-z0-9_][A-Za-z0-9._+-]*)?$"
+_Outputs = Literal["logits", "probabilities", "log-scores"]
+_Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 AttackName = Annotated[str, Field(pattern=ATTACK_PATTERN, max_length=80)]
 
 
@@ -57,14 +70,14 @@ class ModelSpec(Spec):
     name: Name
     model: Source
     weights: str | None = Field(default=None, min_length=1)
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    mean: tuple[Finite, ...] | None = Field(default=None, min_length=1)
-    std: tuple[Positive, ...] | None = Field(default=None, min_length=1)
-    outputs: Literal["logits", "probabilities", "log-scores"] | None = None
-    trust_pickle: bool = Field(default=False, strict=True)
-    ensemble: tuple[ModelSpec, ...] = ()
-    fuse: Literal["probabilities", "logits", "loss"] | None = None
-    shares: tuple[Positive, ...] | None = Field(default=None, min_length=1)
+    arguments: dict[str, Any] = Field(default_factory=dict, exclude_if=not_)
+    mean: tuple[Finite, ...] | None = Field(default=None, min_length=1, exclude_if=not_)
+    std: tuple[Positive, ...] | None = Field(default=None, min_length=1, exclude_if=not_)
+    outputs: _Outputs | None = Field(default=None, exclude_if=not_)
+    trust_pickle: bool = Field(default=False, strict=True, exclude_if=not_)
+    ensemble: tuple[ModelSpec, ...] = Field(default=(), exclude_if=not_)
+    fuse: Literal["probabilities", "logits", "loss"] | None = Field(default=None, exclude_if=not_)
+    shares: tuple[Positive, ...] | None = Field(default=None, min_length=1, exclude_if=not_)
 
     @model_validator(mode="before")
     @classmethod
@@ -104,10 +117,6 @@ class ModelSpec(Spec):
             )
         return self
 
-    @model_serializer(mode="wrap")
-    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_defaults(self, handler(self), always=("name", "model", "weights"))
-
 
 class DatasetSpec(Spec):
     """A dataset and the options to read it.
@@ -133,17 +142,17 @@ class DatasetSpec(Spec):
 
     name: Name
     source: Source
-    split: Literal["train", "test"] = "test"
-    class_map: str | None = Field(default=None, min_length=1)
-    labels: str | None = Field(default=None, min_length=1)
-    inputs: str | None = Field(default=None, min_length=1)
-    layout: Literal["NCHW", "NHWC", "NHW"] | None = None
-    resize: Size | None = None
-    crop: Size | None = None
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
-    colour: Literal["grey", "rgb"] | None = None
-    skip_unreadable: bool = Field(default=False, strict=True)
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    split: Literal["train", "test"] = Field(default="test", exclude_if="test".__eq__)
+    class_map: str | None = Field(default=None, min_length=1, exclude_if=not_)
+    labels: str | None = Field(default=None, min_length=1, exclude_if=not_)
+    inputs: str | None = Field(default=None, min_length=1, exclude_if=not_)
+    layout: Literal["NCHW", "NHWC", "NHW"] | None = Field(default=None, exclude_if=not_)
+    resize: Size | None = Field(default=None, exclude_if=not_)
+    crop: Size | None = Field(default=None, exclude_if=not_)
+    interpolation: _Interpolation = Field(default="bilinear", exclude_if="bilinear".__eq__)
+    colour: Literal["grey", "rgb"] | None = Field(default=None, exclude_if=not_)
+    skip_unreadable: bool = Field(default=False, strict=True, exclude_if=not_)
+    arguments: dict[str, Any] = Field(default_factory=dict, exclude_if=not_)
 
     @model_validator(mode="before")
     @classmethod
@@ -152,7 +161,7 @@ class DatasetSpec(Spec):
 
     @model_serializer(mode="wrap")
     def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any] | str:
-        written = _without_defaults(self, handler(self), always=("name", "source"))
+        written: dict[str, Any] = handler(self)
         return self.name if written == {"name": self.name, "source": self.name} else written
 
 
@@ -198,15 +207,6 @@ def _as_text(written: Any) -> Any:
     return os.fspath(written) if isinstance(written, os.PathLike) else written
 
 
-def _without_defaults(spec: Spec, written: Any, *, always: tuple[str, ...]) -> dict[str, Any]:
-    fields = type(spec).model_fields
-    return {
-        key: value
-        for key, value in written.items()
-        if key in always or getattr(spec, key) != fields[key].get_default(call_default_factory=True)
-    }
-
-
 def _with_named_members(model: ModelSpec, named: Mapping[str, ModelSpec]) -> ModelSpec:
     """Returns a model whose members that are names of models are replaced by these models."""
     members = []
@@ -240,17 +240,12 @@ class AttackSpec(Spec):
     model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
 
     name: AttackName
-    epsilon: tuple[EpsilonField, ...] = Field(min_length=1)
+    epsilon: Annotated[tuple[EpsilonField, ...], Field(min_length=1), OneOrMany]
     label: Name = ""
     norm: Norm | None = None
     clip: bool = Field(default=True, strict=True)
-    optional: bool = Field(default=False, strict=True)
-    carried: bool = Field(default=False, strict=True)
-
-    @field_validator("epsilon", mode="before")
-    @classmethod
-    def _one_or_many(cls, written: Any) -> Any:
-        return written if isinstance(written, list | tuple) else [written]
+    optional: bool = Field(default=False, strict=True, exclude_if=not_)
+    carried: bool = Field(default=False, strict=True, exclude_if=not_)
 
     @field_validator("epsilon")
     @classmethod
@@ -272,12 +267,6 @@ class AttackSpec(Spec):
         if self.label == UNATTACKED:
             raise ValueError(f"{UNATTACKED!r} is the unattacked row: it is always there")
         return self
-
-    @model_serializer(mode="wrap")
-    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = handler(self)
-        unsaid = {key for key in ("optional", "carried") if not getattr(self, key)}
-        return {key: value for key, value in written.items() if key not in unsaid}
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -303,7 +292,7 @@ class Experiment(Spec):
     models: tuple[ModelSpec, ...] = Field(min_length=1)
     attacks: tuple[AttackSpec, ...] = ()
     transfer: TransferSpec | None = None
-    error_only: bool = Field(default=False, strict=True)
+    error_only: bool = Field(default=False, strict=True, exclude_if=not_)
 
     @field_validator("models")
     @classmethod
@@ -343,11 +332,6 @@ class Experiment(Spec):
                     "give it a second entry that is not carried"
                 )
         return self
-
-    @model_serializer(mode="wrap")
-    def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if key != "error_only" or value}
 
 
 class Suite(Spec):
