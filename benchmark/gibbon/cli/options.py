@@ -326,19 +326,18 @@ GROUP_OF = {option.flag: group for group, (_, options) in GROUPS.items() for opt
 KEY_FLAGS = {(GROUP_OF[option.flag], option.name): option.flag for option in OPTIONS}
 _SETTINGS = {each.name for each in fields(RunSettings)}
 RUN_OPTIONS = tuple(option for option in OPTIONS if option.name in _SETTINGS)
-EXAMPLES = (
-    "A model that comes with the package:",
-    "    evaluate --model maxout --dataset mnist --attack fgsm --epsilon 0.1,0.25",
-    "Your own network and images, two attacks:",
-    "    evaluate --model nets/small.py:build --weights small.safetensors \\",
-    "        --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 \\",
-    "        --dataset photos/val --resize 256 --crop 224 \\",
-    "        --attack fgsm --epsilon 8/255 --attack pgd --steps 20",
-    "Transfer between two models, saved as a suite:",
-    "    evaluate --model torchvision:resnet50 --model timm:vit_small_patch16_224 \\",
-    "        --dataset photos/val --class-map imagenet --attack pgd --epsilon 4/255 \\",
-    "        --save-suite suites/transfer.toml",
-)
+EXAMPLES = """\
+A model that comes with the package:
+    evaluate --model maxout --dataset mnist --attack fgsm --epsilon 0.1,0.25
+Your own network and images, two attacks:
+    evaluate --model nets/small.py:build --weights small.safetensors \\
+        --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 \\
+        --dataset photos/val --resize 256 --crop 224 \\
+        --attack fgsm --epsilon 8/255 --attack pgd --steps 20
+Transfer between two models, saved as a suite:
+    evaluate --model torchvision:resnet50 --model timm:vit_small_patch16_224 \\
+        --dataset photos/val --class-map imagenet --attack pgd --epsilon 4/255 \\
+        --save-suite suites/transfer.toml"""
 REQUIRED = ("--model", "--dataset", "--attack")
 
 
