@@ -7,8 +7,8 @@ checks, numbers and tables.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -134,7 +134,9 @@ def evaluate(
     )
     choose_device(settings.device, where="device")
     suite, supplied = request.suite, request.supplied(settings)
-    with _folder(output) as folder, _reporter(progress) as reporter:
+    place = nullcontext(output) if output is not None else TemporaryDirectory(prefix="gibbon-")
+    with place as folder_name, _reporter(progress) as reporter:
+        folder = Path(folder_name)
         if not supplied.datasets:
             suite, notes = with_preprocessing(suite)
             for note in notes:
@@ -153,21 +155,7 @@ def evaluate(
     return Results(record, {key: outcome for key, outcome in found.items() if outcome is not None})
 
 
-@contextmanager
-def _folder(output: StrPath | None) -> Iterator[Path]:
-    if output is not None:
-        yield Path(output)
-        return
-    with TemporaryDirectory(prefix="gibbon-") as folder:
-        yield Path(folder)
-
-
-@contextmanager
-def _reporter(progress: Progress | bool) -> Iterator[Progress]:
-    if not isinstance(progress, bool):
-        yield progress
-    elif progress:
-        with RunProgress(Console(stderr=True, emoji=False)) as shown:
-            yield shown
-    else:
-        yield Silent()
+def _reporter(progress: Progress | bool) -> AbstractContextManager[Progress]:
+    if progress is True:
+        return RunProgress(Console(stderr=True, emoji=False))
+    return nullcontext(progress or Silent())

@@ -73,26 +73,17 @@ class PythonRequest:
             )
         written = [{"epsilon": epsilon, **threat, **_attack_keys(each)} for each in attacks]
         labels = unlike([str(each.get("label", label_from(each["name"]))) for each in written])
-        specs = []
-        for place, (keys, label) in enumerate(zip(written, labels, strict=True)):
+        for keys, label in zip(written, labels, strict=True):
             if not keys["epsilon"]:
                 raise SpecError(f"attack {label!r}: epsilon is missing: give epsilon=8 / 255")
-            keys = {**keys, **parameters, "label": label}
-            specs.append(decode_spec(AttackSpec, keys, where=WHERE, at=["attacks", place]))
+            keys |= {**parameters, "label": label}
+        described = [{**_model_keys(each, declared), "name": name} for name, each in models.items()]
         suite = decode_request(
             {
                 **experiment,
                 "dataset": _dataset_spec(data),
-                "models": [
-                    decode_spec(
-                        ModelSpec,
-                        {**_model_keys(model, declared), "name": name},
-                        where=WHERE,
-                        at=["models", place],
-                    )
-                    for place, (name, model) in enumerate(models.items())
-                ],
-                "attacks": specs,
+                "models": described,
+                "attacks": written,
             },
             transfer=transfer,
         )
@@ -219,7 +210,4 @@ def parse_budgets(epsilon: Budget | Sequence[Budget] | None) -> tuple[Epsilon, .
     if epsilon is None:
         return ()
     several = [epsilon] if isinstance(epsilon, str | float | int | Epsilon) else epsilon
-    return tuple(
-        each if isinstance(each, Epsilon) else Epsilon.parse(each, where="epsilon")
-        for each in several
-    )
+    return tuple(Epsilon.parse(each, where="epsilon") for each in several)

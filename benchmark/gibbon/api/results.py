@@ -226,13 +226,10 @@ def _narrowed(
     The unattacked rows stay; transfers stay by the model that the examples were made on.
     """
 
-    def attacked(name: str, row: Evaluation | Failure | Transfer | Agreement) -> bool:
+    def kept(row: Evaluation | Failure | Transfer | Agreement) -> bool:
+        name = row.model if isinstance(row, Evaluation | Failure) else row.source
         chosen = attack in (None, row.attack) and epsilon in (None, row.epsilon)
-        return chosen and model in (None, name)
-
-    def of_model(row: Evaluation | Failure) -> bool:
-        unattacked = row.attack == UNATTACKED and model in (None, row.model)
-        return unattacked or attacked(row.model, row)
+        return model in (None, name) and (chosen or row.attack == UNATTACKED)
 
     def experiment(whole: Experiment) -> Experiment:
         attacks = tuple(
@@ -241,9 +238,8 @@ def _narrowed(
             if attack in (None, spec.label)
             and (left := tuple(each for each in spec.epsilon if epsilon in (None, each)))
         )
-        labels = {each.label for each in attacks}
         named = whole.transfer.attacks if whole.transfer and model is None else ()
-        crossed = tuple(each for each in named if each in labels)
+        crossed = tuple(each for each in named if each in {spec.label for spec in attacks})
         transfer = TransferSpec(attacks=crossed) if crossed else None
         models = tuple(each for each in whole.models if model in (None, each.name))
         return whole.model_copy(update={"models": models, "attacks": attacks, "transfer": transfer})
@@ -252,12 +248,12 @@ def _narrowed(
     whole_attacks = attack is None and epsilon is None
     update = {
         "suite": record.suite.model_copy(update={"experiments": experiments}),
-        "evaluations": tuple(filter(of_model, record.evaluations)),
-        "transfers": tuple(row for row in record.transfers if attacked(row.source, row)),
-        "agreements": tuple(row for row in record.agreements if attacked(row.source, row)),
+        "evaluations": tuple(filter(kept, record.evaluations)),
+        "transfers": tuple(filter(kept, record.transfers)),
+        "agreements": tuple(filter(kept, record.agreements)),
         "worst_cases": tuple(
             row for row in record.worst_cases if whole_attacks and model in (None, row.model)
         ),
-        "failures": tuple(filter(of_model, record.failures)),
+        "failures": tuple(filter(kept, record.failures)),
     }
     return record.model_copy(update=update)

@@ -52,8 +52,12 @@ class Epsilon:
     def parse(cls, written: object, *, where: str = "") -> Epsilon:
         """Returns the budget written as a number, a decimal or a fraction.
 
+        An epsilon is returned as it is.
+
         Raises `SpecError` if it is not a finite number, or is negative.
         """
+        if isinstance(written, Epsilon):
+            return written
         text = _in_pixel_steps(written) or str(written).strip()
         accepted = isinstance(written, str | int | float) and not isinstance(written, bool)
         try:

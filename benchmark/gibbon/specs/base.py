@@ -23,8 +23,6 @@ UNATTACKED = "none"
 
 
 def _parse_epsilon(written: object) -> Epsilon:
-    if isinstance(written, Epsilon):
-        return written
     try:
         return Epsilon.parse(written)
     except SpecError as error:
