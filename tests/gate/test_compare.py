@@ -134,6 +134,30 @@ def test_the_same_run_is_unchanged() -> None:
     assert comparison.passed
 
 
+def test_a_side_may_be_the_path_of_a_baseline_or_of_a_run(tmp_path: Path) -> None:
+    folder, saved = write_run(tmp_path / "run", bits(10), bits(400)), tmp_path / "b.json"
+    save_baseline(folder, saved)
+    expected = compare(read_side(saved), read_side(folder))
+    assert expected.measures
+    assert compare(saved, folder) == compare(str(saved), str(folder)) == expected
+    assert compare(read_side(saved), folder) == compare(saved, read_side(folder)) == expected
+    for wrong in (tmp_path, tmp_path / "gone.json", str(tmp_path / "gone.json")):
+        with pytest.raises(RecordError, match=re.escape(str(wrong))):
+            compare(saved, wrong)
+
+
+def test_limits_beside_a_baseline_hold_only_if_they_are_given(tmp_path: Path) -> None:
+    old, new = side(bits(10), bits(400)), side(bits(10), bits(440))
+    saved = tmp_path / "b.json"
+    write_baseline(old, saved, gibbon="0")
+    saved.with_suffix(".toml").write_text("max_increase = 5", "utf-8")
+    assert verdicts(compare(saved, new)) == ["unchanged", "regressed"]
+    beside = limits_beside(saved)
+    assert beside is not None
+    allowed = read_limits(beside)
+    assert verdicts(compare(saved, new, limits=allowed)) == ["unchanged", "unchanged"]
+
+
 def test_significantly_and_much_worse_is_a_regression() -> None:
     comparison = compare(side(bits(10), bits(400)), side(bits(10), bits(440)))
     assert verdicts(comparison) == ["unchanged", "regressed"]

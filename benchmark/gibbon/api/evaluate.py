@@ -22,12 +22,12 @@ from gibbon.api.request import (
     Data,
     Model,
     PythonRequest,
-    StrPath,
     model_name,
     parse_budgets,
 )
 from gibbon.api.results import Results
 from gibbon.attacks.base import Attack
+from gibbon.core.files import StrPath
 from gibbon.core.threat import Norm
 from gibbon.records.outcomes import OUTCOMES, read_outcome
 from gibbon.report import write_report
@@ -106,6 +106,7 @@ def evaluate(
 
     Raises a `RequestError` if the request is wrong, before anything is computed.
 
+    >>> from torch import nn
     >>> inputs, labels = torch.rand(40, 1, 4, 4), torch.arange(40) % 3
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     >>> results = evaluate(net, (inputs, labels), attack="pgd", epsilon=8 / 255, steps=4)

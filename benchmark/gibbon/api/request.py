@@ -18,6 +18,7 @@ from gibbon.attacks.base import Attack, parameters_of
 from gibbon.attacks.factory import build_attack
 from gibbon.attacks.toolkit.parameter_text import parameter_texts
 from gibbon.core.errors import ModelError, RequestError, SpecError
+from gibbon.core.files import StrPath
 from gibbon.core.threat import Epsilon
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Dataset
@@ -33,7 +34,6 @@ from gibbon.specs.decoding import WHERE, decode_request, decode_spec
 from gibbon.specs.naming import label_from, name_from, name_of, unlike
 from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec, Suite
 
-StrPath = str | os.PathLike[str]
 Model = nn.Module | Classifier | ModelSpec | StrPath
 Array = Tensor | NDArray[Any]
 Data = TorchDataset[Any] | DataLoader[Any] | tuple[Array, Array] | Dataset | DatasetSpec | StrPath

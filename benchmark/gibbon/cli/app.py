@@ -364,14 +364,7 @@ def compare(
     """
     from gibbon.core.files import write_atomically
     from gibbon.gate import compare as gate
-    from gibbon.gate.baseline import read_side
-    from gibbon.gate.comparison_text import (
-        comparison_markdown,
-        comparison_table,
-        conclusion,
-        sentences,
-        write_junit,
-    )
+    from gibbon.gate import comparison_text
     from gibbon.gate.limits import Limits, limits_beside, read_limits
     from gibbon.report.text.terminal import print_table
 
@@ -379,21 +372,16 @@ def compare(
     allowed = read_limits(place) if place is not None else Limits()
     if max_increase is not None:
         allowed = allowed.allowing(max_increase)
-    comparison = gate.compare(
-        read_side(baseline),
-        read_side(run_folder),
-        limits=allowed,
-        alpha=alpha,
-        where=str(place or ""),
-    )
-    text = comparison_markdown(comparison)
+    where = str(place or "")
+    comparison = gate.compare(baseline, run_folder, limits=allowed, alpha=alpha, where=where)
+    text = comparison_text.comparison_markdown(comparison)
     if markdown is not None:
         write_atomically(markdown, text)
     if junit is not None:
-        write_junit(comparison, junit)
-    print_table(comparison_table(comparison), Console())
-    typer.echo(conclusion(comparison))
-    for sentence in sentences(comparison):
+        comparison_text.write_junit(comparison, junit)
+    print_table(comparison_text.comparison_table(comparison), Console())
+    typer.echo(comparison_text.conclusion(comparison))
+    for sentence in comparison_text.sentences(comparison):
         typer.echo(sentence, err=True)
     _append_summary(text)
     raise typer.Exit(DONE if comparison.passed else FAILED)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from gibbon.core.errors import RequestError, RunFolderError
 
+StrPath = str | os.PathLike[str]
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file under a temporary name and renames it: readers see the old or the new file.

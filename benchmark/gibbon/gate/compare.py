@@ -8,12 +8,14 @@ McNemar's exact test, adjusted over all measures compared (Holm).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from gibbon.core.errors import RecordError, SpecError
-from gibbon.gate.baseline import AttackSetup, Key, Side, Wrong
+from gibbon.core.files import StrPath
+from gibbon.gate.baseline import AttackSetup, Key, Side, Wrong, read_side
 from gibbon.gate.limits import Limits
 from gibbon.metrics.intervals import holm, mcnemar
 from gibbon.report.content.layout import NOTHING
@@ -71,17 +73,45 @@ class Comparison:
 
 
 def compare(
-    old: Side, new: Side, *, limits: Limits | None = None, alpha: float = ALPHA, where: str = ""
+    old: Side | StrPath,
+    new: Side | StrPath,
+    *,
+    limits: Limits | None = None,
+    alpha: float = ALPHA,
+    where: str = "",
 ) -> Comparison:
-    """Compares a new run with an old one.
+    """Returns the measures of a new run compared with those of an old one.
 
-    ``where`` names the source of the limits, such as their file, in error messages.
+    Args:
+        old: the run to compare with: a baseline file, the folder of a run, or a `Side`.
+        new: the run that is judged, given in the same way.
+        limits: increases that are allowed, such as `read_limits` reads them from a file; one
+            percentage point for every measure if None, also if a file of limits is beside the
+            baseline.
+        alpha: significance level.
+        where: source of the limits, such as their file, in error messages.
 
-    Raises `RecordError` if a dataset has the same name but another content in the two runs, or if
-    the old run is empty; `SpecError` for a limit that covers no measure.
+    Raises `RecordError` if a path is neither a run nor a baseline, if a dataset has the same name
+    but another content in the two runs, or if the old run is empty; `SpecError` for a limit that
+    covers no measure.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from gibbon.core.threat import Epsilon
+    >>> from gibbon.gate.baseline import Content, write_baseline
+    >>> key = Key("mnist", "rbf", "fgsm", Epsilon.parse("0.25"), "adversarial_error")
+    >>> def side(wrong):
+    ...     measured = Wrong(key, AttackSetup(), 0, np.arange(len(wrong)), wrong)
+    ...     return Side("example", "mine", {"mnist": Content("1f2e", len(wrong))}, (measured,))
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "robust.json")
+    ...     baseline = write_baseline(side(np.arange(200) < 50), file, gibbon="0.1.0")
+    ...     comparison = compare(file, side(np.arange(200) < 80))
+    >>> comparison.passed, comparison.measures[0].verdict, comparison.measures[0].points
+    (False, 'regressed', 15.0)
     """
     if not 0 < alpha <= 1:
         raise SpecError(f"alpha must be above 0 and at most 1, got {alpha:g}")
+    old, new = (each if isinstance(each, Side) else read_side(Path(each)) for each in (old, new))
     if not old.cells:
         raise RecordError(f"{old.name}: holds nothing to compare with")
     _check_data(old, new)
