@@ -8,8 +8,9 @@ are shares of examples: clean error, adversarial error, worst-case error and tra
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from gibbon.records.run import Evaluation, Record, RunRecord, Transfer, WorstCas
 from gibbon.specs.base import UNATTACKED, EpsilonField
 from gibbon.specs.decoding import key_path
 
-KIND = "gibbon-baseline"
+KIND: Literal["gibbon-baseline"] = "gibbon-baseline"
 VERSION: Literal[2] = 2
 
 # The bits of transfers take at most this many characters of a baseline: if all examples take more,
@@ -168,7 +169,7 @@ class BaselineCell(Record):
 class Baseline(Record):
     """The content of a baseline file."""
 
-    kind: Literal["gibbon-baseline"] = "gibbon-baseline"
+    kind: Literal["gibbon-baseline"] = KIND
     version: Literal[2] = VERSION
     suite: str
     gibbon: str
@@ -265,27 +266,22 @@ class _Outcomes:
     def __init__(
         self, record: RunRecord, outcome: Callable[[str], Outcome | None], name: str
     ) -> None:
-        self._read, self._name = outcome, name
-        self._outcomes: dict[str, Outcome] = {}
+        self._read, self._name = cache(outcome), name
         # A model has one digest for each dataset that it is evaluated on.
-        self._digests: dict[str, set[str]] = {}
-        for card in record.models:
-            self._digests.setdefault(card.name, set()).add(card.digest)
+        self._models = {(card.name, card.digest) for card in record.models}
 
     def outcome(self, digest: str) -> Outcome:
-        if digest not in self._outcomes:
-            read = self._read(digest)
-            if read is None:
-                raise self._lost(digest)
-            self._outcomes[digest] = read
-        return self._outcomes[digest]
+        read = self._read(digest)
+        if read is None:
+            raise self._lost(digest)
+        return read
 
     def wrong(self, digest: str, model: str) -> Bits:
         outcome = self.outcome(digest)
-        own = self._digests.get(model, set()) & outcome.scores.keys()
-        if not own:
-            raise self._lost(digest)
-        return outcome.misclassified(own.pop())
+        for each in outcome.scores:
+            if (model, each) in self._models:
+                return outcome.misclassified(each)
+        raise self._lost(digest)
 
     def errors(self, key: Key, digest: str, model: str, source: Evaluation) -> Wrong:
         """Returns the errors of one model on the candidates of a cell with this source row."""
@@ -332,9 +328,8 @@ def all_attacks(row: WorstCase) -> str:
 
 def evaluation_key(row: Evaluation) -> Key:
     """Returns the key of a row's clean or adversarial error."""
-    if row.unattacked:
-        return Key(row.dataset, row.model, row.attack, ZERO, "clean_error")
-    return Key(row.dataset, row.model, row.attack, row.epsilon, "adversarial_error")
+    measure: Measure = "clean_error" if row.unattacked else "adversarial_error"
+    return Key(row.dataset, row.model, row.attack, row.epsilon, measure)
 
 
 def _transfer_key(row: Transfer) -> Key:
@@ -352,13 +347,7 @@ def _from_run(folder: Path, record: RunRecord) -> Side:
 def _from_baseline(path: Path) -> Side:
     baseline = _parse(path)
     try:
-        cells = [
-            cell
-            for dataset in baseline.datasets
-            for cell in _unpacked(
-                dataset, [cell for cell in baseline.cells if cell.dataset == dataset.name]
-            )
-        ]
+        cells = [cell for each in baseline.datasets for cell in _unpacked(each, baseline.cells)]
     except RecordError as error:
         raise RecordError(f"{path}: {error}{SAVE_AGAIN}") from error
     return Side(
@@ -381,8 +370,7 @@ def _packed(side: Side, dataset: str, ids: Ids) -> tuple[BaselineDataset, list[B
         kept = ids[::every]
         thinned = [cell.wrong[np.searchsorted(cell.example_id, kept)] for cell in transfers]
         texts = pack(thinned, before=[row[::every] for row in rows])
-        fits = sum(map(len, texts)) <= TRANSFER_ROOM
-        if fits or len(ids[:: 2 * every]) < FEWEST_EXAMPLES:
+        if sum(map(len, texts)) <= TRANSFER_ROOM or len(ids[:: 2 * every]) < FEWEST_EXAMPLES:
             break
         every *= 2
     by_source: dict[Key, dict[str, str]] = {}
@@ -401,11 +389,7 @@ def _packed(side: Side, dataset: str, ids: Ids) -> tuple[BaselineDataset, list[B
         ),
         [
             BaselineCell(
-                dataset=cell.key.dataset,
-                model=cell.key.model,
-                attack=cell.key.attack,
-                epsilon=cell.key.epsilon,
-                measure=cell.key.measure,
+                **{name: value for name, value in vars(cell.key).items() if name != "target"},
                 made_with=cell.made_with,
                 invalid=cell.invalid,
                 wrong=text,
@@ -416,7 +400,8 @@ def _packed(side: Side, dataset: str, ids: Ids) -> tuple[BaselineDataset, list[B
     )
 
 
-def _unpacked(dataset: BaselineDataset, cells: Sequence[BaselineCell]) -> Iterator[Wrong]:
+def _unpacked(dataset: BaselineDataset, stored: Iterable[BaselineCell]) -> Iterator[Wrong]:
+    cells = [cell for cell in stored if cell.dataset == dataset.name]
     (known,) = unpack([dataset.ids], dataset.of)
     ids = np.flatnonzero(known)
     rows = unpack([cell.wrong for cell in cells], len(ids))

@@ -106,8 +106,8 @@ def compare(
     ...     file = Path(folder, "robust.json")
     ...     baseline = write_baseline(side(np.arange(200) < 50), file, gibbon="0.1.0")
     ...     comparison = compare(file, side(np.arange(200) < 80))
-    >>> comparison.passed, comparison.measures[0].verdict, comparison.measures[0].points
-    (False, 'regressed', 15.0)
+    >>> comparison.passed, comparison.measures[0].verdict
+    (False, 'regressed')
     """
     if not 0 < alpha <= 1:
         raise SpecError(f"alpha must be above 0 and at most 1, got {alpha:g}")
@@ -129,10 +129,8 @@ def compare(
         for before, after in pairs.values()
         if after is not None and not reasons[before.key]
     ]
-    tested = [each.p_value for each in counted if each.p_value is not None]
-    judged = [
-        _judge(each, p_value, alpha) for each, p_value in zip(counted, holm(tested), strict=True)
-    ]
+    p_values = holm([mcnemar(each.fixed, each.broken) for each in counted])
+    judged = [_judge(each, p, alpha) for each, p in zip(counted, p_values, strict=True)]
     missing = [_single(cell, "missing", reasons[key]) for key, cell in olds.items() if reasons[key]]
     # A new measure that failed must not read as robustness either.
     crashed = sorted(new.failed - olds.keys(), key=str)
@@ -156,17 +154,14 @@ def _check_data(old: Side, new: Side) -> None:
 def _count(old: Wrong, new: Wrong, limits: Limits) -> Compared:
     common, of_old, of_new = np.intersect1d(old.example_id, new.example_id, return_indices=True)
     before, after = old.wrong[of_old], new.wrong[of_new]
-    fixed = int(np.count_nonzero(before & ~after))
-    broken = int(np.count_nonzero(after & ~before))
     return Compared(
         old.key,
         "unchanged",
         examples=len(common),
         old=float(np.mean(before)),
         new=float(np.mean(after)),
-        fixed=fixed,
-        broken=broken,
-        p_value=mcnemar(fixed, broken),
+        fixed=int(np.count_nonzero(before & ~after)),
+        broken=int(np.count_nonzero(after & ~before)),
         limit=limits.of(old.key),
     )
 
