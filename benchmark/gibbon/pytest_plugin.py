@@ -102,6 +102,7 @@ class Robustness:
         from gibbon.gate.model_check import Allowed, Line
 
         name = name if name is not None else _name_of(self._item)
+        chosen = {"attack": attack, "epsilon": epsilon, "limit": limit, "seed": seed, **parameters}
         try:
             if isinstance(model, Mapping):
                 raise SpecError("a check is of one model: check each, with a name of its own")
@@ -111,20 +112,14 @@ class Robustness:
                 allowed=Allowed(max_error, max_clean_error, max_increase, alpha),
                 baseline=baseline,
                 name=name,
-                arguments={
-                    "attack": attack,
-                    "epsilon": epsilon,
-                    "limit": limit,
-                    "seed": seed,
-                    **parameters,
-                },
+                arguments=chosen,
             )
-        except RequestError as error:
-            self._report(LINES, [vars(Line(name, verdict="wrong request"))])
-            raise error.with_traceback(None)  # noqa: B904  # the test's line is what matters
         except Exception as error:
-            verdict = f"raised {type(error).__name__}"
+            wrong = isinstance(error, RequestError)
+            verdict = "wrong request" if wrong else f"raised {type(error).__name__}"
             self._report(LINES, [vars(Line(name, verdict=verdict))])
+            if wrong:
+                raise error.with_traceback(None)  # noqa: B904  # the test's line is what matters
             raise
         if failure:
             pytest.fail(failure, pytrace=False)
@@ -205,18 +200,18 @@ class Summary:
         if held is None or (held.test == test and held.by is not by):  # a test that is run again
             self._claims[file, name] = _Claim(by, test, data, attacked)
             return
-        problem = ""
         if held.test != test:
             problem = f"{held.test} has a check of that name too"
         elif held.data != data:
             problem = "two checks of this test are on different data"
         elif held.attacked & attacked:
             problem = "two checks of this test have the same attack and epsilon"
-        if problem:
-            raise SpecError(
-                f"{name}: {problem}: in {file.name} they would be one; give each its own name=..."
-            )
-        held.attacked |= attacked
+        else:
+            held.attacked |= attacked
+            return
+        raise SpecError(
+            f"{name}: {problem}: in {file.name} they would be one; give each its own name=..."
+        )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collects the lines in a test's report, also from another process."""

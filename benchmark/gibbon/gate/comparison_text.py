@@ -31,8 +31,8 @@ def comparison_markdown(comparison: Comparison) -> str:
     if reasons := sentences(comparison):
         parts.append(bullets(tuple(reasons)))
     ranked = sorted(comparison.measures, key=_rank)
-    unchanged = [each for each in ranked if _rank(each) == QUIET]
-    changed = [each for each in ranked if _rank(each) != QUIET]
+    first = sum(_rank(each) != QUIET for each in ranked)
+    changed, unchanged = ranked[:first], ranked[first:]
     if changed:
         parts.append(table_markdown(_table(comparison, changed)))
     if unchanged:
@@ -69,13 +69,9 @@ def write_junit(comparison: Comparison, path: Path) -> None:
     Raises `RunFolderError` if the file can't be written.
     """
     bad = sum(each.verdict in BAD for each in comparison.measures)
-    counts = {
-        "name": "gibbon compare",
-        "tests": str(len(comparison.measures)),
-        "failures": str(bad),
-        "errors": "0",
-        "time": "0",
-    }
+    tests = str(len(comparison.measures))
+    counts = {"name": "gibbon compare", "tests": tests, "failures": str(bad)}
+    counts |= {"errors": "0", "time": "0"}
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {**counts, "skipped": "0"})
     for each in comparison.measures:

@@ -30,7 +30,7 @@ from gibbon.gate.comparison_text import measure_name, sentences
 from gibbon.gate.limits import Limits
 from gibbon.records.outcomes import Outcome
 from gibbon.records.run import Failure, RunRecord
-from gibbon.report.content.layout import NOTHING, TableCell
+from gibbon.report.content.layout import NOTHING
 from gibbon.report.content.lookup import Measured, adversarial_error, clean_error, worst_case_error
 from gibbon.report.content.number_format import interval, percent, share
 from gibbon.report.text.markdown import bullets, escape
@@ -143,10 +143,9 @@ def examine(
     notes = [f"flag: {flag}" for flag in record.flags]
     problems = [f"{_cell_name(failure)} failed: {failure.error}" for failure in record.failures]
     notes += [each.traceback.rstrip() for each in record.failures[:1] if each.traceback]
-    lines: dict[Key, Line] = {}
-    for key, line, problem in _lines(record, side, allowed):
-        lines[key] = line
-        problems += [problem] if problem else []
+    found = list(_lines(record, side, allowed))
+    lines = {key: line for key, line, _ in found}
+    problems += [problem for _, _, problem in found if problem]
     if baseline is not None:
         against = _against(baseline, side, allowed)
         problems += against.problems
@@ -173,10 +172,8 @@ def update_baseline(file: Path, side: Side, *, gibbon: str) -> None:
         kept = [
             cell
             for cell in before.cells
-            if cell.key not in own
-            and (
-                cell.key.dataset != name or (not stale and cell.example_id.tolist() == ids.tolist())
-            )
+            if cell.key.dataset != name
+            or not (stale or cell.key in own or cell.example_id.tolist() != ids.tolist())
         ]
         merged = {**before.datasets, **side.datasets}
         cells = sorted([*kept, *side.cells], key=lambda cell: _sort_key(cell.key))
@@ -191,7 +188,9 @@ def text_table(lines: tuple[Line, ...]) -> str:
             "attack": [line.attack for line in lines],
             "epsilon": [line.epsilon for line in lines],
             "measured": [percent(line.rate) for line in lines],
-            "95 % interval": [_interval(line) for line in lines],
+            "95 % interval": [
+                interval(Measured("done", line.rate, line.low, line.high)) for line in lines
+            ],
             "wrong": [share(line.wrong, line.examples) for line in lines],
             "limit": [percent(line.limit) for line in lines],
             "baseline": [percent(line.old) for line in lines],
@@ -292,22 +291,18 @@ def _against(file: Path, side: Side, allowed: Allowed) -> _Against:
     known = tuple(cell for cell in old.cells if cell.key in own | side.failed)
     lacking = sorted(own - {cell.key for cell in known}, key=_sort_key)
     verdicts: dict[Key, str] = dict.fromkeys(lacking, "no baseline")
-    problems = []
-    if lacking:
-        what = ", ".join(map(measure_name, lacking))
-        problems.append(f"{file.name} holds no {what} of {name}: make it with pytest {UPDATE}")
+    what = ", ".join(map(measure_name, lacking))
+    problem = f"{file.name} holds no {what} of {name}: make it with pytest {UPDATE}"
+    problems = (problem,) if lacking else ()
     if not known:
-        return _Against({}, verdicts, tuple(problems))
-    content = old.datasets[name]
-    if content.digest != side.datasets[name].digest:
-        return _Against(
-            {},
-            dict.fromkeys(own, "other data"),
-            (
-                f"{file.name} was made on other data (of digest {content.digest[:12]}…, not "
-                f"{side.datasets[name].digest[:12]}…); if that is meant, run pytest {UPDATE}",
-            ),
+        return _Against({}, verdicts, problems)
+    content, measured = old.datasets[name], side.datasets[name].digest
+    if content.digest != measured:
+        problem = (
+            f"{file.name} was made on other data (of digest {content.digest[:12]}…, not "
+            f"{measured[:12]}…); if that is meant, run pytest {UPDATE}"
         )
+        return _Against({}, dict.fromkeys(own, "other data"), (problem,))
     comparison = compare(
         Side(file.name, old.suite, {name: content}, known),
         replace(side, name="this test"),
@@ -343,10 +338,6 @@ def _cell_name(failure: Failure) -> str:
 def _sort_key(key: Key) -> tuple[str, str, float, str]:
     """Returns a key that sorts the measures of a file independently of the order of tests."""
     return key.dataset, key.attack, float(key.epsilon), key.measure
-
-
-def _interval(line: Line) -> TableCell:
-    return interval(Measured("done", line.rate, line.low, line.high))
 
 
 def _locked(file: Path) -> FileLock:

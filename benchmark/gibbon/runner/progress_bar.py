@@ -25,25 +25,18 @@ class RunProgress:
     """
 
     def __init__(self, console: Console, *, ready: Callable[[], None] | None = None) -> None:
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich import progress
 
         self.console = console
         self.ready = ready
-        self.bar = Progress(
-            TextColumn("{task.description:<28}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("elapsed"),
-            TimeElapsedColumn(),
+        self.bar = progress.Progress(
+            progress.TextColumn("{task.description:<28}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("elapsed"),
+            progress.TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
@@ -97,6 +90,14 @@ class RunProgress:
                 highlight=False,
             )
 
+    def reach(self, done: int, *, of: int, task: str, doing: str) -> None:
+        """Advances the bar to ``done``; the whole, ``of``, may change on the way."""
+        if self.task is None:
+            self.task = self.bar.add_task(task)
+        self.work = of
+        self.bar.update(self.task, total=of)
+        self.advance(done - self.done, doing=doing)
+
     def failed(self, cell: str, *, error: str) -> None:
         """Prints a failure as soon as it happens."""
         self.console.print(f"[bold red]failed:[/] {escape(f'{cell}: {error}')}", soft_wrap=True)
@@ -105,17 +106,11 @@ class RunProgress:
 @contextmanager
 def training_bar(model: str) -> Iterator[Callable[[TrainingProgress], None]]:
     """Shows the progress of a training, which is reported to the function that it yields."""
-    console = Console(stderr=True, emoji=False)
-    with RunProgress(console) as shown:
+    with RunProgress(Console(stderr=True, emoji=False)) as shown:
 
         def report(progress: TrainingProgress) -> None:
-            if shown.task is None:
-                shown.task = shown.bar.add_task(f"training {model}")
-            # Early stopping changes how much there is to do.
-            shown.work = progress.steps
-            shown.bar.update(shown.task, total=progress.steps)
             doing = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.4f}"
-            shown.advance(progress.step - shown.done, doing=doing)
+            shown.reach(progress.step, of=progress.steps, task=f"training {model}", doing=doing)
 
         yield report
 
@@ -126,9 +121,6 @@ def checking_bar() -> Iterator[Callable[[str, int, int], None]]:
     with RunProgress(Console(stderr=True, emoji=False)) as shown:
 
         def report(doing: str, done: int, of: int) -> None:
-            if shown.task is None:
-                shown.work = of
-                shown.task = shown.bar.add_task(doing, total=of)
-            shown.advance(done - shown.done, doing=doing)
+            shown.reach(done, of=of, task=doing, doing=doing)
 
         yield report
