@@ -16,7 +16,7 @@ from gibbon.records.run import (
     DatasetCard,
     Evaluation,
     Failure,
-    Member,
+    MemberEvaluation,
     ModelCard,
     Provenance,
     RunRecord,
@@ -454,13 +454,13 @@ def searched(model: str, attack: str, epsilon: Epsilon, wrong: int, **more: Any)
     return attacked("mnist", model, attack, epsilon, wrong, norm=norm, clip=clip, **more)
 
 
-def members(model: str, misled: tuple[int, ...]) -> list[Member]:
+def members(model: str, misled: tuple[int, ...]) -> list[MemberEvaluation]:
     """Returns the rows of the list of three attacks, which misled so many each."""
     rows = []
     before = CLEAN[model]
     for name, count in zip(("fgsm", "apgd-ce", "square"), misled, strict=True):
         rows.append(
-            Member(
+            MemberEvaluation(
                 dataset="mnist",
                 model=model,
                 attack="worst-of",
@@ -507,7 +507,7 @@ def searching_record() -> RunRecord:
                 *members("softmax", (700, 200, 0)),
                 *members("maxout", (850, 0, 50)),
                 *(
-                    Member.model_validate({**lost, **none, "member": name})
+                    MemberEvaluation.model_validate({**lost, **none, "member": name})
                     for name in ("fgsm", "apgd-ce", "square")
                 ),
             ),

@@ -12,7 +12,7 @@ from gibbon.attacks import ATTACKS
 from gibbon.conformance.laws import LAWS
 from gibbon.core.registry import Entry
 from gibbon_zoo.card import Card, read_card
-from gibbon_zoo.paths import WEIGHTS
+from gibbon_zoo.weights_folder import WEIGHTS
 
 ATTACKS_PAGE = Path(__file__).parents[1] / "docs" / "attacks.md"
 TRAINING_PAGE = ATTACKS_PAGE.with_name("training.md")

@@ -14,7 +14,7 @@ from pathlib import Path
 from gibbon.core.errors import WeightsError
 from gibbon.core.registry import Entry, lazily
 from gibbon.models.registry import ModelBuilder, Trainer
-from gibbon_zoo.paths import WEIGHTS
+from gibbon_zoo.weights_folder import WEIGHTS
 
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -22,9 +22,9 @@ from gibbon.core.errors import ModelError, SpecError
 from gibbon.core.rng import derive_key
 from gibbon.models.registry import TrainingProgress
 from gibbon_zoo.architecture import Architecture, Masks, constrain_norms, draw_masks
-from gibbon_zoo.checkpoint import TrainingCheckpoint, read_checkpoint, write_checkpoint
-from gibbon_zoo.objectives import descend, draw_noise
 from gibbon_zoo.recipe import Optimiser, Recipe
+from gibbon_zoo.training_checkpoint import TrainingCheckpoint, read_checkpoint, write_checkpoint
+from gibbon_zoo.training_objectives import descend, draw_noise
 
 REPORT_STEPS = 20
 CHECKPOINT_SECONDS = 20.0

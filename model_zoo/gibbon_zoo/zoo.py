@@ -27,9 +27,9 @@ from gibbon_zoo.atomic import write_atomically
 from gibbon_zoo.card import Card, Training, read_card, write_card
 from gibbon_zoo.catalogue import ARCHITECTURES
 from gibbon_zoo.measurement import clean_error, held_out_error, measure
-from gibbon_zoo.paths import WEIGHTS
 from gibbon_zoo.recipe import Recipe, shipped_recipe
 from gibbon_zoo.training import EarlyStopping, Fitted, best_epoch, fit, validation_split
+from gibbon_zoo.weights_folder import WEIGHTS
 
 EPSILON = Epsilon.parse("0.25")  # of the cards' figures: the paper's budget on MNIST
 WHITENED = Epsilon.parse("0.1")  # its budget on whitened CIFAR-10

@@ -40,8 +40,8 @@ from gibbon.metrics.intervals import holm, mcnemar
 from gibbon.records.outcomes import Outcome, OutcomeMeta, TargetOutcome
 from gibbon.records.run import DatasetCard, Evaluation, ModelCard, Provenance, RunRecord
 from gibbon.report.text.github_summary import append_summary, run_markdown
-from gibbon.runner.run import run_suite
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.decoding import parse_suite
 

@@ -16,7 +16,7 @@ from test_report_page import Tree, section
 
 from gibbon.records.illustration import FOLDER, Addition, Filters, Illustration, save_illustration
 from gibbon.report.documents import write_figures
-from gibbon.report.figures import files as figure_files
+from gibbon.report.figures import figure_files
 from gibbon.report.figures.illustrations import draw
 from gibbon.report.html.page import report_html
 

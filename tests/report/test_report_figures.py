@@ -12,7 +12,7 @@ from gibbon.report import write_report
 from gibbon.report.content.curves import panels
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.transfer import MATRICES
-from gibbon.report.figures.files import figure_files
+from gibbon.report.figures.figure_files import figure_files
 from gibbon.report.figures.plots import (
     curve_digest,
     error_curves,

@@ -8,7 +8,7 @@ import planted
 import pytest
 
 from gibbon.records.run import RunRecord
-from gibbon.runner.run import Publish, run_suite
+from gibbon.runner.run_suite import Publish, run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
 

@@ -19,7 +19,7 @@ import pytest
 from gibbon.report import write_report
 from gibbon.runner import provenance
 from gibbon.runner.execute import run_job
-from gibbon.runner.run import run_suite
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
 

@@ -22,11 +22,11 @@ from gibbon.models.classifier import PassCount
 from gibbon.records.run import Evaluation, RunRecord, Transfer
 from gibbon.report import print_tables, write_report
 from gibbon.runner.plan import code_digest as digests
-from gibbon.runner.plan.loading import PROBE_SIZE
+from gibbon.runner.plan.load_model import PROBE_SIZE
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.progress import Silent
-from gibbon.runner.run import run_suite
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
 

@@ -21,7 +21,7 @@ from gibbon.records.run import RunRecord
 from gibbon.runner.gallery import draw, recover
 from gibbon.runner.gallery.select import MOST, ROOM, SIDES, GalleryFrame, Ranks, _fitting
 from gibbon.runner.progress import Silent
-from gibbon.runner.run import run_suite
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.decoding import parse_suite
 from gibbon.specs.suite import Suite

@@ -15,8 +15,8 @@ from same_outcomes import assert_same_outcomes, assert_same_records, assert_same
 
 from gibbon.records.run import RunRecord
 from gibbon.report import write_report
-from gibbon.runner.run import run_suite
 from gibbon.runner.run_folder import CANDIDATES
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 
 TABLES = ("evaluations.csv", "transfer.csv", "worst_case.csv", "agreement.csv", "tables.md")

@@ -21,7 +21,7 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import ThreatModel
 from gibbon.models.classifier import Classifier
 from gibbon.runner.progress import Silent
-from gibbon.runner.run import run_suite
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 
 FITTING = 7

@@ -18,9 +18,9 @@ from gibbon.core.errors import DatasetError, ModelError
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import ArrayDataset, Batch
 from gibbon.records.run import RunRecord
-from gibbon.runner.plan.cell import Supplied
+from gibbon.runner.plan.planned import Supplied
 from gibbon.runner.progress import Silent
-from gibbon.runner.run import run_suite
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 
 BAD = {4: "pictures/4.png: cut off", 17: "pictures/17.png: not a picture"}

@@ -18,9 +18,9 @@ from gibbon.models.classifier import Classifier
 from gibbon.models.sources import BuiltModel
 from gibbon.runner import model_pool
 from gibbon.runner.execute import scorer
-from gibbon.runner.plan.cell import Supplied
-from gibbon.runner.run import run_suite
+from gibbon.runner.plan.planned import Supplied
 from gibbon.runner.run_folder import CANDIDATES, RunFolder
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
 

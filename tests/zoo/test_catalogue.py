@@ -25,8 +25,8 @@ from gibbon_zoo import catalogue
 from gibbon_zoo.architecture import Architecture
 from gibbon_zoo.card import Card, read_card
 from gibbon_zoo.catalogue import SUMMARIES
-from gibbon_zoo.paths import WEIGHTS
 from gibbon_zoo.recipe import Recipe, shipped_recipe
+from gibbon_zoo.weights_folder import WEIGHTS
 from gibbon_zoo.zoo import build, publish, train
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"

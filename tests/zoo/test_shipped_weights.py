@@ -18,9 +18,9 @@ from gibbon.records.run import RunRecord
 from gibbon_zoo.card import Card, read_card
 from gibbon_zoo.catalogue import SUMMARIES
 from gibbon_zoo.measurement import measure
-from gibbon_zoo.paths import WEIGHTS
 from gibbon_zoo.recipe import shipped_recipe
 from gibbon_zoo.training import best_epoch
+from gibbon_zoo.weights_folder import WEIGHTS
 from gibbon_zoo.zoo import DTYPES, build
 
 NAMES = sorted(name for name in SUMMARIES if (WEIGHTS / f"{name}.safetensors").exists())

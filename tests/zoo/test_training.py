@@ -16,12 +16,12 @@ from gibbon.core.errors import ModelError, RunFolderError, SpecError, WeightsErr
 from gibbon.core.rng import derive_key
 from gibbon.models.registry import TrainingProgress
 from gibbon_zoo.architecture import Architecture, draw_masks
-from gibbon_zoo.checkpoint import read_checkpoint
 from gibbon_zoo.maxout import Maxout
 from gibbon_zoo.rbf import Rbf
 from gibbon_zoo.recipe import Recipe
 from gibbon_zoo.softmax import Softmax
 from gibbon_zoo.training import EarlyStopping, Fitted, best_epoch, fit, validation_split
+from gibbon_zoo.training_checkpoint import read_checkpoint
 
 ADAM = {"name": "adam", "learning_rate": 0.01, "schedule": "linear"}
 SGD = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}

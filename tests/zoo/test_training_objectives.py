@@ -9,9 +9,9 @@ from torch import Tensor
 from gibbon.attacks.rotation import rotate
 from gibbon_zoo.logistic import Logistic
 from gibbon_zoo.maxout import Maxout
-from gibbon_zoo.objectives import descend, draw_noise, worst_case_outputs
 from gibbon_zoo.recipe import Noise, Recipe
 from gibbon_zoo.softmax import Softmax
+from gibbon_zoo.training_objectives import descend, draw_noise, worst_case_outputs
 
 PARTS = {
     "dataset": "mnist",

@@ -35,7 +35,7 @@ from gibbon.runner.plan.device import choose_device
 from gibbon.runner.plan.preprocessing import with_preprocessing
 from gibbon.runner.progress import Progress, Silent
 from gibbon.runner.progress_bar import RunProgress
-from gibbon.runner.run import run_suite
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import Precision, RunSettings
 from gibbon.specs.decoding import WHERE
 

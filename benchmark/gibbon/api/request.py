@@ -27,8 +27,8 @@ from gibbon.datasets.wrap import adopt_data
 from gibbon.models.classifier import Classifier
 from gibbon.models.sources import BuiltModel
 from gibbon.models.sources.build import build_model, fuse_models, members_of
-from gibbon.models.sources.wrap import adopt_model
-from gibbon.runner.plan.cell import Supplied
+from gibbon.models.sources.wrap_module import adopt_model
+from gibbon.runner.plan.planned import Supplied
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.decoding import WHERE, decode_request, decode_spec
 from gibbon.specs.naming import label_from, name_from, name_of, unlike

@@ -195,7 +195,7 @@ def _run(
     from gibbon.report import print_tables, write_report
     from gibbon.report.text.github_summary import run_markdown
     from gibbon.runner.progress_bar import RunProgress
-    from gibbon.runner.run import run_suite
+    from gibbon.runner.run_suite import run_suite
 
     with RunProgress(Console(stderr=True, emoji=False), ready=ready) as progress:
         record = run_suite(

@@ -174,7 +174,7 @@ class WorstCase(Record):
     worst_case_error_high: Rate
 
 
-class Member(Record):
+class MemberEvaluation(Record):
     """One attack of a list, each of which is run on the examples that survive the earlier ones.
 
     ``given`` is the number of survivors that it was run on, ``misled`` the number of these that it
@@ -271,7 +271,7 @@ class RunRecord(Record):
     transfers: tuple[Transfer, ...] = ()
     agreements: tuple[Agreement, ...] = ()
     worst_cases: tuple[WorstCase, ...] = ()
-    members: tuple[Member, ...] = ()
+    members: tuple[MemberEvaluation, ...] = ()
     failures: tuple[Failure, ...] = ()
     flags: tuple[str, ...] = ()
 

@@ -76,7 +76,7 @@ def write_figures(record: RunRecord, run: Path, folder: Path) -> list[Path]:
     These are the run's illustrations, error against ε, and the transfer matrices of each attack at
     its largest ε.  Raises `RunFolderError`, or `RecordError` if an illustration can't be read.
     """
-    from gibbon.report.figures.files import figure_files
+    from gibbon.report.figures.figure_files import figure_files
 
     written = []
     for name, content in figure_files(record, run):

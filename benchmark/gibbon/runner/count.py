@@ -18,14 +18,14 @@ from gibbon.metrics.rates import Share, attack_success, mean, share
 from gibbon.metrics.transfer import Scored, agreement_share, transfer_shares
 from gibbon.records.flags import candidate_flags
 from gibbon.records.outcomes import Outcome
-from gibbon.records.run import Agreement, Evaluation, Member, Transfer, WorstCase
-from gibbon.runner.plan.cell import Cell, PlannedExperiment
-from gibbon.runner.plan.loading import LoadedModel
+from gibbon.records.run import Agreement, Evaluation, MemberEvaluation, Transfer, WorstCase
+from gibbon.runner.plan.load_model import LoadedModel
+from gibbon.runner.plan.planned import Cell, PlannedExperiment
 from gibbon.specs.base import UNATTACKED
 
 CARRIED = "carried"  # what the column of the iterate kept says besides
 Outcomes = Mapping[str, Outcome]
-Row = TypeVar("Row", Evaluation, Transfer, Member)
+Row = TypeVar("Row", Evaluation, Transfer, MemberEvaluation)
 
 
 def evaluations(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Evaluation]:
@@ -129,14 +129,14 @@ def worst_cases(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[W
             )
 
 
-def members(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Member]:
+def members(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[MemberEvaluation]:
     """Yields a row for each member of every attack that is several in turn."""
     for cell in experiment.cells:
         if cell.attack is None:
             continue
         names = cell.attack.attack.members
         rows = [
-            Member(
+            MemberEvaluation(
                 dataset=cell.dataset,
                 model=cell.source.name,
                 attack=cell.label,

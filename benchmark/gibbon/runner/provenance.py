@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from gibbon.records.run import Provenance
-from gibbon.runner.plan.cell import Plan
+from gibbon.runner.plan.planned import Plan
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "safetensors")
 DISTRIBUTION = "gibbon-bench"

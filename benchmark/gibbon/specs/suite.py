@@ -2,7 +2,7 @@
 
 Imports no torch.  An unknown key or an invalid value fails at once, with the file, the key path,
 the expected value and the nearest name.  The names of models, attacks and datasets are checked
-later against the registries, before anything is computed (`gibbon.runner.plan.cell`).
+later against the registries, before anything is computed (`gibbon.runner.plan.planned`).
 """
 
 from __future__ import annotations

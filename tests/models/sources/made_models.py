@@ -24,7 +24,7 @@ from gibbon.models.classifier import Classifier
 from gibbon.models.registry import MODELS
 from gibbon.models.sources import MODEL_SOURCES, BuiltModel, ModelSource, OpenedModel, Preprocessing
 from gibbon.models.sources.build import build_model
-from gibbon.models.sources.wrap import adopt_model
+from gibbon.models.sources.wrap_module import adopt_model
 from gibbon.specs.suite import ModelSpec
 
 SHAPE, CLASSES, CHANNELS = (1, 6, 6), 4, 5

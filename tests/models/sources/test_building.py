@@ -25,7 +25,7 @@ from gibbon.models.outputs import PROBABILITIES
 from gibbon.models.registry import MODELS
 from gibbon.models.sources import MODEL_SOURCES, BuiltModel, Preprocessing
 from gibbon.models.sources.build import build_model, check_model, preprocessing_of, source_of
-from gibbon.models.sources.wrap import adopt_model
+from gibbon.models.sources.wrap_module import adopt_model
 from gibbon.models.weights import state_digest
 from gibbon.specs.suite import ModelSpec
 

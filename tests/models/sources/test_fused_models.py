@@ -16,7 +16,7 @@ from gibbon.core.errors import ModelError, RequestError, SpecError
 from gibbon.models.sources.build import build_model, check_model, preprocessing_of
 from gibbon.models.weights import state_digest
 from gibbon.records.run import RunRecord
-from gibbon.runner.run import run_suite
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.decoding import parse_suite
 from gibbon.specs.suite import ModelSpec, Suite

@@ -31,10 +31,10 @@ from gibbon.models.ensemble import DEFAULT, check_shares, ensemble
 from gibbon.models.registry import MODELS, ModelBuilder
 from gibbon.models.sources import MODEL_SOURCES, BuiltModel, ModelSource, OpenedModel, Preprocessing
 from gibbon.models.sources.checkpoint import load_checkpoint
-from gibbon.models.sources.files import SUFFIXES, kind_of
+from gibbon.models.sources.file_formats import SUFFIXES, kind_of
 from gibbon.models.sources.python import check_arguments, identity_of
 from gibbon.models.sources.weight_names import RANDOM, names_file
-from gibbon.models.sources.wrap import complete, same_random_numbers
+from gibbon.models.sources.wrap_module import complete, same_random_numbers
 from gibbon.specs.naming import FILE_SUFFIXES
 from gibbon.specs.suite import ModelSpec
 

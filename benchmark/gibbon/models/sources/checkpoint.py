@@ -25,7 +25,7 @@ from gibbon.core.files import reading
 from gibbon.core.registry import their_code
 from gibbon.models.sources import ModelSource, OpenedModel, place_of
 from gibbon.models.sources.error_text import gist
-from gibbon.models.sources.files import check_file, kind_of
+from gibbon.models.sources.file_formats import check_file, kind_of
 from gibbon.models.weights import HEADER_START, LISTED, PICKLE_MARKS, fit_weights, read_weights
 from gibbon.specs.suite import ModelSpec
 

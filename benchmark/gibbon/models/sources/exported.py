@@ -19,7 +19,7 @@ from gibbon.core.errors import ModelError
 from gibbon.models.sources import ModelSource, OpenedModel
 from gibbon.models.sources.checkpoint import VOUCH
 from gibbon.models.sources.error_text import gist
-from gibbon.models.sources.files import archive_digest, whole_model
+from gibbon.models.sources.file_formats import archive_digest, whole_model
 from gibbon.models.sources.optional_libraries import without_pickles
 from gibbon.specs.suite import ModelSpec
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gibbon.core.errors import ModelError
 from gibbon.models.sources import ModelSource, OpenedModel
 from gibbon.models.sources.error_text import gist
-from gibbon.models.sources.files import whole_model
+from gibbon.models.sources.file_formats import whole_model
 from gibbon.models.sources.fixed_batch import Accepted, AnyBatch
 from gibbon.models.sources.optional_libraries import check_library, library
 from gibbon.specs.suite import ModelSpec

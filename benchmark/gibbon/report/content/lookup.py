@@ -11,7 +11,7 @@ from gibbon.records.run import (
     Agreement,
     Evaluation,
     Failure,
-    Member,
+    MemberEvaluation,
     RunRecord,
     Transfer,
     WorstCase,
@@ -206,7 +206,7 @@ def worst_case_error(found: Evaluation | WorstCase) -> Measured:
     return _measured(found, "worst_case_error", found.examples)
 
 
-def error_after(found: Member) -> Measured:
+def error_after(found: MemberEvaluation) -> Measured:
     """Returns the share misclassified clean, by an attack of a list or by one before it."""
     return _measured(found, "error_after", found.examples)
 
@@ -232,7 +232,7 @@ def same_class_given_both(found: Transfer | Agreement) -> Measured:
 
 
 def _measured(
-    found: Evaluation | Member | Transfer | Agreement | WorstCase,
+    found: Evaluation | MemberEvaluation | Transfer | Agreement | WorstCase,
     field: str,
     whole: int | None,
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gibbon.records.run import Member, WorstCase
+from gibbon.records.run import MemberEvaluation, WorstCase
 from gibbon.report.content.layout import FAILED, ChapterKind, Column, Row, Table, cells, columns
 from gibbon.report.content.lookup import Condition, RunLookup, error_after, worst_case_error
 from gibbon.report.content.number_format import count, interval, percent, rate_alone, share, yes_no
@@ -92,7 +92,7 @@ def member_tables(results: RunLookup) -> Iterator[Table]:
 MEMBERS = ChapterKind("Worst of several attacks", member_tables, _MEMBER_NOTES)
 
 
-def _member_row(found: Member) -> Row:
+def _member_row(found: MemberEvaluation) -> Row:
     after = error_after(found)
     done = after.state == "done"
     return cells(

@@ -12,7 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from gibbon.records.run import Agreement, Evaluation, Member, Record, RunRecord, Transfer, WorstCase
+from gibbon.records.run import (
+    Agreement,
+    Evaluation,
+    MemberEvaluation,
+    Record,
+    RunRecord,
+    Transfer,
+    WorstCase,
+)
 
 # Written if an attack of the run is a list of others.
 MEMBERS_FILE = "members.csv"
@@ -30,7 +38,7 @@ def csv_files(record: RunRecord) -> dict[str, str]:
         "agreement.csv": csv_text(Agreement, record.agreements),
     }
     if record.members:
-        files[MEMBERS_FILE] = csv_text(Member, record.members)
+        files[MEMBERS_FILE] = csv_text(MemberEvaluation, record.members)
     return files
 
 

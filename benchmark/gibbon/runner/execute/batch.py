@@ -21,7 +21,7 @@ from gibbon.runner.boundary import Attempt, boundary
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import Scorer
 from gibbon.runner.outcome_arrays import as_array, judged_outcome, target_outcome
-from gibbon.runner.plan.cell import Cell, PlannedAttack
+from gibbon.runner.plan.planned import Cell, PlannedAttack
 from gibbon.verify.answers import clean_answers
 from gibbon.verify.guard import Guarded, guarding
 from gibbon.verify.judge import Judged, judge, judge_clean

@@ -9,8 +9,8 @@ from gibbon.core.rng import derive_key
 from gibbon.core.threat import ZERO
 from gibbon.models.memory import BatchSize
 from gibbon.records.outcomes import Outcome
-from gibbon.runner.plan.cell import Cell, Plan, PlannedAttack, PlannedExperiment
-from gibbon.runner.plan.loading import LoadedModel
+from gibbon.runner.plan.load_model import LoadedModel
+from gibbon.runner.plan.planned import Cell, Plan, PlannedAttack, PlannedExperiment
 from gibbon.runner.run_folder import RunFolder
 
 

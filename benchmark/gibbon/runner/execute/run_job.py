@@ -24,7 +24,7 @@ from gibbon.runner.execute.batch import NOTHING_TO_FOLLOW, BatchTask, JobResult,
 from gibbon.runner.execute.batch_loop import in_batches
 from gibbon.runner.execute.jobs import Job, recorded_of
 from gibbon.runner.execute.scorer import Scorer
-from gibbon.runner.plan.cell import Plan
+from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.selection import read_batches
 from gibbon.runner.progress import Progress
 from gibbon.runner.run_folder import RunFolder

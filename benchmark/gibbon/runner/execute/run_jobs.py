@@ -22,8 +22,8 @@ from gibbon.runner.execute.batch_loop import in_batches
 from gibbon.runner.execute.jobs import Job, recorded_of
 from gibbon.runner.execute.run_job import Execution, run_job
 from gibbon.runner.execute.scorer import DeferScoring, ScoreNow, TargetScores
-from gibbon.runner.plan.cell import Cell
-from gibbon.runner.plan.loading import LoadedModel
+from gibbon.runner.plan.load_model import LoadedModel
+from gibbon.runner.plan.planned import Cell
 
 DISK_SHARE = 0.5  # of what is free: the rest is for outcomes, and for others
 FLOAT_BYTES = 4

@@ -15,8 +15,8 @@ from torch import Tensor
 from gibbon.records.outcomes import TargetOutcome
 from gibbon.runner.boundary import Attempt, boundary, described
 from gibbon.runner.outcome_arrays import target_outcome
-from gibbon.runner.plan.cell import Cell
-from gibbon.runner.plan.loading import LoadedModel
+from gibbon.runner.plan.load_model import LoadedModel
+from gibbon.runner.plan.planned import Cell
 from gibbon.runner.run_folder import CandidateFile
 from gibbon.verify.answers import ask
 

@@ -25,7 +25,7 @@ from gibbon.runner.boundary import Attempt, boundary, described
 from gibbon.runner.gallery.draw import PicturedExamples, gallery, shrunk
 from gibbon.runner.gallery.select import GalleryFrame, Ranks, frames, unattacked
 from gibbon.runner.outcome_arrays import as_array
-from gibbon.runner.plan.cell import Cell, Plan, PlannedExperiment
+from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.progress import Progress
 from gibbon.runner.run_folder import RunFolder
 from gibbon.verify.guard import guarding

@@ -18,8 +18,8 @@ from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.core.threat import Bounds
 from gibbon.datasets.base import Dataset
 from gibbon.records.gallery import COLOURS
-from gibbon.runner.plan.cell import Cell, Plan, PlannedExperiment
-from gibbon.runner.plan.loading import LoadedModel
+from gibbon.runner.plan.load_model import LoadedModel
+from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 
 ROOM = 1_000_000  # bytes of all galleries of a run, before they are compressed
 MOST, FEWEST = 8, 2  # examples of a gallery

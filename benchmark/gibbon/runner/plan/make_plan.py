@@ -28,17 +28,17 @@ from gibbon.models.sources.build import check_model
 from gibbon.records.flags import budget_flags
 from gibbon.runner.model_pool import ModelPool
 from gibbon.runner.plan.attack_digest import UNREADABLE, is_readable
-from gibbon.runner.plan.cell import (
+from gibbon.runner.plan.code_digest import digest_of
+from gibbon.runner.plan.device import choose_device
+from gibbon.runner.plan.load_model import LoadedModel, Variant, load_model
+from gibbon.runner.plan.make_cells import make_cells
+from gibbon.runner.plan.planned import (
     NOTHING_SUPPLIED,
     Plan,
     PlannedAttack,
     PlannedExperiment,
     Supplied,
 )
-from gibbon.runner.plan.cell_digest import _cells
-from gibbon.runner.plan.code_digest import digest_of
-from gibbon.runner.plan.device import choose_device
-from gibbon.runner.plan.loading import LoadedModel, Variant, load_model
 from gibbon.runner.plan.selection import NAMED, Selection, default_batch_size, select
 from gibbon.runner.plan.stream_names import stream_text
 from gibbon.runner.progress import Progress, Silent
@@ -167,7 +167,7 @@ class _Loader:
         )
         cells = tuple(
             cell
-            for cell in _cells(spec, data_digest, models, attacks)
+            for cell in make_cells(spec, data_digest, models, attacks)
             if (cell.source.name, cell.label) not in left_out
         )
         return PlannedExperiment(

@@ -21,7 +21,7 @@ from gibbon.models.sources import BuiltModel
 from gibbon.records.run import Failure
 from gibbon.runner.boundary import described
 from gibbon.runner.model_pool import ModelPool
-from gibbon.runner.plan.loading import LoadedModel
+from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import AttackSpec, Experiment, Suite

@@ -15,7 +15,7 @@ from gibbon.records.run import (
     DatasetCard,
     Evaluation,
     Failure,
-    Member,
+    MemberEvaluation,
     Provenance,
     RunRecord,
     Transfer,
@@ -26,8 +26,8 @@ from gibbon.runner.execute.jobs import find_jobs
 from gibbon.runner.execute.run_job import Execution
 from gibbon.runner.execute.run_jobs import run_jobs
 from gibbon.runner.gallery.recover import recover_galleries
-from gibbon.runner.plan.cell import NOTHING_SUPPLIED, Cell, Plan, Supplied
 from gibbon.runner.plan.make_plan import make_plan
+from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Cell, Plan, Supplied
 from gibbon.runner.progress import Progress, Silent
 from gibbon.runner.provenance import now, provenance
 from gibbon.runner.run_folder import RunFolder
@@ -146,7 +146,7 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
     transfers: list[Transfer] = []
     agreements: list[Agreement] = []
     worst_cases: list[WorstCase] = []
-    members: list[Member] = []
+    members: list[MemberEvaluation] = []
     for experiment in plan.experiments:
         outcomes = {
             cell.digest: outcome

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from gibbon.core.threat import ThreatModel
 from gibbon.runner.plan.attack_digest import attack_part
-from gibbon.runner.plan.cell import Cell, PlannedAttack, goes_by_member
 from gibbon.runner.plan.code_digest import digest_of
-from gibbon.runner.plan.loading import LoadedModel
+from gibbon.runner.plan.load_model import LoadedModel
+from gibbon.runner.plan.planned import Cell, PlannedAttack, goes_by_member
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
 
 
-def _cells(
+def make_cells(
     experiment: Experiment,
     data_digest: str,
     models: tuple[LoadedModel, ...],

@@ -22,7 +22,7 @@ from gibbon.models.classifier import Classifier, probe
 from gibbon.models.memory import in_pieces, kept_bytes, state_bytes
 from gibbon.models.sources import BuiltModel
 from gibbon.models.sources.build import build_model
-from gibbon.models.sources.wrap import same_random_numbers
+from gibbon.models.sources.wrap_module import same_random_numbers
 from gibbon.models.weights import state_digest
 from gibbon.records.run import ModelCard
 from gibbon.runner.model_pool import COPIES, Handle
