@@ -18,8 +18,9 @@ from gibbon.datasets.base import ArrayDataset
 from gibbon.records.gallery import FOLDER, Gallery, gallery_file, read_gallery
 from gibbon.records.outcomes import OUTCOMES, read_outcome
 from gibbon.records.run import RunRecord
-from gibbon.runner.gallery import draw, recover
-from gibbon.runner.gallery.select import MOST, ROOM, SIDES, GalleryFrame, Ranks, _fitting
+from gibbon.runner.gallery import recover
+from gibbon.runner.gallery.draw import draw
+from gibbon.runner.gallery.select import MOST, ROOM, SIDES, Ranks, _fitting
 from gibbon.runner.progress import Silent
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
@@ -290,18 +291,15 @@ def test_pictures_that_take_little_of_wide_bounds_are_drawn_over_what_they_take(
     clean = np.linspace(-size, size, 4 * 9, dtype=np.float32).reshape(4, 1, 3, 3)
     change = np.full_like(clean, 0.1 if size else 0.0)
     change[::2] *= -1
-    kept = draw.gallery(
-        draw.PicturedExamples(
-            why=("random",) * 4,
-            example_id=ids,
-            **{name: np.zeros(4, dtype=np.int32) for name in ("label", "before", "after")},
-            **{name: np.ones(4, dtype=np.float32) for name in ("sure_before", "sure_after")},
-            valid=np.ones(4, dtype=bool),
-            clean=clean,
-            change=change,
-        ),
-        GalleryFrame(4, 96, ids, frozenset({"cell"}), Bounds(-32.0, 32.0), (3, 3)),
+    kept = Gallery(
         digest="cell",
+        why=("random",) * 4,
+        example_id=ids,
+        **{name: np.zeros(4, dtype=np.int32) for name in ("label", "before", "after")},
+        **{name: np.ones(4, dtype=np.float32) for name in ("sure_before", "sure_after")},
+        valid=np.ones(4, dtype=bool),
+        shape=(3, 3),
+        **draw(clean, change, bounds=Bounds(-32.0, 32.0))._asdict(),
     )
     assert kept.narrowed is narrowed
     assert not any(kept.beyond(place) for place in range(4))
@@ -316,9 +314,9 @@ def test_pictures_that_take_little_of_wide_bounds_are_drawn_over_what_they_take(
 def test_the_surest_come_first_and_clean_mistakes_never() -> None:
     ranks = Ranks(
         np.arange(5),
-        misled=np.array([True, True, True, False, False]),
-        clean_right=np.array([True, False, True, True, True]),
+        misclassified=np.array([True, True, True, False, False]),
+        clean_correct=np.array([True, False, True, True, True]),
         confidence=np.array([0.5, 0.99, 0.9, 0.3, 0.8], dtype=np.float32),
     )
-    assert ranks.beaten.tolist() == [2, 0]
-    assert ranks.stood.tolist() == [4, 3]
+    assert ranks.successes.tolist() == [2, 0]
+    assert ranks.withstood.tolist() == [4, 3]

@@ -33,7 +33,7 @@ from gibbon.records.outcomes import OUTCOMES, read_outcome
 from gibbon.report import write_report
 from gibbon.runner.plan.device import choose_device
 from gibbon.runner.plan.preprocessing import with_preprocessing
-from gibbon.runner.progress import Progress, Silent
+from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.progress_bar import RunProgress
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import Precision, RunSettings
@@ -159,4 +159,4 @@ def evaluate(
 def _reporter(progress: Progress | bool) -> AbstractContextManager[Progress]:
     if progress is True:
         return RunProgress(Console(stderr=True, emoji=False))
-    return nullcontext(progress or Silent())
+    return nullcontext(progress or SILENT)

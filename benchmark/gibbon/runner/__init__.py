@@ -1,5 +1,5 @@
-"""The runner: plans a suite's cells, computes those that are not there, and counts.
+"""Plans a suite, computes the cells that have no outcome yet, and counts.
 
-`gibbon.runner.run_suite.run_suite` is the way in.  `gibbon.runner.run_folder` reads what is recorded
-and needs no torch, so nothing is imported here.
+The entry point is `gibbon.runner.run_suite.run_suite`.  `gibbon.runner.run_folder` reads what is
+recorded and needs no torch, so nothing is imported here.
 """

@@ -1,14 +1,12 @@
-"""From outcomes to the rows of the tables."""
+"""Counts outcomes: makes the rows of the tables from the outcomes of cells."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gibbon.attacks.base import iterates_of, parameters_of
 from gibbon.attacks.toolkit.parameter_text import holds_arrays, parameter_text
@@ -23,39 +21,56 @@ from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, PlannedExperiment
 from gibbon.specs.base import UNATTACKED
 
-CARRIED = "carried"  # what the column of the iterate kept says besides
+CARRIED = "carried"  # added to the iterate kept if smaller epsilons' successes are carried over
+CONFIDENCES = ("confidence_on_misclassified", "mean_confidence")
 Outcomes = Mapping[str, Outcome]
-Row = TypeVar("Row", Evaluation, Transfer, MemberEvaluation)
+Columns = dict[str, object]
 
 
 def evaluations(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Evaluation]:
     """Yields a row for every cell, the unattacked one of each model first."""
+    clean = _clean(experiment, outcomes)
     for model in experiment.models:
-        cells = [cell for cell in experiment.cells if cell.source is model]
-        clean = next((outcomes.get(cell.digest) for cell in cells if cell.attack is None), None)
-        for cell in cells:
-            row = _evaluation(cell, outcomes.get(cell.digest), clean, len(experiment.ids))
-            if experiment.spec.error_only and cell.attack is not None:
-                # What an early stop leaves of confidence says nothing of the model.
-                row = row.model_copy(
-                    update={"confidence_on_misclassified": None, "mean_confidence": None}
-                )
-            yield row
+        for cell in experiment.cells:
+            if cell.source is not model:
+                continue
+            columns = _columns(cell, experiment) | _attack_columns(cell)
+            columns |= {"model": model.name, "digest": cell.digest}
+            outcome = outcomes.get(cell.digest)
+            if outcome is None:
+                columns["status"] = "failed"
+            else:
+                columns |= _evaluation_columns(cell, outcome, clean[model.name])
+                if experiment.spec.error_only and cell.attack is not None:
+                    # What an early stop leaves of confidence says nothing about the model.
+                    columns |= dict.fromkeys(CONFIDENCES)
+            yield Evaluation.model_validate(columns)
 
 
 def transfers(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Transfer]:
-    """Yields a row for every pair of models and attack that is transferred, both ways."""
+    """Yields a row for every source, target and attack that is transferred."""
+    clean = _clean(experiment, outcomes)
     clean_errors = {
-        cell.source.name: share(outcome.misclassified(cell.source.digest)).value
-        for cell in experiment.cells
-        if cell.attack is None and (outcome := outcomes.get(cell.digest)) is not None
+        model.name: share(outcome.misclassified(model.digest)).value
+        for model in experiment.models
+        if (outcome := clean[model.name]) is not None
     }
     for cell in _transferred(experiment):
         outcome = outcomes.get(cell.digest)
         for target in experiment.models:
-            yield _transfer(
-                cell, target, outcome, clean_errors.get(target.name), len(experiment.ids)
-            )
+            columns = _columns(cell, experiment) | {
+                "source": cell.source.name,
+                "target": target.name,
+                "target_clean_error": clean_errors.get(target.name),
+                "digest": cell.digest,
+            }
+            if outcome is None or target.digest not in outcome.scores:
+                columns["status"] = "failed"
+            else:
+                columns |= _transfer_columns(
+                    _scored(outcome, cell.source), _scored(outcome, target)
+                )
+            yield Transfer.model_validate(columns)
 
 
 def agreements(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Agreement]:
@@ -64,275 +79,192 @@ def agreements(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[Ag
         outcome = outcomes.get(cell.digest)
         others = [model for model in experiment.models if model is not cell.source]
         for first, second in combinations(others, 2):
-            known = outcome is not None and {first.digest, second.digest} <= outcome.scores.keys()
-            counted = (
-                agreement_share(_scored(outcome, first), _scored(outcome, second))
-                if outcome is not None and known
-                else None
-            )
-            low, high = _interval(counted)
-            yield Agreement(
-                dataset=cell.dataset,
-                source=cell.source.name,
-                first=first.name,
-                second=second.name,
-                attack=cell.label,
-                epsilon=cell.epsilon,
-                examples=len(experiment.ids),
-                both_misclassified=counted.total if counted else None,
-                same_class_given_both_misclassified=counted.value if counted else None,
-                same_class_given_both_misclassified_low=low,
-                same_class_given_both_misclassified_high=high,
-                status="done" if known else "failed",
-            )
+            columns = _columns(cell, experiment) | {
+                "source": cell.source.name,
+                "first": first.name,
+                "second": second.name,
+            }
+            if outcome is None or not {first.digest, second.digest} <= outcome.scores.keys():
+                columns["status"] = "failed"
+            else:
+                counted = agreement_share(_scored(outcome, first), _scored(outcome, second))
+                columns["both_misclassified"] = counted.total
+                columns |= _rate("same_class_given_both_misclassified", counted)
+            yield Agreement.model_validate(columns)
 
 
 def worst_cases(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[WorstCase]:
     """Yields a row for every model and threat model, over all attacks that were done under it.
 
-    A candidate that stays in the bounds is allowed without them too, so that a threat model without
-    bounds has the clipped attacks of its epsilon among its own.
+    A candidate inside the bounds is also allowed under the threat model without bounds, so the
+    attacks of this threat model include the clipped ones with the same epsilon.
     """
+    unattacked = _clean(experiment, outcomes)
     for model in experiment.models:
-        cells = [
-            cell
-            for cell in experiment.cells
-            if cell.source is model and cell.digest in outcomes and cell.attack is not None
-        ]
-        clean = _clean_of(experiment, model, outcomes)
+        clean = unattacked[model.name]
         if clean is None:
             continue
         groups: dict[tuple[Norm, object, bool], list[Cell]] = {}
-        for cell in cells:
-            if cell.threat is not None:
+        for cell in experiment.cells:
+            if cell.source is model and cell.threat is not None and cell.digest in outcomes:
                 key = (cell.threat.norm, cell.epsilon, cell.threat.bounds is not None)
                 groups.setdefault(key, []).append(cell)
         for (norm, epsilon, clip), own in groups.items():
-            members = own if clip else [*own, *groups.get((norm, epsilon, True), [])]
+            cells = own if clip else [*own, *groups.get((norm, epsilon, True), [])]
             wrong = clean.misclassified(model.digest)
-            for cell in members:
+            for cell in cells:
                 wrong = wrong | outcomes[cell.digest].any_misclassified
             counted = share(wrong)
-            low, high = _interval(counted)
-            yield WorstCase(
-                dataset=experiment.spec.dataset.name,
-                model=model.name,
-                norm=norm,
-                epsilon=members[0].epsilon,
-                clip=clip,
-                attacks=tuple(cell.label for cell in members),
-                examples=counted.total,
-                misclassified=counted.count,
-                worst_case_error=counted.value,
-                worst_case_error_low=low,
-                worst_case_error_high=high,
-            )
+            columns: Columns = {
+                "dataset": experiment.spec.dataset.name,
+                "model": model.name,
+                "norm": norm,
+                "epsilon": cells[0].epsilon,
+                "clip": clip,
+                "attacks": tuple(cell.label for cell in cells),
+                "examples": counted.total,
+                "misclassified": counted.count,
+            }
+            yield WorstCase.model_validate(columns | _rate("worst_case_error", counted))
 
 
 def members(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[MemberEvaluation]:
-    """Yields a row for each member of every attack that is several in turn."""
+    """Yields a row for each member of every attack that is a list."""
+    clean = _clean(experiment, outcomes)
     for cell in experiment.cells:
         if cell.attack is None:
             continue
-        names = cell.attack.attack.members
-        rows = [
-            MemberEvaluation(
-                dataset=cell.dataset,
-                model=cell.source.name,
-                attack=cell.label,
-                epsilon=cell.epsilon,
-                member=name,
-                examples=len(experiment.ids),
-                digest=cell.digest,
-            )
-            for name in names
-        ]
+        columns = _columns(cell, experiment)
+        columns |= {"model": cell.source.name, "digest": cell.digest}
         outcome = outcomes.get(cell.digest)
-        clean = _clean_of(experiment, cell.source, outcomes)
-        if outcome is None or clean is None:
-            yield from (row.model_copy(update={"status": "failed"}) for row in rows)
-            continue
-        done = clean.misclassified(cell.source.digest)
-        for position, row in enumerate(rows):
-            before = int(np.count_nonzero(done))
-            done = done | (outcome.first_misled == position)
-            after = share(done)
-            low, high = _interval(after)
-            counts: dict[str, object] = {
-                "given": after.total - before,
-                "misled": after.count - before,
-                "error_after": after.value,
-                "error_after_low": low,
-                "error_after_high": high,
-            }
-            yield _completed(row, counts)
+        unattacked = clean[cell.source.name]
+        done = unattacked.misclassified(cell.source.digest) if unattacked is not None else None
+        for position, name in enumerate(cell.attack.attack.members):
+            columns["member"] = name
+            if outcome is None or done is None:
+                columns["status"] = "failed"
+            else:
+                before = share(done)
+                done = done | (outcome.first_misled == position)
+                after = share(done)
+                columns["given"] = before.total - before.count
+                columns["misled"] = after.count - before.count
+                columns |= _rate("error_after", after)
+            yield MemberEvaluation.model_validate(columns)
 
 
-def _evaluation(
-    cell: Cell, outcome: Outcome | None, clean: Outcome | None, examples: int
-) -> Evaluation:
-    row = _description(cell, examples)
+def _clean(experiment: PlannedExperiment, outcomes: Outcomes) -> dict[str, Outcome | None]:
+    """Returns the outcomes of the unattacked cells, by the names of the models."""
+    cells = [cell for cell in experiment.cells if cell.attack is None]
+    return {cell.source.name: outcomes.get(cell.digest) for cell in cells}
+
+
+def _columns(cell: Cell, experiment: PlannedExperiment) -> Columns:
+    """Returns the columns that the rows of a cell have in every table."""
+    return {
+        "dataset": cell.dataset,
+        "attack": cell.label,
+        "epsilon": cell.epsilon,
+        "examples": len(experiment.ids),
+    }
+
+
+def _rate(name: str, counted: Share) -> Columns:
+    """Returns the columns of a rate and of its interval."""
+    interval = counted.interval
+    return {
+        name: counted.value,
+        f"{name}_low": interval and interval.low,
+        f"{name}_high": interval and interval.high,
+    }
+
+
+def _attack_columns(cell: Cell) -> Columns:
+    """Returns the columns that describe the attack and its threat model."""
+    if cell.attack is None or cell.threat is None:
+        return {"algorithm": UNATTACKED}
+    attack, spec = cell.attack.attack, cell.attack.spec
+    return {
+        "algorithm": spec.name,
+        "norm": cell.threat.norm,
+        "clip": cell.threat.bounds is not None,
+        "iterate": ", ".join([*iterates_of(attack), *([CARRIED] if spec.carried else [])]),
+        "parameters": json.dumps(dict(parameters_of(attack)), default=_parameter_text),
+    }
+
+
+def _parameter_text(parameter: object) -> str:
+    return parameter_text(parameter) if holds_arrays(parameter) else str(parameter)
+
+
+def _evaluation_columns(cell: Cell, outcome: Outcome, clean: Outcome | None) -> Columns:
     source = cell.source.digest
-    if outcome is None:
-        return row.model_copy(update={"status": "failed"})
-    misled = outcome.misclassified(source)
-    counted = share(misled)
+    wrong = outcome.misclassified(source)
+    counted = share(wrong)
     confidence = outcome.scores[source].confidence
-    low, high = _interval(counted)
-    found: dict[str, object] = {
-        "adversarial_error": counted.value,
-        "adversarial_error_low": low,
-        "adversarial_error_high": high,
+    columns = _rate("adversarial_error", counted) | {
         "misclassified": counted.count,
-        "confidence_on_misclassified": mean(confidence, among=misled),
+        "confidence_on_misclassified": mean(confidence, among=wrong),
         "mean_confidence": mean(confidence),
         "forward_passes": outcome.meta.forward_passes,
         "backward_passes": outcome.meta.backward_passes,
         "seconds": outcome.meta.seconds,
     }
     if clean is not None:
-        found |= _against_clean(outcome, clean, misled, source, attacked=cell.attack is not None)
+        clean_wrong = clean.misclassified(source)
+        error = share(clean_wrong)
+        saturated = clean.saturated
+        columns |= _rate("clean_error", error)
+        columns |= _rate("worst_case_error", share(clean_wrong | outcome.any_misclassified))
+        columns["clean_correct"] = error.total - error.count
+        columns["saturated_share"] = None if saturated is None else share(saturated).value
+        if cell.attack is not None:
+            success = attack_success(wrong, clean_misclassified=clean_wrong)
+            columns |= _rate("attack_success_rate", success)
     if cell.attack is not None:
-        found |= _about_candidates(outcome, epsilon=float(cell.epsilon))
+        columns |= _candidate_columns(outcome, epsilon=float(cell.epsilon))
     if outcome.nearest is not None:
-        found |= _about_distances(outcome.nearest)
-    return _completed(row, found)
+        columns |= {
+            "nearest_found": int(np.count_nonzero(np.isfinite(outcome.nearest))),
+            "nearest_median": quantile(outcome.nearest, MEDIAN),
+            "nearest_q10": quantile(outcome.nearest, TENTH),
+            "nearest_q90": quantile(outcome.nearest, NINE_TENTHS),
+        }
+    return columns
 
 
-def _completed(row: Row, found: Mapping[str, object]) -> Row:
-    """Returns a row with what was found, checked: a rate outside [0, 1] must not be written."""
-    return type(row).model_validate({**dict(row), **found})
-
-
-def _against_clean(
-    outcome: Outcome, clean: Outcome, misled: NDArray[np.bool_], source: str, *, attacked: bool
-) -> dict[str, object]:
-    wrong = clean.misclassified(source)
-    error, worst = share(wrong), share(wrong | outcome.any_misclassified)
-    success = attack_success(misled, clean_misclassified=wrong)
-    found: dict[str, object] = {
-        "clean_error": error.value,
-        "clean_correct": error.total - error.count,
-        "worst_case_error": worst.value,
-        "saturated_share": float(np.mean(clean.saturated)) if clean.saturated is not None else None,
-    }
-    found["clean_error_low"], found["clean_error_high"] = _interval(error)
-    found["worst_case_error_low"], found["worst_case_error_high"] = _interval(worst)
-    if attacked:
-        found["attack_success_rate"] = success.value
-        low, high = _interval(success)
-        found["attack_success_rate_low"], found["attack_success_rate_high"] = low, high
-    return found
-
-
-def _written(parameter: object) -> str:
-    return parameter_text(parameter) if holds_arrays(parameter) else str(parameter)
-
-
-def _about_candidates(outcome: Outcome, *, epsilon: float) -> dict[str, object]:
-    zero = outcome.zero_gradient
-    finite = np.isfinite(outcome.distance)
+def _candidate_columns(outcome: Outcome, *, epsilon: float) -> Columns:
+    zero, distance, verdict = outcome.zero_gradient, outcome.distance, outcome.verdict
+    finite = np.isfinite(distance)
+    # An attack may leave the input of an example unchanged that it misleads with another try; a
+    # search that found points beyond epsilon may do so for all examples.
+    done = outcome.any_misclassified
+    if outcome.nearest is not None and np.any(outcome.nearest > 0):
+        done = np.ones_like(done)
     flags = candidate_flags(
-        outcome.verdict.astype(np.int64),
-        outcome.distance,
-        epsilon=epsilon,
-        zero_gradient=zero,
-        done=_done(outcome),
+        verdict.astype(np.int64), distance, epsilon=epsilon, zero_gradient=zero, done=done
     )
     return {
-        "zero_gradient_share": float(np.mean(zero)) if zero is not None else None,
-        "invalid_candidates": int(np.count_nonzero(outcome.verdict)),
-        "mean_distance": mean(outcome.distance, among=finite),
-        "max_distance": float(outcome.distance[finite].max()) if finite.any() else None,
+        "zero_gradient_share": None if zero is None else share(zero).value,
+        "invalid_candidates": int(np.count_nonzero(verdict)),
+        "mean_distance": mean(distance, among=finite),
+        "max_distance": float(distance[finite].max()) if finite.any() else None,
         "flags": "; ".join(flags),
     }
 
 
-def _done(outcome: Outcome) -> NDArray[np.bool_]:
-    """Says for which examples an attack may leave the input as it is: for those that it misleads.
-
-    A search that found points beyond epsilon may do so for all.
-    """
-    if outcome.nearest is not None and np.any(outcome.nearest > 0):
-        return np.ones_like(outcome.any_misclassified)
-    return outcome.any_misclassified
-
-
-def _about_distances(nearest: NDArray[np.float32]) -> dict[str, object]:
-    return {
-        "nearest_found": int(np.count_nonzero(np.isfinite(nearest))),
-        "nearest_median": quantile(nearest, MEDIAN),
-        "nearest_q10": quantile(nearest, TENTH),
-        "nearest_q90": quantile(nearest, NINE_TENTHS),
-    }
-
-
-def _description(cell: Cell, examples: int) -> Evaluation:
-    row = Evaluation(
-        dataset=cell.dataset,
-        model=cell.source.name,
-        attack=cell.label,
-        epsilon=cell.epsilon,
-        examples=examples,
-        digest=cell.digest,
-    )
-    if cell.attack is None or cell.threat is None:
-        return row.model_copy(update={"algorithm": UNATTACKED})
-    parameters = dict(parameters_of(cell.attack.attack))
-    return row.model_copy(
-        update={
-            "algorithm": cell.attack.spec.name,
-            "norm": cell.threat.norm,
-            "clip": cell.threat.bounds is not None,
-            "iterate": ", ".join(
-                [
-                    *iterates_of(cell.attack.attack),
-                    *([CARRIED] if cell.attack.spec.carried else []),
-                ]
-            ),
-            "parameters": json.dumps(parameters, default=_written),
-        }
-    )
-
-
-def _transfer(
-    cell: Cell,
-    target: LoadedModel,
-    outcome: Outcome | None,
-    clean_error: float | None,
-    examples: int,
-) -> Transfer:
-    row = Transfer(
-        dataset=cell.dataset,
-        source=cell.source.name,
-        target=target.name,
-        attack=cell.label,
-        epsilon=cell.epsilon,
-        examples=examples,
-        target_clean_error=clean_error,
-        digest=cell.digest,
-    )
-    if outcome is None or target.digest not in outcome.scores:
-        return row.model_copy(update={"status": "failed"})
-    scored = _scored(outcome, target)
-    shares = transfer_shares(_scored(outcome, cell.source), scored)
-    found: dict[str, object] = {
-        "error": shares.error.value,
+def _transfer_columns(source: Scored, target: Scored) -> Columns:
+    shares = transfer_shares(source, target)
+    columns: Columns = {
         "source_misclassified": shares.error_given_source.total,
-        "error_given_source_misclassified": shares.error_given_source.value,
-        "same_class_given_source_misclassified": shares.same_class_given_source.value,
         "both_misclassified": shares.same_class_given_both.total,
-        "same_class_given_both_misclassified": shares.same_class_given_both.value,
-        "confidence_on_misclassified": mean(scored.confidence, among=scored.misled),
+        "confidence_on_misclassified": mean(target.confidence, among=target.misled),
     }
-    for name, counted in {
-        "error": shares.error,
-        "error_given_source_misclassified": shares.error_given_source,
-        "same_class_given_source_misclassified": shares.same_class_given_source,
-        "same_class_given_both_misclassified": shares.same_class_given_both,
-    }.items():
-        found[f"{name}_low"], found[f"{name}_high"] = _interval(counted)
-    return _completed(row, found)
+    columns |= _rate("error", shares.error)
+    columns |= _rate("error_given_source_misclassified", shares.error_given_source)
+    columns |= _rate("same_class_given_source_misclassified", shares.same_class_given_source)
+    columns |= _rate("same_class_given_both_misclassified", shares.same_class_given_both)
+    return columns
 
 
 def _transferred(experiment: PlannedExperiment) -> Iterator[Cell]:
@@ -341,22 +273,8 @@ def _transferred(experiment: PlannedExperiment) -> Iterator[Cell]:
             yield cell
 
 
-def _clean_of(
-    experiment: PlannedExperiment, model: LoadedModel, outcomes: Outcomes
-) -> Outcome | None:
-    for cell in experiment.cells:
-        if cell.attack is None and cell.source is model:
-            return outcomes.get(cell.digest)
-    return None
-
-
 def _scored(outcome: Outcome, target: LoadedModel) -> Scored:
     answers = outcome.scores[target.digest]
     return Scored(
         answers.predicted.astype(np.int64), outcome.misclassified(target.digest), answers.confidence
     )
-
-
-def _interval(counted: Share | None) -> tuple[float | None, float | None]:
-    interval = counted.interval if counted is not None else None
-    return (interval.low, interval.high) if interval is not None else (None, None)

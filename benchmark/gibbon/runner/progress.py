@@ -1,4 +1,4 @@
-"""What a run tells its caller while it works."""
+"""Receives the progress of a run."""
 
 from __future__ import annotations
 
@@ -6,38 +6,41 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told how far a run is.  Work is measured in passes through a model, by example."""
+    """Receives the progress of a run.  Work is measured in passes of examples through a model."""
 
     def note(self, text: str) -> None:
-        """Something that the user should know before anything is computed: a sentence."""
+        """Receives a sentence that the user should read."""
 
     def checking(self, examples: int, *, of: int, dataset: str) -> None:
-        """So many more of a dataset's examples were looked at, whether they can be read."""
+        """Receives how many more of a dataset's examples were checked to be readable."""
 
     def start(self, *, work: int, cells: int, reused: int) -> None:
-        """The plan is made: this much work, in so many cells; so many more are there already."""
+        """Receives the work that is planned, its number of cells, and that of reused cells."""
 
     def advance(self, work: int, *, doing: str) -> None:
-        """So much more is done; ``doing`` says on what."""
+        """Receives how much more work is done; ``doing`` names the job."""
 
     def failed(self, cell: str, *, error: str) -> None:
-        """A cell went wrong; the others go on."""
+        """Receives a cell that failed; the run continues with the others."""
 
 
 class Silent:
-    """Tells nobody."""
+    """A `Progress` that reports nothing."""
 
     def note(self, text: str) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def checking(self, examples: int, *, of: int, dataset: str) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def start(self, *, work: int, cells: int, reused: int) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def advance(self, work: int, *, doing: str) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def failed(self, cell: str, *, error: str) -> None:
-        """Says nothing."""
+        """Does nothing."""
+
+
+SILENT = Silent()

@@ -1,9 +1,9 @@
-"""Runs a suite: plan, compute what is missing, count, record."""
+"""Runs a suite: plans it, computes the cells without an outcome, counts, and writes the record."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from gibbon.core.errors import RunFolderError
@@ -12,7 +12,6 @@ from gibbon.records.outcomes import Outcome
 from gibbon.records.run import (
     RUN_FILE,
     Agreement,
-    DatasetCard,
     Evaluation,
     Failure,
     MemberEvaluation,
@@ -21,14 +20,14 @@ from gibbon.records.run import (
     Transfer,
     WorstCase,
 )
-from gibbon.runner import count as aggregate
-from gibbon.runner.execute.jobs import find_jobs
+from gibbon.runner import count
+from gibbon.runner.execute.jobs import Job, find_jobs
 from gibbon.runner.execute.run_job import Execution
 from gibbon.runner.execute.run_jobs import run_jobs
 from gibbon.runner.gallery.recover import recover_galleries
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Cell, Plan, Supplied
-from gibbon.runner.progress import Progress, Silent
+from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.provenance import now, provenance
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
@@ -49,51 +48,43 @@ def run_suite(
     settings: RunSettings,
     where: str = "",
     supplied: Supplied = NOTHING_SUPPLIED,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
     publish: Publish | None = None,
 ) -> RunRecord:
-    """Returns the record of a suite, having computed what was not there yet.
+    """Runs a suite and returns its record; recorded outcomes are not computed again.
 
-    ``run.json`` and the outcomes go to ``output``; ``publish`` writes tables and figures there,
-    while the folder is still locked.  ``where`` is what error messages call the suite;
-    ``supplied`` holds models and datasets that are there already.
+    Args:
+        suite: the suite.
+        output: folder of ``run.json`` and the outcomes.
+        settings: how the run is carried out.
+        where: name of the suite in error messages, such as its path.
+        supplied: models, datasets and attacks to use in place of those that the suite names.
+        progress: receives the progress of the run.
+        publish: writes tables and figures into the folder, while it is still locked.
 
-    Raises a `RequestError` where the request is wrong, before anything is computed.
+    Raises a `RequestError` if the request is wrong, before anything is computed, and
+    `RunFolderError` if the folder can't be used.
     """
-    teller = progress if progress is not None else Silent()
-    plan = make_plan(suite, settings, where=where, supplied=supplied, progress=teller)
-    for sentence in dict.fromkeys(_told(plan)):
-        teller.note(sentence)
+    plan = make_plan(suite, settings, where=where, supplied=supplied, progress=progress)
+    for sentence in dict.fromkeys(_notes(plan)):
+        progress.note(sentence)
     with RunFolder.open(output, suite=suite.name) as folder, plan.pool:
-        started = time.monotonic()
-        origin = provenance(plan)
-        _check_kin(folder, plan)
-        if settings.fresh:
-            folder.forget(
-                part.digest
-                for each in plan.experiments
-                for cell in each.cells
-                for part in (cell, *cell.members)
-            )
-        _claim(folder, suite, origin)
+        started, origin = time.monotonic(), provenance(plan)
+        _claim(folder, plan, origin)
         jobs = find_jobs(plan, folder)
-        planned = {cell.digest for experiment in plan.experiments for cell in experiment.cells}
-        todo = sum(cell.digest in planned for job in jobs for cell in job.cells)
-        total = sum(len(experiment.cells) for experiment in plan.experiments)
+        computed, reused = _cells_to_compute(plan, jobs)
         work = sum(job.work * len(job.experiment.ids) for job in jobs)
-        teller.start(work=work, cells=todo, reused=total - todo)
-        failures = run_jobs(jobs, Execution(plan, folder, teller))
+        progress.start(work=work, cells=computed, reused=reused)
+        failures = run_jobs(jobs, Execution(plan, folder, progress))
         if settings.pictures:
-            recover_galleries(plan, folder, progress=teller)
-        finished = origin.model_copy(
-            update={
-                "finished": now(),
-                "seconds": time.monotonic() - started,
-                "computed_cells": todo,
-                "reused_cells": total - todo,
-            }
-        )
-        record = _count(plan, folder, failures, finished)
+            recover_galleries(plan, folder, progress=progress)
+        finished = {
+            "finished": now(),
+            "seconds": time.monotonic() - started,
+            "computed_cells": computed,
+            "reused_cells": reused,
+        }
+        record = _record(plan, folder, failures, origin.model_copy(update=finished))
         record.write(folder.path)
         if publish is not None:
             try:
@@ -104,33 +95,31 @@ def run_suite(
         return record
 
 
-def _check_kin(folder: RunFolder, plan: Plan) -> None:
-    """Refuses a folder whose run has this suite's name and nothing else in common with it.
+def _claim(folder: RunFolder, plan: Plan, origin: Provenance) -> None:
+    """Marks a new folder as this suite's, and discards recorded outcomes if the run is fresh.
 
-    Raises `RunFolderError`.
+    The record of a finished run stays until the next one is finished.  Raises `RunFolderError` if
+    the recorded suite has the same name, but neither a cell nor a dataset in common with this one.
     """
     if not (folder.path / RUN_FILE).exists():
-        return
+        RunRecord(suite=plan.suite, status="running", provenance=origin).write(folder.path)
     record = RunRecord.read(folder.path)
     recorded = {row.digest for row in record.evaluations}
-    planned = {cell.digest for experiment in plan.experiments for cell in experiment.cells}
-    if record.suite != plan.suite and recorded and not recorded & planned:
-        before = {experiment.dataset.name for experiment in record.suite.experiments}
-        now = {experiment.dataset.name for experiment in plan.suite.experiments}
-        if not before & now:
+    if record.suite != plan.suite and recorded.isdisjoint(cell.digest for cell in plan.cells):
+        before, now = (
+            {experiment.dataset.name for experiment in suite.experiments}
+            for suite in (record.suite, plan.suite)
+        )
+        if recorded and not before & now:
             raise RunFolderError(
                 f"{folder.path}: holds another suite of the name {plan.suite.name!r}, on "
                 f"{', '.join(sorted(before))}; choose another folder with --output"
             )
+    if plan.settings.fresh:
+        folder.forget(part.digest for cell in plan.cells for part in (cell, *cell.members))
 
 
-def _claim(folder: RunFolder, suite: Suite, origin: Provenance) -> None:
-    """Marks a new folder as this suite's; the record of a finished run stays until the next is."""
-    if not (folder.path / RUN_FILE).exists():
-        RunRecord(suite=suite, status="running", provenance=origin).write(folder.path)
-
-
-def _told(plan: Plan) -> Iterator[str]:
+def _notes(plan: Plan) -> Iterator[str]:
     """Yields what the user should know before anything is computed."""
     for experiment in plan.experiments:
         for note in experiment.dataset.notes:
@@ -141,7 +130,16 @@ def _told(plan: Plan) -> Iterator[str]:
         yield from experiment.flags
 
 
-def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Provenance) -> RunRecord:
+def _cells_to_compute(plan: Plan, jobs: Iterable[Job]) -> tuple[int, int]:
+    """Returns how many cells of the plan the jobs compute, and how many are reused."""
+    planned = {cell.digest for cell in plan.cells}  # members of lists are not counted
+    computed = sum(cell.digest in planned for job in jobs for cell in job.cells)
+    return computed, len(tuple(plan.cells)) - computed
+
+
+def _record(
+    plan: Plan, folder: RunFolder, failures: list[Failure], origin: Provenance
+) -> RunRecord:
     evaluations: list[Evaluation] = []
     transfers: list[Transfer] = []
     agreements: list[Agreement] = []
@@ -154,24 +152,11 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
             if (outcome := folder.read(cell.digest)) is not None
         }
         failures.extend(_target_failures(experiment.cells, outcomes))
-        evaluations.extend(aggregate.evaluations(experiment, outcomes))
-        transfers.extend(aggregate.transfers(experiment, outcomes))
-        agreements.extend(aggregate.agreements(experiment, outcomes))
-        worst_cases.extend(aggregate.worst_cases(experiment, outcomes))
-        members.extend(aggregate.members(experiment, outcomes))
-    flags = [
-        f"{row.dataset}, {row.model}, {row.attack} at epsilon {row.epsilon}: {row.flags}"
-        for row in evaluations
-        if row.flags
-    ]
-    flags += [
-        f"{experiment.spec.dataset.name}, {model.name}: "
-        f"{UNSTEADY if model.repeats else UNREPEATABLE}"
-        for experiment in plan.experiments
-        for model in experiment.models
-        if not model.steady
-    ]
-    flags += [sentence for experiment in plan.experiments for sentence in experiment.flags]
+        evaluations.extend(count.evaluations(experiment, outcomes))
+        transfers.extend(count.transfers(experiment, outcomes))
+        agreements.extend(count.agreements(experiment, outcomes))
+        worst_cases.extend(count.worst_cases(experiment, outcomes))
+        members.extend(count.members(experiment, outcomes))
     cards = {
         (model.name, model.digest): model.card
         for experiment in plan.experiments
@@ -182,41 +167,34 @@ def _count(plan: Plan, folder: RunFolder, failures: list[Failure], origin: Prove
         status="failed" if failures else "done",
         provenance=origin,
         models=tuple(cards.values()),
-        datasets=tuple(
-            DatasetCard(
-                name=experiment.dataset.name,
-                digest=experiment.dataset.digest,
-                examples=len(experiment.ids),
-                of=len(experiment.dataset),
-                classes=experiment.dataset.classes,
-                input_shape=experiment.dataset.input_shape,
-                notes=experiment.dataset.notes,
-                skipped=experiment.skipped,
-            )
-            for experiment in plan.experiments
-        ),
+        datasets=tuple(experiment.card for experiment in plan.experiments),
         evaluations=tuple(evaluations),
         transfers=tuple(transfers),
         agreements=tuple(agreements),
         worst_cases=tuple(worst_cases),
         members=tuple(members),
         failures=tuple(failures),
-        flags=(*flags, *masking_flags(evaluations, transfers)),
+        flags=(*_flags(plan, evaluations), *masking_flags(evaluations, transfers)),
     )
 
 
-def _target_failures(cells: tuple[Cell, ...], outcomes: dict[str, Outcome]) -> Iterator[Failure]:
+def _flags(plan: Plan, evaluations: Iterable[Evaluation]) -> Iterator[str]:
+    for row in evaluations:
+        if row.flags:
+            yield f"{row.dataset}, {row.model}, {row.attack} at epsilon {row.epsilon}: {row.flags}"
+    for experiment in plan.experiments:
+        for model in experiment.models:
+            if not model.steady:
+                flag = UNSTEADY if model.repeats else UNREPEATABLE
+                yield f"{experiment.spec.dataset.name}, {model.name}: {flag}"
+    for experiment in plan.experiments:
+        yield from experiment.flags
+
+
+def _target_failures(cells: Iterable[Cell], outcomes: dict[str, Outcome]) -> Iterator[Failure]:
     for cell in cells:
         outcome = outcomes.get(cell.digest)
         for target in cell.targets:
-            error = outcome.meta.target_errors.get(target.digest) if outcome else None
-            if error is None:
-                continue
-            yield Failure(
-                dataset=cell.dataset,
-                model=cell.source.name,
-                attack=cell.label,
-                epsilon=cell.epsilon,
-                error=f"scored on {target.name}: {error}",
-                traceback="",
-            )
+            error = outcome and outcome.meta.target_errors.get(target.digest)
+            if error is not None:
+                yield cell.failure(f"scored on {target.name}: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +18,7 @@ from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier, Watch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.records.run import Failure
-from gibbon.runner.boundary import Attempt, boundary
+from gibbon.runner.boundary import Attempt, boundary, described
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import Scorer
 from gibbon.runner.outcome_arrays import as_array, judged_outcome, target_outcome
@@ -52,7 +53,10 @@ class JobResult:
         """Marks cells as failed, unless they failed before, and drops what was found for them."""
         for cell in cells:
             self.outcomes.pop(cell.digest, None)
-            self.failures.setdefault(cell.digest, cell.failure(error))
+            failure = cell.failure(
+                described(error), traceback="".join(traceback.format_exception(error))
+            )
+            self.failures.setdefault(cell.digest, failure)
 
 
 @dataclass(frozen=True)

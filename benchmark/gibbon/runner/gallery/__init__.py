@@ -1,4 +1,5 @@
-"""Pictures of a few examples of each attack: selected, attacked again, and drawn.
+"""Makes pictures of a few examples of each attack.
 
-They are made after the run, from its outcomes: candidates are not kept.
+After the run the examples are selected by their outcomes (`select`), attacked again, since
+candidates are not stored (`recover`), and drawn (`draw`).
 """

@@ -1,8 +1,8 @@
 """Recovers the candidates that galleries show, after the run.
 
-Candidates don't depend on the batch, so the few examples of a gallery are attacked again, and the
-trust boundary judges them again.  What is spent here is booked on no cell.  An example whose
-candidate is not the recorded one, because the model answers at random, is left out.
+Candidates don't depend on the batch, so the few examples of a gallery are attacked again, and
+`gibbon.verify` judges the candidates again.  The passes spent here count for no cell.  An example
+whose candidate differs from the recorded one, because the model answers at random, is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gibbon.datasets.base import Batch
 from gibbon.records.gallery import FOLDER, Gallery, read_gallery
 from gibbon.records.outcomes import Outcome, TargetOutcome
 from gibbon.runner.boundary import Attempt, boundary, described
-from gibbon.runner.gallery.draw import PicturedExamples, gallery, shrunk
+from gibbon.runner.gallery.draw import draw, shrunk
 from gibbon.runner.gallery.select import GalleryFrame, Ranks, frames, unattacked
 from gibbon.runner.outcome_arrays import as_array
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
@@ -36,10 +36,10 @@ NOT_REPEATED = "the candidates that were made again are not the recorded ones"
 
 
 def recover_galleries(plan: Plan, folder: RunFolder, *, progress: Progress) -> None:
-    """Writes the galleries that are not there yet, and removes those of other cells.
+    """Writes the missing galleries, and removes those of cells that are not in the plan.
 
-    A cell whose pictures can't be made goes without, which is reported to the user.  Raises
-    `RunFolderError` if a file can't be written.
+    A cell whose pictures can't be made has no gallery; the reason is reported to ``progress``.
+    Raises `RunFolderError` if a file can't be written.
     """
     framed = frames(plan)
     keep = {digest for frame in framed.values() for digest in frame.digests}
@@ -60,7 +60,7 @@ def recover_galleries(plan: Plan, folder: RunFolder, *, progress: Progress) -> N
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A cell that lacks its gallery: its outcome, and what its source answered to clean inputs."""
+    """A cell without its gallery, its outcome, and its source's answers to the clean inputs."""
 
     experiment: PlannedExperiment
     cell: Cell
@@ -70,7 +70,7 @@ class _Wanted:
 
     @property
     def recorded(self) -> TargetOutcome:
-        """What the source answered to the candidates."""
+        """The source's recorded answers to the candidates."""
         return self.outcome.scores[self.cell.source.digest]
 
 
@@ -91,12 +91,12 @@ def _missing(
 
 
 def _recovered(wanted: _Wanted, device: torch.device, folder: RunFolder) -> Gallery:
-    """Returns the gallery of a cell, of the examples that its outcome selects."""
+    """Returns the gallery of a cell, with the examples selected by its outcome."""
     outcome, clean, recorded = wanted.outcome, wanted.clean, wanted.recorded
     ranks = Ranks(
         outcome.example_id,
-        misled=outcome.misclassified(wanted.cell.source.digest),
-        clean_right=clean.predicted == outcome.label,
+        misclassified=outcome.misclassified(wanted.cell.source.digest),
+        clean_correct=clean.predicted == outcome.label,
         confidence=recorded.confidence,
     )
     chosen = ranks.chosen(wanted.frame)
@@ -110,7 +110,10 @@ def _recovered(wanted: _Wanted, device: torch.device, folder: RunFolder) -> Gall
     places, rows = places[same], torch.from_numpy(np.flatnonzero(same)).to(device)
     inputs = batch.inputs[rows]
     change = (remade.candidates[rows] - inputs).nan_to_num(0, 0, 0)
-    shown = PicturedExamples(
+    side, bounds = wanted.frame.side, wanted.frame.bounds
+    drawn = draw(shrunk(inputs, side), shrunk(change, side), bounds=bounds)
+    return Gallery(
+        digest=wanted.cell.digest,
         why=tuple(chosen[place] for place in places.tolist()),
         example_id=outcome.example_id[places],
         label=outcome.label[places],
@@ -119,15 +122,14 @@ def _recovered(wanted: _Wanted, device: torch.device, folder: RunFolder) -> Gall
         sure_before=clean.confidence[places],
         sure_after=remade.confidence[same],
         valid=remade.verdict[same] == Verdict.VALID,
-        clean=shrunk(inputs, wanted.frame.side),
-        change=shrunk(change, wanted.frame.side),
+        shape=wanted.frame.shape,
+        **drawn._asdict(),
     )
-    return gallery(shown, wanted.frame, digest=wanted.cell.digest)
 
 
 @dataclass(frozen=True)
 class _Remade:
-    """Candidates that were made again, what the source answers to them, and their verdicts."""
+    """Candidates that were made again, the source's answers to them, and their verdicts."""
 
     candidates: Tensor
     predicted: NDArray[np.int32]
@@ -172,7 +174,7 @@ def _origins(
 ) -> Iterator[tuple[Cell, NDArray[np.int64]]]:
     """Yields cells with the rows of the examples whose candidates they made.
 
-    Those are all rows, unless the cell takes over what an earlier one misclassified.
+    A cell made all candidates, unless it takes over those of an earlier cell's misclassified ones.
     """
     cells = {cell.digest: cell for cell in wanted.experiment.cells}
     cell, rows = wanted.cell, np.arange(len(places))

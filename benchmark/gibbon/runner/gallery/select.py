@@ -1,8 +1,8 @@
-"""Which cells have a gallery, and which examples it shows.
+"""Selects the cells that have a gallery, and the examples that it shows.
 
-Half of the examples are random, and are those of every cell of a dataset; the others are those
-misclassified with the greatest confidence, and one that withstood.  Only the largest epsilon of
-each source and attack has a gallery.
+Half of the examples are random, the same for all cells of a dataset; the others are those
+misclassified with the greatest confidence, and one that withstood the attack.  Only the largest
+epsilon of each source and attack has a gallery.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 
 ROOM = 1_000_000  # bytes of all galleries of a run, before they are compressed
 MOST, FEWEST = 8, 2  # examples of a gallery
-SIDES = (96, 64, 48, 32)  # of larger pictures, tried in this order
-WITHSTOOD = 1  # of the chosen examples
-RANDOM, MISLED, STOOD = "random", "misled", "withstood"
+SIDES = (96, 64, 48, 32)  # longer sides that larger pictures are reduced to, tried in this order
+FEWEST_WITHSTOOD = 1  # examples of a gallery that withstood the attack, if there is one
+RANDOM, MISCLASSIFIED, WITHSTOOD = "random", "misled", "withstood"  # reasons, as recorded
 
 
 @dataclass(frozen=True)
@@ -54,40 +54,40 @@ class Ranks:
     """Ranks examples for a gallery; every array has shape (N,), in the order of the dataset."""
 
     example_id: NDArray[np.int64]
-    misled: NDArray[np.bool_]
-    clean_right: NDArray[np.bool_]
+    misclassified: NDArray[np.bool_]
+    clean_correct: NDArray[np.bool_]
     confidence: NDArray[np.float32]
 
     @property
-    def beaten(self) -> NDArray[np.int64]:
-        """Positions of the examples that the attack got misclassified, most confident first."""
-        return self._surest(self.misled & self.clean_right)
+    def successes(self) -> NDArray[np.int64]:
+        """Positions of the examples misclassified under attack alone, most confident first."""
+        return self._most_confident(self.misclassified & self.clean_correct)
 
     @property
-    def stood(self) -> NDArray[np.int64]:
+    def withstood(self) -> NDArray[np.int64]:
         """Positions of the examples that withstood the attack, most confident first."""
-        return self._surest(~self.misled)
+        return self._most_confident(~self.misclassified)
 
-    def _surest(self, which: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _most_confident(self, which: NDArray[np.bool_]) -> NDArray[np.int64]:
         places = np.flatnonzero(which)
         return places[np.argsort(-self.confidence[places], kind="stable")]
 
     def chosen(self, frame: GalleryFrame) -> dict[int, str]:
         """Returns the positions of the examples to show, ascending, each with its reason."""
-        why = dict.fromkeys(np.flatnonzero(np.isin(self.example_id, frame.random)).tolist(), RANDOM)
-        stood = [(int(place), STOOD) for place in self.stood]
-        beaten = [(int(place), MISLED) for place in self.beaten]
-        for place, reason in [*stood[:WITHSTOOD], *beaten, *stood[WITHSTOOD:]]:
-            if len(why) >= frame.count:
-                break
-            why.setdefault(place, reason)
-        return dict(sorted(why.items()))
+        random = np.flatnonzero(np.isin(self.example_id, frame.random))
+        reasons = dict.fromkeys(random.tolist(), RANDOM)
+        first, more = np.split(self.withstood, [FEWEST_WITHSTOOD])
+        for place in np.concatenate((first, self.successes, more)).tolist():
+            if len(reasons) < frame.count:
+                reason = MISCLASSIFIED if self.misclassified[place] else WITHSTOOD
+                reasons.setdefault(place, reason)
+        return dict(sorted(reasons.items()))
 
 
 def frames(plan: Plan) -> dict[str, GalleryFrame]:
     """Returns the frames of a run's experiments, by the names of their datasets.
 
-    Experiments whose inputs are no pictures have no galleries, nor have error-only ones.
+    Experiments whose inputs are not pictures, and error-only ones, have no galleries.
     """
     wanted = {
         each.spec.dataset.name: frozenset(cell.digest for cell in _largest(each))
@@ -129,7 +129,7 @@ def _largest(experiment: PlannedExperiment) -> Iterator[Cell]:
 
 
 def _fitting(dataset: Dataset, room: int) -> tuple[int, int] | None:
-    """Returns the side of the pictures and how many fit into a gallery; None for other inputs."""
+    """Returns the side of the pictures and their number in a gallery; None for other inputs."""
     shape = dataset.input_shape
     if len(shape) != 3 or shape[0] not in COLOURS:
         return None
@@ -142,7 +142,7 @@ def _fitting(dataset: Dataset, room: int) -> tuple[int, int] | None:
 
 
 def _shuffled(plan: Plan, experiment: PlannedExperiment) -> NDArray[np.int64]:
-    """Returns the examples of an experiment in an order that the suite's seed decides."""
+    """Returns the ids of an experiment's examples in an order derived from the suite's seed."""
     key = derive_key(plan.suite.seed, "pictures", experiment.spec.dataset.name)
     drawn = ExampleStreams.derive(key, torch.from_numpy(experiment.ids)).uniform(())
     order = np.argsort(drawn.numpy(), kind="stable")

@@ -1,4 +1,4 @@
-"""Digests of cells: the names under which outcomes are stored."""
+"""Makes the cells of an experiment, with the digests that their outcomes are stored under."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gibbon.core.threat import ThreatModel
 from gibbon.runner.plan.attack_digest import attack_part
 from gibbon.runner.plan.code_digest import digest_of
 from gibbon.runner.plan.load_model import LoadedModel
-from gibbon.runner.plan.planned import Cell, PlannedAttack, goes_by_member
+from gibbon.runner.plan.planned import Cell, PlannedAttack
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
 
@@ -20,6 +20,10 @@ def make_cells(
     models: tuple[LoadedModel, ...],
     attacks: tuple[PlannedAttack, ...],
 ) -> Iterator[Cell]:
+    """Yields the cells of an experiment by source and attack, the unattacked one first.
+
+    ``data_digest`` covers the content of the dataset and the ids of the examples.
+    """
     dataset = experiment.dataset.name
     parts = [(planned, attack_part(planned.attack)) for planned in attacks]
     for source in models:
@@ -31,12 +35,14 @@ def make_cells(
             before = clean
             follows: dict[ThreatModel, str | None] = dict.fromkeys(planned.threats)
             digests: dict[ThreatModel, str] = {}
-            # Ascending, for what is carried; the tables have the order of the suite.
+            by_member = experiment.error_only and bool(planned.attack.made_of)
+            # Ascending, since successes are carried to larger epsilons; the cells that are yielded
+            # have the order of the suite.
             for threat in sorted(planned.threats, key=lambda each: each.epsilon):
                 more: dict[str, object] = {}
                 if planned.spec.carried:
                     more["follows"] = follows[threat] = before
-                if goes_by_member(experiment, planned):
+                if by_member:
                     more["by_member"] = True
                 before = digests[threat] = digest_of(
                     data=data_digest,
@@ -52,7 +58,7 @@ def make_cells(
                 cell = Cell(
                     dataset, source, planned, threat, targets, digests[threat], follows[threat]
                 )
-                if goes_by_member(experiment, planned):
+                if by_member:
                     members = _member_cells(cell, planned, threat, unattacked=clean)
                     cell = replace(cell, members=members)
                 yield cell
@@ -61,7 +67,7 @@ def make_cells(
 def _member_cells(
     cell: Cell, planned: PlannedAttack, threat: ThreatModel, *, unattacked: str
 ) -> tuple[Cell, ...]:
-    """Returns the cells of the members of a list; each attacks what the one before it leaves."""
+    """Returns the cells of the members of a list; each attacks the survivors of the one before."""
     members = [replace(planned, attack=each.for_one(threat)) for each in planned.attack.made_of]
     own = [digest_of(list=cell.digest, member=number) for number in range(len(members) - 1)]
     digests = [*own, cell.digest]

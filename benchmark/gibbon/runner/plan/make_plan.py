@@ -1,4 +1,4 @@
-"""Plans a suite: everything is loaded and checked before anything is computed."""
+"""Makes the plan of a suite: loads and checks everything before anything is computed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 
@@ -41,7 +42,7 @@ from gibbon.runner.plan.planned import (
 )
 from gibbon.runner.plan.selection import NAMED, Selection, default_batch_size, select
 from gibbon.runner.plan.stream_names import stream_text
-from gibbon.runner.progress import Progress, Silent
+from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import AttackSpec, Experiment, ModelSpec, Suite
 
@@ -58,49 +59,56 @@ def make_plan(
     *,
     where: str = "",
     supplied: Supplied = NOTHING_SUPPLIED,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Plan:
-    """Returns the plan of a suite.
+    """Returns the plan of a suite, with everything loaded and checked.
 
-    ``where`` is what error messages call the suite, such as its path.
-
-    Raises a `RequestError` for a name, an option, a weights file, a dataset, a device or a model
-    that is wrong.  What costs least is checked first.
+    The cheapest checks come first.  The arguments are those of `run_suite`.  Raises a
+    `RequestError` for a wrong name, option, weights file, dataset, device or model.
     """
     device = choose_device(settings.device)
-    short = len(suite.experiments) == 1
-    attacks, keys, missing = [], [], []
+    checked = []
     for index, experiment in enumerate(suite.experiments):
-        prefix = "" if short else f"experiments[{index}]."
-        key = f"{where or f'suite {suite.name}'}: {prefix}"
-        keys.append(key)
-        if experiment.dataset.name not in supplied.datasets:
-            check_dataset(experiment.dataset, where=f"{key}dataset")
-        for place, model in enumerate(experiment.models):
-            if model.name not in supplied.models:
-                check_model(model, where=f"{key}models[{place}]")
-        planned: list[PlannedAttack] = []
-        absent: dict[str, str] = {}
-        for place, spec in enumerate(experiment.attacks):
-            given = supplied.attacks.get(spec.label)
-            at = f"{key}attacks[{place}]"
-            try:
-                planned.append(_plan_attack(spec, experiment, suite.seed, where=at, given=given))
-            except MissingLibraryError as error:
-                if not spec.optional:
-                    raise
-                absent[spec.label] = str(error).removeprefix(f"{at}.name: ")
-        attacks.append(tuple(planned))
-        missing.append(absent)
+        prefix = "" if len(suite.experiments) == 1 else f"experiments[{index}]."
+        at = f"{where or f'suite {suite.name}'}: {prefix}"
+        checked.append(_check(experiment, suite.seed, supplied, where=at))
     pool = ModelPool(device, places=settings.models_in_memory)
-    loader = _Loader(settings, device, pool, supplied, progress or Silent())
-    experiments = tuple(
-        loader.load(experiment, planned, where=key, missing=absent)
-        for experiment, planned, key, absent in zip(
-            suite.experiments, attacks, keys, missing, strict=True
-        )
-    )
-    return Plan(suite, settings, device, experiments, pool)
+    loader = _Loader(settings, device, pool, supplied, progress)
+    return Plan(suite, settings, device, tuple(map(loader.load, checked)), pool)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """An experiment whose names and options are right; nothing is loaded yet.
+
+    ``missing`` maps the labels of optional attacks whose library is not installed to the reason;
+    ``where`` starts the key paths in error messages.
+    """
+
+    spec: Experiment
+    attacks: tuple[PlannedAttack, ...]
+    missing: Mapping[str, str]
+    where: str
+
+
+def _check(experiment: Experiment, seed: int, supplied: Supplied, *, where: str) -> _Checked:
+    if experiment.dataset.name not in supplied.datasets:
+        check_dataset(experiment.dataset, where=f"{where}dataset")
+    for place, model in enumerate(experiment.models):
+        if model.name not in supplied.models:
+            check_model(model, where=f"{where}models[{place}]")
+    attacks: list[PlannedAttack] = []
+    missing: dict[str, str] = {}
+    for place, spec in enumerate(experiment.attacks):
+        given = supplied.attacks.get(spec.label)
+        at = f"{where}attacks[{place}]"
+        try:
+            attacks.append(_plan_attack(spec, experiment, seed, where=at, given=given))
+        except MissingLibraryError as error:
+            if not spec.optional:
+                raise
+            missing[spec.label] = str(error).removeprefix(f"{at}.name: ")
+    return _Checked(experiment, tuple(attacks), missing, where)
 
 
 def _plan_attack(
@@ -115,23 +123,23 @@ def _plan_attack(
             where=f"{where}.carried",
         )
     transfer = experiment.transfer
-    # Bounds are the dataset's; they are filled in once it is loaded.
     try:
         text = stream_text(attack)
-        # In every list alike: another member, name or order changes no member's numbers.
+        # Equal for all lists: another member, name or order changes no member's numbers.
         key = derive_key(seed, IN_TURN if attack.made_of else text)
     except SpecError as error:
         raise SpecError(str(error), where=where) from error
     if experiment.error_only and can_stop(type(attack)) and "keep" not in spec.parameters:
-        # After the key was made: the random numbers are those without the early stop.
+        # Only after the key is derived: the early stop changes no random number.
         attack = replace(attack, keep=STOPPING)  # type: ignore[type-var]
     transferred = transfer is not None and spec.label in transfer.attacks
+    # The threat models need the bounds of the dataset, which is loaded later.
     return PlannedAttack(spec, attack, (), key, transferred)
 
 
 @dataclass(frozen=True)
 class _Loader:
-    """Loads what experiments name, and looks at it."""
+    """Loads and checks the datasets and models of experiments."""
 
     settings: RunSettings
     device: torch.device
@@ -139,111 +147,72 @@ class _Loader:
     supplied: Supplied
     progress: Progress
 
-    def load(
-        self,
-        spec: Experiment,
-        attacks: tuple[PlannedAttack, ...],
-        *,
-        where: str,
-        missing: Mapping[str, str],
-    ) -> PlannedExperiment:
-        """Returns an experiment with its dataset and models looked at, and its cells."""
-        name = spec.dataset.name
-        dataset, chosen = self._data(spec, where=where)
+    def load(self, checked: _Checked) -> PlannedExperiment:
+        """Returns an experiment with its dataset, models and cells."""
+        spec, where = checked.spec, checked.where
+        dataset, selection = self._data(spec, where=where)
         models = tuple(
-            self._model(model, dataset, chosen, where=f"{where}models[{place}]: {model.name!r}: ")
+            self._model(model, dataset, selection, where=f"{where}models[{place}]: {model.name!r}")
             for place, model in enumerate(spec.models)
         )
         attacks = tuple(
-            replace(
-                planned, threats=threats_of(planned.spec, planned.attack, bounds=dataset.bounds)
-            )
-            for planned in attacks
+            replace(each, threats=threats_of(each.spec, each.attack, bounds=dataset.bounds))
+            for each in checked.attacks
         )
         left_out = _left_out(models, attacks, where=where)
-        data_digest = digest_of(
-            content=dataset.digest,
-            ids=hashlib.sha256(chosen.ids.astype("<i8").tobytes()).hexdigest(),
-        )
-        cells = tuple(
-            cell
-            for cell in make_cells(spec, data_digest, models, attacks)
-            if (cell.source.name, cell.label) not in left_out
-        )
-        return PlannedExperiment(
+        ids_digest = hashlib.sha256(selection.ids.astype("<i8").tobytes()).hexdigest()
+        data_digest = digest_of(content=dataset.digest, ids=ids_digest)
+        cells = make_cells(spec, data_digest, models, attacks)
+        planned = PlannedExperiment(
             spec,
             dataset,
-            chosen.ids,
+            selection.ids,
             models,
             attacks,
-            cells,
+            tuple(each for each in cells if (each.source.name, each.label) not in left_out),
             self._batch_sizes(models, dataset),
-            chosen.skipped,
-            (
-                *_sentences(name, chosen, left_out, missing),
-                *(
-                    f"{name}, {flag}"
-                    for planned in attacks
-                    for flag in budget_flags(planned.label, planned.threats)
-                ),
-                *(
-                    f"{name}, {planned.label}: {BARELY}"
-                    for planned in attacks
-                    if planned.transferred and STOPPING in iterates_of(planned.attack)
-                ),
-                *(
-                    f"{name}, {planned.label}: {UNREADABLE}"
-                    for planned in attacks
-                    if not is_readable(planned.attack)
-                ),
-                *(
-                    f"{name}, {model.name}, {planned.label}: {caveat}"
-                    for model in models
-                    for planned in attacks
-                    if (model.name, planned.label) not in left_out
-                    for caveat in planned.attack.caveats(model.card.classes)
-                ),
-            ),
+            selection.skipped,
         )
+        return replace(planned, flags=tuple(_flags(planned, left_out, checked.missing)))
 
     def _data(self, spec: Experiment, *, where: str) -> tuple[Dataset, Selection]:
-        asked, settings = spec.dataset, self.settings
-        dataset = self.supplied.datasets.get(asked.name)
+        wanted, settings = spec.dataset, self.settings
+        dataset = self.supplied.datasets.get(wanted.name)
         request = DataRequest(
-            asked.split, settings.data_folder, settings.download, workers=settings.workers
+            wanted.split, settings.data_folder, settings.download, workers=settings.workers
         )
-        with their_code(f"{where}dataset: {asked.name!r} can't be loaded"):
+        with their_code(f"{where}dataset: {wanted.name!r} can't be loaded"):
             if dataset is None:
-                dataset = open_dataset(asked, request)
-            chosen = select(
+                dataset = open_dataset(wanted, request)
+            selection = select(
                 dataset,
                 limit=settings.limit,
-                skip_unreadable=settings.skip_unreadable or asked.skip_unreadable,
+                skip_unreadable=settings.skip_unreadable or wanted.skip_unreadable,
                 progress=self.progress,
             )
-        return dataset, chosen
+        return dataset, selection
 
     def _model(
-        self, spec: ModelSpec, dataset: Dataset, chosen: Selection, *, where: str
+        self, spec: ModelSpec, dataset: Dataset, selection: Selection, *, where: str
     ) -> LoadedModel:
         self.pool.reserve()
         try:
             model = load_model(
                 spec,
                 dataset=dataset,
-                sample=chosen.sample,
+                sample=selection.sample,
                 device=self.device,
                 variant=Variant(self.settings.precision, self.settings.compile),
                 given=self.supplied.models.get(spec.name),
             )
         except RequestError as error:
             kind = WeightsError if isinstance(error, WeightsError) else ModelError
-            raise kind(f"{where}{error}") from error
+            raise kind(f"{where}: {error}") from error
         self.pool.add(model.handle)
         return model
 
     def _batch_sizes(self, models: Sequence[LoadedModel], dataset: Dataset) -> dict[str, BatchSize]:
-        """Returns how many examples each source is given at once."""
+        """Returns the batch size of each source."""
         if self.settings.batch_size is not None:
             return {model.name: BatchSize(self.settings.batch_size, fixed=True) for model in models}
         free = free_memory(self.device)
@@ -267,10 +236,10 @@ class _Loader:
 def _left_out(
     models: Sequence[LoadedModel], attacks: Sequence[PlannedAttack], *, where: str
 ) -> dict[tuple[str, str], str]:
-    """Returns which models are no source of which attacks, by both names, and why.
+    """Returns the reasons why models are not sources of attacks, by the names of both.
 
-    A model without gradients can't be attacked by what needs them; it stays a target where the
-    attack is transferred from another one.  Raises `ModelError` where there is none.
+    A model without gradients is only a target of attacks that need them.  Raises `ModelError` if
+    such an attack is not transferred, or if there is no model with gradients.
     """
     left_out = {}
     others = any(not model.forward_only for model in models)
@@ -289,18 +258,18 @@ def _left_out(
     return left_out
 
 
-def _sentences(
-    dataset: str,
-    chosen: Selection,
+def _flags(
+    experiment: PlannedExperiment,
     left_out: Mapping[tuple[str, str], str],
     missing: Mapping[str, str],
 ) -> Iterator[str]:
-    if chosen.skipped:
-        count, total = len(chosen.skipped), len(chosen.ids) + len(chosen.skipped)
+    dataset, skipped = experiment.spec.dataset.name, experiment.skipped
+    if skipped:
+        count, total = len(skipped), len(experiment.ids) + len(skipped)
         more = f"; and {count - NAMED} more" if count > NAMED else ""
         yield (
             f"{dataset}: {count} of {total} examples can't be read and were left out: "
-            f"{'; '.join(chosen.skipped[:NAMED])}{more}"
+            f"{'; '.join(skipped[:NAMED])}{more}"
         )
     for attack, reason in missing.items():
         yield f"{dataset}: the optional attack {attack} was not run: {reason}"
@@ -309,3 +278,16 @@ def _sentences(
             f"{dataset}, {model}: no examples of {attack} are made on it, only on the others: "
             f"{reason}"
         )
+    for planned in experiment.attacks:
+        for flag in budget_flags(planned.label, planned.threats):
+            yield f"{dataset}, {flag}"
+    for planned in experiment.attacks:
+        if planned.transferred and STOPPING in iterates_of(planned.attack):
+            yield f"{dataset}, {planned.label}: {BARELY}"
+    for planned in experiment.attacks:
+        if not is_readable(planned.attack):
+            yield f"{dataset}, {planned.label}: {UNREADABLE}"
+    for source, planned in product(experiment.models, experiment.attacks):
+        if (source.name, planned.label) not in left_out:
+            for caveat in planned.attack.caveats(source.card.classes):
+                yield f"{dataset}, {source.name}, {planned.label}: {caveat}"

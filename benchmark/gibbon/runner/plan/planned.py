@@ -1,12 +1,8 @@
-"""The records of a plan: experiments, their attacks, and cells.
-
-A `Cell` is one source model, attack, epsilon and dataset, scored on its targets.
-"""
+"""The contents of a plan: experiments, their attacks, and their cells."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +14,7 @@ from gibbon.core.threat import ZERO, Epsilon, ThreatModel
 from gibbon.datasets.base import Dataset
 from gibbon.models.memory import BatchSize
 from gibbon.models.sources import BuiltModel
-from gibbon.records.run import Failure
-from gibbon.runner.boundary import described
+from gibbon.records.run import DatasetCard, Failure
 from gibbon.runner.model_pool import ModelPool
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.settings import RunSettings
@@ -29,7 +24,7 @@ from gibbon.specs.suite import AttackSpec, Experiment, Suite
 
 @dataclass(frozen=True)
 class PlannedAttack:
-    """An attack of an experiment with its threat models, one an epsilon."""
+    """An attack of an experiment with a threat model for each epsilon."""
 
     spec: AttackSpec
     attack: Attack
@@ -39,21 +34,21 @@ class PlannedAttack:
 
     @property
     def label(self) -> str:
-        """What the tables call it."""
+        """Its name in the tables."""
         return self.spec.label
 
     @property
     def shares_work(self) -> bool:
-        """Whether the epsilons share work: one direction, or one search."""
+        """Whether the epsilons share work, which is one direction or one search."""
         return self.attack.shares is not SharedWork.NOTHING
 
     @property
     def carries_in_batch(self) -> bool:
-        """Whether the epsilons are carried along one direction, within each batch."""
+        """Whether successes are carried to larger epsilons along one direction, in each batch."""
         return self.spec.carried and self.attack.shares is SharedWork.DIRECTION
 
     def passes(self, epsilons: int) -> int:
-        """Returns the estimated number of passes for one example at so many epsilons."""
+        """Returns the estimated number of passes for one example at this number of epsilons."""
         steps, tries = _steps_and_tries(self.attack)
         searches = 1 if self.shares_work else epsilons
         return 2 * searches * steps + tries * epsilons
@@ -69,13 +64,13 @@ class Cell:
         attack: None for the unattacked cell, which has epsilon 0.
         threat: None for the unattacked cell.
         targets: the models that are scored, the source first.
-        digest: names the outcome.
-        follows: digest of the earlier outcome whose misclassified examples this cell takes over: of
-            a smaller epsilon, of an earlier member of a list, or unattacked; None if all examples
-            are attacked.
+        digest: the name that the outcome is stored under.
+        follows: digest of the earlier outcome whose misclassified examples this cell takes over,
+            which is that of a smaller epsilon, of an earlier member of a list, or of the unattacked
+            cell; None if all examples are attacked.
         members: for a list of attacks that is run member by member, a cell for each member.  Each
             follows the one before it, and the last one has the digest of the list.
-        member: the position of the member in its list; None if the cell is no member's.
+        member: the position of the member in its list; None for the cell of another attack.
     """
 
     dataset: str
@@ -90,7 +85,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """What the tables call the attack."""
+        """The name of the attack in the tables."""
         return self.attack.label if self.attack is not None else UNATTACKED
 
     @property
@@ -108,15 +103,15 @@ class Cell:
         """The targets other than the source."""
         return tuple(each for each in self.targets if each.digest != self.source.digest)
 
-    def failure(self, error: BaseException) -> Failure:
-        """Returns the record of an exception that made the cell fail."""
+    def failure(self, error: str, *, traceback: str = "") -> Failure:
+        """Returns the record of an error that made the cell, or one of its targets, fail."""
         return Failure(
             dataset=self.dataset,
             model=self.source.name,
             attack=self.label,
             epsilon=self.epsilon,
-            error=described(error),
-            traceback="".join(traceback.format_exception(error)),
+            error=error,
+            traceback=traceback,
         )
 
     def __str__(self) -> str:
@@ -127,10 +122,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class PlannedExperiment:
-    """An experiment with everything looked at.
+    """An experiment with its dataset, models and attacks, loaded and checked.
 
-    ``skipped`` says why examples were left out, one sentence each; ``flags`` what a reader of the
-    results should know of both dataset and models.  ``batch_sizes`` go by the name of the source.
+    Args:
+        spec: the experiment in the suite.
+        dataset: the dataset.
+        ids: int64, shape (N,): ids of the examples to evaluate.
+        models: the models; each is a source.
+        attacks: the attacks.
+        cells: the cells, by source, the unattacked one first.
+        batch_sizes: batch sizes by the name of the source.
+        skipped: reasons why examples were left out, a sentence for each.
+        flags: sentences that a reader of the results should know about dataset, models and attacks.
     """
 
     spec: Experiment
@@ -143,6 +146,20 @@ class PlannedExperiment:
     skipped: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
 
+    @property
+    def card(self) -> DatasetCard:
+        """The record of the dataset."""
+        return DatasetCard(
+            name=self.dataset.name,
+            digest=self.dataset.digest,
+            examples=len(self.ids),
+            of=len(self.dataset),
+            classes=self.dataset.classes,
+            input_shape=self.dataset.input_shape,
+            notes=self.dataset.notes,
+            skipped=self.skipped,
+        )
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -154,12 +171,17 @@ class Plan:
     experiments: tuple[PlannedExperiment, ...]
     pool: ModelPool
 
+    @property
+    def cells(self) -> Iterator[Cell]:
+        """The cells of all experiments, without those of members of lists."""
+        return (cell for experiment in self.experiments for cell in experiment.cells)
+
 
 @dataclass(frozen=True)
 class Supplied:
-    """Models, datasets and attacks that are there already, by what a suite calls them.
+    """Models and datasets by their names in a suite, and attacks by their labels.
 
-    They stand before whatever their specs say of where they come from.  Attacks go by label.
+    They are used in place of what the specs of these names describe.
     """
 
     models: Mapping[str, BuiltModel] = field(default_factory=dict)
@@ -170,13 +192,8 @@ class Supplied:
 NOTHING_SUPPLIED = Supplied()
 
 
-def goes_by_member(experiment: Experiment, planned: PlannedAttack) -> bool:
-    """Says whether a list of attacks is run member by member, each on all that is left over."""
-    return experiment.error_only and bool(planned.attack.made_of)
-
-
 def _steps_and_tries(attack: Attack) -> tuple[int, int]:
-    """Returns how many gradients and how many tries an attack may take, members added up."""
+    """Returns the largest numbers of gradients and tries of an attack, summed over its members."""
     if attack.made_of:
         return sum(_steps_and_tries(each)[0] for each in attack.made_of), len(attack.made_of)
     parameters = parameters_of(attack)
