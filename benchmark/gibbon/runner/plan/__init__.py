@@ -1,1 +1,1 @@
-"""The plan of a run: a suite resolved into loaded models, datasets, attacks and cells."""
+"""Resolves a suite into a plan: loaded models and datasets, attacks and cells."""

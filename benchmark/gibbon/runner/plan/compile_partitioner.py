@@ -1,4 +1,4 @@
-"""What a compiled model keeps of its forward pass for the backward pass."""
+"""Selects the tensors that a compiled model saves in the forward pass for the backward pass."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch._inductor.custom_graph_pass import CustomPartitionerFn
 from torch.fx import GraphModule
 
 
-class KeepsWhatLayersGive(CustomPartitionerFn):
-    """Keeps for the backward pass what the forward pass computes anyway, as torch itself does.
+class SaveLayerOutputs(CustomPartitionerFn):
+    """Saves the outputs of layers for the backward pass, as torch does without compilation.
 
-    Left to itself the compiler keeps the smallest tensors that will do, such as a mask of where a
-    rectifier is on; on a processor, which reads masks slowly, that made forward and backward
-    passes longer than torch's own.
+    By default the compiler saves the smallest tensors that suffice, such as masks of the positive
+    inputs of rectifiers.  CPUs read masks slowly, which made passes longer than without
+    compilation.
     """
 
     def __call__(
@@ -30,5 +30,5 @@ class KeepsWhatLayersGive(CustomPartitionerFn):
         )
 
     def uuid(self) -> str:
-        """Returns the name that what was compiled so has in the compiler's cache."""
+        """Returns the key of this partitioner in the compiler's cache."""
         return "gibbon.runner.plan.compile_partitioner: torch's default partition"

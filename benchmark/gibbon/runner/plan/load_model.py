@@ -1,4 +1,4 @@
-"""From a spec to a model that was seen to do what it declares, and what its results go under."""
+"""Builds the models of a plan, checks them on a sample, and derives their digests."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from gibbon.runner.settings import Precision
 from gibbon.specs.suite import ModelSpec
 
 PROBE_SIZE = 256
-PROBE_NUMBERS = PROBE_SIZE * 3 * 32 * 32  # of larger pictures than these a probe holds fewer
+PROBE_NUMBERS = PROBE_SIZE * 3 * 32 * 32  # at most; of larger pictures a probe holds fewer
 SMALLEST_PROBE = 16
 PROBE_DIGITS = 4  # of the probe's means: far coarser than the rounding of another device or batch
-PROBE_STEADY = 1e-4  # of the largest output: what a GPU's sums may differ by from call to call
-PROBE_NOISE = 0.1  # how far the probe goes from the data, as a share of the bounds
-DRAWS = 4  # of a model that answers at random: what it does seldom may not show in the first
-MEASURED_EXAMPLES = 2  # enough to tell what each needs from what the batch needs
+PROBE_STEADY = 1e-4  # share of the largest output by which a GPU's sums may differ between calls
+PROBE_NOISE = 0.1  # distance of the probe from the data, as a share of the bounds
+DRAWS = 4  # of a model that answers at random: rare behaviour may be missed by the first
+MEASURED_EXAMPLES = 2  # enough to separate the need of each from that of the batch
 UNREADABLE = (
     "it answers at random and its code can't be read (typed into a console or a notebook, or "
     "changed since it was imported), so that its results are never taken from an earlier run"
@@ -48,11 +48,17 @@ NO_GRADIENT = "its outputs have no gradient in its inputs"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model of an experiment, ready to be evaluated, and what its results are filed under.
+    """A model of an experiment, ready to be evaluated.
 
-    ``steady``: it answers the same inputs alike each time; ``repeats``: it does so where random
-    numbers start from the same seed.  ``forward_only`` says why there are no gradients, and is
-    empty where there are.  ``kept`` are the bytes that a backward pass needs for an example.
+    Args:
+        name: its name in the suite.
+        handle: its classifier, which can be released and built again.
+        digest: the name that it has in digests of cells.
+        card: its record.
+        steady: whether it answers the same inputs alike each time.
+        repeats: whether it does so if random numbers start from the same seed.
+        forward_only: the reason why it has no gradients; empty if it has.
+        kept: bytes that a backward pass needs for one example.
     """
 
     name: str
@@ -66,13 +72,13 @@ class LoadedModel:
 
     @property
     def classifier(self) -> Classifier:
-        """The classifier, made again if it was let go."""
+        """The classifier, built again if it was released."""
         return self.handle.classifier
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a model is computed: see `RunSettings`."""
+    """The way a model is computed: see `RunSettings`."""
 
     precision: Precision = "float32"
     compiled: bool = False
@@ -95,54 +101,33 @@ def load_model(
     variant: Variant,
     given: BuiltModel | None = None,
 ) -> LoadedModel:
-    """Returns a model that was seen to do what it declares, on a sample of this dataset.
+    """Returns a model that passed its checks on a sample of the dataset.
 
-    ``given`` stands before what the spec says of where the model comes from.
-
-    Raises `ModelError` where it does not fit the dataset or breaks its declaration, and
-    `WeightsError` where its weights can't be had.
+    ``given`` is used in place of what ``spec`` describes.  Raises `ModelError` if the model does
+    not fit the dataset or breaks its declaration, and `WeightsError` if its weights can't be read.
     """
 
     def build() -> tuple[BuiltModel, Classifier]:
-        built = given
-        if built is None:
-            built = build_model(spec, input_shape=dataset.input_shape)
+        built = given or build_model(spec, input_shape=dataset.input_shape)
         return built, vary(built.classifier, precision=variant.precision, compiled=variant.compiled)
 
     built, classifier = build()
     own = built.classifier.module
     _check_fit(classifier, dataset)
-    batch = sample.to(device)
     with their_code("the model can't be run"), classifier.evaluating(device):
-        outputs = _probed(classifier, batch.inputs)
-        again = _probed(classifier, batch.inputs)
-        steady = bool((again - outputs).abs().max() <= PROBE_STEADY * outputs.abs().max())
-        draws = "" if steady else _draws(classifier, batch.inputs)
-        with nullcontext() if steady else same_random_numbers(device):
-            gradient_free, between = _between_pixels(classifier, batch)
-        kept = _measured(classifier, batch.inputs)
-        means = [
-            f"{float(value):.{PROBE_DIGITS}g}"
-            for value in (
-                classifier.outputs.confidence(outputs).mean(),
-                outputs.abs().mean(),
-                *between,
-            )
-        ]
+        probed = _probe(classifier, sample.to(device))
     weights = state_digest(own)
-    settings = None if steady else _settings(own)
+    answers, readable = _identity(probed, own)
     other = {} if variant.precision == "float32" else {"precision": variant.precision}
     digest = digest_of(
         model=built.identity,
         weights=weights,
         outputs=classifier.outputs.name,
         bounds=[classifier.bounds.low, classifier.bounds.high],
-        # A model that answers at random would be another one every time: its draws stand for it.
-        predictions=outputs.argmax(1).tolist() if steady else [],
-        means=means if steady else [],
-        **({} if settings is None else _drawn(settings, draws, means[2:])),
+        **answers,
         **other,
     )
+    notes = [*(["computed in bfloat16"] if other else []), *([] if readable else [UNREADABLE])]
     card = ModelCard(
         name=spec.name,
         model=spec.model,
@@ -151,16 +136,13 @@ def load_model(
         outputs=classifier.outputs.name,
         classes=classifier.classes,
         parameters=sum(parameter.numel() for parameter in own.parameters()),
-        notes=(
-            *built.notes,
-            *(("computed in bfloat16",) if other else ()),
-            *((UNREADABLE,) if settings is not None and settings.code is None else ()),
-        ),
+        notes=(*built.notes, *notes),
     )
-    reason = classifier.forward_only or (NO_GRADIENT if gradient_free else "")
     rebuild = _again(build, weights) if given is None and built.rebuilds else None
     handle = Handle(classifier, size=COPIES * state_bytes(own), rebuild=rebuild)
-    return LoadedModel(spec.name, handle, digest, card, steady, steady or bool(draws), reason, kept)
+    reason = classifier.forward_only or (NO_GRADIENT if probed.gradient_free else "")
+    repeats = probed.steady or bool(probed.draws)
+    return LoadedModel(spec.name, handle, digest, card, probed.steady, repeats, reason, probed.kept)
 
 
 def _again(
@@ -178,89 +160,117 @@ def _again(
     return rebuilt
 
 
-def _measured(classifier: Classifier, inputs: Tensor) -> int:
-    """Returns how many bytes an example needs in a backward pass."""
-    if classifier.forward_only:
-        return 0
-    return kept_bytes(uncompiled(classifier.module), inputs[:MEASURED_EXAMPLES])
-
-
-def _probed(classifier: Classifier, inputs: Tensor) -> Tensor:
-    pieces = in_pieces(
-        lambda part: probe(classifier, inputs[part]), len(inputs), device=inputs.device
-    )
-    return torch.cat([each.cpu() for each in pieces]).double()
-
-
-def _drawn(settings: _Settings, draws: str, between: list[str]) -> dict[str, object]:
-    """Returns what stands for the answers of a model that answers at random.
-
-    If its draws can't be made again or its code can't be read, no other run has the same.
-    """
-    return {
-        "draws": draws or uuid.uuid4().hex,
-        "between": between,
-        "settings": settings.held,
-        "code": settings.code or uuid.uuid4().hex,
-    }
-
-
-def _draws(classifier: Classifier, inputs: Tensor) -> str:
-    """Returns a digest of what the model answers where its random numbers start from a fixed seed.
-
-    Of every bit: two models that differ in how strong their noise is may answer almost alike.
-    Empty where it answers differently all the same: its random numbers are of another kind, such
-    as the system's, or of a generator that it keeps.
-    """
-
-    def drawn() -> list[bytes]:
-        with same_random_numbers(inputs.device):
-            return [_probed(classifier, inputs).numpy().tobytes() for _ in range(DRAWS)]
-
-    first = drawn()
-    return hashlib.sha256(b"".join(first)).hexdigest() if drawn() == first else ""
-
-
 @dataclass(frozen=True)
-class _Settings:
-    """A digest of the code of a model's parts, None if unreadable, and the numbers they hold."""
+class _Probed:
+    """The answers of a model to a sample.
 
-    code: str | None
-    held: list[object]
-
-
-def _settings(module: nn.Module) -> _Settings:
-    """Returns the code of a model's parts, and the numbers and words that they hold.
-
-    Whether they train is left out.
+    Args:
+        predictions: the predicted classes.
+        means: rounded means: of the confidences, of the sizes of the outputs, and of the sizes of
+            outputs and gradients off the grid of the data.
+        steady: see `LoadedModel`.
+        draws: see `_draws`; empty for a steady model.
+        gradient_free: whether the outputs have no gradient.
+        kept: see `LoadedModel`.
     """
+
+    predictions: list[int]
+    means: list[str]
+    steady: bool
+    draws: str
+    gradient_free: bool
+    kept: int
+
+
+def _probe(classifier: Classifier, batch: Batch) -> _Probed:
+    outputs = _probed_outputs(classifier, batch.inputs)
+    again = _probed_outputs(classifier, batch.inputs)
+    steady = bool((again - outputs).abs().max() <= PROBE_STEADY * outputs.abs().max())
+    draws = "" if steady else _draws(classifier, batch.inputs)
+    with nullcontext() if steady else same_random_numbers(batch.inputs.device):
+        gradient_free, between = _between_pixels(classifier, batch)
+    means = (classifier.outputs.confidence(outputs).mean(), outputs.abs().mean(), *between)
+    return _Probed(
+        predictions=outputs.argmax(1).tolist(),
+        means=[f"{float(value):.{PROBE_DIGITS}g}" for value in means],
+        steady=steady,
+        draws=draws,
+        gradient_free=gradient_free,
+        kept=_measured(classifier, batch.inputs),
+    )
+
+
+def _identity(probed: _Probed, module: nn.Module) -> tuple[dict[str, object], bool]:
+    """Returns what a digest holds of a model's answers, and whether code that it needs is readable.
+
+    The answers of a model that answers at random differ in every run.  In their place the digest
+    holds draws from a fixed seed, and the code of the model's parts with the numbers and words that
+    they hold.  No other run has the digest if the draws can't be repeated or code can't be read.
+    """
+    if probed.steady:
+        return {"predictions": probed.predictions, "means": probed.means}, True
     parts = list(module.named_modules())
-    kinds = {type(part) for _, part in parts if not _is_library(type(part))}
-    held: list[object] = [
-        [
-            name,
-            type(part).__qualname__,
-            {
-                key: repr(value)
-                for key, value in vars(part).items()
-                if isinstance(value, bool | int | float | str) and key != "training"
-            },
-        ]
-        for name, part in parts
-    ]
-    return _Settings(code_digest(kinds), held)
+    code = code_digest({type(part) for _, part in parts if not _is_library(type(part))})
+    identity: dict[str, object] = {
+        "predictions": [],
+        "means": [],
+        "draws": probed.draws or uuid.uuid4().hex,
+        "between": probed.means[2:],
+        "settings": [[name, type(part).__qualname__, _values(part)] for name, part in parts],
+        "code": code or uuid.uuid4().hex,
+    }
+    return identity, code is not None
+
+
+def _values(part: nn.Module) -> dict[str, str]:
+    """Returns the numbers and words that a module holds, but for whether it trains."""
+    return {
+        key: repr(value)
+        for key, value in vars(part).items()
+        if isinstance(value, bool | int | float | str) and key != "training"
+    }
 
 
 def _is_library(kind: type) -> bool:
     return kind.__module__.partition(".")[0] in ("torch", PACKAGE)
 
 
-def _between_pixels(classifier: Classifier, batch: Batch) -> tuple[bool, tuple[Tensor, Tensor]]:
-    """Returns what the model does off the grid of the data: its mean output, and mean gradient.
+def _measured(classifier: Classifier, inputs: Tensor) -> int:
+    """Returns the number of bytes that a backward pass needs for one example."""
+    if classifier.forward_only:
+        return 0
+    return kept_bytes(uncompiled(classifier.module), inputs[:MEASURED_EXAMPLES])
 
-    And before them whether it has no gradient; the mean is NaN then.  It can still be attacked by
-    what needs none.  A step in front of the model that rounds inputs to pixel values, say, changes
-    nothing on the data itself and everything for an attack.
+
+def _probed_outputs(classifier: Classifier, inputs: Tensor) -> Tensor:
+    pieces = in_pieces(
+        lambda part: probe(classifier, inputs[part]), len(inputs), device=inputs.device
+    )
+    return torch.cat([each.cpu() for each in pieces]).double()
+
+
+def _draws(classifier: Classifier, inputs: Tensor) -> str:
+    """Returns a digest of the model's outputs if its random numbers start from a fixed seed.
+
+    It covers every bit, since models whose noise differs in strength may answer almost alike.  It
+    is empty if the outputs differ nevertheless: then the random numbers come from another source,
+    such as the operating system, or from a generator that the model keeps.
+    """
+
+    def drawn() -> list[bytes]:
+        with same_random_numbers(inputs.device):
+            return [_probed_outputs(classifier, inputs).numpy().tobytes() for _ in range(DRAWS)]
+
+    first = drawn()
+    return hashlib.sha256(b"".join(first)).hexdigest() if drawn() == first else ""
+
+
+def _between_pixels(classifier: Classifier, batch: Batch) -> tuple[bool, tuple[Tensor, Tensor]]:
+    """Returns whether a model has no gradient, and its means off the grid of the data.
+
+    These are of the sizes of outputs and of gradients, at points between possible pixel values.
+    The mean gradient is NaN if there is none.  A step that rounds inputs to pixel values, for
+    example, changes no output on the data itself, but all that an attack sees.
     """
     key = derive_key("gibbon", "the probe between pixels")
     noise = ExampleStreams.derive(key, batch.ids).uniform(batch.inputs.shape[1:])

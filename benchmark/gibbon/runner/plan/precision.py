@@ -1,7 +1,6 @@
-"""The same model computed another way: in bfloat16, or through `torch.compile`.
+"""Computes models in bfloat16 or through `torch.compile`.
 
-Both are modules around the model's own, whose parameters they share and whose code they leave
-alone: what was given is what is there afterwards.
+Both are modules around the model's own module, which they leave unchanged.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from gibbon.core.errors import ModelError
 from gibbon.models.classifier import Classifier
 from gibbon.runner.settings import Precision
 
-FEWEST = 2  # examples of a batch that is worth compiling for
+FEWEST = 2  # examples in the smallest batch that is compiled
 
 
 class Bfloat16(nn.Module):
-    """Runs a module in bfloat16 where that is safe (autocast), and returns float32."""
+    """Runs those operations of a module in bfloat16 that autocast considers safe."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -38,7 +37,7 @@ class Bfloat16(nn.Module):
 class Compiled(nn.Module):
     """Runs a module through `torch.compile`, for batches of any size.
 
-    A single example runs as it is: the compiler takes a batch of one for a case of its own.
+    A single example is not compiled: the compiler treats a batch of one as a case of its own.
     """
 
     def __init__(self, inner: nn.Module) -> None:
@@ -48,18 +47,18 @@ class Compiled(nn.Module):
         def forward(inputs: Tensor) -> Any:
             return inner(inputs)
 
-        # What is compiled is filed by code object: each model has one of its own, so that many
-        # models don't use up the number of variants that torch keeps for one.
+        # Torch keeps a limited number of compiled variants for each code object: each model has
+        # a code object of its own, so that many models don't use up this number.
         self._own = FunctionType(
             forward.__code__.replace(), forward.__globals__, closure=forward.__closure__
         )
         self._runs: dict[str, Callable[[Tensor], Any]] = {}
 
     def forward(self, inputs: Tensor) -> Any:
-        """Returns the inner module's outputs.  Raises `ModelError` where it can't be compiled."""
+        """Returns the inner module's outputs.  Raises `ModelError` if it can't be compiled."""
         if len(inputs) < FEWEST:
             return self.inner(inputs)
-        given = inputs.view_as(inputs)  # the mark below must not stay on the caller's tensor
+        given = inputs.view_as(inputs)  # so that the caller's tensor is not marked
         torch._dynamo.maybe_mark_dynamic(given, 0)
         try:
             return self._compiled(inputs.device.type)(given)
@@ -75,9 +74,9 @@ class Compiled(nn.Module):
 
 
 def vary(classifier: Classifier, *, precision: Precision, compiled: bool) -> Classifier:
-    """Returns a classifier computed as asked: the very same one where that is as it is.
+    """Returns a classifier that is computed in this way, or the given one if nothing changes.
 
-    Raises `ModelError` for another precision of a model that torch does not run.
+    Raises `ModelError` for another precision of a model that is not run by torch.
     """
     module = classifier.module
     if precision == "bfloat16":
@@ -97,18 +96,18 @@ def vary(classifier: Classifier, *, precision: Precision, compiled: bool) -> Cla
 
 
 def uncompiled(module: nn.Module) -> nn.Module:
-    """Returns the module as it runs without `torch.compile`."""
+    """Returns the module that runs without `torch.compile`."""
     return module.inner if isinstance(module, Compiled) else module
 
 
 def _options(device: str) -> dict[str, Any] | None:
     if device != "cpu":
         return None
-    try:  # here, as it takes seconds to import
-        from gibbon.runner.plan.compile_partitioner import KeepsWhatLayersGive
-    except ImportError:  # an older torch, which lets nobody choose
+    try:  # here, since the import takes seconds
+        from gibbon.runner.plan.compile_partitioner import SaveLayerOutputs
+    except ImportError:  # an older torch, which has no choice of partitioners
         return None
-    return {"custom_partitioner_fn": KeepsWhatLayersGive()}
+    return {"custom_partitioner_fn": SaveLayerOutputs()}
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What is checked of a dataset before anything is computed, and which of it is left out."""
+"""Checks a dataset before anything is computed, and selects the examples to evaluate."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from gibbon.datasets.base import Batch, Dataset, sample_ids
 from gibbon.runner.plan.load_model import probe_ids
 from gibbon.runner.progress import Progress
 
-# Numbers in one batch of inputs unless a batch size is asked for: 1,000 MNIST pictures, with which
-# FGSM at five epsilons takes at most a tenth more than its passes; fewer, larger pictures.
+# Numbers in one batch of inputs if no batch size is given: those of 1,000 MNIST pictures, with
+# which FGSM at five epsilons takes at most a tenth longer than its passes alone.
 DEFAULT_BATCH_NUMBERS = 1000 * 28 * 28
 SMALLEST_DEFAULT_BATCH = 16
-NAMED = 10  # pictures that a sentence names
+NAMED = 10  # unreadable examples that a sentence names
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The examples of a dataset that a run takes.
+    """The examples of a dataset that are evaluated.
 
     Args:
         ids: int64, shape (N,).
         sample: the examples that models are probed on.
-        skipped: why others were left out, a sentence each.
+        skipped: reasons why others were left out, a sentence for each.
     """
 
     ids: NDArray[np.int64]
@@ -41,10 +41,10 @@ class Selection:
 def select(
     dataset: Dataset, *, limit: int | None, skip_unreadable: bool, progress: Progress
 ) -> Selection:
-    """Returns the examples to take, all of them known to be readable.
+    """Returns the examples to evaluate, all of which can be read.
 
-    Raises `DatasetError` where some are not and may not be skipped, where none is left, or where
-    the dataset breaks its contract.
+    Raises `DatasetError` if some can't be read and must not be skipped, if none is left, or if the
+    dataset breaks its contract.
     """
     _check_labels(dataset)
     ids = sample_ids(dataset, limit)
@@ -55,32 +55,34 @@ def select(
         told=lambda count: progress.checking(count, of=len(wanted), dataset=dataset.name),
     )
     lost = np.array(sorted(bad), dtype=np.int64)
-    asked = np.intersect1d(ids, lost)
-    if len(asked) > 0 and not skip_unreadable:
-        raise DatasetError(_named(dataset, bad, asked))
+    skipped = np.intersect1d(ids, lost)
+    if len(skipped) > 0 and not skip_unreadable:
+        raise DatasetError(_named(dataset, bad, skipped))
     left = ids[~np.isin(ids, lost)]
     if len(left) == 0:
         raise DatasetError(
             f"dataset {dataset.name!r}: nothing is left: none of {len(ids)} examples can be read, "
-            f"the first because: {bad[int(asked[0])]}"
+            f"the first because: {bad[int(skipped[0])]}"
         )
     probed = probe_ids(dataset, unreadable=lost)
-    sample = dataset.batch(probed if len(probed) > 0 else left[:1])
-    _check_sample(dataset, probed if len(probed) > 0 else left[:1], sample)
-    return Selection(left, sample, tuple(bad[int(each)] for each in asked))
+    if len(probed) == 0:
+        probed = left[:1]
+    sample = dataset.batch(probed)
+    _check_sample(dataset, probed, sample)
+    return Selection(left, sample, tuple(bad[int(each)] for each in skipped))
 
 
 def default_batch_size(dataset: Dataset) -> int:
-    """Returns how many examples of a dataset go into one pass unless it is said."""
+    """Returns the number of examples in one pass if no batch size is given."""
     fitting = DEFAULT_BATCH_NUMBERS // max(1, math.prod(dataset.input_shape))
     return max(SMALLEST_DEFAULT_BATCH, fitting)
 
 
-def _named(dataset: Dataset, bad: Mapping[int, str], asked: NDArray[np.int64]) -> str:
-    first = "\n".join(f"  {bad[int(each)]}" for each in asked[:NAMED])
-    more = f"\n  and {len(asked) - NAMED} more" if len(asked) > NAMED else ""
+def _named(dataset: Dataset, bad: Mapping[int, str], ids: NDArray[np.int64]) -> str:
+    first = "\n".join(f"  {bad[int(each)]}" for each in ids[:NAMED])
+    more = f"\n  and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
     return (
-        f"dataset {dataset.name!r}: {len(asked)} examples can't be read; mend or remove them, or "
+        f"dataset {dataset.name!r}: {len(ids)} examples can't be read; mend or remove them, or "
         f"leave them out with --skip-unreadable:\n{first}{more}"
     )
 
@@ -89,12 +91,9 @@ def _check_labels(dataset: Dataset) -> None:
     if len(dataset) == 0:
         raise DatasetError(f"dataset {dataset.name!r} is empty")
     low, high, classes = int(dataset.labels.min()), int(dataset.labels.max()), len(dataset.classes)
-    # The classes of a partial dataset are the model's: how many there are is seen with the model.
-    beyond = high >= classes and not dataset.partial
-    if low < 0 or beyond:
-        wrong = dataset.labels < 0
-        if not dataset.partial:
-            wrong = wrong | (dataset.labels >= classes)
+    # The classes of a partial dataset are the model's, which is not loaded yet.
+    wrong = (dataset.labels < 0) | ((dataset.labels >= classes) & (not dataset.partial))
+    if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         expected = "at least 0" if dataset.partial else f"0 to {classes - 1}"
         raise DatasetError(
@@ -112,8 +111,8 @@ def _check_sample(dataset: Dataset, ids: NDArray[np.int64], batch: Batch) -> Non
     ]:
         if expected != came:
             raise DatasetError(f"dataset {dataset.name!r}: {what} must be {expected}, got {came}")
-    asked = np.array_equal(batch.ids.numpy(), ids)
-    if not asked or not np.array_equal(batch.labels.numpy(), dataset.labels[ids]):
+    given = np.array_equal(batch.ids.numpy(), ids)
+    if not given or not np.array_equal(batch.labels.numpy(), dataset.labels[ids]):
         raise DatasetError(
             f"dataset {dataset.name!r}: a batch must hold the examples that were asked for, in "
             "that order, with their labels"
@@ -129,7 +128,7 @@ def _check_sample(dataset: Dataset, ids: NDArray[np.int64], batch: Batch) -> Non
 def read_batches(
     dataset: Dataset, chunks: Sequence[NDArray[np.int64]]
 ) -> Generator[Batch, None, None]:
-    """Yields a batch for each list of ids; the dataset's own stream is closed with this one.
+    """Yields a batch for each array of ids, and closes the dataset's own stream in the end.
 
     Raises `DatasetError` if the dataset gives other examples.
     """

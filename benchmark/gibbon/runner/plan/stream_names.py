@@ -1,10 +1,9 @@
-"""Names that the random streams of attacks are derived from.
+"""Returns the names that the random streams of attacks are derived from.
 
-The streams of an attack are derived from a text that names it.  This text was once the module and
-the class that the attack stood in.  The numbers that committed records were made with follow from
-these texts, so they stay what they were, wherever the code stands today.  Do not edit a line: it
-changes every random number of the attack.  An attack that is not listed goes by its registered
-name, and needs no line here.
+Committed records were made when this name was the module and the class of the attack, so these
+names are kept for the attacks of that time, wherever their code is today.  Do not edit a line: it
+changes every random number of the attack.  For an attack that is not listed the name is its
+registered name.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ FIRST_ADAPTERS = ("foolbox", "torchattacks", "art", "advlib", "autoattack")
 def stream_text(attack: Attack) -> str:
     """Returns the text that the random streams of an attack are derived from.
 
-    An attack of somebody else goes by its module and class.
+    It names an attack of somebody else by its module and class.
     """
     kind = type(attack)
     return json.dumps([*_first_names(kind), kind.version, parameter_texts(attack)])
