@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/what-the-paper-could-not-see.md
+PROSE := benchmark model_zoo tools README.md CONTRIBUTING.md docs CHANGELOG.md
 PORTABLE := tests/runner tests/attacks tests/api tests/verify tests/conformance \
 	tests/models/test_ensemble.py tests/metrics/test_transfer.py
 RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
@@ -34,6 +35,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture
+	$(BIN)/codespell $(PROSE)
 	$(BIN)/python -m pytest --doctest-modules benchmark/gibbon model_zoo/gibbon_zoo tools -q
 	for page in $(PAGES) $(RUNS); do $(BIN)/python -m tools.docs.regenerate $$page --check || exit 1; done
 

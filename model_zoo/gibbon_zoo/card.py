@@ -99,7 +99,7 @@ class Card(Spec):
     other_trainings: Sequence[Training] = ()
     over_seeds: Mapping[str, Spread] = {}
 
-    def beside(self, others: Sequence[Card]) -> Self:
+    def with_other_seeds(self, others: Sequence[Card]) -> Self:
         """Returns this card with the trainings of other cards of one recipe added.
 
         Raises `WeightsError` if a recipe differs in more than its seed, or a seed comes twice.
@@ -123,7 +123,7 @@ class Card(Spec):
         }
         return self.model_copy(update={"other_trainings": runs[1:], "over_seeds": spreads})
 
-    def worded(self, recipe: Recipe) -> Self:
+    def with_texts_of(self, recipe: Recipe) -> Self:
         """Returns this card with the texts of a recipe that only differs in them and the seed.
 
         If more differs, the card is returned unchanged.

@@ -73,7 +73,7 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     if request.fresh:
         _remove_checkpoints(request.output, name)
     elif (there := _finished(card_path, weights)) is not None:
-        if there.worded(recipe).recipe != recipe:
+        if there.with_texts_of(recipe).recipe != recipe:
             raise RunFolderError(
                 f"{weights}: holds a finished training by another recipe, seed "
                 f"({there.training.seed}) or number of epochs ({there.recipe.epochs}); choose "
@@ -227,7 +227,7 @@ def publish(
     trainings don't belong together, or the weights are not those of the first card.
     """
     cards = [read_card(folder / f"{name}.json") for folder in folders]
-    card = cards[0].beside(cards[1:]).worded(shipped_recipe(name))
+    card = cards[0].with_other_seeds(cards[1:]).with_texts_of(shipped_recipe(name))
     weights = folders[0] / f"{name}.safetensors"
     if with_weights:
         if file_digest(weights) != card.sha256:

@@ -297,14 +297,14 @@ def test_what_can_not_be_read_is_named_with_the_reason(tmp_path, monkeypatch, wo
     dataset = opened(root, workers=workers)
     assert len(dataset) == 7
     told: list[int] = []
-    found = dataset.unreadable(np.arange(7), told=told.append)
+    found = dataset.unreadable(np.arange(7), progress=told.append)
     assert sum(told) == 7
     assert sorted(found) == [1, 2, 5, 6]  # a: 0 2 4 6, b: 1 3 5
     assert found[1].startswith(f"{root}/a/2.jpg: image file is truncated")
     assert found[2] == f"{root}/a/4.jpg: not a picture that can be decoded"
     assert found[5] == f"{root}/b/3.jpg: not a picture that can be decoded"
     assert found[6] == f"{root}/b/5.jpg: no such file"
-    assert dataset.unreadable(np.array([0, 5]), told=told.append).keys() == {5}
+    assert dataset.unreadable(np.array([0, 5]), progress=told.append).keys() == {5}
     rest = np.array([0, 3, 4])
     assert dataset.batch(rest).ids.tolist() == [0, 3, 4]
     for bad in found:
@@ -326,21 +326,21 @@ def test_a_folder_of_nothing_readable_is_refused(tmp_path):
 def test_findings_are_kept_and_pictures_are_not_decoded_again(tmp_path, monkeypatch):
     root = write_folder(tmp_path / "photos", made_up())
     first = opened(root)
-    digest, found = first.digest, first.unreadable(np.arange(12), told=lambda count: None)
+    digest, found = first.digest, first.unreadable(np.arange(12), progress=lambda count: None)
     monkeypatch.setattr(pictures, "prepare", None)
     monkeypatch.setattr(pictures, "read_header", None)
     again = opened(root)
     assert again.digest == digest
-    assert again.unreadable(np.arange(12), told=lambda count: None) == found == {}
+    assert again.unreadable(np.arange(12), progress=lambda count: None) == found == {}
 
 
 def test_findings_are_not_written_again_where_nothing_is_new(tmp_path):
     root = write_folder(tmp_path / "photos", made_up())
     for _ in range(2):
-        opened(root).unreadable(np.arange(12), told=lambda count: None)
+        opened(root).unreadable(np.arange(12), progress=lambda count: None)
         (remembered,) = (tmp_path / "cache" / "pictures").glob("*.json")
         written = remembered.stat().st_ino  # a file is written by renaming a new one
-        opened(root).unreadable(np.arange(12), told=lambda count: None)
+        opened(root).unreadable(np.arange(12), progress=lambda count: None)
         assert remembered.stat().st_ino == written
         os.utime(root / "ant" / "0001.png", ns=(0, 0))
 
@@ -368,7 +368,7 @@ def alike(tmp_path: Path) -> tuple[Path, Path, np.ndarray, np.ndarray]:
 def seen(root: Path) -> tuple[str, torch.Tensor]:
     """What a run makes of a folder: its digest, and the inputs that it evaluates."""
     dataset = opened(root)
-    assert dataset.unreadable(np.arange(12), told=lambda count: None) == {}
+    assert dataset.unreadable(np.arange(12), progress=lambda count: None) == {}
     return dataset.digest, (everything(dataset) * 255).round().to(torch.uint8)
 
 
@@ -449,16 +449,16 @@ def test_a_passing_fault_is_forgotten(tmp_path, monkeypatch, failing):
         if failing == "read_header":
             (remembered,) = (tmp_path / "cache" / "pictures").glob("*.json")
             remembered.unlink()
-        (reason,) = opened(root).unreadable(np.arange(12), told=lambda count: None).values()
+        (reason,) = opened(root).unreadable(np.arange(12), progress=lambda count: None).values()
     assert reason.endswith("Input/output error")
     again = opened(root)
-    assert again.unreadable(np.arange(12), told=lambda count: None) == {}
+    assert again.unreadable(np.arange(12), progress=lambda count: None) == {}
     assert again.digest == expected
 
 
 def test_a_fault_is_found_again(tmp_path):
     root = damaged(tmp_path / "photos")
-    found = [opened(root).unreadable(np.arange(7), told=lambda count: None) for _ in range(2)]
+    found = [opened(root).unreadable(np.arange(7), progress=lambda count: None) for _ in range(2)]
     assert found[0] == found[1]
     assert found[0].keys() == {1, 2, 5, 6}
 
@@ -481,7 +481,7 @@ def test_findings_that_can_not_be_written_are_gone_without(tmp_path):
 def test_the_second_pass_reads_nothing(tmp_path, monkeypatch):
     root = write_folder(tmp_path / "photos", made_up())
     dataset = opened(root, workers=2)
-    dataset.unreadable(np.arange(12), told=lambda count: None)
+    dataset.unreadable(np.arange(12), progress=lambda count: None)
     monkeypatch.setattr(pictures, "prepare", None)
     assert everything(dataset).shape == (12, 3, 6, 5)
 
@@ -561,10 +561,10 @@ root, cache, workers = sys.argv[1:]
 request = DataRequest(folder=Path(cache), workers=int(workers))
 dataset = open_dataset(DatasetSpec(name="x", source=root), request)
 ids = np.arange(len(dataset))
-assert not dataset.unreadable(ids[:64], told=lambda count: None)
+assert not dataset.unreadable(ids[:64], progress=lambda count: None)
 next(dataset.batches([ids[:64]]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-dataset.unreadable(ids, told=lambda count: None)
+dataset.unreadable(ids, progress=lambda count: None)
 total = sum(len(batch.ids) for batch in dataset.batches(np.array_split(ids, len(ids) // 16)))
 assert total == len(ids)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

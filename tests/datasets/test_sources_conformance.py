@@ -274,7 +274,7 @@ def test_the_digest_changes_with_a_pixel_a_label_and_the_order(make: Make, tmp_p
 @every_kind
 def test_all_can_be_read_and_is_told_to_the_last(make: Make, tmp_path):
     told: list[int] = []
-    assert make(tmp_path, CONTENT, 0).unreadable(np.arange(3, 12), told=told.append) == {}
+    assert make(tmp_path, CONTENT, 0).unreadable(np.arange(3, 12), progress=told.append) == {}
     assert sum(told) == 9
 
 

@@ -57,7 +57,7 @@ def test_random_and_chosen_examples_stand_apart_with_their_answers() -> None:
     random, chosen = (strip.examples for strip in view.strips)
     assert [each.title for each in random] == ["#3: zero"]
     assert [each.notes[0] for each in chosen] == [
-        "misled with the greatest confidence",
+        "misclassified with the greatest confidence",
         "withstood",
     ]
     assert (str(random[0].before), str(random[0].after)) == (

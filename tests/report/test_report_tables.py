@@ -71,15 +71,15 @@ def test_published_measures_are_looked_up_where_they_are(record: RunRecord) -> N
     assert found["logistic", "clean error"] == ("1.60 %", "16 / 1,000")
     assert found["softmax", "mean confidence, clean"] == ("61.0 %", "mean of 1,000")
     assert found["maxout → softmax", "transfer error"] == ("99.9 %", "999 / 1,000")
-    assert found["maxout → softmax", "same wrong class, given source misled"] == (
+    assert found["maxout → softmax", "same wrong class, given source misclassified"] == (
         "16.7 %",
         "149 / 894",
     )
-    assert found["maxout → softmax", "same wrong class, given both misled"] == (
+    assert found["maxout → softmax", "same wrong class, given both misclassified"] == (
         "33.3 %",
         "149 / 447",
     )
-    both = "same wrong class in both targets, given both misled"
+    both = "same wrong class in both targets, given both misclassified"
     assert found["softmax → maxout, softmax", both] == ("53.3 %", "240 / 450")
 
 
@@ -129,7 +129,7 @@ def test_transfer_marks_the_diagonal_and_names_denominators(record: RunRecord) -
     both = by_header(tables[-1])[1]
     assert str(both["softmax"]) == "33.3 % [29.1–37.8] of 447"
     assert both["maxout"].text == "100.0 % †"
-    assert by_header(tables[-2])[1]["Source misled"].text == "894"
+    assert by_header(tables[-2])[1]["Source misclassified"].text == "894"
 
 
 def test_the_diagonal_is_there_even_if_only_evaluated(record: RunRecord) -> None:
@@ -154,7 +154,7 @@ def test_worst_case_names_an_attack_that_failed(record: RunRecord) -> None:
 def test_agreement_of_no_examples_is_a_dash(record: RunRecord) -> None:
     low, high = agreement_tables(RunLookup(record))
     assert by_header(low)[0]["Same wrong class"].text == "–"
-    assert by_header(high)[0]["of both misled"].text == "240 / 450"
+    assert by_header(high)[0]["of both misclassified"].text == "240 / 450"
 
 
 def test_trouble_comes_first_and_is_left_out_where_there_is_none(record: RunRecord) -> None:

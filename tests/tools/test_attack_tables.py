@@ -12,7 +12,7 @@ from gibbon.report.content.curves import by_model, panels
 from gibbon.report.content.layout import Table
 from gibbon.report.content.lookup import RunLookup
 from gibbon.specs.decoding import parse_suite
-from tools.docs.attack_tables import beside_table, direction_table
+from tools.docs.attack_tables import side_by_side_table, direction_table
 
 SUITE = """name = "beside"
 dataset = "mnist"
@@ -91,7 +91,7 @@ def test_the_naive_direction_stands_beside_the_exact_one(results: RunLookup) -> 
 
 
 def test_attacks_stand_beside_each_other_at_every_epsilon_of_any(results: RunLookup) -> None:
-    table = beside_table(results, ["fgsm", "fgsm-clipped"])
+    table = side_by_side_table(results, ["fgsm", "fgsm-clipped"])
     assert [column.header for column in table.columns][-2:] == ["fgsm, not clipped", "fgsm-clipped"]
     assert [row[3:4] + row[5:] for row in rows(table)] == [
         ["0.1", "50.0 % [48.0–52.0]", "not run"],
@@ -103,9 +103,9 @@ def test_attacks_stand_beside_each_other_at_every_epsilon_of_any(results: RunLoo
 
 def test_what_can_not_stand_beside_anything_is_told(results: RunLookup) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'fgsm'"):
-        beside_table(results, ["fgsmm", "fgsm-clipped"])
+        side_by_side_table(results, ["fgsmm", "fgsm-clipped"])
     with pytest.raises(RecordError, match="two of the attacks fgsm"):
-        beside_table(results, ["fgsm"])
+        side_by_side_table(results, ["fgsm"])
     clipped = parse_suite(SUITE.replace("clip = false", ""), where="beside.toml")
     with pytest.raises(RecordError, match="not clipped"):
         direction_table(RunLookup(results.record.model_copy(update={"suite": clipped})))

@@ -105,9 +105,9 @@ def test_a_card_gets_the_words_of_the_recipe_that_it_was_trained_by(tmp_path: Pa
     written = train("logistic", TrainingRequest(tmp_path, ignore, epochs=1)).card
     trained = read_card(written)
     told = trained.recipe.model_copy(update={"chosen": "as was seen", "scaled": "all of it"})
-    assert trained.worded(told).recipe == told
+    assert trained.with_texts_of(told).recipe == told
     other = told.model_copy(update={"batch_size": 7})
-    assert trained.worded(other) == trained
+    assert trained.with_texts_of(other) == trained
 
 
 def test_train_writes_weights_and_card_that_fit(tmp_path: Path) -> None:

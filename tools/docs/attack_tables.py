@@ -26,7 +26,7 @@ DIRECTION_NOTES = (
 _EXACT, _NAIVE = "fgsm", "fgsm-naive"
 
 
-def beside_table(results: RunLookup, attacks: Sequence[str]) -> Table:
+def side_by_side_table(results: RunLookup, attacks: Sequence[str]) -> Table:
     """Returns a table with a row for each model and epsilon and a column for each attack label.
 
     Experiments with fewer than two of the attacks are left out.  Raises `UnknownNameError` if no
@@ -40,7 +40,7 @@ def beside_table(results: RunLookup, attacks: Sequence[str]) -> Table:
         row
         for experiment in results.experiments
         if len(_among(experiment, attacks)) > 1
-        for row in _beside_rows(results, experiment, attacks)
+        for row in _side_by_side_rows(results, experiment, attacks)
     )
     if not rows:
         raise RecordError(f"no experiment has two of the attacks {', '.join(attacks)}")
@@ -83,7 +83,7 @@ def _among(experiment: Experiment, labels: Sequence[str]) -> list[AttackSpec]:
     return [each for each in experiment.attacks if each.label in labels]
 
 
-def _beside_rows(
+def _side_by_side_rows(
     results: RunLookup, experiment: Experiment, labels: Sequence[str]
 ) -> Iterator[tuple[TableCell, ...]]:
     name = experiment.dataset.name

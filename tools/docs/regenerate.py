@@ -39,7 +39,7 @@ from gibbon.report.content.layout import Table
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import paper_table
 from gibbon.report.text.markdown import bullets, escape, heading, table_markdown
-from tools.docs.attack_tables import beside_table, direction_table
+from tools.docs.attack_tables import side_by_side_table, direction_table
 from tools.docs.floors import draw_floors
 
 Maker = Callable[[list[str], Path], str]
@@ -202,9 +202,9 @@ def _directions(arguments: list[str], folder: Path) -> str:
     return _table(direction_table(RunLookup(RunRecord.read(folder / run))))
 
 
-def _beside(arguments: list[str], folder: Path) -> str:
+def _side_by_side(arguments: list[str], folder: Path) -> str:
     (run,) = _expect(arguments[:1], "gibbon:beside RUN ATTACK...", 1)
-    return _table(beside_table(RunLookup(RunRecord.read(folder / run)), arguments[1:]))
+    return _table(side_by_side_table(RunLookup(RunRecord.read(folder / run)), arguments[1:]))
 
 
 def _picture(arguments: list[str], folder: Path) -> str:
@@ -275,7 +275,7 @@ MAKERS: Mapping[str, Maker] = {
     "evaluations": _evaluations,
     "compared": _compared,
     "directions": _directions,
-    "beside": _beside,
+    "beside": _side_by_side,
     "picture": _picture,
     "models": _models,
     "illustration": _illustration,

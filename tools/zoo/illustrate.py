@@ -178,10 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--truth", help="what it shows: one of ImageNet's names")
     parser.add_argument("--credit", default="", help="whose picture it is")
     parser.add_argument("--network", default="", help="such as torchvision:googlenet")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        for each in _asked(asked):
-            path = save_illustration(each, asked.run / FOLDER)
+        for each in _make_illustrations(options):
+            path = save_illustration(each, options.run / FOLDER)
             sys.stdout.write(f"{path}: {path.stat().st_size / 1000:.0f} kB\n")
     except (GibbonError, OSError) as error:
         sys.stderr.write(f"{error}\n")
@@ -189,16 +189,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _asked(asked: argparse.Namespace) -> list[Illustration]:
-    photograph: Path | None = asked.photograph
-    if (photograph is None) != (asked.truth is None):
+def _make_illustrations(options: argparse.Namespace) -> list[Illustration]:
+    photograph: Path | None = options.photograph
+    if (photograph is None) != (options.truth is None):
         raise SpecError("--photograph and --truth belong together")
-    if not asked.run.is_dir():
-        raise RunFolderError(f"{asked.run}: is no folder; expected that of a run")
+    if not options.run.is_dir():
+        raise RunFolderError(f"{options.run}: is no folder; expected that of a run")
     made: list[Illustration] = [linear_model(), filters(("maxout", "maxout-adv")), sweep("maxout")]
     if photograph is not None:
-        options = {"truth": asked.truth, "credit": asked.credit, "network": asked.network}
-        made.insert(0, addition(photograph, **options))
+        settings = {"truth": options.truth, "credit": options.credit, "network": options.network}
+        made.insert(0, addition(photograph, **settings))
     return made
 
 

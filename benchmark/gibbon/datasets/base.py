@@ -142,13 +142,13 @@ class Dataset(ABC):
             yield self.batch(chunk)
 
     def unreadable(
-        self, ids: NDArray[np.int64], *, told: Callable[[int], None]
+        self, ids: NDArray[np.int64], *, progress: Callable[[int], None]
     ) -> Mapping[int, str]:
         """Returns the examples among these that can't be read: file and reason, by id.
 
-        ``told`` is called with the number of examples checked since its last call.
+        ``progress`` is called with the number of examples checked since its last call.
         """
-        told(len(ids))
+        progress(len(ids))
         return {}
 
     def __len__(self) -> int:

@@ -104,7 +104,7 @@ class ImageDataset(Dataset):
         """
         return Assembly(self._decoder.read, self.info, self._kept, self._workers).batches(chunks)
 
-    def unreadable(self, ids: Ids, *, told: Callable[[int], None]) -> Mapping[int, str]:
+    def unreadable(self, ids: Ids, *, progress: Callable[[int], None]) -> Mapping[int, str]:
         """Returns the images among these that can't be read: file and reason, by id.
 
         Every image is decoded once, since a truncated file has a sound header.  The cache keeps
@@ -113,7 +113,7 @@ class ImageDataset(Dataset):
         self.info.check_ids(ids)
         files = self._files
         open_ids = [i for i in ids.tolist() if not (files[i].fault or files[i].known.decoded)]
-        told(len(ids) - len(open_ids))
+        progress(len(ids) - len(open_ids))
         missing = np.array(open_ids, dtype=np.int64)
         workers = choose_workers(self._workers, len(missing))
         examine = partial(self._decoder.examine, keep=self._kept.holds_all)
@@ -125,7 +125,7 @@ class ImageDataset(Dataset):
                     files[i].known.decoded = not files[i].fault
                     if not isinstance(content, str) and content is not None:
                         self._kept.add(i, content)
-                told(len(group))
+                progress(len(group))
         finally:
             if open_ids:
                 self._cache.save()

@@ -43,7 +43,7 @@ _Row = tuple[str, str, str, Epsilon]
 
 
 class AttackSetup(Record):
-    """What an error was measured with: errors are compared only if their setups are equal.
+    """The attack settings of an error: errors are compared only if these are equal.
 
     One attack has an algorithm, parameters, a norm and a clipping rule; a worst case has the labels
     of its ``attacks``; the unattacked model has none of these.
@@ -66,7 +66,7 @@ class AttackSetup(Record):
 
 @dataclass(frozen=True)
 class Key:
-    """What identifies a measure in both runs of a comparison.
+    """Identifies a measure in both runs of a comparison.
 
     ``target`` is the model that the examples are scored on, if it is not their source.
     """

@@ -240,7 +240,8 @@ def _lines(record: RunRecord, side: Side, allowed: Allowed) -> Iterator[tuple[Ke
         if measured.rate is None:
             line = replace(line, verdict="failed")
         elif row.invalid_candidates:
-            # They count as not misled: an attack that breaks its contract must not pass the check.
+            # They count as classified correctly: without this an attack that breaks its contract
+            # would pass the check.
             line = replace(line, verdict=f"{row.invalid_candidates:,} candidates out of budget")
             problem = f"{measure_name(key)} does not count: {line.verdict}"
         elif limit is not None and measured.rate > limit:

@@ -227,14 +227,14 @@ def _check_classifier(member: object, name: str) -> None:
 
 
 def _check_alike(member: Classifier, name: str, *, first: Classifier, first_name: str) -> None:
-    for own, other, wording in (
+    for own, other, template in (
         (member.classes, first.classes, "{} has {} classes, {} has {}"),
         (member.input_shape, first.input_shape, "{} takes inputs of shape {}, {} of shape {}"),
         (member.bounds, first.bounds, "{} takes inputs in {}, {} in {}"),
     ):
         if own != other:
-            told = wording.format(name, own, first_name, other)
-            raise ModelError(f"{told}: they can't be fused")
+            difference = template.format(name, own, first_name, other)
+            raise ModelError(f"{difference}: they can't be fused")
 
 
 def _check_answers(member: Classifier, name: str) -> None:

@@ -46,8 +46,10 @@ def is_shortage(error: BaseException) -> bool:
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    told = isinstance(error, RuntimeError) and any(word in str(error) for word in SHORTAGE_WORDS)
-    return told or (error.__cause__ is not None and is_shortage(error.__cause__))
+    by_message = isinstance(error, RuntimeError) and any(
+        word in str(error) for word in SHORTAGE_WORDS
+    )
+    return by_message or (error.__cause__ is not None and is_shortage(error.__cause__))
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -28,7 +28,7 @@ SAME_SHARE = 0.95  # of candidates that were made again: see `Outcome.has_candid
 
 
 class OutcomeMeta(Record):
-    """What stands in the metadata of an outcome file.
+    """The metadata of an outcome file.
 
     ``digest`` is the cell's: a file that was copied to another's name is not taken for it.
     ``targets`` maps the digest of each model whose answers are there to its name at that time;
@@ -57,7 +57,7 @@ class OutcomeMeta(Record):
 
 @dataclass(frozen=True)
 class TargetOutcome:
-    """What one model said of a cell's candidates: predicted int32 and confidence float32, (N,)."""
+    """One model's answers to a cell's candidates: predicted int32 and confidence float32, (N,)."""
 
     predicted: NDArray[np.int32]
     confidence: NDArray[np.float32]
@@ -72,13 +72,13 @@ class TargetOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one cell, example by example; every array has shape (N,).
+    """The results of one cell for each example; every array has shape (N,).
 
     ``zero_gradient`` is None for attacks that took no gradient.  ``scores`` go by the digest of the
     model that answered: what a suite calls it does not matter.  ``nearest`` is the smallest
-    adversarial distance, NaN where nothing was found, and None for attacks that stay within an
-    epsilon.  ``misled_by`` is the position of the first try that misled, -1 where none did, and
-    None where there was one try.
+    adversarial distance, NaN if none was found, and None for attacks that stay within an
+    epsilon.  ``misled_by`` is the position of the first try that was misclassified, -1 if
+    none was, and None if there was one try.
     """
 
     example_id: NDArray[np.int64]
@@ -138,7 +138,7 @@ class Outcome:
         """Returns this with what was found of the examples at these positions in its place.
 
         The digest, the passes and the seconds are those of ``found``.  With ``only_misled`` what
-        was invalid here stays, to be seen, where what was found misleads nobody.
+        is invalid here stays, so that it is reported, unless the example found is misclassified.
         """
         here = np.ones(len(rows), dtype=np.bool_)
         if only_misled:
@@ -235,7 +235,7 @@ class Outcome:
 
 
 def read_outcome(outcomes: Path, digest: str) -> Outcome | None:
-    """Returns the outcome of a cell in a folder of outcomes, or None where none can be used."""
+    """Returns the outcome of a cell in a folder of outcomes, or None if it can't be used."""
     with _unusable_is_none():
         table = _read_table(outcomes / f"{digest}.parquet")
         meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])

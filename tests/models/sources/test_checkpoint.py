@@ -220,7 +220,7 @@ def test_a_pickle_that_asks_for_code_is_refused_and_not_run(
 ) -> None:
     torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
     told = refusal(tmp_path / "w.pt")
-    assert "this is a pickle that asks for code (_pytest.outcomes." in told
+    assert "this is a pickle that refers to code (_pytest.outcomes." in told
     assert "save the state dict with safetensors.torch.save_file, or vouch for" in told
     assert "--trust-pickle (trust_pickle = true in a suite)" in told
 
@@ -231,13 +231,13 @@ def test_a_pickle_that_torch_did_not_write_is_refused_and_not_run(
 ) -> None:
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(Bomb(), protocol=protocol))
     told = refusal(tmp_path / "w.pkl")
-    assert "asks for code" in told or "damaged, or not a checkpoint" in told
+    assert "refers to code" in told or "damaged, or not a checkpoint" in told
 
 
 def test_a_pickle_that_is_trusted_is_loaded_with_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     torch.save({"state_dict": state(), "more": Harmless()}, path)
-    with pytest.warns(UserWarning, match=r"w\.pt: a pickle that asks for code .* is trusted"):
+    with pytest.warns(UserWarning, match=r"w\.pt: a pickle that refers to code .* is trusted"):
         module, notes = load(path, trust_pickle=True)
     assert state_digest(module) == state_digest(network(seed=7))
     assert notes[0].startswith("w.pt was loaded as a trusted pickle, running its code")
@@ -270,7 +270,7 @@ def test_a_checkpoint_alone_says_to_give_the_architecture(tmp_path: Path) -> Non
 def test_a_whole_pickled_module_is_refused_unless_it_is_trusted(tmp_path: Path) -> None:
     path = tmp_path / "whole.pt"
     torch.save(network(), path)
-    with pytest.raises(RequestError, match=r"asks for code \(torch\.nn\.modules\.container\.Seq"):
+    with pytest.raises(RequestError, match=r"refers to code \(torch\.nn\.modules\.container\.Seq"):
         build(path)
     with pytest.warns(UserWarning, match="is trusted"):
         built = build(path, trust_pickle=True)

@@ -267,7 +267,7 @@ def test_robustbench_unpickles_nothing_unless_trusted(
     arguments = {"model_dir": str(tmp_path)}
     torch.save(Bomb(), folder / "Small.pt")
     told = refusal("robustbench:Small", shape=SHAPE, arguments=arguments)
-    assert "the checkpoint of 'Small' is a pickle that asks for code" in told
+    assert "the checkpoint of 'Small' is a pickle that refers to code" in told
     torch.save(Kept(network().state_dict()), folder / "Small.pt")
     with pytest.warns(UserWarning, match="it is trusted"):
         built = build("robustbench:Small", shape=SHAPE, arguments=arguments, trust_pickle=True)

@@ -49,7 +49,7 @@ HARMLESS: list[Any] = [
     _SCALAR,
     (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy before 2 wrote it
 ]
-ASKS_FOR = re.compile(r"Unsupported (?:global: GLOBAL|class) ([A-Za-z_][\w.]*\w)")
+UNSUPPORTED = re.compile(r"Unsupported (?:global: GLOBAL|class) ([A-Za-z_][\w.]*\w)")
 
 
 @dataclass(frozen=True)
@@ -188,18 +188,18 @@ def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> CheckpointCont
             warnings.simplefilter("ignore")  # of old formats that read well
             return CheckpointContent(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
-        if not start.startswith(PICKLE_MARKS) or not _asks_for_code(error):
+        if not start.startswith(PICKLE_MARKS) or not _refers_to_code(error):
             raise _damaged(path, error) from error
-        wanted = ASKS_FOR.search(str(error))
+        wanted = UNSUPPORTED.search(str(error))
         what = f" ({wanted[1]})" if wanted else ""
     except Exception as error:
         raise _damaged(path, error) from error
     if not trust_pickle:
         raise WeightsError(
-            f"{path}: this is a pickle that asks for code{what}, which can do anything when it is "
+            f"{path}: this is a pickle that refers to code{what}, which can do anything when it is "
             f"loaded: {SAVE_SAFELY}, or vouch for the file with {VOUCH}"
         )
-    said = f"{path}: a pickle that asks for code{what} is loaded, as it is trusted"
+    said = f"{path}: a pickle that refers to code{what} is loaded, as it is trusted"
     warnings.warn(said, stacklevel=2)
     with their_code(f"{path}: the pickle can't be loaded"):
         content = torch.load(path, map_location="cpu", weights_only=False)
@@ -208,7 +208,7 @@ def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> CheckpointCont
     )
 
 
-def _asks_for_code(error: pickle.UnpicklingError) -> bool:
+def _refers_to_code(error: pickle.UnpicklingError) -> bool:
     return "Unsupported" in str(error) or "not allowed" in str(error)
 
 

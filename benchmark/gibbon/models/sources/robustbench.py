@@ -90,10 +90,10 @@ class RobustBench(ModelSource):
         except pickle.UnpicklingError as error:
             if not spec.trust_pickle:
                 raise WeightsError(
-                    f"the checkpoint of {name!r} is a pickle that asks for code, which can do "
+                    f"the checkpoint of {name!r} is a pickle that refers to code, which can do "
                     f"anything when it is loaded: vouch for it with {VOUCH}"
                 ) from error
-            said = f"the checkpoint of {name!r} is a pickle that asks for code; it is trusted"
+            said = f"the checkpoint of {name!r} is a pickle that refers to code; it is trusted"
             warnings.warn(said, stacklevel=2)
             notes.append("the checkpoint was loaded as a trusted pickle, running its code")
             with warnings.catch_warnings():

@@ -28,7 +28,7 @@ from gibbon.specs.suite import ModelSpec
 RULES: dict[str, OutputRule] = {rule.name: rule for rule in (LOGITS, PROBABILITIES, LOG_SCORES)}
 TRIED = 2  # examples in the trial batch that gives the number of classes
 SEED = 0  # of a model's initial random numbers
-CHANNELS_TOLD = re.compile(r"to have (\d+) channels, but got")  # by torch's convolutions
+CHANNELS_IN_ERROR = re.compile(r"to have (\d+) channels, but got")  # by torch's convolutions
 
 # By the channels of a model and of the images: the images' colour, and how to convert them.
 COLOUR_CURES = {
@@ -134,9 +134,9 @@ def complete(
                     f"std {_row(std)}"
                 )
         outputs = _try(module, input_shape)
-    size_told = _size_told(input_shape, prepared())
-    if size_told:
-        notes.append(f"{size_told}; its inputs here are {'x'.join(map(str, input_shape[1:]))}")
+    size_note = _size_note(input_shape, prepared())
+    if size_note:
+        notes.append(f"{size_note}; its inputs here are {'x'.join(map(str, input_shape[1:]))}")
     rule = RULES[spec.outputs or LOGITS.name]
     if spec.outputs is None and outputs.shape[1] > 1 and _look_like_probabilities(outputs):
         notes.append(
@@ -239,8 +239,8 @@ def _advice(
     except RequestError:
         raise
     except Exception as error:
-        told = CHANNELS_TOLD.search(str(error))
-        taken = int(told[1]) if told else _channels_of(module)
+        found = CHANNELS_IN_ERROR.search(str(error))
+        taken = int(found[1]) if found else _channels_of(module)
         if taken is not None and len(input_shape) == 3 and taken != input_shape[0]:
             raise _other_channels(taken, input_shape[0], own=own) from error
         raise ModelError(
@@ -277,11 +277,11 @@ def _cure(module: nn.Module, input_shape: tuple[int, ...], prepared: Preprocessi
     kinds = {each.dtype for each in module.parameters() if each.is_floating_point()}
     if kinds and torch.float32 not in kinds:
         return f". Its parameters are {kinds.pop()} and inputs float32: convert it with .float()"
-    told = _size_told(input_shape, prepared)
-    return f". {told[0].upper()}{told[1:]}" if told else ""
+    note = _size_note(input_shape, prepared)
+    return f". {note[0].upper()}{note[1:]}" if note else ""
 
 
-def _size_told(input_shape: tuple[int, ...], prepared: Preprocessing | None) -> str:
+def _size_note(input_shape: tuple[int, ...], prepared: Preprocessing | None) -> str:
     size = (prepared.crop or prepared.resize) if prepared is not None else None
     if prepared is None or size is None or _pair(size) == input_shape[1:]:
         return ""

@@ -24,7 +24,7 @@ _GAP: Final = 6
 _LINE: Final = 16
 _FONT_SIZE: Final = 12
 _RANDOM: Final = "random"
-_REASONS: Final = {"misled": "misled with the greatest confidence", "withstood": "withstood"}
+_REASONS: Final = {"misled": "misclassified with the greatest confidence", "withstood": "withstood"}
 _BEYOND: Final = "beyond the input's bounds, shown at them"
 _PARTS: Final = ("clean", "change, scaled", "adversarial")
 

@@ -29,7 +29,7 @@ _NOTES = (
     "accuracy. Shown at the largest ε of each norm and clipping rule. It is a lower bound on what "
     "an adversary can reach.",
     "Strongest attack: the one whose examples are misclassified most often, with its adversarial "
-    "error over all examples; confidence is the mean over the examples that it misled.",
+    "error over all examples; confidence is the mean over the examples misclassified under it.",
     "Flags and failed cells are counted for each model and listed at the top of this page.",
 )
 Threat = tuple[Norm, bool]

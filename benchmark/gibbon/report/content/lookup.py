@@ -222,12 +222,12 @@ def error_given_source(found: Transfer) -> Measured:
 
 
 def same_class_given_source(found: Transfer) -> Measured:
-    """Returns how often the target gives the source's wrong class, given the source is misled."""
+    """Returns the share of the source's misclassified examples on which both agree."""
     return _measured(found, "same_class_given_source_misclassified", found.source_misclassified)
 
 
 def same_class_given_both(found: Transfer | Agreement) -> Measured:
-    """Returns how often two models give the same wrong class, given both are misled."""
+    """Returns the share of the examples that both misclassify on which both agree."""
     return _measured(found, "same_class_given_both_misclassified", found.both_misclassified)
 
 

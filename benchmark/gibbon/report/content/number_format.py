@@ -17,8 +17,8 @@ MEASURES: Final[dict[Measure, str]] = {
     "confidence_on_misclassified": "confidence on misclassified",
     "mean_confidence": "mean confidence",
     "transfer_error": "transfer error",
-    "same_class_given_source_misclassified": "same wrong class, given source misled",
-    "same_class_given_both_misclassified": "same wrong class, given both misled",
+    "same_class_given_source_misclassified": "same wrong class, given source misclassified",
+    "same_class_given_both_misclassified": "same wrong class, given both misclassified",
     "one_picture": "one picture",
 }
 

@@ -203,7 +203,7 @@ def models_in_words(row: PublishedRow) -> str:
 def measure_in_words(row: PublishedRow) -> str:
     """Returns what a row measures."""
     if row.compared_with is not None:
-        return "same wrong class in both targets, given both misled"
+        return "same wrong class in both targets, given both misclassified"
     if row.measure == "mean_confidence" and row.attack[0] == UNATTACKED:
         return "mean confidence, clean"
     return MEASURES[row.measure]

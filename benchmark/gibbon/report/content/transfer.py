@@ -34,10 +34,10 @@ _TRANSFER_NOTES = (
     "Rows are the models that the examples were made on (sources), columns the models that they "
     f"were scored on (targets); {_DIAGONAL} if both are the same model. In brackets: the Wilson "
     "95 % interval. Second column: the number of examples that the rates of its row are shares of.",
-    "Error: misclassified by the target, of all examples. Given the source is misled: of the "
-    "examples that the source misclassifies. Same wrong class: the target gives the wrong class "
-    "that the source gives. Given both are misled: of the examples that both misclassify, whose "
-    "number is in each cell.",
+    "Error: misclassified by the target, of all examples. Given that the source misclassifies: of "
+    "the examples that the source misclassifies. Same wrong class: the target gives the wrong "
+    "class that the source gives. Given that both misclassify: of the examples that both "
+    "misclassify, whose number is in each cell.",
 )
 _AGREEMENT_NOTES = (
     "Of one source's examples that both targets misclassify, the share to which they give the same "
@@ -59,21 +59,21 @@ MATRICES = (
     Matrix("error", "error", transfer_error, "Examples"),
     Matrix(
         "error_given_source_misclassified",
-        "error, given the source is misled",
+        "error, given that the source misclassifies",
         error_given_source,
-        "Source misled",
+        "Source misclassified",
     ),
     Matrix(
         "same_class_given_source_misclassified",
-        "same wrong class, given the source is misled",
+        "same wrong class, given that the source misclassifies",
         same_class_given_source,
-        "Source misled",
+        "Source misclassified",
     ),
     Matrix(
         "same_class_given_both_misclassified",
-        "same wrong class, given both are misled",
+        "same wrong class, given that both misclassify",
         same_class_given_both,
-        "Source misled",
+        "Source misclassified",
     ),
 )
 
@@ -146,7 +146,7 @@ def transferred(
         return results.absent(condition, source)
     if own.status == "failed" or matrix.cell is transfer_error:
         return adversarial_error(own)
-    whole = own.misclassified  # given that the source is misled, it is misled: always
+    whole = own.misclassified  # always 1, given that the source misclassifies
     return Measured("done", 1.0 if whole else None, part=whole, whole=whole)
 
 
@@ -160,7 +160,7 @@ def agreement_tables(results: RunLookup) -> Iterator[Table]:
                     condition.dataset,
                     (
                         *columns("Source", "Targets", align="left"),
-                        *columns("Same wrong class", "95 % interval", "of both misled"),
+                        *columns("Same wrong class", "95 % interval", "of both misclassified"),
                     ),
                     rows,
                     detail=f", {condition}",

@@ -18,7 +18,7 @@ _WORST_CASE_NOTES = (
 _MEMBER_NOTES = (
     "The attacks of a list in their order, each run on the examples that survive the earlier ones "
     "(given); examples that are misclassified clean are not attacked. Error after it: of all "
-    "examples, those misclassified clean or misled by this attack or an earlier one.",
+    "examples, those misclassified clean, or under this attack or an earlier one.",
 )
 
 
@@ -82,7 +82,7 @@ def member_tables(results: RunLookup) -> Iterator[Table]:
                     Column("ε"),
                     Column("Member", "left"),
                     Column("Given", level=1),
-                    *columns("Misled", "Error after it"),
+                    *columns("Misclassified", "Error after it"),
                     Column("95 % interval", level=1),
                 ),
                 rows,

@@ -31,7 +31,7 @@ class TableView:
         ident: the table's id in the page.
         caption: its title.
         hidden_caption: whether only screen readers read the caption.
-        more: whether some columns are hidden until the reader asks for all columns.
+        more: whether some columns are hidden until the reader opens all columns.
         filtered: whether the table is long enough for its rows to be searched.
     """
 

@@ -90,7 +90,7 @@ def table_latex(table: Table, *, caption: str, label: str) -> str:
     A table that is too long for a page, or still too wide for a line, becomes several tables.
     """
     pages = [table.rows[at : at + _PAGE] for at in range(0, len(table.rows), _PAGE)] or [()]
-    parts = [(form, rows) for form in _split(_fitting(table)) for rows in pages]
+    parts = [(form, rows) for form in _split(_fullest_form(table)) for rows in pages]
     written = []
     for number, (form, rows) in enumerate(parts, start=1):
         words = escape(caption) + (f" (part {number} of {len(parts)})" if parts[1:] else "")
@@ -203,7 +203,7 @@ def _line(form: _Form, row: tuple[TableCell, ...]) -> str:
     return _no_option(" & ".join(form.cell(row, place) for place in form.shown)) + r" \\"
 
 
-def _fitting(table: Table) -> _Form:
+def _fullest_form(table: Table) -> _Form:
     """Returns the fullest form that fits: fewer columns, then no details, then a small font."""
     for level, details, small, long in _FORMS:
         form = _Form(table, tuple(table.filled(level=level)), details, small, long)

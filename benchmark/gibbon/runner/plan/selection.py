@@ -52,7 +52,7 @@ def select(
     wanted = np.union1d(ids, probe_ids(dataset, unreadable=nothing))
     bad = dataset.unreadable(
         wanted,
-        told=lambda count: progress.checking(count, of=len(wanted), dataset=dataset.name),
+        progress=lambda count: progress.checking(count, of=len(wanted), dataset=dataset.name),
     )
     lost = np.array(sorted(bad), dtype=np.int64)
     skipped = np.intersect1d(ids, lost)

@@ -1,0 +1,85 @@
+"""Names and prose use plain words: CONTRIBUTING.md's table, and the dictionary of codespell."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DICTIONARY = ROOT / "tools" / "words" / "dictionary.txt"
+SOURCES = ("benchmark/gibbon", "model_zoo/gibbon_zoo", "tools")
+
+# Words that name no idea of the field, alone or as part of the name of a module, class or function.
+UNCLEAR = frozenset(
+    [
+        *("abreast", "ahead", "asked", "asking", "beside", "findings", "fitting", "keeping"),
+        *("paces", "picking", "saving", "showing", "spool", "told", "turns", "worded", "wording"),
+    ]
+)
+# The usual word for reading before the content is needed.
+USUAL = frozenset({"read_ahead"})
+
+# Names of code that is being rewritten, which get their plain names with it.
+TO_RENAME = frozenset(
+    {
+        "benchmark/gibbon/api/evaluate.py: _told",
+        "benchmark/gibbon/api/request.py: _Asked",
+        "benchmark/gibbon/attacks/adapters/adapting.py: _asked",
+        "benchmark/gibbon/attacks/toolkit/lookahead.py: ahead",
+        "benchmark/gibbon/attacks/toolkit/parallel_restarts.py: abreast",
+        "benchmark/gibbon/attacks/toolkit/step_schedules.py: ahead",
+        "benchmark/gibbon/attacks/worst_of.py: _asked",
+        "benchmark/gibbon/cli/grammar.py: Asked",
+        "benchmark/gibbon/cli/grammar.py: asked",
+        "benchmark/gibbon/gate/limits.py: limits_beside",
+        "benchmark/gibbon/runner/execute/deferred_scoring.py: _Turns",
+        "benchmark/gibbon/runner/execute/job_result.py: Findings",
+        "benchmark/gibbon/runner/gallery/select.py: _fitting",
+        "benchmark/gibbon/runner/run.py: _told",
+    }
+)
+
+
+def phrases() -> list[str]:
+    lines = DICTIONARY.read_text(encoding="utf-8").splitlines()
+    return [line.partition("->")[0] for line in lines]
+
+
+def parts(name: str) -> set[str]:
+    return {part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+
+
+def names(file: Path) -> Iterator[str]:
+    yield file.stem
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+
+
+@pytest.mark.parametrize("folder", SOURCES)
+def test_modules_classes_and_functions_have_clear_names(folder: str) -> None:
+    unclear = {
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        for name in names(file)
+        if name not in USUAL and parts(name) & UNCLEAR
+    }
+    assert unclear <= TO_RENAME, "\n".join(sorted(unclear - TO_RENAME))
+
+
+@pytest.mark.parametrize("phrase", phrases())
+def test_codespell_finds_each_phrase(phrase: str) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    regex = re.compile(settings["codespell"]["regex"])
+    assert phrase in [found[0] for found in regex.finditer(f"if {phrase} examples")]
+
+
+def test_the_dictionary_is_sorted_and_says_what_to_write() -> None:
+    lines = DICTIONARY.read_text(encoding="utf-8").splitlines()
+    assert lines == sorted(lines)
+    assert all(re.fullmatch(r"[^A-Z]+->\S.*", line) for line in lines)
