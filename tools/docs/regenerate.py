@@ -39,7 +39,7 @@ from gibbon.report.content.layout import Table
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import paper_table
 from gibbon.report.text.markdown import bullets, escape, heading, table_markdown
-from tools.docs.attack_tables import side_by_side_table, direction_table
+from tools.docs.attack_tables import direction_table, side_by_side_table
 from tools.docs.floors import draw_floors
 
 Maker = Callable[[list[str], Path], str]
