@@ -22,7 +22,7 @@ def attack_lines() -> list[str]:
     """Returns the table of our own attacks, as it must stand on the page."""
     ours = [entry for entry in ATTACKS.entries() if entry.origin == "gibbon"]
     head = [
-        "| attack | what it is | norms | parameters and defaults |",
+        "| attack | description | norms | parameters and defaults |",
         "| --- | --- | --- | --- |",
     ]
     return head + [
