@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gibbon.attacks import ATTACKS
 from gibbon.conformance.laws import LAWS
@@ -16,6 +20,16 @@ from gibbon_zoo.weights_folder import WEIGHTS
 
 ATTACKS_PAGE = Path(__file__).parents[1] / "docs" / "attacks.md"
 TRAINING_PAGE = ATTACKS_PAGE.with_name("training.md")
+ROOT = ATTACKS_PAGE.parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
+ENTRY_POINTS = {"gibbon.attack_sources", "gibbon.trainers"}  # groups that are no modules, too
+FOLDERS = r"(?:benchmark|model_zoo|tests|tools|docs|results|\.ci)"
+# Files of a user's own repository or run, which the pages name as examples.
+EXAMPLES = ("results/runs", "tests/robustness")
+TO_WRITE = {"docs/architecture.md"}  # a page that is not there yet
 
 
 def attack_lines() -> list[str]:
@@ -103,3 +117,62 @@ def test_the_table_of_seeds_is_that_of_the_cards() -> None:
             ):
                 step = 10.0 ** -len(number.partition(".")[2])
                 assert abs(float(number) - value) <= 0.5 * step + 1e-9, (model, figure, number)
+
+
+def unfenced(text: str) -> str:
+    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def dotted_names(text: str) -> Iterator[str]:
+    """Yields every name in our packages, also those that the code of a page imports."""
+    yield from re.findall(r"(?<![\w./-])(?:gibbon|gibbon_zoo|tools)(?:\.[A-Za-z_]\w*)+", text)
+    for module, names in re.findall(r"from ((?:gibbon|gibbon_zoo)[\w.]*) import ([\w, ]+)", text):
+        yield from (f"{module}.{name.strip()}" for name in names.split(","))
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    heads = re.findall(r"^#+ (.*)$", unfenced(page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_names_of_our_code_exist(page: Path) -> None:
+    names = set(dotted_names(page.read_text(encoding="utf-8"))) - ENTRY_POINTS
+    assert not [name for name in sorted(names) if not resolves(name)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_paths_of_the_repository_exist(page: Path) -> None:
+    text = re.sub(r"\]\([^)]*\)", "", unfenced(page.read_text(encoding="utf-8")))
+    paths = {path.rstrip("./") for path in re.findall(rf"(?<![\w./-]){FOLDERS}/[\w./-]*", text)}
+    missing = [path for path in sorted(paths) if not (ROOT / path).exists()]
+    assert not [path for path in missing if not path.startswith(EXAMPLES) and path not in TO_WRITE]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", unfenced(page.read_text(encoding="utf-8")))
+    for link in links:
+        if link.startswith(("https://", "http://")) or link in TO_WRITE:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
