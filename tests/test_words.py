@@ -25,24 +25,10 @@ UNCLEAR = frozenset(
 USUAL = frozenset({"read_ahead"})
 
 # Names of code that is being rewritten, which get their plain names with it.
-TO_RENAME = frozenset(
-    {
-        "benchmark/gibbon/api/evaluate.py: _told",
-        "benchmark/gibbon/api/request.py: _Asked",
-        "benchmark/gibbon/attacks/adapters/adapting.py: _asked",
-        "benchmark/gibbon/attacks/toolkit/lookahead.py: ahead",
-        "benchmark/gibbon/attacks/toolkit/parallel_restarts.py: abreast",
-        "benchmark/gibbon/attacks/toolkit/step_schedules.py: ahead",
-        "benchmark/gibbon/attacks/worst_of.py: _asked",
-        "benchmark/gibbon/cli/grammar.py: Asked",
-        "benchmark/gibbon/cli/grammar.py: asked",
-        "benchmark/gibbon/gate/limits.py: limits_beside",
-        "benchmark/gibbon/runner/execute/deferred_scoring.py: _Turns",
-        "benchmark/gibbon/runner/execute/job_result.py: Findings",
-        "benchmark/gibbon/runner/gallery/select.py: _fitting",
-        "benchmark/gibbon/runner/run.py: _told",
-    }
-)
+TO_RENAME = {
+    "benchmark/gibbon/runner/gallery/select.py: _fitting",
+    "benchmark/gibbon/runner/run.py: _told",
+}
 
 
 def phrases() -> list[str]:

@@ -35,7 +35,7 @@ from gibbon.gate.baseline import (
 )
 from gibbon.gate.compare import Comparison, compare
 from gibbon.gate.comparison_text import comparison_markdown, sentences, write_junit
-from gibbon.gate.limits import Limit, Limits, limits_beside, read_limits
+from gibbon.gate.limits import Limit, Limits, default_limits, read_limits
 from gibbon.metrics.intervals import holm, mcnemar
 from gibbon.records.outcomes import Outcome, OutcomeMeta, TargetOutcome
 from gibbon.records.run import DatasetCard, Evaluation, ModelCard, Provenance, RunRecord
@@ -249,8 +249,8 @@ def test_the_last_limit_that_fits_counts() -> None:
 def test_limits_from_a_file(tmp_path: Path) -> None:
     place = tmp_path / "robust.toml"
     place.write_text('max_increase = 2\n[[limits]]\nmodel = "m"\nmax_increase = 0.5\n')
-    assert limits_beside(tmp_path / "robust.json") == place
-    assert limits_beside(tmp_path / "other.json") is None
+    assert default_limits(tmp_path / "robust.json") == place
+    assert default_limits(tmp_path / "other.json") is None
     assert read_limits(place).limits[0].model == "m"
     place.write_text("max_increase = -1")
     with pytest.raises(SpecError, match=r"robust\.toml: max_increase"):
@@ -413,7 +413,7 @@ def test_the_command_fails_on_a_regression(tmp_path: Path, monkeypatch: pytest.M
     assert loose.exit_code == 0
 
 
-def test_the_limits_beside_a_baseline_are_used(tmp_path: Path) -> None:
+def test_the_default_limits_a_baseline_are_used(tmp_path: Path) -> None:
     old = write_run(tmp_path / "old", bits(10), bits(400))
     new = write_run(tmp_path / "new", bits(10), bits(440))
     save_baseline(old, tmp_path / "b.json")

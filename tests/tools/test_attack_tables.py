@@ -12,7 +12,7 @@ from gibbon.report.content.curves import by_model, panels
 from gibbon.report.content.layout import Table
 from gibbon.report.content.lookup import RunLookup
 from gibbon.specs.decoding import parse_suite
-from tools.docs.attack_tables import side_by_side_table, direction_table
+from tools.docs.attack_tables import direction_table, side_by_side_table
 
 SUITE = """name = "beside"
 dataset = "mnist"

@@ -88,7 +88,7 @@ def read_limits(path: Path) -> Limits:
         raise SpecError("; ".join(problems), where=str(path)) from error
 
 
-def limits_beside(baseline: Path) -> Path | None:
+def default_limits(baseline: Path) -> Path | None:
     """Returns the file of limits beside a baseline, or None if there is none.
 
     ``limits.toml`` inside a run's folder; ``NAME.toml`` beside a baseline file ``NAME.json``.
