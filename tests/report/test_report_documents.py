@@ -86,7 +86,7 @@ def test_a_wrong_request_ends_with_2(
 def test_no_torch_and_no_matplotlib_is_needed(runs: Path) -> None:
     script = (
         "import sys\n"
-        "from gibbon import cli\n"
+        "from gibbon.cli import app as cli\n"
         f"sys.argv = ['gibbon', 'report', {str(runs / 'good')!r}]\n"
         "try:\n    cli.main()\n"
         "finally:\n"

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -60,7 +60,22 @@ class Kind(StrEnum):
     SUITES = "suites"
 
 
-class OrderedCommand(TyperCommand):
+class WithExamples(TyperCommand):
+    """A command whose usage names the arguments first and whose epilogue holds examples."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Returns the arguments, then the options."""
+        options, *arguments = super().collect_usage_pieces(ctx)
+        return [*arguments, options]
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Writes examples."""
+        with formatter.section("Examples"):
+            lines = (self.epilog or "").splitlines()
+            formatter.write("".join(f"  {line}\n" for line in lines))
+
+
+class OrderedCommand(WithExamples):
     """A command that gets its words unparsed, because their order says which belong together."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -75,28 +90,6 @@ class OrderedCommand(TyperCommand):
             with formatter.section(group):
                 formatter.write_text(text)
                 formatter.write_dl([(each.usage, each.full_help) for each in options])
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Writes examples."""
-        _write_examples(formatter, EXAMPLES)
-
-
-class WithExamples(TyperCommand):
-    """A command whose usage names the arguments first and whose epilogue holds examples."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Returns the arguments, then the options."""
-        options, *arguments = super().collect_usage_pieces(ctx)
-        return [*arguments, options]
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Writes examples."""
-        _write_examples(formatter, (self.epilog or "").splitlines())
-
-
-def _write_examples(formatter: Any, lines: Sequence[str]) -> None:
-    with formatter.section("Examples"):
-        formatter.write("".join(f"  {line}\n" for line in lines))
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -113,26 +106,22 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _parameter(option: Option) -> inspect.Parameter:
     """Returns an option as a parameter that typer reads; None if it is not given."""
-
-    def parse(text: str) -> Any:
-        return option.parse(text)
-
+    annotation: Any = bool | None
+    keys: dict[str, Any] = {}
+    flags = option.flag
     if option.value:
-        info = typer.Option(option.flag, metavar=option.value, help=option.full_help, parser=parse)
-        annotation: Any = Annotated[Any, info]
-    else:
-        flags = option.flag
-        if option.negative:
-            flags = f"{option.flag.replace('--no-', '--')}/{option.flag}"
-        annotation = Annotated[bool | None, typer.Option(flags, help=option.full_help)]
-    return inspect.Parameter(
-        option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-    )
+        annotation, keys = Any, {"metavar": option.value, "parser": option.parse}
+    elif option.negative:
+        flags = f"{option.flag.replace('--no-', '--')}/{option.flag}"
+    annotation = Annotated[annotation, typer.Option(flags, help=option.full_help, **keys)]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(option.name, keyword, default=None, annotation=annotation)
 
 
 @app.command(
     cls=OrderedCommand,
     options_metavar="--model SOURCE --dataset SOURCE --attack NAME --epsilon E [OPTIONS]",
+    epilog=EXAMPLES,
 )
 def evaluate(context: typer.Context) -> None:
     """Evaluate models on a dataset under attacks.
@@ -206,7 +195,7 @@ def _run(
     from gibbon.report import print_tables, write_report
     from gibbon.report.text.github_summary import run_markdown
     from gibbon.runner.progress_bar import RunProgress
-    from gibbon.runner.run import run_suite
+    from gibbon.runner.run_suite import run_suite
 
     with RunProgress(Console(stderr=True, emoji=False), ready=ready) as progress:
         record = run_suite(
@@ -375,14 +364,7 @@ def compare(
     """
     from gibbon.core.files import write_atomically
     from gibbon.gate import compare as gate
-    from gibbon.gate.baseline import read_side
-    from gibbon.gate.comparison_text import (
-        comparison_markdown,
-        comparison_table,
-        conclusion,
-        sentences,
-        write_junit,
-    )
+    from gibbon.gate import comparison_text
     from gibbon.gate.limits import Limits, default_limits, read_limits
     from gibbon.report.text.terminal import print_table
 
@@ -390,21 +372,16 @@ def compare(
     allowed = read_limits(place) if place is not None else Limits()
     if max_increase is not None:
         allowed = allowed.allowing(max_increase)
-    comparison = gate.compare(
-        read_side(baseline),
-        read_side(run_folder),
-        limits=allowed,
-        alpha=alpha,
-        where=str(place or ""),
-    )
-    text = comparison_markdown(comparison)
+    where = str(place or "")
+    comparison = gate.compare(baseline, run_folder, limits=allowed, alpha=alpha, where=where)
+    text = comparison_text.comparison_markdown(comparison)
     if markdown is not None:
         write_atomically(markdown, text)
     if junit is not None:
-        write_junit(comparison, junit)
-    print_table(comparison_table(comparison), Console())
-    typer.echo(conclusion(comparison))
-    for sentence in sentences(comparison):
+        comparison_text.write_junit(comparison, junit)
+    print_table(comparison_text.comparison_table(comparison), Console())
+    typer.echo(comparison_text.conclusion(comparison))
+    for sentence in comparison_text.sentences(comparison):
         typer.echo(sentence, err=True)
     _append_summary(text)
     raise typer.Exit(DONE if comparison.passed else FAILED)
@@ -521,12 +498,9 @@ def _registry(kind: Kind) -> Registry[Any]:
     from gibbon.datasets import DATASETS
     from gibbon.models.registry import MODELS
 
-    registries: dict[Kind, Registry[Any]] = {
-        Kind.MODELS: MODELS,
-        Kind.ATTACKS: ATTACKS,
-        Kind.DATASETS: DATASETS,
-    }
-    return registries[kind]
+    if kind is Kind.MODELS:
+        return MODELS
+    return ATTACKS if kind is Kind.ATTACKS else DATASETS
 
 
 def _sources(kind: Kind) -> list[tuple[str, str]]:
@@ -537,24 +511,20 @@ def _sources(kind: Kind) -> list[tuple[str, str]]:
 
     if kind is Kind.DATASETS:
         return [(each.example, each.title) for name, each in KINDS.items() if name != "registered"]
-    registry: Registry[Any] = ATTACK_SOURCES if kind is Kind.ATTACKS else MODEL_SOURCES
-    colon = ":NAME" if kind is Kind.ATTACKS else ""
-    found = [
-        (f"{entry.name}{colon}", _summary(entry) + ("" if entry.installed else " [not installed]"))
-        for entry in registry.entries()
-    ]
-    if kind is Kind.MODELS:
-        found.append(("ensemble", "several of these as one: ensemble:NAME,NAME"))
-    return found
+    if kind is Kind.ATTACKS:
+        return [(f"{each.name}:NAME", _summary(each)) for each in ATTACK_SOURCES.entries()]
+    ensemble = ("ensemble", "several of these as one: ensemble:NAME,NAME")
+    return [*((each.name, _summary(each)) for each in MODEL_SOURCES.entries()), ensemble]
 
 
-def _summary(entry: Entry[object]) -> str:
+def _summary(entry: Entry[Any]) -> str:
     ours = entry.origin in ("gibbon", "gibbon-bench")
-    return entry.summary if ours else f"{entry.summary} [{entry.origin}]"
+    there = "" if entry.installed else " [not installed]"
+    return f"{entry.summary}{'' if ours else f' [{entry.origin}]'}{there}"
 
 
 def _print_lines(lines: list[tuple[str, str]]) -> None:
-    width = max((len(name) for name, _ in lines), default=0)
+    width = max(len(name) for name, _ in lines)
     for name, summary in lines:
         typer.echo(f"{name:<{width}}  {summary}".rstrip())
 
