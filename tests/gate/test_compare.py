@@ -146,13 +146,13 @@ def test_a_side_may_be_the_path_of_a_baseline_or_of_a_run(tmp_path: Path) -> Non
             compare(saved, wrong)
 
 
-def test_limits_beside_a_baseline_hold_only_if_they_are_given(tmp_path: Path) -> None:
+def test_default_limits_a_baseline_hold_only_if_they_are_given(tmp_path: Path) -> None:
     old, new = side(bits(10), bits(400)), side(bits(10), bits(440))
     saved = tmp_path / "b.json"
     write_baseline(old, saved, gibbon="0")
     saved.with_suffix(".toml").write_text("max_increase = 5", "utf-8")
     assert verdicts(compare(saved, new)) == ["unchanged", "regressed"]
-    beside = limits_beside(saved)
+    beside = default_limits(saved)
     assert beside is not None
     allowed = read_limits(beside)
     assert verdicts(compare(saved, new, limits=allowed)) == ["unchanged", "unchanged"]
