@@ -113,7 +113,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class _Ways:
-    """What decides a call of a module: its mode, class, hooks, and a patched ``forward``."""
+    """The state that determines a call of a module: mode, class, hooks, patched ``forward``."""
 
     training: bool
     kind: type
