@@ -25,10 +25,7 @@ UNCLEAR = frozenset(
 USUAL = frozenset({"read_ahead"})
 
 # Names of code that is being rewritten, which get their plain names with it.
-TO_RENAME = {
-    "benchmark/gibbon/runner/gallery/select.py: _fitting",
-    "benchmark/gibbon/runner/run.py: _told",
-}
+TO_RENAME = {"benchmark/gibbon/runner/gallery/select.py: _fitting"}
 
 
 def phrases() -> list[str]:
