@@ -120,13 +120,23 @@ def masking_flags(
     rows = [row for row in evaluations if row.status == "done" and not row.unattacked]
     for weaker in rows:
         for stronger in rows:
-            if _should_find_more(stronger, weaker):
-                yield from _beaten(weaker, stronger)
+            if _should_find_more(stronger, weaker) and _beaten(
+                weaker.adversarial_error_low, stronger.adversarial_error_high
+            ):
+                yield (
+                    f"{weaker.dataset}, {weaker.model}, epsilon {weaker.epsilon}: {weaker.attack} "
+                    f"finds more errors than {stronger.attack}, {MASKING}"
+                )
     own = {(row.dataset, row.model, row.attack, row.epsilon): row for row in rows}
     for row in transfers:
         white_box = own.get((row.dataset, row.target, row.attack, row.epsilon))
-        if row.source != row.target and white_box is not None and row.status == "done":
-            yield from _beaten_by_transfer(row, white_box)
+        if row.source == row.target or white_box is None or row.status != "done":
+            continue
+        if _beaten(row.error_low, white_box.adversarial_error_high):
+            yield (
+                f"{row.dataset}, {row.target}, {row.attack} at epsilon {row.epsilon}: examples "
+                f"made on {row.source} find more errors than its own, {MASKING}"
+            )
 
 
 def _should_find_more(stronger: Evaluation, weaker: Evaluation) -> bool:
@@ -142,19 +152,6 @@ def _should_find_more(stronger: Evaluation, weaker: Evaluation) -> bool:
     return high > low or (freer and stronger.algorithm == weaker.algorithm)
 
 
-def _beaten(weaker: Evaluation, stronger: Evaluation) -> Iterator[str]:
-    low, high = weaker.adversarial_error_low, stronger.adversarial_error_high
-    if low is not None and high is not None and low > high:
-        yield (
-            f"{weaker.dataset}, {weaker.model}, epsilon {weaker.epsilon}: {weaker.attack} finds "
-            f"more errors than {stronger.attack}, {MASKING}"
-        )
-
-
-def _beaten_by_transfer(row: Transfer, white_box: Evaluation) -> Iterator[str]:
-    low, high = row.error_low, white_box.adversarial_error_high
-    if low is not None and high is not None and low > high:
-        yield (
-            f"{row.dataset}, {row.target}, {row.attack} at epsilon {row.epsilon}: examples made on "
-            f"{row.source} find more errors than its own, {MASKING}"
-        )
+def _beaten(low: float | None, high: float | None) -> bool:
+    """Returns whether an interval from ``low`` lies above one up to ``high``."""
+    return low is not None and high is not None and low > high

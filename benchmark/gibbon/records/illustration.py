@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,7 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A model's answer to an input: the class's name and the confidence, a fraction of 1."""
 
     label: str
@@ -150,16 +149,9 @@ def save_illustration(illustration: Illustration, folder: Path) -> Path:
 
     Raises `RunFolderError` if it can't be written.
     """
-    about: dict[str, Any] = {}
-    arrays: dict[str, NDArray[Any]] = {}
-    for each in fields(illustration):
-        value = getattr(illustration, each.name)
-        if isinstance(value, np.ndarray):
-            arrays[each.name] = value
-        elif isinstance(value, Answer):
-            about[each.name] = [value.label, value.confidence]
-        else:
-            about[each.name] = value
+    values = vars(illustration)
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    about = {name: value for name, value in values.items() if name not in arrays}
     path = folder / f"{illustration.kind}.npz"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,22 @@ OUTCOMES = "outcomes"
 META_KEY = b"gibbon"
 OUTCOME_FORMAT = 2
 SAME_SHARE = 0.95  # of candidates that were made again: see `Outcome.has_candidates_of`
+
+# The arrays of an outcome that are equal for all its targets, and their types in a file.
+_ARRAYS: Final = {
+    "example_id": pa.int64(),
+    "label": pa.int32(),
+    "verdict": pa.int8(),
+    "distance": pa.float32(),
+    "any_misclassified": pa.bool_(),
+    "saturated": pa.bool_(),
+    "zero_gradient": pa.bool_(),
+    "nearest": pa.float32(),
+    "misled_by": pa.int16(),
+}
+_COLUMNS: Final = {"nearest": "nearest_distance"}  # the others have their array's name
+_OPTIONAL: Final = ("nearest", "misled_by")  # without them a file has no such column
+_NULLABLE: Final = ("saturated", "zero_gradient", *_OPTIONAL)
 
 
 class OutcomeMeta(Record):
@@ -113,26 +129,20 @@ class Outcome:
             for digest, answers in self.scores.items()
             if digest in more.scores
         }
-        return Outcome(
-            np.concatenate([self.example_id, more.example_id]),
-            np.concatenate([self.label, more.label]),
-            np.concatenate([self.verdict, more.verdict]),
-            np.concatenate([self.distance, more.distance]),
-            np.concatenate([self.any_misclassified, more.any_misclassified]),
-            _join(self.saturated, more.saturated),
-            _join(self.zero_gradient, more.zero_gradient),
-            scores,
-            nearest=_join(self.nearest, more.nearest),
-            misled_by=None
-            if self.misled_by is None and more.misled_by is None
-            else np.concatenate([self.first_misled, more.first_misled]),
-            meta=self.meta.after(more.meta).model_copy(
-                update={
-                    "targets": {digest: self.meta.targets[digest] for digest in scores},
-                    "target_errors": {**self.meta.target_errors, **more.meta.target_errors},
-                }
-            ),
+        joined: dict[str, Any] = {
+            name: None if one is None or other is None else np.concatenate([one, other])
+            for name in _ARRAYS
+            for one, other in [(getattr(self, name), getattr(more, name))]
+        }
+        if self.misled_by is not None or more.misled_by is not None:
+            joined["misled_by"] = np.concatenate([self.first_misled, more.first_misled])
+        meta = self.meta.after(more.meta).model_copy(
+            update={
+                "targets": {digest: self.meta.targets[digest] for digest in scores},
+                "target_errors": {**self.meta.target_errors, **more.meta.target_errors},
+            }
         )
+        return replace(self, **joined, scores=scores, meta=meta)
 
     def at(self, rows: NDArray[np.int64], found: Outcome, *, only_misled: bool = False) -> Outcome:
         """Returns this with what was found of the examples at these positions in its place.
@@ -157,22 +167,22 @@ class Outcome:
         first = self.misled_by
         if first is not None or found.misled_by is not None:
             first = put(self.first_misled, found.first_misled)
-        return Outcome(
-            self.example_id,
-            self.label,
-            put(self.verdict, found.verdict),
-            put(self.distance, found.distance),
-            put(self.any_misclassified, found.any_misclassified),
-            None,
-            zero,
-            {
+        return replace(
+            self,
+            verdict=put(self.verdict, found.verdict),
+            distance=put(self.distance, found.distance),
+            any_misclassified=put(self.any_misclassified, found.any_misclassified),
+            saturated=None,
+            zero_gradient=zero,
+            scores={
                 digest: TargetOutcome(
                     put(self.scores[digest].predicted, answers.predicted),
                     put(self.scores[digest].confidence, answers.confidence),
                 )
                 for digest, answers in found.scores.items()
             },
-            found.meta,
+            meta=found.meta,
+            nearest=None,
             misled_by=first,
         )
 
@@ -244,10 +254,6 @@ def read_outcome(outcomes: Path, digest: str) -> Outcome | None:
     return None
 
 
-def _join(one: NDArray[Scalar] | None, other: NDArray[Scalar] | None) -> NDArray[Scalar] | None:
-    return None if one is None or other is None else np.concatenate([one, other])
-
-
 def _to_table(outcome: Outcome) -> pa.Table:
     """One row an example and target; a cell scored on nothing keeps no rows."""
     digests = list(outcome.scores)
@@ -261,26 +267,23 @@ def _to_table(outcome: Outcome) -> pa.Table:
 
     codes = pa.array(np.repeat(np.arange(len(digests), dtype=np.int32), count))
     scores = outcome.scores.values()
+    shared = {
+        _COLUMNS.get(name, name): repeated(getattr(outcome, name), kind)
+        for name, kind in _ARRAYS.items()
+        if name not in _OPTIONAL or getattr(outcome, name) is not None
+    }
     columns = {
-        "example_id": repeated(outcome.example_id, pa.int64()),
+        "example_id": shared.pop("example_id"),
         "target": pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())),
         "target_digest": pa.DictionaryArray.from_arrays(codes, pa.array(digests, pa.string())),
-        "label": repeated(outcome.label, pa.int32()),
+        "label": shared.pop("label"),
         "predicted": pa.array(np.concatenate([each.predicted for each in scores])),
         "confidence": pa.array(np.concatenate([each.confidence for each in scores])),
         "misclassified": pa.array(
             np.concatenate([outcome.misclassified(each) for each in digests])
         ),
-        "verdict": repeated(outcome.verdict, pa.int8()),
-        "distance": repeated(outcome.distance, pa.float32()),
-        "any_misclassified": repeated(outcome.any_misclassified, pa.bool_()),
-        "saturated": repeated(outcome.saturated, pa.bool_()),
-        "zero_gradient": repeated(outcome.zero_gradient, pa.bool_()),
+        **shared,
     }
-    if outcome.nearest is not None:
-        columns["nearest_distance"] = repeated(outcome.nearest, pa.float32())
-    if outcome.misled_by is not None:
-        columns["misled_by"] = repeated(outcome.misled_by, pa.int16())
     return pa.table(columns).replace_schema_metadata({META_KEY: outcome.meta.model_dump_json()})
 
 
@@ -290,37 +293,22 @@ def _from_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
     target = coded.indices.to_numpy()
     present = np.unique(target).tolist()  # a table of several cells shares its dictionary
     first = target == present[0]
-
-    def maybe(name: str, kind: type[Scalar]) -> NDArray[Scalar] | None:
-        if name not in table.column_names:
-            return None
-        column = table.column(name)
-        return None if column.null_count else column.to_numpy()[first].astype(kind)
-
-    def shared(name: str, kind: type[Scalar]) -> NDArray[Scalar]:
-        values = maybe(name, kind)
-        if values is None:
+    arrays: dict[str, Any] = {}
+    for name, kind in _ARRAYS.items():
+        column = _COLUMNS.get(name, name)
+        if column in table.column_names and not table.column(column).null_count:
+            arrays[name] = table.column(column).to_numpy()[first].astype(kind.to_pandas_dtype())
+        elif name in _NULLABLE:
+            arrays[name] = None
+        else:
             raise RecordError(f"an outcome file lacks values of {name}")
-        return values
-
     predicted = table.column("predicted").to_numpy()
     confidence = table.column("confidence").to_numpy()
-    return Outcome(
-        example_id=shared("example_id", np.int64),
-        label=shared("label", np.int32),
-        verdict=shared("verdict", np.int8),
-        distance=shared("distance", np.float32),
-        any_misclassified=shared("any_misclassified", np.bool_),
-        saturated=maybe("saturated", np.bool_),
-        zero_gradient=maybe("zero_gradient", np.bool_),
-        scores={
-            digests[code]: TargetOutcome(predicted[target == code], confidence[target == code])
-            for code in present
-        },
-        meta=meta,
-        nearest=maybe("nearest_distance", np.float32),
-        misled_by=maybe("misled_by", np.int16),
-    )
+    scores = {
+        digests[code]: TargetOutcome(predicted[target == code], confidence[target == code])
+        for code in present
+    }
+    return Outcome(scores=scores, meta=meta, **arrays)
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -34,7 +34,16 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-class Evaluation(Record):
+class CellRecord(Record):
+    """A result of one model under one attack at one epsilon on one dataset."""
+
+    dataset: str
+    model: str
+    attack: str
+    epsilon: EpsilonField
+
+
+class Evaluation(CellRecord):
     """One model under one attack at one epsilon: a row of ``evaluations.csv``.
 
     The fields are the columns, in their order.  The table of words in the documentation defines
@@ -48,10 +57,6 @@ class Evaluation(Record):
     that do not search.
     """
 
-    dataset: str
-    model: str
-    attack: str
-    epsilon: EpsilonField
     examples: int
     clean_error: Rate = None
     adversarial_error: Rate = None
@@ -174,7 +179,7 @@ class WorstCase(Record):
     worst_case_error_high: Rate
 
 
-class MemberEvaluation(Record):
+class MemberEvaluation(CellRecord):
     """One attack of a list, each of which is run on the examples that survive the earlier ones.
 
     ``given`` is the number of survivors that it was run on, ``misled`` the number of these that it
@@ -182,10 +187,6 @@ class MemberEvaluation(Record):
     attack, which for the last attack is the worst-case error.
     """
 
-    dataset: str
-    model: str
-    attack: str
-    epsilon: EpsilonField
     member: str
     examples: int
     given: Count = None
@@ -197,13 +198,9 @@ class MemberEvaluation(Record):
     digest: str = ""
 
 
-class Failure(Record):
+class Failure(CellRecord):
     """A cell that raised an error, with the error and its traceback."""
 
-    dataset: str
-    model: str
-    attack: str
-    epsilon: EpsilonField
     error: str
     traceback: str
 
