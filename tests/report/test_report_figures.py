@@ -11,14 +11,14 @@ from gibbon.records.run import RunRecord
 from gibbon.report import write_report
 from gibbon.report.content.curves import panels
 from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.transfer import MATRICES
+from gibbon.report.content.transfer import matrices
 from gibbon.report.figures.figure_files import figure_files
 from gibbon.report.figures.plots import (
     curve_digest,
     error_curves,
-    save_error_curves,
     transfer_heat_map,
 )
+from tools.docs.pictures import save_error_curves
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -80,7 +80,7 @@ def test_a_heat_map_says_each_number_and_each_failure(record: RunRecord) -> None
     results = RunLookup(record)
     experiment = results.experiments[0]
     *_, condition = results.transfer_conditions(experiment)
-    figure = transfer_heat_map(results, experiment, condition, MATRICES[0])
+    figure = transfer_heat_map(matrices(results, experiment, condition)[0])
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts[:3] == ["99.9 %", "89.4 %", "not run"]
     assert texts[-3:] == ["failed", "failed", "failed"]

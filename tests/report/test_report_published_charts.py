@@ -29,13 +29,15 @@ def test_rows_that_were_measured_are_drawn(charts: tuple[PublishedChart, ...]) -
 
 def test_values_stand_where_the_axis_says(charts: tuple[PublishedChart, ...]) -> None:
     (chart,) = charts
-    width = chart.right - chart.left
+    width = chart.frame.right - chart.frame.left
     row = next(row for row in chart.rows if row.label == "maxout: confidence on misclassified")
-    assert row.x == pytest.approx(chart.left + 0.976 * width, abs=0.1)
+    assert row.x == pytest.approx(chart.frame.left + 0.976 * width, abs=0.1)
     main, other = row.found
     assert (main.main, other.main) == (True, False)
-    assert main.x == main.low == main.high == pytest.approx(chart.left + 0.793 * width, abs=0.1)
-    assert other.x == pytest.approx(chart.left + 0.9 * width, abs=0.1)
+    assert (
+        main.x == main.low == main.high == pytest.approx(chart.frame.left + 0.793 * width, abs=0.1)
+    )
+    assert other.x == pytest.approx(chart.frame.left + 0.9 * width, abs=0.1)
     assert "published 97.6 %, measured 79.3 % under fgsm, 90.0 % under fgsm-naive" in row.words
     error = chart.rows[0].found[0]
     assert error.low < error.x < error.high

@@ -89,7 +89,7 @@ def _side_by_side_rows(
     name = experiment.dataset.name
     epsilons = {each for attack in _among(experiment, labels) for each in attack.epsilon}
     for model, epsilon in product(experiment.models, sorted(epsilons)):
-        unattacked = results.clean(name, model.name)
+        unattacked = results.evaluation(Condition.unattacked(name), model.name)
         yield cells(
             name,
             model.name,

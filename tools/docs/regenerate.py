@@ -231,17 +231,18 @@ def _pictures(text: str, folder: Path) -> Iterator[_Picture]:
     for region in _REGION.finditer(text):
         arguments = region["arguments"].split()
         if region["kind"] in ("picture", "models"):
-            from gibbon.report.figures import plots as figures
+            from gibbon.report.figures.plots import curve_digest
+            from tools.docs import pictures
 
             run, picture = _expect(arguments, f"gibbon:{region['kind']} RUN PICTURE", 2)
             record = RunRecord.read(folder / run)
             save, digest = {
-                "picture": (figures.save_error_curves, figures.curve_digest),
-                "models": (figures.save_model_curves, figures.model_curve_digest),
+                "picture": (pictures.save_error_curves, curve_digest),
+                "models": (pictures.save_model_curves, pictures.model_curve_digest),
             }[region["kind"]]
             yield _Picture(folder / picture, digest(record), partial(save, record))
         elif region["kind"] == "illustration":
-            from gibbon.report.figures.illustrations import save_drawing
+            from tools.docs.pictures import save_drawing
 
             run, kind, picture = _expect(arguments, "gibbon:illustration RUN KIND PICTURE", 3)
             found = _illustrated(folder / run, kind)

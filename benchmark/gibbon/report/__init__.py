@@ -44,10 +44,7 @@ def write_report(record: RunRecord, folder: Path) -> None:
     for name, content in files.items():
         write_atomically(folder / name, content)
     # Files of an earlier version of the suite.
-    for stale in {
-        MEMBERS_FILE,
-        CONFIDENCE_FILE,
-    } - files.keys():
+    for stale in {MEMBERS_FILE, CONFIDENCE_FILE} - files.keys():
         (folder / stale).unlink(missing_ok=True)
     write_tensorboard(
         record,

@@ -51,14 +51,9 @@ def trouble(record: RunRecord) -> Chapter:
     tables = []
     if record.failures:
         rows = tuple(
-            cells(
-                each.dataset,
-                each.model,
-                each.attack,
-                each.epsilon,
-                next(iter(each.error.splitlines()), ""),
-            )
+            cells(each.dataset, each.model, each.attack, each.epsilon, error)
             for each in record.failures
+            for error in (each.error.splitlines() or [""])[:1]
         )
         tables.append(
             Table(

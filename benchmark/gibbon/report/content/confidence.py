@@ -71,17 +71,14 @@ def confidences(record: RunRecord, folder: Path) -> Mapping[CellKey, Confidences
     Raises `RecordError` if that file can't be read.
     """
     kept = _read(folder / CONFIDENCE_FILE)
-    digests = {
-        name: {card.digest for card in record.models if card.name == name}
-        for name in {card.name for card in record.models}
-    }
     found: dict[CellKey, Confidences] = {}
     for each in record.evaluations:
         if each.status != "done" or not each.digest or each.mean_confidence is None:
             continue  # failed, or run for errors only
         outcome = read_outcome(folder / OUTCOMES, each.digest)
         if outcome is not None:
-            counted = _counted(each, outcome, digests.get(each.model, set()))
+            digests = {card.digest for card in record.models if card.name == each.model}
+            counted = _counted(each, outcome, digests)
         else:
             counted = kept.get(cell_key(each))
         if counted is not None and counted.digest == each.digest:

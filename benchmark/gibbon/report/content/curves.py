@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 
 from gibbon.metrics.nearest import Curve
 from gibbon.records.run import RunRecord
-from gibbon.report.content.distance_curves import WholeCurves
+from gibbon.report.content.distance_curves import NO_CURVES, WholeCurves
 from gibbon.report.content.lookup import Condition, Measured, RunLookup
-
-_NONE: Final[WholeCurves] = {}
 
 # A curve that is known at every epsilon is drawn up to this share of its highest error, or up to
 # the largest epsilon of its attack.
@@ -54,7 +51,7 @@ class Panel:
         return max(ends, default=0.0)
 
 
-def panels(record: RunRecord, *, whole: WholeCurves = _NONE) -> tuple[Panel, ...]:
+def panels(record: RunRecord, *, whole: WholeCurves = NO_CURVES) -> tuple[Panel, ...]:
     """Returns a panel for each attack with two or more epsilons or with a curve in ``whole``."""
     results = RunLookup(record)
     found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from gibbon.metrics.nearest import Curve, error_curve
 from gibbon.records.outcomes import OUTCOMES, read_outcome
@@ -11,6 +12,7 @@ from gibbon.records.run import RunRecord
 
 # By dataset, model and attack.
 WholeCurves = Mapping[tuple[str, str, str], Curve]
+NO_CURVES: Final[WholeCurves] = {}
 
 
 def whole_curves(record: RunRecord, folder: Path) -> WholeCurves:

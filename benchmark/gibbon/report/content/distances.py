@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from gibbon.report.content.layout import NOTHING, ChapterKind, Column, Row, Table, cells, columns
 from gibbon.report.content.lookup import Condition, RunLookup
 from gibbon.report.content.number_format import count, length, percent, state_cell, yes_no
-from gibbon.report.content.table_parts import _any_done, _attack_notes, _evaluated
+from gibbon.report.content.table_parts import any_done, attack_notes, evaluated
 from gibbon.specs.suite import AttackSpec, Experiment
 
 _NEAREST_NOTES = (
@@ -28,7 +28,7 @@ def nearest_tables(results: RunLookup) -> Iterator[Table]:
             attack
             for attack in experiment.attacks
             if any(
-                each.nearest_found is not None for each in _evaluated(results, experiment, attack)
+                each.nearest_found is not None for each in evaluated(results, experiment, attack)
             )
         ]
         if searching:
@@ -46,7 +46,7 @@ def nearest_tables(results: RunLookup) -> Iterator[Table]:
                     for model in experiment.models
                     for attack in searching
                 ),
-                notes=_attack_notes(results, experiment, searching),
+                notes=attack_notes(results, experiment, searching),
             )
 
 
@@ -55,10 +55,10 @@ NEAREST = ChapterKind("Smallest adversarial distance", nearest_tables, _NEAREST_
 
 def _nearest_row(results: RunLookup, experiment: Experiment, model: str, attack: AttackSpec) -> Row:
     # One search serves every epsilon of an attack: any finished cell has its distances.
-    any_done = _any_done(results, experiment, attack)
-    norm = (any_done.norm if any_done else None) or attack.norm
+    found = any_done(results, experiment, attack)
+    norm = (found.norm if found else None) or attack.norm
     head = (model, attack.label, norm.symbol if norm else NOTHING, yes_no(attack.clip))
-    for each in _evaluated(results, experiment, attack, model=model):
+    for each in evaluated(results, experiment, attack, model=model):
         if each.nearest_found is not None:
             return cells(
                 *head,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from gibbon.report.content.layout import ChapterKind, Column, Row, Table, cells
+from gibbon.report.content.layout import ChapterKind, Column, Row, Table, cells, columns
 from gibbon.report.content.lookup import Condition, RunLookup
 from gibbon.report.content.number_format import count, rate_cell
-from gibbon.report.content.table_parts import _attack_notes
-from gibbon.specs.suite import AttackSpec, Experiment
+from gibbon.report.content.table_parts import attack_notes
 
 _CURVE_NOTES = (
     "Adversarial error over all examples, with its Wilson 95 % interval; the first column is the "
@@ -23,46 +22,32 @@ def curve_tables(results: RunLookup) -> Iterator[Table]:
     """
     for experiment in results.experiments:
         single = [attack for attack in experiment.attacks if len(attack.epsilon) == 1]
-        for attack in experiment.attacks:
-            if attack not in single:
-                yield _curve_table(
-                    results,
-                    experiment,
-                    [attack],
-                    lambda condition: f"ε = {condition.epsilon}",
-                    attack.label,
-                )
+        groups = [(each.label, [each]) for each in experiment.attacks if each not in single]
         if single:
-            yield _curve_table(results, experiment, single, str, "attacks at one epsilon")
+            groups.append(("attacks at one epsilon", single))
+        for title, attacks in groups:
+            conditions = [
+                condition
+                for attack in attacks
+                for condition in results.attack_conditions(experiment, attack)
+            ]
+            heads = [
+                str(each) if attacks is single else f"ε = {each.epsilon}" for each in conditions
+            ]
+            yield Table.on(
+                experiment.dataset.name,
+                (
+                    Column("Model", "left"),
+                    Column("Examples", level=2),
+                    *columns("ε = 0 (clean)", *heads),
+                ),
+                (_curve_row(results, model.name, conditions) for model in experiment.models),
+                detail=f": {title}",
+                notes=attack_notes(results, experiment, attacks),
+            )
 
 
 CURVES = ChapterKind("Error against epsilon", curve_tables, _CURVE_NOTES)
-
-
-def _curve_table(
-    results: RunLookup,
-    experiment: Experiment,
-    attacks: Sequence[AttackSpec],
-    header: Callable[[Condition], str],
-    title: str,
-) -> Table:
-    conditions = [
-        condition
-        for attack in attacks
-        for condition in results.attack_conditions(experiment, attack)
-    ]
-    return Table.on(
-        experiment.dataset.name,
-        (
-            Column("Model", "left"),
-            Column("Examples", level=2),
-            Column("ε = 0 (clean)"),
-            *(Column(header(condition)) for condition in conditions),
-        ),
-        (_curve_row(results, model.name, conditions) for model in experiment.models),
-        detail=f": {title}",
-        notes=_attack_notes(results, experiment, attacks),
-    )
 
 
 def _curve_row(results: RunLookup, model: str, conditions: Sequence[Condition]) -> Row:

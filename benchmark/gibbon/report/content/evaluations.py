@@ -23,7 +23,7 @@ from gibbon.report.content.lookup import (
     success_rate,
 )
 from gibbon.report.content.number_format import interval, percent, share, state_cell, yes_no
-from gibbon.report.content.table_parts import _attack_notes
+from gibbon.report.content.table_parts import attack_notes
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
 
@@ -66,7 +66,7 @@ def evaluation_tables(results: RunLookup) -> Iterator[Table]:
             _evaluation_rows(results, experiment),
             notes=(
                 *([_ERROR_ONLY_NOTE] if experiment.error_only else []),
-                *_attack_notes(results, experiment, experiment.attacks),
+                *attack_notes(results, experiment, experiment.attacks),
             ),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -71,34 +71,28 @@ class GalleryView:
     notes: tuple[str, ...]
 
 
-def galleries(
-    results: RunLookup, folder: Path
-) -> Iterator[tuple[Experiment, str, Condition, Gallery]]:
-    """Yields the galleries in a run's folder, each with its experiment, model and attack."""
-    for experiment, model, condition, digest in _cells(results):
-        gallery = read_gallery(folder, digest)
-        if gallery is not None:
-            yield experiment, model, condition, gallery
+@dataclass(frozen=True)
+class StoredGallery:
+    """A gallery of a run, with the cell that it is of; ``gallery`` is None if it is damaged."""
+
+    experiment: Experiment
+    model: str
+    condition: Condition
+    file: Path
+    gallery: Gallery | None
 
 
-def damaged_galleries(
-    results: RunLookup, folder: Path, *, read: Collection[str]
-) -> tuple[tuple[str, Path], ...]:
-    """Returns model and file of the stored galleries whose digests are not in ``read``."""
-    return tuple(
-        (model, gallery_file(folder, digest))
-        for _, model, _, digest in _cells(results)
-        if digest not in read and gallery_file(folder, digest).exists()
-    )
-
-
-def _cells(results: RunLookup) -> Iterator[tuple[Experiment, str, Condition, str]]:
+def galleries(results: RunLookup, folder: Path) -> Iterator[StoredGallery]:
+    """Yields the galleries in a run's folder, in the suite's order."""
     for experiment in results.experiments:
         for condition in results.conditions(experiment):
             for model in experiment.models:
                 found = results.evaluation(condition, model.name)
                 if found is not None and found.status == "done" and found.digest:
-                    yield experiment, model.name, condition, found.digest
+                    file = gallery_file(folder, found.digest)
+                    if file.exists():
+                        gallery = read_gallery(folder, found.digest)
+                        yield StoredGallery(experiment, model.name, condition, file, gallery)
 
 
 def gallery_view(

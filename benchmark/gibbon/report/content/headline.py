@@ -104,16 +104,9 @@ def _row(
 
 
 def _strongest(results: RunLookup, worst: WorstCase) -> Evaluation | None:
-    done = [
-        found
-        for attack in worst.attacks
-        if (
-            found := results.evaluation(
-                Condition(worst.dataset, attack, worst.epsilon), worst.model
-            )
-        )
-        and found.adversarial_error is not None
-    ]
+    conditions = (Condition(worst.dataset, attack, worst.epsilon) for attack in worst.attacks)
+    found = (results.evaluation(condition, worst.model) for condition in conditions)
+    done = [each for each in found if each and each.adversarial_error is not None]
     return max(done, key=lambda each: each.adversarial_error or 0.0, default=None)
 
 

@@ -10,8 +10,7 @@ from typing import Final
 from gibbon.report.content.layout import NOTHING
 from gibbon.report.content.lookup import Condition, Measured, RunLookup, largest_epsilons
 from gibbon.report.content.number_format import count, interval, percent, state_cell
-from gibbon.report.content.transfer import MATRICES, Matrix, transferred
-from gibbon.specs.suite import Experiment
+from gibbon.report.content.transfer import Matrix, matrices
 
 # Cividis, of J. R. Nuñez, C. R. Anderton and R. S. Renslow (2018), "Optimizing colormaps with
 # consideration for color vision deficiency", https://doi.org/10.1371/journal.pone.0199239: at
@@ -60,7 +59,7 @@ def heat_maps(results: RunLookup) -> Iterator[HeatMaps]:
         for condition in conditions:
             yield HeatMaps(
                 condition,
-                tuple(_map(results, experiment, condition, matrix) for matrix in MATRICES),
+                tuple(map(_map, matrices(results, experiment, condition))),
                 condition == largest[condition.attack],
             )
 
@@ -97,24 +96,12 @@ def _luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def _map(
-    results: RunLookup, experiment: Experiment, condition: Condition, matrix: Matrix
-) -> HeatMap:
-    names = tuple(model.name for model in experiment.models)
-    return HeatMap(
-        matrix.title,
-        names,
-        tuple(
-            (
-                source,
-                tuple(
-                    _cell(transferred(results, condition, source, target, matrix), source, target)
-                    for target in names
-                ),
-            )
-            for source in names
-        ),
+def _map(matrix: Matrix) -> HeatMap:
+    rows = tuple(
+        (source, tuple(_cell(matrix.rates[source, each], source, each) for each in matrix.models))
+        for source in matrix.models
     )
+    return HeatMap(matrix.kind.title, matrix.models, rows)
 
 
 def _cell(measured: Measured, source: str, target: str) -> HeatCell:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from gibbon.core.threat import Epsilon
@@ -101,14 +101,19 @@ class Table:
                     f"{self.title}: a row of {len(row)} cells under {len(self.columns)} columns"
                 )
 
-    def filled(self, *, level: int = 2) -> list[int]:
-        """Returns the positions of the columns up to a level that are not empty."""
-        return [
+    def filled(self, *, level: int = 2) -> Table:
+        """Returns the table with its columns up to a level that are not empty."""
+        shown = [
             place
             for place, column in enumerate(self.columns)
             if column.level <= level
             and (not self.rows or any(row[place].text for row in self.rows))
         ]
+        return replace(
+            self,
+            columns=tuple(self.columns[place] for place in shown),
+            rows=tuple(tuple(row[place] for place in shown) for row in self.rows),
+        )
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,11 @@ class Condition:
         """Returns the unattacked examples of a dataset."""
         return cls(dataset, UNATTACKED, ZERO)
 
+    @classmethod
+    def of(cls, row: Evaluation | Transfer | Agreement) -> Condition:
+        """Returns the condition of a stored row."""
+        return cls(row.dataset, row.attack, row.epsilon)
+
     def __str__(self) -> str:
         return "unattacked" if self.attack == UNATTACKED else f"{self.attack}, ε = {self.epsilon}"
 
@@ -69,43 +74,24 @@ class RunLookup:
 
     def __init__(self, record: RunRecord) -> None:
         self.record = record
+        self.experiments = record.suite.experiments
         self._evaluations = {(_key(each), each.model): each for each in record.evaluations}
         self._transfers = {
-            (Condition(each.dataset, each.attack, each.epsilon), each.source, each.target): each
-            for each in record.transfers
+            (Condition.of(each), each.source, each.target): each for each in record.transfers
         }
         self._agreements = {
-            (
-                Condition(each.dataset, each.attack, each.epsilon),
-                each.source,
-                frozenset({each.first, each.second}),
-            ): each
+            (Condition.of(each), each.source, frozenset({each.first, each.second})): each
             for each in record.agreements
         }
         self._failures = {(_key(each), each.model) for each in record.failures}
-
-    @property
-    def experiments(self) -> tuple[Experiment, ...]:
-        """The experiments of the suite, in its order."""
-        return self.record.suite.experiments
 
     def evaluation(self, condition: Condition, model: str) -> Evaluation | None:
         """Returns the evaluation of a model, which may have failed, or None if there is none."""
         return self._evaluations.get((_key(condition), model))
 
-    def clean(self, dataset: str, model: str) -> Evaluation | None:
-        """Returns the unattacked evaluation of a model, or None if there is none."""
-        return self.evaluation(Condition.unattacked(dataset), model)
-
     def transfer(self, condition: Condition, source: str, target: str) -> Transfer | None:
         """Returns the errors of ``target`` on the examples made on ``source``, if there are any."""
         return self._transfers.get((condition, source, target))
-
-    def agreement(
-        self, condition: Condition, source: str, first: str, second: str
-    ) -> Agreement | None:
-        """Returns the agreement of two targets, in any order, on the examples of ``source``."""
-        return self._agreements.get((condition, source, frozenset({first, second})))
 
     def state(self, condition: Condition, model: str) -> State:
         """Returns whether a cell is done, failed or was not run."""
@@ -148,19 +134,19 @@ class RunLookup:
             return Measured("not run")
         if row.target is None:
             return self._published_evaluation(row, condition)
+        found: Transfer | Agreement | None
         if row.compared_with is not None:
-            agreement = self.agreement(condition, row.model, row.target, row.compared_with)
-            return (
-                same_class_given_both(agreement) if agreement else self.absent(condition, row.model)
-            )
-        transfer = self.transfer(condition, row.model, row.target)
-        if transfer is None:
+            pair = frozenset({row.target, row.compared_with})
+            found = self._agreements.get((condition, row.model, pair))
+        else:
+            found = self.transfer(condition, row.model, row.target)
+        if found is None:
             return self.absent(condition, row.model)
-        if row.measure == "transfer_error":
-            return transfer_error(transfer)
-        if row.measure == "same_class_given_source_misclassified":
-            return same_class_given_source(transfer)
-        return same_class_given_both(transfer)
+        if isinstance(found, Transfer) and row.measure == "transfer_error":
+            return transfer_error(found)
+        if isinstance(found, Transfer) and row.measure == "same_class_given_source_misclassified":
+            return same_class_given_source(found)
+        return same_class_given_both(found)
 
     def absent(self, condition: Condition, source: str) -> Measured:
         """Returns why the examples of a source were not scored: it failed, or was not run."""

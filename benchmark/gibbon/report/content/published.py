@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from gibbon.core.threat import Epsilon
 from gibbon.report.content.layout import NOTHING, ChapterKind, Column, Row, Table, TableCell, cells
 from gibbon.report.content.lookup import Measured, RunLookup
 from gibbon.report.content.number_format import (
@@ -85,7 +84,8 @@ def paper_table(results: RunLookup) -> Table | None:
     if not rows:
         return None
     several = len({row.dataset for row in rows}) > 1
-    others = _other_attacks(rows)
+    others = tuple(dict.fromkeys(attack for row in rows for attack in row.attack[1:]))
+    main = _main_attack(rows)
     notes = _Footnotes()
     verdicts = [verdict(row, results) for row in rows]
     judged = any(verdicts)
@@ -96,8 +96,10 @@ def paper_table(results: RunLookup) -> Table | None:
                 *([row.dataset] if several else []),
                 models_in_words(row),
                 measure_in_words(row),
+                row.attack[0],
+                NOTHING if row.attack[0] == UNATTACKED else row.epsilon,
+                _published(row),
             ),
-            *cells(row.attack[0], _epsilon(row), _published(row)),
             *_measured_cells(row, results.published(row, row.attack[0])),
             *(_verdict_cells(row, found) if judged else ()),
             TableCell(notes.marks(row.note, found.why if found else "")),
@@ -115,7 +117,7 @@ def paper_table(results: RunLookup) -> Table | None:
             Column("Attack", "left", level=2),
             Column("ε", level=2),
             Column("Published"),
-            *_measured_columns(_main_header(rows)),
+            *_measured_columns("Measured" if main in ("", UNATTACKED) else f"Measured ({main})"),
             *((Column("Tolerance", level=2), Column("Verdict", "left")) if judged else ()),
             Column("Note", "left"),
             *(column for other in others for column in _measured_columns(other, level=1)),
@@ -133,13 +135,10 @@ def _published_tables(results: RunLookup) -> tuple[Table, ...]:
 PAPER = ChapterKind("Published and measured", _published_tables)
 
 
-def _main_header(rows: tuple[PublishedRow, ...]) -> str:
-    mains = {row.attack[0] for row in rows} - {UNATTACKED}
-    return f"Measured ({mains.pop()})" if len(mains) == 1 else "Measured"
-
-
-def _other_attacks(rows: tuple[PublishedRow, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(attack for row in rows for attack in row.attack[1:]))
+def _main_attack(rows: tuple[PublishedRow, ...]) -> str:
+    """Returns the main attack of all rows but unattacked ones; empty if there are several."""
+    mains = {row.attack[0] for row in rows} - {UNATTACKED} or {UNATTACKED}
+    return mains.pop() if len(mains) == 1 else ""
 
 
 def _measured_columns(header: str, *, level: Literal[0, 1] = 0) -> tuple[Column, ...]:
@@ -209,10 +208,6 @@ def measure_in_words(row: PublishedRow) -> str:
     return MEASURES[row.measure]
 
 
-def _epsilon(row: PublishedRow) -> Epsilon | TableCell:
-    return NOTHING if row.attack[0] == UNATTACKED else row.epsilon
-
-
 def _reading(
     results: RunLookup, rows: tuple[PublishedRow, ...], others: tuple[str, ...], *, judged: bool
 ) -> Iterator[str]:
@@ -225,9 +220,7 @@ def _reading(
         "count and has no such interval."
     )
     if others:
-        main = rows[0].attack[0] if len({row.attack[0] for row in rows}) == 1 else "the main attack"
-        mains = sorted({row.attack[0] for row in rows} - {UNATTACKED})
-        main = mains[0] if len(mains) == 1 else main
+        main = _main_attack(rows) or "the main attack"
         yield (
             f"The first measured column is under {main} (unattacked if the attack is "
             f"`{UNATTACKED}`); the columns headed {', '.join(others)} repeat the measurement under "

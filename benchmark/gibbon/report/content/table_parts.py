@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gibbon.records.run import Evaluation
-from gibbon.report.content.lookup import Condition, RunLookup
+from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.number_format import parameters_text
 from gibbon.specs.suite import AttackSpec, Experiment
 
 
-def _attack_notes(
+def attack_notes(
     results: RunLookup, experiment: Experiment, attacks: Sequence[AttackSpec]
 ) -> Iterator[str]:
+    """Yields a sentence about each attack: norm, clipping, iterate kept, parameters."""
     for attack in attacks:
         yield f"`{attack.label}`: {_attack_text(results, experiment, attack)}."
 
 
 def _attack_text(results: RunLookup, experiment: Experiment, attack: AttackSpec) -> str:
-    found = _any_done(results, experiment, attack)
+    found = any_done(results, experiment, attack)
     norm = (found.norm if found else None) or attack.norm
     name = attack.name if attack.name != attack.label else ""
-    words = [name, norm.symbol if norm else "", _clipping(attack.clip)]
+    clipping = "clipped to the input's bounds" if attack.clip else "not clipped"
+    words = [name, norm.symbol if norm else "", clipping]
     if found and found.iterate:
         words.append(f"iterate kept: {found.iterate}")
     if found:
@@ -29,11 +31,12 @@ def _attack_text(results: RunLookup, experiment: Experiment, attack: AttackSpec)
     return ", ".join(word for word in words if word)
 
 
-def _any_done(results: RunLookup, experiment: Experiment, attack: AttackSpec) -> Evaluation | None:
-    return next(_evaluated(results, experiment, attack), None)
+def any_done(results: RunLookup, experiment: Experiment, attack: AttackSpec) -> Evaluation | None:
+    """Returns a finished evaluation of an attack on any model, if there is one."""
+    return next(evaluated(results, experiment, attack), None)
 
 
-def _evaluated(
+def evaluated(
     results: RunLookup, experiment: Experiment, attack: AttackSpec, *, model: str | None = None
 ) -> Iterator[Evaluation]:
     """Yields the finished evaluations of an attack, on one model or on all."""
@@ -42,14 +45,3 @@ def _evaluated(
             found = results.evaluation(condition, name)
             if found is not None and found.status == "done":
                 yield found
-
-
-def _clipping(clip: bool) -> str:
-    return "clipped to the input's bounds" if clip else "not clipped"
-
-
-def _condition_notes(
-    results: RunLookup, experiment: Experiment, condition: Condition
-) -> Iterator[str]:
-    own = [attack for attack in experiment.attacks if attack.label == condition.attack]
-    return _attack_notes(results, experiment, own)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 from gibbon.records.run import Transfer
 from gibbon.report.content.layout import ChapterKind, Column, Row, Table, TableCell, cells, columns
@@ -25,7 +26,7 @@ from gibbon.report.content.number_format import (
     share,
     state_cell,
 )
-from gibbon.report.content.table_parts import _condition_notes
+from gibbon.report.content.table_parts import attack_notes
 from gibbon.specs.suite import Experiment
 
 _DIAGONAL = "†"
@@ -46,7 +47,7 @@ _AGREEMENT_NOTES = (
 
 
 @dataclass(frozen=True)
-class Matrix:
+class MatrixKind:
     """One kind of transfer matrix: its rates, and the examples that they are shares of."""
 
     name: str
@@ -56,20 +57,20 @@ class Matrix:
 
 
 MATRICES = (
-    Matrix("error", "error", transfer_error, "Examples"),
-    Matrix(
+    MatrixKind("error", "error", transfer_error, "Examples"),
+    MatrixKind(
         "error_given_source_misclassified",
         "error, given that the source misclassifies",
         error_given_source,
         "Source misclassified",
     ),
-    Matrix(
+    MatrixKind(
         "same_class_given_source_misclassified",
         "same wrong class, given that the source misclassifies",
         same_class_given_source,
         "Source misclassified",
     ),
-    Matrix(
+    MatrixKind(
         "same_class_given_both_misclassified",
         "same wrong class, given that both misclassify",
         same_class_given_both,
@@ -78,73 +79,88 @@ MATRICES = (
 )
 
 
+@dataclass(frozen=True)
+class Matrix:
+    """One transfer matrix of one attack at one epsilon; ``rates`` are by source and target."""
+
+    kind: MatrixKind
+    condition: Condition
+    models: tuple[str, ...]
+    rates: Mapping[tuple[str, str], Measured]
+
+
+def matrices(
+    results: RunLookup, experiment: Experiment, condition: Condition
+) -> tuple[Matrix, ...]:
+    """Returns the matrices of one attack at one epsilon, in the order of `MATRICES`."""
+    models = tuple(model.name for model in experiment.models)
+    pairs = tuple(product(models, models))
+    return tuple(
+        Matrix(
+            kind,
+            condition,
+            models,
+            {pair: _transferred(results, condition, *pair, kind) for pair in pairs},
+        )
+        for kind in MATRICES
+    )
+
+
 def transfer_tables(results: RunLookup, *, only_error: bool = False) -> Iterator[Table]:
     """Yields the transfer matrices: rows are sources, columns targets."""
     for experiment in results.experiments:
         for condition in results.transfer_conditions(experiment):
-            for matrix in MATRICES[:1] if only_error else MATRICES:
-                yield _transfer_table(results, experiment, condition, matrix)
+            notes = tuple(_notes(results, experiment, condition))
+            for matrix in matrices(results, experiment, condition)[: 1 if only_error else None]:
+                yield Table.on(
+                    condition.dataset,
+                    (
+                        Column("Source ↓ target →", "left"),
+                        *columns(matrix.kind.of, *matrix.models),
+                    ),
+                    (
+                        cells(
+                            source,
+                            _denominator(results, matrix, source),
+                            *(_transfer_cell(matrix, source, target) for target in matrix.models),
+                        )
+                        for source in matrix.models
+                    ),
+                    detail=f", {condition}: {matrix.kind.title}",
+                    notes=notes,
+                )
 
 
 TRANSFER = ChapterKind("Transfer", transfer_tables, _TRANSFER_NOTES)
 
 
-def _transfer_table(
-    results: RunLookup, experiment: Experiment, condition: Condition, matrix: Matrix
-) -> Table:
-    models = [model.name for model in experiment.models]
-    return Table.on(
-        condition.dataset,
-        (
-            Column("Source ↓ target →", "left"),
-            Column(matrix.of),
-            *(Column(model) for model in models),
-        ),
-        (
-            cells(
-                source,
-                _denominator(results, condition, source, matrix),
-                *(_transfer_cell(results, condition, source, target, matrix) for target in models),
-            )
-            for source in models
-        ),
-        detail=f", {condition}: {matrix.title}",
-        notes=_condition_notes(results, experiment, condition),
-    )
-
-
-def _denominator(
-    results: RunLookup, condition: Condition, source: str, matrix: Matrix
-) -> TableCell:
-    found = results.evaluation(condition, source)
+def _denominator(results: RunLookup, matrix: Matrix, source: str) -> TableCell:
+    found = results.evaluation(matrix.condition, source)
     if found is None or found.status == "failed":
-        return state_cell(results.state(condition, source))
-    return count(found.examples if matrix.of == "Examples" else found.misclassified)
+        return state_cell(results.state(matrix.condition, source))
+    return count(found.examples if matrix.kind.of == "Examples" else found.misclassified)
 
 
-def _transfer_cell(
-    results: RunLookup, condition: Condition, source: str, target: str, matrix: Matrix
-) -> TableCell:
+def _transfer_cell(matrix: Matrix, source: str, target: str) -> TableCell:
     mark = f" {_DIAGONAL}" if source == target else ""
-    measured = transferred(results, condition, source, target, matrix)
+    measured = matrix.rates[source, target]
     cell = rate_cell(measured)
     detail = cell.detail
-    if matrix.cell is same_class_given_both and measured.whole is not None:
+    if matrix.kind.cell is same_class_given_both and measured.whole is not None:
         detail = f"{detail} of {count(measured.whole)}".strip()
     return replace(cell, text=cell.text + mark, detail=detail)
 
 
-def transferred(
-    results: RunLookup, condition: Condition, source: str, target: str, matrix: Matrix
+def _transferred(
+    results: RunLookup, condition: Condition, source: str, target: str, kind: MatrixKind
 ) -> Measured:
-    """Returns the rate of one source and target in a transfer matrix."""
     found = results.transfer(condition, source, target)
     if found is not None:
-        return matrix.cell(found)
+        return kind.cell(found)
     own = results.evaluation(condition, source) if source == target else None
     if own is None:
         return results.absent(condition, source)
-    if own.status == "failed" or matrix.cell is transfer_error:
+    if own.status == "failed" or kind.cell is transfer_error:
         return adversarial_error(own)
     whole = own.misclassified  # always 1, given that the source misclassifies
     return Measured("done", 1.0 if whole else None, part=whole, whole=whole)
@@ -164,16 +180,21 @@ def agreement_tables(results: RunLookup) -> Iterator[Table]:
                     ),
                     rows,
                     detail=f", {condition}",
-                    notes=_condition_notes(results, experiment, condition),
+                    notes=_notes(results, experiment, condition),
                 )
 
 
 AGREEMENT = ChapterKind("Agreement between targets", agreement_tables, _AGREEMENT_NOTES)
 
 
+def _notes(results: RunLookup, experiment: Experiment, condition: Condition) -> Iterator[str]:
+    own = [attack for attack in experiment.attacks if attack.label == condition.attack]
+    return attack_notes(results, experiment, own)
+
+
 def _agreement_rows(results: RunLookup, condition: Condition) -> Iterator[Row]:
     for each in results.record.agreements:
-        if Condition(each.dataset, each.attack, each.epsilon) == condition:
+        if Condition.of(each) == condition:
             found = same_class_given_both(each)
             yield cells(
                 each.source,

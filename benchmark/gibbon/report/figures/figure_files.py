@@ -12,7 +12,7 @@ from gibbon.records.run import RunRecord
 from gibbon.report.content.curves import panels
 from gibbon.report.content.distance_curves import whole_curves
 from gibbon.report.content.lookup import RunLookup, largest_epsilons
-from gibbon.report.content.transfer import MATRICES
+from gibbon.report.content.transfer import matrices
 from gibbon.report.figures.illustrations import draw
 from gibbon.report.figures.plots import (
     curve_digest,
@@ -45,13 +45,11 @@ def figure_files(record: RunRecord, run: Path) -> Iterator[tuple[str, bytes]]:
         taken: set[str] = set()
         for experiment in results.experiments:
             for condition in largest_epsilons(results.transfer_conditions(experiment)).values():
-                for matrix in MATRICES:
-                    name = _name(
-                        "transfer", condition.dataset, condition.attack, matrix.name, taken=taken
-                    )
+                for matrix in matrices(results, experiment, condition):
+                    parts = (condition.dataset, condition.attack, matrix.kind.name)
+                    name = _name("transfer", *parts, taken=taken)
                     for suffix in FORMATS:
-                        figure = transfer_heat_map(results, experiment, condition, matrix)
-                        yield f"{name}{suffix}", rendered(figure, suffix, "")
+                        yield f"{name}{suffix}", rendered(transfer_heat_map(matrix), suffix, "")
 
 
 def _name(*parts: str, taken: set[str]) -> str:

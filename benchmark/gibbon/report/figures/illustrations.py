@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from functools import singledispatch
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from gibbon.core.files import write_atomically
 from gibbon.core.threat import Epsilon
 from gibbon.records.illustration import (
     Addition,
@@ -42,34 +41,26 @@ class Drawing:
     svg: bytes
     png: bytes
 
+    @property
+    def source(self) -> str:
+        """The smaller of both files as a data URL."""
+        forms = (("svg+xml", self.svg), ("png", self.png))
+        kind, content = min(forms, key=lambda form: len(form[1]))
+        return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
 
 def draw(illustration: Illustration) -> Drawing:
     """Draws an illustration in both formats."""
     digest = digest_of(illustration)
     with house_style():
-        svg = rendered(_labelled(illustration), ".svg", digest)
-        png = rendered(_labelled(illustration), ".png", digest)
-    return Drawing(illustration.kind, illustration.title, _words(illustration), svg, png)
+        svg, png = (rendered(figure_of(illustration), each, digest) for each in (".svg", ".png"))
+    return Drawing(illustration.kind, illustration.title, describe(illustration), svg, png)
 
 
-def describe(illustration: Illustration) -> str:
-    """Describes an illustration in words."""
-    return _words(illustration)
-
-
-def save_drawing(illustration: Illustration, path: Path) -> None:
-    """Writes an illustration as ``.svg`` or ``.png``.
-
-    Raises `RecordError` for another suffix, `RunFolderError` if it can't be written.
-    """
-    with house_style():
-        content = rendered(_labelled(illustration), path.suffix, digest_of(illustration))
-    write_atomically(path, content)
-
-
-def _labelled(illustration: Illustration) -> Figure:
+def figure_of(illustration: Illustration) -> Figure:
+    """Returns the figure of an illustration, with its title and description as its label."""
     figure = _figure(illustration)
-    figure.set_label(f"{illustration.title}. {_words(illustration)}")
+    figure.set_label(f"{illustration.title}. {describe(illustration)}")
     return figure
 
 
@@ -79,7 +70,8 @@ def _figure(illustration: object) -> Figure:
 
 
 @singledispatch
-def _words(illustration: object) -> str:
+def describe(illustration: object) -> str:
+    """Describes an illustration in words."""
     raise TypeError(f"there are no words for a {type(illustration).__name__}")
 
 
@@ -97,11 +89,11 @@ def _(addition: Addition) -> Figure:
     for axis, sign in ((times, f"+ {addition.epsilon} ×"), (equals, "=")):
         axis.set_axis_off()
         axis.text(0.5, 0.5, sign, ha="center", va="center", fontsize=15)
-    figure.supxlabel(f"{addition.model}; {addition.source}", fontsize=7.5, color="#444444")
+    _caption(figure, f"{addition.model}; {addition.source}", size=7.5)
     return figure
 
 
-@_words.register
+@describe.register
 def _(addition: Addition) -> str:
     def text(answer: Answer) -> str:
         right = "right" if answer.label == addition.truth else "wrong"
@@ -113,6 +105,10 @@ def _(addition: Addition) -> str:
         f"“{addition.alone.label}” with {percent(addition.alone.confidence)}; and their sum, at "
         f"ε = {addition.epsilon}, for {text(addition.after)}."
     )
+
+
+def _caption(figure: Figure, text: str, *, size: float = 8.5) -> None:
+    figure.supxlabel(text, fontsize=size, color="#444444")
 
 
 def _sum(addition: Addition) -> NDArray[Any]:
@@ -150,16 +146,15 @@ def _(linear: LinearModel) -> Figure:
     axes[3].set_title(
         f"attacked, ε = {linear.epsilon}: {percent(linear.attacked_error)} wrong", fontsize=10
     )
-    figure.supxlabel(
+    _caption(
+        figure,
         f"{linear.model}; blue speaks for {linear.classes[0]}, red for {linear.classes[1]}; a "
         "frame with a crossed corner: misclassified",
-        fontsize=8.5,
-        color="#444444",
     )
     return figure
 
 
-@_words.register
+@describe.register
 def _(linear: LinearModel) -> str:
     one, two = linear.classes
     misled = int(np.count_nonzero(linear.misled != linear.label))
@@ -207,14 +202,11 @@ def _(filters: Filters) -> Figure:
         axis.imshow(_sheet(each.astype(np.float64)), cmap="gray", vmin=-1, vmax=1)
         axis.set_title(name, fontsize=10)
         axis.set_axis_off()
-    figure.supxlabel(
-        "each filter in its own scale: grey is zero, white its largest weight", fontsize=8.5,
-        color="#444444",
-    )  # fmt: skip
+    _caption(figure, "each filter in its own scale: grey is zero, white its largest weight")
     return figure
 
 
-@_words.register
+@describe.register
 def _(filters: Filters) -> str:
     each = filters.filters.shape[1]
     rough = ", ".join(
@@ -266,14 +258,11 @@ def _(sweep: Sweep) -> Figure:
     axis.grid(visible=True, color="#dddddd", lw=0.6)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
     _strip(strip, sweep)
-    figure.supxlabel(
-        f"{sweep.model}, {sweep.example}; yellow: classified correctly", fontsize=8.5,
-        color="#444444",
-    )  # fmt: skip
+    _caption(figure, f"{sweep.model}, {sweep.example}; yellow: classified correctly")
     return figure
 
 
-@_words.register
+@describe.register
 def _(sweep: Sweep) -> str:
     name = sweep.classes[sweep.label]
     where = ", ".join(f"from {low:.3g} to {high:.3g}" for low, high in _regions(sweep)) or "nowhere"

@@ -11,7 +11,6 @@ import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import matplotlib.style
@@ -22,16 +21,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from gibbon.core.errors import RecordError
-from gibbon.core.files import write_atomically
-from gibbon.metrics.nearest import Curve
 from gibbon.records.run import RunRecord
-from gibbon.report.content.curves import Panel, Point, by_model, panels
-from gibbon.report.content.distance_curves import WholeCurves
+from gibbon.report.content.curves import Panel, panels
+from gibbon.report.content.distance_curves import NO_CURVES, WholeCurves
 from gibbon.report.content.heat_map import colours
-from gibbon.report.content.lookup import Condition, Measured, RunLookup
-from gibbon.report.content.number_format import percent, state_cell
-from gibbon.report.content.transfer import Matrix, transferred
-from gibbon.specs.suite import Experiment
+from gibbon.report.content.number_format import percent, rate_alone
+from gibbon.report.content.transfer import Matrix
 
 COLOURS: Final = (
     "#0072B2",
@@ -46,35 +41,16 @@ _MARKERS: Final = "os^DvPX"
 _LINES: Final = ("-", "--", "-.", ":")
 _PANELS_A_ROW = 2
 _DOTS_PER_INCH = 110
-_NONE: Final[WholeCurves] = {}
 
 
 def curve_digest(record: RunRecord) -> str:
-    """Returns the digest of the data of `save_error_curves`, which its files contain."""
-    return _digest(panels(record))
+    """Returns the digest of the data of a run's error curves, which their files contain."""
+    return panels_digest(panels(record))
 
 
-def model_curve_digest(record: RunRecord) -> str:
-    """Returns the digest of the data of `save_model_curves`, which its files contain."""
-    return _digest(by_model(panels(record)))
-
-
-def save_error_curves(record: RunRecord, path: Path) -> None:
-    """Writes error against epsilon as ``.svg`` or ``.png``.
-
-    On one machine equal records give equal files.
-
-    Raises `RecordError` if no attack was run at two or more epsilons.
-    """
-    _save(panels(record), record, path)
-
-
-def save_model_curves(record: RunRecord, path: Path) -> None:
-    """Writes error against epsilon with a panel for each model and a curve for each attack.
-
-    Raises as `save_error_curves` does.
-    """
-    _save(by_model(panels(record)), record, path)
+def panels_digest(drawn: tuple[Panel, ...]) -> str:
+    """Returns the digest of the data of `error_curves`."""
+    return hashlib.sha256(repr(drawn).encode()).hexdigest()
 
 
 def error_curves(drawn: tuple[Panel, ...]) -> Figure:
@@ -104,34 +80,29 @@ def error_curves(drawn: tuple[Panel, ...]) -> Figure:
     return figure
 
 
-def transfer_heat_map(
-    results: RunLookup, experiment: Experiment, condition: Condition, matrix: Matrix
-) -> Figure:
+def transfer_heat_map(matrix: Matrix) -> Figure:
     """Returns one transfer matrix of one attack at one epsilon."""
-    names = [model.name for model in experiment.models]
-    side = 2.1 + 0.6 * len(names)
+    side = 2.1 + 0.6 * len(matrix.models)
     figure = Figure(figsize=(side, side), layout="constrained")
-    _draw_matrix(figure.subplots(), results, condition, names, matrix)
+    _draw_matrix(figure.subplots(), matrix)
+    condition, title = matrix.condition, matrix.kind.title
     where = f"{condition.attack}, ε = {condition.epsilon}, {condition.dataset}"
-    figure.suptitle(f"{matrix.title}\n{where}", fontsize=10)
+    figure.suptitle(f"{title}\n{where}", fontsize=10)
     numbers = ", ".join(
-        f"{source} to {target} {_in_cell(transferred(results, condition, source, target, matrix))}"
-        for source in names
-        for target in names
+        f"{source} to {target} {rate_alone(each).text}"
+        for (source, target), each in matrix.rates.items()
     )
-    figure.set_label(f"{matrix.title}, {where}, source to target: {numbers}")
+    figure.set_label(f"{title}, {where}, source to target: {numbers}")
     return figure
 
 
-def transfer_png(
-    results: RunLookup, experiment: Experiment, condition: Condition, matrix: Matrix
-) -> bytes:
+def transfer_png(matrix: Matrix) -> bytes:
     """Returns `transfer_heat_map` as PNG."""
     with house_style():
-        return rendered(transfer_heat_map(results, experiment, condition, matrix), ".png", "")
+        return rendered(transfer_heat_map(matrix), ".png", "")
 
 
-def error_curves_png(record: RunRecord, *, whole: WholeCurves = _NONE) -> bytes | None:
+def error_curves_png(record: RunRecord, *, whole: WholeCurves = NO_CURVES) -> bytes | None:
     """Returns `error_curves` as PNG, or None if there is no curve."""
     drawn = panels(record, whole=whole)
     if not drawn:
@@ -177,23 +148,9 @@ def rendered(figure: Figure, suffix: str, digest: str) -> bytes:
     return stream.getvalue()
 
 
-def _digest(drawn: tuple[Panel, ...]) -> str:
-    return hashlib.sha256(repr(drawn).encode()).hexdigest()
-
-
-def _save(drawn: tuple[Panel, ...], record: RunRecord, path: Path) -> None:
-    if not drawn:
-        raise RecordError(
-            f"{record.suite.name}: no attack of this run has two epsilons or more: there is no "
-            "curve to draw"
-        )
-    with house_style():
-        write_atomically(path, rendered(error_curves(drawn), path.suffix, _digest(drawn)))
-
-
 def _draw_panel(axis: Axes, panel: Panel, names: list[str]) -> None:
-    for name, points in panel.curves.items():
-        _draw_curve(axis, name, points, panel.whole.get(name), names.index(name), panel.end)
+    for name in panel.curves:
+        _draw_curve(axis, panel, name, names.index(name))
     axis.set_title(f"{panel.attack} on {panel.dataset}", fontsize=10)
     axis.set_ylabel("error, %")
     axis.set_xlabel("ε (units of the input)")
@@ -202,15 +159,9 @@ def _draw_panel(axis: Axes, panel: Panel, names: list[str]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_curve(
-    axis: Axes,
-    name: str,
-    points: tuple[Point, ...],
-    whole: Curve | None,
-    place: int,
-    end: float,
-) -> None:
+def _draw_curve(axis: Axes, panel: Panel, name: str, place: int) -> None:
     """Draws the points of a curve with their intervals, and a curve that is known everywhere."""
+    points, whole, end = panel.curves[name], panel.whole.get(name), panel.end
     colour, line = COLOURS[place % len(COLOURS)], _LINES[place % len(_LINES)]
     marker: dict[str, Any] = {
         "marker": _MARKERS[place % len(_MARKERS)],
@@ -243,22 +194,19 @@ def _panel_words(panel: Panel) -> str:
     return f"{panel.attack} on {panel.dataset}: {ends}."
 
 
-def _draw_matrix(
-    axis: Axes, results: RunLookup, condition: Condition, names: list[str], matrix: Matrix
-) -> None:
-    found = [
-        [transferred(results, condition, source, target, matrix) for target in names]
-        for source in names
-    ]
-    values = np.array([[_percentage(each.rate) for each in row] for row in found])
+def _draw_matrix(axis: Axes, matrix: Matrix) -> None:
+    names = matrix.models
+    rates = [_percentage(each.rate) for each in matrix.rates.values()]
+    values = np.array(rates).reshape(len(names), len(names))
     scale = colormaps["cividis"].with_extremes(bad="#e8e8e8")
     axis.imshow(np.ma.masked_invalid(values), cmap=scale, vmin=0, vmax=100)
-    for row, each_row in enumerate(found):
-        for column, each in enumerate(each_row):
+    for row, source in enumerate(names):
+        for column, target in enumerate(names):
+            each = matrix.rates[source, target]
             axis.text(
                 column,
                 row,
-                _in_cell(each),
+                rate_alone(each).text,
                 ha="center",
                 va="center",
                 fontsize=8.5,
@@ -273,11 +221,6 @@ def _draw_matrix(
     axis.set_ylabel("source")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-
-
-def _in_cell(measured: Measured) -> str:
-    done = measured.state == "done"
-    return (percent(measured.rate) if done else state_cell(measured.state)).text
 
 
 def _percentage(rate: float | None) -> float:

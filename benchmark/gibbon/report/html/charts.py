@@ -66,6 +66,26 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """The rectangle of a chart's axes, in a picture of ``width`` and ``height``."""
+
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    def across(self, share: float) -> float:
+        """Returns the x of a share of the horizontal axis."""
+        return self.left + (self.right - self.left) * share
+
+    def up(self, share: float) -> float:
+        """Returns the y of a share of the vertical axis."""
+        return self.bottom - (self.bottom - self.top) * share
+
+
+@dataclass(frozen=True)
 class Mark:
     """A measured point: its position, its interval on the axis of errors, and its description."""
 
@@ -97,12 +117,7 @@ class Chart:
 
     title: str
     description: str
-    width: float
-    height: float
-    left: float
-    right: float
-    top: float
-    bottom: float
+    frame: Frame
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     x_label: str
@@ -157,35 +172,35 @@ def looks(names: Iterable[str]) -> Mapping[str, ModelStyle]:
 def error_chart(panel: Panel, epsilons: Sequence[Epsilon], look: Mapping[str, ModelStyle]) -> Chart:
     """Returns error against epsilon of one attack on one dataset, with a line for each model."""
     end = panel.end or 1.0
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    frame = Frame(_WIDTH, _HEIGHT, _LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM)
 
     def x(epsilon: float) -> float:
-        return _LEFT + (right - _LEFT) * min(epsilon / end, 1.0)
+        return frame.across(min(epsilon / end, 1.0))
 
-    def y(rate: float) -> float:
-        return bottom - (bottom - _TOP) * rate
-
-    series = tuple(
-        _steps(name, look[name], panel.whole[name], points, x=x, y=y, end=end)
-        if name in panel.whole
-        else _line(name, look[name], points, x=x, y=y)
-        for name, points in panel.curves.items()
-    )
+    series = []
+    for name, points in panel.curves.items():
+        marks = tuple(_marks(name, points, x=x, y=frame.up))
+        whole = panel.whole.get(name)
+        if whole is None:
+            series.append(Series(name, look[name], *_line_and_band(marks), marks))
+        else:
+            line = _steps(whole, x=x, y=frame.up, end=end)
+            series.append(Series(name, look[name], line, "", marks, whiskers=True))
     return Chart(
         title=f"{panel.attack} on {panel.dataset}",
         description=". ".join(_curve_text(name, each) for name, each in panel.curves.items()),
-        width=_WIDTH,
-        height=_HEIGHT,
-        left=_LEFT,
-        right=right,
-        top=_TOP,
-        bottom=bottom,
+        frame=frame,
         x_ticks=_epsilon_ticks(epsilons, end=end, x=x),
-        y_ticks=tuple(Tick(y(at / 4), f"{25 * at} %") for at in range(5)),
+        y_ticks=percent_ticks(frame.up),
         x_label="ε, units of the input",
         y_label="error",
-        series=series,
+        series=tuple(series),
     )
+
+
+def percent_ticks(place: _Place) -> tuple[Tick, ...]:
+    """Returns ticks at the quarters of an axis of rates."""
+    return tuple(Tick(place(at / 4), f"{25 * at} %") for at in range(5))
 
 
 def attack_chart(
@@ -200,15 +215,11 @@ def attack_chart(
     """
     names = [model.name for model in experiment.models]
     row = 14.0 + 9.0 * len(names)
-    label_room = 30.0 + 6.2 * max(
-        len(f"{attack.label}, ε = {attack.epsilon[0]}") for attack in attacks
-    )
-    left = min(label_room, _WIDTH * 0.5)
-    right, bottom = _WIDTH - _RIGHT - 6, _TOP + row * len(attacks)
-
-    def x(rate: float) -> float:
-        return left + (right - left) * rate
-
+    labels = [f"{attack.label}, ε = {attack.epsilon[0]}" for attack in attacks]
+    left = min(30.0 + 6.2 * max(map(len, labels)), _WIDTH * 0.5)
+    bottom = _TOP + row * len(attacks)
+    frame = Frame(_WIDTH, bottom + _BOTTOM, left, _WIDTH - _RIGHT - 6, _TOP, bottom)
+    x = frame.across
     marks: dict[str, list[Mark]] = {}
     words: dict[str, list[str]] = {}
     for place, attack in enumerate(attacks):
@@ -229,16 +240,10 @@ def attack_chart(
     return Chart(
         title=f"Attacks at one ε on {experiment.dataset.name}",
         description=". ".join(f"{name}: {', '.join(each)}" for name, each in words.items()),
-        width=_WIDTH,
-        height=bottom + _BOTTOM,
-        left=left,
-        right=right,
-        top=_TOP,
-        bottom=bottom,
-        x_ticks=tuple(Tick(x(at / 4), f"{25 * at} %") for at in range(5)),
+        frame=frame,
+        x_ticks=percent_ticks(x),
         y_ticks=tuple(
-            Tick(_TOP + row * (place + 0.5), f"{attack.label}, ε = {attack.epsilon[0]}")
-            for place, attack in enumerate(attacks)
+            Tick(_TOP + row * (place + 0.5), label) for place, label in enumerate(labels)
         ),
         x_label="adversarial error",
         y_label="",
@@ -261,17 +266,13 @@ def histogram(title: str, found: Confidences) -> Histogram:
     step = (width - 2 * margin) / BINS
 
     def bars(of: Confidence, *, up: bool) -> tuple[Bar, ...]:
-        heights = ((place, reach * each / largest) for place, each in enumerate(of.counts) if each)
-        return tuple(
-            Bar(
-                _rounded(margin + place * step + 0.5),
-                _rounded(middle - tall if up else middle),
-                _rounded(step - 1),
-                _rounded(tall),
-            )
-            for place, each in heights
-            for tall in [max(each, 0.6)]
-        )
+        found = []
+        for place, each in enumerate(of.counts):
+            if each:
+                tall = max(reach * each / largest, 0.6)
+                start = margin + place * step + 0.5, middle - tall if up else middle
+                found.append(Bar(*map(_rounded, (*start, step - 1, tall))))
+        return tuple(found)
 
     right_words, wrong_words = _answers_text(found.right), _answers_text(found.wrong)
     return Histogram(
@@ -291,39 +292,22 @@ def histogram(title: str, found: Confidences) -> Histogram:
     )
 
 
-def _line(name: str, look: ModelStyle, points: Sequence[Point], *, x: _Place, y: _Place) -> Series:
-    marks = tuple(_marks(name, points, x=x, y=y))
+def _line_and_band(marks: Sequence[Mark]) -> tuple[str, str]:
     lows = [f"{_rounded(mark.x)} {_rounded(mark.low)}" for mark in marks]
     highs = [f"{_rounded(mark.x)} {_rounded(mark.high)}" for mark in marks]
-    return Series(
-        name,
-        look,
-        "M" + "L".join(f"{_rounded(mark.x)} {_rounded(mark.y)}" for mark in marks),
-        "M" + "L".join([*highs, *reversed(lows)]) + "z",
-        marks,
-    )
+    line = "M" + "L".join(f"{_rounded(mark.x)} {_rounded(mark.y)}" for mark in marks)
+    return line, "M" + "L".join([*highs, *reversed(lows)]) + "z"
 
 
-def _steps(
-    name: str,
-    look: ModelStyle,
-    curve: Curve,
-    points: Sequence[Point],
-    *,
-    x: _Place,
-    y: _Place,
-    end: float,
-) -> Series:
-    """Returns a curve that is known at every epsilon, with marks at the attack's epsilons."""
+def _steps(curve: Curve, *, x: _Place, y: _Place, end: float) -> str:
+    """Returns the line of a curve that is known at every epsilon."""
     shown = curve.epsilons[curve.epsilons < end].tolist()
     every = -(-len(shown) // _MOST_POINTS) or 1
-    path = [f"M{_rounded(x(0.0))} {_rounded(y(curve.at(0.0)))}"]
-    path += [
-        f"H{_rounded(x(epsilon))}V{_rounded(y(curve.at(epsilon)))}" for epsilon in shown[::every]
-    ]
-    path.append(f"H{_rounded(x(end))}V{_rounded(y(curve.at(end)))}")
-    marks = tuple(_marks(name, points, x=x, y=y))
-    return Series(name, look, "".join(path), "", marks, whiskers=True)
+    start = f"M{_rounded(x(0.0))} {_rounded(y(curve.at(0.0)))}"
+    return start + "".join(
+        f"H{_rounded(x(epsilon))}V{_rounded(y(curve.at(epsilon)))}"
+        for epsilon in [*shown[::every], end]
+    )
 
 
 def _marks(name: str, points: Sequence[Point], *, x: _Place, y: _Place) -> Iterator[Mark]:
@@ -341,13 +325,11 @@ def _text(measured: Measured) -> str:
 
 
 def _curve_text(name: str, points: Sequence[Point]) -> str:
-    first, last = points[0], points[-1]
-    if first is last:
-        return f"{name}: {percent(first.measured.rate)} at ε = {first.epsilon:.4g}"
-    return (
-        f"{name}: from {percent(first.measured.rate)} at ε = {first.epsilon:.4g} to "
-        f"{percent(last.measured.rate)} at ε = {last.epsilon:.4g}"
+    first, *_, last = (
+        f"{percent(each.measured.rate)} at ε = {each.epsilon:.4g}"
+        for each in (points[0], points[-1])
     )
+    return f"{name}: {first}" if len(points) == 1 else f"{name}: from {first} to {last}"
 
 
 def _answers_text(of: Confidence) -> str:

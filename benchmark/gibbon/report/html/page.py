@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -21,11 +21,11 @@ from gibbon.records.flags import MASKING, read_flags
 from gibbon.records.illustration import illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import TROUBLE, report_chapters
-from gibbon.report.content.confidence import BINS, CellKey, Confidences, cell_key, confidences
+from gibbon.report.content.confidence import BINS, Confidences, cell_key, confidences
 from gibbon.report.content.curves import panels
 from gibbon.report.content.distance_curves import whole_curves
 from gibbon.report.content.error_curves import CURVES
-from gibbon.report.content.gallery import GalleryView, damaged_galleries, galleries, gallery_view
+from gibbon.report.content.gallery import GalleryView, galleries, gallery_view
 from gibbon.report.content.headline import HEADLINE
 from gibbon.report.content.heat_map import heat_maps
 from gibbon.report.content.layout import NOTHING, Chapter, Column, Row, Table, cells, columns
@@ -38,6 +38,9 @@ from gibbon.report.html.published_charts import published_charts, tally
 from gibbon.report.html.table_view import TableView, Views, capitalised, code_and_text
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
+
+if TYPE_CHECKING:
+    from gibbon.report.figures.illustrations import Drawing
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _CONFIDENCE: Final = "Confidence"
@@ -74,17 +77,7 @@ class ModelHistograms:
     """The histograms of one model on one dataset."""
 
     title: str
-    place: int
     histograms: tuple[Histogram, ...]
-
-
-@dataclass(frozen=True)
-class EmbeddedPicture:
-    """A picture as a data URL, with its title and description."""
-
-    title: str
-    description: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -148,7 +141,7 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     yield _section("headline", found.pop(HEADLINE.title), views)
     if paper := found.pop(PAPER.title, None):
         yield _section("published", paper, views, "published", _published(results))
-    if drawn := tuple(_drawings(folder)):
+    if drawn := _drawings(folder):
         chapter = Chapter(_ILLUSTRATIONS)
         yield _section("illustrations", chapter, views, "illustrations", {"drawings": drawn})
     if curves := found.pop(CURVES.title, None):
@@ -193,36 +186,30 @@ def _published(results: RunLookup) -> dict[str, object]:
     return {"charts": charts, "tally": tally(results), "others": others}
 
 
-def _drawings(folder: Path) -> Iterator[EmbeddedPicture]:
+def _drawings(folder: Path) -> tuple[Drawing, ...]:
     found = tuple(illustrations(folder))
-    if found:
-        from gibbon.report.figures.illustrations import draw  # late: matplotlib is slow to import
+    if not found:
+        return ()
+    from gibbon.report.figures.illustrations import draw  # late: matplotlib is slow to import
 
-        for each in found:
-            drawing = draw(each)
-            kind, content = min(
-                (("svg+xml", drawing.svg), ("png", drawing.png)), key=lambda form: len(form[1])
-            )
-            source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-            yield EmbeddedPicture(drawing.title, drawing.description, source)
+    return tuple(map(draw, found))
 
 
 def _galleries(record: RunRecord, results: RunLookup, folder: Path) -> dict[str, object]:
     classes = {name: card.classes for name, card in record.dataset_cards.items()}
     seen: set[tuple[str, str]] = set()
-    read: set[str] = set()
-    views = []
-    for experiment, model, condition, gallery in galleries(results, folder):
-        view = gallery_view(model, condition, gallery, classes.get(condition.dataset, ()))
+    views, damaged = [], []
+    for each in galleries(results, folder):
+        condition = each.condition
+        if each.gallery is None:
+            damaged.append((each.model, f"{each.file.parent.name}/{each.file.name}"))
+            continue
+        names = classes.get(condition.dataset, ())
+        view = gallery_view(each.model, condition, each.gallery, names)
         # For each dataset and model the first attack is unfolded.
-        first = experiment.attacks[0].label == condition.attack and len(seen) < _OPEN_GALLERIES
-        seen.add((condition.dataset, model))
-        views.append(FoldableGallery(view, first))
-        read.add(gallery.digest)
-    damaged = [
-        (model, f"{path.parent.name}/{path.name}")
-        for model, path in damaged_galleries(results, folder, read=read)
-    ]
+        first = each.experiment.attacks[0].label == condition.attack
+        views.append(FoldableGallery(view, first and len(seen) < _OPEN_GALLERIES))
+        seen.add((condition.dataset, each.model))
     return {"views": views, "damaged": damaged}
 
 
@@ -266,8 +253,14 @@ def _confidence(
     tables: list[Table] = []
     for experiment in results.experiments:
         rows = []
+        dataset = experiment.dataset.name
+        conditions = [Condition.unattacked(dataset), *results.conditions(experiment)]
         for model in experiment.models:
-            known = _known(results, experiment, model.name, found)
+            known = [
+                (condition, found[cell_key(row)])
+                for condition in conditions
+                if (row := results.evaluation(condition, model.name)) and cell_key(row) in found
+            ]
             rows += [_confidence_row(model.name, condition, each) for condition, each in known]
             largest = largest_epsilons(condition for condition, _ in known)
             shown = tuple(
@@ -276,22 +269,11 @@ def _confidence(
                 if condition == largest[condition.attack]
             )
             if shown:
-                title = f"{model.name} on {experiment.dataset.name}"
-                models.append(ModelHistograms(title, len(models) + 1, shown))
+                title = f"{model.name} on {dataset}"
+                models.append(ModelHistograms(title, shown))
         if rows:
             tables.append(_confidence_table(experiment, tuple(rows)))
     return tuple(tables), models
-
-
-def _known(
-    results: RunLookup, experiment: Experiment, model: str, found: Mapping[CellKey, Confidences]
-) -> list[tuple[Condition, Confidences]]:
-    conditions = [Condition.unattacked(experiment.dataset.name), *results.conditions(experiment)]
-    return [
-        (condition, found[cell_key(row)])
-        for condition in conditions
-        if (row := results.evaluation(condition, model)) and cell_key(row) in found
-    ]
 
 
 def _confidence_table(experiment: Experiment, rows: tuple[Row, ...]) -> Table:
@@ -299,15 +281,8 @@ def _confidence_table(experiment: Experiment, rows: tuple[Row, ...]) -> Table:
         experiment.dataset.name,
         (
             *columns("Model", "Attack", align="left"),
-            *columns(
-                "ε",
-                "Right",
-                "Mean confidence, right",
-                "of them at 90 % or more",
-                "Wrong",
-                "Mean confidence, wrong",
-                "of them at 90 % or more",
-            ),
+            *columns("ε", "Right", "Mean confidence, right", "of them at 90 % or more"),
+            *columns("Wrong", "Mean confidence, wrong", "of them at 90 % or more"),
         ),
         rows,
     )

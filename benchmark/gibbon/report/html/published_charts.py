@@ -10,7 +10,7 @@ from typing import Final
 from gibbon.report.content.lookup import Measured, RunLookup
 from gibbon.report.content.number_format import as_published, interval, percent
 from gibbon.report.content.published import measure_in_words, models_in_words, verdict
-from gibbon.report.html.charts import Tick
+from gibbon.report.html.charts import Frame, Tick, percent_ticks
 from gibbon.specs.published import PublishedRow
 
 _ROWS: Final = 12  # of one chart
@@ -48,12 +48,7 @@ class PublishedChart:
 
     title: str
     description: str
-    width: float
-    height: float
-    left: float
-    right: float
-    top: float
-    bottom: float
+    frame: Frame
     ticks: tuple[Tick, ...]
     rows: tuple[PublishedLine, ...]
 
@@ -85,13 +80,8 @@ def _chart(results: RunLookup, rows: Sequence[PublishedRow]) -> PublishedChart:
     return PublishedChart(
         title=f"Published and measured, {sections}",
         description=". ".join(each.words for each in drawn),
-        width=_WIDTH,
-        height=bottom + _BOTTOM,
-        left=_LEFT,
-        right=_RIGHT,
-        top=_TOP,
-        bottom=bottom,
-        ticks=tuple(Tick(_x(at / 4), f"{25 * at} %") for at in range(5)),
+        frame=Frame(_WIDTH, bottom + _BOTTOM, _LEFT, _RIGHT, _TOP, bottom),
+        ticks=percent_ticks(_x),
         rows=drawn,
     )
 

@@ -58,18 +58,14 @@ class Views:
         """
         self._tables += 1
         shown = table.filled()
-        columns = tuple(table.columns[place] for place in shown)
         return TableView(
             ident=f"table-{self._tables}",
             caption=capitalised(table.title),
             hidden_caption=table.title == under,
-            columns=columns,
-            rows=tuple(
-                tuple(_cell(row[place], table.columns[place]) for place in shown)
-                for row in table.rows
-            ),
+            columns=shown.columns,
+            rows=tuple(tuple(map(_cell, row, shown.columns)) for row in shown.rows),
             notes=table.notes,
-            more=any(column.level > 1 for column in columns),
+            more=any(column.level > 1 for column in shown.columns),
             filtered=len(table.rows) >= _FILTERED_FROM,
         )
 

@@ -18,6 +18,7 @@ from gibbon.records.run import RunRecord
 from gibbon.report.content.distance_curves import WholeCurves
 
 INTERVAL: Final = "interval"
+_TOGETHER: Final = {"success rate": "attack_success_rate", "worst-case error": "worst_case_error"}
 _CONFIDENCE: Final = ("confidence_on_misclassified", "mean_confidence")
 
 
@@ -31,44 +32,26 @@ def scalar_layout(record: RunRecord, whole: WholeCurves) -> Any:
             attack.label for experiment in record.suite.experiments for attack in experiment.attacks
         )
     )
-    searched = tuple(dict.fromkeys(label for _, _, label in whole))
-    categories = [
-        Category(
-            title="Adversarial error against ε, with its Wilson 95 % interval",
-            chart=[_band(attack) for attack in attacks],
-        ),
-        Category(
-            title="Confidence against ε",
-            chart=[
-                _lines(
-                    f"{attack}: on misclassified, and on all examples",
-                    [f"{tag}/{attack}" for tag in _CONFIDENCE],
-                )
-                for attack in attacks
-            ],
-        ),
-        Category(
-            title="Success rate and worst-case error",
-            chart=[
-                _lines(
-                    "success rate, all attacks",
-                    [f"attack_success_rate/{attack}" for attack in attacks],
-                ),
-                _lines(
-                    "worst-case error, all attacks",
-                    [f"worst_case_error/{attack}" for attack in attacks],
-                ),
-            ],
-        ),
-    ]
-    if searched:
-        categories.append(
-            Category(
-                title="Share of examples with an adversarial example within ε",
-                chart=[_lines(attack, [f"error_within/{attack}"]) for attack in searched],
+    charts = {
+        "Adversarial error against ε, with its Wilson 95 % interval": map(_band, attacks),
+        "Confidence against ε": (
+            _lines(
+                f"{attack}: on misclassified, and on all examples",
+                [f"{tag}/{attack}" for tag in _CONFIDENCE],
             )
-        )
-    return Layout(category=[each for each in categories if attacks])
+            for attack in attacks
+        ),
+        "Success rate and worst-case error": (
+            _lines(f"{title}, all attacks", [f"{tag}/{attack}" for attack in attacks])
+            for title, tag in _TOGETHER.items()
+        ),
+        "Share of examples with an adversarial example within ε": (
+            _lines(attack, [f"error_within/{attack}"])
+            for attack in dict.fromkeys(label for _, _, label in whole)
+        ),
+    }
+    categories = (Category(title=title, chart=list(each)) for title, each in charts.items())
+    return Layout(category=[each for each in categories if attacks and each.chart])
 
 
 def _band(attack: str) -> Any:

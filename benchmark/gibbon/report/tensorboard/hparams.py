@@ -34,6 +34,9 @@ from gibbon.report.tensorboard.event_file import EventRun
 CELLS_RUN: Final = "_cells"
 Hyperparameter = bool | float | str
 
+_TYPES: Final = {bool: DATA_TYPE_BOOL, float: DATA_TYPE_FLOAT64, str: DATA_TYPE_STRING}
+_FIELDS: Final = {bool: "bool_value", float: "number_value", str: "string_value"}
+
 _METRICS: Final[Mapping[str, Callable[[Evaluation], float | None]]] = {
     "adversarial error": lambda each: each.adversarial_error,
     "worst-case error": lambda each: each.worst_case_error,
@@ -60,7 +63,11 @@ def cell_runs(record: RunRecord, wall_time: float) -> dict[str, EventRun]:
                 description=record.suite.title,
                 time_created_secs=wall_time,
                 hparam_infos=[_column(name, given) for name in names],
-                metric_infos=list(_measures(attacked)),
+                metric_infos=[
+                    MetricInfo(name=MetricName(tag=f"cell/{name}"), display_name=name)
+                    for name, measure in _METRICS.items()
+                    if any(measure(each) is not None for each in attacked)
+                ],
             )
         ),
     )
@@ -104,41 +111,25 @@ def _column(name: str, given: list[dict[str, Hyperparameter]]) -> Any:
     # TensorBoard shows only the first of the columns that differ, sorted by name: a column that is
     # equal in all cells would hide the model.
     info = HParamInfo(name=name, differs=len(values) > 1)
-    if all(isinstance(value, bool) for value in values):
-        info.type = DATA_TYPE_BOOL
-    elif all(isinstance(value, float) for value in values):
-        info.type = DATA_TYPE_FLOAT64
-    else:
-        info.type = DATA_TYPE_STRING
+    kinds = {type(value) for value in values}
+    info.type = _TYPES[kinds.pop()] if len(kinds) == 1 else DATA_TYPE_STRING
     if info.type != DATA_TYPE_FLOAT64:
         info.domain_discrete.extend(values)
     return info
-
-
-def _measures(attacked: list[Evaluation]) -> Iterator[Any]:
-    for name, measure in _METRICS.items():
-        if any(measure(each) is not None for each in attacked):
-            yield MetricInfo(name=MetricName(tag=f"cell/{name}"), display_name=name)
 
 
 def _cell(each: Evaluation, given: Mapping[str, Hyperparameter], wall_time: float) -> EventRun:
     run = EventRun(wall_time)
     start = SessionStartInfo(group_name=_run_name(each), start_time_secs=wall_time)
     for name, value in given.items():
-        if isinstance(value, bool):
-            start.hparams[name].bool_value = value
-        elif isinstance(value, float):
-            start.hparams[name].number_value = value
-        else:
-            start.hparams[name].string_value = value
+        setattr(start.hparams[name], _FIELDS[type(value)], value)
     run.hyperparameters(
         metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start)
     )
-    if each.status == "done":
-        for name, measure in _METRICS.items():
-            measured = measure(each)
-            if measured is not None:
-                run.scalar(f"cell/{name}", measured, step=0)
+    for name, measure in _METRICS.items():
+        measured = measure(each) if each.status == "done" else None
+        if measured is not None:
+            run.scalar(f"cell/{name}", measured, step=0)
     status = STATUS_SUCCESS if each.status == "done" else STATUS_FAILURE
     run.hyperparameters(
         metadata.SESSION_END_INFO_TAG,

@@ -16,7 +16,7 @@ folder, `CELLS_FOLDER`: ``tensorboard --logdir RUN/tensorboard_cells``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,19 +26,19 @@ import numpy as np
 
 from gibbon.core.threat import Epsilon
 from gibbon.metrics.nearest import Curve
-from gibbon.records.run import RunRecord
+from gibbon.records.run import Evaluation, RunRecord
 from gibbon.report.content.chapters import chapters
 from gibbon.report.content.confidence import CellKey, Confidences, cell_key
-from gibbon.report.content.distance_curves import WholeCurves
+from gibbon.report.content.distance_curves import NO_CURVES, WholeCurves
 from gibbon.report.content.gallery import galleries, gallery_sheet
 from gibbon.report.content.lookup import Condition, RunLookup
-from gibbon.report.content.transfer import MATRICES
+from gibbon.report.content.transfer import matrices
 from gibbon.report.figures.plots import error_curves_png, transfer_png
 from gibbon.report.tensorboard.custom_scalars import INTERVAL, scalar_layout
 from gibbon.report.tensorboard.event_file import EventRun
 from gibbon.report.tensorboard.hparams import cell_runs
 from gibbon.report.text.markdown import chapter_markdown
-from gibbon.specs.suite import Experiment
+from gibbon.specs.suite import AttackSpec, Experiment
 
 FOLDER: Final = "tensorboard"
 
@@ -53,7 +53,6 @@ CELLS_FOLDER: Final = "tensorboard_cells"
 # TensorBoard's dashboards show none of more runs than these until they are selected.
 _SHOWN_AT_ONCE = 40
 
-_NO_CURVES: Final[WholeCurves] = {}
 _NO_CONFIDENCES: Final[Mapping[CellKey, Confidences]] = {}
 _WHOLE = "error_within"
 _WHOLE_TITLE = "Share of all examples with an adversarial example found within ε, from one search"
@@ -79,70 +78,38 @@ STEP_UNITS: Final = (
 )
 
 
-@dataclass(frozen=True)
-class _Scalars:
-    """A measure that is drawn against epsilon: its tag, title, and fields of an evaluation.
-
-    ``unattacked`` is empty for a measure that has no value without an attack.
-    """
-
-    tag: str
-    title: str
-    attacked: str
-    unattacked: str
-
-
-_SCALARS: Final = (
-    _Scalars(
-        "adversarial_error",
-        "Share of all examples misclassified under attack",
-        "adversarial_error",
-        "clean_error",
+# The measures that are drawn against epsilon: fields of an evaluation, and their titles.
+_SCALARS: Final = {
+    "adversarial_error": "Share of all examples misclassified under attack",
+    "worst_case_error": "Share of all examples misclassified clean or by any candidate tried",
+    "attack_success_rate": (
+        "Share misclassified under attack of the examples classified correctly when clean"
     ),
-    _Scalars(
-        "worst_case_error",
-        "Share of all examples misclassified clean or by any candidate tried",
-        "worst_case_error",
-        "clean_error",
-    ),
-    _Scalars(
-        "attack_success_rate",
-        "Share misclassified under attack of the examples classified correctly when clean",
-        "attack_success_rate",
-        "",
-    ),
-    _Scalars(
-        "confidence_on_misclassified",
-        "Mean confidence over the misclassified examples",
-        "confidence_on_misclassified",
-        "confidence_on_misclassified",
-    ),
-    _Scalars(
-        "mean_confidence",
-        "Mean confidence over all examples",
-        "mean_confidence",
-        "mean_confidence",
-    ),
-    _Scalars(
-        f"{INTERVAL}_low",
-        "The lower end of the Wilson 95 % interval of the adversarial error",
-        "adversarial_error_low",
-        "clean_error_low",
-    ),
-    _Scalars(
-        f"{INTERVAL}_high",
-        "The upper end of the Wilson 95 % interval of the adversarial error",
-        "adversarial_error_high",
-        "clean_error_high",
-    ),
-)
+    "confidence_on_misclassified": "Mean confidence over the misclassified examples",
+    "mean_confidence": "Mean confidence over all examples",
+    "adversarial_error_low": "The lower end of the Wilson 95 % interval of the adversarial error",
+    "adversarial_error_high": "The upper end of the Wilson 95 % interval of the adversarial error",
+}
+# The fields that hold the value without an attack, if it is another; None if it has no value.
+_CLEAN: Final = {
+    "adversarial_error": "clean_error",
+    "worst_case_error": "clean_error",
+    "attack_success_rate": None,
+    "adversarial_error_low": "clean_error_low",
+    "adversarial_error_high": "clean_error_high",
+}
+# The tags that are not the name of their field.
+_TAGS: Final = {
+    "adversarial_error_low": f"{INTERVAL}_low",
+    "adversarial_error_high": f"{INTERVAL}_high",
+}
 
 
 def write_tensorboard(
     record: RunRecord,
     folder: Path,
     *,
-    whole: WholeCurves = _NO_CURVES,
+    whole: WholeCurves = NO_CURVES,
     confidence: Mapping[CellKey, Confidences] = _NO_CONFIDENCES,
     pictures: Path | None = None,
 ) -> None:
@@ -157,10 +124,13 @@ def write_tensorboard(
         confidence: histograms of confidence.
         pictures: the run's folder, which may hold galleries.
     """
-    runs = _runs(record, whole, confidence)
+    made = _Runs(record)
+    made.add_models(whole, confidence)
+    made.add_transfer()
+    made.add_tables(whole)
     if pictures is not None:
-        _add_galleries(runs, record, pictures)
-    cells = cell_runs(record, _wall_time(record))
+        made.add_galleries(pictures)
+    runs, cells = made.by_name, cell_runs(record, made.wall_time)
     beside = folder.with_name(CELLS_FOLDER)
     if len(runs) + len(cells) <= _SHOWN_AT_ONCE:
         runs |= cells
@@ -176,7 +146,23 @@ def _write(runs: Mapping[str, EventRun], folder: Path) -> None:
     new.mkdir(parents=True)
     for name, run in runs.items():
         run.write(new / name / EVENTS_FILE)
-    _swap(new, folder, names=runs.keys())
+    for stale in sorted(folder.rglob(EVENTS_FILE)):
+        if stale.parent.relative_to(folder).as_posix() not in runs:
+            stale.unlink()
+            _remove_empty(stale.parent, within=folder)
+    for name in runs:
+        target = folder / name / EVENTS_FILE
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (new / name / EVENTS_FILE).replace(target)
+    shutil.rmtree(new)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _remove_empty(folder: Path, *, within: Path) -> None:
+    while folder != within and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def step_unit(epsilons: Sequence[Epsilon]) -> StepUnit:
@@ -194,143 +180,132 @@ def step_unit(epsilons: Sequence[Epsilon]) -> StepUnit:
     return STEP_UNITS[-1]
 
 
-def _runs(
-    record: RunRecord, whole: WholeCurves, confidence: Mapping[CellKey, Confidences]
-) -> dict[str, EventRun]:
-    results = RunLookup(record)
-    wall_time = _wall_time(record)
-    unit = _unit(results)
-    runs: dict[str, EventRun] = {}
-    for experiment in results.experiments:
-        for model in experiment.models:
-            run = runs[f"{experiment.dataset.name}/{model.name}"] = EventRun(wall_time)
-            _add_scalars(run, results, experiment, model.name, unit)
-            _add_confidences(run, results, experiment, model.name, unit, confidence)
-            for attack in experiment.attacks:
-                curve = whole.get((experiment.dataset.name, model.name, attack.label))
-                if curve is not None:
-                    _add_curve(run, curve, attack.label, unit)
-        figures = runs[f"{experiment.dataset.name}/{FIGURES_RUN}"] = EventRun(wall_time)
-        for condition in results.transfer_conditions(experiment):
-            for matrix in MATRICES:
-                figures.image(
-                    f"transfer_{condition.attack}/{matrix.name}",
-                    transfer_png(results, experiment, condition, matrix),
-                    step=unit.step(condition.epsilon),
-                    description=_step_text(unit),
-                )
-    tables = runs[TABLES_RUN] = EventRun(wall_time)
-    for number, chapter in enumerate(chapters(record), start=1):
-        tables.text(f"{number}. {chapter.title}", "\n\n".join(chapter_markdown(chapter, level=1)))
-    tables.layout(scalar_layout(record, whole))
-    curves = error_curves_png(record, whole=whole)
-    if curves is not None:
-        runs[FIGURES_RUN] = EventRun(wall_time)
-        runs[FIGURES_RUN].image("error against epsilon", curves, step=0, description="")
-    return {name: run for name, run in runs.items() if run.values}
+class _Runs:
+    """The TensorBoard runs of a record by name, each made for its first value."""
 
+    def __init__(self, record: RunRecord) -> None:
+        self.record, self.results = record, RunLookup(record)
+        self.wall_time = _wall_time(record)
+        self.unit = step_unit(
+            [
+                condition.epsilon
+                for each in self.results.experiments
+                for condition in self.results.conditions(each)
+            ]
+        )
+        self.step_text = (
+            f"Step: ε in {self.unit.words} of the input's unit; 0 is unattacked. "
+            "Set smoothing to 0: these are measurements, not noise."
+        )
+        self.by_name: dict[str, EventRun] = {}
 
-def _add_scalars(
-    run: EventRun, results: RunLookup, experiment: Experiment, model: str, unit: StepUnit
-) -> None:
-    for attack in experiment.attacks:
-        conditions = results.attack_conditions(experiment, attack)
-        for scalars in _SCALARS:
-            description = f"{scalars.title}. {_step_text(unit)}"
-            for step, value in _points(results, model, conditions, scalars, unit):
-                run.scalar(
-                    f"{scalars.tag}/{attack.label}", value, step=step, description=description
-                )
+    def named(self, *parts: str) -> EventRun:
+        return self.by_name.setdefault("/".join(parts), EventRun(self.wall_time))
 
+    def add_models(self, whole: WholeCurves, confidence: Mapping[CellKey, Confidences]) -> None:
+        for experiment in self.results.experiments:
+            dataset = experiment.dataset.name
+            for model in experiment.models:
+                for attack in experiment.attacks:
+                    rows = self._rows(experiment, model.name, attack)
+                    self._add_scalars(attack, rows)
+                    self._add_confidences(attack, rows, confidence)
+                    curve = whole.get((dataset, model.name, attack.label))
+                    if curve is not None:
+                        self._add_curve(self.named(dataset, model.name), curve, attack.label)
 
-def _add_confidences(
-    run: EventRun,
-    results: RunLookup,
-    experiment: Experiment,
-    model: str,
-    unit: StepUnit,
-    confidence: Mapping[CellKey, Confidences],
-) -> None:
-    dataset = experiment.dataset.name
-    unattacked = results.clean(dataset, model)
-    for attack in experiment.attacks:
-        conditions = results.attack_conditions(experiment, attack)
-        for row in [
-            unattacked,
-            *(results.evaluation(condition, model) for condition in conditions),
-        ]:
-            found = confidence.get(cell_key(row)) if row else None
-            if row is None or found is None:
-                continue
-            step = 0 if row.unattacked else unit.step(row.epsilon)
+    def _rows(
+        self, experiment: Experiment, model: str, attack: AttackSpec
+    ) -> list[tuple[int, Evaluation]]:
+        """Returns the finished evaluations of an attack with their steps, the clean one first."""
+        conditions = [
+            Condition.unattacked(experiment.dataset.name),
+            *self.results.attack_conditions(experiment, attack),
+        ]
+        return [
+            (self.unit.step(condition.epsilon), row)
+            for condition in conditions
+            if (row := self.results.evaluation(condition, model)) and row.status == "done"
+        ]
+
+    def _add_scalars(self, attack: AttackSpec, rows: list[tuple[int, Evaluation]]) -> None:
+        measured_at_zero = min(attack.epsilon).value == 0
+        for field, title in _SCALARS.items():
+            tag = f"{_TAGS.get(field, field)}/{attack.label}"
+            for step, row in rows:
+                if row.unattacked and measured_at_zero:
+                    continue
+                shown = _CLEAN.get(field, field) if row.unattacked else field
+                value = getattr(row, shown) if shown else None
+                if value is not None:
+                    self.named(row.dataset, row.model).scalar(
+                        tag, value, step=step, description=f"{title}. {self.step_text}"
+                    )
+
+    def _add_confidences(
+        self,
+        attack: AttackSpec,
+        rows: list[tuple[int, Evaluation]],
+        confidence: Mapping[CellKey, Confidences],
+    ) -> None:
+        known = [
+            (step, row, confidence[cell_key(row)])
+            for step, row in rows
+            if cell_key(row) in confidence
+        ]
+        for step, row, found in known:
             for answers, of in (("right", found.right), ("wrong", found.wrong)):
                 if of.examples:
-                    run.histogram(
+                    self.named(row.dataset, row.model).histogram(
                         f"confidence_{answers}/{attack.label}",
                         of.counts,
                         step=step,
-                        description=f"Confidence of the {answers} answers. {_step_text(unit)}",
+                        description=f"Confidence of the {answers} answers. {self.step_text}",
                     )
 
+    def _add_curve(self, run: EventRun, curve: Curve, attack: str) -> None:
+        """Adds the error at the steps where it rises, or at some of them if there are many."""
+        steps = np.ceil(curve.epsilons.astype(np.float64) * self.unit.a_unit)
+        rises = np.unique(steps.astype(np.int64))
+        every = -(-len(rises) // _MOST_POINTS) or 1
+        description = f"{_WHOLE_TITLE}. {self.step_text}"
+        for step in sorted({0, *rises[::every].tolist(), *rises[-1:].tolist()}):
+            error = curve.at(step / self.unit.a_unit)
+            run.scalar(f"{_WHOLE}/{attack}", error, step=step, description=description)
 
-def _add_galleries(runs: Mapping[str, EventRun], record: RunRecord, folder: Path) -> None:
-    results = RunLookup(record)
-    unit = _unit(results)
-    classes = {name: card.classes for name, card in record.dataset_cards.items()}
-    for _, model, condition, gallery in galleries(results, folder):
-        run = runs.get(f"{condition.dataset}/{model}")
-        if run is not None:
-            run.image(
-                f"gallery/{condition.attack}",
-                gallery_sheet(gallery, classes.get(condition.dataset, ())),
-                step=unit.step(condition.epsilon),
-                description=f"Clean, the change scaled to its largest size, adversarial. "
-                f"{_step_text(unit)}",
-            )
+    def add_transfer(self) -> None:
+        for experiment in self.results.experiments:
+            for condition in self.results.transfer_conditions(experiment):
+                for matrix in matrices(self.results, experiment, condition):
+                    self.named(condition.dataset, FIGURES_RUN).image(
+                        f"transfer_{condition.attack}/{matrix.kind.name}",
+                        transfer_png(matrix),
+                        step=self.unit.step(condition.epsilon),
+                        description=self.step_text,
+                    )
 
+    def add_tables(self, whole: WholeCurves) -> None:
+        tables = self.named(TABLES_RUN)
+        for number, chapter in enumerate(chapters(self.record), start=1):
+            text = "\n\n".join(chapter_markdown(chapter, level=1))
+            tables.text(f"{number}. {chapter.title}", text)
+        tables.layout(scalar_layout(self.record, whole))
+        curves = error_curves_png(self.record, whole=whole)
+        if curves is not None:
+            self.named(FIGURES_RUN).image("error against epsilon", curves, step=0)
 
-def _unit(results: RunLookup) -> StepUnit:
-    return step_unit(
-        [
-            condition.epsilon
-            for each in results.experiments
-            for condition in results.conditions(each)
-        ]
-    )
-
-
-def _add_curve(run: EventRun, curve: Curve, attack: str, unit: StepUnit) -> None:
-    """Adds the error at the steps where it rises, or at some of them if there are many."""
-    rises = np.unique(np.ceil(curve.epsilons.astype(np.float64) * unit.a_unit).astype(np.int64))
-    every = -(-len(rises) // _MOST_POINTS) or 1
-    description = f"{_WHOLE_TITLE}. {_step_text(unit)}"
-    for step in sorted({0, *rises[::every].tolist(), *rises[-1:].tolist()}):
-        error = curve.at(step / unit.a_unit)
-        run.scalar(f"{_WHOLE}/{attack}", error, step=step, description=description)
-
-
-def _points(
-    results: RunLookup, model: str, conditions: list[Condition], scalars: _Scalars, unit: StepUnit
-) -> Iterator[tuple[int, float]]:
-    points = [
-        (unit.step(condition.epsilon), results.evaluation(condition, model))
-        for condition in conditions
-    ]
-    if conditions[0].epsilon.value > 0:
-        points.insert(0, (0, results.clean(conditions[0].dataset, model)))
-    for step, found in points:
-        if found is not None and found.status == "done":
-            field = scalars.unattacked if found.unattacked else scalars.attacked
-            value = getattr(found, field) if field else None
-            if value is not None:
-                yield step, value
-
-
-def _step_text(unit: StepUnit) -> str:
-    return (
-        f"Step: ε in {unit.words} of the input's unit; 0 is unattacked. "
-        "Set smoothing to 0: these are measurements, not noise."
-    )
+    def add_galleries(self, folder: Path) -> None:
+        classes = {name: card.classes for name, card in self.record.dataset_cards.items()}
+        text = f"Clean, the change scaled to its largest size, adversarial. {self.step_text}"
+        for each in galleries(self.results, folder):
+            if each.gallery is not None:
+                condition = each.condition
+                self.named(condition.dataset, each.model).image(
+                    f"gallery/{condition.attack}",
+                    gallery_sheet(each.gallery, classes.get(condition.dataset, ())),
+                    step=self.unit.step(condition.epsilon),
+                    description=text,
+                )
 
 
 def _wall_time(record: RunRecord) -> float:
@@ -338,23 +313,3 @@ def _wall_time(record: RunRecord) -> float:
         return datetime.fromisoformat(record.provenance.started).timestamp()
     except ValueError:
         return 0.0
-
-
-def _swap(new: Path, folder: Path, *, names: Collection[str]) -> None:
-    for stale in sorted(folder.rglob(EVENTS_FILE)):
-        if stale.parent.relative_to(folder).as_posix() not in names:
-            stale.unlink()
-            _remove_empty(stale.parent, within=folder)
-    for name in names:
-        target = folder / name / EVENTS_FILE
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (new / name / EVENTS_FILE).replace(target)
-    shutil.rmtree(new)
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def _remove_empty(folder: Path, *, within: Path) -> None:
-    while folder != within and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent

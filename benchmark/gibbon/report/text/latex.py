@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
@@ -89,24 +89,28 @@ def table_latex(table: Table, *, caption: str, label: str) -> str:
 
     A table that is too long for a page, or still too wide for a line, becomes several tables.
     """
-    pages = [table.rows[at : at + _PAGE] for at in range(0, len(table.rows), _PAGE)] or [()]
-    parts = [(form, rows) for form in _split(_fullest_form(table)) for rows in pages]
+    fitting = _fullest_form(table)
+    rows = fitting.table.rows
+    pages = [rows[at : at + _PAGE] for at in range(0, len(rows), _PAGE)] or [()]
+    parts = [(form, page) for form in _split(fitting) for page in pages]
     written = []
-    for number, (form, rows) in enumerate(parts, start=1):
+    for number, (form, page) in enumerate(parts, start=1):
         words = escape(caption) + (f" (part {number} of {len(parts)})" if parts[1:] else "")
+        heads = " & ".join(_stacked(form.heads(place), "b") for place in form.shown)
+        aligned = "".join(form.table.columns[place].align[0] for place in form.shown)
         written.append(
             "\n".join(
                 [
                     r"\begin{table}[!htbp]",
-                    rf"\centering\{form.size}",
+                    rf"\centering\{'scriptsize' if form.small else 'footnotesize'}",
                     r"\setlength{\tabcolsep}{3.5pt}",
                     f"\\caption{{{words}}}",
                     f"\\label{{{label}{'' if number == 1 else f'-{number}'}}}",
-                    f"\\begin{{tabular}}{{{form.columns}}}",
+                    f"\\begin{{tabular}}{{{aligned}}}",
                     r"\toprule",
-                    f"{' & '.join(map(form.head, form.shown))} \\\\",
+                    f"{heads} \\\\",
                     r"\midrule",
-                    *(_line(form, row) for row in rows),
+                    *(_line(form, row) for row in page),
                     r"\bottomrule",
                     r"\end{tabular}",
                     *_below(table.notes),
@@ -147,22 +151,16 @@ class _Form:
     long: int
 
     @property
-    def size(self) -> str:
-        return "scriptsize" if self.small else "footnotesize"
-
-    def text(self, cell: TableCell) -> str:
-        return str(cell) if self.details else cell.text
-
-    @property
-    def columns(self) -> str:
-        return "".join(self.table.columns[place].align[0] for place in self.shown)
+    def line(self) -> int:
+        """The number of characters in a line."""
+        return _SMALL_LINE if self.small else _LINE
 
     def left(self, place: int) -> bool:
         return self.table.columns[place].align == "left"
 
     def lines(self, row: tuple[TableCell, ...], place: int) -> list[str]:
         """Returns the lines of a cell."""
-        text = self.text(row[place])
+        text = str(row[place]) if self.details else row[place].text
         most, line = (self.long, self.long) if self.left(place) else (_LONG_NUMBER, _WORDS)
         if len(text) <= most:
             return [text]
@@ -180,23 +178,11 @@ class _Form:
             header, _SMALL_HEAD if self.small else _HEAD, break_long_words=False
         ) or [""]
 
-    def head(self, place: int) -> str:
-        return _stacked(self.heads(place), "b")
-
     def cell(self, row: tuple[TableCell, ...], place: int) -> str:
         lines = self.lines(row, place)
         if self.left(place) and lines[1:]:
             return rf"\begin{{tabular}}[t]{{@{{}}l@{{}}}}{_on_lines(lines)}\end{{tabular}}"
         return _stacked(lines, "r")
-
-    @property
-    def fits(self) -> bool:
-        """Whether its columns fit into a line."""
-        return sum(map(self.room, self.shown)) <= self.line
-
-    @property
-    def line(self) -> int:
-        return _SMALL_LINE if self.small else _LINE
 
 
 def _line(form: _Form, row: tuple[TableCell, ...]) -> str:
@@ -206,8 +192,9 @@ def _line(form: _Form, row: tuple[TableCell, ...]) -> str:
 def _fullest_form(table: Table) -> _Form:
     """Returns the fullest form that fits: fewer columns, then no details, then a small font."""
     for level, details, small, long in _FORMS:
-        form = _Form(table, tuple(table.filled(level=level)), details, small, long)
-        if form.fits:
+        filled = table.filled(level=level)
+        form = _Form(filled, tuple(range(len(filled.columns))), details, small, long)
+        if sum(map(form.room, form.shown)) <= form.line:
             return form
     return replace(form, small=False, long=_LONG)
 
@@ -245,19 +232,15 @@ def _no_option(line: str) -> str:
 
 def _chapter(chapter: Chapter, *, prefix: str) -> Iterator[str]:
     yield f"\\subsection*{{{escape(chapter.title)}}}\n"
-    yield from _items(chapter.notes)
+    if chapter.notes:
+        items = [f"\\item {_prose(note)}" for note in chapter.notes]
+        yield "\n".join([r"\begin{itemize}\footnotesize", *items, r"\end{itemize}", ""])
     for number, table in enumerate(chapter.tables, start=1):
         place = "" if table.title == chapter.title else f", {table.title}"
         label = f"tab:{prefix}-{_label(chapter.title)}-{number}"
         yield table_latex(table, caption=f"{chapter.title}{place}.", label=label)
         if number % _WAITING == 0:
             yield "\\ifdefined\\gibbonalone\\clearpage\\fi\n"
-
-
-def _items(notes: Iterable[str]) -> Iterator[str]:
-    lines = [f"\\item {_prose(note)}" for note in notes]
-    if lines:
-        yield "\n".join([r"\begin{itemize}\footnotesize", *lines, r"\end{itemize}", ""])
 
 
 def _prose(note: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from html import escape
 
-from gibbon.report.content.layout import Chapter, Table, TableCell
+from gibbon.report.content.layout import Chapter, Column, Table, TableCell
 
 SOME = 1  # the highest level of columns that a notebook shows
 _RED = "color: #b00020; font-weight: bold"
@@ -21,22 +21,18 @@ def table_html(table: Table, *, caption: str, level: int = SOME) -> str:
     """Returns one table with its caption, without empty columns."""
     shown = table.filled(level=level)
     heads = "".join(
-        f'<th scope="col" style="text-align: {table.columns[index].align}">'
-        f"{escape(table.columns[index].header)}</th>"
-        for index in shown
+        f'<th scope="col" style="text-align: {column.align}">{escape(column.header)}</th>'
+        for column in shown.columns
     )
     lines = [f"<table>\n<caption>{escape(caption)}</caption>", f"<thead><tr>{heads}</tr></thead>"]
-    rows = (
-        "".join(_data(row[index], table.columns[index].align) for index in shown)
-        for row in table.rows
-    )
+    rows = ("".join(map(_data, row, shown.columns)) for row in shown.rows)
     return "\n".join(
         [*lines, "<tbody>", *(f"<tr>{row}</tr>" for row in rows), "</tbody>", "</table>"]
     )
 
 
-def _data(cell: TableCell, align: str) -> str:
-    style = f"text-align: {align}{f'; {_RED}' if cell.kind == 'failed' else ''}"
+def _data(cell: TableCell, column: Column) -> str:
+    style = f"text-align: {column.align}{f'; {_RED}' if cell.kind == 'failed' else ''}"
     return f'<td style="{style}">{escape(cell.text)}</td>'
 
 

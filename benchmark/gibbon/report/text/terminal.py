@@ -55,21 +55,16 @@ def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
 def print_chapters(chapters: Iterable[Chapter], console: Console) -> None:
     """Prints tables and notes, as wide as the terminal has room for."""
     for chapter in chapters:
-        _print_chapter(chapter, console)
+        for table in chapter.tables:
+            print_table(replace(table, title=chapter.caption(table)), console)
+        for note in chapter.notes:
+            console.print(Text(note, style="yellow"))
 
 
 def print_table(table: Table, console: Console) -> None:
     """Prints one table with its title, as wide as the terminal has room for."""
     console.print(Text(table.title, style="bold"))
     console.print(_fitted(table, console))
-
-
-def _print_chapter(chapter: Chapter, console: Console) -> None:
-    for table in chapter.tables:
-        console.print(Text(chapter.caption(table), style="bold"))
-        console.print(_fitted(table, console))
-    for note in chapter.notes:
-        console.print(Text(note, style="yellow"))
 
 
 def _fitted(table: Table, console: Console) -> RichTable:
@@ -86,9 +81,8 @@ class _Printed:
 
     def __init__(self, table: Table, *, level: int) -> None:
         shown = table.filled(level=level)
-        self.columns = [table.columns[index] for index in shown]
-        self.rows = [[row[index] for index in shown] for row in table.rows]
-        bodies = [[row[place].text for row in self.rows] for place in range(len(shown))]
+        self.columns, self.rows = shown.columns, shown.rows
+        bodies = [[row[place].text for row in self.rows] for place in range(len(self.columns))]
         self.widest = [
             max(len(text) for text in (column.header, *body))
             for column, body in zip(self.columns, bodies, strict=True)
