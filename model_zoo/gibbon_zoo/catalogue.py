@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gibbon.core.errors import WeightsError
 from gibbon.core.registry import Entry, lazily
@@ -32,12 +33,9 @@ SUMMARIES: dict[str, str] = {
 }
 
 
-def _build(name: str) -> ModelBuilder:
-    return partial(lazily("gibbon_zoo.zoo:build")(), name)
-
-
-def _train(name: str) -> Trainer:
-    return partial(lazily("gibbon_zoo.zoo:train")(), name)
+def _of_zoo(function: str, name: str) -> Any:
+    """Returns a function of `gibbon_zoo.zoo` with the name of its model."""
+    return partial(lazily(f"gibbon_zoo.zoo:{function}")(), name)
 
 
 def _card_text(name: str) -> str:
@@ -51,10 +49,10 @@ def _card_text(name: str) -> str:
 
 
 MODELS: dict[str, Entry[ModelBuilder]] = {
-    name: Entry(name, summary, partial(_build, name), details=partial(_card_text, name))
+    name: Entry(name, summary, partial(_of_zoo, "build", name), details=partial(_card_text, name))
     for name, summary in SUMMARIES.items()
 }
 TRAINERS: dict[str, Entry[Trainer]] = {
-    name: Entry(name, f"trains {summary}", partial(_train, name))
+    name: Entry(name, f"trains {summary}", partial(_of_zoo, "train", name))
     for name, summary in SUMMARIES.items()
 }

@@ -181,8 +181,6 @@ def fit(
 def _step_masks(
     module: Architecture, recipe: Recipe, step: int, count: int, device: torch.device
 ) -> Masks:
-    if recipe.dropout.inputs == 0 and recipe.dropout.hidden == 0:
-        return ()
     masks = draw_masks(
         module.layer_widths,
         count,

@@ -49,8 +49,7 @@ def descend(
     """
     network = _Network(module, recipe.arithmetic, labels, masks)
     if recipe.adversarial is not None:
-        term = _hidden if recipe.adversarial.perturbs == "hidden" else _adversarial
-        value = term(network, recipe.adversarial, inputs)
+        value = _adversarial(network, recipe.adversarial, inputs)
     elif recipe.rotation is not None:
         value = _rotated(network, recipe.rotation, inputs)
     elif recipe.worst_case is not None:
@@ -130,23 +129,17 @@ def _descended(value: Tensor) -> Tensor:
 
 
 def _adversarial(network: _Network, objective: AdversarialObjective, inputs: Tensor) -> Tensor:
-    # One backward pass gives the clean term's share of the gradient and the direction for the
+    # Shifts of zero are leaves whose gradients are those of the units that they are added to.  One
+    # backward pass gives the clean term's share of the gradient and the direction for the
     # adversarial term.
-    leaf = inputs.detach().requires_grad_()
-    clean = _descended(objective.alpha * network.loss(network.outputs(leaf)))
+    hidden = objective.perturbs == "hidden"
+    leaves = [
+        inputs.new_zeros(len(inputs), width).requires_grad_() if (layer > 0) == hidden else None
+        for layer, width in enumerate(network.module.layer_widths)
+    ]
+    clean = _descended(objective.alpha * network.loss(network.outputs(inputs, leaves)))
     epsilon = float(objective.epsilon)
-    twins = leaf.detach() + epsilon * _gradient(leaf).sign()
-    attacked = network.loss(network.outputs(twins))
-    return clean + _descended((1 - objective.alpha) * attacked)
-
-
-def _hidden(network: _Network, objective: AdversarialObjective, inputs: Tensor) -> Tensor:
-    # Shifts of zero are leaves whose gradients are those of the units that they are added to.
-    widths = network.module.layer_widths[1:]
-    leaves = [inputs.new_zeros(len(inputs), width).requires_grad_() for width in widths]
-    clean = _descended(objective.alpha * network.loss(network.outputs(inputs, (None, *leaves))))
-    epsilon = float(objective.epsilon)
-    shifts = (None, *(epsilon * _gradient(leaf).sign() for leaf in leaves))
+    shifts = [None if leaf is None else epsilon * _gradient(leaf).sign() for leaf in leaves]
     attacked = network.loss(network.outputs(inputs, shifts))
     return clean + _descended((1 - objective.alpha) * attacked)
 

@@ -157,9 +157,26 @@ def _remove_checkpoints(folder: Path, name: str) -> None:
 def _train_one(recipe: Recipe, examples: Batch, *, stem: str, report: Report) -> Fitted:
     """Trains one network: at once, or after a search for the number of epochs."""
     inputs, labels, stopping = examples.inputs, examples.labels, recipe.stopping
-    final = partial(_fitted, inputs=inputs, labels=labels, checkpoint=f"{stem}.checkpoint.pt")
+
+    def fitted(
+        recipe: Recipe,
+        rows: Tensor | slice,
+        checkpoint: str,
+        report: Report,
+        watch: EarlyStopping | None = None,
+    ) -> Fitted:
+        return fit(
+            _architecture(recipe).to(inputs.device),
+            recipe,
+            inputs=inputs[rows],
+            labels=labels[rows],
+            checkpoint=Path(f"{stem}{checkpoint}.checkpoint.pt"),
+            report=report,
+            watch=watch,
+        )
+
     if stopping is None:
-        return final(recipe, report=report)
+        return fitted(recipe, slice(None), "", report)
     kept, held_out = validation_split(len(labels), held_out=stopping.held_out, seed=recipe.seed)
     error = partial(
         held_out_error,
@@ -167,37 +184,12 @@ def _train_one(recipe: Recipe, examples: Batch, *, stem: str, report: Report) ->
         labels=labels[held_out],
         epsilon=stopping.epsilon(recipe),
     )
-    search = _fitted(
-        recipe,
-        inputs=inputs[kept],
-        labels=labels[kept],
-        checkpoint=f"{stem}.search.checkpoint.pt",
-        report=_within(report, part=0, parts=2),
-        watch=EarlyStopping(error, stopping.patience),
-    )
+    watch = EarlyStopping(error, stopping.patience)
+    first, second = (_within(report, part=part, parts=2) for part in range(2))
+    search = fitted(recipe, kept, ".search", first, watch)
     best = recipe.override(epochs=best_epoch(search.watched))
-    again = final(best, report=_within(report, part=1, parts=2))
+    again = fitted(best, slice(None), "", second)
     return Fitted(again.module, search.seconds + again.seconds, search.watched)
-
-
-def _fitted(
-    recipe: Recipe,
-    *,
-    inputs: Tensor,
-    labels: Tensor,
-    checkpoint: str,
-    report: Report,
-    watch: EarlyStopping | None = None,
-) -> Fitted:
-    return fit(
-        _architecture(recipe).to(inputs.device),
-        recipe,
-        inputs=inputs,
-        labels=labels,
-        checkpoint=Path(checkpoint),
-        report=report,
-        watch=watch,
-    )
 
 
 def _within(report: Report, *, part: int, parts: int) -> Report:

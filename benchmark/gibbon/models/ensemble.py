@@ -100,8 +100,7 @@ class Ensemble(nn.Module):
     """The module of an ensemble: one forward pass is a forward pass of each member.
 
     Args:
-        members: modules of the members.
-        rules: output rule of each member.
+        members: the members, whose modules it takes, and their output rules.
         fusion: way to fuse their outputs.
         shares: weight of each member; they sum to 1.
     """
@@ -109,16 +108,11 @@ class Ensemble(nn.Module):
     shares: Tensor
 
     def __init__(
-        self,
-        members: Sequence[nn.Module],
-        *,
-        rules: Sequence[OutputRule],
-        fusion: Fusion,
-        shares: Sequence[float],
+        self, members: Sequence[Classifier], *, fusion: Fusion, shares: Sequence[float]
     ) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
-        self.rules = tuple(rules)
+        self.members = nn.ModuleList(each.module for each in members)
+        self.rules = tuple(each.outputs for each in members)
         self.fusion = fusion
         self.register_buffer("shares", torch.tensor(shares).view(-1, 1, 1))
 
@@ -169,16 +163,10 @@ def ensemble(
         _check_alike(member, name, first=members[0], first_name=called[0])
         _check_answers(member, name)
     fusion = FUSIONS[fuse]
-    module = Ensemble(
-        [each.module for each in members],
-        rules=[each.outputs for each in members],
-        fusion=fusion,
-        shares=whole,
-    )
     reasons = zip(called, (each.forward_only for each in members), strict=True)
     first = members[0]
     return Classifier(
-        module,
+        Ensemble(members, fusion=fusion, shares=whole),
         classes=first.classes,
         input_shape=first.input_shape,
         outputs=fusion.rule,

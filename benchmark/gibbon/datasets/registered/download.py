@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import tarfile
 import tempfile
@@ -80,20 +82,14 @@ def download_into(
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
             with silence_bounded():
                 download(Path(temporary))
-            _move_files(Path(temporary) / keep, folder / keep)
+            kept = Path(temporary) / keep
+            if kept.is_dir():
+                shutil.copytree(kept, folder / keep, copy_function=os.replace, dirs_exist_ok=True)
     except FAILURES as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DatasetError(
             f"{missing}, and downloading it to {folder} failed ({reason}); {remedy}"
         ) from error
-
-
-def _move_files(source: Path, target: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            place = target / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(place)
 
 
 @contextmanager
