@@ -30,7 +30,7 @@ from gibbon.models.sources.build import build_model, fuse_models, members_of
 from gibbon.models.sources.wrap_module import adopt_model
 from gibbon.runner.plan.planned import Supplied
 from gibbon.runner.settings import RunSettings
-from gibbon.specs.decoding import WHERE, decode_request, decode_spec
+from gibbon.specs.decoding import decode_request
 from gibbon.specs.naming import label_from, name_from, name_of, unlike
 from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec, Suite
 
@@ -78,15 +78,8 @@ class PythonRequest:
                 raise SpecError(f"attack {label!r}: epsilon is missing: give epsilon=8 / 255")
             keys |= {**parameters, "label": label}
         described = [{**_model_keys(each, declared), "name": name} for name, each in models.items()]
-        suite = decode_request(
-            {
-                **experiment,
-                "dataset": _dataset_spec(data),
-                "models": described,
-                "attacks": written,
-            },
-            transfer=transfer,
-        )
+        request = {"dataset": _dataset_spec(data), "models": described, "attacks": written}
+        suite = decode_request({**experiment, **request}, transfer=transfer)
         given = zip(labels, attacks, strict=True)
         return cls(
             suite,
@@ -106,14 +99,12 @@ class PythonRequest:
         if self.data is None and not self.models:
             return Supplied(attacks=self.attacks)
         dataset = self._dataset(experiment.dataset, settings)
+        own = {spec.name: spec for spec in experiment.models if spec.name in self.models}
         adopted: dict[str, BuiltModel] = {}
-        for spec in experiment.models:
-            if spec.name in self.models:
-                with _naming(spec):
-                    adopted[spec.name] = adopt_model(
-                        self.models[spec.name], spec=spec, input_shape=dataset.input_shape
-                    )
-        own = {spec.name: spec for spec in experiment.models if spec.name in adopted}
+        for name, spec in own.items():
+            with _naming(spec):
+                shape = dataset.input_shape
+                adopted[name] = adopt_model(self.models[name], spec=spec, input_shape=shape)
         for spec in experiment.models:
             if any(member in own.values() for member in spec.ensemble):
                 with _naming(spec):
@@ -193,12 +184,11 @@ def model_name(model: Model) -> str:
     return name_from(type(module).__name__) or "model"
 
 
-def _dataset_spec(data: Data) -> DatasetSpec:
+def _dataset_spec(data: Data) -> DatasetSpec | dict[str, str]:
     if isinstance(data, DatasetSpec):
         return data
     if isinstance(data, str):
-        keys = {"name": name_of(data), "source": data}
-        return decode_spec(DatasetSpec, keys, where=WHERE, at=["dataset"])
+        return {"name": name_of(data), "source": data}
     held: object = data.dataset if isinstance(data, DataLoader) else data
     name = held.name if isinstance(held, Dataset) else type(held).__name__
     name = "data" if isinstance(held, tuple | list) else name_from(name) or "data"

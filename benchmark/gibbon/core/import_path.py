@@ -77,8 +77,7 @@ def load_reference(text: str, *, what: str) -> Any:
         try:
             thing = getattr(thing, part)
         except AttributeError:
-            public = [each for each in dir(thing) if not each.startswith("_")]
-            near = suggest(part, public)
+            near = suggest(part, (each for each in dir(thing) if not each.startswith("_")))
             raise RequestError(f"{what} {text!r}: {place} has no {part!r}{near}") from None
     return thing
 
@@ -90,7 +89,7 @@ def importing(text: str) -> Iterator[None]:
     They are imported from the folder of a file, or from the working folder for a module.  A factory
     that imports a module when it is called must be called inside the block.
     """
-    place = text.rpartition(":")[0] if not text.endswith(".py") else text
+    place = text if text.endswith(".py") else text.rpartition(":")[0]
     with _importable(Path(place).parent if place.endswith(".py") else Path.cwd()):
         yield
 
@@ -119,10 +118,7 @@ def _check_file(path: Path, *, what: str) -> None:
     if path.is_dir():
         raise RequestError(f"{what}: {str(path)!r} is a folder, expected a Python file")
     if not path.is_file():
-        try:
-            others = sorted(each.name for each in path.parent.iterdir() if each.suffix == ".py")
-        except OSError:
-            others = []
+        others = sorted(each.name for each in path.parent.glob("*.py"))
         raise RequestError(f"{what}: no file {str(path)!r}{suggest(path.name, others)}")
 
 

@@ -131,13 +131,8 @@ def seeded_globals(seed: int, *devices: torch.device) -> Iterator[None]:
     >>> torch.equal(torch.get_rng_state(), before)
     True
     """
-    cuda = sorted(
-        {
-            torch.cuda.current_device() if each.index is None else each.index
-            for each in devices
-            if each.type == "cuda"
-        }
-    )
+    indices = (each.index for each in devices if each.type == "cuda")
+    cuda = sorted({torch.cuda.current_device() if each is None else each for each in indices})
     metal = torch.mps.get_rng_state() if any(each.type == "mps" for each in devices) else None
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     grad_mode, dtype = torch.is_grad_enabled(), torch.get_default_dtype()

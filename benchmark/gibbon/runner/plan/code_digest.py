@@ -116,10 +116,8 @@ class _Walk:
             theirs = known is not None and not self._is_own(each.__module__, known)
             if theirs and not needed and top != MAIN:  # which may be a console's
                 continue
-            if file is None or any(
-                written != file and not Path(written).exists()  # "<stdin>"
-                for written in (function.__code__.co_filename for function in functions)
-            ):
+            written = {function.__code__.co_filename for function in functions} - {file}
+            if file is None or not all(Path(each).exists() for each in written):  # "<stdin>"
                 raise _NoSourceError
             package = home.get("__package__") or ""
             if not package:
@@ -175,8 +173,7 @@ class _Walk:
             return loaded
         parent = name.rpartition(".")[0]
         if parent:
-            above = self._find(parent)
-            places = above.submodule_search_locations if above is not None else None
+            places = getattr(self._find(parent), "submodule_search_locations", None)
             return PathFinder.find_spec(name, places) if places is not None else None
         found = PathFinder.find_spec(name, [*self.folders, *sys.path])
         return found if found is not None or name in sys.modules else importlib.util.find_spec(name)
@@ -274,15 +271,12 @@ class _Bare(ast.NodeTransformer):
         self.generic_visit(node)
         return node if node.body or node.orelse else None  # nothing but imports
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-        return None if any(map(_is_demand, node.targets)) else self.generic_visit(node)
+    def visit_Assign(self, node: ast.Assign | ast.AnnAssign) -> ast.AST | None:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = [each.id for each in targets if isinstance(each, ast.Name)]
+        return None if "needs_gradient" in names else self.generic_visit(node)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        return None if _is_demand(node.target) else self.generic_visit(node)
-
-
-def _is_demand(target: ast.expr) -> bool:
-    return isinstance(target, ast.Name) and target.id == "needs_gradient"
+    visit_AnnAssign = visit_Assign  # noqa: N815  # as ast calls it
 
 
 def _functions(kind: type) -> Iterator[FunctionType]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -32,14 +33,9 @@ def with_preprocessing(suite: Suite) -> tuple[Suite, tuple[str, ...]]:
     found = _common_preprocessing(experiment.models)
     if found is None or not _of_different_sizes(data):
         return suite, ()
-    prepared = data.model_copy(
-        update={
-            "resize": found.resize,
-            "crop": found.crop,
-            "interpolation": found.interpolation if found.resize is not None else "bilinear",
-        }
-    )
-    experiment = experiment.model_copy(update={"dataset": prepared})
+    how = found.interpolation if found.resize is not None else "bilinear"
+    added = {"resize": found.resize, "crop": found.crop, "interpolation": how}
+    experiment = experiment.model_copy(update={"dataset": data.model_copy(update=added)})
     sources = " and ".join(dict.fromkeys(model.model for model in experiment.models))
     note = f"{_description(found)}: as the configuration of {sources} says"
     return suite.model_copy(update={"experiments": (experiment,)}), (note,)
@@ -61,13 +57,8 @@ def _of_different_sizes(data: DatasetSpec) -> bool:
     if lister is None:
         return False
     class_map = read_class_map(data.class_map) if data.class_map is not None else None
-    paths = lister(Path(data.source).expanduser(), class_map).paths
-    first = None
-    for size in filter(None, map(_size, paths)):
-        first = first or size
-        if size != first:
-            return True
-    return False
+    sizes = filter(None, map(_size, lister(Path(data.source).expanduser(), class_map).paths))
+    return any(first != size for first, size in pairwise(sizes))
 
 
 def _size(path: Path) -> tuple[int, int] | None:
