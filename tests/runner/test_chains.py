@@ -316,7 +316,7 @@ def test_for_error_alone_no_attacked_row_has_a_confidence(
     record = run(suite(PGD, "fgsm", LISTED, error_only=True), publish=write_report)
     counted = (tmp_path / "run" / "confidence.csv").read_text().splitlines()[1:]
     assert {line.split(",")[2] for line in counted} == {"none"}
-    assert "Errors only: attacks that can stop" in (tmp_path / "run" / "tables.md").read_text()
+    assert "Errors only: attacks" in (tmp_path / "run" / "tables.md").read_text()
     for each in record.evaluations:
         assert (each.mean_confidence is None) == (not each.unattacked)
         assert each.adversarial_error is not None

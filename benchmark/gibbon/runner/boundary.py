@@ -1,4 +1,4 @@
-"""The boundary of a cell: the one place where every exception is caught."""
+"""Catches every exception at the boundary of a cell, and nowhere else."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from gibbon.models.memory import is_shortage
 
 
 class TooLarge(Exception):  # noqa: N818  a signal to the loop over batches, not an error
-    """Memory ran out on a batch that may be halved."""
+    """Raised if memory runs out on a batch that may be halved."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a batch of ``count`` examples; a full batch has ``room``.
+    """One attempt at a batch.
 
-    ``may_halve`` says whether the batch is halved and tried again when memory runs out.
+    Args:
+        count: number of examples.
+        room: number of examples in a full batch.
+        may_halve: whether the batch is halved and tried again if memory runs out.
     """
 
     count: int = 1
@@ -33,9 +36,9 @@ ONLY_ATTEMPT = Attempt()
 def boundary(
     on_error: Callable[[BaseException], None], attempt: Attempt = ONLY_ATTEMPT
 ) -> Iterator[None]:
-    """Passes whatever is raised inside to ``on_error``, and lets nothing through but Ctrl-C.
+    """Passes every exception but Ctrl-C to ``on_error``, and raises nothing but `TooLarge`.
 
-    A memory shortage in a batch that may be halved becomes `TooLarge`, which holds no reference to
+    `TooLarge` stands for a memory shortage in a batch that may be halved; it holds no reference to
     the tensors of the batch.
     """
     try:
@@ -43,19 +46,17 @@ def boundary(
     except TooLarge:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  the one place where all is caught
-        if not is_shortage(error):
-            on_error(error)
-            return
-        if not attempt.may_halve:
-            on_error(_explained(error, attempt.count))
-            return
+        halve = is_shortage(error) and attempt.may_halve
+        if not halve:
+            on_error(_explained(error, attempt.count) if is_shortage(error) else error)
     else:
         return
-    raise TooLarge
+    if halve:
+        raise TooLarge
 
 
 def described(error: BaseException) -> str:
-    """Returns the type and the message of an exception, as they are recorded."""
+    """Returns the type and the message of an exception for a record."""
     return f"{type(error).__name__}: {error}"
 
 

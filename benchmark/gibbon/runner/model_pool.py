@@ -1,8 +1,8 @@
-"""The models in memory: all of them if they fit, otherwise those used last.
+"""Keeps models in memory: all of them if they fit, otherwise the most recently used ones.
 
-A `Handle` is a classifier that can be released and built again.  The `ModelPool` evaluates models
-on the device while they are used, and releases the least recently used ones if another needs the
-room.
+A `Handle` is a classifier that can be released and built again.  The `ModelPool` keeps models in
+evaluation mode on the device, and releases the least recently used ones if another model needs the
+memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import SHARE, free_memory, give_back, is_shortage
 
-# While it is evaluated a model's tensors are there twice: a copy tells whether they were changed.
+# Tensors of a model under evaluation are held twice: the copy shows whether they were changed.
 COPIES = 2
 
 
@@ -24,8 +24,8 @@ class Handle:
 
     Args:
         classifier: the classifier.
-        size: bytes that its tensors take on the device while it is evaluated.
-        rebuild: builds it again; None if it can't be built again, and is never released.
+        size: bytes of its tensors on the device while it is evaluated.
+        rebuild: builds it again; if None, it is never released.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Handle:
 
     @property
     def classifier(self) -> Classifier:
-        """The classifier, built again if it was released.  Raises what its source raises."""
+        """The classifier, built again if it was released, which may raise any error."""
         if self._classifier is None:
             if self._rebuild is None:
                 raise RuntimeError("a classifier that can't be built again was released")
@@ -68,9 +68,9 @@ class ModelPool:
         self._places = places
         free = free_memory(device) if places is None else None
         self._room = None if free is None else int(free * SHARE)
-        # In the order of their last use: on the device, or in memory and not needed there.
+        # In the order of their last use; some are in memory but not on the device.
         self._present: list[Handle] = []
-        # In the order of their entry.
+        # Those on the device, in the order in which their evaluation began.
         self._on: dict[Handle, AbstractContextManager[Classifier]] = {}
 
     def fits(self, handles: Iterable[Handle]) -> bool:
@@ -83,18 +83,18 @@ class ModelPool:
         return self._room is None or sum(each.size for each in wanted) <= self._room
 
     def reserve(self) -> None:
-        """Makes room for a model that is about to be built."""
+        """Releases models, to make room for one that is about to be built."""
         while self._places is not None and len(self._present) >= self._places:
             self._drop(self._present[0])
 
     def add(self, handle: Handle) -> None:
-        """Adds a model that was built, and releases others if it needs the room."""
+        """Adds a model that was built, and releases others if it needs their memory."""
         if handle.rebuilds:
             self._make_room(handle, keep=(handle,))
             self._present.append(handle)
 
     def load(self, handles: Iterable[Handle]) -> None:
-        """Evaluates these models on the device, and releases others if they need the room."""
+        """Begins the evaluation of these models, and releases others if they need their memory."""
         wanted = tuple(dict.fromkeys(handles))
         for handle in wanted:
             if handle not in self._on:
@@ -152,7 +152,7 @@ class ModelPool:
         return [each for each in self._present if not set(self._entangled(each)) & set(keep)]
 
     def _entangled(self, handle: Handle) -> list[Handle]:
-        """Returns a model and the later ones that share a part of it: they must leave before it."""
+        """Returns a model and the later ones that share a part of it: these must end before it."""
         if handle not in self._on:
             return [handle]
         entered = list(self._on)

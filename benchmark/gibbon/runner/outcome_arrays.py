@@ -1,4 +1,4 @@
-"""Answers and judged candidates in the types that outcomes store."""
+"""Converts answers and judged candidates to the arrays of outcomes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def judged_outcome(
 ) -> Outcome:
     """Returns the outcome of a batch.
 
-    ``zero`` marks examples whose gradient is zero; ``scores`` go by the digest of the model.
+    ``zero`` marks examples whose gradient is zero; ``scores`` maps digests of models to answers.
     """
     nearest, first = judged.nearest, judged.misled_by
     return Outcome(
@@ -46,12 +46,12 @@ def judged_outcome(
 
 
 def target_outcome(answers: Answers) -> TargetOutcome:
-    """Returns a model's answers as they are stored."""
+    """Returns a model's answers as arrays."""
     return TargetOutcome(
         as_array(answers.predicted, np.int32), as_array(answers.confidence, np.float32)
     )
 
 
 def as_array(values: Tensor, kind: type[Scalar]) -> NDArray[Scalar]:
-    """Returns a tensor as an array of another type."""
+    """Returns a tensor as an array of this type."""
     return values.detach().cpu().numpy().astype(kind)

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: commit, versions, machine, time."""
+"""Collects the provenance of a run: commit, versions, machine, time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GIT_SECONDS = 5.0
 
 
 def provenance(plan: Plan) -> Provenance:
-    """Returns what is known before the run starts."""
+    """Returns the provenance of a run that is about to start."""
     commit, dirty = _commit()
     return Provenance(
         gibbon=_version(DISTRIBUTION),
@@ -38,7 +38,7 @@ def provenance(plan: Plan) -> Provenance:
 
 
 def now() -> str:
-    """Returns the time, UTC, to the second."""
+    """Returns the current time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -57,7 +57,7 @@ def _version(distribution: str) -> str:
 
 
 def _commit() -> tuple[str, bool | None]:
-    """The commit of Gibbon's own checkout; empty where it is installed without one."""
+    """Returns the commit of Gibbon's checkout and whether it is dirty; empty without a checkout."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return "", None

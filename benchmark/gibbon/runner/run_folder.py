@@ -1,8 +1,7 @@
-"""The folder of a run: one lock, one record, one parquet file of outcomes a cell.
+"""Reads and writes the folder of a run: a lock, a record, and a file of outcomes for each cell.
 
-Outcomes are written under a temporary name and renamed: a file that is there is whole.  While a
-job is under way what it has found so far is saved from time to time, so that an interrupted run
-goes on where it stopped.
+Outcomes are written under a temporary name and renamed, so that every file is complete.  The
+results of an unfinished job are saved from time to time, so that an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -42,23 +41,12 @@ LOCK_FILE = ".gibbon.lock"
 
 CANDIDATES = ".candidates"
 
-# What a run writes; a folder that holds one of these but no record of a run is somebody else's.
+# Files of a run; a folder that holds one of these but no record is not the folder of a run.
 OUR_FILES = ("evaluations.csv", "transfer.csv", "tables.md", "tensorboard", OUTCOMES)
 
 
-class CandidateFile:
-    """Takes candidates of a cell, batch after batch."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def append(self, candidates: NDArray[np.float32]) -> None:
-        """Writes the candidates of the next examples."""
-        self._file.write(np.ascontiguousarray(candidates, dtype="<f4").data)
-
-
 class RunFolder:
-    """A run's folder, locked for as long as it is open."""
+    """A run's folder, locked while it is open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,15 +54,15 @@ class RunFolder:
     @classmethod
     @contextmanager
     def open(cls, path: Path, *, suite: str) -> Iterator[RunFolder]:
-        """Opens a folder for a run of a suite, making it if need be.
+        """Opens the folder of a suite's run, and makes it if there is none.
 
-        Raises `RunFolderError` where it can't be written, belongs to another suite or to something
-        else, or is in use by another run.
+        Raises `RunFolderError` if it can't be written, belongs to another suite, is not the folder
+        of a run, or is in use by another run.
         """
         folder = cls(path)
         try:
             if path.exists():
-                folder._check_owner(suite)  # before anything of ours is put there
+                folder._check_owner(suite)  # before anything is written there
             path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / LOCK_FILE)
             lock.acquire(timeout=0)
@@ -96,22 +84,22 @@ class RunFolder:
         return self.path / OUTCOMES
 
     def forget(self, cells: Iterable[str]) -> None:
-        """Removes the outcomes of these cells, and what unfinished jobs had saved."""
+        """Removes the outcomes of these cells, and the results of all unfinished jobs."""
         partial = self.outcomes.glob("*.partial.parquet")
         for file in [*map(self._file, cells), *partial]:
             file.unlink(missing_ok=True)
 
     def read(self, digest: str) -> Outcome | None:
-        """Returns the outcome of a cell, or None where there is none that can be used."""
+        """Returns the outcome of a cell, or None if no usable one is stored."""
         return read_outcome(self.outcomes, digest)
 
     def write(self, digest: str, outcome: Outcome) -> None:
-        """Writes the outcome of a cell, all of it or nothing.  Raises `RunFolderError`."""
+        """Writes the outcome of a cell atomically.  Raises `RunFolderError`."""
         meta = outcome.meta.model_copy(update={"digest": digest})
         _write_table(_to_table(replace(outcome, meta=meta)), self._file(digest))
 
     def read_partial(self, job: str, cells: Iterable[str]) -> dict[str, Outcome]:
-        """Returns what an interrupted job had found, by cell; empty where there is nothing."""
+        """Returns the saved results of an interrupted job by cell; empty if there are none."""
         with _unusable_is_none():
             table = _read_table(self._file(f"{job}.partial"))
             metas = _metas(table)
@@ -127,7 +115,7 @@ class RunFolder:
         return {}
 
     def write_partial(self, job: str, outcomes: Mapping[str, Outcome]) -> None:
-        """Saves what a job has found so far, by cell, in one file.  Raises `RunFolderError`."""
+        """Saves the results of an unfinished job by cell, in one file.  Raises `RunFolderError`."""
         tables = []
         for digest, outcome in outcomes.items():
             table = _to_table(outcome)
@@ -135,7 +123,7 @@ class RunFolder:
         metas = {digest: outcome.meta.model_dump_json() for digest, outcome in outcomes.items()}
         joined = pa.concat_tables(
             [table.replace_schema_metadata() for table in tables],
-            promote_options="default",  # a column that a cell does not have is null there
+            promote_options="default",  # a column that a cell lacks is null
         )
         _write_table(
             joined.replace_schema_metadata({f"cell:{key}": value for key, value in metas.items()}),
@@ -143,7 +131,7 @@ class RunFolder:
         )
 
     def write_gallery(self, gallery: Gallery) -> None:
-        """Writes the gallery of a cell.  Raises `RunFolderError` where it can't be written."""
+        """Writes the gallery of a cell.  Raises `RunFolderError` if it can't be written."""
         path = gallery_file(self.path, gallery.digest)
         try:
             path.parent.mkdir(exist_ok=True)
@@ -152,14 +140,14 @@ class RunFolder:
         write_atomically(path, gallery_bytes(gallery))
 
     def drop_partial(self, job: str) -> None:
-        """Removes what an unfinished job had saved."""
+        """Removes the saved results of a job."""
         self._file(f"{job}.partial").unlink(missing_ok=True)
 
     @contextmanager
-    def writing_candidates(self, digest: str, *, shape: tuple[int, ...]) -> Iterator[CandidateFile]:
-        """Opens a file for a cell's candidates, float32 of this shape, which is there for a time.
+    def writing_candidates(self, digest: str, *, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
+        """Opens a temporary file for a cell's candidates, little-endian float32 of this shape.
 
-        Raises `RunFolderError` where it can't be written.
+        Raises `RunFolderError` if it can't be written.
         """
         path = self._candidates(digest)
         try:
@@ -167,17 +155,17 @@ class RunFolder:
             with path.open("wb") as file:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_2_0(file, header)
-                yield CandidateFile(file)
+                yield file
         except OSError as error:
             raise _unwritable(path, error) from error
 
     def read_candidates(self, digest: str) -> NDArray[np.float32]:
-        """Returns the candidates that were kept of a cell, mapped from disk."""
+        """Returns the candidates of a cell, mapped from disk."""
         candidates: NDArray[np.float32] = np.load(self._candidates(digest), mmap_mode="r")
         return candidates
 
     def drop_candidates(self, *digests: str) -> None:
-        """Removes the candidates of these cells, or of all."""
+        """Removes the candidates of these cells, or of all cells if none is given."""
         if digests:
             for digest in digests:
                 self._candidates(digest).unlink(missing_ok=True)
@@ -185,7 +173,7 @@ class RunFolder:
             shutil.rmtree(self.path / CANDIDATES, ignore_errors=True)
 
     def room_for_candidates(self) -> int:
-        """Returns how many bytes there are for candidates on the disk."""
+        """Returns the number of free bytes on the disk."""
         return shutil.disk_usage(self.path).free
 
     def _candidates(self, digest: str) -> Path:
@@ -195,7 +183,7 @@ class RunFolder:
         return self.outcomes / f"{name}.parquet"
 
     def _clear(self) -> None:
-        """Removes what a killed run left half written, or meant to remove."""
+        """Removes incomplete and temporary files of a run that was killed."""
         self.drop_candidates()
         try:
             for file in self.outcomes.glob(".*.parquet.tmp"):

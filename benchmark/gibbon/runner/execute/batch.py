@@ -28,7 +28,7 @@ from gibbon.verify.guard import Guarded, guarding
 from gibbon.verify.judge import Judged, judge, judge_clean
 from gibbon.verify.proposal import propose
 
-NOTHING_TO_FOLLOW = (
+NO_EARLIER_OUTCOME = (
     "what succeeds unattacked, or at a smaller epsilon, is carried over to this one: that failed"
 )
 
@@ -50,18 +50,16 @@ class JobResult:
             self.outcomes.pop(digest, None)
 
     def fail(self, cells: Iterable[Cell], error: BaseException) -> None:
-        """Marks cells as failed, unless they failed before, and drops what was found for them."""
+        """Marks cells as failed, unless they failed before, and removes their outcomes."""
         for cell in cells:
             self.outcomes.pop(cell.digest, None)
-            failure = cell.failure(
-                described(error), traceback="".join(traceback.format_exception(error))
-            )
-            self.failures.setdefault(cell.digest, failure)
+            trace = "".join(traceback.format_exception(error))
+            self.failures.setdefault(cell.digest, cell.failure(described(error), traceback=trace))
 
 
 @dataclass(frozen=True)
 class BatchTask:
-    """One attempt at one batch; ``result`` holds the cells that failed in earlier ones."""
+    """One attempt at one batch; ``result`` holds the failures of earlier batches."""
 
     job: Job
     given: Batch
@@ -72,7 +70,7 @@ class BatchTask:
 
 
 def run_batch(task: BatchTask) -> None:
-    """Puts the outcome of a batch, for every cell that has not failed, into the task's result."""
+    """Adds the outcome of a batch to the task's result, for every cell that has not failed."""
     job, result = task.job, task.result
     batch = task.given.to(task.device)
     live = [cell for cell in job.cells if cell.digest not in result.failures]
@@ -91,9 +89,9 @@ def run_batch(task: BatchTask) -> None:
 def _attack(
     task: BatchTask, planned: PlannedAttack, batch: Batch, cells: Sequence[Cell]
 ) -> Watch | None:
-    """Adds the outcomes of the attacked cells; returns what was watched, None if all cells failed.
+    """Adds the outcomes of the attacked cells, and returns the watch; None if all cells failed.
 
-    Outcomes count only once the attack is known to have left inputs and model unchanged.
+    Outcomes are added only after the guard has found inputs and model unchanged.
     """
     job, result = task.job, task.result
     outcomes: dict[str, Outcome] = {}
@@ -111,9 +109,9 @@ def _attack(
             outcomes[cell.digest] = outcome
     if not outcomes or watch is None:
         return None
-    first = outcomes.get(cells[0].digest)  # the passes that epsilons share are booked on it
+    first = outcomes.get(cells[0].digest)  # shared passes are counted for it
     if first is not None and watch.outputs is not None and job.unattacked:
-        # The clean prediction came with the attack's first pass: it is booked on its own cell.
+        # The attack's first pass gave the clean prediction: it is counted for the unattacked cell.
         passes = first.meta.forward_passes - task.attempt.count
         meta = first.meta.model_copy(update={"forward_passes": passes})
         outcomes[cells[0].digest] = replace(first, meta=meta)
@@ -128,8 +126,8 @@ def _attacked(
 ) -> Iterator[tuple[Cell, Outcome]]:
     """Yields the outcome of each cell; a cell that raises is marked as failed.
 
-    If epsilons are carried in the batch, each cell takes over what the one before it misclassified,
-    and the first one the clean mistakes, unless the job leaves these out anyway.
+    If successes are carried in the batch, each cell takes over the candidates that the one before
+    it misclassified.  The first cell takes over the clean mistakes, unless the job omits them.
     """
     source, watch, result = task.job.source.classifier, guarded.watch, task.result
     streams = ExampleStreams.derive(planned.stream_key, batch.ids)
@@ -143,7 +141,7 @@ def _attacked(
         proposed = next(proposals)
         with boundary(partial(result.fail, [cell]), task.attempt):
             if carried and any(each.digest in result.failures for each in cells):
-                raise AttackError(NOTHING_TO_FOLLOW)
+                raise AttackError(NO_EARLIER_OUTCOME)
             if carried and before is None and task.job.follows is None:
                 before = judge_clean(source, batch, watch=watch)
             judged = judge(
@@ -163,14 +161,14 @@ def _attacked(
 def _outcome(
     task: BatchTask, cell: Cell, batch: Batch, judged: Judged, watch: Watch, spent: OutcomeMeta
 ) -> Outcome:
-    """Returns the outcome of an attacked cell; the targets are asked here, unless it is later."""
+    """Returns the outcome of an attacked cell, with the answers that the scorer gives now."""
     scores = task.scorer.score(cell, judged.candidates, task.attempt)
     answers = dict(scores.answers)
     if judged.answers is not None and cell.asks_source:
         answers = {cell.source.digest: target_outcome(judged.answers), **answers}
     names = {each.digest: each.name for each in cell.targets if each.digest in answers}
-    about = {"cell": str(cell), "targets": names, "target_errors": scores.errors}
-    meta = spent.model_copy(update=about)
+    update = {"cell": str(cell), "targets": names, "target_errors": scores.errors}
+    meta = spent.model_copy(update=update)
     return judged_outcome(batch, judged, zero=watch.zero_gradient, scores=answers, meta=meta)
 
 
@@ -178,18 +176,14 @@ def _unattacked(cell: Cell, batch: Batch, watch: Watch | None) -> Outcome:
     """Returns the outcome at epsilon 0: the clean inputs are the candidates."""
     started, source, count = time.perf_counter(), cell.source, len(batch.labels)
     clean = clean_answers(source.classifier, batch, watch=watch)
-    valid, still = torch.full((count,), int(Verdict.VALID)), torch.zeros(count)
-    judged = Judged(batch.inputs, clean.answers, valid, distance=still, any_misled=still)
+    valid, distance = torch.full((count,), int(Verdict.VALID)), torch.zeros(count)
+    wrong = clean.answers.predicted != batch.labels
+    judged = Judged(batch.inputs, clean.answers, valid, distance, any_misled=wrong)
     scores = {source.digest: target_outcome(clean.answers)}
-    meta = OutcomeMeta(
-        cell=str(cell),
-        forward_passes=count,
-        seconds=time.perf_counter() - started,
-        targets={source.digest: source.name},
-    )
+    spent, names = time.perf_counter() - started, {source.digest: source.name}
+    meta = OutcomeMeta(cell=str(cell), forward_passes=count, seconds=spent, targets=names)
     outcome = judged_outcome(batch, judged, zero=None, scores=scores, meta=meta)
-    wrong, saturated = outcome.misclassified(source.digest), as_array(clean.saturated, np.bool_)
-    return replace(outcome, any_misclassified=wrong, saturated=saturated)
+    return replace(outcome, saturated=as_array(clean.saturated, np.bool_))
 
 
 def _reading(source: Classifier) -> tuple[int, int, float]:

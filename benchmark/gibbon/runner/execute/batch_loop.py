@@ -1,4 +1,4 @@
-"""The loop over batches, which halves them when memory runs out."""
+"""Loops over batches, and halves them if memory runs out."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def in_batches(
 ) -> Generator[tuple[Result, int]]:
     """Yields the result of every batch and its number of examples, until ``count`` are done.
 
-    ``fetch`` returns a stream of the batches at some positions, ``compute`` takes the next one and
-    returns the result.  A batch counts as a whole or not at all: if memory runs out, nothing of it
-    is yielded, ``device`` is freed, ``note`` reports a smaller size to the user, and the examples
-    from its first one on are cut into smaller batches.
+    ``fetch`` returns an iterator over the batches at some positions; ``compute`` takes the next one
+    from it and returns the result.  If memory runs out, nothing of this batch is yielded, memory of
+    ``device`` is freed, ``note`` receives a sentence for the user, and the examples from the first
+    one of the batch on are divided into smaller batches.
     """
     position = 0
     while position < count:

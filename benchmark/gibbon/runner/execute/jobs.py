@@ -1,4 +1,4 @@
-"""Jobs: the cells of a plan that remain to be computed, grouped by source and attack."""
+"""Groups the cells that remain to be computed into jobs, by source and attack."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from gibbon.runner.run_folder import RunFolder
 class Job:
     """Cells of one source and attack that are computed together.
 
-    Their targets are those whose answers are not recorded yet.  The unattacked cell, if it is among
-    them, comes first: the attack's first forward pass is often the clean prediction.  ``follows``
-    is the digest of the earlier outcome; None if the job attacks all examples.
+    The targets of the cells are those whose answers are not recorded yet.  The unattacked cell, if
+    there is one, comes first: the attack's first forward pass is often the clean prediction.
+    ``follows`` is the digest of an earlier outcome, whose survivors the job attacks; None if it
+    attacks all examples.
     """
 
     experiment: PlannedExperiment
@@ -44,25 +45,25 @@ class Job:
 
     @property
     def batch_size(self) -> BatchSize:
-        """How many examples the source is given at once."""
+        """The batch size of the source."""
         return self.experiment.batch_sizes[self.source.name]
 
     @property
     def name(self) -> str:
-        """Source and attack, as progress bars show them."""
+        """Source and attack, for progress bars and notes."""
         return f"{self.source.name}, {self.attack.label if self.attack else 'unattacked'}"
 
     @property
     def digest(self) -> str:
-        """Names the file that saves the job under way."""
+        """The name of the file that an unfinished job is saved in."""
         parts = [f"{each.digest}:{','.join(t.digest for t in each.targets)}" for each in self.cells]
         return f"{derive_key(*parts):016x}"
 
     @property
     def models(self) -> tuple[LoadedModel, ...]:
-        """The source and every other model that is asked."""
-        asked = (other for each in self.cells for other in each.others)
-        return (self.source, *dict.fromkeys(asked))
+        """The source and the other targets."""
+        others = (other for each in self.cells for other in each.others)
+        return (self.source, *dict.fromkeys(others))
 
     @property
     def on_source(self) -> Job:
@@ -81,14 +82,13 @@ class Job:
 def find_jobs(plan: Plan, folder: RunFolder) -> list[Job]:
     """Returns the jobs that are left to do, in the order of the suite.
 
-    Cells of one digest (a model under two names, say) are one piece of work.
+    Cells with one digest, such as those of a model with two names, are computed once.
     """
     wanted: dict[str, dict[str, LoadedModel]] = {}
-    for experiment in plan.experiments:
-        for cell in experiment.cells:
-            targets = wanted.setdefault(cell.digest, {})
-            for target in cell.targets:
-                targets.setdefault(target.digest, target)
+    for cell in plan.cells:
+        targets = wanted.setdefault(cell.digest, {})
+        for target in cell.targets:
+            targets.setdefault(target.digest, target)
     jobs = []
     for experiment in plan.experiments:
         for source in experiment.models:
@@ -112,7 +112,7 @@ def _missing(cell: Cell, targets: tuple[LoadedModel, ...], folder: RunFolder) ->
 
 
 def recorded_of(cell: Cell, folder: RunFolder) -> Outcome | None:
-    """Returns the recorded outcome of a cell, without old answers under its targets' names."""
+    """Returns a cell's recorded outcome without older answers under the names of its targets."""
     recorded = folder.read(cell.digest)
     names = {each.name for each in cell.others}
     return recorded and recorded.without(names, but=cell.source.digest)
@@ -123,8 +123,9 @@ def _jobs_of(
 ) -> list[Job]:
     """Returns the jobs of one source.
 
-    The unattacked cell goes with the first attack of the suite or alone, never with a later one: so
-    the passes that are booked on an attack don't depend on where an earlier run was interrupted.
+    The unattacked cell is computed with the first attack of the suite or alone, never with a later
+    one, so that the passes counted for an attack don't depend on where an earlier run was
+    interrupted.
     """
     unattacked = tuple(cell for cell in missing if cell.attack is None)
     jobs = [
@@ -144,14 +145,14 @@ def _jobs_for(
 ) -> list[Job]:
     """Returns the jobs of one source and attack.
 
-    Epsilons that attack all examples are one job; so are those that follow each other along one
-    direction, which attack all examples from the smallest epsilon on, since the gradient gives the
-    clean prediction too.  Every member of a list has a job.
+    Epsilons at which all examples are attacked are one job.  So are those whose successes are
+    carried along one direction: there the job attacks all examples, since the pass that gives the
+    direction gives the clean prediction too.  Every member of a list is a job of its own.
     """
     jobs: list[Job] = []
     along, smallest = attack.carries_in_batch, min(each.epsilon for each in attack.threats)
     cells = [each for each in missing if each.attack is attack]
-    # Ascending, for what is carried; otherwise in the order of the suite.
+    # Ascending if successes are carried to larger epsilons, otherwise in the order of the suite.
     for cell in sorted(cells, key=lambda each: each.epsilon if attack.spec.carried else ZERO):
         for member in cell.members:
             if member.digest == cell.digest or folder.read(member.digest) is None:

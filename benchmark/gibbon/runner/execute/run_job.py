@@ -1,7 +1,7 @@
-"""Runs a job: attacks the examples that are left, saves on the way, writes the outcomes.
+"""Runs a job: attacks its examples in batches, saves intermediate results, writes the outcomes.
 
-A job is saved when it is interrupted, and from time to time.  What was saved is an earlier outcome
-too: the next run attacks the examples that it leaves.
+A job is saved when it is interrupted, and from time to time; the next run attacks the examples that
+are not saved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gibbon.datasets.base import Batch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.records.run import Failure
 from gibbon.runner.boundary import Attempt, boundary
-from gibbon.runner.execute.batch import NOTHING_TO_FOLLOW, BatchTask, JobResult, run_batch
+from gibbon.runner.execute.batch import NO_EARLIER_OUTCOME, BatchTask, JobResult, run_batch
 from gibbon.runner.execute.batch_loop import in_batches
 from gibbon.runner.execute.jobs import Job, recorded_of
 from gibbon.runner.execute.scorer import Scorer
@@ -37,7 +37,7 @@ NOT_REPEATED = (
 
 @dataclass(frozen=True)
 class Execution:
-    """What the jobs of a run share."""
+    """The plan, the folder and the progress that all jobs of a run use."""
 
     plan: Plan
     folder: RunFolder
@@ -47,14 +47,14 @@ class Execution:
 def run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
     """Computes the cells of a job, writes their outcomes, and returns the failures by cell digest.
 
-    A cell that raises is recorded as failed, and the others go on.  If the earlier outcome is not
-    there, all cells fail; the failure of a member of a list stands for the members after it.
+    A cell that raises is recorded as failed, and the others continue.  If the earlier outcome is
+    missing, all cells fail; members of a list that follow a failed one are not reported again.
     """
     earlier = run.folder.read(job.follows) if job.follows is not None else None
     result = JobResult()
     with boundary(partial(result.fail, job.cells)):
         if job.follows is not None and earlier is None:
-            raise AttackError(NOTHING_TO_FOLLOW)
+            raise AttackError(NO_EARLIER_OUTCOME)
         run.plan.pool.load(model.handle for model in job.models)
     if result.failures:
         run.progress.advance(len(job.experiment.ids) * job.work, doing=job.name)
@@ -80,7 +80,7 @@ def run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
 def _attack_all(
     job: Job, left: NDArray[np.int64], result: JobResult, *, run: Execution, scorer: Scorer
 ) -> None:
-    """Attacks the examples that are left, batch by batch, until they are done or all cells fail."""
+    """Attacks the examples in ``left``, batch by batch, unless all cells fail."""
     progress = run.progress
 
     def compute(stream: Iterator[Batch], attempt: Attempt) -> JobResult:
@@ -103,7 +103,7 @@ def _attack_all(
         with closing(batches):
             for found, count in batches:
                 result.absorb(found)
-                scorer.count(found.outcomes)
+                scorer.accept(found.outcomes)
                 undone -= count
                 progress.advance(count * work, doing=job.name)
                 if len(result.failures) == len(job.cells):
@@ -119,7 +119,7 @@ def _attack_all(
 
 
 def _save(job: Job, result: JobResult, folder: RunFolder) -> None:
-    """Saves what was found so far, unless a cell failed or only targets are missing."""
+    """Saves the result so far, unless a cell failed or answers of the source are missing."""
     answered = all(outcome.scores for outcome in result.outcomes.values())
     if result.outcomes and not result.failures and answered:
         folder.write_partial(job.digest, result.outcomes)
@@ -128,14 +128,14 @@ def _save(job: Job, result: JobResult, folder: RunFolder) -> None:
 def _write(job: Job, earlier: Outcome | None, result: JobResult, folder: RunFolder) -> None:
     """Writes the outcomes of the cells that did not fail.
 
-    The cell that the shared passes are booked on comes last but for the unattacked one: a run that
-    is killed between two cells books these passes on the same cell when it goes on.
+    The first attacked cell, for which shared passes are counted, is written after the others: if
+    the run is killed between two cells, the next run counts these passes for the same cell.
     """
     for cell in reversed(job.cells):
         outcome = result.outcomes.pop(cell.digest, None)
         if earlier is not None and cell.digest not in result.failures:
-            about = OutcomeMeta(cell=str(cell), targets={cell.source.digest: cell.source.name})
-            outcome = earlier.updated(outcome, member=cell.member, nothing=about)
+            meta = OutcomeMeta(cell=str(cell), targets={cell.source.digest: cell.source.name})
+            outcome = earlier.updated(outcome, member=cell.member, nothing=meta)
         if outcome is None:
             continue
         recorded = None if cell.asks_source else recorded_of(cell, folder)

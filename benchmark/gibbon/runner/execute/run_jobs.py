@@ -1,7 +1,7 @@
-"""Runs all jobs, and scores targets later if the models don't fit into memory together.
+"""Runs all jobs, with deferred scoring if the models of a job don't fit into memory together.
 
-Then candidates are kept on disk until each target, loaded once, scores all that wait for it.  So a
-model is loaded twice, as a source and as a target, or more often if the disk is too small.
+Deferred scoring keeps candidates on disk; then each target is loaded once and scores all of them.
+So a model is loaded twice, as a source and as a target, or more often if the disk is too small.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gibbon.runner.execute.scorer import DeferScoring, ScoreNow, TargetScores
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell
 
-DISK_SHARE = 0.5  # of what is free: the rest is for outcomes, and for others
+DISK_SHARE = 0.5  # share of the free disk space for candidates
 FLOAT_BYTES = 4
 
 
@@ -43,7 +43,7 @@ def run_jobs(jobs: Sequence[Job], run: Execution) -> list[Failure]:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A cell whose candidates wait on disk, and what targets answered so far."""
+    """A cell whose candidates are on disk, and the answers of targets so far."""
 
     job: Job
     cell: Cell
@@ -51,14 +51,14 @@ class _Waiting:
 
 
 class _ScoringQueue:
-    """The cells whose candidates wait on disk to be scored on one target after the other."""
+    """The cells whose candidates are on disk, to be scored on one target after the other."""
 
     def __init__(self, run: Execution) -> None:
         self._run = run
         self._waiting: list[_Waiting] = []
 
     def run(self, job: Job) -> Mapping[str, Failure]:
-        """Runs a job on its source alone, puts its cells in the queue, and returns the failures."""
+        """Runs a job on its source alone, adds its cells to the queue, and returns the failures."""
         folder, examples = self._run.folder, len(job.experiment.ids)
         waiting = [_Waiting(job, cell) for cell in job.cells if cell.others]
         shape = (examples, *job.experiment.dataset.input_shape)
@@ -81,18 +81,18 @@ class _ScoringQueue:
         return failed
 
     def score_all(self) -> None:
-        """Scores all that wait, adds the answers to their outcomes, and removes the candidates."""
+        """Scores all candidates, adds the answers to the outcomes, and removes the candidates."""
         targets = {other.digest: other for each in self._waiting for other in each.cell.others}
         pool, progress = self._run.plan.pool, self._run.progress
         for target in sorted(targets.values(), key=lambda model: not pool.has_loaded(model.handle)):
-            lost: list[BaseException] = []
-            with boundary(lost.append):
+            errors: list[BaseException] = []
+            with boundary(errors.append):
                 pool.load([target.handle])
             for each in self._waiting:
                 if target.digest not in {other.digest for other in each.cell.others}:
                     continue
-                if lost:
-                    each.scores.fail(target, lost[0])
+                if errors:
+                    each.scores.fail(target, errors[0])
                     progress.advance(len(each.job.experiment.ids), doing=each.job.name)
                 else:
                     self._score(each, target)
@@ -109,7 +109,7 @@ class _ScoringQueue:
             waiting.job.batch_size,
             device=device,
             fetch=lambda parts: (torch.from_numpy(np.array(candidates[each])) for each in parts),
-            compute=lambda stream, attempt: waiting.scores.ask(
+            compute=lambda stream, attempt: waiting.scores.score(
                 target, next(stream).to(device), attempt
             ),
             note=lambda text: progress.note(f"{name}: {text}"),
@@ -117,7 +117,7 @@ class _ScoringQueue:
             progress.advance(count, doing=name)
 
     def _write(self, waiting: _Waiting) -> None:
-        """Adds to a cell's outcome what was answered so far, in the order of the suite."""
+        """Adds the answers so far to a cell's outcome, in the order of the suite."""
         cell, folder, scores = waiting.cell, self._run.folder, waiting.scores
         recorded = recorded_of(cell, folder)
         if recorded is None:

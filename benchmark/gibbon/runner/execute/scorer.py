@@ -1,4 +1,4 @@
-"""When the targets other than the source are asked: in each batch, or later."""
+"""Scores candidates on the targets other than the source: in each batch, or later."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,46 +17,45 @@ from gibbon.runner.boundary import Attempt, boundary, described
 from gibbon.runner.outcome_arrays import target_outcome
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell
-from gibbon.runner.run_folder import CandidateFile
 from gibbon.verify.answers import ask
 
 
 @dataclass
 class TargetScores:
-    """What targets answered to a cell's candidates, and what they raised; by target digest."""
+    """The answers of targets to a cell's candidates, and their errors; by target digest."""
 
     answers: dict[str, TargetOutcome] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
-    def ask(self, target: LoadedModel, candidates: Tensor, attempt: Attempt) -> None:
-        """Appends what a target answers to the next candidates, or records what it raises."""
+    def score(self, target: LoadedModel, candidates: Tensor, attempt: Attempt) -> None:
+        """Appends the answers of a target to the next candidates, or records its error."""
         with boundary(partial(self.fail, target), attempt):
             more = target_outcome(ask(target.classifier, candidates))
             before = self.answers.get(target.digest)
             self.answers[target.digest] = more if before is None else before.then(more)
 
     def fail(self, target: LoadedModel, error: BaseException) -> None:
-        """Records what a target raised."""
+        """Records the error of a target."""
         self.errors[target.digest] = described(error)
 
 
 class Scorer(ABC):
-    """Decides when the targets of a job other than its source are asked."""
+    """Decides when candidates are scored on the targets other than the source."""
 
     #: Whether an interrupted job is saved, to be resumed by the next run.
     resumes: ClassVar[bool]
 
     @abstractmethod
     def score(self, cell: Cell, candidates: Tensor, attempt: Attempt) -> TargetScores:
-        """Returns what targets answer to the candidates of a batch, if they are asked now."""
+        """Returns the answers of targets to the candidates of a batch; empty if deferred."""
 
     @abstractmethod
-    def count(self, cells: Iterable[str]) -> None:
-        """Takes note that a batch counts, for the cells with these digests."""
+    def accept(self, cells: Iterable[str]) -> None:
+        """Accepts the last batch for the cells with these digests; other batches are discarded."""
 
 
 class ScoreNow(Scorer):
-    """Asks the targets in each batch; all of them are on the device."""
+    """Scores candidates in each batch; all targets are on the device."""
 
     resumes = True
 
@@ -64,29 +63,29 @@ class ScoreNow(Scorer):
         """Returns the answers of the targets."""
         scores = TargetScores()
         for target in cell.others:
-            scores.ask(target, candidates, attempt)
+            scores.score(target, candidates, attempt)
         return scores
 
-    def count(self, cells: Iterable[str]) -> None:
-        """Does nothing: all candidates are scored."""
+    def accept(self, cells: Iterable[str]) -> None:
+        """Does nothing: the candidates are scored already."""
 
 
 class DeferScoring(Scorer):
-    """Writes candidates to the files of their cells; they are scored when all are made."""
+    """Writes candidates to files, to be scored after the job."""
 
-    resumes = False  # the candidates of an interrupted job are gone
+    resumes = False  # the candidates of an interrupted job are not kept
 
-    def __init__(self, files: Mapping[str, CandidateFile]) -> None:
+    def __init__(self, files: Mapping[str, BinaryIO]) -> None:
         self._files = files
         self._batch: dict[str, NDArray[np.float32]] = {}
 
     def score(self, cell: Cell, candidates: Tensor, attempt: Attempt) -> TargetScores:
-        """Returns no answers; puts the candidates aside until the batch counts."""
+        """Returns no answers, and keeps the candidates until the batch is accepted."""
         if cell.digest in self._files:
             self._batch[cell.digest] = candidates.detach().cpu().numpy()
         return TargetScores()
 
-    def count(self, cells: Iterable[str]) -> None:
+    def accept(self, cells: Iterable[str]) -> None:
         """Appends the candidates of a batch to the files of these cells."""
         for digest in self._files.keys() & set(cells):
-            self._files[digest].append(self._batch[digest])
+            self._files[digest].write(np.ascontiguousarray(self._batch[digest], dtype="<f4").data)
