@@ -236,8 +236,8 @@ def _evaluation_columns(cell: Cell, outcome: Outcome, clean: Outcome | None) -> 
 def _candidate_columns(outcome: Outcome, *, epsilon: float) -> Columns:
     zero, distance, verdict = outcome.zero_gradient, outcome.distance, outcome.verdict
     finite = np.isfinite(distance)
-    # An attack may leave the input of an example unchanged that it misleads with another try; a
-    # search that found points beyond epsilon may do so for all examples.
+    # An attack may return the clean input if that, or another try, is misclassified; a search that
+    # found points beyond epsilon may do so for all examples.
     done = outcome.any_misclassified
     if outcome.nearest is not None and np.any(outcome.nearest > 0):
         done = np.ones_like(done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gibbon.core.errors import RunFolderError
@@ -87,12 +88,17 @@ def run_suite(
         record = _record(plan, folder, failures, origin.model_copy(update=finished))
         record.write(folder.path)
         if publish is not None:
-            try:
+            with _unwritable_is_reported(folder.path):
                 publish(record, folder.path)
-            except OSError as error:
-                reason = error.strerror or error
-                raise RunFolderError(f"{folder.path}: can't be written: {reason}") from error
         return record
+
+
+@contextmanager
+def _unwritable_is_reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
 def _claim(folder: RunFolder, plan: Plan, origin: Provenance) -> None:
@@ -184,8 +190,8 @@ def _flags(plan: Plan, evaluations: Iterable[Evaluation]) -> Iterator[str]:
             yield f"{row.dataset}, {row.model}, {row.attack} at epsilon {row.epsilon}: {row.flags}"
     for experiment in plan.experiments:
         for model in experiment.models:
-            if not model.steady:
-                flag = UNSTEADY if model.repeats else UNREPEATABLE
+            if not model.probed.steady:
+                flag = UNSTEADY if model.probed.draws else UNREPEATABLE
                 yield f"{experiment.spec.dataset.name}, {model.name}: {flag}"
     for experiment in plan.experiments:
         yield from experiment.flags

@@ -47,6 +47,29 @@ NO_GRADIENT = "its outputs have no gradient in its inputs"
 
 
 @dataclass(frozen=True)
+class ProbedAnswers:
+    """The answers of a model to a sample of the dataset.
+
+    Args:
+        predictions: the predicted classes.
+        means: rounded means: of the confidences, of the sizes of the outputs, and of the sizes of
+            outputs and gradients off the grid of the data.
+        steady: whether the model answers the same inputs alike each time.
+        draws: a digest of the outputs from a fixed seed; empty for a steady model, and for one whose
+            outputs can't be repeated.
+        forward_only: the reason why it has no gradients; empty if it has.
+        kept: bytes that a backward pass needs for one example.
+    """
+
+    predictions: list[int]
+    means: list[str]
+    steady: bool
+    draws: str
+    forward_only: str
+    kept: int
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model of an experiment, ready to be evaluated.
 
@@ -55,20 +78,14 @@ class LoadedModel:
         handle: its classifier, which can be released and built again.
         digest: the name that it has in digests of cells.
         card: its record.
-        steady: whether it answers the same inputs alike each time.
-        repeats: whether it does so if random numbers start from the same seed.
-        forward_only: the reason why it has no gradients; empty if it has.
-        kept: bytes that a backward pass needs for one example.
+        probed: its answers to the sample.
     """
 
     name: str
     handle: Handle
     digest: str
     card: ModelCard
-    steady: bool
-    repeats: bool = True
-    forward_only: str = ""
-    kept: int = 0
+    probed: ProbedAnswers
 
     @property
     def classifier(self) -> Classifier:
@@ -117,7 +134,7 @@ def load_model(
     with their_code("the model can't be run"), classifier.evaluating(device):
         probed = _probe(classifier, sample.to(device))
     weights = state_digest(own)
-    answers, readable = _identity(probed, own)
+    answers, notes = _identity(probed, own)
     other = {} if variant.precision == "float32" else {"precision": variant.precision}
     digest = digest_of(
         model=built.identity,
@@ -127,7 +144,6 @@ def load_model(
         **answers,
         **other,
     )
-    notes = [*(["computed in bfloat16"] if other else []), *([] if readable else [UNREADABLE])]
     card = ModelCard(
         name=spec.name,
         model=spec.model,
@@ -136,13 +152,11 @@ def load_model(
         outputs=classifier.outputs.name,
         classes=classifier.classes,
         parameters=sum(parameter.numel() for parameter in own.parameters()),
-        notes=(*built.notes, *notes),
+        notes=(*built.notes, *(["computed in bfloat16"] if other else []), *notes),
     )
     rebuild = _again(build, weights) if given is None and built.rebuilds else None
     handle = Handle(classifier, size=COPIES * state_bytes(own), rebuild=rebuild)
-    reason = classifier.forward_only or (NO_GRADIENT if probed.gradient_free else "")
-    repeats = probed.steady or bool(probed.draws)
-    return LoadedModel(spec.name, handle, digest, card, probed.steady, repeats, reason, probed.kept)
+    return LoadedModel(spec.name, handle, digest, card, probed)
 
 
 def _again(
@@ -160,29 +174,7 @@ def _again(
     return rebuilt
 
 
-@dataclass(frozen=True)
-class _Probed:
-    """The answers of a model to a sample.
-
-    Args:
-        predictions: the predicted classes.
-        means: rounded means: of the confidences, of the sizes of the outputs, and of the sizes of
-            outputs and gradients off the grid of the data.
-        steady: see `LoadedModel`.
-        draws: see `_draws`; empty for a steady model.
-        gradient_free: whether the outputs have no gradient.
-        kept: see `LoadedModel`.
-    """
-
-    predictions: list[int]
-    means: list[str]
-    steady: bool
-    draws: str
-    gradient_free: bool
-    kept: int
-
-
-def _probe(classifier: Classifier, batch: Batch) -> _Probed:
+def _probe(classifier: Classifier, batch: Batch) -> ProbedAnswers:
     outputs = _probed_outputs(classifier, batch.inputs)
     again = _probed_outputs(classifier, batch.inputs)
     steady = bool((again - outputs).abs().max() <= PROBE_STEADY * outputs.abs().max())
@@ -190,25 +182,25 @@ def _probe(classifier: Classifier, batch: Batch) -> _Probed:
     with nullcontext() if steady else same_random_numbers(batch.inputs.device):
         gradient_free, between = _between_pixels(classifier, batch)
     means = (classifier.outputs.confidence(outputs).mean(), outputs.abs().mean(), *between)
-    return _Probed(
+    return ProbedAnswers(
         predictions=outputs.argmax(1).tolist(),
         means=[f"{float(value):.{PROBE_DIGITS}g}" for value in means],
         steady=steady,
         draws=draws,
-        gradient_free=gradient_free,
+        forward_only=classifier.forward_only or (NO_GRADIENT if gradient_free else ""),
         kept=_measured(classifier, batch.inputs),
     )
 
 
-def _identity(probed: _Probed, module: nn.Module) -> tuple[dict[str, object], bool]:
-    """Returns what a digest holds of a model's answers, and whether code that it needs is readable.
+def _identity(probed: ProbedAnswers, module: nn.Module) -> tuple[dict[str, object], list[str]]:
+    """Returns what a digest holds of a model's answers, and notes for the model's card.
 
     The answers of a model that answers at random differ in every run.  In their place the digest
     holds draws from a fixed seed, and the code of the model's parts with the numbers and words that
     they hold.  No other run has the digest if the draws can't be repeated or code can't be read.
     """
     if probed.steady:
-        return {"predictions": probed.predictions, "means": probed.means}, True
+        return {"predictions": probed.predictions, "means": probed.means}, []
     parts = list(module.named_modules())
     code = code_digest({type(part) for _, part in parts if not _is_library(type(part))})
     identity: dict[str, object] = {
@@ -219,7 +211,7 @@ def _identity(probed: _Probed, module: nn.Module) -> tuple[dict[str, object], bo
         "settings": [[name, type(part).__qualname__, _values(part)] for name, part in parts],
         "code": code or uuid.uuid4().hex,
     }
-    return identity, code is not None
+    return identity, [UNREADABLE] if code is None else []
 
 
 def _values(part: nn.Module) -> dict[str, str]:

@@ -223,7 +223,7 @@ class _Loader:
                 guess_batch_size(
                     default_batch_size(dataset),
                     device=self.device,
-                    kept=model.kept,
+                    kept=model.probed.kept,
                     numbers=math.prod(dataset.input_shape),
                     free=free,
                 ),
@@ -242,19 +242,19 @@ def _left_out(
     such an attack is not transferred, or if there is no model with gradients.
     """
     left_out = {}
-    others = any(not model.forward_only for model in models)
+    others = any(not model.probed.forward_only for model in models)
     for place, model in enumerate(models):
         for planned in attacks:
-            if not model.forward_only or not planned.attack.needs_gradient:
+            if not model.probed.forward_only or not planned.attack.needs_gradient:
                 continue
             if not (planned.transferred and others):
                 raise ModelError(
-                    f"{where}models[{place}]: {model.name!r}: {model.forward_only}: attack "
+                    f"{where}models[{place}]: {model.name!r}: {model.probed.forward_only}: attack "
                     f"{planned.label!r} needs them; name the attack under transfer and add a model "
                     "with gradients to make the examples on, or take an attack that needs none, "
                     "such as noise-sign"
                 )
-            left_out[model.name, planned.label] = model.forward_only
+            left_out[model.name, planned.label] = model.probed.forward_only
     return left_out
 
 
