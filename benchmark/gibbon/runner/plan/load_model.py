@@ -55,7 +55,7 @@ class ProbedAnswers:
         means: rounded means: of the confidences, of the sizes of the outputs, and of the sizes of
             outputs and gradients off the grid of the data.
         steady: whether the model answers the same inputs alike each time.
-        draws: a digest of the outputs from a fixed seed; empty for a steady model, and for one whose
+        draws: digest of the outputs from a fixed seed; empty for a steady model, and for one whose
             outputs can't be repeated.
         forward_only: the reason why it has no gradients; empty if it has.
         kept: bytes that a backward pass needs for one example.
