@@ -847,7 +847,7 @@ class Odd(planted.ArrayDataset):
         ("NaN", "inputs must be in [0, 1], got [nan, nan]"),
         ("int32", "labels must be torch.int64, got torch.int32"),
         ("flat", "a batch's shape must be (60, 1, 4, 4), got (60, 16)"),
-        ("order", "a batch must hold the examples that were asked for, in that order"),
+        ("order", "a batch must hold the requested examples, in their order"),
         ("raises", "dataset: 'squares' can't be loaded: KeyError: 'the key'"),
     ],
 )

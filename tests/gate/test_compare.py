@@ -34,7 +34,8 @@ from gibbon.gate.baseline import (
     write_baseline,
 )
 from gibbon.gate.compare import Comparison, compare
-from gibbon.gate.comparison_text import comparison_markdown, sentences, write_junit
+from gibbon.gate.comparison_text import comparison_markdown, sentences
+from gibbon.gate.junit import write_junit
 from gibbon.gate.limits import Limit, Limits, default_limits, read_limits
 from gibbon.metrics.intervals import holm, mcnemar
 from gibbon.records.outcomes import Outcome, OutcomeMeta, TargetOutcome

@@ -4,9 +4,10 @@ import pytest
 
 from gibbon.metrics.intervals import wilson_interval
 from gibbon.records.run import RunRecord
-from gibbon.report.content.chapters import TROUBLE, chapters
+from gibbon.report.content.chapters import chapters
 from gibbon.report.content.error_curves import curve_tables
 from gibbon.report.content.evaluations import evaluation_tables
+from gibbon.report.content.failures_and_flags import FAILURES_AND_FLAGS
 from gibbon.report.content.layout import Column, Table, TableCell
 from gibbon.report.content.lookup import Measured, RunLookup
 from gibbon.report.content.number_format import as_published, interval, percent, points
@@ -158,7 +159,7 @@ def test_agreement_of_no_examples_is_a_dash(record: RunRecord) -> None:
 
 
 def test_trouble_comes_first_and_is_left_out_where_there_is_none(record: RunRecord) -> None:
-    assert chapters(record)[0].title == TROUBLE
+    assert chapters(record)[0].title == FAILURES_AND_FLAGS
     fine = record.model_copy(
         update={
             "failures": (),
@@ -168,7 +169,7 @@ def test_trouble_comes_first_and_is_left_out_where_there_is_none(record: RunReco
             ),
         }
     )
-    assert TROUBLE not in [chapter.title for chapter in chapters(fine)]
+    assert FAILURES_AND_FLAGS not in [chapter.title for chapter in chapters(fine)]
     unfinished = chapters(fine.model_copy(update={"status": "interrupted"}))[0]
     assert "not complete (interrupted)" in unfinished.notes[0]
 

@@ -26,7 +26,7 @@ from gibbon.core.import_path import load_reference
 from gibbon.core.registry import Entry
 from gibbon.core.rng import derive_key
 from gibbon.core.threat import Norm
-from gibbon.runner.plan.attack_digest import attack_part, is_readable
+from gibbon.runner.plan.cell_digest import attack_part, is_readable
 from gibbon.runner.plan.code_digest import code_digest
 from gibbon.runner.plan.make_plan import IN_TURN
 from gibbon.runner.plan.stream_names import FIRST_ADAPTERS, stream_text

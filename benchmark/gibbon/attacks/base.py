@@ -56,7 +56,7 @@ class MemberError(SpecError):
 
 
 class SharedWork(Enum):
-    """What an attack computes once for all epsilons of a batch.
+    """The work that an attack does once for all epsilons of a batch.
 
     ``DIRECTION``: the direction of a `DirectionAttack`.  ``SEARCH``: the search of a
     `MinimalNormAttack` for the nearest adversarial examples, once for each norm and box.

@@ -365,6 +365,7 @@ def compare(
     from gibbon.core.files import write_atomically
     from gibbon.gate import compare as gate
     from gibbon.gate import comparison_text
+    from gibbon.gate.junit import write_junit
     from gibbon.gate.limits import Limits, default_limits, read_limits
     from gibbon.report.text.terminal import print_table
 
@@ -378,7 +379,7 @@ def compare(
     if markdown is not None:
         write_atomically(markdown, text)
     if junit is not None:
-        comparison_text.write_junit(comparison, junit)
+        write_junit(comparison, junit)
     print_table(comparison_text.comparison_table(comparison), Console())
     typer.echo(comparison_text.conclusion(comparison))
     for sentence in comparison_text.sentences(comparison):
@@ -418,7 +419,7 @@ def report(
     )
 
     if latex and markdown:
-        raise SpecError("--latex and --markdown are two documents: ask for one at a time")
+        raise SpecError("--latex and --markdown are two documents: give one of them")
     kind = Document.LATEX if latex else Document.MARKDOWN if markdown else Document.HTML
     folder = run_folder(run_name, runs=RUNS)
     record = RunRecord.read(folder)

@@ -1,4 +1,4 @@
-"""Where a request from the command line is stored: a suite file, and a folder of results."""
+"""Stores a request from the command line: a suite file, and a folder of results."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _judge(counted: Compared, p_value: float, alpha: float) -> Compared:
     if p_value < alpha and increase < 0:
         return replace(judged, verdict="improved")
     if worse:
-        return replace(judged, reason=f"{_counted(counted.examples, 'example')} can't show it")
+        return replace(judged, reason=f"{count_text(counted.examples, 'example')} can't show it")
     return judged
 
 
@@ -224,5 +224,6 @@ def _single(cell: Wrong, verdict: Change, reason: str = "") -> Compared:
     return Compared(cell.key, verdict, examples=len(cell.wrong), old=old, new=new, reason=reason)
 
 
-def _counted(number: int, noun: str) -> str:
+def count_text(number: int, noun: str) -> str:
+    """Returns a number with its noun, in the plural unless it is 1."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,15 +1,12 @@
-"""A comparison with a baseline as text: table, markdown, sentences and JUnit."""
+"""A comparison with a baseline as text: table, markdown and sentences."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
-from xml.etree import ElementTree
 
-from gibbon.core.files import write_atomically
 from gibbon.gate.baseline import Key
-from gibbon.gate.compare import BAD, CHANGES, Compared, Comparison, _counted
+from gibbon.gate.compare import BAD, CHANGES, Compared, Comparison, count_text
 from gibbon.report.content.layout import NOTHING, Column, Table, TableCell, cells, columns
 from gibbon.report.text.markdown import bullets, escape, table_markdown
 
@@ -38,7 +35,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     if unchanged:
         # The blank lines around it are what makes GitHub read the table as markdown.
         parts += [
-            f"<details><summary>{_counted(len(unchanged), 'measure')} unchanged</summary>",
+            f"<details><summary>{count_text(len(unchanged), 'measure')} unchanged</summary>",
             table_markdown(_table(comparison, unchanged)),
             "</details>",
         ]
@@ -50,7 +47,7 @@ def conclusion(comparison: Comparison) -> str:
     """Returns the number of measures of each verdict, as one line."""
     counts = Counter(each.verdict for each in comparison.measures)
     found = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in CHANGES if counts[verdict])
-    return f"{_counted(len(comparison.measures), 'measure')}: {found}"
+    return f"{count_text(len(comparison.measures), 'measure')}: {found}"
 
 
 def sentences(comparison: Comparison) -> list[str]:
@@ -60,35 +57,7 @@ def sentences(comparison: Comparison) -> list[str]:
     allowed but were made on too few examples to be significant.
     """
     ranked = sorted(comparison.measures, key=_rank)
-    return [_sentence(each) for each in ranked if each.verdict in BAD or _undecided(each)]
-
-
-def write_junit(comparison: Comparison, path: Path) -> None:
-    """Writes the comparison as a JUnit report: one test a measure; bad verdicts are failures.
-
-    Raises `RunFolderError` if the file can't be written.
-    """
-    bad = sum(each.verdict in BAD for each in comparison.measures)
-    tests = str(len(comparison.measures))
-    counts = {"name": "gibbon compare", "tests": tests, "failures": str(bad)}
-    counts |= {"errors": "0", "time": "0"}
-    root = ElementTree.Element("testsuites", counts)
-    suite = ElementTree.SubElement(root, "testsuite", {**counts, "skipped": "0"})
-    for each in comparison.measures:
-        names = {
-            "classname": f"{each.key.dataset}.{each.key.model}",
-            "name": measure_name(each.key),
-        }
-        case = ElementTree.SubElement(suite, "testcase", {**names, "time": "0"})
-        sentence = _sentence(each)
-        if each.verdict in BAD:
-            failure = {"type": each.verdict, "message": sentence}
-            ElementTree.SubElement(case, "failure", failure).text = sentence
-        else:
-            ElementTree.SubElement(case, "system-out").text = sentence
-    ElementTree.indent(root)
-    text = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    write_atomically(path, text + b"\n")
+    return [sentence(each) for each in ranked if each.verdict in BAD or _undecided(each)]
 
 
 def _rank(each: Compared) -> int:
@@ -157,7 +126,8 @@ def measure_name(key: Key) -> str:
     return f"{words}{on} under {key.attack} at epsilon {key.epsilon}"
 
 
-def _sentence(each: Compared) -> str:
+def sentence(each: Compared) -> str:
+    """Returns a sentence on the change of a measure, with its p-value and the limit."""
     # A check in a pytest test uses one name for its dataset and its model.
     names = dict.fromkeys([each.key.dataset, each.key.model])
     place = f"{', '.join(names)}: {measure_name(each.key)}"
@@ -172,8 +142,8 @@ def _sentence(each: Compared) -> str:
     if not _undecided(each):
         return change
     return (
-        f"{change}: more than allowed, but {_counted(each.examples, 'example')} can't show that it "
-        "is more than chance; measure on more"
+        f"{change}: more than allowed, but {count_text(each.examples, 'example')} can't show that "
+        "it is more than chance; measure on more"
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gibbon.models.registry import TrainingProgress
 
-QUIET_SECONDS = 15.0  # between two lines of progress where there is no terminal
+QUIET_SECONDS = 15.0  # between two lines of progress without a terminal
 
 
 class RunProgress:

@@ -142,7 +142,7 @@ class MinimalNormSearch:
         self._answers: SearchAnswers | None = None
 
     def answers(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> SearchAnswers:
-        """Returns the source's outputs; only the first call asks for them."""
+        """Returns the source's outputs; only the first call computes them."""
         if self._answers is None:
             clean = clean_outputs(source, batch, watch=watch)
             clean_wrong = clean.argmax(1) != batch.labels

@@ -22,7 +22,7 @@ from gibbon.core.errors import AttackError, OutputError, RequestError, SpecError
 from gibbon.core.registry import Entry
 from gibbon.core.threat import Bounds, Norm, Verdict
 from gibbon.models.classifier import Classifier
-from gibbon.runner.plan.attack_digest import attack_part
+from gibbon.runner.plan.cell_digest import attack_part
 from gibbon.specs.suite import AttackSpec
 
 LIBRARY = Library("oddlib", "odd-lib", "pip install odd-lib", "It wants an old numpy.")

@@ -15,14 +15,13 @@ from gibbon.report.content.attack_comparison import COMPARED
 from gibbon.report.content.distances import NEAREST
 from gibbon.report.content.error_curves import CURVES
 from gibbon.report.content.evaluations import EVALUATIONS
+from gibbon.report.content.failures_and_flags import failures_and_flags
 from gibbon.report.content.headline import HEADLINE
-from gibbon.report.content.layout import Chapter, ChapterKind, Column, Table, cells, columns
+from gibbon.report.content.layout import Chapter, ChapterKind
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import PAPER
 from gibbon.report.content.transfer import AGREEMENT, TRANSFER
 from gibbon.report.content.worst_case import MEMBERS, WORST_CASE
-
-TROUBLE = "Failures and flags"
 
 _TABLES = (
     *(PAPER, EVALUATIONS, COMPARED, CURVES, NEAREST, WORST_CASE, MEMBERS, TRANSFER, AGREEMENT),
@@ -40,37 +39,7 @@ def report_chapters(record: RunRecord) -> tuple[Chapter, ...]:
 
 
 def _chapters(record: RunRecord, kinds: Iterable[ChapterKind]) -> tuple[Chapter, ...]:
-    results, first = RunLookup(record), trouble(record)
+    results, first = RunLookup(record), failures_and_flags(record)
     found = [kind.chapter(results) for kind in kinds]
     start = [first] if first.tables or first.notes else []
     return (*start, *(each for each in found if each.tables))
-
-
-def trouble(record: RunRecord) -> Chapter:
-    """Returns the failures and flags of a run, and whether it is complete."""
-    tables = []
-    if record.failures:
-        rows = tuple(
-            cells(each.dataset, each.model, each.attack, each.epsilon, error)
-            for each in record.failures
-            for error in (each.error.splitlines() or [""])[:1]
-        )
-        tables.append(
-            Table(
-                "Failed cells",
-                (
-                    *columns("Dataset", "Model", "Attack", align="left"),
-                    Column("ε"),
-                    Column("Error", "left"),
-                ),
-                rows,
-                (
-                    "A failed cell is in no mean and no matrix; it is printed as `failed`. "
-                    "The tracebacks are in run.json.",
-                ),
-            )
-        )
-    notes = [f"Flag: {flag}" for flag in record.flags]
-    if record.status not in ("done", "failed"):
-        notes.insert(0, f"This run is not complete ({record.status}): cells are missing.")
-    return Chapter(TROUBLE, tuple(tables), tuple(notes))

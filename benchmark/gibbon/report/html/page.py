@@ -20,24 +20,23 @@ from markupsafe import Markup
 from gibbon.records.flags import MASKING, read_flags
 from gibbon.records.illustration import illustrations
 from gibbon.records.run import RunRecord
-from gibbon.report.content.chapters import TROUBLE, report_chapters
-from gibbon.report.content.confidence import BINS, Confidences, cell_key, confidences
+from gibbon.report.content.chapters import report_chapters
 from gibbon.report.content.curves import panels
 from gibbon.report.content.distance_curves import whole_curves
 from gibbon.report.content.error_curves import CURVES
+from gibbon.report.content.failures_and_flags import FAILURES_AND_FLAGS
 from gibbon.report.content.gallery import GalleryView, galleries, gallery_view
 from gibbon.report.content.headline import HEADLINE
 from gibbon.report.content.heat_map import heat_maps
-from gibbon.report.content.layout import NOTHING, Chapter, Column, Row, Table, cells, columns
-from gibbon.report.content.lookup import Condition, RunLookup, largest_epsilons
-from gibbon.report.content.number_format import count, percent
+from gibbon.report.content.layout import Chapter, Column, Table, cells, columns
+from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.number_format import count
 from gibbon.report.content.published import PAPER
 from gibbon.report.content.transfer import TRANSFER
-from gibbon.report.html.charts import Histogram, attack_chart, error_chart, histogram, looks
+from gibbon.report.html.charts import attack_chart, error_chart, looks
+from gibbon.report.html.confidence_section import CONFIDENCE_NOTES, confidence_content
 from gibbon.report.html.published_charts import published_charts, tally
 from gibbon.report.html.table_view import TableView, Views, capitalised, code_and_text
-from gibbon.specs.base import UNATTACKED
-from gibbon.specs.suite import Experiment
 
 if TYPE_CHECKING:
     from gibbon.report.figures.illustrations import Drawing
@@ -48,12 +47,6 @@ _ILLUSTRATIONS: Final = "What the attack does"
 _PICTURES: Final = "Examples"
 _OPEN_GALLERIES: Final = 4  # more make the page long
 _PROVENANCE: Final = "Where these numbers come from"
-_CONFIDENCE_NOTES: Final = (
-    "Confidence: the model's probability for the class it predicts; the softmax maximum unless the "
-    f"model declares otherwise. {BINS} equal bins from 0 to 100 %. The largest bin of each picture "
-    "fills it: compare shapes between pictures, and counts by the texts below. Attacked: at the "
-    "largest ε of each attack; the table has every ε.",
-)
 
 
 @dataclass(frozen=True)
@@ -70,14 +63,6 @@ class Section:
     template: str
     short: str
     content: Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class ModelHistograms:
-    """The histograms of one model on one dataset."""
-
-    title: str
-    histograms: tuple[Histogram, ...]
 
 
 @dataclass(frozen=True)
@@ -136,8 +121,8 @@ def _facts(record: RunRecord) -> Iterator[tuple[str, str]]:
 def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     results, views = RunLookup(record), Views()
     found = {chapter.title: chapter for chapter in report_chapters(record)}
-    found.pop(TROUBLE, None)  # its section has more
-    yield _section("trouble", Chapter(TROUBLE), views, "trouble", _trouble(record))
+    found.pop(FAILURES_AND_FLAGS, None)  # its section has more
+    yield _section("trouble", Chapter(FAILURES_AND_FLAGS), views, "trouble", _trouble(record))
     yield _section("headline", found.pop(HEADLINE.title), views)
     if paper := found.pop(PAPER.title, None):
         yield _section("published", paper, views, "published", _published(results))
@@ -147,8 +132,8 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     if curves := found.pop(CURVES.title, None):
         charts = _curves(record, results, folder)
         yield _section("curves", curves, views, "curves", charts)
-    tables, models = _confidence(record, results, folder)
-    confidence = Chapter(_CONFIDENCE, tables, _CONFIDENCE_NOTES)
+    tables, models = confidence_content(record, results, folder)
+    confidence = Chapter(_CONFIDENCE, tables, CONFIDENCE_NOTES)
     yield _section("confidence", confidence, views, "confidence", {"models": models})
     pictures = _galleries(record, results, folder)
     yield _section("pictures", Chapter(_PICTURES), views, "galleries", pictures)
@@ -243,62 +228,6 @@ def _curves(record: RunRecord, results: RunLookup, folder: Path) -> dict[str, ob
         if chart is not None:
             charts.append(chart)
     return {"charts": charts, "looks": look}
-
-
-def _confidence(
-    record: RunRecord, results: RunLookup, folder: Path
-) -> tuple[tuple[Table, ...], list[ModelHistograms]]:
-    found = confidences(record, folder)
-    models: list[ModelHistograms] = []
-    tables: list[Table] = []
-    for experiment in results.experiments:
-        rows = []
-        dataset = experiment.dataset.name
-        conditions = [Condition.unattacked(dataset), *results.conditions(experiment)]
-        for model in experiment.models:
-            known = [
-                (condition, found[cell_key(row)])
-                for condition in conditions
-                if (row := results.evaluation(condition, model.name)) and cell_key(row) in found
-            ]
-            rows += [_confidence_row(model.name, condition, each) for condition, each in known]
-            largest = largest_epsilons(condition for condition, _ in known)
-            shown = tuple(
-                histogram(str(condition), each)
-                for condition, each in known
-                if condition == largest[condition.attack]
-            )
-            if shown:
-                title = f"{model.name} on {dataset}"
-                models.append(ModelHistograms(title, shown))
-        if rows:
-            tables.append(_confidence_table(experiment, tuple(rows)))
-    return tuple(tables), models
-
-
-def _confidence_table(experiment: Experiment, rows: tuple[Row, ...]) -> Table:
-    return Table.on(
-        experiment.dataset.name,
-        (
-            *columns("Model", "Attack", align="left"),
-            *columns("ε", "Right", "Mean confidence, right", "of them at 90 % or more"),
-            *columns("Wrong", "Mean confidence, wrong", "of them at 90 % or more"),
-        ),
-        rows,
-    )
-
-
-def _confidence_row(model: str, condition: Condition, each: Confidences) -> Row:
-    return cells(
-        model,
-        condition.attack,
-        NOTHING if condition.attack == UNATTACKED else condition.epsilon,
-        *(
-            cell
-            for of in (each.right, each.wrong)
-            for cell in (count(of.examples), percent(of.mean), percent(of.at_least_ninety))
-        ),
-    )
 
 
 def _origin(record: RunRecord) -> Iterator[tuple[str, str]]:

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from gibbon.records.run import RunRecord
 from gibbon.report.content.attack_comparison import COMPARED
-from gibbon.report.content.chapters import trouble
 from gibbon.report.content.distances import NEAREST
 from gibbon.report.content.evaluations import EVALUATIONS
+from gibbon.report.content.failures_and_flags import failures_and_flags
 from gibbon.report.content.layout import Chapter, Column, Kind, Table
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import PAPER
@@ -49,7 +49,7 @@ def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
     """
     results = RunLookup(record)
     found = (replace(kind.chapter(results), notes=()) for kind in _SHORT)
-    return (*found, trouble(record))  # last, so that they do not scroll away
+    return (*found, failures_and_flags(record))  # last, so that they do not scroll away
 
 
 def print_chapters(chapters: Iterable[Chapter], console: Console) -> None:

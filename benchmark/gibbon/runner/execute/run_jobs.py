@@ -1,37 +1,19 @@
-"""Runs all jobs, with deferred scoring if the models of a job don't fit into memory together.
-
-Deferred scoring keeps candidates on disk; then each target is loaded once and scores all of them.
-So a model is loaded twice, as a source and as a target, or more often if the disk is too small.
-"""
+"""Runs all jobs, with deferred scoring if the models of a job don't fit into memory together."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
 
-import numpy as np
-import torch
-
-from gibbon.records.outcomes import OutcomeMeta
 from gibbon.records.run import Failure
-from gibbon.runner.boundary import boundary
-from gibbon.runner.execute.batch_loop import in_batches
-from gibbon.runner.execute.jobs import Job, recorded_of
+from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.run_job import Execution, run_job
-from gibbon.runner.execute.scorer import DeferScoring, ScoreNow, TargetScores
-from gibbon.runner.plan.load_model import LoadedModel
-from gibbon.runner.plan.planned import Cell
-
-DISK_SHARE = 0.5  # share of the free disk space for candidates
-FLOAT_BYTES = 4
+from gibbon.runner.execute.scorer import ScoreNow
+from gibbon.runner.execute.scoring_queue import ScoringQueue
 
 
 def run_jobs(jobs: Sequence[Job], run: Execution) -> list[Failure]:
     """Runs jobs, writes the outcomes of their cells, and returns the failures."""
-    queue = _ScoringQueue(run)
+    queue = ScoringQueue(run)
     failures: list[Failure] = []
     for job in jobs:
         fits = run.plan.pool.fits(each.handle for each in job.models)
@@ -39,91 +21,3 @@ def run_jobs(jobs: Sequence[Job], run: Execution) -> list[Failure]:
         failures.extend(failed.values())
     queue.score_all()
     return failures
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    """A cell whose candidates are on disk, and the answers of targets so far."""
-
-    job: Job
-    cell: Cell
-    scores: TargetScores = field(default_factory=TargetScores)
-
-
-class _ScoringQueue:
-    """The cells whose candidates are on disk, to be scored on one target after the other."""
-
-    def __init__(self, run: Execution) -> None:
-        self._run = run
-        self._waiting: list[_Waiting] = []
-
-    def run(self, job: Job) -> Mapping[str, Failure]:
-        """Runs a job on its source alone, adds its cells to the queue, and returns the failures."""
-        folder, examples = self._run.folder, len(job.experiment.ids)
-        waiting = [_Waiting(job, cell) for cell in job.cells if cell.others]
-        shape = (examples, *job.experiment.dataset.input_shape)
-        room = folder.room_for_candidates() * DISK_SHARE
-        if self._waiting and FLOAT_BYTES * math.prod(shape) * len(waiting) > room:
-            self.score_all()
-        writing = partial(folder.writing_candidates, shape=shape)
-        with ExitStack() as stack:
-            files = {
-                each.cell.digest: stack.enter_context(writing(each.cell.digest)) for each in waiting
-            }
-            failed = run_job(job.on_source, self._run, DeferScoring(files))
-        folder.drop_partial(job.digest)
-        for each in waiting:
-            if each.cell.digest in failed:
-                folder.drop_candidates(each.cell.digest)
-                self._run.progress.advance(examples * len(each.cell.others), doing=job.name)
-            else:
-                self._waiting.append(each)
-        return failed
-
-    def score_all(self) -> None:
-        """Scores all candidates, adds the answers to the outcomes, and removes the candidates."""
-        targets = {other.digest: other for each in self._waiting for other in each.cell.others}
-        pool, progress = self._run.plan.pool, self._run.progress
-        for target in sorted(targets.values(), key=lambda model: not pool.has_loaded(model.handle)):
-            errors: list[BaseException] = []
-            with boundary(errors.append):
-                pool.load([target.handle])
-            for each in self._waiting:
-                if target.digest not in {other.digest for other in each.cell.others}:
-                    continue
-                if errors:
-                    each.scores.fail(target, errors[0])
-                    progress.advance(len(each.job.experiment.ids), doing=each.job.name)
-                else:
-                    self._score(each, target)
-                self._write(each)
-        self._run.folder.drop_candidates(*(each.cell.digest for each in self._waiting))
-        self._waiting.clear()
-
-    def _score(self, waiting: _Waiting, target: LoadedModel) -> None:
-        candidates = self._run.folder.read_candidates(waiting.cell.digest)
-        device, progress = self._run.plan.device, self._run.progress
-        name = f"{waiting.job.name} on {target.name}"
-        for _, count in in_batches(
-            len(candidates),
-            waiting.job.batch_size,
-            device=device,
-            fetch=lambda parts: (torch.from_numpy(np.array(candidates[each])) for each in parts),
-            compute=lambda stream, attempt: waiting.scores.score(
-                target, next(stream).to(device), attempt
-            ),
-            note=lambda text: progress.note(f"{name}: {text}"),
-        ):
-            progress.advance(count, doing=name)
-
-    def _write(self, waiting: _Waiting) -> None:
-        """Adds the answers so far to a cell's outcome, in the order of the suite."""
-        cell, folder, scores = waiting.cell, self._run.folder, waiting.scores
-        recorded = recorded_of(cell, folder)
-        if recorded is None:
-            return
-        answered = scores.answers.keys() - scores.errors.keys()
-        names = {each.digest: each.name for each in cell.others if each.digest in answered}
-        meta = OutcomeMeta(targets=names, target_errors=scores.errors)
-        answers = {digest: scores.answers[digest] for digest in names}
-        folder.write(cell.digest, recorded.with_targets(answers, meta))

@@ -1,4 +1,4 @@
-"""Digests that results are stored under, and digests of other people's code.
+"""Digests of other people's code.
 
 `code_digest` covers the code of the author's own modules: the modules of the given classes, and
 the modules that these import, directly or through others, except libraries.  A library is what is
@@ -23,18 +23,10 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-DIGEST_FORMAT = 2  # goes up when the meaning of a stored outcome changes
-
 PACKAGE = __name__.partition(".")[0]
 MAIN = "__main__"
 INSTALLED = {"site-packages", "dist-packages"}
 STANDARD = tuple(Path(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib"))
-
-
-def digest_of(**parts: object) -> str:
-    """Returns a digest of named parts, each of them something that JSON can hold."""
-    text = json.dumps({"format": DIGEST_FORMAT, **parts}, sort_keys=True)
-    return _hash(text.encode())[:32]
 
 
 def code_digest(kinds: Iterable[type], *, values: Iterable[type] = ()) -> str | None:
@@ -83,7 +75,7 @@ class _Import:
 
 @dataclass(frozen=True)
 class _Module:
-    """What counts of a module: a digest of its code without imports, and what it imports."""
+    """The parts of a module that count: a digest of its code without imports, and its imports."""
 
     code: str
     imports: tuple[_Import, ...] = ()

@@ -26,7 +26,8 @@ from gibbon.models.sources.wrap_module import same_random_numbers
 from gibbon.models.weights import state_digest
 from gibbon.records.run import ModelCard
 from gibbon.runner.model_pool import COPIES, Handle
-from gibbon.runner.plan.code_digest import PACKAGE, code_digest, digest_of
+from gibbon.runner.plan.cell_digest import digest_of
+from gibbon.runner.plan.code_digest import PACKAGE, code_digest
 from gibbon.runner.plan.precision import uncompiled, vary
 from gibbon.runner.settings import Precision
 from gibbon.specs.suite import ModelSpec

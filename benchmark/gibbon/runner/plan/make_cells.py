@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from gibbon.core.threat import ThreatModel
-from gibbon.runner.plan.attack_digest import attack_part
-from gibbon.runner.plan.code_digest import digest_of
+from gibbon.runner.plan.cell_digest import attack_part, digest_of
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, PlannedAttack
 from gibbon.specs.base import UNATTACKED

@@ -28,8 +28,7 @@ from gibbon.models.memory import BatchSize, free_memory, guess_batch_size
 from gibbon.models.sources.build import check_model
 from gibbon.records.flags import budget_flags
 from gibbon.runner.model_pool import ModelPool
-from gibbon.runner.plan.attack_digest import UNREADABLE, is_readable
-from gibbon.runner.plan.code_digest import digest_of
+from gibbon.runner.plan.cell_digest import UNREADABLE, digest_of, is_readable
 from gibbon.runner.plan.device import choose_device
 from gibbon.runner.plan.load_model import LoadedModel, Variant, load_model
 from gibbon.runner.plan.make_cells import make_cells
@@ -48,7 +47,7 @@ from gibbon.specs.suite import AttackSpec, Experiment, ModelSpec, Suite
 
 IN_TURN = "attacks in turn"
 BARELY = (
-    "an example is done once it misleads its own model, and barely misleads it: read its transfer "
+    "an example is done once its own model misclassifies it, and only just does: read its transfer "
     "as a lower bound, and set keep to last or best-loss for another"
 )
 

@@ -114,8 +114,8 @@ def _check_sample(dataset: Dataset, ids: NDArray[np.int64], batch: Batch) -> Non
     given = np.array_equal(batch.ids.numpy(), ids)
     if not given or not np.array_equal(batch.labels.numpy(), dataset.labels[ids]):
         raise DatasetError(
-            f"dataset {dataset.name!r}: a batch must hold the examples that were asked for, in "
-            "that order, with their labels"
+            f"dataset {dataset.name!r}: a batch must hold the requested examples, in "
+            "their order, with their labels"
         )
     least, most = float(batch.inputs.min()), float(batch.inputs.max())
     if not (bounds.low <= least and most <= bounds.high):  # NaN is not in any box either

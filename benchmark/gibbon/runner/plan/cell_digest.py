@@ -1,13 +1,16 @@
-"""The attack's part of what a cell is stored under.
+"""Digests of cells: what an outcome is stored under.
 
-One of our attacks goes by its registered name, version and parameters: `tests/attacks/golden` holds
-stored candidates of each, so that nobody changes an attack's answers without raising its version.
-An attack of somebody else goes by its class, version, parameters and the code of its author.
+The digest of a cell covers the data, the model, the attack and the seed (`digest_of`).  One of our
+attacks goes by its registered name, version and parameters (`attack_part`): `tests/attacks/golden`
+holds stored candidates of each, so that nobody changes an attack's answers without raising its
+version.  An attack of somebody else goes by its class, version, parameters and its author's code.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 
@@ -18,11 +21,18 @@ from gibbon.attacks.base import Attack, parameters_of
 from gibbon.attacks.toolkit.parameter_text import MANY, parameter_texts
 from gibbon.runner.plan.code_digest import code_digest
 
+DIGEST_FORMAT = 2  # goes up when the meaning of a stored outcome changes
 UNREADABLE = (
     "the code of the attack can't be read (it was typed into a console or a notebook, or its file "
     "has changed since it was imported), so that results are never taken from an earlier run; "
     "write it into a file and import it from there"
 )
+
+
+def digest_of(**parts: object) -> str:
+    """Returns a digest of named parts, each of them something that JSON can hold."""
+    text = json.dumps({"format": DIGEST_FORMAT, **parts}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def attack_part(attack: Attack) -> list[object]:
