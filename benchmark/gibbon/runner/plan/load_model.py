@@ -62,8 +62,8 @@ class ProbedAnswers:
         kept: bytes that a backward pass needs for one example.
     """
 
-    predictions: list[int]
-    means: list[str]
+    predictions: tuple[int, ...]
+    means: tuple[str, ...]
     steady: bool
     draws: str
     forward_only: str
@@ -184,8 +184,8 @@ def _probe(classifier: Classifier, batch: Batch) -> ProbedAnswers:
         gradient_free, between = _between_pixels(classifier, batch)
     means = (classifier.outputs.confidence(outputs).mean(), outputs.abs().mean(), *between)
     return ProbedAnswers(
-        predictions=outputs.argmax(1).tolist(),
-        means=[f"{float(value):.{PROBE_DIGITS}g}" for value in means],
+        predictions=tuple(outputs.argmax(1).tolist()),
+        means=tuple(f"{float(value):.{PROBE_DIGITS}g}" for value in means),
         steady=steady,
         draws=draws,
         forward_only=classifier.forward_only or (NO_GRADIENT if gradient_free else ""),
