@@ -115,18 +115,9 @@ class LogitsOnly(nn.Module):
 
 
 def _pretrained(spec: ModelSpec) -> nn.Module:
+    kind = _transformers().AutoModelForImageClassification
     with without_pickles(), fetching(spec.model):
-        network, loading = _transformers().AutoModelForImageClassification.from_pretrained(
-            place_of(spec, SCHEME),
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below
-            dtype=torch.float32,
-            **spec.arguments,
-        )
-    _check_fit(loading, where=spec.model)
-    made: nn.Module = network
-    return made
+        return _loaded(kind, place_of(spec, SCHEME), spec.arguments, where=spec.model)
 
 
 def _filled(spec: ModelSpec) -> tuple[nn.Module, tuple[str, ...]]:
@@ -138,24 +129,27 @@ def _filled(spec: ModelSpec) -> tuple[nn.Module, tuple[str, ...]]:
     read = read_checkpoint(path, trust_pickle=spec.trust_pickle)
     tensors, unwrapped = state_dict_of(read.content, where=str(path))
     unweighted: Any = _unweighted(spec)
-    network, loading = type(unweighted).from_pretrained(
-        None,
-        config=unweighted.config,
-        state_dict=dict(tensors),
+    options = {"config": unweighted.config, "state_dict": dict(tensors)}
+    network = _loaded(type(unweighted), None, options, where=str(path))
+    return network, (*read.notes, *unwrapped)
+
+
+def _loaded(kind: Any, place: str | None, options: dict[str, Any], *, where: str) -> nn.Module:
+    """Returns a network with its weights, all of which must fit.  Raises `WeightsError`."""
+    network, loading = kind.from_pretrained(
+        place,
+        trust_remote_code=False,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # reported below
         dtype=torch.float32,
+        **options,
     )
-    _check_fit(loading, where=str(path))
-    made: nn.Module = network
-    return made, (*read.notes, *unwrapped)
-
-
-def _check_fit(loading: Mapping[str, Any], *, where: str) -> None:
     for what in ("missing", "mismatched", "unexpected"):
         names = sorted(map(str, loading.get(f"{what}_keys") or ()))
         if names:
             raise WeightsError(f"{where}: tensors do not fit the model: {what} {listed(names)}")
+    made: nn.Module = network
+    return made
 
 
 def _unweighted(spec: ModelSpec) -> nn.Module:
