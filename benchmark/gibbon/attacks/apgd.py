@@ -21,21 +21,14 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack
+from gibbon.attacks.base import STRICT, Attack, Count
 from gibbon.attacks.toolkit.apgd_search import APGDSearch, KeptPoint, Run
-from gibbon.attacks.toolkit.objectives import (
-    DLR,
-    DLR_CLASSES,
-    TARGETED_DLR_CLASSES,
-    CrossEntropy,
-    TargetedDLR,
-)
+from gibbon.attacks.toolkit.objectives import DLR, CrossEntropy, TargetedDLR
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
 from gibbon.models.classifier import Classifier
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class APGD(Attack):
@@ -122,9 +115,9 @@ class APGDDLR(APGD):
 
     def caveats(self, classes: int) -> Iterator[str]:
         """Yields that the margin is maximised if the model has too few classes for the ratio."""
-        if classes < DLR_CLASSES:
+        if classes < (needed := len(DLR.divisor)):
             yield (
-                f"the difference of logits ratio needs {DLR_CLASSES} classes, the model has "
+                f"the difference of logits ratio needs {needed} classes, the model has "
                 f"{classes}: the margin was climbed instead"
             )
 
@@ -159,9 +152,9 @@ class APGDT(APGD):
 
     def caveats(self, classes: int) -> Iterator[str]:
         """Yields that a difference is maximised if the model has too few classes for the ratio."""
-        if classes < TARGETED_DLR_CLASSES:
+        if classes < (needed := len(TargetedDLR.divisor)):
             yield (
-                f"the targeted ratio needs {TARGETED_DLR_CLASSES} classes, the model has "
+                f"the targeted ratio needs {needed} classes, the model has "
                 f"{classes}: the difference of two outputs was climbed instead"
             )
 

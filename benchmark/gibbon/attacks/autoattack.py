@@ -14,13 +14,12 @@ ICML 2021, the section on AutoAttack in L1, https://arxiv.org/abs/2103.01208.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from gibbon.attacks.apgd import APGDCE, APGDT
-from gibbon.attacks.base import STOPPING, STRICT, Attack
+from gibbon.attacks.base import STOPPING, STRICT, Attack, Count
 from gibbon.attacks.fab_t import FABT
 from gibbon.attacks.square import SCHEDULE, Square
 from gibbon.attacks.worst_of import AttackList, Member
@@ -28,8 +27,6 @@ from gibbon.core.threat import Norm
 
 NAMES = ("apgd-ce", "apgd-t", "fab-t", "square")
 AHEAD = 64  # queries of the square attack in one batch for an example, at most
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

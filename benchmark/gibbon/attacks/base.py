@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
 from gibbon.core.errors import AttackError, SpecError
@@ -49,6 +49,8 @@ def _length(written: object) -> float:
 
 # A length in the units of the model's input, written as a number or as a fraction: "2/255".
 Length = Annotated[float, BeforeValidator(_length)]
+PositiveLength = Annotated[Length, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class MemberError(SpecError):

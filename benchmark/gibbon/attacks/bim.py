@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Length
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
 from gibbon.attacks.toolkit.ascent_loop import Ascent, KeptIterate, State, projected_step
 from gibbon.attacks.toolkit.projections import region
 from gibbon.attacks.toolkit.targets import Target, choose_objective
@@ -46,8 +45,8 @@ class BIM(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
 
-    steps: Annotated[int, Field(ge=1)] | None = None
-    step_size: Annotated[Length, Field(gt=0)] | None = None
+    steps: Count | None = None
+    step_size: PositiveLength | None = None
     target: Target = "none"
     keep: KeptIterate = "last"
 

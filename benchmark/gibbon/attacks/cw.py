@@ -15,7 +15,6 @@ Source: N. Carlini and D. Wagner, "Towards evaluating the robustness of neural n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 import torch
@@ -23,8 +22,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Length
-from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.base import STRICT, Count, PositiveLength
+from gibbon.attacks.minimal import NearestSearch
 from gibbon.attacks.toolkit.adam import Adam
 from gibbon.attacks.toolkit.minimal_search import Constants, Criterion, Nearest, finite
 from gibbon.attacks.toolkit.targets import Target
@@ -42,7 +41,7 @@ LARGEST = 1e10  # constant, in the authors' code
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CW(MinimalNormAttack):
+class CW(NearestSearch):
     """Minimises the distance plus c times a hinge on the outputs, for several constants c.
 
     One forward and one backward pass a step; examples that make no progress leave the batch, which
@@ -62,26 +61,19 @@ class CW(MinimalNormAttack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
 
-    steps: Annotated[int, Field(ge=1)] = 10_000
-    searches: Annotated[int, Field(ge=1)] = 9
-    step_size: Annotated[Length, Field(gt=0)] = 0.01
+    steps: Count = 10_000
+    searches: Count = 9
+    step_size: PositiveLength = 0.01
     init_constant: Annotated[float, Field(gt=0)] = 1e-3
     confidence: Annotated[float, Field(ge=0)] = 0.0
     abort_early: bool = True
     target: Target = "none"
 
-    def nearest(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        norm: Norm,
-        bounds: Bounds | None,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields the one candidate."""
-        nearest = Nearest(inputs, norm=norm)
+    def search(
+        self, classifier: Classifier, nearest: Nearest, *, labels: Tensor, streams: ExampleStreams
+    ) -> None:
+        """Offers the clean inputs, then each iterate for each constant."""
+        inputs = nearest.inputs
         criterion = Criterion.choose(
             self.target, classifier, inputs, labels, streams, confidence=self.confidence
         )
@@ -89,17 +81,10 @@ class CW(MinimalNormAttack):
         rows = nearest.missing
         constants = Constants(torch.full((len(rows),), self.init_constant, device=inputs.device))
         for _ in range(self.searches if len(rows) else 0):
-            met = self._minimise(
-                classifier,
-                nearest,
-                rows,
-                criterion=criterion,
-                constants=constants.values,
-                bounds=bounds,
-            )
+            weights = constants.values
+            met = self._minimise(classifier, nearest, rows, criterion=criterion, constants=weights)
             constants.update(met)
             constants.values.clamp_(max=LARGEST)
-        yield nearest.points
 
     def _minimise(
         self,
@@ -109,12 +94,11 @@ class CW(MinimalNormAttack):
         *,
         criterion: Criterion,
         constants: Tensor,
-        bounds: Bounds | None,
     ) -> Tensor:
         """Offers each iterate to ``nearest``; returns which rows met the criterion."""
         succeeded = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         live = torch.arange(len(rows), device=rows.device)  # positions in ``rows``
-        inputs, criterion = nearest.inputs[rows], criterion.take(rows)
+        inputs, bounds, criterion = nearest.inputs[rows], nearest.bounds, criterion.take(rows)
         free = _into_free(inputs, bounds)
         adam = Adam(free, step_size=self.step_size)
         last = torch.full_like(constants, torch.inf)

@@ -17,7 +17,6 @@ CVPR 2019, https://arxiv.org/abs/1811.09600.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 import torch
@@ -25,13 +24,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Length
-from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.base import STRICT, Count, PositiveLength
+from gibbon.attacks.minimal import NearestSearch
 from gibbon.attacks.toolkit.minimal_search import Criterion, Nearest, finite
 from gibbon.attacks.toolkit.projections import TINY, lengths
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Bounds, Norm
+from gibbon.core.threat import Norm
 from gibbon.metrics.distances import clip_, like
 from gibbon.models.classifier import Classifier
 
@@ -39,7 +38,7 @@ LAST_STEP = 0.01  # section 5: the step size goes from 1 to 0.01 along a cosine
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class DDN(MinimalNormAttack):
+class DDN(NearestSearch):
     """Learns a direction by gradient steps and adapts the norm at each of them.
 
     The gradient is that of the training loss in its exact form, which does not vanish at high
@@ -57,23 +56,16 @@ class DDN(MinimalNormAttack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
 
-    steps: Annotated[int, Field(ge=1)] = 100
+    steps: Count = 100
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    init_norm: Annotated[Length, Field(gt=0)] = 1.0
+    init_norm: PositiveLength = 1.0
     target: Target = "none"
 
-    def nearest(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        norm: Norm,
-        bounds: Bounds | None,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields the one candidate: a forward and backward pass a step, and a last forward pass."""
-        nearest = Nearest(inputs, norm=norm)
+    def search(
+        self, classifier: Classifier, nearest: Nearest, *, labels: Tensor, streams: ExampleStreams
+    ) -> None:
+        """Offers each iterate: a forward and backward pass a step, and a last forward pass."""
+        inputs, bounds = nearest.inputs, nearest.bounds
         criterion = Criterion.choose(self.target, classifier, inputs, labels, streams)
 
         def ascent(outputs: Tensor) -> Tensor:
@@ -93,7 +85,6 @@ class DDN(MinimalNormAttack):
             points = clip_(inputs + scale * direction, bounds)
             direction = points - inputs
         nearest.offer(points, criterion.met_at(classifier, points))
-        yield nearest.points
 
 
 def _step_size(step: int, *, steps: int) -> float:

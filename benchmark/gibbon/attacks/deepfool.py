@@ -16,7 +16,6 @@ fool deep neural networks", CVPR 2016, https://arxiv.org/abs/1511.04599.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 import torch
@@ -24,13 +23,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT
-from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.base import STRICT, Count
+from gibbon.attacks.minimal import NearestSearch
 from gibbon.attacks.toolkit.linear_boundary import nearest_boundary, rivals_of, to_hyperplane
 from gibbon.attacks.toolkit.minimal_search import Criterion, Nearest
 from gibbon.attacks.toolkit.projections import TINY
 from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Bounds, Norm
+from gibbon.core.threat import Norm
 from gibbon.metrics.distances import clip_, distances, like
 from gibbon.models.classifier import Classifier
 
@@ -40,7 +39,7 @@ FURTHER = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class DeepFool(MinimalNormAttack):
+class DeepFool(NearestSearch):
     """Moves to the nearest linearised boundary, step by step, until the class changes.
 
     Each step costs a backward pass for each rival class and two forward passes; examples whose
@@ -57,22 +56,15 @@ class DeepFool(MinimalNormAttack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2, Norm.LINF)
 
-    steps: Annotated[int, Field(ge=1)] = 50
+    steps: Count = 50
     overshoot: Annotated[float, Field(ge=0)] = 0.02
     classes: Annotated[int, Field(ge=2)] | None = 10
 
-    def nearest(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        norm: Norm,
-        bounds: Bounds | None,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields the one candidate."""
-        nearest, criterion = Nearest(inputs, norm=norm), Criterion(labels)
+    def search(
+        self, classifier: Classifier, nearest: Nearest, *, labels: Tensor, streams: ExampleStreams
+    ) -> None:
+        """Offers the clean inputs, then the point of each step."""
+        inputs, norm, criterion = nearest.inputs, nearest.norm, Criterion(labels)
         with torch.no_grad():
             outputs = classifier(inputs)
         nearest.offer(inputs, criterion.met(outputs))
@@ -89,7 +81,6 @@ class DeepFool(MinimalNormAttack):
             step = to_hyperplane(here, boundary, norm=norm, bounds=None)
             size = distances(step, torch.zeros_like(step), norm=norm)
             total[rows] += step * like(1 + FURTHER / size.clamp(min=TINY), step)
-            here = clip_(inputs[rows].add(total[rows], alpha=1 + self.overshoot), bounds)
+            here = clip_(inputs[rows].add(total[rows], alpha=1 + self.overshoot), nearest.bounds)
             nearest.offer(here, criterion.take(rows).met_at(classifier, here), rows=rows)
             points[rows] = here
-        yield nearest.points

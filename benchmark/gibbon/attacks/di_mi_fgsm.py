@@ -27,7 +27,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Length
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
 from gibbon.attacks.mi_fgsm import accumulate
 from gibbon.attacks.toolkit.gradients import Gradients
 from gibbon.attacks.toolkit.image_input import check_pictures
@@ -58,9 +58,9 @@ class DIMIFGSM(Attack):
         "optimum": "it climbs randomly resized pictures, for transfer, not the model's own loss"
     }
 
-    steps: Annotated[int, Field(ge=1)] = 10
+    steps: Count = 10
     decay: Annotated[float, Field(ge=0)] = 1.0
-    step_size: Annotated[Length, Field(gt=0)] | None = None
+    step_size: PositiveLength | None = None
     probability: Annotated[float, Field(ge=0, le=1)] = 0.5
     smallest: Annotated[float, Field(gt=0, lt=1)] = 299 / 330
 

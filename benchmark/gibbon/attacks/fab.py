@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass as plain
 from dataclasses import replace
 from typing import Annotated, ClassVar
@@ -31,15 +31,20 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT
-from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.base import STRICT, Count
+from gibbon.attacks.minimal import NearestSearch
 from gibbon.attacks.toolkit.example_rows import ExampleRows
-from gibbon.attacks.toolkit.linear_boundary import nearest_boundary, rivals_of, to_hyperplane
+from gibbon.attacks.toolkit.linear_boundary import (
+    Boundary,
+    nearest_boundary,
+    rivals_of,
+    to_hyperplane,
+)
 from gibbon.attacks.toolkit.minimal_search import Criterion, Nearest
 from gibbon.attacks.toolkit.parallel_restarts import next_group, rows_leaving
 from gibbon.attacks.toolkit.projections import choose
 from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Bounds, Norm
+from gibbon.core.threat import Norm
 from gibbon.metrics.distances import clip_, distances, like
 from gibbon.models.classifier import Classifier
 
@@ -50,8 +55,8 @@ RADII = {Norm.LINF: 0.3, Norm.L2: 1.0, Norm.L1: 5.0}
 
 
 @plain(frozen=True)
-class FABTargets(ExampleRows):
-    """The classes whose boundaries one run approaches, and its random numbers.
+class FABRun(ExampleRows):
+    """One run: the classes whose boundaries it approaches, and its random numbers.
 
     Args:
         rivals: int64, shape (N, R): classes other than the true one.
@@ -62,7 +67,7 @@ class FABTargets(ExampleRows):
     streams: ExampleStreams
 
 
-class BoundaryWalk(MinimalNormAttack):
+class BoundaryWalk(NearestSearch):
     """Interface of the untargeted and the targeted attack, which approach different boundaries."""
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
@@ -75,27 +80,18 @@ class BoundaryWalk(MinimalNormAttack):
     enough: float = -math.inf  # an example leaves the search once a point this near is found
 
     @abstractmethod
-    def targets(
-        self, outputs: Tensor, labels: Tensor, streams: ExampleStreams
-    ) -> Iterator[FABTargets]:
-        """Yields the targets of each run, given the outputs for the inputs, shape (N, K)."""
+    def runs(self, outputs: Tensor, labels: Tensor, streams: ExampleStreams) -> Iterator[FABRun]:
+        """Yields the runs, given the outputs for the inputs, shape (N, K)."""
 
-    def nearest(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        norm: Norm,
-        bounds: Bounds | None,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields the one candidate, the nearest point over all targets and runs."""
+    def search(
+        self, classifier: Classifier, nearest: Nearest, *, labels: Tensor, streams: ExampleStreams
+    ) -> None:
+        """Offers the clean inputs, then the points of all targets and runs."""
         with torch.no_grad():
-            outputs = classifier(inputs)
-        targets = self.targets(outputs, labels, streams)
-        search = _Search(self, classifier, norm, bounds)
-        yield search.nearest_points(inputs, labels, outputs, targets)
+            outputs = classifier(nearest.inputs)
+        runs = self.runs(outputs, labels, streams)
+        nearest.offer(nearest.inputs, Criterion(labels).met(outputs))
+        _Search(self, classifier, nearest).run(labels, runs)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -114,49 +110,43 @@ class FAB(BoundaryWalk):
         beta: the share of a perturbation that is left after a step back.
     """
 
-    steps: Annotated[int, Field(ge=1)] = 100
-    restarts: Annotated[int, Field(ge=1)] = 1
+    steps: Count = 100
+    restarts: Count = 1
     alpha_max: Annotated[float, Field(ge=0, le=1)] = 0.1
     eta: Annotated[float, Field(ge=1)] = 1.05
     beta: Annotated[float, Field(ge=0, le=1)] = 0.9
 
-    def targets(
-        self, outputs: Tensor, labels: Tensor, streams: ExampleStreams
-    ) -> Iterator[FABTargets]:
+    def runs(self, outputs: Tensor, labels: Tensor, streams: ExampleStreams) -> Iterator[FABRun]:
         """Yields all other classes, for one run."""
-        yield FABTargets(rivals_of(outputs, labels), streams)
+        yield FABRun(rivals_of(outputs, labels), streams)
 
 
 @plain(frozen=True)
 class _Search:
-    """Algorithm 1 on a model, in a norm and a box."""
+    """Algorithm 1 on a model; ``nearest`` keeps the points, and holds the inputs."""
 
     attack: BoundaryWalk
     classifier: Classifier
-    norm: Norm
-    bounds: Bounds | None
+    nearest: Nearest
 
-    def nearest_points(
-        self, inputs: Tensor, labels: Tensor, outputs: Tensor, targets: Iterable[FABTargets]
-    ) -> Tensor:
-        """Returns the nearest misclassified point of all targets and runs, else the input.
+    def run(self, labels: Tensor, runs: Iterator[FABRun]) -> None:
+        """Offers the misclassified points nearest to the inputs, of all targets and runs.
 
-        Shape (N, *input_shape).  Several targets go into one batch if few examples are left.
+        Several targets go into one batch if few examples are left.
 
         Args:
-            inputs: shape (N, *input_shape).
             labels: int64, shape (N,): the true classes.
-            outputs: the model's outputs for the inputs, shape (N, K).
-            targets: the targets of each run, for all N examples.
+            runs: the runs, for all N examples.
         """
-        nearest = Nearest(inputs, norm=self.norm)
-        nearest.offer(inputs, Criterion(labels).met(outputs))
-        left, remaining = nearest.missing, iter(targets)
-        while len(left) and (group := next_group(remaining, self.classifier, examples=len(left))):
+        nearest, inputs = self.nearest, self.nearest.inputs
+        left = nearest.missing
+        while len(left) and (group := next_group(runs, self.classifier, examples=len(left))):
             count = len(group)
-            joined = FABTargets.concatenated([each.take(left) for each in group])
-            batch = _Batch(torch.cat([inputs[left]] * count), labels[left].repeat(count), joined)
-            found = self._run(batch, examples=len(left))
+            joined = FABRun.concatenated([each.take(left) for each in group])
+            start = torch.cat([inputs[left]] * count)
+            rows = torch.arange(len(start), device=start.device)
+            path = _Path(start, rows, start, labels[left].repeat(count), joined)
+            found = self._run(path, examples=len(left))
             unsolved = torch.ones_like(left, dtype=torch.bool)  # no point near enough yet
             for points, away in zip(
                 found.points.chunk(count), found.distances.chunk(count), strict=True
@@ -164,23 +154,20 @@ class _Search:
                 nearest.offer(points, unsolved & torch.isfinite(away), rows=left)
                 unsolved &= away > self.attack.enough
             left = left[unsolved]
-        self._final_search(nearest, labels=labels)
-        return nearest.points
+        self._final_search(labels)
 
-    def _run(self, batch: _Batch, *, examples: int) -> Nearest:
+    def _run(self, path: _Path, *, examples: int) -> Nearest:
         """Returns the nearest misclassified points of all restarts.
 
         Two forward passes a step, and a backward pass for each column of rivals.  A row with a
         point within ``enough`` leaves the batch, and so do the later targets of its example.
         """
-        nearest = Nearest(batch.inputs, norm=self.norm)
-        rows = torch.arange(len(batch.inputs), device=batch.inputs.device)
+        nearest = Nearest(path.inputs, norm=self.nearest.norm)
         for restart in range(self.attack.restarts):
-            here = batch.take(rows)
-            points = here.inputs
+            points = path.inputs
             if restart > 0:
-                points = self._near(nearest, rows, here.targets.streams.child(restart))
-            path = _Path(points, rows, here)
+                points = self._near(nearest, path.rows, path.run.streams.child(restart))
+            path = replace(path, points=points)
             for _ in range(self.attack.steps):
                 path, misclassified = self._step(path)
                 nearest.offer(path.points, misclassified, rows=path.rows)
@@ -191,50 +178,44 @@ class _Search:
                     path = path.take(torch.nonzero(~leave).squeeze(1))
                     if not len(path.rows):
                         return nearest
-            rows = path.rows
         return nearest
 
     def _step(self, path: _Path) -> tuple[_Path, Tensor]:
         """Returns the path after one step, and which of its points are misclassified."""
-        points, inputs, labels = path.points, path.batch.inputs, path.batch.labels
-        boundary = nearest_boundary(
-            self.classifier, points, labels=labels, rivals=path.batch.targets.rivals, norm=self.norm
-        )
-        moves = to_hyperplane(
-            torch.cat([points, inputs]),
-            boundary.followed_by(boundary.seen_from(inputs, points)),
-            norm=self.norm,
-            bounds=self.bounds,
-        )
-        alpha = like(_alpha(moves, norm=self.norm, most=self.attack.alpha_max), points)
+        points, inputs, labels = path.points, path.inputs, path.labels
+        rivals, norm, bounds = path.run.rivals, self.nearest.norm, self.nearest.bounds
+        here = nearest_boundary(self.classifier, points, labels=labels, rivals=rivals, norm=norm)
+        both = Boundary.concatenated([here, here.seen_from(inputs, points)])
+        moves = to_hyperplane(torch.cat([points, inputs]), both, norm=norm, bounds=bounds)
+        alpha = like(_alpha(moves, norm=norm, most=self.attack.alpha_max), points)
         step, step_orig = moves.chunk(2)
         points = torch.lerp(
             points.add(step, alpha=self.attack.eta),
             inputs.add(step_orig, alpha=self.attack.eta),
             alpha,
         )
-        points = clip_(points, self.bounds)
+        points = clip_(points, bounds)
         return replace(path, points=points), Criterion(labels).met_at(self.classifier, points)
 
     def _near(self, nearest: Nearest, rows: Tensor, streams: ExampleStreams) -> Tensor:
         """Returns random points at half the distance found so far, or half the norm's radius."""
-        inputs = nearest.inputs[rows]
+        inputs, norm, bounds = nearest.inputs[rows], self.nearest.norm, self.nearest.bounds
         noise = streams.normal(inputs.shape[1:])
-        if self.norm is Norm.LINF:
+        if norm is Norm.LINF:
             noise = streams.uniform(inputs.shape[1:]).mul_(2.0).sub_(1.0)
-        size = distances(noise, torch.zeros_like(noise), norm=self.norm)
-        width = 1.0 if self.bounds is None else self.bounds.width
-        reach = nearest.distances[rows].clamp(max=RADII[self.norm] * width) / 2
-        return clip_(inputs + noise * like(reach / size, noise), self.bounds)
+        size = distances(noise, torch.zeros_like(noise), norm=norm)
+        width = 1.0 if bounds is None else bounds.width
+        reach = nearest.distances[rows].clamp(max=RADII[norm] * width) / 2
+        return clip_(inputs + noise * like(reach / size, noise), bounds)
 
-    def _final_search(self, nearest: Nearest, *, labels: Tensor) -> None:
+    def _final_search(self, labels: Tensor) -> None:
         """Moves the points found towards the inputs, as far as they stay misclassified.
 
         The margin is taken to be linear between a correctly classified and a misclassified point,
         and the line is cut at the smallest margin that counts; five forward passes.  Points within
         ``enough`` stay.
         """
-        away = nearest.distances
+        nearest, away = self.nearest, self.nearest.distances
         rows = (torch.isfinite(away) & (away > max(self.attack.enough, 0.0))).nonzero().flatten()
         if not len(rows):
             return
@@ -258,27 +239,23 @@ class _Search:
 
 
 @plain(frozen=True)
-class _Batch(ExampleRows):
-    """Inputs, labels and targets, one row for each example and target."""
-
-    inputs: Tensor
-    labels: Tensor
-    targets: FABTargets
-
-
-@plain(frozen=True)
 class _Path(ExampleRows):
-    """The iterates of the rows that still take part; ``rows`` says which these are."""
+    """The iterates of the rows that still take part, one for each example and target.
+
+    ``rows`` are their positions in the batch at the start.
+    """
 
     points: Tensor
     rows: Tensor
-    batch: _Batch
+    inputs: Tensor
+    labels: Tensor
+    run: FABRun
 
     def stepped_back(self, misclassified: Tensor, *, beta: float) -> _Path:
         """Returns the path with the misclassified points moved towards their inputs."""
         ones = torch.ones_like(misclassified, dtype=self.points.dtype)
         share = like(torch.where(misclassified, beta, ones), self.points)
-        return replace(self, points=torch.lerp(self.batch.inputs, self.points, share))
+        return replace(self, points=torch.lerp(self.inputs, self.points, share))
 
 
 def _alpha(moves: Tensor, *, norm: Norm, most: float) -> Tensor:

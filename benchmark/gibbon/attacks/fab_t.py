@@ -20,8 +20,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Length
-from gibbon.attacks.fab import BoundaryWalk, FABTargets
+from gibbon.attacks.base import STRICT, Count, Length
+from gibbon.attacks.fab import BoundaryWalk, FABRun
 from gibbon.attacks.toolkit.linear_boundary import rivals_of
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import ThreatModel
@@ -48,9 +48,9 @@ class FABT(BoundaryWalk):
 
     version: ClassVar[int] = 2
 
-    steps: Annotated[int, Field(ge=1)] = 100
-    restarts: Annotated[int, Field(ge=1)] = 1
-    target_classes: Annotated[int, Field(ge=1)] = 9
+    steps: Count = 100
+    restarts: Count = 1
+    target_classes: Count = 9
     alpha_max: Annotated[float, Field(ge=0, le=1)] = 0.1
     eta: Annotated[float, Field(ge=1)] = 1.05
     beta: Annotated[float, Field(ge=0, le=1)] = 0.9
@@ -60,10 +60,8 @@ class FABT(BoundaryWalk):
         """Returns the attack with ``enough`` raised to epsilon."""
         return replace(self, enough=max(self.enough, threat.radius))
 
-    def targets(
-        self, outputs: Tensor, labels: Tensor, streams: ExampleStreams
-    ) -> Iterator[FABTargets]:
+    def runs(self, outputs: Tensor, labels: Tensor, streams: ExampleStreams) -> Iterator[FABRun]:
         """Yields one likely class after another, a run for each."""
         rivals = rivals_of(outputs, labels, count=self.target_classes)
         for number, each in enumerate(torch.split(rivals, 1, dim=1)):
-            yield FABTargets(each, streams.child(number))
+            yield FABRun(each, streams.child(number))

@@ -20,7 +20,6 @@ adaptive norm constraints", NeurIPS 2021, https://arxiv.org/abs/2102.12827.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 import torch
@@ -28,20 +27,20 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Length
-from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.base import STRICT, Count, PositiveLength
+from gibbon.attacks.minimal import NearestSearch
 from gibbon.attacks.toolkit.linear_boundary import dual_size
 from gibbon.attacks.toolkit.minimal_search import Criterion, Nearest, finite
 from gibbon.attacks.toolkit.projections import TINY, inward, lengths
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Bounds, Norm
+from gibbon.core.threat import Norm
 from gibbon.metrics.distances import clip_, distances, like
 from gibbon.models.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class FMN(MinimalNormAttack):
+class FMN(NearestSearch):
     """Maximises the margin inside a ball whose radius converges to the boundary's.
 
     The paper's L0 norm is left out.  Two departures, without which the algorithm approaches a
@@ -61,25 +60,18 @@ class FMN(MinimalNormAttack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
 
-    steps: Annotated[int, Field(ge=1)] = 100
-    step_size: Annotated[Length, Field(gt=0)] = 1.0
+    steps: Count = 100
+    step_size: PositiveLength = 1.0
     last_step: Annotated[float, Field(gt=0, le=1)] = 0.01
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.05
     last_gamma: Annotated[float, Field(gt=0, lt=1)] = 0.001
     target: Target = "none"
 
-    def nearest(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        norm: Norm,
-        bounds: Bounds | None,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields the one candidate: a forward and backward pass a step, and a last forward pass."""
-        nearest = Nearest(inputs, norm=norm)
+    def search(
+        self, classifier: Classifier, nearest: Nearest, *, labels: Tensor, streams: ExampleStreams
+    ) -> None:
+        """Offers each iterate: a forward and backward pass a step, and a last forward pass."""
+        inputs, norm, bounds = nearest.inputs, nearest.norm, nearest.bounds
         criterion = Criterion.choose(self.target, classifier, inputs, labels, streams)
         points = inputs
         radius = torch.full_like(nearest.distances, torch.inf)
@@ -101,7 +93,6 @@ class FMN(MinimalNormAttack):
             change.add_(gradient / lengths(gradient).clamp(min=TINY), alpha=alpha)
             points = clip_(inputs + into_ball(change, radius, norm=norm), bounds)
         nearest.offer(points, criterion.met_at(classifier, points))
-        yield nearest.points
 
 
 def into_ball(change: Tensor, radius: Tensor, *, norm: Norm) -> Tensor:

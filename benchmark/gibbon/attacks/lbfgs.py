@@ -16,7 +16,7 @@ optimiser is scipy's L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -29,8 +29,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional
 
-from gibbon.attacks.base import STRICT
-from gibbon.attacks.minimal import MinimalNormAttack
+from gibbon.attacks.base import STRICT, Count
+from gibbon.attacks.minimal import NearestSearch
 from gibbon.attacks.toolkit.minimal_search import Constants, Criterion, Nearest, finite
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
@@ -40,7 +40,7 @@ from gibbon.models.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class LBFGS(MinimalNormAttack):
+class LBFGS(NearestSearch):
     """Minimises the distance plus c times the loss inside the box, for several constants c.
 
     Each example is a separate problem: one forward and one backward pass for each evaluation, in
@@ -60,23 +60,16 @@ class LBFGS(MinimalNormAttack):
         "optimum": "its default target is a random class, which may be far away"
     }
 
-    iterations: Annotated[int, Field(ge=1)] = 100
-    searches: Annotated[int, Field(ge=1)] = 9
+    iterations: Count = 100
+    searches: Count = 9
     init_constant: Annotated[float, Field(gt=0)] = 1e-2
     target: Target = "random"
 
-    def nearest(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        *,
-        labels: Tensor,
-        norm: Norm,
-        bounds: Bounds | None,
-        streams: ExampleStreams,
-    ) -> Iterator[Tensor]:
-        """Yields the one candidate."""
-        nearest = Nearest(inputs, norm=norm)
+    def search(
+        self, classifier: Classifier, nearest: Nearest, *, labels: Tensor, streams: ExampleStreams
+    ) -> None:
+        """Offers the clean inputs, then the minimiser for each constant."""
+        inputs, bounds = nearest.inputs, nearest.bounds
         criterion = Criterion.choose(self.target, classifier, inputs, labels, streams)
         nearest.offer(inputs, criterion.met_at(classifier, inputs))
         for row in nearest.missing.unsqueeze(1):
@@ -90,7 +83,6 @@ class LBFGS(MinimalNormAttack):
                 met = own.met_at(classifier, found)
                 nearest.offer(found, met, rows=row)
                 constants.update(met)
-        yield nearest.points
 
     def _minimise(
         self,

@@ -21,7 +21,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Length
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
 from gibbon.attacks.toolkit.ascent_loop import Ascent, KeptIterate, State
 from gibbon.attacks.toolkit.projections import TINY, region
 from gibbon.attacks.toolkit.targets import Target, choose_objective
@@ -46,9 +46,9 @@ class MIFGSM(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
 
-    steps: Annotated[int, Field(ge=1)] = 10
+    steps: Count = 10
     decay: Annotated[float, Field(ge=0)] = 1.0
-    step_size: Annotated[Length, Field(gt=0)] | None = None
+    step_size: PositiveLength | None = None
     target: Target = "none"
     keep: KeptIterate = "last"
 

@@ -12,13 +12,12 @@ resistant to adversarial attacks", ICLR 2018, section 2.1, https://arxiv.org/abs
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Length
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
 from gibbon.attacks.toolkit.ascent_loop import Ascent, KeptIterate, State, projected_step
 from gibbon.attacks.toolkit.objectives import Loss, untargeted
 from gibbon.attacks.toolkit.projections import region
@@ -48,9 +47,9 @@ class PGD(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
 
-    steps: Annotated[int, Field(ge=1)] = 40
-    restarts: Annotated[int, Field(ge=1)] = 1
-    step_size: Annotated[Length, Field(gt=0)] | None = None
+    steps: Count = 40
+    restarts: Count = 1
+    step_size: PositiveLength | None = None
     random_start: bool = True
     loss: Loss = "cross-entropy"
     keep: KeptIterate = "last"

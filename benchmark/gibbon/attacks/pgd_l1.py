@@ -24,7 +24,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Length
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
 from gibbon.attacks.pgd import PATH_LENGTH
 from gibbon.attacks.toolkit.ascent_loop import Ascent, KeptIterate, State, projected_step
 from gibbon.attacks.toolkit.objectives import Loss, untargeted
@@ -52,9 +52,9 @@ class PGDL1(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L1,)
 
-    steps: Annotated[int, Field(ge=1)] = 40
-    restarts: Annotated[int, Field(ge=1)] = 1
-    step_size: Annotated[Length, Field(gt=0)] | None = None
+    steps: Count = 40
+    restarts: Count = 1
+    step_size: PositiveLength | None = None
     random_start: bool = True
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.99
     loss: Loss = "cross-entropy"

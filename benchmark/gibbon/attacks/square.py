@@ -35,7 +35,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STOPPING, STRICT, Attack
+from gibbon.attacks.base import STOPPING, STRICT, Attack, Count
 from gibbon.attacks.toolkit.example_rows import ExampleRows
 from gibbon.attacks.toolkit.lookahead import Lookahead, next_queries, run_starts
 from gibbon.attacks.toolkit.minimal_search import Criterion
@@ -83,11 +83,11 @@ class Square(Attack):
     needs_gradient: ClassVar[bool] = False
     iterate: ClassVar[str] = STOPPING
 
-    queries: Annotated[int, Field(ge=1)] = 5000
+    queries: Count = 5000
     share: Annotated[float, Field(gt=0, le=1)] = 0.8
-    schedule: Annotated[int, Field(ge=1)] | None = None
-    restarts: Annotated[int, Field(ge=1)] = 1
-    ahead: Annotated[int, Field(ge=1)] = 1
+    schedule: Count | None = None
+    restarts: Count = 1
+    ahead: Count = 1
     target: Target = "none"
 
     def propose(
@@ -119,27 +119,23 @@ class Square(Attack):
     ) -> tuple[Tensor, Tensor]:
         """Returns the best points, shape (M, *input_shape), and which meet the criterion."""
         inputs, criterion, streams = examples.inputs, examples.criterion, examples.streams
-        model = _Model(classifier, inputs.shape[1:])
         room = max(classifier.room, len(inputs))
         lookahead = Lookahead(room=room, most=self.ahead)
         sampler = SAMPLERS[threat.norm](threat)
         start = inputs.flatten(1).view(len(inputs), *_picture(inputs.shape[1:]))
         best = sampler.first(start, streams=streams.child("first"))
-        values, succeeded = model.loss(best, criterion)
+        values, succeeded = _loss(classifier, best, criterion)
         final, live = best.clone(), (~succeeded).nonzero().flatten()
         state = _State(start, best, values, criterion, streams.child("changes")).take(live)
         for run, share in self._runs():
+            side = math.sqrt(share * start.shape[2:].numel())
             while run and len(live):
                 part = run[: _at_once(share, room // len(live))]
                 run = run[len(part) :]
                 windows = sampler.windows(
-                    state.start,
-                    side=math.sqrt(share * start.shape[2:].numel()),
-                    count=len(part),
-                    skip=part.start,
-                    streams=state.streams,
+                    state.start, side=side, count=len(part), skip=part.start, streams=state.streams
                 )
-                met = _query(state, windows, sampler=sampler, lookahead=lookahead, model=model)
+                met = _query(classifier, state, windows, sampler=sampler, lookahead=lookahead)
                 if bool(met.any()):
                     final[live], succeeded[live] = state.best, met
                     keep = (~met).nonzero().flatten()
@@ -170,23 +166,6 @@ class _Examples(ExampleRows):
 
 
 @plain(frozen=True)
-class _Model:
-    """The model under attack, for pictures of any shape that holds an input."""
-
-    classifier: Classifier
-    shape: torch.Size
-
-    def loss(self, pictures: Tensor, criterion: Criterion) -> tuple[Tensor, Tensor]:
-        """Returns the loss to maximise and whether the criterion is met, both of shape (M,)."""
-        outputs = self.classifier(pictures.view(len(pictures), *self.shape))
-        margins = criterion.margin(outputs)
-        met = margins > criterion.required(outputs)
-        if criterion.targeted:
-            return -self.classifier.outputs.exact_loss(outputs, criterion.classes), met
-        return margins, met
-
-
-@plain(frozen=True)
 class _State(ExampleRows):
     """The state of the search for M examples that are not misclassified yet.
 
@@ -206,7 +185,12 @@ class _State(ExampleRows):
 
 
 def _query(
-    state: _State, windows: Windows, *, sampler: Sampler, lookahead: Lookahead, model: _Model
+    classifier: Classifier,
+    state: _State,
+    windows: Windows,
+    *,
+    sampler: Sampler,
+    lookahead: Lookahead,
 ) -> Tensor:
     """Makes all queries of each example, and returns which meet the criterion, bool, shape (M,).
 
@@ -226,7 +210,7 @@ def _query(
         improved = 0
         if len(changing):
             owners = examples[changing]
-            values, success = model.loss(tried, state.criterion.take(owners))
+            values, success = _loss(classifier, tried, state.criterion.take(owners))
             improving = ((values > state.values[owners]) | success).nonzero().flatten()
             improved = len(improving)
             if improved:
@@ -238,6 +222,16 @@ def _query(
                 met[kept] = success
         lookahead.update(len(examples), improved=improved)
     return met
+
+
+def _loss(classifier: Classifier, pictures: Tensor, criterion: Criterion) -> tuple[Tensor, Tensor]:
+    """Returns the loss to maximise and whether the criterion is met, both of shape (M,)."""
+    outputs = classifier(pictures.view(len(pictures), *classifier.input_shape))
+    margins = criterion.margin(outputs)
+    met = margins > criterion.required(outputs)
+    if criterion.targeted:
+        return -classifier.outputs.exact_loss(outputs, criterion.classes), met
+    return margins, met
 
 
 def _picture(shape: torch.Size) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from gibbon.attacks.base import STRICT, Attack, Length
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
 from gibbon.attacks.mi_fgsm import momentum_step
 from gibbon.attacks.toolkit.ascent_loop import Ascent, State
 from gibbon.attacks.toolkit.image_input import check_pictures
@@ -57,10 +57,10 @@ class TIMIFGSM(Attack):
         "optimum": "it climbs a blurred gradient, for transfer, not the model's own loss"
     }
 
-    steps: Annotated[int, Field(ge=1)] = 10
+    steps: Count = 10
     decay: Annotated[float, Field(ge=0)] = 1.0
-    step_size: Annotated[Length, Field(gt=0)] | None = None
-    kernel: Annotated[int, Field(ge=1)] = 15
+    step_size: PositiveLength | None = None
+    kernel: Count = 15
     sigma: Annotated[float, Field(gt=0)] | None = None
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Length
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
 from gibbon.attacks.mi_fgsm import accumulate
 from gibbon.attacks.toolkit.gradients import Gradients
 from gibbon.attacks.toolkit.objectives import CrossEntropy
@@ -55,10 +55,10 @@ class VMIFGSM(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
 
-    steps: Annotated[int, Field(ge=1)] = 10
+    steps: Count = 10
     decay: Annotated[float, Field(ge=0)] = 1.0
-    step_size: Annotated[Length, Field(gt=0)] | None = None
-    neighbours: Annotated[int, Field(ge=1)] = 20
+    step_size: PositiveLength | None = None
+    neighbours: Count = 20
     reach: Annotated[float, Field(ge=0)] = 1.5
 
     def propose(

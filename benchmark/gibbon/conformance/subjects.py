@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gibbon.attacks.base import Attack
 from gibbon.core.threat import Bounds, Norm
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import PIXELS, Classifier
+from gibbon.models.classifier import PIXELS, Classifier, PassCount
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
 
 Shape = tuple[int, int, int]
@@ -64,22 +64,13 @@ def convolutional(*, bounds: Bounds = PIXELS, shape: Shape = SHAPE) -> Classifie
 
 
 def with_outputs(rule: OutputRule, *, shape: Shape = SHAPE) -> Classifier:
-    """Returns a network with outputs of the given rule."""
+    """Returns a network with outputs of the given rule: probabilities or log-scores."""
     endings: dict[str, nn.Module] = {
-        LOGITS.name: nn.Identity(),
         PROBABILITIES.name: nn.Softmax(dim=1),
         LOG_SCORES.name: nn.LogSigmoid(),
     }
     net = nn.Sequential(perceptron(seed=4, shape=shape).module, endings[rule.name])
     return _classifier(net, rule=rule, shape=shape)
-
-
-@dataclass
-class Tally:
-    """Passes by example, counted by the model itself."""
-
-    forward: int = 0
-    backward: int = 0
 
 
 class Counting(nn.Module):
@@ -88,7 +79,7 @@ class Counting(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self.tally = Tally()
+        self.tally = PassCount()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the outputs of the wrapped module."""
@@ -102,7 +93,7 @@ class Counting(nn.Module):
         self.tally.backward += len(gradient)
 
 
-def counting(*, shape: Shape = SHAPE) -> tuple[Classifier, Tally]:
+def counting(*, shape: Shape = SHAPE) -> tuple[Classifier, PassCount]:
     """Returns a smooth network, and the tally of its own passes."""
     module = Counting(perceptron(shape=shape).module)
     return _classifier(module, shape=shape), module.tally

@@ -476,18 +476,13 @@ def _annotated(parameter: inspect.Parameter) -> set[str]:
     """Returns the names of the plain types in an annotation, which may be text."""
     annotation = parameter.annotation
     parts = get_args(annotation) or (annotation,)
-    words = annotation.split("|") if isinstance(annotation, str) else map(_name_of, parts)
+    names = [part.__name__ for part in parts if isinstance(part, type)]
+    words = annotation.split("|") if isinstance(annotation, str) else names
     return {word.strip() for word in words} & _TYPES.keys()
-
-
-def _name_of(kind: object) -> str:
-    return kind.__name__ if isinstance(kind, type) else ""
 
 
 def _default(parameter: inspect.Parameter) -> Any:
     default = parameter.default
-    if default is parameter.empty:
-        return REQUIRED
     if type(default).__hash__ is None:
         return dataclasses.field(default_factory=lambda: copy.copy(default))
     return default

@@ -120,13 +120,10 @@ def _norm(kind: type[Any]) -> float | None:
     """Returns the p of the norm of a class, or None if it takes the norm as an argument."""
     distance = kind.__dict__.get("distance", getattr(kind, "distance", None))
     if isinstance(distance, property):
-        if "distance" in inspect.signature(kind).parameters:
+        parameters = inspect.signature(kind).parameters
+        if "distance" in parameters:
             return None
-        required = {
-            each.name
-            for each in inspect.signature(kind).parameters.values()
-            if each.default is each.empty
-        }
+        required = any(each.default is each.empty for each in parameters.values())
         distance = None if required else kind().distance
     return None if distance is None else float(distance.p)
 

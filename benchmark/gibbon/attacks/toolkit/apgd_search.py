@@ -176,8 +176,9 @@ class APGDSearch:
         found = _Found(points, examples=examples)
         outputs, gradient = gradients.at(points, objective.ascent)
         value, lead = objective.value(outputs), margin(outputs, objective.labels)
+        none = torch.zeros_like(value)
         iterates = Iterates(
-            points, points, gradient, value, points, gradient, value, points, value, lead
+            points, points, gradient, value, points, gradient, value, points, value, lead, none
         )
         schedule: StepSchedule = StepHalving.start(iterates)
         checkpoints = halving_checkpoints(stage.steps)
@@ -233,6 +234,7 @@ class Iterates(ExampleRows):
         kept: the misclassified iterate of the highest objective, else the best.
         kept_value: the objective there, shape (N,).
         kept_margin: the margin of the best wrong class over the true one there, shape (N,).
+        increases: steps since the last checkpoint that increased the objective, shape (N,).
     """
 
     points: Tensor
@@ -245,6 +247,7 @@ class Iterates(ExampleRows):
     kept: Tensor
     kept_value: Tensor
     kept_margin: Tensor
+    increases: Tensor
 
     def then(self, points: Tensor, gradient: Tensor, *, value: Tensor, lead: Tensor) -> Iterates:
         """Returns the iterates after one more step; an equal value is not better.
@@ -265,15 +268,17 @@ class Iterates(ExampleRows):
             kept=choose(better, points, self.kept),
             kept_value=torch.where(better, value, self.kept_value),
             kept_margin=torch.where(better, lead, self.kept_margin),
+            increases=self.increases + (value > self.value),
         )
 
     def restarted(self, from_best: Tensor) -> Iterates:
-        """Returns the iterates with the current point replaced by the best, if ``from_best``."""
+        """Returns the iterates after a checkpoint: back at the best point, if ``from_best``."""
         return replace(
             self,
             points=choose(from_best, self.best_points, self.points),
             gradient=choose(from_best, self.best_gradient, self.gradient),
             value=torch.where(from_best, self.best_value, self.value),
+            increases=torch.zeros_like(self.increases),
         )
 
 
@@ -292,10 +297,6 @@ class StepSchedule(ExampleRows, ABC):
         """Returns the next iterate."""
 
     @abstractmethod
-    def after_step(self, increased: Tensor) -> Self:
-        """Returns the schedule after a step; ``increased`` says if the objective did, bool (N,)."""
-
-    @abstractmethod
     def after_checkpoint(
         self, iterates: Iterates, allowed: Region, *, enough: float
     ) -> tuple[Self, Tensor]:
@@ -310,12 +311,10 @@ class StepHalving(StepSchedule):
     """Halves the step size if the objective stops increasing: L∞ and L2.
 
     Args:
-        increases: steps since the last checkpoint that increased the objective, shape (N,).
         halved: whether the last checkpoint halved the step size, bool, shape (N,).
         last_best: the best value at the last checkpoint, shape (N,).
     """
 
-    increases: Tensor
     halved: Tensor
     last_best: Tensor
 
@@ -325,7 +324,6 @@ class StepHalving(StepSchedule):
         value = iterates.value
         return cls(
             torch.full_like(value, FIRST_STEP),
-            torch.zeros_like(value),
             torch.zeros_like(value, dtype=torch.bool),
             value,
         )
@@ -339,18 +337,14 @@ class StepHalving(StepSchedule):
         moved = ascended.sub_(points).mul_(MOMENTUM).add_(points)
         return allowed.project(moved.add_(points - iterates.previous, alpha=1 - MOMENTUM))
 
-    def after_step(self, increased: Tensor) -> StepHalving:
-        """Counts the steps that increased the objective."""
-        return replace(self, increases=self.increases + increased)
-
     def after_checkpoint(
         self, iterates: Iterates, allowed: Region, *, enough: float
     ) -> tuple[StepHalving, Tensor]:
         """Halves the step size under condition 1 or 2."""
         stalled = ~self.halved & (iterates.best_value == self.last_best)
-        halve = (self.increases < enough) | stalled
+        halve = (iterates.increases < enough) | stalled
         step = torch.where(halve, self.step / 2, self.step)
-        return StepHalving(step, torch.zeros_like(step), halve, iterates.best_value), halve
+        return StepHalving(step, halve, iterates.best_value), halve
 
 
 @dataclass(frozen=True)
@@ -380,10 +374,6 @@ class SparsitySchedule(StepSchedule):
         lengths = like(self.step * allowed.radius, iterates.points)
         unit = sparse_units(iterates.gradient, shares=self.share)
         return allowed.project(unit.mul_(lengths).add_(iterates.points))
-
-    def after_step(self, increased: Tensor) -> SparsitySchedule:
-        """Returns the schedule unchanged."""
-        return self
 
     def after_checkpoint(
         self, iterates: Iterates, allowed: Region, *, enough: float
@@ -437,11 +427,8 @@ class _State(ExampleRows):
 
     def after_step(self, points: Tensor, outputs: Tensor, gradient: Tensor) -> _State:
         value, lead = self.objective.value(outputs), margin(outputs, self.objective.labels)
-        return replace(
-            self,
-            iterates=self.iterates.then(points, gradient, value=value, lead=lead),
-            schedule=self.schedule.after_step(value > self.iterates.value),
-        )
+        iterates = self.iterates.then(points, gradient, value=value, lead=lead)
+        return replace(self, iterates=iterates)
 
     def after_checkpoint(self, *, enough: float) -> _State:
         schedule, restart = self.schedule.after_checkpoint(

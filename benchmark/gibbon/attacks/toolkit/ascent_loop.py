@@ -128,17 +128,18 @@ class Ascent:
         rows = torch.arange(len(points), device=points.device)
         for number in range(restarts):
             here = centre if len(rows) == len(points) else centre.take(rows)
-            found = self._to_first_success(gradients, here.start(number))
-            if restarts == 1 or not len(found.left):
-                points[rows] = found.points
+            ended = self._to_first_success(gradients, here.start(number))
+            found, left = ended.found, ended.rows
+            if restarts == 1 or not len(left):
+                points[rows] = found
                 break
             # No step predicted the last points; as separate tries the trust boundary would.
-            outputs = classifier.predict(found.points[found.left])
-            objective = here.objective.take(found.left)
+            outputs = classifier.predict(found[left])
+            objective = ended.state.objective
             reached = torch.full_like(margins[rows], torch.inf)
-            reached[found.left] = margin(outputs, objective.labels)
-            points[rows], margins[rows] = better(points[rows], margins[rows], found.points, reached)
-            rows = rows[found.left[~objective.misclassified(outputs)]]
+            reached[left] = margin(outputs, objective.labels)
+            points[rows], margins[rows] = better(points[rows], margins[rows], found, reached)
+            rows = rows[left[~objective.misclassified(outputs)]]
             if not len(rows):
                 break
         gradients.check()
@@ -162,7 +163,7 @@ class Ascent:
         best, _ = better(best, highest, state.points, state.objective.value(outputs))
         return best
 
-    def _to_first_success(self, gradients: Gradients, state: State) -> _Stopped:
+    def _to_first_success(self, gradients: Gradients, state: State) -> _Active:
         active = _Active(state)
         for _ in range(self.steps):
             active.predict_likely_successes(gradients.classifier)
@@ -172,18 +173,9 @@ class Ascent:
             outputs, gradient = gradients.at(active.state.points, active.state.objective.ascent)
             active.note_successes(outputs)
             active.state = self.update(active.state, gradient)
-        return active.stopped()
-
-
-@dataclass(frozen=True)
-class _Stopped:
-    """Points, shape (N, *input_shape), and the positions of those that no step saw misclassified.
-
-    The last step's points are among the latter: the model did not predict them.
-    """
-
-    points: Tensor
-    left: Tensor
+        active.drop_successes()
+        active.found[active.rows] = active.state.points
+        return active
 
 
 class _Active:
@@ -198,7 +190,8 @@ class _Active:
         rows: int64: which of all examples these are.
         done: bool: which of them were misclassified and wait to leave the batch.
         margins: of the examples of the batch at the last steps, two at most.
-        found: shape (N, *input_shape), of all examples: the misclassified points.
+        found: shape (N, *input_shape), of all examples: the misclassified points, and at the end
+            the last points of the examples in the batch, which the model did not predict.
     """
 
     def __init__(self, state: State) -> None:
@@ -234,12 +227,6 @@ class _Active:
             self.state = self.state.take(stay)
             self.rows, self.done = self.rows[stay], self.done[stay]
             self.margins = [each[stay] for each in self.margins]
-
-    def stopped(self) -> _Stopped:
-        """Returns the final points of all examples."""
-        last = torch.nonzero(~self.done).squeeze(1)
-        self.found[self.rows[last]] = self.state.points[last]
-        return _Stopped(self.found, self.rows[last])
 
     def _note(self, misclassified: Tensor) -> None:
         self.found[self.rows[misclassified]] = self.state.points[misclassified]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gibbon.attacks.toolkit.example_rows import ExampleRows
 from gibbon.attacks.toolkit.minimal_search import finite
 from gibbon.attacks.toolkit.projections import TINY
 from gibbon.core.threat import Bounds, Norm
@@ -28,7 +29,7 @@ ROUNDING = 8  # of a level found by iteration, in units of the last place
 
 
 @dataclass(frozen=True)
-class Boundary:
+class Boundary(ExampleRows):
     """One linearised boundary an example.
 
     Args:
@@ -43,10 +44,6 @@ class Boundary:
         """Returns the hyperplanes through ``points`` with their gap at ``other`` points."""
         along = (self.normal * (other - points)).flatten(1).sum(1)
         return Boundary(self.gap + along, self.normal)
-
-    def followed_by(self, others: Boundary) -> Boundary:
-        """Returns these boundaries and then the others, one row after another."""
-        return Boundary(torch.cat([self.gap, others.gap]), torch.cat([self.normal, others.normal]))
 
 
 def rivals_of(outputs: Tensor, labels: Tensor, *, count: int | None = None) -> Tensor:

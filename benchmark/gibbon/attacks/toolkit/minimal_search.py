@@ -12,7 +12,7 @@ from gibbon.attacks.toolkit.objectives import RESOLUTION
 from gibbon.attacks.toolkit.projections import choose
 from gibbon.attacks.toolkit.targets import Target, choose_targets
 from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Norm, ThreatModel
+from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.metrics.distances import distances
 from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin, margin_ascent
@@ -87,14 +87,18 @@ class Criterion(ExampleRows):
 class Nearest:
     """The nearest success of each example so far.
 
+    Args:
+        inputs: shape (N, *input_shape).
+        norm: the norm of distances.
+        bounds: the box to stay in, or None.
+
     Attributes:
         points: shape (N, *input_shape): the nearest success, the input if there is none.
         distances: shape (N,): its distance, infinite if there is none.
     """
 
-    def __init__(self, inputs: Tensor, *, norm: Norm) -> None:
-        self.inputs = inputs
-        self.norm = norm
+    def __init__(self, inputs: Tensor, *, norm: Norm, bounds: Bounds | None = None) -> None:
+        self.inputs, self.norm, self.bounds = inputs, norm, bounds
         self.points = inputs.clone()
         self.distances = torch.full((len(inputs),), torch.inf, device=inputs.device)
 

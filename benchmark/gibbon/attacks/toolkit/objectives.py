@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -119,14 +119,17 @@ class DLR(Objective):
     there is no third output, and it is the margin, undivided.
     """
 
+    #: The divisor as weights of the outputs in decreasing order; a model must have as many classes.
+    divisor: ClassVar[tuple[float, ...]] = (1.0, 0.0, -1.0)
+
     def value(self, outputs: Tensor) -> Tensor:
         """Returns the ratio, -1 to 0 for correctly classified examples."""
-        return margin(outputs, self.labels) / _spread(outputs, of=_THREE)
+        return margin(outputs, self.labels) / _spread(outputs, of=self.divisor)
 
     def ascent(self, outputs: Tensor) -> Tensor:
         """Returns the gradient times the divisor."""
         ascent = margin_ascent(outputs, self.labels)
-        return _quotient(ascent, self.value(outputs), outputs, of=_THREE)
+        return _quotient(ascent, self.value(outputs), outputs, of=self.divisor)
 
 
 @dataclass(frozen=True)
@@ -142,32 +145,27 @@ class TargetedDLR(Objective):
         targets: int64, shape (N,): the target classes.
     """
 
+    #: As of `DLR`.
+    divisor: ClassVar[tuple[float, ...]] = (1.0, 0.0, -0.5, -0.5)
+
     targets: Tensor
 
     def value(self, outputs: Tensor) -> Tensor:
         """Returns the ratio, positive if the target is above the true class."""
         target = outputs.gather(1, self.targets.unsqueeze(1)).squeeze(1)
         own = outputs.gather(1, self.labels.unsqueeze(1)).squeeze(1)
-        return (target - own) / _spread(outputs, of=_FOUR)
+        return (target - own) / _spread(outputs, of=self.divisor)
 
     def ascent(self, outputs: Tensor) -> Tensor:
         """Returns the gradient times the divisor."""
         ascent = torch.zeros_like(outputs).scatter_(1, self.targets.unsqueeze(1), 1.0)
         ascent.scatter_(1, self.labels.unsqueeze(1), -1.0)
-        return _quotient(ascent, self.value(outputs), outputs, of=_FOUR)
+        return _quotient(ascent, self.value(outputs), outputs, of=self.divisor)
 
 
 def untargeted(loss: Loss, labels: Tensor, rule: OutputRule) -> Objective:
     """Returns the objective of an untargeted attack by its name."""
     return Margin(labels) if loss == "margin" else CrossEntropy(labels, rule)
-
-
-# The divisor as weights of the outputs in decreasing order.
-_THREE = (1.0, 0.0, -1.0)
-_FOUR = (1.0, 0.0, -0.5, -0.5)
-
-# How many classes a model must have for there to be a divisor.
-DLR_CLASSES, TARGETED_DLR_CLASSES = len(_THREE), len(_FOUR)
 
 
 def _spread(outputs: Tensor, *, of: tuple[float, ...]) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -214,11 +213,7 @@ def choose(mask: Tensor, points: Tensor, others: Tensor) -> Tensor:
 
 
 TINY = torch.finfo(torch.float32).tiny
-REGIONS: dict[Norm, Callable[..., Region]] = {
-    Norm.LINF: LinfRegion,
-    Norm.L2: L2Region,
-    Norm.L1: L1Region,
-}
+REGIONS: dict[Norm, type[Region]] = {Norm.LINF: LinfRegion, Norm.L2: L2Region, Norm.L1: L1Region}
 
 
 def region(inputs: Tensor, *, threat: ThreatModel) -> Region:
