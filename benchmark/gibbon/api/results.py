@@ -155,11 +155,10 @@ class Results:
             raise UnknownNameError("model", model, known=models)
         if attack is not None and attack not in (labels := {each.label for each in attacks}):
             raise UnknownNameError("attack", attack, known=labels)
-        budgets = [
-            each for spec in attacks if attack in (None, spec.label) for each in spec.epsilon
-        ]
+        chosen = (each for each in attacks if attack in (None, each.label))
+        budgets = {each for spec in chosen for each in spec.epsilon}
         if budget is not None and budget not in budgets:
-            known = ", ".join(map(str, sorted(set(budgets))))
+            known = ", ".join(map(str, sorted(budgets)))
             raise SpecError(f"nothing was measured at epsilon {budget}; there are {known}")
         return Results(_narrowed(self.record, model, attack, budget), self.outcomes)
 
@@ -197,8 +196,8 @@ class Results:
             raise SpecError("there is no attack among these results, only the clean error")
         if len(rows) > 1:
             named = [f"{row.model}, {row.attack} at {row.epsilon}" for row in rows]
-            more = [f"and {len(rows) - NAMED} more"] if len(rows) > NAMED else []
-            what = "; ".join([*named[:NAMED], *more])
+            named[NAMED:] = [f"and {len(rows) - NAMED} more"] if len(rows) > NAMED else []
+            what = "; ".join(named)
             raise SpecError(f"there are several {kind}; choose one with select(...): {what}")
         (row,) = rows
         if row.status == "failed":

@@ -38,6 +38,7 @@ DONE, FAILED, WRONG_REQUEST, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 RUNS = Path("results/runs")
 CHECKPOINTS = Path("checkpoints")
 DEFAULT_SUITE = "goodfellow2015"
+INTERRUPTION = "interrupted; what was done is kept: run the same command again to continue"
 DATA_DIR = "GIBBON_DATA"  # in the environment
 
 app = typer.Typer(
@@ -169,9 +170,9 @@ def run(
     from gibbon.specs.decoding import read_suite
 
     given = {
-        option.name: settings[option.name] if option.value or option.negative else option.constant
-        for option in RUN_OPTIONS
-        if settings[option.name] is not None
+        each.name: settings[each.name] if each.value or each.negative else each.constant
+        for each in RUN_OPTIONS
+        if settings[each.name] is not None
     }
     loaded = read_suite(suite)
     chosen = run_settings(given, data_folder=_data_folder())
@@ -197,9 +198,9 @@ def _run(
     from gibbon.runner.progress_bar import RunProgress
     from gibbon.runner.run_suite import run_suite
 
-    with RunProgress(Console(stderr=True, emoji=False), ready=ready) as progress:
+    with RunProgress(Console(stderr=True, emoji=False), ready=ready) as bar:
         record = run_suite(
-            suite, folder, settings=settings, where=where, progress=progress, publish=write_report
+            suite, folder, settings=settings, where=where, progress=bar, publish=write_report
         )
     print_tables(record, Console(), folder=folder)
     _print_failures(record)
@@ -255,10 +256,9 @@ def check(
     from gibbon.runner.progress_bar import checking_bar
 
     laws = [conformance.law(name) for name in dict.fromkeys(law or ())] or conformance.LAWS
-    with checking_bar() as progress:
-        verdict = check_attack(
-            attack, parameters=parameters, norms=norm or (), laws=laws, progress=progress
-        )
+    with checking_bar() as bar:
+        norms = norm or ()
+        verdict = check_attack(attack, parameters=parameters, norms=norms, laws=laws, progress=bar)
     table = verdict_table(verdict)
     print_table(table, Console())
     for note in table.notes:
@@ -278,9 +278,8 @@ def list_(
     if kind is Kind.SUITES:
         from gibbon.specs.decoding import shipped_suites
 
-        _print_lines(
-            [(suite.name, suite.description or suite.title) for suite in shipped_suites().values()]
-        )
+        suites = shipped_suites().values()
+        _print_lines([(suite.name, suite.description or suite.title) for suite in suites])
         return
     entries = _registry(kind).entries()
     sources = [("", ""), *_sources(kind)]
@@ -328,17 +327,16 @@ def train(
     from gibbon.runner.progress_bar import training_bar
 
     with training_bar(model) as report:
-        result = trainer(
-            TrainingRequest(
-                output=output if output is not None else CHECKPOINTS / model,
-                report=report,
-                seed=seed,
-                epochs=epochs,
-                device=str(choose_device(device)),
-                fresh=fresh,
-                data_dir=data_dir,
-            )
+        request = TrainingRequest(
+            output=output if output is not None else CHECKPOINTS / model,
+            report=report,
+            seed=seed,
+            epochs=epochs,
+            device=str(choose_device(device)),
+            fresh=fresh,
+            data_dir=data_dir,
         )
+        result = trainer(request)
     typer.echo(f"{result.summary}\nweights: {result.weights}\ncard: {result.card}")
 
 
@@ -410,28 +408,23 @@ def report(
     failed.
     """
     from gibbon.records.run import RunRecord
-    from gibbon.report.documents import (
-        Document,
-        document,
-        run_folder,
-        write_document,
-        write_figures,
-    )
+    from gibbon.report import documents
 
     if latex and markdown:
         raise SpecError("--latex and --markdown are two documents: give one of them")
-    kind = Document.LATEX if latex else Document.MARKDOWN if markdown else Document.HTML
-    folder = run_folder(run_name, runs=RUNS)
+    kinds = documents.Document
+    kind = kinds.LATEX if latex else kinds.MARKDOWN if markdown else kinds.HTML
+    folder = documents.run_folder(run_name, runs=RUNS)
     record = RunRecord.read(folder)
-    text = document(record, folder, kind)
+    text = documents.document(record, folder, kind)
     if str(output) == "-":
         typer.echo(text, nl=False)
     else:
         file = output or folder / kind.file_name
-        write_document(text, file)
+        documents.write_document(text, file)
         typer.echo(f"{file}: {len(text.encode()) / 1000:,.0f} kB")
     if figures is not None:
-        written = write_figures(record, folder, figures)
+        written = documents.write_figures(record, folder, figures)
         typer.echo(f"{figures}: {len(written)} files", err=str(output) == "-")
     _print_failures(record)
     raise typer.Exit(FAILED if record.failures else DONE)
@@ -468,13 +461,11 @@ def main() -> None:
         console = Console(stderr=True, emoji=False)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(WRONG_REQUEST)
-    except Terminated:
-        _print_interrupted()
-        sys.exit(TERMINATED)
-    except SystemExit as leaving:
-        if leaving.code == INTERRUPTED:  # what typer makes of Ctrl-C
-            _print_interrupted()
-        raise
+    except (Terminated, SystemExit) as leaving:
+        code = leaving.code if isinstance(leaving, SystemExit) else TERMINATED
+        if code in (INTERRUPTED, TERMINATED):  # the first is what typer makes of Ctrl-C
+            typer.echo(INTERRUPTION, err=True)
+        sys.exit(code)
 
 
 class Terminated(BaseException):
@@ -486,12 +477,6 @@ class Terminated(BaseException):
 
 def _terminate(*_: object) -> None:
     raise Terminated
-
-
-def _print_interrupted() -> None:
-    typer.echo(
-        "interrupted; what was done is kept: run the same command again to continue", err=True
-    )
 
 
 def _registry(kind: Kind) -> Registry[Any]:

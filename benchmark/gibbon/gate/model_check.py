@@ -118,13 +118,8 @@ def named_side(record: RunRecord, outcomes: Mapping[str, Outcome], *, name: str)
     side = side_of(record, outcomes.get, name=name)
     (content,) = side.datasets.values()
     cells = tuple(replace(cell, key=_renamed(cell.key, name)) for cell in side.cells)
-    return replace(
-        side,
-        suite=SUITE,
-        datasets={name: content},
-        cells=cells,
-        failed=frozenset(_renamed(key, name) for key in side.failed),
-    )
+    failed = frozenset(_renamed(key, name) for key in side.failed)
+    return Side(side.name, SUITE, {name: content}, cells, failed)
 
 
 def examine(

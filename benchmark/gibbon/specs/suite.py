@@ -192,15 +192,14 @@ def _called(member: Any) -> str:
 
 def _named(written: Any, *, key: str) -> Any:
     """Completes a spec given as a source alone, a source without a name, or a name alone."""
-    if isinstance(written, dict):
-        written = {name: _as_text(value) for name, value in written.items()}
-    elif isinstance(_as_text(written), str):
-        written = {key: _as_text(written)}
-    if isinstance(written, dict) and isinstance(written.get(key), str):
-        return {"name": name_from(written[key]), **written}
-    if isinstance(written, dict) and "name" in written:
-        return {key: written["name"], **written}
-    return written
+    if isinstance(_as_text(written), str):
+        written = {key: written}
+    if not isinstance(written, dict):
+        return written
+    texts = {name: _as_text(value) for name, value in written.items()}
+    if isinstance(texts.get(key), str):
+        return {"name": name_from(texts[key]), **texts}
+    return {key: texts["name"], **texts} if "name" in texts else texts
 
 
 def _as_text(written: Any) -> Any:
@@ -211,16 +210,13 @@ def _with_named_members(model: ModelSpec, named: Mapping[str, ModelSpec]) -> Mod
     """Returns a model whose members that are names of models are replaced by these models."""
     members = []
     for member in model.ensemble:
-        known = named.get(member.name)
-        if member == ModelSpec(name=member.name, model=member.name) and known is not None:
-            if known.ensemble:
-                raise ValueError(
-                    f"member {member.name!r} of {model.name!r} is an ensemble itself: "
-                    "name its members"
-                )
-            member = known
-        members.append(member)
-    return model.model_copy(update={"ensemble": tuple(members)}) if members else model
+        alone = member == ModelSpec(name=member.name, model=member.name)
+        members.append(named.get(member.name, member) if alone else member)
+        if members[-1].ensemble:
+            raise ValueError(
+                f"member {member.name!r} of {model.name!r} is an ensemble itself: name its members"
+            )
+    return model.model_copy(update={"ensemble": tuple(members)})
 
 
 class AttackSpec(Spec):
@@ -323,9 +319,8 @@ class Experiment(Spec):
                 "first success makes examples that fool this model and barely any other; leave "
                 "out one of the two"
             )
-        carried = {attack.label for attack in self.attacks if attack.carried}
-        for label in self.transfer.attacks:
-            if label in carried:
+        for label in (each.label for each in self.attacks if each.carried):
+            if label in self.transfer.attacks:
                 raise ValueError(
                     f"transfer names attack {label!r}, which is carried: its examples at a larger "
                     "epsilon are mostly those of a smaller one, and would understate the transfer; "
