@@ -51,11 +51,11 @@ class Streamed(ArrayDataset):
             self.closed += 1
 
     def unreadable(
-        self, ids: NDArray[np.int64], *, told: Callable[[int], None]
+        self, ids: NDArray[np.int64], *, progress: Callable[[int], None]
     ) -> Mapping[int, str]:
         self.looked = ids.tolist()
         for part in np.array_split(ids, 3):
-            told(len(part))
+            progress(len(part))
         return {key: reason for key, reason in self.bad.items() if key in ids}
 
 
