@@ -246,16 +246,16 @@ class Outcome:
 
 def read_outcome(outcomes: Path, digest: str) -> Outcome | None:
     """Returns the outcome of a cell in a folder of outcomes, or None if it can't be used."""
-    with _unusable_is_none():
-        table = _read_table(outcomes / f"{digest}.parquet")
+    with none_if_unusable():
+        table = read_table(outcomes / f"{digest}.parquet")
         meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])
         if meta.format == OUTCOME_FORMAT and meta.digest == digest:
-            return _from_table(table, meta)
+            return outcome_of_table(table, meta)
     return None
 
 
-def _to_table(outcome: Outcome) -> pa.Table:
-    """One row an example and target; a cell scored on nothing keeps no rows."""
+def outcome_table(outcome: Outcome) -> pa.Table:
+    """Returns an outcome as a table, one row an example and target; no rows without targets."""
     digests = list(outcome.scores)
     names = [outcome.meta.targets[digest] for digest in digests]
     count = len(outcome.example_id)
@@ -287,7 +287,8 @@ def _to_table(outcome: Outcome) -> pa.Table:
     return pa.table(columns).replace_schema_metadata({META_KEY: outcome.meta.model_dump_json()})
 
 
-def _from_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
+def outcome_of_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
+    """Returns the outcome that a table made by `outcome_table` holds."""
     coded = table.column("target_digest").unify_dictionaries().combine_chunks()
     digests: list[str] = coded.dictionary.to_pylist()
     target = coded.indices.to_numpy()
@@ -311,7 +312,8 @@ def _from_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
     return Outcome(scores=scores, meta=meta, **arrays)
 
 
-def _write_table(table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes a table to a parquet file, completely or not at all.  Raises `RunFolderError`."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)  # only now: with no run.json it would look foreign
@@ -320,27 +322,30 @@ def _write_table(table: pa.Table, path: Path) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
-def _read_table(path: Path) -> pa.Table:
+def read_table(path: Path) -> pa.Table:
+    """Returns the table of a parquet file.  A damaged file may raise any error."""
     # Without partitioning=None a folder above called "a=b" would become a column.
     return pq.read_table(path, partitioning=None, page_checksum_verification=True)
 
 
 @contextmanager
-def _unusable_is_none() -> Iterator[None]:
-    """A file that is not there, damaged, foreign or of another format is computed again."""
+def none_if_unusable() -> Iterator[None]:
+    """Suppresses the errors of a missing, damaged or foreign file: its cell is computed again."""
     with suppress(pa.ArrowException, OSError, LookupError, TypeError, ValueError, RecordError):
         yield
 
 
-def _unwritable(path: Path, error: Exception) -> RunFolderError:
+def unwritable(path: Path, error: Exception) -> RunFolderError:
+    """Returns the error of a path that can't be written, with the reason."""
     reason = getattr(error, "strerror", None) or error
     return RunFolderError(f"{path}: can't be written: {reason}")
 
 
-def _metas(table: pa.Table) -> dict[str, OutcomeMeta]:
+def metas_of(table: pa.Table) -> dict[str, OutcomeMeta]:
+    """Returns the metadata of each cell in the table of an unfinished job, by digest."""
     return {
         key.decode().removeprefix("cell:"): OutcomeMeta.model_validate_json(value)
         for key, value in (table.schema.metadata or {}).items()

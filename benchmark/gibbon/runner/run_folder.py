@@ -26,14 +26,14 @@ from gibbon.records.outcomes import (
     OUTCOME_FORMAT,
     OUTCOMES,
     Outcome,
-    _from_table,
-    _metas,
-    _read_table,
-    _to_table,
-    _unusable_is_none,
-    _unwritable,
-    _write_table,
+    metas_of,
+    none_if_unusable,
+    outcome_of_table,
+    outcome_table,
     read_outcome,
+    read_table,
+    unwritable,
+    write_table,
 )
 from gibbon.records.run import RUN_FILE, RunRecord
 
@@ -69,7 +69,7 @@ class RunFolder:
         except Timeout:
             raise RunFolderError(f"{path}: another run is using this folder") from None
         except (OSError, NotImplementedError) as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         try:
             folder._check_owner(suite)
             folder._clear()
@@ -96,17 +96,17 @@ class RunFolder:
     def write(self, digest: str, outcome: Outcome) -> None:
         """Writes the outcome of a cell atomically.  Raises `RunFolderError`."""
         meta = outcome.meta.model_copy(update={"digest": digest})
-        _write_table(_to_table(replace(outcome, meta=meta)), self._file(digest))
+        write_table(outcome_table(replace(outcome, meta=meta)), self._file(digest))
 
     def read_partial(self, job: str, cells: Iterable[str]) -> dict[str, Outcome]:
         """Returns the saved results of an interrupted job by cell; empty if there are none."""
-        with _unusable_is_none():
-            table = _read_table(self._file(f"{job}.partial"))
-            metas = _metas(table)
+        with none_if_unusable():
+            table = read_table(self._file(f"{job}.partial"))
+            metas = metas_of(table)
             current = all(meta.format == OUTCOME_FORMAT for meta in metas.values())
             if current and set(metas) == set(cells):
                 return {
-                    digest: _from_table(
+                    digest: outcome_of_table(
                         table.filter(pc.equal(table.column("cell"), digest)).drop_columns(["cell"]),
                         metas[digest],
                     )
@@ -118,14 +118,14 @@ class RunFolder:
         """Saves the results of an unfinished job by cell, in one file.  Raises `RunFolderError`."""
         tables = []
         for digest, outcome in outcomes.items():
-            table = _to_table(outcome)
+            table = outcome_table(outcome)
             tables.append(table.append_column("cell", pa.array([digest] * table.num_rows)))
         metas = {digest: outcome.meta.model_dump_json() for digest, outcome in outcomes.items()}
         joined = pa.concat_tables(
             [table.replace_schema_metadata() for table in tables],
             promote_options="default",  # a column that a cell lacks is null
         )
-        _write_table(
+        write_table(
             joined.replace_schema_metadata({f"cell:{key}": value for key, value in metas.items()}),
             self._file(f"{job}.partial"),
         )
@@ -136,7 +136,7 @@ class RunFolder:
         try:
             path.parent.mkdir(exist_ok=True)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         write_atomically(path, gallery_bytes(gallery))
 
     def drop_partial(self, job: str) -> None:
@@ -157,7 +157,7 @@ class RunFolder:
                 np.lib.format.write_array_header_2_0(file, header)
                 yield file
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
 
     def read_candidates(self, digest: str) -> NDArray[np.float32]:
         """Returns the candidates of a cell, mapped from disk."""
@@ -189,7 +189,7 @@ class RunFolder:
             for file in self.outcomes.glob(".*.parquet.tmp"):
                 file.unlink()
         except OSError as error:
-            raise _unwritable(self.outcomes, error) from error
+            raise unwritable(self.outcomes, error) from error
 
     def _check_owner(self, suite: str) -> None:
         if not self.path.is_dir():

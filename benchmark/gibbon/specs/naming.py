@@ -65,8 +65,8 @@ def name_from(source: str) -> str:
     >>> name_from("ensemble:maxout,torchvision:resnet50")
     'maxout+resnet50'
     """
-    if _is_composed(source):
-        return "+".join(map(name_from, _members_of(source)))[:80]
+    if is_composed(source):
+        return "+".join(map(name_from, members_in_text(source)))[:80]
     last = source.rstrip("/").rpartition(":")[2].rstrip("/")
     words = PurePath(last).name if "/" in last or "\\" in last else last
     for suffix in FILE_SUFFIXES:
@@ -83,9 +83,11 @@ def label_from(attack: str) -> str:
     return attack.replace(":", "-")
 
 
-def _is_composed(source: str) -> bool:
+def is_composed(source: str) -> bool:
+    """Returns whether a model source names an ensemble."""
     return source.startswith(ENSEMBLE)
 
 
-def _members_of(source: str) -> list[str]:
+def members_in_text(source: str) -> list[str]:
+    """Returns the names of the members of an ensemble's source."""
     return [each.strip() for each in source.removeprefix(ENSEMBLE).split(",")]

@@ -34,7 +34,7 @@ from gibbon.specs.base import (
     Source,
     Spec,
 )
-from gibbon.specs.naming import ENSEMBLE, _is_composed, _members_of, label_from, name_from
+from gibbon.specs.naming import ENSEMBLE, is_composed, label_from, members_in_text, name_from
 from gibbon.specs.published import PublishedRow
 
 # "pgd", or an attack of another library: "foolbox:LinfPGD".
@@ -167,12 +167,12 @@ class DatasetSpec(Spec):
 
 def _with_members(written: Any) -> Any:
     """Completes an ensemble: ``model`` from ``ensemble``, or ``ensemble`` from ``model``."""
-    if isinstance(written, str) and _is_composed(written):
+    if isinstance(written, str) and is_composed(written):
         written = {"model": written}
     if not isinstance(written, dict):
         return written
     source = written.get("model")
-    in_words = _members_of(source) if isinstance(source, str) and _is_composed(source) else None
+    in_words = members_in_text(source) if isinstance(source, str) and is_composed(source) else None
     members = written.get("ensemble", in_words)
     if not isinstance(members, list | tuple):
         return written
