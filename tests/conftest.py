@@ -36,6 +36,14 @@ def _other_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """The command line, called in this process, handles SIGTERM; other tests must not inherit it."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 KINDS = {"linear": nets.linear, "mlp": nets.mlp, "conv": nets.conv}
 
 
