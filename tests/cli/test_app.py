@@ -1051,7 +1051,7 @@ def test_a_card_that_is_missing_hides_no_other(
     gibbon: Gibbon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "softmax.json").write_bytes((ZOO / "softmax.json").read_bytes())
-    monkeypatch.setattr("gibbon_zoo.weights_folder.WEIGHTS", tmp_path)
+    monkeypatch.setattr("gibbon_zoo.catalogue.WEIGHTS", tmp_path)
     said = gibbon("list", "models", "--long")
     assert said.code == 0
     assert "(no card: " in said.out
