@@ -38,7 +38,7 @@ def _other_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """The command line handles SIGTERM in the process that calls it; no other test inherits that."""
+    """The command line handles SIGTERM in the process that calls it: put back after each test."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
