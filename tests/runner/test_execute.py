@@ -21,7 +21,7 @@ from gibbon.datasets.base import sample_ids
 from gibbon.models.classifier import PassCount
 from gibbon.records.run import Evaluation, RunRecord, Transfer
 from gibbon.report import print_tables, write_report
-from gibbon.runner.plan import code_digest as digests
+from gibbon.runner.plan import cell_digest as digests
 from gibbon.runner.plan.load_model import PROBE_SIZE
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.progress import Silent

@@ -174,7 +174,7 @@ def test_members_share_out_what_a_list_misled(
         assert outcome.misled_by is not None
         assert ((outcome.misled_by >= 0) == outcome.any_misclassified).all()
     assert {each.misled for each in record.members} > {0}
-    (chapter,) = [each for each in chapters(record) if each.title == MEMBERS]
+    (chapter,) = [each for each in chapters(record) if each.title == MEMBERS.title]
     assert len(chapter.tables[0].rows) == len(record.members)
 
 
