@@ -5,7 +5,7 @@ imports no torch, and neither does ``from gibbon import compare``.
 
 >>> from gibbon import Bounds, Norm
 >>> Norm.LINF, Bounds(0, 1).width
-(<Norm.LINF: 'linf'>, 1.0)
+(<Norm.LINF: 'linf'>, 1)
 """
 
 from __future__ import annotations
