@@ -1,4 +1,4 @@
-"""Threat models: a norm, a budget epsilon, and bounds of the inputs.
+"""Threat models: a norm, a budget epsilon such as ``8/255``, and bounds of the inputs.
 
 Imports no torch, since suites and records use these types too.
 """

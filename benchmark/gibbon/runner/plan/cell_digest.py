@@ -1,9 +1,10 @@
 """Digests of cells: what an outcome is stored under.
 
-The digest of a cell covers the data, the model, the attack and the seed (`digest_of`).  One of our
-attacks goes by its registered name, version and parameters (`attack_part`): `tests/attacks/golden`
-holds stored candidates of each, so that nobody changes an attack's answers without raising its
-version.  An attack of somebody else goes by its class, version, parameters and its author's code.
+The digest of a cell covers the data, the model, the attack and the seed (`attacked_digest`).  One
+of our attacks goes by its registered name, version and parameters (`attack_part`):
+`tests/attacks/golden` holds stored candidates of each, so that nobody changes an attack's answers
+without raising its version.  An attack of somebody else goes by its class, version, parameters and
+its author's code.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from torch import nn
 from gibbon.attacks import registered_name
 from gibbon.attacks.base import Attack, parameters_of
 from gibbon.attacks.toolkit.parameter_text import MANY, parameter_texts
+from gibbon.core.threat import ThreatModel
 from gibbon.runner.plan.code_digest import code_digest
+from gibbon.specs.base import UNATTACKED
 
 DIGEST_FORMAT = 2  # goes up when the meaning of a stored outcome changes
 UNREADABLE = (
@@ -33,6 +36,36 @@ def digest_of(**parts: object) -> str:
     """Returns a digest of named parts, each of them something that JSON can hold."""
     text = json.dumps({"format": DIGEST_FORMAT, **parts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def unattacked_digest(data: str, source: str) -> str:
+    """Returns the digest of an unattacked cell, from those of its dataset and its model."""
+    return digest_of(data=data, source=source, attack=UNATTACKED)
+
+
+def attacked_digest(
+    data: str, source: str, threat: ThreatModel, *, attack: list[object], key: int, **more: object
+) -> str:
+    """Returns the digest of a cell: changing any of these parts computes the cell again.
+
+    Args:
+        data: digest of the dataset's content and the ids of the examples.
+        source: digest of the model under attack.
+        threat: norm, epsilon and bounds.
+        attack: see `attack_part`.
+        key: key of the attack's random streams, which holds the seed of the suite.
+        **more: the cell that this one follows, and whether a list is run member by member.
+    """
+    return digest_of(
+        data=data,
+        source=source,
+        attack=attack,
+        key=key,
+        norm=threat.norm,
+        epsilon=str(threat.epsilon.value),
+        bounds=threat.bounds and [threat.bounds.low, threat.bounds.high],
+        **more,
+    )
 
 
 def attack_part(attack: Attack) -> list[object]:

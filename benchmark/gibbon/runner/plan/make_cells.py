@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from gibbon.core.threat import ThreatModel
-from gibbon.runner.plan.cell_digest import attack_part, digest_of
+from gibbon.runner.plan.cell_digest import (
+    attack_part,
+    attacked_digest,
+    digest_of,
+    unattacked_digest,
+)
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, PlannedAttack
-from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
 
 
@@ -26,7 +30,7 @@ def make_cells(
     dataset = experiment.dataset.name
     parts = [(planned, attack_part(planned.attack)) for planned in attacks]
     for source in models:
-        clean = digest_of(data=data_digest, source=source.digest, attack=UNATTACKED)
+        clean = unattacked_digest(data_digest, source.digest)
         yield Cell(dataset, source, None, None, (source,), clean)
         for planned, part in parts:
             others = models if planned.transferred else ()
@@ -43,15 +47,8 @@ def make_cells(
                     more["follows"] = follows[threat] = before
                 if by_member:
                     more["by_member"] = True
-                before = digests[threat] = digest_of(
-                    data=data_digest,
-                    source=source.digest,
-                    attack=part,
-                    key=planned.stream_key,
-                    norm=threat.norm,
-                    epsilon=str(threat.epsilon.value),
-                    bounds=threat.bounds and [threat.bounds.low, threat.bounds.high],
-                    **more,
+                before = digests[threat] = attacked_digest(
+                    data_digest, source.digest, threat, attack=part, key=planned.stream_key, **more
                 )
             for threat in planned.threats:
                 cell = Cell(
