@@ -109,8 +109,10 @@ def remake(record: Path, *, output: Path) -> str:
             f"libraries that its attacks come from are not installed: {', '.join(sorted(absent))}"
         )
     own = record / "suite.toml"
-    words = ["run", str(own) if own.exists() else suite["name"], "--fresh"]
-    words += ["--output", str(output), "--device", settings["device"]]
+    # In the folder of its suite, so that the record names its files without that folder.
+    folder = record if own.exists() else ROOT
+    words = ["run", own.name if own.exists() else suite["name"], "--fresh"]
+    words += ["--output", str(output.resolve()), "--device", settings["device"]]
     words += ["--batch-size", str(settings["batch_size"] or "auto")]
     if settings["limit"] is not None:
         words += ["--limit", str(settings["limit"])]
@@ -120,7 +122,7 @@ def remake(record: Path, *, output: Path) -> str:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=ROOT,
+        cwd=folder,
     )
     if done.returncode == WRONG_REQUEST:
         return done.stderr.strip()
