@@ -38,6 +38,7 @@ check: $(READY)
 	$(BIN)/codespell $(PROSE)
 	$(BIN)/python -m pytest --doctest-modules benchmark/gibbon model_zoo/gibbon_zoo tools -q
 	for page in $(PAGES) $(RUNS); do $(BIN)/python -m tools.docs.regenerate $$page --check || exit 1; done
+	$(BIN)/python -m tools.docs.flag_pages --check
 
 perf: $(READY)
 	$(BIN)/python -m pytest tests/performance --speed $(ARGS)
@@ -45,6 +46,7 @@ perf: $(READY)
 readme: $(READY)
 	for page in $(RUNS) $(PAGES); do $(BIN)/python -m tools.docs.regenerate $$page || exit 1; done
 	PYTHONPATH=. $(BIN)/python tests/performance/page.py docs/performance.md
+	$(BIN)/python -m tools.docs.flag_pages
 
 records: $(READY)
 	$(BIN)/python -m tools.records.remake $(ARGS)

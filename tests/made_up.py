@@ -11,6 +11,8 @@ from typing import Any
 
 from gibbon.core.threat import Epsilon, Norm
 from gibbon.metrics.intervals import wilson_interval
+from gibbon.records.checks import CheckDone
+from gibbon.records.flags import Flag
 from gibbon.records.run import (
     Agreement,
     DatasetCard,
@@ -18,8 +20,10 @@ from gibbon.records.run import (
     Failure,
     MemberEvaluation,
     ModelCard,
+    ModelComparison,
     Provenance,
     RunRecord,
+    SeedStatistics,
     Transfer,
     WorstCase,
 )
@@ -225,7 +229,11 @@ def attacked(
         **rate("attack_success_rate", beaten, correct),
         **rate("worst_case_error", beaten + CLEAN[model], EXAMPLES),
         "confidence_on_misclassified": 0.793 if wrong else None,
+        "confidence_on_misclassified_low": 0.781 if wrong else None,
+        "confidence_on_misclassified_high": 0.804 if wrong else None,
         "mean_confidence": 0.81,
+        "mean_confidence_low": 0.8,
+        "mean_confidence_high": 0.819,
         "misclassified": wrong,
         "clean_correct": correct,
         "saturated_share": 0.125,
@@ -337,6 +345,36 @@ def worst_case(model: str, *, clip: bool, attacks: tuple[str, ...], wrong: int) 
     )
 
 
+def comparison(*, clip: bool, only: tuple[int, int], p_value: float) -> ModelComparison:
+    """Returns a comparison of the two models that work."""
+    return ModelComparison(
+        dataset="mnist",
+        first="softmax",
+        second="maxout",
+        norm=Norm.LINF,
+        epsilon=HIGH,
+        clip=clip,
+        examples=EXAMPLES,
+        first_error=0.9,
+        second_error=0.9 + (only[1] - only[0]) / EXAMPLES,
+        only_first=only[0],
+        only_second=only[1],
+        p_value=p_value,
+        more_robust="" if p_value >= 0.05 else "maxout",
+        examples_needed=3923 if p_value >= 0.05 else None,
+    )
+
+
+def seed_statistics() -> tuple[SeedStatistics, ...]:
+    """Returns the spread over two seeds, of which one has no confidence under attack."""
+    fixed = {"dataset": "mnist", "seeds_of": "maxout", "n": 2, "models": ("maxout", "softmax")}
+    error = {"adversarial_error_mean": 0.0535, "adversarial_error_sd": 0.0601}
+    return (
+        SeedStatistics(attack="none", epsilon=Epsilon.parse("0"), **fixed, **error),
+        SeedStatistics(attack="fgsm", epsilon=HIGH, **fixed, **error, mean_confidence_mean=0.8),
+    )
+
+
 def made_up_record() -> RunRecord:
     """Returns the made-up run."""
     epsilons = (("fgsm", LOW), ("fgsm", HIGH), ("fgsm-naive", HIGH))
@@ -394,7 +432,7 @@ def made_up_record() -> RunRecord:
             attacked("mnist", "softmax", "pgd", HIGH, 1000),
             clean("mnist", "maxout", confidence=0.99),
             attacked("mnist", "maxout", "fgsm", LOW, 200),
-            attacked("mnist", "maxout", "fgsm", HIGH, 894, flags="a flag | of one cell"),
+            attacked("mnist", "maxout", "fgsm", HIGH, 894),
             attacked("mnist", "maxout", "fgsm-naive", HIGH, 850, confidence_on_misclassified=0.9),
             attacked("mnist", "maxout", "pgd", HIGH, 990),
             failed("none", Epsilon.parse("0")),
@@ -409,6 +447,11 @@ def made_up_record() -> RunRecord:
             worst_case("softmax", clip=True, attacks=("pgd",), wrong=1000),
             worst_case("maxout", clip=False, attacks=("fgsm", "fgsm-naive"), wrong=912),
         ),
+        comparisons=(
+            comparison(clip=False, only=(97, 9), p_value=1e-19),
+            comparison(clip=True, only=(30, 20), p_value=0.2),
+        ),
+        seeds=seed_statistics(),
         failures=tuple(
             Failure(
                 dataset="mnist",
@@ -420,9 +463,44 @@ def made_up_record() -> RunRecord:
             )
             for attack, epsilon in (("none", Epsilon.parse("0")), *epsilons)
         ),
-        flags=(
-            "mnist, maxout, fgsm at epsilon 0.25: a flag | of one cell",
-            "mnist, maxout, epsilon 0.25: noise finds more errors than fgsm",
+        checks=(
+            CheckDone(name="budgets", looked_at="5 budgets of the attacks", passed=False),
+            CheckDone(name="candidates", looked_at="8 attacked cells | of 3 models", passed=True),
+        ),
+    ).with_flags(made_up_flags())
+
+
+def made_up_flags() -> tuple[Flag, ...]:
+    """Returns flags of every severity, one of which names lines for the suite."""
+    cell = {"dataset": "mnist", "model": "maxout", "attack": "fgsm", "epsilon": HIGH}
+    return (
+        Flag(
+            kind="departs-from-paper",
+            dataset="mnist-3v7",
+            model="logistic",
+            attack="fgsm",
+            sentence="the ratio needs 4 classes, the model has 2",
+        ),
+        Flag(
+            kind="wide-budget",
+            dataset="mnist",
+            attack="pgd",
+            epsilon=HIGH,
+            figure="0.25 in [0, 1]",
+            sentence="a budget of | made-up width",
+        ),
+        Flag(
+            kind="inputs-unchanged",
+            figure="9 of 1,000",
+            sentence="a flag | of one cell",
+            suite='[[attacks]]\nname = "square"\nepsilon = "0.25"',
+            **cell,
+        ),
+        Flag(
+            kind="weaker-attack-stronger",
+            figure="95.0 % against 89.4 %",
+            sentence="noise finds more errors than fgsm",
+            **cell,
         ),
     )
 
@@ -480,7 +558,9 @@ def searching_record() -> RunRecord:
     """Returns a made-up run of attacks that look for the nearest example, and of a list."""
     before = made_up_record()
     all_found = {"nearest_found": 1000, "nearest_q10": 0.0, "nearest_median": 0.0823529}
+    all_found |= {"nearest_median_low": 0.0801, "nearest_median_high": 0.0849}
     some_found = {"nearest_found": 600, "nearest_q10": 0.000012, "nearest_median": 12.5}
+    some_found |= {"nearest_median_low": 10.25}  # the other end is infinite
     lost = {"dataset": "mnist", "model": "broken", "attack": "worst-of", "epsilon": HIGH}
     none = {"examples": EXAMPLES, "status": "failed"}
     return before.model_copy(
@@ -514,8 +594,11 @@ def searching_record() -> RunRecord:
             "transfers": (),
             "agreements": (),
             "worst_cases": (),
+            "comparisons": (),
+            "seeds": (),
             "failures": (),
             "flags": (),
+            "checks": before.checks[1:],
         }
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from gibbon.cli.app import app
 from gibbon.gate.limits import read_limits
@@ -60,8 +61,30 @@ def test_its_steps_are_commands_of_ours(workflow: dict[Any, Any]) -> None:
 def test_the_commands_of_the_page_are_ours() -> None:
     lines = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
     ours = [shlex.split(line)[1:] for line in lines if line.startswith("gibbon ")]
-    assert len(ours) == 4
+    assert len(ours) == 7
     assert_known(ours)
+
+
+def test_the_commands_of_the_page_do_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("robustness").mkdir()
+    Path("robustness/suite.toml").write_text(shown("toml", "# robustness/suite.toml"))
+    lines = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+    for line in (each for each in lines if each.startswith("gibbon ")):
+        words = shlex.split(line)[1:]
+        if words[0] == "run":
+            words = [*words, "--limit", "40", "--no-pictures"]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, (line, done.output)
+        if "--accept" in words and words[0] == "compare":
+            assert "accepted: zero-gradient (--accept): not raised" in done.stderr
+    limits = shown("toml", "# in robustness/baseline.toml")
+    Path("robustness/baseline.toml").write_text(limits)
+    done = CliRunner().invoke(app, ["compare", "robustness/baseline.json", "robustness-run"])
+    assert done.exit_code == 0, done.output
+    assert "accepted: zero-gradient (robustness/baseline.toml: limits[0]): not rai" in done.stderr
 
 
 def assert_known(commands: list[list[str]]) -> None:

@@ -20,7 +20,7 @@ from gibbon.core.errors import SpecError
 from gibbon.core.threat import ZERO, Epsilon, Norm
 from gibbon.gate.baseline import AttackSetup, Content, Key, Side, Wrong, read_side
 from gibbon.gate.model_check import Line, checks_markdown, named_side, update_baseline
-from gibbon.metrics.intervals import mcnemar
+from gibbon.metrics.paired_tests import mcnemar
 from gibbon.pytest_plugin import LINES, REWRITTEN, Summary
 
 pytest_plugins = ["pytester"]
@@ -43,6 +43,11 @@ class Halves(nn.Module):
     def forward(self, inputs):
         score = 100 * (inputs.flatten(1) @ self.weight + self.shift)
         return torch.stack([score, -score], 1)
+
+
+class Masked(Halves):
+    def forward(self, inputs):
+        return super().forward(inputs).detach() + super().forward(0.0 * inputs)
 
 
 class Breaks(Halves):
@@ -199,6 +204,142 @@ def test_robust(robustness):
     assert "does not count: 100 candidates out of budget" in said(result)
 
 
+# Serious flags
+
+MASKED = """
+def test_robust(robustness):
+    robustness.check(Masked(), data, attack="fgsm", epsilon=0.02, {more})
+"""
+KINDS = re.compile(r"^E? *serious flag: ([a-z-]+): ", re.MULTILINE)
+
+
+def accepting(result: pytest.RunResult) -> str:
+    """The argument that accepts what a failed test named."""
+    return f"accept={sorted(set(KINDS.findall(said(result))))!r}"
+
+
+def test_a_serious_flag_fails_a_check_and_is_said_first(run) -> None:
+    result = run(MASKED.format(more="max_error=1.0"))
+    result.assert_outcomes(failed=1)
+    text = said(result)
+    first = next(line for line in result.outlines if "serious flag: " in line)
+    assert first.startswith("serious flag: ")  # nothing before it in the message
+    assert "zero-gradient: Masked" not in text
+    assert "zero-gradient: data, Masked, fgsm at epsilon 0.02: the gradient is zero" in text
+    assert "100 of 100 examples" in text
+    assert "Attack the outputs before the part that loses the gradient" in text
+    assert text.index("serious flag: ") < text.index("95 % interval")
+    verdicts = [line for line in result.outlines if "adversarial" in line and "fgsm" in line]
+    assert any("serious flag: " in line and "zero-gradient" in line for line in verdicts)
+    summary = text.partition("= robustness =")[2]
+    assert re.search(r"serious flag: .*zero-gradient", summary)
+
+
+def test_what_settles_a_flag_is_said_in_the_message(run) -> None:
+    result = run("""
+from gibbon.records.flags import Flag
+from gibbon.records.run import RunRecord
+
+FLAGS = [
+    Flag(kind="noise-as-strong", figure="7 of 9", sentence="noise does as well",
+         advice="Look at the gradient.", suite='[[attacks]]\\nname = "square"'),
+    Flag(kind="not-converged", sentence="the loss still rose"),
+    Flag(kind="stopped-early", sentence="it stopped"),
+]
+
+def test_robust(robustness, monkeypatch):
+    flagged = RunRecord.with_flags
+    monkeypatch.setattr(RunRecord, "with_flags", lambda self, _: flagged(self, FLAGS))
+    robustness.check(Halves(), data, attack="fgsm", epsilon=0.01, max_error=1.0)
+""")
+    result.assert_outcomes(failed=1)
+    text = said(result)
+    lines = ["serious flag: noise-as-strong: noise does as well (7 of 9)"]
+    lines += ["    Look at the gradient.", "        [[attacks]]", '        name = "square"']
+    assert "\n".join(lines) in text
+    assert "\nwarning: not-converged: the loss still rose\n" in text
+    assert "\nnote: stopped-early: it stopped\n" in text
+
+
+def test_an_accepted_flag_passes_and_is_printed(run, tmp_path, monkeypatch) -> None:
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    accept = accepting(run(MASKED.format(more="max_error=1.0")))
+    assert "zero-gradient" in accept
+    result = run(MASKED.format(more=f"max_error=1.0, {accept}"))
+    result.assert_outcomes(passed=1)
+    printed = "accepted: zero-gradient (accept of test_nets.py::test_robust): 2 flags"
+    assert printed in said(result)
+    assert re.search(r"\| +accepted +\|", summary.read_text())
+    assert f"- {printed}" in summary.read_text()
+    regressed = run(MASKED.replace("Masked()", "Masked(0.2)").format(more=f"max_error=0, {accept}"))
+    regressed.assert_outcomes(failed=1)
+    assert "above the limit of 0.0 %" in said(regressed)
+    assert "accepted: zero-gradient: data, Masked, fgsm at" in said(regressed)
+    assert "serious flag" not in said(regressed)
+
+
+def test_accepting_another_kind_passes_nothing(run) -> None:
+    result = run(MASKED.format(more="max_error=1.0, accept=['wide-budget']"))
+    result.assert_outcomes(failed=1)
+    assert "accepted: wide-budget (accept of test_nets.py::test_robust): not raised" in said(result)
+
+
+@pytest.mark.parametrize(
+    ("accept", "message"),
+    [
+        ("['zero-gradent']", "accept[0]: there is no kind of flag 'zero-gradent'; did you mean"),
+        ("'zero-gradient'", "accept: must be a list, got 'zero-gradient'"),
+        ("[3]", "accept[0]: "),
+    ],
+)
+def test_a_wrong_acceptance_is_a_wrong_request(run, accept, message) -> None:
+    result = run(MASKED.format(more=f"max_error=1.0, accept={accept}"))
+    result.assert_outcomes(failed=1)
+    assert message in said(result)
+    assert "SpecError" in said(result)
+    assert "wrong request" in said(result)
+
+
+def test_no_baseline_is_made_of_a_flagged_check(run, pytester) -> None:
+    result = run(MASKED.format(more="baseline='b.json'"), UPDATE)
+    result.assert_outcomes(failed=1)
+    assert "b.json was not written" in said(result)
+    assert not (pytester.path / "b.json").exists()
+    accept = accepting(result)
+    run(MASKED.format(more=f"baseline='b.json', {accept}"), UPDATE).assert_outcomes(passed=1)
+    stored = read_side(pytester.path / "b.json")
+    kinds = {cell.key.attack: {flag.kind for _, flag in cell.serious()} for cell in stored.cells}
+    assert "zero-gradient" in kinds["fgsm"]
+    run(MASKED.format(more=f"baseline='b.json', {accept}")).assert_outcomes(passed=1)
+    # Whoever no longer accepts it does not pass because the baseline has it.
+    run(MASKED.format(more="baseline='b.json'")).assert_outcomes(failed=1)
+
+
+def test_a_masked_model_is_no_better_than_the_baseline(run) -> None:
+    run(SAME, UPDATE).assert_outcomes(passed=1)
+    result = run(SAME.replace("Halves", "Masked"))
+    result.assert_outcomes(failed=1)
+    assert "zero-gradient" in said(result)
+    regressed = run(WORSE.replace("Halves", "Masked"))
+    assert "regressed" in said(regressed)
+
+
+def test_a_baseline_of_the_earlier_version_is_still_read(run, pytester) -> None:
+    run(SAME, UPDATE).assert_outcomes(passed=1)
+    file = pytester.path / "b.json"
+    written = file.read_text()
+    assert '"flags"' not in written
+    file.write_text(written.replace('"version": 3', '"version": 2'))
+    run(SAME).assert_outcomes(passed=1)
+    run(WORSE).assert_outcomes(failed=1)
+    other = SAME.replace("test_robust", "test_other")
+    run(SAME + other, UPDATE, "-k", "test_other").assert_outcomes(passed=1)
+    kept = {cell.key.dataset: cell.flags for cell in read_side(file).cells}
+    assert kept["test_nets.py::test_robust"] is None  # they stay unknown
+    assert kept["test_nets.py::test_other"] == {}
+
+
 # Baselines
 
 
@@ -317,7 +458,10 @@ def test_several_attacks_of_one_test_share_a_name(run, pytester) -> None:
     ("written", "message"),
     [
         ("[]", "neither a run's folder nor a baseline"),
-        ('{"kind": "gibbon-baseline", "version": 7}', "schema version 7, this Gibbon reads 2"),
+        (
+            '{"kind": "gibbon-baseline", "version": 7}',
+            "schema version 7, this Gibbon reads 2 and 3",
+        ),
         ('{"kind": "gibbon-baseline", "', "damaged, or cut short"),
     ],
 )

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
     from gibbon.api.request import AttackLike, Budget, Data, Model
     from gibbon.api.results import Results
-    from gibbon.gate.baseline import Content, Key, Side
+    from gibbon.gate.baseline import Content, Side
+    from gibbon.gate.measures import Key
     from gibbon.gate.model_check import Allowed, Line
 
 OPTION = "--robustness-update-baseline"
-LINES, REWRITTEN = "gibbon.robustness", "gibbon.baseline"  # properties of a test's report
+# Properties of a test's report.
+LINES, REWRITTEN, REMARKS = "gibbon.robustness", "gibbon.baseline", "gibbon.remarks"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,7 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def robustness(request: pytest.FixtureRequest) -> Robustness:
-    """Check the robustness of a model; the test fails if an error is above its limit."""
+    """Check the robustness of a model.
+
+    The test fails if an error is above its limit, or if there is a serious flag.
+    """
     return Robustness(request)
 
 
@@ -73,9 +78,13 @@ class Robustness:
         limit: int | None = None,
         seed: int = 0,
         name: str | None = None,
+        accept: Sequence[str] = (),
         **parameters: Any,
     ) -> Results:
         """Evaluates a model and returns the results; fails the test if an error is too high.
+
+        A serious flag that is not accepted fails the test too, whatever the errors are: its
+        sentence, its figure, its advice and the suite lines are the first lines of the message.
 
         Args:
             model: one model, as `gibbon.evaluate` takes it.
@@ -92,6 +101,8 @@ class Robustness:
             limit: evaluate a fixed sample of this many examples.
             seed: seed of every random number.
             name: name of the check in tables and in the baseline; the test's file and name if None.
+            accept: kinds of flags that you take responsibility for, such as ``["zero-gradient"]``;
+                they are printed.
             **parameters: the attack's own parameters, such as ``steps=20``, and other arguments of
                 `gibbon.evaluate`, such as ``device``, ``mean`` and ``std``.
 
@@ -102,7 +113,8 @@ class Robustness:
         from gibbon.gate.model_check import Allowed, Line
 
         name = name if name is not None else _name_of(self._item)
-        chosen = {"attack": attack, "epsilon": epsilon, "limit": limit, "seed": seed, **parameters}
+        chosen = {"attack": attack, "epsilon": epsilon, "limit": limit, "seed": seed}
+        chosen |= {"accept": accept, **parameters}
         try:
             if isinstance(model, Mapping):
                 raise SpecError("a check is of one model: check each, with a name of its own")
@@ -157,11 +169,16 @@ class Robustness:
             results.record, side, allowed=allowed, baseline=None if self._update else file
         )
         self._report(LINES, [vars(line) for line in found.lines])
-        if file is not None and self._update and found.sound:
-            update_baseline(file, side, gibbon=results.record.provenance.gibbon)
-            root = self._item.config.rootpath
-            inside = file.is_relative_to(root)
-            self._report(REWRITTEN, str(file.relative_to(root) if inside else file))
+        if found.remarks:
+            self._report(REMARKS, found.remarks)
+        if file is not None and self._update:
+            if found.sound:
+                update_baseline(file, side, gibbon=results.record.provenance.gibbon)
+                root = self._item.config.rootpath
+                inside = file.is_relative_to(root)
+                self._report(REWRITTEN, str(file.relative_to(root) if inside else file))
+            elif found.problems:
+                return results, f"{found.message}\n\n{file.name} was not written"
         return results, found.message if found.problems else ""
 
     def _report(self, name: str, content: object) -> None:
@@ -184,6 +201,7 @@ class Summary:
     def __init__(self) -> None:
         self._lines: dict[tuple[str, ...], Line] = {}
         self._rewritten: dict[str, None] = {}
+        self._remarks: dict[str, None] = {}
         self._claims: dict[tuple[Path, str], _Claim] = {}
 
     def claim(self, file: Path, side: Side, *, by: Robustness, test: str) -> None:
@@ -222,6 +240,8 @@ class Summary:
                 self._take(report.nodeid, json.loads(str(content)))
             elif name == REWRITTEN:
                 self._rewritten[json.loads(str(content))] = None
+            elif name == REMARKS:
+                self._remarks |= dict.fromkeys(json.loads(str(content)))
 
     def _take(self, test: str, found: list[dict[str, Any]]) -> None:
         from gibbon.gate.model_check import Line
@@ -242,11 +262,14 @@ class Summary:
         terminalreporter.section("robustness")
         for row in checks_table(lines).splitlines():
             terminalreporter.write_line(row)
+        for remark in self._remarks:
+            terminalreporter.write_line(remark)
         for file in self._rewritten:
             terminalreporter.write_line(f"baseline rewritten: {file}")
         try:
             append_summary(
-                checks_markdown(lines, tuple(self._rewritten)), os.environ.get(JOB_SUMMARY)
+                checks_markdown(lines, tuple(self._rewritten), tuple(self._remarks)),
+                os.environ.get(JOB_SUMMARY),
             )
         except RequestError as error:  # the tests' own results must not be lost for it
             terminalreporter.write_line(str(error), red=True)

@@ -83,8 +83,12 @@ def draw_masks(
     input_rate: float,
     hidden_rate: float,
     generator: torch.Generator,
+    input_scale: float | None = None,
+    hidden_scale: float | None = None,
 ) -> list[Tensor | None]:
-    """Returns dropout masks: 0 with the layer's rate, else 1 / (1 - rate), so the mean is 1.
+    """Returns dropout masks: 0 with the layer's rate, else the layer's scale.
+
+    By default the scale is 1 / (1 - rate), so that the mean is 1.
 
     Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR
     2014, section 10 (the inverted form); https://jmlr.org/papers/v15/srivastava14a.html
@@ -95,17 +99,30 @@ def draw_masks(
         input_rate: share of inputs that is dropped, in [0, 1).
         hidden_rate: share of the units of each hidden layer that is dropped.
         generator: a generator on the CPU.
+        input_scale: factor of the inputs that are kept; 1 / (1 - rate) if None.
+        hidden_scale: factor of the hidden units that are kept, likewise.
 
     >>> draw_masks([2, 3], 4, input_rate=0.0, hidden_rate=0.0, generator=torch.Generator())
     [None, None]
     """
-    rates = [input_rate] + [hidden_rate] * (len(widths) - 1)
+    hidden = len(widths) - 1
+    rates = [input_rate] + [hidden_rate] * hidden
+    scales = [input_scale] + [hidden_scale] * hidden
     return [
-        None
-        if rate == 0
-        else (torch.rand(count, width, generator=generator) >= rate).float().div_(1 - rate)
-        for width, rate in zip(widths, rates, strict=True)
+        _draw_mask((count, width), rate, scale, generator)
+        for width, rate, scale in zip(widths, rates, scales, strict=True)
     ]
+
+
+def _draw_mask(
+    shape: tuple[int, int], rate: float, scale: float | None, generator: torch.Generator
+) -> Tensor | None:
+    if rate == 0:
+        return None if scale is None or scale == 1 else torch.full(shape, scale)
+    kept = torch.rand(shape, generator=generator).ge_(rate)
+    if scale is None:
+        return kept.div_(1 - rate)
+    return kept if scale == 1 else kept.mul_(scale)
 
 
 def fed(units: Tensor, masks: Masks, shifts: Shifts, *, layer: int) -> Tensor:

@@ -13,8 +13,14 @@ from gibbon.core.errors import WeightsError
 from gibbon.core.files import reading
 from gibbon.specs.base import Spec
 from gibbon_zoo.atomic import write_atomically
-from gibbon_zoo.recipe import TEXTS, Recipe
+from gibbon_zoo.recipe import TEXTS, Optimiser, Ramp, Recipe
 
+SHOWN_ERRORS = 20  # of a longer search, the first, best and last error are shown
+SECONDS = {
+    "again": " at most, then again on all examples",
+    "continue": " at most, then on from the best on all examples",
+    "none": " at most, of which the best",
+}
 ATTACKS = {"fgsm": "FGSM", "fgsm_naive": "FGSM naive", "fgsm_clipped": "FGSM clipped"}
 
 
@@ -53,6 +59,10 @@ class Training(Spec):
         train_error: share of the training split that the weights misclassify unattacked.
         epochs: number of epochs, if early stopping chose it.
         watched: the error on the held-out examples, after each epoch of the search for that number.
+        second_epochs: number of epochs of the second training, if it continued from the best
+            parameters.
+        target: the mean objective on the formerly held-out examples that was to end it.
+        objective: the mean objective that it ended with.
     """
 
     seed: int
@@ -61,6 +71,9 @@ class Training(Spec):
     train_error: float | None = None
     epochs: int | None = None
     watched: tuple[float, ...] = ()
+    second_epochs: int | None = None
+    target: float | None = None
+    objective: float | None = None
 
 
 class Spread(Spec):
@@ -163,12 +176,7 @@ class Card(Spec):
                 if (spread := self.over_seeds.get(f"{name}_error")) is not None
             ]
             lines.append(f"  {f'{seeds} seeds':<13} mean errors: {', '.join(parts)}")
-        if self.training.epochs is not None:
-            errors = ", ".join(f"{100 * error:.2f}" for error in self.training.watched)
-            lines.append(
-                f"  stopped       {self.training.epochs} epochs, by the errors on examples held "
-                f"out: {errors} %"
-            )
+        lines += _stopped(self.training)
         if recipe.scaled:
             lines.append(f"  scaled        {' '.join(recipe.scaled.split())}")
         if recipe.chosen:
@@ -198,22 +206,25 @@ def _percent(fraction: float | None) -> str:
 
 
 def _describe(recipe: Recipe) -> str:
-    optimiser = recipe.optimiser
+    optimiser, dropout = recipe.optimiser, recipe.dropout
     rates = "".join(f", {name} {rate:g}" for name, rate in optimiser.rates.items())
-    falling = " falling to 0" if optimiser.schedule == "linear" else ""
     parts = [
         f"{recipe.members} members" if recipe.members > 1 else "",
         *(f"{value} {name}" for name, value in recipe.sizes.items()),
-        f"{optimiser.name} {optimiser.learning_rate:g}{rates}{falling}",
-        f"momentum {optimiser.momentum:g}" if optimiser.momentum else "",
+        f"{optimiser.name} {optimiser.learning_rate:g}{rates}{_schedule(optimiser)}",
+        f"momentum {optimiser.momentum:g}{_ramped(optimiser.momentum_ramp)}"
+        if optimiser.momentum or optimiser.momentum_ramp
+        else "",
         f"batch {recipe.batch_size}",
         recipe.arithmetic if recipe.arithmetic != "float32" else "",
         f"{recipe.epochs} epoch{'s' if recipe.epochs != 1 else ''}"
-        + (" at most, then again on all examples" if recipe.stopping else ""),
+        + (SECONDS[recipe.stopping.second] if recipe.stopping else ""),
         f"start ±{recipe.spread:g}" if recipe.spread else "",
-        f"dropout {recipe.dropout.inputs:g}/{recipe.dropout.hidden:g}"
-        if recipe.dropout.inputs or recipe.dropout.hidden
+        f"dropout {dropout.inputs:g}/{dropout.hidden:g}"
+        if dropout.inputs or dropout.hidden
         else "",
+        f"inputs times {dropout.inputs_scale:g}" if dropout.inputs_scale is not None else "",
+        f"hidden units times {dropout.hidden_scale:g}" if dropout.hidden_scale is not None else "",
         f"max-norm {recipe.max_norm:g}" if recipe.max_norm is not None else "",
         f"{recipe.noise.kind} noise of {recipe.noise.epsilon} on the inputs"
         if recipe.noise is not None
@@ -224,13 +235,44 @@ def _describe(recipe: Recipe) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def _schedule(optimiser: Optimiser) -> str:
+    if optimiser.schedule == "linear":
+        return " falling to 0"
+    if optimiser.decay is not None:
+        return f" divided by {optimiser.decay.factor:.9g} an update"
+    return _ramped(optimiser.rate_ramp)
+
+
+def _ramped(ramp: Ramp | None) -> str:
+    return "" if ramp is None else f" to {ramp.final:g} in epoch {ramp.end}"
+
+
+def _stopped(training: Training) -> Iterator[str]:
+    if training.epochs is None:
+        return
+    errors = [f"{100 * error:.2f}" for error in training.watched]
+    if len(errors) > SHOWN_ERRORS:
+        best = training.epochs
+        errors = [errors[0], "…", f"{errors[best - 1]} (epoch {best})", "…", errors[-1]]
+    yield (
+        f"  stopped       {training.epochs} epochs, by the errors on examples held out: "
+        f"{', '.join(errors)} %"
+    )
+    if training.second_epochs is not None:
+        yield (
+            f"  continued     {training.second_epochs} epochs on all examples; objective "
+            f"{training.objective:.4f} on those held out before, to match {training.target:.4f}"
+        )
+
+
 def _objective(recipe: Recipe) -> Iterator[str]:
     adversarial, rotation, worst_case = recipe.adversarial, recipe.rotation, recipe.worst_case
     if adversarial is not None:
         where = " on hidden layers" if adversarial.perturbs == "hidden" else ""
+        own = ", dropout masks of its own" if adversarial.masks == "own" else ""
         yield (
             f"adversarial objective{where} (alpha {adversarial.alpha:g}, "
-            f"epsilon {adversarial.epsilon})"
+            f"epsilon {adversarial.epsilon}{own})"
         )
     if rotation is not None:
         yield f"rotated inputs (alpha {rotation.alpha:g}, chord {rotation.chord:g})"

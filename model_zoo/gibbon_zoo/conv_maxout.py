@@ -25,7 +25,7 @@ from gibbon.core.threat import Bounds
 from gibbon.datasets.registered.cifar10_whitened import BOUNDS
 from gibbon.models.outputs import LOGITS
 from gibbon_zoo.architecture import Architecture, Masks, Shifts, fed
-from gibbon_zoo.maxout import MaxoutLayer
+from gibbon_zoo.maxout import MaxoutLayer, largest_piece
 
 KERNEL = 5
 STRIDE = 2  # of the first layer
@@ -57,7 +57,8 @@ class ConvMaxoutLayer(nn.Module):
         pieces = functional.conv2d(
             inputs, self.weight, self.bias, stride=self.stride, padding=KERNEL // 2
         )
-        largest = pieces.view(-1, CONV_PIECES, self.maps, *pieces.shape[2:]).amax(1)
+        pieces = pieces.view(-1, CONV_PIECES, self.maps, *pieces.shape[2:])
+        largest = largest_piece(pieces, trained=self.weight.requires_grad)
         return functional.max_pool2d(largest, POOL)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from gibbon.models.classifier import Classifier
 from gibbon_zoo.architecture import Architecture
 from gibbon_zoo.card import Figures
+from gibbon_zoo.early_stopping import HeldOutFigures
 
 BATCH = 500
 Craft = Callable[[Tensor, Tensor], Tensor]
@@ -71,27 +72,41 @@ def clean_error(classifier: Classifier, *, inputs: Tensor, labels: Tensor) -> fl
         return _score(classifier, lambda x, y: x, inputs, labels).error
 
 
-def held_out_error(
+def held_out_figures(
     module: Architecture, *, inputs: Tensor, labels: Tensor, epsilon: float
-) -> float:
-    """Returns the share that a module in training misclassifies under FGSM, not clipped.
+) -> HeldOutFigures:
+    """Returns the errors of a module in training: clean, and under FGSM, not clipped.
+
+    FGSM takes the plain gradient of the loss, as the adversarial objective does.
 
     Args:
         module: called without dropout; the gradients of its parameters are not changed.
         inputs: float32, shape (N, ...), on the module's device.
         labels: int64, shape (N,).
-        epsilon: L-infinity budget; 0 gives the clean error.
+        epsilon: L-infinity budget of FGSM; 0 to measure the clean error alone.
     """
-    wrong = []
+    clean, attacked = 0, 0
+    confidences = []
     for x, y in zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True):
-        attacked = x
+        leaf = x.detach().requires_grad_(epsilon > 0)
+        with torch.set_grad_enabled(epsilon > 0):
+            outputs = module(leaf)
+        clean += int((outputs.argmax(1) != y).sum())
         if epsilon > 0:
-            leaf = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(module.outputs.loss(module(leaf), y).sum(), leaf)
-            attacked = x + epsilon * gradient.sign()
-        with torch.no_grad():
-            wrong.append(module(attacked).argmax(1) != y)
-    return int(torch.cat(wrong).sum()) / len(labels)  # not in float64, which Apple's GPUs lack
+            (gradient,) = torch.autograd.grad(module.outputs.loss(outputs, y).sum(), leaf)
+            with torch.no_grad():
+                outputs = module(x + epsilon * gradient.sign())
+                wrong = outputs.argmax(1) != y
+                attacked += int(wrong.sum())
+                confidences.append(module.outputs.confidence(outputs)[wrong])
+    count = len(labels)
+    if epsilon == 0:
+        return HeldOutFigures(clean_error=clean / count)
+    return HeldOutFigures(
+        clean_error=clean / count,
+        adversarial_error=attacked / count,
+        adversarial_confidence=float(torch.cat(confidences).mean()) if attacked else None,
+    )
 
 
 def _score(classifier: Classifier, craft: Craft, inputs: Tensor, labels: Tensor) -> _Score:

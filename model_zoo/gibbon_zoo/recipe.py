@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
 from gibbon.core.files import reading
@@ -21,6 +22,7 @@ from gibbon_zoo.catalogue import ARCHITECTURES, RECIPES
 TEXTS = ("summary", "chosen", "scaled")  # fields of a recipe that do not change the training
 Count = Annotated[int, Field(ge=1)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 Alpha = Annotated[float, Field(gt=0, le=1)]
 Arithmetic = Literal["float32", "bfloat16"]
 
@@ -42,36 +44,101 @@ ArchitectureName = Annotated[str, AfterValidator(_is_registered)]
 Sizes = Annotated[Mapping[str, Count], BeforeValidator(_without_defaults)]
 
 
+class ExponentialDecay(Spec):
+    """A learning rate that is divided by a factor after every update, down to a minimum.
+
+    Args:
+        factor: divisor, above 1.
+        minimum: lowest learning rate.
+    """
+
+    factor: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    minimum: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class Ramp(Spec):
+    """A quantity that changes linearly over epochs, and then stays constant.
+
+    Args:
+        start: last epoch, counted from 1, with the first value.
+        end: first epoch with the final value; equal to ``start``, the value changes at once.
+        final: final value.
+    """
+
+    start: Count = 1
+    end: Count
+    final: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _ends_after_its_start(self) -> Self:
+        if self.end < self.start:
+            raise ValueError(f"a ramp can't end in epoch {self.end}, before epoch {self.start}")
+        return self
+
+
 class Optimiser(Spec):
     """The optimiser of a training.
+
+    At most one of ``schedule = "linear"``, ``decay`` and ``rate_ramp`` changes the learning rate;
+    `gibbon_zoo.schedules` holds their formulas.
 
     Args:
         name: ``"sgd"`` with classical momentum, or ``"adam"`` (Kingma and Ba, ICLR 2015) with
             its usual decay rates.
         learning_rate: at the first step.
         schedule: ``"constant"``, or ``"linear"``: falling to 0 over the whole training.
-        momentum: of SGD.
-        rates: learning rates of single parameters, by name, in place of ``learning_rate``.
+        decay: exponential decay of the learning rate, step by step.
+        rate_ramp: change of the learning rate, epoch by epoch, from ``learning_rate`` on.
+        momentum: of SGD, at the first step.
+        momentum_ramp: change of the momentum, epoch by epoch, from ``momentum`` on.
+        rates: learning rates of single parameters, by name, in place of ``learning_rate``; a
+            schedule changes them by the same factor.
     """
 
     name: Literal["sgd", "adam"]
     learning_rate: Positive
     schedule: Literal["constant", "linear"] = "constant"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    decay: ExponentialDecay | None = None
+    rate_ramp: Ramp | None = None
+    momentum: Momentum = 0.0
+    momentum_ramp: Ramp | None = None
     rates: Mapping[str, Positive] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _momentum_is_for_sgd(self) -> Self:
-        if self.momentum and self.name != "sgd":
+        if (self.momentum or self.momentum_ramp) and self.name != "sgd":
             raise ValueError("momentum is an option of sgd; adam has its own")
+        if self.momentum_ramp and self.momentum_ramp.final >= 1:
+            raise ValueError(f"the momentum must stay below 1, got {self.momentum_ramp.final:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_schedule_of_the_rate(self) -> Self:
+        given = ['schedule = "linear"'] if self.schedule == "linear" else []
+        given += [name for name in ("decay", "rate_ramp") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other: one schedule of the rate")
+        if self.rate_ramp and self.rate_ramp.final == 0:
+            raise ValueError("the learning rate must stay above 0")
         return self
 
 
 class Dropout(Spec):
-    """Shares of units that are dropped while training."""
+    """Shares of units that are dropped while training, and factors of the others.
+
+    Args:
+        inputs: share of inputs that is dropped.
+        hidden: share of the units of each hidden layer that is dropped.
+        inputs_scale: factor of the inputs that are kept; 1 / (1 - share) if None, with which the
+            mean stays the same.  With 1 inputs are not rescaled, neither then nor afterwards, so
+            that the network's later inputs are larger on average than those of its training.
+        hidden_scale: factor of the hidden units that are kept, likewise.
+    """
 
     inputs: DropoutRate = 0.0
     hidden: DropoutRate = 0.0
+    inputs_scale: Positive | None = None
+    hidden_scale: Positive | None = None
 
 
 class AdversarialObjective(Spec):
@@ -84,11 +151,14 @@ class AdversarialObjective(Spec):
         alpha: weight of the clean loss, in (0, 1].
         epsilon: as in a suite: a number, a decimal or a fraction, in units of the input.
         perturbs: the inputs, or the units of every hidden layer in their place.
+        masks: dropout masks of the perturbed term: those of the clean term, for which the
+            perturbation was made, or its own, as a cost has them that is computed twice.
     """
 
     alpha: Alpha
     epsilon: EpsilonField
     perturbs: Literal["inputs", "hidden"] = "inputs"
+    masks: Literal["shared", "own"] = "shared"
 
 
 class RotationObjective(Spec):
@@ -113,22 +183,37 @@ class WorstCaseObjective(Spec):
 
 
 class Stopping(Spec):
-    """Early stopping, then a second training on all examples for as many epochs as were best.
+    """Early stopping on held-out examples, and the second training that follows.
 
     Args:
-        measure: error measured on the held-out examples: the clean error, or the error under the
-            FGSM of the adversarial objective.
-        held_out: number of held-out examples: the last of one seeded shuffle.
+        measure: error that is to fall: on clean held-out examples, or under FGSM.
+        held_out: number of held-out examples.
+        split: which examples are held out: the last ones of one seeded shuffle, or the last ones
+            of the training split in its own order, equal for every seed.
         patience: epochs without a lower error after which the first training ends; it ends at
             ``epochs`` at the latest.
+        epsilon: budget of that FGSM, as in a suite; by default the one of the adversarial
+            objective.  With ``measure = "clean_error"`` the error under FGSM is measured and
+            logged if this is given, and decides nothing.
+        second: what follows.  ``"again"``: a training from the start on all examples, for as many
+            epochs as were best.  ``"continue"``: from the best parameters on all examples, with
+            the momentum of that epoch and the learning rate going on from there, until the mean
+            objective on the formerly held-out examples is at most its mean on the others at the
+            best epoch (for ``epochs`` at the latest).  ``"none"``: nothing; the best parameters
+            are the result.
     """
 
     measure: Literal["clean_error", "adversarial_error"]
     held_out: Count = 10_000
+    split: Literal["shuffled", "last"] = "shuffled"
     patience: Count
+    epsilon: EpsilonField | None = None
+    second: Literal["again", "continue", "none"] = "again"
 
-    def epsilon(self, recipe: Recipe) -> float:
-        """Returns the budget of the measured error: 0 for the clean error."""
+    def fgsm_epsilon(self, recipe: Recipe) -> float:
+        """Returns the budget of the measured FGSM, 0 if only the clean error is measured."""
+        if self.epsilon is not None:
+            return float(self.epsilon)
         if self.measure == "clean_error" or recipe.adversarial is None:
             return 0.0
         return float(recipe.adversarial.epsilon)
@@ -205,8 +290,11 @@ class Recipe(Spec):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other: one objective a recipe")
         stopping = self.stopping
-        if stopping and stopping.measure == "adversarial_error" and self.adversarial is None:
-            raise ValueError("stopping on the adversarial error needs an adversarial objective")
+        if stopping and stopping.measure == "adversarial_error" and not stopping.fgsm_epsilon(self):
+            raise ValueError(
+                "stopping on the adversarial error needs an adversarial objective, or an epsilon "
+                "above 0 (stopping.epsilon)"
+            )
         if stopping and self.optimiser.schedule != "constant":
             raise ValueError("a learning rate that falls by a fixed end can't be stopped early")
         return self
@@ -259,7 +347,16 @@ def _sentence(kind: str, message: str, key: str) -> str:
     if kind != "extra_forbidden":
         return message
     *parents, name = key.split(".")
-    table = Recipe.model_fields[parents[0]].annotation if parents else Recipe
-    tables = (table, *get_args(table))  # a table that may be missing is a union
-    known = [field for each in tables for field in getattr(each, "model_fields", ())]
+    table: object = Recipe
+    for parent in parents:
+        table = _fields(table)[parent].annotation
+    known = list(_fields(table))
     return f"unknown key{suggest(name, known)} Known: {', '.join(known)}"
+
+
+def _fields(table: object) -> dict[str, FieldInfo]:
+    """Returns the fields of a record's type, or of the union of it and None."""
+    found: dict[str, FieldInfo] = {}
+    for each in (table, *get_args(table)):
+        found.update(getattr(each, "model_fields", {}))
+    return found

@@ -18,7 +18,7 @@ from gibbon.core.errors import RunFolderError, WeightsError
 from gibbon_zoo.atomic import write_atomically
 from gibbon_zoo.recipe import TEXTS, Recipe
 
-LAYOUT = 2  # raised if the content of a checkpoint changes
+LAYOUT = 3  # raised if the content of a checkpoint changes
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,18 @@ class TrainingCheckpoint:
         seconds: time spent on them.
         parameters: the module's tensors by name.
         optimiser: the optimiser's state dict.
-        watched: the error after each epoch, if training may stop early.
+        loss: sum of the objective over the steps of the current epoch.
+        history: the fields of one `gibbon_zoo.training_log.EpochRecord` for each epoch.
+        best: the module's tensors after the best epoch, if training may stop early.
     """
 
     step: int
     seconds: float
     parameters: dict[str, Tensor]
     optimiser: dict[str, Any]
-    watched: tuple[float, ...] = ()
+    loss: Tensor
+    history: list[dict[str, Any]]
+    best: dict[str, Tensor] | None = None
 
 
 def write_checkpoint(path: Path, checkpoint: TrainingCheckpoint, recipe: Recipe) -> None:

@@ -14,7 +14,7 @@ Source: Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,7 +34,13 @@ from gibbon_zoo.recipe import (
 
 
 def descend(
-    module: Architecture, recipe: Recipe, *, inputs: Tensor, labels: Tensor, masks: Masks
+    module: Architecture,
+    recipe: Recipe,
+    *,
+    inputs: Tensor,
+    labels: Tensor,
+    masks: Masks,
+    perturbed_masks: Masks | None = None,
 ) -> Tensor:
     """Adds the gradient of the batch's mean objective to the parameters' and returns its value.
 
@@ -44,12 +50,14 @@ def descend(
         inputs: float32, shape (N, ...), with the recipe's noise, if any, added.
         labels: int64, shape (N,).
         masks: dropout masks, used by all terms.
+        perturbed_masks: those of the perturbed term of the adversarial objective, if not these.
 
     Raises `ModelError` if the loss does not depend on the perturbed units.
     """
     network = _Network(module, recipe.arithmetic, labels, masks)
     if recipe.adversarial is not None:
-        value = _adversarial(network, recipe.adversarial, inputs)
+        second = network if perturbed_masks is None else replace(network, masks=perturbed_masks)
+        value = _adversarial(network, second, recipe.adversarial, inputs)
     elif recipe.rotation is not None:
         value = _rotated(network, recipe.rotation, inputs)
     elif recipe.worst_case is not None:
@@ -59,6 +67,36 @@ def descend(
     for name, coefficient in recipe.l1_decay.items():
         value = value + _descended(coefficient * module.get_parameter(name).abs().sum())
     return value
+
+
+def objective_value(
+    module: Architecture,
+    recipe: Recipe,
+    *,
+    inputs: Tensor,
+    labels: Tensor,
+    masks: Masks,
+    perturbed_masks: Masks | None = None,
+) -> Tensor:
+    """Returns the batch's mean objective, and leaves the parameters' gradients alone.
+
+    Arguments and errors are those of `descend`.
+    """
+    parameters = [each for each in module.parameters() if each.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        return descend(
+            module,
+            recipe,
+            inputs=inputs,
+            labels=labels,
+            masks=masks,
+            perturbed_masks=perturbed_masks,
+        )
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def draw_noise(inputs: Tensor, noise: Noise, *, seed: int, step: int) -> Tensor:
@@ -102,8 +140,8 @@ def worst_case_outputs(
 class _Network:
     """A module whose passes are computed in a recipe's arithmetic, on one batch's labels.
 
-    All terms use one set of dropout masks: with other masks in the second, the attack would be
-    made for another network.
+    All terms use one set of dropout masks, unless a recipe gives the perturbed term its own: then
+    the network is another one than that which the perturbation was made for.
     """
 
     module: Architecture
@@ -124,11 +162,14 @@ class _Network:
 
 
 def _descended(value: Tensor) -> Tensor:
-    torch.autograd.backward(value)
+    if value.requires_grad:  # not if the value alone is wanted, of an objective without adversary
+        torch.autograd.backward(value)
     return value.detach()
 
 
-def _adversarial(network: _Network, objective: AdversarialObjective, inputs: Tensor) -> Tensor:
+def _adversarial(
+    network: _Network, second: _Network, objective: AdversarialObjective, inputs: Tensor
+) -> Tensor:
     # Shifts of zero are leaves whose gradients are those of the units that they are added to.  One
     # backward pass gives the clean term's share of the gradient and the direction for the
     # adversarial term.
@@ -140,7 +181,7 @@ def _adversarial(network: _Network, objective: AdversarialObjective, inputs: Ten
     clean = _descended(objective.alpha * network.loss(network.outputs(inputs, leaves)))
     epsilon = float(objective.epsilon)
     shifts = [None if leaf is None else epsilon * _gradient(leaf).sign() for leaf in leaves]
-    attacked = network.loss(network.outputs(inputs, shifts))
+    attacked = second.loss(second.outputs(inputs, shifts))
     return clean + _descended((1 - objective.alpha) * attacked)
 
 

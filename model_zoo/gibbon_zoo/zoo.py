@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from gibbon.core.errors import DeviceError, RunFolderError, SpecError, WeightsError
 from gibbon.core.registry import lazily
@@ -20,21 +18,20 @@ from gibbon.datasets import DATASETS, DataRequest, Split
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
 from gibbon.models.ensemble import ensemble
-from gibbon.models.registry import TrainingProgress, TrainingRequest, TrainingResult
+from gibbon.models.registry import TrainingRequest, TrainingResult
 from gibbon.models.weights import file_digest, load_weights
 from gibbon_zoo.architecture import Architecture
 from gibbon_zoo.atomic import write_atomically
 from gibbon_zoo.card import Card, Training, read_card, write_card
 from gibbon_zoo.catalogue import ARCHITECTURES
-from gibbon_zoo.measurement import clean_error, held_out_error, measure
-from gibbon_zoo.recipe import Recipe, shipped_recipe
-from gibbon_zoo.training import EarlyStopping, Fitted, best_epoch, fit, validation_split
+from gibbon_zoo.measurement import clean_error, measure
+from gibbon_zoo.procedure import train_network, within
+from gibbon_zoo.recipe import Recipe, read_recipe, shipped_recipe
 from gibbon_zoo.weights_folder import WEIGHTS
 
 EPSILON = Epsilon.parse("0.25")  # of the cards' figures: the paper's budget on MNIST
 WHITENED = Epsilon.parse("0.1")  # its budget on whitened CIFAR-10
 EPSILONS = {"cifar10-whitened": WHITENED, "cifar10-jpeg-whitened": WHITENED}
-Report = Callable[[TrainingProgress], None]
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -58,14 +55,14 @@ def build(name: str, weights: Path | None = None) -> Classifier:
 
 
 def train(name: str, request: TrainingRequest) -> TrainingResult:
-    """Trains a model by its shipped recipe and writes weights and card to the request's folder.
+    """Trains a model by its recipe and writes weights, card and log to the request's folder.
 
     During training, checkpoints lie beside them, from which an equal request resumes.  A finished
     training is not repeated.  Raises `SpecError`, `DeviceError`, `DatasetError`, `RunFolderError`,
     also if the folder holds a training by another recipe or seed, and `WeightsError` if a
     checkpoint is damaged.
     """
-    recipe = shipped_recipe(name).override(seed=request.seed, epochs=request.epochs)
+    recipe = _recipe(name, request.recipe).override(seed=request.seed, epochs=request.epochs)
     device = _device(request.device)
     weights = request.output / f"{name}.safetensors"
     stem = str(request.output / name)  # of the names of its checkpoints
@@ -83,11 +80,12 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
 
     examples = _load(recipe, "train", device, data_dir=request.data_dir)
     trained = [
-        _train_one(
+        train_network(
             recipe.override(seed=recipe.seed * recipe.members + member),
+            partial(_architecture, recipe),
             examples,
             stem=f"{stem}.member-{member}" if recipe.members > 1 else stem,
-            report=_within(request.report, part=member, parts=recipe.members),
+            report=within(request.report, part=member, parts=recipe.members),
         )
         for member in range(recipe.members)
     ]
@@ -100,7 +98,6 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     classifier = _classifier(recipe)
     load_weights(classifier.module, weights)
     epsilon = EPSILONS.get(recipe.dataset, EPSILON)
-    watched = trained[0].watched
     test = _load(recipe, "test", torch.device("cpu"), data_dir=request.data_dir)
     figures = measure(classifier, inputs=test.inputs, labels=test.labels, epsilon=float(epsilon))
     card = Card(
@@ -123,13 +120,36 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
             train_error=clean_error(
                 classifier, inputs=examples.inputs.cpu(), labels=examples.labels.cpu()
             ),
-            epochs=best_epoch(watched) if watched else None,
-            watched=watched,
+            epochs=trained[0].epochs,
+            watched=trained[0].watched,
+            second_epochs=trained[0].second_epochs,
+            target=trained[0].target,
+            objective=trained[0].objective,
         ),
     )
     write_card(card_path, card)
     _remove_checkpoints(request.output, name)
     return TrainingResult(weights, card_path, _summary(card))
+
+
+def _recipe(name: str, file: Path | None) -> Recipe:
+    """Returns the recipe in a file, or the shipped one, of a model with this name.
+
+    Raises `SpecError` if the file's is of another network than the model of this name is, whose
+    weights could not be loaded as that model's.
+    """
+    shipped = shipped_recipe(name)
+    if file is None:
+        return shipped
+    recipe = read_recipe(file)
+    for key in ("architecture", "sizes", "members"):
+        expected, given = getattr(shipped, key), getattr(recipe, key)
+        if given != expected:
+            raise SpecError(
+                f"{name} has {expected!r}, got {given!r}: its weights would not be those of {name}",
+                where=f"{file}: {key}",
+            )
+    return recipe
 
 
 def _finished(card_path: Path, weights: Path) -> Card | None:
@@ -152,60 +172,6 @@ def _summary(card: Card) -> str:
 def _remove_checkpoints(folder: Path, name: str) -> None:
     for path in folder.glob(f"{name}.*checkpoint.pt"):
         path.unlink(missing_ok=True)
-
-
-def _train_one(recipe: Recipe, examples: Batch, *, stem: str, report: Report) -> Fitted:
-    """Trains one network: at once, or after a search for the number of epochs."""
-    inputs, labels, stopping = examples.inputs, examples.labels, recipe.stopping
-
-    def fitted(
-        recipe: Recipe,
-        rows: Tensor | slice,
-        checkpoint: str,
-        report: Report,
-        watch: EarlyStopping | None = None,
-    ) -> Fitted:
-        return fit(
-            _architecture(recipe).to(inputs.device),
-            recipe,
-            inputs=inputs[rows],
-            labels=labels[rows],
-            checkpoint=Path(f"{stem}{checkpoint}.checkpoint.pt"),
-            report=report,
-            watch=watch,
-        )
-
-    if stopping is None:
-        return fitted(recipe, slice(None), "", report)
-    kept, held_out = validation_split(len(labels), held_out=stopping.held_out, seed=recipe.seed)
-    error = partial(
-        held_out_error,
-        inputs=inputs[held_out],
-        labels=labels[held_out],
-        epsilon=stopping.epsilon(recipe),
-    )
-    watch = EarlyStopping(error, stopping.patience)
-    first, second = (_within(report, part=part, parts=2) for part in range(2))
-    search = fitted(recipe, kept, ".search", first, watch)
-    best = recipe.override(epochs=best_epoch(search.watched))
-    again = fitted(best, slice(None), "", second)
-    return Fitted(again.module, search.seconds + again.seconds, search.watched)
-
-
-def _within(report: Report, *, part: int, parts: int) -> Report:
-    """Returns a report for one of several trainings, which reports the progress of all."""
-
-    def report_part(progress: TrainingProgress) -> None:
-        whole = replace(
-            progress,
-            step=part * progress.steps + progress.step,
-            steps=parts * progress.steps,
-            epoch=part * progress.epochs + progress.epoch,
-            epochs=parts * progress.epochs,
-        )
-        report(whole)
-
-    return report_part
 
 
 def publish(

@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import gc
 import math
+import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -31,6 +33,7 @@ from gibbon.attacks.pgd import PGD
 from gibbon.core.errors import (
     CellError,
     DatasetError,
+    FlagError,
     ModelError,
     RequestError,
     SpecError,
@@ -64,6 +67,7 @@ def results() -> Results:
         PAIR,
         attack=["fgsm", {"name": "pgd", "steps": 3}],
         epsilon=[8 / 255, "0.1"],
+        examination=False,  # they are untrained
     )
 
 
@@ -297,6 +301,10 @@ def test_progress_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ({"limit": 0}, SpecError, "at least 1"),
         ({"device": "gpu"}, RequestError, "expected auto, cpu"),
         ({"seed": -1}, SpecError, "seed: "),
+        ({"accept": ["zero-gradent"]}, SpecError, r"accept\[0\]: .*did you mean 'zero-gradient'"),
+        ({"accept": ["a", "b"]}, SpecError, r"accept\[0\]: (.|\n)*accept\[1\]: there is no kind"),
+        ({"accept": "zero-gradient"}, SpecError, "accept: must be a list, got 'zero-gradient'"),
+        ({"accept": [3]}, SpecError, r"accept\[0\]: .*string, got 3"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_computed(
@@ -351,7 +359,7 @@ def test_a_choice_narrows_rows_and_tables(results: Results) -> None:
     assert {row.model for row in one.evaluations} == {"one"}
     assert {row.source for row in one.transfers} == {"one"}
     assert len(one.transfers) == 8
-    assert "two" not in str(one)
+    assert {each.model for each in one.record.worst_cases} == {"one"}
     pgd = results.select(attack="pgd")
     assert {row.attack for row in pgd.evaluations} == {"none", "pgd"}
     assert {row.attack for row in pgd.transfers} == {"pgd"}
@@ -413,6 +421,42 @@ def test_errors_alone_have_no_confidence_and_no_transfer() -> None:
             assert other.forward_passes < one.forward_passes
 
 
+class Hidden(planted.Rows):
+    """Noisy scores before a softmax."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.softmax = torch.nn.Softmax(1)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = super().forward(inputs)
+        return self.softmax(outputs + 0.4 * torch.randn_like(outputs))
+
+
+def test_attacks_are_adapted_by_arguments_and_by_keys() -> None:
+    keys = {"eot": 3, "before": "softmax"}
+    pgd = {"name": "pgd", "steps": 2}
+    given = {"epsilon": 0.1, "outputs": "probabilities", "draws": 4}
+    argument = evaluate(Hidden(), PAIR, attack="pgd", steps=2, **keys, **given)
+    mapping = evaluate(Hidden(), PAIR, attack={**pgd, **keys}, **given)
+    assert argument.adversarial_error == mapping.adversarial_error
+    row = argument.evaluations[1]
+    assert {key: row.parameter_values[key] for key in keys} == keys
+    assert row.draws == 4
+    share = argument.examples.wrong_share
+    assert argument.adversarial_error == pytest.approx(share.mean())
+    assert ((share > 0.5) == argument.examples.misclassified).all()
+    both = evaluate(
+        Hidden(), PAIR, attack=[pgd, {**pgd, "label": "own", "eot": 5}], **keys, **given
+    )
+    assert [row.parameter_values["eot"] for row in both.evaluations[1:]] == [3, 5]
+    parts = {"backward": {"softmax": "identity"}}
+    found = evaluate(Hidden(), PAIR, attack=PGD(steps=2), **parts, **given)
+    assert found.evaluations[1].parameter_values["backward"] == parts["backward"]
+    with pytest.raises(SpecError, match="takes no gradients, which eot is about"):
+        evaluate(Hidden(), PAIR, attack=["pgd", "noise-sign"], **keys, **given)
+
+
 def in_csv(value: Any, text: str) -> str:
     """A value as the file has it: what is not known is empty, a count has no decimals."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -444,10 +488,11 @@ def test_frames_are_the_csv_files(tmp_path: Path) -> None:
 
 def test_printed_it_is_the_tables_of_the_terminal(results: Results) -> None:
     text = str(results)
-    assert text.startswith("Evaluations on data\n")
+    assert "Evaluations on data\n" in text
+    assert "checks passed" in text or "use these numbers yet" in text
     assert "Transfer on data, pgd, ε = 8/255: error" in text
     assert "tables.md" not in text
-    assert repr(results) == "<Results 'data-one+two': 10 rows>"
+    assert repr(results).startswith("<Results 'data-one+two': 10 rows")
 
 
 class Page(HTMLParser):
@@ -460,7 +505,8 @@ class Page(HTMLParser):
         self.seen: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.open.append(tag)
+        if tag != "br":  # which is never closed
+            self.open.append(tag)
         self.seen.add(tag)
         if tag == "table":
             self.tables.append({"caption": "", "rows": []})
@@ -497,7 +543,7 @@ def test_a_notebook_shows_tables_with_captions(results: Results) -> None:
     assert all(len(row) == len(head) for row in rows)
     assert [row[:3] for row in rows][:2] == [["one", "none", "–"], ["one", "fgsm", "8/255"]]
     chosen = results.select(model="one", attack="fgsm", epsilon=8 / 255)
-    assert rows[1][4] == f"{100 * chosen.adversarial_error:.1f} %"
+    assert rows[1][4] in [f"{100 * chosen.adversarial_error:.1f} %{mark}" for mark in ("", " ‡")]
 
 
 def test_html_is_escaped_where_somebody_named_a_thing_badly(plant: planted.Plant) -> None:
@@ -515,7 +561,7 @@ def test_html_is_escaped_where_somebody_named_a_thing_badly(plant: planted.Plant
 
 
 def test_a_failure_is_carried_and_its_numbers_raise(plant: planted.Plant) -> None:
-    found = evaluate(planted.Rows(1), PAIR, attack="raises", epsilon="0.1")
+    found = evaluate(planted.Rows(1), PAIR, attack="raises", epsilon="0.1", examination=False)
     (failure,) = found.failures
     assert failure.traceback.startswith("Traceback")
     for name in ("adversarial_error", "confidence_on_misclassified", "examples"):
@@ -715,9 +761,10 @@ def test_an_attack_that_cannot_be_told_apart_is_refused() -> None:
 
 
 def test_an_epsilon_that_lacks_its_255_is_flagged() -> None:
-    said = "data, fgsm: epsilon 8 is as wide as the box [0, 1]: did you mean 8/255?"
+    said = "data, fgsm at epsilon 8: epsilon 8 is as wide as the box [0, 1]: did you mean 8/255?"
     found = evaluate(planted.Rows(1), PAIR, attack="fgsm", epsilon=[8, 8 / 255])
-    assert [flag for flag in found.record.flags if "as wide as" in flag] == [said]
+    flags = [str(flag) for flag in found.record.flags if flag.kind == "wide-budget"]
+    assert flags == [said]
 
 
 def test_a_path_is_taken_wherever_its_text_is(
@@ -753,6 +800,85 @@ def test_what_is_wrong_is_called_as_the_call_does(more: dict[str, Any], said: st
     with pytest.raises(RequestError) as raised:
         evaluate(planted.Rows(1), PAIR, attack="fgsm", epsilon="0.1", **more)
     assert str(raised.value).startswith(said)
+
+
+# Flags
+
+
+class Masked(planted.Rows):
+    """Answers as `Rows`, with a gradient of zero."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs).detach() + super().forward(0.0 * inputs)
+
+
+MASKED = {"attack": "pgd", "epsilon": "0.1", "steps": 3}
+
+
+def test_flags_are_in_the_results_and_change_nothing_unless_it_is_strict() -> None:
+    found = evaluate(Masked(1), PAIR, **MASKED)
+    assert found.flags == found.record.flags
+    assert "zero-gradient" in {flag.kind for flag in found.serious_flags}
+    assert all(flag.counts for flag in found.serious_flags)
+    assert re.search(r"2 rows, \d serious flags?>", repr(found))
+
+
+def test_strict_raises_once_everything_is_stored_and_holds_the_results(tmp_path: Path) -> None:
+    with pytest.raises(FlagError) as raised:
+        evaluate(Masked(1), PAIR, **MASKED, strict=True, output=tmp_path / "out")
+    error = raised.value
+    assert not isinstance(error, RequestError)
+    assert error.flags == error.results.serious_flags
+    assert error.results.adversarial_error >= 0
+    flag = next(each for each in error.flags if each.kind == "zero-gradient" and each.attack)
+    for part in ("serious flag: zero-gradient: data, Masked, pgd at", flag.sentence, flag.advice):
+        assert part in str(error)
+    record = RunRecord.read(tmp_path / "out")
+    assert record.flags == error.results.flags
+    assert (tmp_path / "out" / "tables.md").exists()
+    copied = pickle.loads(pickle.dumps(error))  # noqa: S301  # it crosses processes
+    assert (str(copied), len(copied.flags)) == (str(error), len(error.flags))
+
+
+def test_strict_passes_what_is_accepted_and_the_flag_stays(tmp_path: Path) -> None:
+    free = evaluate(Masked(1), PAIR, **MASKED, output=tmp_path)
+    kinds = [flag.kind for flag in free.serious_flags]
+    found = evaluate(Masked(1), PAIR, **MASKED, output=tmp_path, strict=True, accept=kinds)
+    assert found.serious_flags == ()
+    accepted = {flag.kind for flag in found.flags if flag.accepted}
+    assert accepted == set(kinds)
+    assert "zero-gradient" in found.evaluations[1].flags
+    assert found.record.suite.accept == tuple(kinds)
+    assert (found.record.provenance.computed_cells, found.record.provenance.reused_cells) == (0, 2)
+    with pytest.raises(FlagError):
+        evaluate(Masked(1), PAIR, **MASKED, output=tmp_path, strict=True, accept=["wide-budget"])
+
+
+def test_strict_is_silent_about_warnings() -> None:
+    chance = ["error-at-chance"]  # the labels are made up
+    found = evaluate(planted.Rows(1), PAIR, attack=[], strict=True, accept=chance)
+    assert found.clean_error > 0
+    wide = {"attack": "fgsm", "epsilon": 1, "accept": ["unbounded-attack-fails"]}
+    assert "wide-budget" in {each.kind for each in evaluate(planted.Rows(1), PAIR, **wide).flags}
+
+
+def test_a_choice_narrows_flags_to_what_affects_its_rows() -> None:
+    found = evaluate(
+        {"one": Masked(1), "two": planted.Rows(2)},
+        PAIR,
+        attack=["fgsm", {"name": "pgd", "steps": 3}],
+        epsilon=["0.1", "0.2"],
+    )
+
+    def zeros(results: Results) -> set[tuple[str, str, str]]:
+        flags = (each for each in results.flags if each.kind == "zero-gradient" and each.attack)
+        return {(each.model, each.attack, str(each.epsilon)) for each in flags}
+
+    assert zeros(found) >= {("one", "fgsm", "0.1"), ("one", "pgd", "0.2")}
+    assert zeros(found.select(model="two")) == set()
+    assert zeros(found.select(model="one", attack="pgd", epsilon="0.1")) == {("one", "pgd", "0.1")}
+    assert {each[2] for each in zeros(found.select(epsilon="0.2"))} == {"0.2"}
+    assert found.select(attack="fgsm").select(model="one").serious_flags
 
 
 # The package
@@ -803,6 +929,7 @@ def test_the_package_has_no_other_names() -> None:
         "Epsilon",
         "ExampleStreams",
         "Examples",
+        "FlagError",
         "GibbonError",
         "MemoryShortageError",
         "MinimalNormAttack",

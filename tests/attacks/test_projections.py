@@ -252,4 +252,5 @@ def test_a_region_of_some_examples_is_that_of_the_whole(point, epsilon, box, nor
     allowed = region(inputs, threat=nets.threat(epsilon, norm=norm, bounds=box))
     index = torch.tensor([3, 1])
     whole = allowed.project(points.clone())
-    assert torch.equal(allowed.take(index).project(points[index]), whole[index])
+    # A norm may be summed in another order for fewer rows.
+    torch.testing.assert_close(allowed.take(index).project(points[index]), whole[index])

@@ -190,9 +190,11 @@ def test_an_optional_attack_without_its_library_is_left_out_and_told(
     assert "2 cells to compute" in said.err
     assert re.search(r"foolbox-NeverSeen .*not run", said.out)
     record = RunRecord.read(Path("results/runs/mine"))
-    assert record.flags == (
-        "squares: the optional attack foolbox-NeverSeen was not run: foolbox is not installed: "
-        "pip install foolbox.",
+    (flag,) = (each for each in record.flags if each.kind == "attack-left-out")
+    assert flag.severity == "note"
+    assert str(flag) == (
+        "squares, foolbox-NeverSeen: the optional attack was not run: foolbox is not installed: "
+        "pip install foolbox."
     )
     assert record.suite.experiments[0].attacks[1].optional
 
@@ -215,7 +217,7 @@ def test_attacks_are_compared_whichever_libraries_are_there(gibbon: Gibbon) -> N
     done = {row.attack for row in record.evaluations}
     for attack in record.suite.experiments[0].attacks:
         told = any(
-            f"the optional attack {attack.label} was not run" in each for each in record.flags
+            (each.kind, each.attack) == ("attack-left-out", attack.label) for each in record.flags
         )
         assert (attack.label in done) != told
 
@@ -264,6 +266,129 @@ def test_the_options_of_run_are_its_settings(
     monkeypatch.delenv("GIBBON_DATA", raising=False)
     assert gibbon("run", suite(HEAD), *words.split()).code == 0
     assert seen == [RunSettings(**expected)]
+
+
+# Flags: strict runs, and kinds that are accepted
+
+
+class Masked(planted.Rows):
+    """Answers as `Rows`, with a gradient of zero."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs).detach() + super().forward(0.0 * inputs)
+
+
+@pytest.fixture
+def masked(plant: planted.Plant) -> None:
+    plant.model("masked", lambda: planted.classifier(Masked(1)))
+
+
+MASKED = HEAD.replace('"one"', '"masked"') + FGSM
+OF_MASKED = "evaluate --model masked --dataset squares --attack fgsm --epsilon 0.1"
+
+
+def serious(folder: str) -> list[str]:
+    """The kinds of the serious flags of a run, whether they are accepted or not."""
+    flags = RunRecord.read(Path(folder)).flags
+    return sorted({each.kind for each in flags if each.severity == "serious"})
+
+
+def accepting(folder: str) -> list[str]:
+    return [word for kind in serious(folder) for word in ("--accept", kind)]
+
+
+@pytest.mark.usefixtures("masked")
+@pytest.mark.parametrize(
+    ("words", "folder"), [(["run", "mine.toml"], "mine"), (OF_MASKED.split(), "squares-masked")]
+)
+def test_a_serious_flag_fails_a_strict_run_unless_it_is_accepted(
+    gibbon: Gibbon, monkeypatch: pytest.MonkeyPatch, words: list[str], folder: str
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    suite(MASKED)
+    folder = f"results/runs/{folder}"
+    assert gibbon(*words).code == 0
+    assert "zero-gradient" in serious(folder)
+    said = gibbon(*words, "--strict")
+    assert said.code == 1
+    assert "0 cells to compute, 2 recorded already" in said.err
+    assert "serious flag: zero-gradient: squares, masked, fgsm at epsilon 0.1: the grad" in said.err
+    assert "Attack the outputs before the part that loses the gradient" in said.err
+    assert ": done" in Path("summary.md").read_text().partition("\n")[0]
+    assert re.search("^## Robustness of .*: failed$", Path("summary.md").read_text(), re.MULTILINE)
+    said = gibbon(*words, "--strict", *accepting(folder))
+    assert said.code == 0, said.err
+    assert "0 cells to compute, 2 recorded already" in said.err  # nor is the folder another one
+    assert "accepted: zero-gradient (--accept): 2 flags" in said.err
+    assert RunRecord.read(Path(folder)).suite.accept == tuple(serious(folder))
+    assert gibbon(*words, "--strict", "--accept", "wide-budget").code == 1
+
+
+@pytest.mark.usefixtures("masked")
+def test_a_suite_accepts_and_the_command_line_adds_to_it(gibbon: Gibbon) -> None:
+    gibbon("run", suite(MASKED))
+    first, *others = serious("results/runs/mine")
+    said = gibbon("run", suite(f'accept = ["{first}", "wide-budget"]\n{MASKED}'), "--strict")
+    assert said.code == (1 if others else 0)
+    assert f"accepted: {first} (mine.toml): 1 flag" in said.err
+    assert "accepted: wide-budget (mine.toml): not raised" in said.err
+    more = [word for kind in others for word in ("--accept", kind)]
+    said = gibbon("run", "mine.toml", "--strict", *more, "--accept", "not-converged")
+    assert said.code == 0, said.err
+    assert "accepted: not-converged (--accept): " in said.err
+    accepted = RunRecord.read(Path("results/runs/mine")).suite.accept
+    assert accepted == (first, "wide-budget", *others, "not-converged")
+    assert "0 cells to compute, 2 recorded already" in said.err
+
+
+@pytest.mark.usefixtures("masked")
+def test_a_saved_suite_keeps_what_is_accepted(gibbon: Gibbon) -> None:
+    gibbon(*OF_MASKED.split())
+    words = accepting("results/runs/squares-masked")
+    assert gibbon(*OF_MASKED.split(), *words, "--save-suite", "s.toml").code == 0
+    assert "zero-gradient" in Path("s.toml").read_text()
+    said = gibbon("run", "s.toml", "--strict", "--output", "results/runs/squares-masked")
+    assert said.code == 0, said.err
+    assert "accepted: zero-gradient (s.toml): 2 flags" in said.err
+    assert "0 cells to compute, 2 recorded already" in said.err
+
+
+def test_a_strict_run_without_serious_flags_is_done(gibbon: Gibbon) -> None:
+    said = gibbon("run", suite(HEAD), "--strict", "--no-examination")  # its labels are made up
+    assert said.code == 0, said.err
+    assert "accepted" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        (
+            'accept = ["zero-gradent"]',
+            ["mine.toml: accept[0]: there is no kind of flag 'zero-gradent'; did you mean 'zero-g"],
+        ),
+        ('accept = ["zero-gradient", "nonsense-9"]', ["mine.toml: accept[1]: ", "'nonsense-9'"]),
+        ('accept = "zero-gradient"', ["mine.toml: accept: must be a list, got 'zero-gradient'"]),
+        ("accept = true", ["mine.toml: accept: must be a list, got True"]),
+        ("accept = [1]", ["mine.toml: accept[0]: ", "got 1"]),
+        ("acept = []", ["mine.toml: acept: unknown key; did you mean 'accept'?"]),
+    ],
+)
+def test_a_wrong_acceptance_in_a_suite_is_refused_before_anything_is_loaded(
+    gibbon: Gibbon, plant: planted.Plant, line: str, parts: list[str]
+) -> None:
+    assert_refused(gibbon("run", suite(f"{line}\n{HEAD}{FGSM}")), *parts)
+    assert plant.built == {}
+
+
+@pytest.mark.parametrize("words", ["run mine.toml", OF_MASKED.replace("masked", "one")])
+def test_a_wrong_acceptance_on_the_command_line_is_refused(
+    gibbon: Gibbon, plant: planted.Plant, words: str
+) -> None:
+    suite(HEAD)
+    said = gibbon(*words.split(), "--accept", "zero-gradent")
+    assert_refused(said, "--accept: there is no kind of flag 'zero-gradent'; did you mean 'zero-g")
+    assert_refused(gibbon(*words.split(), "--accept="), "--accept needs a value: --accept KIND")
+    assert plant.built == {}
 
 
 # Evaluate: a request in words
@@ -604,12 +729,33 @@ def test_an_unknown_suite_is_refused(gibbon: Gibbon) -> None:
         (["run", "--device", "cuda:99"], ["--device: 'cuda:99' is not there: torch sees"]),
         (["list", "modles"], ["'modles' is not one of"]),
         (["train", "sofmax"], ["unknown model with a recipe 'sofmax'; did you mean 'softmax'?"]),
+        (["train", "softmax", "--parallel", "2"], ["--parallel: there is one training without"]),
+        (
+            ["train", "softmax", "--seeds", "1,x"],
+            ["--seeds: seeds are numbers and ranges", "'1,x'"],
+        ),
+        (
+            ["train", "softmax", "--seed", "1", "--seeds", "1,2"],
+            ["--seed and --seeds exclude each other"],
+        ),
+        (["train", "softmax", "--recipe", "none.toml"], ["none.toml: can't be read"]),
         (["rum"], ["No such command 'rum'"]),
     ],
     ids=lambda value: " ".join(value),
 )
 def test_a_wrong_option_is_refused(gibbon: Gibbon, words: list[str], parts: list[str]) -> None:
     assert_refused(gibbon(*words), *parts)
+
+
+def test_several_seeds_are_trained_with_one_command(gibbon: Gibbon) -> None:
+    words = ("train", "logistic", "--epochs", "1", "--seeds", "0-1", "--output", "out")
+    said = gibbon(*words)
+    assert said.code == 0, said.err
+    assert said.out.count("logistic: clean error") == 2
+    for seed in (0, 1):
+        assert f"weights: out/seed-{seed}/logistic.safetensors" in said.out
+        assert Path(f"out/seed-{seed}/logistic.json").exists()
+    assert gibbon(*words).out.count("it was there already") == 2
 
 
 def test_a_cuda_device_that_is_not_there_is_refused(

@@ -180,7 +180,7 @@ def test_how_to_run_it() -> None:
     asked = parse_request(
         f"{BASE} --output out --device cpu --batch-size 7 --precision bfloat16 --compile "
         "--models-in-memory 2 --workers 0 --limit 9 --fresh --data-dir d --offline --seed 5 "
-        "--save-suite s.toml".split()
+        "--save-suite s.toml --strict --accept zero-gradient --accept wide-budget".split()
     )
     assert asked.settings == RunSettings(
         device="cpu",
@@ -197,8 +197,10 @@ def test_how_to_run_it() -> None:
     )
     assert (asked.suite.seed, asked.output) == (5, Path("out"))
     assert asked.save_suite == Path("s.toml")
+    assert (asked.strict, asked.suite.accept) == (True, ("zero-gradient", "wide-budget"))
     usual = RunSettings(pictures=True)
-    assert parse_request([*BASE.split(), "--batch-size", "auto"]).settings == usual
+    plain = parse_request([*BASE.split(), "--batch-size", "auto"])
+    assert (plain.settings, plain.strict, plain.suite.accept) == (usual, False, ())
 
 
 def test_several_models_make_a_transfer_matrix() -> None:
@@ -220,6 +222,29 @@ def test_errors_alone_are_not_transferred() -> None:
     (alone,) = parse_request(f"{text} --error-only".split()).suite.experiments
     assert (usual.error_only, alone.error_only) == (False, True)
     assert alone.transfer is None
+
+
+def test_attacks_are_adapted_to_a_defence() -> None:
+    text = (
+        f"{BASE} --eot 20 --backward a.b=identity --backward c=nets/f.py:soft --before softmax "
+        "--attack pgd --draws 50"
+    )
+    suite = parse_request(text.split()).suite
+    (experiment,) = suite.experiments
+    first, second = experiment.attacks
+    assert (first.eot, first.before) == (20, "softmax")
+    assert first.backward == {"a.b": "identity", "c": "nets/f.py:soft"}
+    assert not second.adaptation()
+    assert experiment.draws == 50
+    for words, message in (
+        ("--eot 0", "--eot: expected a whole number greater than or equal to"),
+        ("--backward quantise", "--backward: expected MODULE=FUNCTION, such as quantiser=identity"),
+        ("--backward a=identity --backward a=identity", "--backward a is given twice"),
+        ("--before", "--before needs a value"),
+    ):
+        with pytest.raises(SpecError) as raised:
+            parse_request(f"{BASE} {words}".split())
+        assert message in str(raised.value)
 
 
 def test_a_suite_is_named_after_its_data_and_models(
@@ -304,6 +329,12 @@ def test_a_folder_that_is_called_like_a_word_stays_a_path(
         (f"{BASE} --workers -1", "--workers: expected a whole number greater than or equal to 0"),
         (f"{BASE} --precision half", "--precision: expected float32 or bfloat16, got 'half'"),
         (f"{BASE} --seed 9223372036854775808", "--seed: "),
+        (f"{BASE} --strict=yes", "--strict takes no value, got 'yes'"),
+        (f"{BASE} --accept", "--accept needs a value: --accept KIND"),
+        (
+            f"{BASE} --accept wide-budjet",
+            "--accept: there is no kind of flag 'wide-budjet'; did you mean 'wide-budget'?",
+        ),
     ],
 )
 def test_what_can_not_be_is_told_in_options(text: str, message: str) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gibbon.cli.grammar import parse_request
 from gibbon.cli.suite_writer import results_folder, save_suite, suite_toml
 from gibbon.core.errors import RunFolderError
+from gibbon.records.flag_kinds import KINDS
 from gibbon.records.run import Provenance, RunRecord
 from gibbon.specs.decoding import decode_suite, parse_suite, read_suite
 from gibbon.specs.naming import label_from
@@ -42,7 +43,7 @@ scalars = (
     | st.lists(st.integers(-9, 9), max_size=3)
 )
 keys = st.from_regex(r"[a-z][a-z_]{0,5}", fullmatch=True).filter(
-    lambda key: key not in {"name", "label", "epsilon", "norm", "clip"}
+    lambda key: key not in {"name", "label", "epsilon", "norm", "clip", "eot", "before"}
 )
 epsilons = st.sampled_from(["8/255", "0.1", "0.10", "16/255", "0", "1e-3"])
 
@@ -82,6 +83,12 @@ attacks = st.tuples(
             "norm": st.sampled_from(["linf", "l2"]),
             "clip": st.booleans(),
             "carried": st.booleans(),
+            "eot": st.integers(1, 50),
+            "before": st.sampled_from(["softmax", "features.0"]),
+            "backward": st.dictionaries(
+                st.sampled_from(["quantise", "features.0"]),
+                st.sampled_from(["identity", "f.py:soft", "../f.py:soft", "package.module:soft"]),
+            ),
         },
     ),
     st.dictionaries(keys, scalars, max_size=2),
@@ -98,7 +105,13 @@ def suites(draw: Any) -> Suite:
                 "models": st.lists(models, min_size=1, max_size=3),
                 "attacks": st.lists(attacks, max_size=3),
             },
-            {"seed": st.integers(0, 2**63 - 1), "title": texts, "description": texts},
+            {
+                "seed": st.integers(0, 2**63 - 1),
+                "title": texts,
+                "description": texts,
+                "accept": st.lists(st.sampled_from(sorted(KINDS)), max_size=2),
+                "draws": st.integers(1, 50),
+            },
         )
     )
     for place, model in enumerate(written["models"]):
@@ -151,13 +164,14 @@ def test_a_saved_suite_is_what_was_asked(tmp_path: Path, monkeypatch: pytest.Mon
     suite = asked_for(
         "--model nets/small.py:build --weights small.pt --mean 0.5 --std 0.25 --arg depth=3 "
         "--model rbf --dataset photos --crop 32 --epsilon 8/255,0.10 --attack fgsm --no-clip "
-        "--attack pgd --steps 20 --random-start false"
+        "--attack pgd --steps 20 --random-start false --accept zero-gradient"
     )
     save_suite(suite, Path("new/folder/s.toml"))
     assert read_suite("new/folder/s.toml") == suite
     assert (
         Path("new/folder/s.toml").read_text()
         == """name = "photos-build+rbf"
+accept = ["zero-gradient"]
 
 [dataset]
 name = "photos"
@@ -228,6 +242,7 @@ def record(folder: Path, suite: Suite, *, limit: int | None = None) -> None:
         (FIRST, True),
         (f"{FIRST} --epsilon 0.2", True),
         (f"{FIRST} --attack pgd", True),
+        (f"{FIRST} --accept zero-gradient", True),
         (f"{FIRST} --seed 1", False),
         (FIRST.replace("0.1", "0.2"), False),
         (FIRST.replace("fgsm", "pgd"), False),
@@ -236,6 +251,10 @@ def record(folder: Path, suite: Suite, *, limit: int | None = None) -> None:
         (f"{FIRST} --split train", False),
         (f"{FIRST} --no-clip", False),
         (f"{FIRST} --carried", False),
+        (f"{FIRST} --eot 2", False),
+        (f"{FIRST} --before softmax", False),
+        (f"{FIRST} --backward a=identity", False),
+        (f"{FIRST} --draws 5", False),
         (f"{FIRST} --error-only", False),
     ],
 )

@@ -37,7 +37,7 @@ from gibbon.gate.compare import Comparison, compare
 from gibbon.gate.comparison_text import comparison_markdown, sentences
 from gibbon.gate.junit import write_junit
 from gibbon.gate.limits import Limit, Limits, default_limits, read_limits
-from gibbon.metrics.intervals import holm, mcnemar
+from gibbon.metrics.paired_tests import holm, mcnemar
 from gibbon.records.outcomes import Outcome, OutcomeMeta, TargetOutcome
 from gibbon.records.run import DatasetCard, Evaluation, ModelCard, Provenance, RunRecord
 from gibbon.report.text.github_summary import append_summary, run_markdown
@@ -365,8 +365,8 @@ def test_a_baseline_is_small(tmp_path: Path) -> None:
         (lambda text: text[:10], "neither a run's folder nor a baseline"),
         (lambda text: json.dumps({"version": 1}), "neither a run's folder nor a baseline"),
         (
-            lambda text: text.replace('"version": 2', '"version": 3'),
-            "schema version 3, this Gibbon reads 2",
+            lambda text: text.replace('"version": 3', '"version": 4'),
+            "schema version 4, this Gibbon reads 2 and 3",
         ),
         (lambda text: text.replace('"wrong": "', '"wrong": "!'), "damaged"),
         (lambda text: text.replace('"of": 1000', '"of": 900'), "damaged"),
@@ -600,7 +600,7 @@ def test_a_baseline_of_an_older_version_says_what_to_do(tmp_path: Path) -> None:
     write_baseline(side(bits(10), bits(400)), tmp_path / "b.json", gibbon="0.1.0")
     content = json.loads((tmp_path / "b.json").read_text())
     (tmp_path / "b.json").write_text(json.dumps({**content, "version": 1}))
-    with pytest.raises(RecordError, match="version 1, this Gibbon reads 2; save it again with"):
+    with pytest.raises(RecordError, match="version 1, this Gibbon reads 2 and 3; save it"):
         read_side(tmp_path / "b.json")
 
 

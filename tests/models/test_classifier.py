@@ -206,13 +206,15 @@ def test_a_watch_ignores_what_was_said_in_training_mode(conv):
         assert watch.outputs is not None
 
 
-def test_gradients_of_a_part_of_the_batch_are_not_those_of_all(linear):
+def test_gradients_of_a_part_of_the_batch_are_those_of_its_rows(linear):
     inputs = torch.rand(6, *linear.input_shape)
-    with linear.evaluating(), linear.watching(inputs) as watch:
-        linear.ask_of_a_part()
-        twice = torch.cat([inputs[:3], inputs[:3]])
-        linear.ascend(twice, torch.ones_like)
-    assert watch.zero_gradient is None
+    zeros = torch.tensor([0.0, 1.0, 0.0, 1.0, 1.0, 0.0]).unsqueeze(1)
+    rows = torch.tensor([5, 1, 3]).repeat(2)
+    with linear.evaluating(), linear.watching(inputs) as watch, linear.run_on(rows):
+        twice = torch.cat([inputs[[5, 1, 3]]] * 2)
+        linear.ascend(twice, lambda outputs: zeros * torch.ones_like(outputs))
+    assert watch.zero_gradient is not None
+    assert watch.zero_gradient.tolist() == [False, False, False, True, False, True]
     assert watch.gradients is not None
 
 

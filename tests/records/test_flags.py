@@ -1,236 +1,181 @@
-"""Flags: said where something is wrong, and only there."""
+"""Flags as records: complete by their kind, in the rows that they affect, and there alone."""
 
-import numpy as np
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
-from made_up import made_up_record
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up import HIGH, LOW, made_up_record
+from pydantic import ValidationError
 
-from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel, Verdict
-from gibbon.metrics.rates import Share
-from gibbon.records.flags import (
-    MASKING,
-    Flag,
-    budget_flags,
-    candidate_flags,
-    masking_flags,
-    read_flags,
+from gibbon.core.threat import Epsilon, Norm
+from gibbon.records.checks import check_done
+from gibbon.records.flag_kinds import KINDS, SEVERITIES
+from gibbon.records.flags import Flag, FlagIndex, kinds_text, sorted_flags, with_accepted
+from gibbon.records.run import (
+    Agreement,
+    Evaluation,
+    MemberEvaluation,
+    RunRecord,
+    Transfer,
+    WorstCase,
+    flags_of,
 )
-from gibbon.records.run import Evaluation, Transfer
 
-NAN = float("nan")
+NAMES = st.sampled_from(["", "a", "b"])
+EPSILONS = st.sampled_from([None, LOW, HIGH, Epsilon.parse("0.250")])
 
 
-def flags(
-    verdict=(0, 0, 0, 0), distance=(0.1, 0.1, 0.1, 0.1), *, epsilon=0.1, zero=None, done=None
-):
-    return list(
-        candidate_flags(
-            np.array(verdict, dtype=np.int64),
-            np.array(distance, dtype=np.float32),
-            epsilon=epsilon,
-            zero_gradient=None if zero is None else np.array(zero, dtype=bool),
-            done=np.array(done or [False] * len(verdict)),
-        )
+@st.composite
+def some_flags(draw: st.DrawFn) -> Flag:
+    return Flag(
+        kind=draw(st.sampled_from(sorted(KINDS))),
+        dataset=draw(NAMES),
+        model=draw(NAMES),
+        attack=draw(NAMES),
+        epsilon=draw(EPSILONS),
+        sentence=draw(st.text(min_size=1, max_size=3)),
     )
 
 
-def test_a_sound_cell_has_no_flag():
-    assert flags() == []
-    assert flags(zero=[False] * 4) == []
+def flag(**parts: Any) -> Flag:
+    return Flag(**{"kind": "zero-gradient", "sentence": "it is zero", **parts})
 
 
-@pytest.mark.parametrize(
-    ("verdict", "words"),
-    [
-        (Verdict.NOT_FINITE, "not finite"),
-        (Verdict.OUT_OF_BOUNDS, "out of bounds"),
-        (Verdict.OUT_OF_BUDGET, "out of budget"),
-    ],
-)
-def test_invalid_candidates_are_counted(verdict, words):
-    (flag,) = flags(verdict=[0, verdict, verdict, 0])
-    assert flag == f"2 of 4 candidates {words}: not counted as adversarial"
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_flag_is_completed_by_its_kind(kind: str) -> None:
+    made = Flag(kind=kind, sentence="seen")
+    assert (made.severity, made.advice) == (KINDS[kind].severity, KINDS[kind].advice)
+    assert made.source == KINDS[kind].source
+    assert Flag(kind=kind, sentence="seen", severity="note", advice="b").advice == "b"
+    assert Flag(kind=kind, sentence="seen", severity="note").severity == "note"
+    assert Flag.model_validate_json(made.model_dump_json()) == made
 
 
-def test_kinds_of_invalid_candidates_are_told_apart():
-    assert len(flags(verdict=[1, 2, 3, 3])) == 3
+def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValidationError, match="did you mean 'zero-gradient'"):
+        Flag(kind="zero-gradint", severity="serious", sentence="it is zero")
 
 
-def test_an_attack_that_returned_its_inputs_is_told():
-    assert flags(distance=[0, 0, 0, 0]) == ["the attack returned its inputs unchanged"]
-    assert flags(distance=[0, 0, 1e-9, 0]) == []
-    assert flags(distance=[0, 0, 0, 0], epsilon=0) == []
-    assert len(flags(distance=[0, 0, 0, 0], done=[True, True, False, True])) == 1
-
-
-def test_an_attack_that_had_nothing_to_do_returned_its_inputs_rightly():
-    assert flags(distance=[0, 0, 0, 0], done=[True] * 4) == []
-
-
-def test_nan_distances_are_no_unchanged_inputs():
-    (flag,) = flags(verdict=[1] * 4, distance=[NAN] * 4)
-    assert "not finite" in flag
-
-
-def test_zero_gradients_are_told_from_one_percent_on():
-    few = [True] + [False] * 100
-    assert flags([0] * 101, [0.1] * 101, zero=few) == []
-    (flag,) = flags([0] * 100, [0.1] * 100, zero=few[:100])
-    assert flag == "the gradient is zero in every coordinate for 1 of 100 examples"
-
-
-def row(attack: str, count: int, *, total=1000, epsilon="0.1", **parts) -> Evaluation:
-    interval = Share(count, total).interval
-    assert interval is not None
-    fixed = {"dataset": "mnist", "model": "rbf", "norm": Norm.LINF, "clip": True}
-    return Evaluation(
-        attack=attack,
-        algorithm=parts.pop("algorithm", attack),
-        epsilon=Epsilon.parse(epsilon),
-        examples=total,
-        adversarial_error=count / total,
-        adversarial_error_low=interval.low,
-        adversarial_error_high=interval.high,
-        **{**fixed, **parts},
+def test_a_sentence_of_an_earlier_version_is_kept_as_a_warning() -> None:
+    old = RunRecord.model_validate(
+        {**made_up_record().model_dump(mode="json"), "flags": ["mnist, rbf: something"]}
     )
+    (found,) = old.flags
+    assert (found.kind, found.severity) == ("earlier-version", "warning")
+    assert str(found) == "mnist, rbf: something"
 
 
 @pytest.mark.parametrize(
-    ("weaker", "stronger"),
+    ("parts", "subject"),
     [
-        ("noise-uniform", "fgsm"),
-        ("noise-sign", "fgsm-naive"),
-        ("noise-uniform", "pgd"),
-        ("fgsm", "pgd"),
-        ("fgsm-naive", "pgd"),
+        ({}, ""),
+        ({"dataset": "d", "model": "m"}, "d, m"),
+        (
+            {"dataset": "d", "model": "m", "attack": "a", "epsilon": "8/255"},
+            "d, m, a at epsilon 8/255",
+        ),
+        ({"epsilon": "0.1"}, "at epsilon 0.1"),
     ],
 )
-def test_a_stronger_attack_that_finds_less_is_a_sign(weaker, stronger):
-    (flag,) = masking_flags([row(weaker, 500), row(stronger, 300)], [])
-    assert flag == (
-        f"mnist, rbf, epsilon 0.1: {weaker} finds more errors than {stronger}, {MASKING}"
+def test_the_subject_says_what_a_flag_is_about(parts: dict[str, str], subject: str) -> None:
+    assert flag(**parts).subject == subject
+
+
+def test_the_serious_come_first_and_each_once() -> None:
+    note, warning = flag(kind="target-only"), flag(kind="wide-budget")
+    found = sorted_flags([note, warning, flag(), flag(model="a"), flag()])
+    assert found == (flag(), flag(model="a"), warning, note)
+    assert [each.severity for each in found] == sorted(
+        (each.severity for each in found), key=SEVERITIES.index
     )
-    assert list(masking_flags([row(weaker, 300), row(stronger, 500)], [])) == []
+    assert kinds_text(found) == "zero-gradient;wide-budget;target-only"
 
 
-def test_attacks_of_one_rank_are_not_compared():
-    rows = [row("fgsm", 300), row("fgsm-naive", 600), row("pgd", 700), row("other", 900)]
-    assert list(masking_flags(rows, [])) == []
+def test_accepted_kinds_count_no_longer() -> None:
+    first, second = with_accepted([flag(), flag(kind="inputs-unchanged")], ["zero-gradient"])
+    assert (first.counts, second.counts) == (False, True)
+    assert not flag(kind="wide-budget").counts
 
 
-def test_sampling_alone_raises_no_flag():
-    assert list(masking_flags([row("fgsm", 510), row("pgd", 490)], [])) == []
+@given(st.lists(some_flags(), max_size=12), NAMES, NAMES, NAMES, EPSILONS)
+def test_the_index_finds_what_each_flag_says_of_itself(
+    flags: list[Flag], dataset: str, model: str, attack: str, epsilon: Epsilon | None
+) -> None:
+    index = FlagIndex(flags)
+    found = sorted(index.places(dataset, model, attack, epsilon))
+    about = {"dataset": dataset, "model": model, "attack": attack, "epsilon": epsilon}
+    assert found == [place for place, each in enumerate(flags) if each.is_about(**about)]
+
+
+WHERE = {"dataset": "mnist", "epsilon": HIGH}
+EVALUATION = Evaluation(model="a", attack="fgsm", examples=1, **WHERE)
+MEMBER = MemberEvaluation(model="a", attack="fgsm", member="m", examples=1, **WHERE)
+TRANSFER = Transfer(source="a", target="b", attack="fgsm", examples=1, **WHERE)
+AGREEMENT = Agreement(source="a", first="b", second="c", attack="fgsm", examples=1, **WHERE)
+WORST = WorstCase(
+    model="a", norm=Norm.LINF, clip=True, attacks=("fgsm", "pgd"), examples=1, misclassified=0,
+    worst_case_error=0.0, worst_case_error_low=0.0, worst_case_error_high=0.1, **WHERE,
+)  # fmt: skip
+ROWS = {"e": EVALUATION, "m": MEMBER, "t": TRANSFER, "a": AGREEMENT, "w": WORST}
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("parts", "affected"),
     [
-        {"epsilon": "0.2"},
-        {"model": "maxout"},
-        {"dataset": "mnist-3v7"},
-        {"norm": Norm.L2},
-        {"status": "failed"},
+        ({}, "emtaw"),
+        ({"dataset": "mnist"}, "emtaw"),
+        ({"dataset": "cifar10"}, ""),
+        ({"model": "a"}, "emtaw"),
+        ({"model": "b"}, "ta"),  # scored on it: its answers are in the row
+        ({"model": "c"}, "a"),
+        ({"model": "b", "attack": "fgsm"}, ""),  # about the examples that are made on it
+        ({"model": "a", "attack": "fgsm"}, "emtaw"),
+        ({"model": "a", "attack": "pgd"}, "w"),
+        ({"attack": "fgsm", "epsilon": "0.25"}, "emtaw"),
+        ({"attack": "fgsm", "epsilon": "0.1"}, ""),
+        ({"model": "a", "attack": "fgsm", "epsilon": "1/4", "dataset": "mnist"}, "emtaw"),
     ],
 )
-def test_only_rows_of_one_threat_model_are_compared(other):
-    rows = [row("fgsm", 500), row("pgd", 100, **other)]
-    assert list(masking_flags(rows, [])) == []
+def test_a_flag_affects_the_rows_of_its_subject(parts: dict[str, str], affected: str) -> None:
+    found = {name for name, row in ROWS.items() if flags_of(row, [flag(**parts)])}
+    assert found == set(affected)
 
 
-def test_without_bounds_an_attack_should_find_what_it_finds_within_them():
-    (flag,) = masking_flags([row("clipped", 500, algorithm="fgsm"), row("fgsm", 9, clip=False)], [])
-    assert "clipped finds more errors than fgsm" in flag
-    more = [row("clipped", 9, algorithm="fgsm"), row("fgsm", 500, clip=False)]
-    assert list(masking_flags(more, [])) == []
-
-
-def test_a_stronger_attack_that_is_allowed_less_may_find_less():
-    assert list(masking_flags([row("fgsm", 500, clip=False), row("pgd", 300)], [])) == []
-
-
-def test_attacks_of_other_people_are_not_ranked():
-    assert list(masking_flags([row("fgsm", 500), row("somebodys-own", 9)], [])) == []
-
-
-def test_a_label_does_not_hide_the_algorithm():
-    rows = [row("one-step", 500, algorithm="fgsm"), row("many", 300, algorithm="pgd")]
-    (flag,) = masking_flags(rows, [])
-    assert "one-step finds more errors than many" in flag
-
-
-def transfer(count: int, *, source="maxout", target="rbf", epsilon="0.1", **parts) -> Transfer:
-    interval = Share(count, 1000).interval
-    assert interval is not None
-    return Transfer(
-        dataset="mnist",
-        source=source,
-        target=target,
-        attack="fgsm",
-        epsilon=Epsilon.parse(epsilon),
-        examples=1000,
-        error=count / 1000,
-        error_low=interval.low,
-        error_high=interval.high,
-        **parts,
+def test_every_row_of_a_record_names_the_kinds_that_affect_it() -> None:
+    whole = made_up_record().model_copy(update={"members": (MEMBER,)})
+    about = flag(dataset="mnist", attack="fgsm", epsilon=HIGH)
+    record = whole.with_flags([about, flag(kind="target-only", model="maxout")])
+    assert record.flags == (about, flag(kind="target-only", model="maxout"))
+    rows = (
+        *record.evaluations,
+        *record.transfers,
+        *record.agreements,
+        *record.worst_cases,
+        *record.members,
     )
+    assert len({type(each) for each in rows}) == 5
+    for each in rows:
+        assert each.flags == kinds_text(flags_of(each, record.flags))
+    assert {each.flags for each in record.worst_cases} == {
+        *("zero-gradient", "", "zero-gradient;target-only"),
+    }
 
 
-def test_examples_of_another_model_that_find_more_are_a_sign():
-    (flag,) = masking_flags([row("fgsm", 300)], [transfer(500)])
-    assert flag == (
-        "mnist, rbf, fgsm at epsilon 0.1: examples made on maxout find more errors than its own, "
-        + MASKING
-    )
-
-
-@pytest.mark.parametrize(
-    "harmless",
-    [
-        transfer(310),
-        transfer(500, source="rbf"),
-        transfer(500, target="softmax"),
-        transfer(500, epsilon="0.2"),
-        transfer(500, status="failed"),
-    ],
-)
-def test_other_transfers_are_no_sign(harmless):
-    assert list(masking_flags([row("fgsm", 300)], [harmless])) == []
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "bounds", "said"),
-    [
-        ("8", Bounds(0, 1), "epsilon 8 is as wide as the box [0, 1]: did you mean 8/255?"),
-        ("1", Bounds(0, 1), "epsilon 1 is as wide as the box [0, 1]: did you mean 1/255?"),
-        ("1.5", Bounds(0, 1), "epsilon 1.5 is as wide as the box [0, 1]"),
-        ("300", Bounds(0, 1), "epsilon 300 is as wide as the box [0, 1]"),
-        ("2", Bounds(-1, 1), "epsilon 2 is as wide as the box [-1, 1]: did you mean 2/255?"),
-    ],
-)
-def test_a_budget_as_wide_as_the_box_is_flagged(epsilon, bounds, said):
-    threat = ThreatModel(Norm.LINF, Epsilon.parse(epsilon), bounds)
-    assert list(budget_flags("pgd", [threat])) == [f"pgd: {said}"]
-
-
-@pytest.mark.parametrize(
-    "threat",
-    [
-        ThreatModel(Norm.LINF, Epsilon.parse("254/255"), Bounds(0, 1)),
-        ThreatModel(Norm.LINF, Epsilon.parse("1"), Bounds(-1, 1)),
-        ThreatModel(Norm.LINF, Epsilon.parse("8"), None),
-        ThreatModel(Norm.L2, Epsilon.parse("8"), Bounds(0, 1)),
-    ],
-)
-def test_a_budget_within_the_box_or_without_one_is_not_flagged(threat):
-    assert list(budget_flags("pgd", [threat])) == []
-
-
-def test_stored_flags_are_read_with_the_model_that_they_are_about():
+def test_the_kinds_that_the_suite_accepts_are_marked() -> None:
     record = made_up_record()
-    rows = [row("fgsm", 500, model="softmax"), row("pgd", 300, model="softmax")]
-    (masking,) = masking_flags(rows, [])
-    sentences = (masking, "mnist, maxout: unsteady", "mnist, pgd: any image is in reach")
-    assert read_flags(record.model_copy(update={"flags": sentences})) == (
-        Flag(masking.removesuffix(f", {MASKING}"), "mnist", "softmax", masking=True),
-        Flag("mnist, maxout: unsteady", "mnist", "maxout", masking=False),
-        Flag("mnist, pgd: any image is in reach", "", "", masking=False),
+    suite = record.suite.model_copy(update={"accept": ("zero-gradient",)})
+    marked = record.model_copy(update={"suite": suite}).with_flags(
+        [flag(), flag(kind="wide-budget")]
     )
+    assert [each.accepted for each in marked.flags] == [True, False]
+    assert marked.evaluations[0].flags == "zero-gradient;wide-budget"
+
+
+def test_a_check_passes_if_it_raised_no_more_than_notes() -> None:
+    assert check_done("a", "b", []).passed
+    assert check_done("a", "b", [flag(kind="target-only")]).passed
+    assert not check_done("a", "b", [flag(kind="wide-budget")]).passed
+    assert not check_done("a", "b", [flag(accepted=True)]).passed

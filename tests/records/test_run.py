@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from gibbon.core.errors import RecordError
 from gibbon.core.files import write_atomically
 from gibbon.core.threat import Epsilon, Norm, Verdict
+from gibbon.records.flags import Flag
 from gibbon.records.run import RUN_FILE, DatasetCard, Evaluation, Failure, Provenance, RunRecord
 from gibbon.specs.decoding import parse_suite
 
@@ -75,7 +76,9 @@ def test_a_record_survives_its_folder(tmp_path):
         error="ValueError: no ε",
         traceback="Traceback …",
     )
-    before = record(failures=(failure,), flags=("a flag",))
+    before = record(
+        failures=(failure,), flags=(Flag(kind="zero-gradient", sentence="a flag", epsilon="1/4"),)
+    )
     before.write(tmp_path)
     assert RunRecord.read(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == [RUN_FILE]

@@ -65,14 +65,16 @@ def test_they_outlive_the_outcomes(recorded: RunRecord, tmp_path: Path) -> None:
     found = confidences(recorded, tmp_path / "run")
     committed = tmp_path / "committed"
     committed.mkdir()
-    (committed / CONFIDENCE_FILE).write_text(confidence_csv(found))
+    (committed / CONFIDENCE_FILE).write_text(confidence_csv(found, recorded))
     assert confidences(recorded, committed) == found
-    assert confidence_csv(confidences(recorded, committed)) == confidence_csv(found)
+    assert confidence_csv(confidences(recorded, committed), recorded) == confidence_csv(
+        found, recorded
+    )
 
 
 def test_those_of_another_cell_are_not_taken(recorded: RunRecord, tmp_path: Path) -> None:
     write_outcome(tmp_path / "run")
-    text = confidence_csv(confidences(recorded, tmp_path / "run"))
+    text = confidence_csv(confidences(recorded, tmp_path / "run"), recorded)
     (tmp_path / CONFIDENCE_FILE).write_text(text.replace(CELL, "an-older-cell"))
     assert confidences(recorded, tmp_path) == {}
 
@@ -96,5 +98,5 @@ def test_errors_alone_say_nothing_of_confidence(recorded: RunRecord, tmp_path: P
 
 def test_no_answers_have_no_mean(recorded: RunRecord, tmp_path: Path) -> None:
     assert confidences(recorded, tmp_path) == {}
-    header = confidence_csv({}).split(",")
-    assert len(header) == 8 + BINS
+    header = confidence_csv({}, made_up_record()).split(",")
+    assert len(header) == 9 + BINS

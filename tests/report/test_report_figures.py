@@ -100,8 +100,10 @@ def test_write_report_writes_every_file(record: RunRecord, tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "agreement.csv",
         "evaluations.csv",
+        "model_comparisons.csv",
         "tables.md",
         "tensorboard",
+        "training_seeds.csv",
         "transfer.csv",
         "worst_case.csv",
     ]

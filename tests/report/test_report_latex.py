@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import made_up_record, searching_record
+from made_up import made_up_flags, made_up_record, searching_record
 
+from gibbon.records.flags import Flag
 from gibbon.records.run import RunRecord
 from gibbon.report.content.layout import Column, Table, TableCell, cells
 from gibbon.report.text.latex import escape, report_latex, table_latex
@@ -145,7 +146,9 @@ def test_labels_are_told_apart_and_failures_are_there() -> None:
 @pytest.mark.parametrize("paper", [False, True], ids=["alone", "in a paper"])
 def test_it_compiles(tmp_path: Path, paper: bool) -> None:
     record = made_up_record()
-    evil = record.model_copy(update={"flags": ("100 % of a_b & $x^2$ #1 {~} \\end{document} <é>",)})
+    text = "100 % of a_b & $x^2$ #1 {~} \\end{document} <é>"
+    flag = Flag(kind="zero-gradient", sentence=text, advice=text, suite=f"[[{text}]]", source=text)
+    evil = record.with_flags([flag, *made_up_flags()])
     for each in (evil, searching_record()):
         (tmp_path / "tables.tex").write_text(report_latex(each), encoding="ascii")
         (tmp_path / "paper.tex").write_text(PAPER)

@@ -15,6 +15,7 @@ import pytest
 from made_up import EXAMPLES, HIGH, attacked, clean, made_up_record, searching_record
 from test_report_whole_curves import DIGEST, NEAREST, outcome
 
+from gibbon.records.flags import Flag
 from gibbon.records.run import ModelCard, RunRecord
 from gibbon.report.content.heat_map import colours, contrast
 from gibbon.report.html.charts import COLOURS, looks
@@ -138,7 +139,7 @@ def test_text_of_files_is_never_markup(tmp_path: Path) -> None:
         update={
             "suite": record.suite.model_copy(update={"title": EVIL, "description": EVIL}),
             "failures": (failure,),
-            "flags": (EVIL, f"mnist, maxout: {EVIL}"),
+            "flags": (Flag(kind="zero-gradient", model=EVIL, sentence=EVIL, suite=EVIL),),
             "models": (card, *record.models[1:]),
             "evaluations": tuple(
                 each.model_copy(update={"flags": EVIL, "parameters": EVIL, "model": EVIL})
@@ -229,10 +230,13 @@ def test_a_run_that_is_not_complete_says_so(tmp_path: Path) -> None:
     assert "This run is not complete" in section(read(record, tmp_path), "trouble").words
 
 
-def test_a_good_run_says_that_nothing_failed(tmp_path: Path) -> None:
+def test_a_good_run_says_what_was_checked(tmp_path: Path) -> None:
     record = made_up_record().model_copy(update={"status": "done", "failures": (), "flags": ()})
     words = section(read(record, tmp_path), "trouble").words
-    assert "No cell failed, and nothing was flagged." in words
+    assert "No cell failed." in words
+    assert "passed candidates: 8 attacked cells | of 3 models" in words
+    assert "flagged budgets: 5 budgets of the attacks" in words
+    assert "nothing was flagged" not in words
 
 
 def test_the_headline_takes_the_strongest_attack(page: Element) -> None:

@@ -128,8 +128,8 @@ def test_transfer_marks_the_diagonal_and_names_denominators(record: RunRecord) -
     tables = list(transfer_tables(RunLookup(record)))
     assert len(tables) == 2 * 4
     both = by_header(tables[-1])[1]
-    assert str(both["softmax"]) == "33.3 % [29.1–37.8] of 447"
-    assert both["maxout"].text == "100.0 % †"
+    assert str(both["softmax"]) == "33.3 % ‡ [29.1–37.8] of 447"
+    assert both["maxout"].marked == "100.0 % † ‡"
     assert by_header(tables[-2])[1]["Source misclassified"].text == "894"
 
 

@@ -20,8 +20,9 @@ def printed(record: RunRecord, *, width: int) -> str:
 
 @pytest.mark.parametrize("width", [40, 80, 120, 300])
 def test_nothing_is_wider_than_the_terminal_or_cut(record: RunRecord, width: int) -> None:
-    *lines, _, _ = printed(record, width=width).splitlines()
-    assert max(map(len, lines)) <= width
+    lines = printed(record, width=width).splitlines()
+    paths = [line for line in lines if line.startswith("Intervals, counts")]  # are not broken
+    assert max(len(line) for line in lines if line not in paths) <= width
     assert "…" not in "".join(lines)
 
 

@@ -8,6 +8,7 @@ import planted
 import pytest
 
 from gibbon.records.run import RunRecord
+from gibbon.runner.plan import load_model
 from gibbon.runner.run_suite import Publish, run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
@@ -36,10 +37,18 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> planted.Plant:
 
 
 @pytest.fixture
+def code_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the code of models out of their digests."""
+    monkeypatch.setattr(load_model, "model_code", lambda module: "")
+
+
+@pytest.fixture
 def run(plant: planted.Plant, tmp_path: Path) -> planted.Run:
     def run_planted(
         suite: Suite, folder: str = "run", *, publish: Publish | None = None, **settings: Any
     ) -> RunRecord:
+        # The planted models are untrained, which an examination says of them.
+        settings.setdefault("examination", False)
         return run_suite(
             suite,
             tmp_path / folder,

@@ -55,7 +55,11 @@ def plant(patch: pytest.MonkeyPatch) -> planted.Plant:
 
 def settings(save_every: float, places: int = 2) -> RunSettings:
     return RunSettings(
-        device="cpu", batch_size=BATCH_SIZE, save_every=save_every, models_in_memory=places
+        device="cpu",
+        batch_size=BATCH_SIZE,
+        save_every=save_every,
+        models_in_memory=places,
+        examination=False,
     )
 
 

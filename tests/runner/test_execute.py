@@ -22,8 +22,8 @@ from gibbon.models.classifier import PassCount
 from gibbon.records.run import Evaluation, RunRecord, Transfer
 from gibbon.report import print_tables, write_report
 from gibbon.runner.plan import cell_digest as digests
-from gibbon.runner.plan.load_model import PROBE_SIZE
 from gibbon.runner.plan.make_plan import make_plan
+from gibbon.runner.plan.probe_model import PROBE_SIZE
 from gibbon.runner.progress import Silent
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.run_suite import run_suite
@@ -98,22 +98,28 @@ def test_an_attack_that_returns_nan_misleads_nobody(run: Run, suite: MakeSuite) 
     found = row(record, "returns-nan")
     assert (found.status, found.misclassified, found.adversarial_error) == ("done", 0, 0.0)
     assert found.invalid_candidates == planted.EXAMPLES
-    assert "60 of 60 candidates not finite: not counted as adversarial" in found.flags
-    assert any("not finite" in flag for flag in record.flags)
+    assert "invalid-candidates" in found.flags.split(";")
+    (flag,) = [each for each in record.flags if each.kind == "invalid-candidates"]
+    assert flag.sentence == "60 of 60 candidates not finite: not counted as adversarial"
+    assert flag.subject == f"squares, one, returns-nan at epsilon {found.epsilon}"
 
 
 def test_an_attack_that_leaves_the_budget_misleads_nobody(run: Run, suite: MakeSuite) -> None:
-    found = row(run(suite("leaves-budget")), "leaves-budget")
+    record = run(suite("leaves-budget"))
+    found = row(record, "leaves-budget")
     assert (found.status, found.misclassified) == ("done", 0)
     assert found.invalid_candidates == planted.EXAMPLES
-    assert "60 of 60 candidates out of budget" in found.flags
+    assert "invalid-candidates" in found.flags.split(";")
+    assert any("60 of 60 candidates out of budget" in each.sentence for each in record.flags)
+    candidates = next(each for each in record.checks if each.name == "candidates")
+    assert not candidates.passed
 
 
 def test_a_loss_that_needs_more_classes_is_flagged(run: Run, suite: MakeSuite) -> None:
     """The planted models have three: enough for the plain ratio, one too few for the targeted."""
     record = run(suite({"name": "apgd-t", "epsilon": "0.1", "steps": 2}, "fgsm"))
-    (flag,) = [each for each in record.flags if "needs 4 classes" in each]
-    assert flag.startswith("squares, one, apgd-t: the targeted ratio needs 4 classes")
+    (flag,) = [each for each in record.flags if each.kind == "departs-from-paper"]
+    assert str(flag).startswith("squares, one, apgd-t: the targeted ratio needs 4 classes")
     assert row(record, "apgd-t").status == "done"
 
 
@@ -123,7 +129,7 @@ def test_transfer_of_what_barely_misleads_is_flagged(
 ) -> None:
     attack = {"name": "pgd", "epsilon": "0.1", "steps": 2, "keep": keep}
     record = run(suite(attack, models=("one", "two"), transfer=("pgd",)))
-    flags = [each for each in record.flags if "as a lower bound" in each]
+    flags = [str(each) for each in record.flags if each.kind == "stopped-early"]
     assert [each.startswith("squares, pgd: an example is done") for each in flags] == [True] * told
 
 
@@ -135,7 +141,7 @@ def test_an_attack_that_returns_its_inputs_repeats_the_clean_row(
     assert found.adversarial_error == clean.clean_error
     assert found.mean_confidence == pytest.approx(clean.mean_confidence, abs=TOLERANCE)
     assert found.attack_success_rate == 0
-    assert "returned its inputs unchanged" in found.flags
+    assert "inputs-unchanged" in found.flags.split(";")
 
 
 def test_epsilon_zero_repeats_the_clean_predictions(
@@ -309,7 +315,7 @@ def test_progress_reaches_its_end_also_where_cells_fail(
     plant.model("one", break_down)
     asked = suite("raises", "fgsm", PGD, models=("one", "two"), transfer=("fgsm",))
     progress = Counted()
-    settings = RunSettings(device="cpu", batch_size=7)
+    settings = RunSettings(device="cpu", examination=False, batch_size=7)
     run_suite(asked, tmp_path / "run", settings=settings, progress=progress)
     assert progress.done == progress.work > 0
 
@@ -543,9 +549,9 @@ def test_a_model_that_answers_at_random_is_flagged_and_computed_once(
 ) -> None:
     plant.model("two", lambda: planted.classifier(Noisy(2)))
     record = run(suite("fgsm", models=("one", "two")))
-    assert [flag for flag in record.flags if "differently each time" in flag] == [
-        "squares, two: answers the same inputs differently each time: its numbers are one draw "
-        "of many"
+    assert [str(flag) for flag in record.flags if "differently each time" in flag.sentence] == [
+        "squares, two: answers the same inputs differently each time: an error is the mean share "
+        "of 20 answers"
     ]
     assert run(suite("fgsm", models=("one", "two"))).provenance.computed_cells == 0
 
@@ -599,10 +605,10 @@ def test_random_numbers_that_cannot_be_drawn_again_are_never_taken_from_an_earli
 ) -> None:
     plant.model("two", lambda: planted.classifier(FromTheSystem(2)))
     record = run(suite("fgsm", models=("one", "two")))
-    assert [flag for flag in record.flags if "differently each time" in flag] == [
-        "squares, two: answers the same inputs differently each time: its numbers are one draw of "
-        "many; its random numbers come from elsewhere than torch, numpy and random, so that they "
-        "are never taken from an earlier run"
+    assert [str(flag) for flag in record.flags if "differently each time" in flag.sentence] == [
+        "squares, two: answers the same inputs differently each time: an error is the mean share "
+        "of 20 answers; its random numbers come from elsewhere than torch, numpy and random, so "
+        "that results are never taken from an earlier run"
     ]
     assert run(suite("fgsm", models=("one", "two"))).provenance.computed_cells == 2
 

@@ -126,7 +126,7 @@ def test_what_ctrl_c_interrupts_is_saved_and_gone_on_with(
             "attacks": [{"name": "interrupts", "epsilon": ["0.1", "0.2"]}],
         }
     )
-    run_settings = RunSettings(device="cpu", batch_size=20)
+    run_settings = RunSettings(device="cpu", examination=False, batch_size=20)
     expected = run_suite(suite, tmp_path / "whole", settings=run_settings)
     monkeypatch.setattr(planted.Interrupts, "asked", [])
     monkeypatch.setattr(planted.Interrupts, "after", after)
@@ -159,6 +159,8 @@ def test_a_damaged_saving_is_not_gone_on_with(whole: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_another_batch_size_goes_on_where_it_stopped(whole: Path, tmp_path: Path) -> None:
     assert die(tmp_path, 8, save_every=ALWAYS) == KILLED
-    record = run_suite(doomed.SUITE, tmp_path, settings=RunSettings(device="cpu", batch_size=7))
+    record = run_suite(
+        doomed.SUITE, tmp_path, settings=RunSettings(device="cpu", examination=False, batch_size=7)
+    )
     assert_same_records(RunRecord.read(whole), record)
     assert_same_outcomes(whole, tmp_path)

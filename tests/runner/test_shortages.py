@@ -24,6 +24,9 @@ from gibbon.runner.progress import Silent
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 
+# The planted shortages are in the models' code.
+pytestmark = pytest.mark.usefixtures("code_left_out")
+
 FITTING = 7
 ATTACKS: list[Any] = [
     {"name": "fgsm", "epsilon": ["0.05", "0.1", "0.2"]},

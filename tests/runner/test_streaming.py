@@ -69,7 +69,7 @@ def streamed(plant: planted.Plant) -> Streamed:
 def test_batches_come_from_the_stream_and_it_is_closed(
     run: Run, suite: MakeSuite, streamed: Streamed
 ) -> None:
-    record = run(suite("fgsm", "brightens"), batch_size=25)
+    record = run(suite("fgsm", "brightens"), batch_size=25, bounds="none")
     assert record.status == "done"
     assert (streamed.opened, streamed.closed) == (2, 2)
     assert streamed.fetched == 1  # the sample that models are probed on
@@ -171,7 +171,7 @@ def test_unreadable_examples_are_skipped_counted_and_listed(
     assert (
         "squares: 2 of 60 examples can't be read and were left out: pictures/4.png: cut off; "
         "pictures/17.png: not a picture"
-    ) in record.flags
+    ) in map(str, record.flags)
     assert row(record, "fgsm").examples == 58
 
 

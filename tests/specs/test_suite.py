@@ -290,3 +290,44 @@ def test_a_path_is_a_source_like_its_text() -> None:
     assert DatasetSpec.model_validate(
         {key: Path(value) for key, value in data.items()}
     ) == DatasetSpec.model_validate(data)
+
+
+PUBLISHED = '[[published]]\nsection = "1"\ndataset = "mnist"\nmodel = "softmax"\nvalue = 0.5\n'
+
+
+def test_a_published_certified_error_is_an_upper_bound():
+    (row,) = parse(BASE + FGSM + PUBLISHED + 'measure = "certified_error"\n').published
+    assert row.bound == "upper"
+    (row,) = parse(
+        BASE + FGSM + PUBLISHED + 'measure = "worst_case_error"\nbound = "lower"\n'
+    ).published
+    assert row.bound == "lower"
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ('measure = "mean_confidence"\nbound = "lower"', "a bound is of an error"),
+        ('measure = "certified_error"\nbound = "lower"', "is an upper bound"),
+        ('measure = "certified_error"\nproved = "ids.txt"', "needs measure"),
+        ('measure = "clean_error"\nproved = "ids.txt"\nnorm = "linf"', "needs measure"),
+    ],
+)
+def test_a_published_bound_that_is_none_is_refused(keys, words):
+    assert words in fault_of(BASE + FGSM + PUBLISHED + keys + "\n")
+
+
+def test_a_file_of_published_proofs_is_relative_to_the_suite():
+    keys = 'measure = "certified_error"\nproved = "ids.txt"\nnorm = "linf"\n'
+    suite = parse_suite(BASE + FGSM + PUBLISHED + keys, where="x.toml", folder=Path("suites"))
+    assert suite.published[0].proved == "suites/ids.txt"
+
+
+def test_bounds_of_a_suite_are_all_none_or_not_said():
+    assert [parse(BASE + text).bounds for text in ("bounds = true", "bounds = false", "")] == [
+        True,
+        False,
+        None,
+    ]
+    assert "x.toml: bounds" in fault_of(BASE + 'bounds = "yes"')
+    assert "bounds" not in parse(BASE).model_dump()

@@ -25,7 +25,7 @@ from gibbon_zoo import catalogue
 from gibbon_zoo.architecture import Architecture
 from gibbon_zoo.card import Card, read_card
 from gibbon_zoo.catalogue import SUMMARIES
-from gibbon_zoo.recipe import Recipe, shipped_recipe
+from gibbon_zoo.recipe import Recipe, read_recipe, shipped_recipe
 from gibbon_zoo.weights_folder import WEIGHTS
 from gibbon_zoo.zoo import build, publish, train
 
@@ -116,6 +116,7 @@ def test_train_writes_weights_and_card_that_fit(tmp_path: Path) -> None:
     result = train("logistic", request)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "logistic.json",
+        "logistic.log.csv",
         "logistic.safetensors",
     ]
     card = read_card(result.card)
@@ -170,6 +171,8 @@ def test_an_ensemble_is_trained_member_by_member_each_with_its_seed(
     card, result, reports = train_by({**changes, "members": 2, "seed": 1}, tmp_path, monkeypatch)
     assert sorted(path.name for path in tmp_path.glob("logistic*")) == [
         "logistic.json",
+        "logistic.member-0.log.csv",
+        "logistic.member-1.log.csv",
         "logistic.safetensors",
     ]
     tensors, own = load_file(result.weights), load_file(alone.weights)
@@ -206,6 +209,70 @@ def test_early_stopping_trains_again_on_everything(
     )
     assert again.weights.read_bytes() == result.weights.read_bytes()
     assert card.training.train_error == plain.training.train_error
+
+
+def test_a_second_training_may_continue_from_the_best_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimiser = {"name": "sgd", "learning_rate": 0.5, "decay": {"factor": 1.001}}
+    stopping = {
+        "measure": "clean_error",
+        "held_out": 2000,
+        "split": "last",
+        "patience": 1,
+        "second": "continue",
+    }
+    card, _, reports = train_by(
+        {"epochs": 3, "optimiser": optimiser, "stopping": stopping}, tmp_path, monkeypatch
+    )
+    training = card.training
+    assert training.second_epochs is not None
+    assert training.target is not None
+    assert training.objective is not None
+    assert (training.objective <= training.target) or training.second_epochs == 3
+    assert (
+        f"  continued     {training.second_epochs} epochs on all examples; objective "
+        f"{training.objective:.4f} on those held out before, to match {training.target:.4f}"
+    ) in card.text()
+    assert "divided by 1.001 an update" in card.text()
+    assert "3 epochs at most, then on from the best on all examples" in card.text()
+    assert len(reports) > 5
+
+
+def test_a_long_search_is_printed_in_short() -> None:
+    card = read_card(WEIGHTS / "maxout-1600.json")
+    errors = tuple(0.05 - 0.001 * min(epoch, 30) for epoch in range(1, 41))
+    longer = card.training.model_copy(update={"watched": errors, "epochs": 30})
+    text = card.model_copy(update={"training": longer}).text()
+    assert "held out: 4.90, …, 2.00 (epoch 30), …, 2.00 %" in text
+
+
+RECIPE = """\
+architecture = "logistic"
+dataset = "mnist-3v7"
+epochs = 1
+batch_size = 100
+
+[optimiser]
+name = "sgd"
+learning_rate = 0.25
+"""
+
+
+def test_a_recipe_of_a_file_may_stand_in_for_the_shipped_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    result = train("logistic", TrainingRequest(tmp_path / "out", ignore, recipe=path))
+    assert read_card(result.card).recipe == read_recipe(path)
+    assert build("logistic", weights=result.weights).classes == 2
+    with pytest.raises(RunFolderError, match="another recipe"):
+        train("logistic", TrainingRequest(tmp_path / "out", ignore, epochs=1))
+    with pytest.raises(SpecError, match=r"mine\.toml: architecture: maxout has 'maxout', got 'log"):
+        train("maxout", TrainingRequest(tmp_path / "other", ignore, recipe=path))
+    missing = TrainingRequest(tmp_path / "other", ignore, recipe=tmp_path / "none.toml")
+    with pytest.raises(SpecError, match="can't be read"):
+        train("logistic", missing)
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_architecture_that_has_no_such_size_is_told(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,60 @@ def test_maxout_adv_is_the_network_and_objective_of_the_paper() -> None:
             "rotation and worst_case exclude each other",
         ),
         (
+            ('"sgd"', '"adam"\nmomentum_ramp = { end = 5, final = 0.7 }'),
+            "optimiser",
+            "option of sgd",
+        ),
+        (
+            ("learning_rate = 0.1", "learning_rate = 0.1\nmomentum_ramp = { end = 5, final = 1 }"),
+            "optimiser",
+            "must stay below 1",
+        ),
+        (
+            ("learning_rate = 0.1", "learning_rate = 0.1\nrate_ramp = { end = 5, final = 0 }"),
+            "optimiser",
+            "must stay above 0",
+        ),
+        (
+            (
+                "learning_rate = 0.1",
+                'learning_rate = 0.1\nschedule = "linear"\ndecay = { factor = 2 }',
+            ),
+            "optimiser",
+            'schedule = "linear" and decay exclude each other',
+        ),
+        (
+            (
+                "learning_rate = 0.1",
+                "learning_rate = 0.1\nmomentum_ramp = { start = 9, end = 5, final = 0.7 }",
+            ),
+            "optimiser.momentum_ramp",
+            "can't end in epoch 5, before epoch 9",
+        ),
+        (
+            ("learning_rate = 0.1", "learning_rate = 0.1\ndecay = { factor = 1.0 }"),
+            "optimiser.decay.factor",
+            "greater than 1",
+        ),
+        (
+            ("learning_rate = 0.1", "learning_rate = 0.1\ndecay = { factr = 1.1 }"),
+            "optimiser.decay.factr",
+            "did you mean 'factor'",
+        ),
+        (
+            ("[optimiser]", "[dropout]\ninputs_scale = 0\n[optimiser]"),
+            "dropout.inputs_scale",
+            "greater than 0",
+        ),
+        (
+            (
+                "[optimiser]",
+                '[stopping]\nmeasure = "clean_error"\npatience = 1\nsecond = "go on"\n[optimiser]',
+            ),
+            "stopping.second",
+            "'again', 'continue' or 'none'",
+        ),
+        (
             ("[optimiser]", '[stopping]\nmeasure = "adversarial_error"\npatience = 1\n[optimiser]'),
             "mine.toml",
             "needs an adversarial objective",
@@ -109,6 +164,32 @@ def test_a_wrong_recipe_is_refused_with_its_place(
         read_recipe(written(tmp_path, GOOD.replace(*change)))
     assert where in str(refusal.value)
     assert says in str(refusal.value)
+
+
+def test_the_page_shows_the_original_recipe(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "training.md"
+    _, text, _ = re.split(r"<!-- /?original recipe -->", page.read_text(encoding="utf-8"))
+    recipe = read_recipe(written(tmp_path, text.strip().removeprefix("```toml").rstrip("`")))
+    shipped = shipped_recipe("maxout")
+    assert (recipe.architecture, recipe.sizes) == (shipped.architecture, shipped.sizes)
+    assert recipe.stopping is not None
+    assert recipe.stopping.second == "continue"
+    assert (recipe.batch_size, recipe.spread, recipe.max_norm) == (100, 0.005, 1.9365)
+    assert recipe.optimiser.decay is not None
+    assert recipe.optimiser.decay.factor == 1.000004
+
+
+def test_the_adversarial_error_may_have_an_epsilon_of_its_own(tmp_path: Path) -> None:
+    stopping = '[stopping]\nmeasure = "adversarial_error"\npatience = 1\nepsilon = "8/255"\n'
+    recipe = read_recipe(written(tmp_path, GOOD + stopping))
+    assert recipe.stopping is not None
+    assert recipe.stopping.fgsm_epsilon(recipe) == pytest.approx(8 / 255)
+    shipped = shipped_recipe("maxout-1600-adv")
+    assert shipped.stopping is not None
+    assert shipped.stopping.fgsm_epsilon(shipped) == 0.25  # its objective's
+    plain = shipped_recipe("maxout-1600")
+    assert plain.stopping is not None
+    assert plain.stopping.fgsm_epsilon(plain) == 0.0
 
 
 def test_an_unknown_key_gets_the_nearest_name(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from gibbon.models.weights import file_digest
 from gibbon.records.run import RunRecord
 from gibbon_zoo.card import Card, read_card
 from gibbon_zoo.catalogue import SUMMARIES
+from gibbon_zoo.early_stopping import best_epoch
 from gibbon_zoo.measurement import measure
 from gibbon_zoo.recipe import shipped_recipe
-from gibbon_zoo.training import best_epoch
 from gibbon_zoo.weights_folder import WEIGHTS
 from gibbon_zoo.zoo import DTYPES, build
 

@@ -5,28 +5,43 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from small_trainings import (
+    ADAM,
+    ORIGINAL,
+    SGD,
+    Stop,
+    blobs,
+    build,
+    ignore,
+    recipe,
+    stop_at,
+    train,
+)
 
 from gibbon.core.errors import ModelError, RunFolderError, SpecError, WeightsError
 from gibbon.core.rng import derive_key
 from gibbon.models.registry import TrainingProgress
-from gibbon_zoo.architecture import Architecture, draw_masks
-from gibbon_zoo.maxout import Maxout
-from gibbon_zoo.rbf import Rbf
-from gibbon_zoo.recipe import Recipe
-from gibbon_zoo.softmax import Softmax
-from gibbon_zoo.training import EarlyStopping, Fitted, best_epoch, fit, validation_split
+from gibbon_zoo.architecture import draw_masks
+from gibbon_zoo.training import fit
 from gibbon_zoo.training_checkpoint import read_checkpoint
 
-ADAM = {"name": "adam", "learning_rate": 0.01, "schedule": "linear"}
-SGD = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
-PARTS = {"dataset": "mnist", "epochs": 3, "batch_size": 16, "spread": 0.1, "optimiser": ADAM}
-RECIPES = {
+RECIPES: dict[str, dict[str, object]] = {
+    "the fields of the original": ORIGINAL,
+    "the original, adversarial": {**ORIGINAL, "adversarial": {"alpha": 0.5, "epsilon": "0.1"}},
+    "ramps from zero": {
+        "architecture": "maxout",
+        "optimiser": {
+            "name": "sgd",
+            "learning_rate": 0.05,
+            "rate_ramp": {"end": 3, "final": 0.1},
+            "momentum_ramp": {"end": 3, "final": 0.9},
+        },
+        "dropout": {"hidden": 0.3, "hidden_scale": 1.2},
+    },
     "adam, dropout and max-norm": {
         "architecture": "maxout",
         "dropout": {"inputs": 0.2, "hidden": 0.5},
@@ -37,6 +52,11 @@ RECIPES = {
         "architecture": "maxout",
         "dropout": {"hidden": 0.3},
         "adversarial": {"alpha": 0.5, "epsilon": "0.1"},
+    },
+    "adversarial, masks of its own": {
+        "architecture": "maxout",
+        "dropout": {"inputs": 0.2, "hidden": 0.3},
+        "adversarial": {"alpha": 0.5, "epsilon": "0.1", "masks": "own"},
     },
     "bfloat16": {
         "architecture": "maxout",
@@ -65,63 +85,6 @@ RECIPES = {
         "optimiser": {**ADAM, "rates": {"centres": 0.001}},
     },
 }
-
-
-class Stop(Exception):  # noqa: N818 - it is no error
-    """Raised where a training is interrupted."""
-
-
-def recipe(**changes: object) -> Recipe:
-    return Recipe.model_validate({**PARTS, **changes})
-
-
-def blobs(count: int = 200) -> tuple[Tensor, Tensor]:
-    """Four classes of noisy patterns, inputs of shape (N, 1, 3, 4)."""
-    random = torch.Generator().manual_seed(0)
-    labels = torch.arange(count) % 4
-    patterns = torch.rand(4, 1, 3, 4, generator=random)
-    noise = 0.2 * torch.randn(count, 1, 3, 4, generator=random)
-    return (patterns[labels] + noise).clamp_(0, 1), labels
-
-
-def build(plan: Recipe) -> Architecture:
-    if plan.architecture == "maxout":
-        return Maxout(inputs=12, classes=4, units=6, pieces=2)
-    return (Rbf if plan.architecture == "rbf" else Softmax)(inputs=12, classes=4)
-
-
-def ignore(progress: TrainingProgress) -> None:
-    """Reports to nobody."""
-
-
-def stop_at(step: int) -> Callable[[TrainingProgress], None]:
-    def report(progress: TrainingProgress) -> None:
-        if progress.step >= step:
-            raise Stop
-
-    return report
-
-
-def train(
-    plan: Recipe,
-    folder: Path,
-    report: Callable[[TrainingProgress], None] = ignore,
-    *,
-    every: float = 1e9,
-) -> Tensor:
-    """Trains by a recipe and returns all of the weights in one vector."""
-    inputs, labels = blobs()
-    module = build(plan)
-    fit(
-        module,
-        plan,
-        inputs=inputs,
-        labels=labels,
-        checkpoint=folder / "checkpoint.pt",
-        report=report,
-        checkpoint_seconds=every,
-    )
-    return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
 @pytest.mark.parametrize("kind", RECIPES)
@@ -157,7 +120,7 @@ def test_training_leaves_the_global_generator_alone(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[4]]
 import test_training as t
 
 def report(progress):
@@ -170,58 +133,14 @@ t.train(t.recipe(**t.RECIPES["adversarial"]), Path(sys.argv[2]), report, every=0
 
 
 def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
-    arguments = [str(Path(__file__).parent), str(tmp_path / "killed"), str(torch.get_num_threads())]
+    here = Path(__file__).parent
+    threads = str(torch.get_num_threads())
+    arguments = [str(here), str(tmp_path / "killed"), threads, str(here.parent)]
     victim = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
     assert victim.returncode == -signal.SIGKILL
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["checkpoint.pt"]
     plan = recipe(**RECIPES["adversarial"])
     assert torch.equal(train(plan, tmp_path / "killed"), train(plan, tmp_path / "whole"))
-
-
-def watching(errors: list[float], patience: int) -> EarlyStopping:
-    """A watch that reads the errors one after the other."""
-    coming = iter(errors)
-    return EarlyStopping(error=lambda module: next(coming), patience=patience)
-
-
-def test_a_watched_training_ends_when_its_error_does_not_fall(tmp_path: Path) -> None:
-    plan = recipe(**{**RECIPES["momentum"], "epochs": 9})
-    inputs, labels = blobs()
-    told = [0.5, 0.3, 0.4, 0.3, 0.2]
-
-    def search(folder: Path, report: Callable[[TrainingProgress], None] = ignore) -> Fitted:
-        done = read_checkpoint(folder / "c.pt", plan)
-        return fit(
-            build(plan),
-            plan,
-            inputs=inputs,
-            labels=labels,
-            checkpoint=folder / "c.pt",
-            report=report,
-            checkpoint_seconds=0.0,
-            watch=watching(told[len(done.watched) if done else 0 :], patience=2),
-        )
-
-    whole = search(tmp_path / "whole")
-    assert whole.watched == (0.5, 0.3, 0.4, 0.3)
-    assert best_epoch(whole.watched) == 2
-    with pytest.raises(Stop):
-        search(tmp_path / "parts", stop_at(20))
-    assert search(tmp_path / "parts").watched == whole.watched
-    assert search(tmp_path / "parts").watched == whole.watched  # which is finished
-    ends = [read_checkpoint(tmp_path / kind / "c.pt", plan) for kind in ("whole", "parts")]
-    assert [end.step for end in ends if end] == [52, 52]
-
-
-def test_held_out_examples_are_the_last_of_one_shuffle() -> None:
-    kept, looked_at = validation_split(100, held_out=20, seed=3)
-    assert (len(kept), len(looked_at)) == (80, 20)
-    assert sorted(torch.cat((kept, looked_at)).tolist()) == list(range(100))
-    fewer, more = validation_split(100, held_out=30, seed=3)
-    assert torch.equal(more[10:], looked_at)
-    assert torch.equal(fewer, kept[:70])
-    with pytest.raises(SpecError, match="100 examples can't be held out of 100"):
-        validation_split(100, held_out=100, seed=3)
 
 
 def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
@@ -241,7 +160,8 @@ def test_progress_ends_at_the_last_step(tmp_path: Path) -> None:
     assert reports[-1].loss < reports[0].loss
 
 
-def test_one_step_of_the_adversarial_objective_is_its_formula(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["shared", "own"])
+def test_one_step_of_the_adversarial_objective_is_its_formula(tmp_path: Path, kind: str) -> None:
     sgd = {"name": "sgd", "learning_rate": 0.5}
     plan = recipe(
         architecture="maxout",
@@ -249,7 +169,7 @@ def test_one_step_of_the_adversarial_objective_is_its_formula(tmp_path: Path) ->
         batch_size=200,
         optimiser=sgd,
         dropout={"inputs": 0.2, "hidden": 0.5},
-        adversarial={"alpha": 0.3, "epsilon": "1/10"},
+        adversarial={"alpha": 0.3, "epsilon": "1/10", "masks": kind},
     )
     trained = train(plan, tmp_path)
 
@@ -258,18 +178,21 @@ def test_one_step_of_the_adversarial_objective_is_its_formula(tmp_path: Path) ->
     random = torch.Generator().manual_seed(derive_key(0, "start"))
     net.start(inputs, labels, spread=0.1, generator=random)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(derive_key(0, "order", 0)))
-    masks = draw_masks(
-        net.layer_widths,
-        200,
-        input_rate=0.2,
-        hidden_rate=0.5,
-        generator=torch.Generator().manual_seed(derive_key(0, "masks", 0)),
+    masks, perturbed = (
+        draw_masks(
+            net.layer_widths,
+            200,
+            input_rate=0.2,
+            hidden_rate=0.5,
+            generator=torch.Generator().manual_seed(derive_key(0, label, 0)),
+        )
+        for label in ("masks", "masks" if kind == "shared" else "perturbed")
     )
     x, y = inputs[order].requires_grad_(), labels[order]
     loss = torch.nn.functional.cross_entropy
     (gradient,) = torch.autograd.grad(loss(net(x, masks), y), x)
     twins = x.detach() + 0.1 * gradient.sign()
-    objective = 0.3 * loss(net(x.detach(), masks), y) + 0.7 * loss(net(twins, masks), y)
+    objective = 0.3 * loss(net(x.detach(), masks), y) + 0.7 * loss(net(twins, perturbed), y)
     gradients = torch.autograd.grad(objective, list(net.parameters()))
     expected = [(p - 0.5 * g).flatten() for p, g in zip(net.parameters(), gradients, strict=True)]
     torch.testing.assert_close(trained, torch.cat(expected).detach())

@@ -15,7 +15,7 @@ A region says what it holds and which run it is made from, relative to the file:
 and ends with ``<!-- /gibbon -->``.  Run ``python -m tools.docs.regenerate README.md`` from the
 repository's root; with ``--check`` nothing is written and the exit code is 1 if a region or a
 picture is stale.  For a run's folder, such as ``results/mnist-linf``, it regenerates the tables
-beside ``run.json``: ``tables.md`` and the CSV files that need no outcomes.
+beside ``run.json``: ``tables.md``, the CSV files, and the flags in ``confidence.csv``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from gibbon.records.illustration import Illustration, digest_of, illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report import table_files
 from gibbon.report.content.attack_comparison import COMPARED, comparison_tables
+from gibbon.report.content.confidence import CONFIDENCE_FILE, confidence_csv, confidences
 from gibbon.report.content.evaluations import EVALUATIONS, evaluation_tables
 from gibbon.report.content.layout import Table
 from gibbon.report.content.lookup import RunLookup
@@ -144,9 +145,13 @@ def _write(file: Path) -> list[Path]:
 
 
 def _stale_tables(run: Path) -> dict[str, str]:
+    record = RunRecord.read(run)
+    files = table_files(record)
+    if histograms := confidences(record, run):
+        files[CONFIDENCE_FILE] = confidence_csv(histograms, record)
     return {
         name: content
-        for name, content in table_files(RunRecord.read(run)).items()
+        for name, content in files.items()
         if not (run / name).is_file() or (run / name).read_text(encoding="utf-8") != content
     }
 
@@ -191,10 +196,11 @@ def _evaluations(arguments: list[str], folder: Path) -> str:
 def _compared(arguments: list[str], folder: Path) -> str:
     (run,) = _expect(arguments, "gibbon:compared RUN", 1)
     results = RunLookup(RunRecord.read(folder / run))
-    tables = [table_markdown(table, level=1) for table in comparison_tables(results)]
+    tables = [each.with_flag_notes() for each in comparison_tables(results)]
     if not tables:
         raise RecordError(f"{run}: no model stands alone under three attacks or more")
-    return "\n\n".join([*tables, bullets(COMPARED.notes)])
+    notes = bullets((*(note for each in tables for note in each.notes), *COMPARED.notes))
+    return "\n\n".join([*(table_markdown(each, level=1) for each in tables), notes])
 
 
 def _directions(arguments: list[str], folder: Path) -> str:
@@ -263,7 +269,8 @@ def _expect(arguments: list[str], usage: str, number: int) -> list[str]:
 
 
 def _table(table: Table) -> str:
-    return f"{table_markdown(table, level=1)}\n\n{bullets(table.notes)}"
+    noted = table.with_flag_notes()
+    return f"{table_markdown(noted, level=1)}\n\n{bullets(noted.notes)}"
 
 
 def _floors(arguments: list[str], folder: Path) -> str:

@@ -27,8 +27,10 @@ from gibbon.api.request import (
 )
 from gibbon.api.results import Results
 from gibbon.attacks.base import Attack
+from gibbon.core.errors import FlagError
 from gibbon.core.files import StrPath
 from gibbon.core.threat import Norm
+from gibbon.gate.flag_text import serious_flags_text
 from gibbon.records.outcomes import OUTCOMES, read_outcome
 from gibbon.report import write_report
 from gibbon.runner.plan.device import choose_device
@@ -48,8 +50,12 @@ def evaluate(
     epsilon: Budget | Sequence[Budget] | None = None,
     norm: Norm | Literal["linf", "l2", "l1"] | None = None,
     clip: bool = True,
+    eot: int | None = None,
+    backward: Mapping[str, str] | None = None,
+    before: str | None = None,
     transfer: bool = True,
     error_only: bool = False,
+    draws: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     outputs: Literal["logits", "probabilities", "log-scores"] | None = None,
@@ -59,7 +65,11 @@ def evaluate(
     precision: Precision = "float32",
     compile: bool = False,  # noqa: A002  # the name that it has everywhere else
     limit: int | None = None,
+    bounds: Literal["cheap", "all", "none"] | None = None,
+    examination: bool = True,
     output: StrPath | None = None,
+    strict: bool = False,
+    accept: Sequence[str] | None = None,
     progress: Progress | bool = False,
     **parameters: Any,
 ) -> Results:
@@ -79,9 +89,17 @@ def evaluate(
             ``[0.1, 0.25]``, for every attack whose mapping gives none.
         norm: norm of the perturbation: ``linf``, ``l2`` or ``l1``; the attack's first norm if None.
         clip: whether adversarial examples stay in the bounds of the data.
+        eot: draws of a random model's numbers that outputs and gradients are averaged over
+            (expectation over transformations), for every attack whose mapping gives none.
+        backward: another backward pass for a submodule: a mapping of its path to ``"identity"``,
+            or to a function that stands in for it, ``"path/to/file.py:function"``.
+        before: attack the input of this submodule, such as a softmax, in place of the model's
+            outputs.
         transfer: whether to score models on each other's adversarial examples.
         error_only: measure errors only, which is faster: attacks stop at an example's first
             success.  Confidence and transfer are left out.
+        draws: evaluations of each input by a model whose answers are random; its errors are mean
+            shares of wrong answers.  20 if None.
         mean: mean of the normalisation (x - mean) / std, per channel, which is put in front of
             every model.
         std: divisor of the normalisation (x - mean) / std, per channel.
@@ -94,8 +112,16 @@ def evaluate(
         precision: number format that models compute in: ``float32`` or ``bfloat16``.
         compile: compile models with ``torch.compile``.
         limit: evaluate a fixed sample of this many examples of each dataset.
+        bounds: certified bounds to compute: ``cheap`` (those that cost little beside the attacks),
+            ``all`` or ``none``.  The cheap ones if None.
+        examination: whether to examine each model before it is attacked, on a few examples, which
+            takes at most a tenth of the passes; without it a flag is raised.
         output: folder for the results.  A call that is interrupted continues from there.  A
             temporary folder if None.
+        strict: fail if there is a serious flag that is not accepted: raise a `FlagError` once
+            everything is computed and stored.  The results are its ``results``.
+        accept: kinds of flags that you take responsibility for, such as ``["zero-gradient"]``:
+            verdicts ignore these flags, but they are in the results and the tables.
         progress: whether to show progress on stderr, or an object that is notified of it.
         **parameters: the attack's own parameters, such as ``steps=20``, if there is one attack.
 
@@ -104,7 +130,11 @@ def evaluate(
     An attack or a model that raises while it is measured makes a failed cell, listed in
     `Results.failures` and in the tables; its numbers raise `CellError`.
 
-    Raises a `RequestError` if the request is wrong, before anything is computed.
+    Signs that a number may be wrong are in `Results.flags`; those that count, serious and not
+    accepted, in `Results.serious_flags`.
+
+    Raises a `RequestError` if the request is wrong, before anything is computed, and a `FlagError`
+    after everything is computed if ``strict`` is set and there is a serious flag.
 
     >>> from torch import nn
     >>> inputs, labels = torch.rand(40, 1, 4, 4), torch.arange(40) % 3
@@ -120,10 +150,11 @@ def evaluate(
         os.fspath(data) if isinstance(data, os.PathLike) else data,
         [attack] if isinstance(attack, str | Mapping | Attack) else attack,
         epsilon=parse_budgets(epsilon),
-        threat={"norm": norm, "clip": clip},
+        threat={"norm": norm, "clip": clip, "eot": eot, "backward": backward, "before": before},
         parameters=parameters,
         declared={"mean": mean, "std": std, "outputs": outputs},
-        experiment={"seed": seed, "error_only": error_only},
+        experiment={"seed": seed, "error_only": error_only, "draws": draws},
+        accept=() if accept is None else accept,
         transfer=transfer,
     )
     settings = RunSettings(
@@ -132,6 +163,8 @@ def evaluate(
         precision=precision,
         compile=compile,
         limit=limit,
+        bounds=bounds,
+        examination=examination,
     )
     choose_device(settings.device, where="device")
     suite, supplied = request.suite, request.supplied(settings)
@@ -153,7 +186,14 @@ def evaluate(
         )
         digests = [row.digest for row in record.evaluations]
         found = {digest: read_outcome(folder / OUTCOMES, digest) for digest in digests}
-    return Results(record, {key: outcome for key, outcome in found.items() if outcome is not None})
+    known = {key: outcome for key, outcome in found.items() if outcome is not None}
+    results = Results(record, known)
+    if strict and (serious := results.serious_flags):
+        text = serious_flags_text(serious)
+        raise FlagError(
+            f"the numbers must not be used yet:\n{text}", flags=serious, results=results
+        )
+    return results
 
 
 def _reporter(progress: Progress | bool) -> AbstractContextManager[Progress]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from gibbon.attacks.base import Attack, parameters_of
-from gibbon.attacks.factory import build_attack
+from gibbon.attacks.factory import build_attack, check_adaptation
 from gibbon.attacks.toolkit.parameter_text import parameter_texts
 from gibbon.core.errors import ModelError, RequestError, SpecError
 from gibbon.core.files import StrPath
@@ -28,9 +28,10 @@ from gibbon.models.classifier import Classifier
 from gibbon.models.sources import BuiltModel
 from gibbon.models.sources.build import build_model, fuse_models, members_of
 from gibbon.models.sources.wrap_module import adopt_model
+from gibbon.records.acceptance import check_kinds
 from gibbon.runner.plan.planned import Supplied
 from gibbon.runner.settings import RunSettings
-from gibbon.specs.decoding import decode_request
+from gibbon.specs.decoding import WHERE, decode_request
 from gibbon.specs.naming import label_from, name_from, name_of, unlike
 from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec, Suite
 
@@ -63,6 +64,7 @@ class PythonRequest:
         parameters: Mapping[str, Any],
         declared: Mapping[str, Any],
         experiment: Mapping[str, Any],
+        accept: Sequence[str],
         transfer: bool,
     ) -> PythonRequest:
         """Returns the request that a call's arguments make.  Raises a `RequestError`."""
@@ -71,7 +73,8 @@ class PythonRequest:
                 f"{', '.join(parameters)}: parameters belong to one attack by name; put them into "
                 'its mapping: {"name": "pgd", "steps": 20}'
             )
-        written = [{"epsilon": epsilon, **threat, **_attack_keys(each)} for each in attacks]
+        common = {key: value for key, value in threat.items() if value is not None}
+        written = [{"epsilon": epsilon, **common, **_attack_keys(each)} for each in attacks]
         labels = unlike([str(each.get("label", label_from(each["name"]))) for each in written])
         for keys, label in zip(written, labels, strict=True):
             if not keys["epsilon"]:
@@ -79,7 +82,8 @@ class PythonRequest:
             keys |= {**parameters, "label": label}
         described = [{**_model_keys(each, declared), "name": name} for name, each in models.items()]
         request = {"dataset": _dataset_spec(data), "models": described, "attacks": written}
-        suite = decode_request({**experiment, **request}, transfer=transfer)
+        suite = decode_request({**experiment, **request, "accept": accept}, transfer=transfer)
+        check_kinds(suite.accept, where=WHERE)
         given = zip(labels, attacks, strict=True)
         return cls(
             suite,
@@ -136,9 +140,8 @@ def _naming(spec: ModelSpec) -> Iterator[None]:
 
 
 def _check_attack(spec: AttackSpec, given: Attack | None) -> None:
-    if given is None:
-        build_attack(spec)
-    elif spec.norm is not None and spec.norm not in given.norms:
+    check_adaptation(spec, build_attack(spec) if given is None else given)
+    if given is not None and spec.norm is not None and spec.norm not in given.norms:
         raise SpecError(
             f"attack {spec.label!r} works in {', '.join(given.norms)}, not in {spec.norm}"
         )

@@ -14,10 +14,11 @@ from rich.console import Console
 from gibbon.api.request import Budget
 from gibbon.core.errors import CellError, SpecError, UnknownNameError
 from gibbon.core.threat import Epsilon
+from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
-from gibbon.records.run import Agreement, Evaluation, Failure, RunRecord, Transfer
-from gibbon.report.text.notebook import chapters_html
-from gibbon.report.text.terminal import print_chapters, short_chapters
+from gibbon.records.run import Agreement, Evaluation, Failure, RunRecord, Transfer, flags_of
+from gibbon.report.text.notebook import record_html
+from gibbon.report.text.terminal import print_record
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment, TransferSpec
 
@@ -39,6 +40,7 @@ class Examples:
         confidence: float32: the model's probability for that class.
         distance: float32: distance of the adversarial example from the input in the attack's norm.
         misclassified: bool: whether it is misclassified within the budget and the bounds.
+        wrong_share: float64: share of wrong answers to it, 0 or 1 unless the answers are random.
     """
 
     example_id: NDArray[np.int64]
@@ -48,6 +50,7 @@ class Examples:
     confidence: NDArray[np.float32]
     distance: NDArray[np.float32]
     misclassified: NDArray[np.bool_]
+    wrong_share: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.example_id)
@@ -87,6 +90,19 @@ class Results:
     def failures(self) -> tuple[Failure, ...]:
         """Cells that raised an exception."""
         return self.record.failures
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """Signs that a number may be wrong, the serious ones first."""
+        return self.record.flags
+
+    @property
+    def serious_flags(self) -> tuple[Flag, ...]:
+        """Flags because of which numbers must not be used as they stand, and that nobody accepted.
+
+        These are the flags that fail verdicts.
+        """
+        return tuple(flag for flag in self.flags if flag.counts)
 
     @property
     def clean_error(self) -> float:
@@ -134,6 +150,7 @@ class Results:
             after.scores[digest].confidence,
             after.distance,
             after.misclassified(digest),
+            after.wrong_share(digest),
         )
 
     def select(
@@ -176,15 +193,19 @@ class Results:
 
     def __str__(self) -> str:
         text = StringIO()
-        print_chapters(short_chapters(self.record), Console(file=text, color_system=None))
+        print_record(self.record, Console(file=text, color_system=None))
         return text.getvalue()
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
-        return f"<Results {self.record.suite.name!r}: {len(self.evaluations)} rows{failed}>"
+        serious = len(self.serious_flags)
+        flagged = f", {serious} serious flag{'s' if serious > 1 else ''}" if serious else ""
+        return (
+            f"<Results {self.record.suite.name!r}: {len(self.evaluations)} rows{flagged}{failed}>"
+        )
 
     def _repr_html_(self) -> str:
-        return chapters_html(short_chapters(self.record))
+        return record_html(self.record)
 
     @property
     def _attacked(self) -> Evaluation:
@@ -222,7 +243,8 @@ def _narrowed(
 ) -> RunRecord:
     """Returns a record restricted to one model, attack and epsilon; None stands for any.
 
-    The unattacked rows stay; transfers stay by the model that the examples were made on.
+    The unattacked rows stay; transfers stay by the model that the examples were made on, and flags
+    if they affect one of these rows, or are about nothing else.
     """
 
     def kept(row: Evaluation | Failure | Transfer | Agreement) -> bool:
@@ -243,16 +265,26 @@ def _narrowed(
         models = tuple(each for each in whole.models if model in (None, each.name))
         return whole.model_copy(update={"models": models, "attacks": attacks, "transfer": transfer})
 
+    def about(flag: Flag) -> bool:
+        chosen = (attack is None or flag.attack in ("", attack)) and (
+            epsilon is None or flag.epsilon in (None, epsilon)
+        )
+        own = model is None or flag.model in ("", model)
+        return own and (chosen or flag.attack == UNATTACKED)
+
     experiments = tuple(map(experiment, record.suite.experiments))
+    transfers = tuple(filter(kept, record.transfers))
+    affecting = {flag for row in transfers for flag in flags_of(row, record.flags)}
     whole_attacks = attack is None and epsilon is None
     update = {
         "suite": record.suite.model_copy(update={"experiments": experiments}),
         "evaluations": tuple(filter(kept, record.evaluations)),
-        "transfers": tuple(filter(kept, record.transfers)),
+        "transfers": transfers,
         "agreements": tuple(filter(kept, record.agreements)),
         "worst_cases": tuple(
             row for row in record.worst_cases if whole_attacks and model in (None, row.model)
         ),
         "failures": tuple(filter(kept, record.failures)),
+        "flags": tuple(flag for flag in record.flags if about(flag) or flag in affecting),
     }
     return record.model_copy(update=update)

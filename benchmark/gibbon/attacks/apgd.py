@@ -21,7 +21,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Count
+from gibbon.attacks.base import STRICT, Attack, Count, SearchMethod
 from gibbon.attacks.toolkit.apgd_search import APGDSearch, KeptPoint, Run
 from gibbon.attacks.toolkit.objectives import DLR, CrossEntropy, TargetedDLR
 from gibbon.core.rng import ExampleStreams
@@ -35,6 +35,7 @@ class APGD(Attack):
     """Interface of the three attacks, which differ in the objective of a run."""
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
+    search_method: ClassVar[SearchMethod] = SearchMethod.ITERATIVE
     departures: ClassVar[Mapping[str, str]] = {
         "batch": "near a maximum, the rounding of another batch size may turn a comparison of two "
         "values, and with it a later step size"

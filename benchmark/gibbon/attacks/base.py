@@ -17,6 +17,7 @@ returned) is printed in the tables.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
@@ -30,6 +31,7 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
 from gibbon.metrics.distances import clip_
 from gibbon.metrics.validity import check_form
+from gibbon.models.attacked_view import redraw
 from gibbon.models.classifier import Classifier
 from gibbon.specs.suite import AttackSpec
 
@@ -69,6 +71,29 @@ class SharedWork(Enum):
     SEARCH = "search"
 
 
+class SearchMethod(Enum):
+    """The way in which an attack looks for adversarial examples.
+
+    From it follows which of two attacks should find more errors
+    (`gibbon.diagnostics.attack_order`).  ``UNKNOWN`` is compared with others only if it turns out
+    to take no gradients.
+    """
+
+    UNKNOWN = "unknown"
+    #: Draws points without asking the model.
+    NOISE = "noise"
+    #: Searches by the model's outputs.
+    GRADIENT_FREE = "gradient-free"
+    #: Takes one gradient of the model's loss.
+    SINGLE_STEP = "single-step"
+    #: Climbs the model's own loss by its gradients, within the budget.
+    ITERATIVE = "iterative"
+    #: Climbs a smoothed or transformed loss, for examples that fool other models.
+    FOR_TRANSFER = "for transfer"
+    #: Minimises the distance, whatever the budget.
+    MINIMAL_NORM = "minimal-norm"
+
+
 class Attack(ABC):
     """Proposes candidates for given inputs, labels, threat model and random streams."""
 
@@ -84,6 +109,9 @@ class Attack(ABC):
     channels: ClassVar[int | None] = None
     #: Whether it takes gradients of the model; such attacks are refused on models without them.
     needs_gradient: ClassVar[bool] = True
+
+    #: How it searches.  One that takes no gradients is gradient-free unless this is ``NOISE``.
+    search_method: ClassVar[SearchMethod] = SearchMethod.UNKNOWN
 
     #: What it computes once for all epsilons: set by `DirectionAttack` and `MinimalNormAttack`.
     shares: ClassVar[SharedWork] = SharedWork.NOTHING
@@ -109,6 +137,16 @@ class Attack(ABC):
         for name, member in zip(self.members, self.made_of, strict=False):
             for caveat in member.caveats(classes):
                 yield f"{name}: {caveat}"
+
+    def path_length(self, threat: ThreatModel, *, bounds: Bounds) -> float:
+        """Returns the length of the path of one run in units of epsilon.
+
+        That is ``steps`` times ``step_size`` if the attack has both parameters and they are set,
+        else infinite: its rule for step sizes leads through the whole ball.
+        """
+        parameters = parameters_of(self)
+        steps, size = parameters.get("steps"), parameters.get("step_size")
+        return relative_length(steps, size, threat=threat)
 
     def for_one(self, threat: ThreatModel) -> Attack:
         """Returns the variant to run if only the error rate at this threat model is needed."""
@@ -138,6 +176,7 @@ class Attack(ABC):
 class DirectionAttack(Attack):
     """An attack that moves along one direction for every epsilon."""
 
+    search_method: ClassVar[SearchMethod] = SearchMethod.SINGLE_STEP
     shares: ClassVar[SharedWork] = SharedWork.DIRECTION
 
     @abstractmethod
@@ -163,6 +202,18 @@ class DirectionAttack(Attack):
 def move(inputs: Tensor, direction: Tensor, *, threat: ThreatModel) -> Tensor:
     """Returns ``inputs + epsilon * direction``, clipped to the bounds if there are any."""
     return clip_(inputs.add(direction, alpha=threat.radius), threat.bounds)
+
+
+def relative_length(steps: object, step_size: object, *, threat: ThreatModel) -> float:
+    """Returns ``steps * step_size`` in units of epsilon; infinite unless all are positive numbers.
+
+    >>> threat = ThreatModel(Norm.LINF, Epsilon.parse("0.1"), None)
+    >>> relative_length(10, 0.02, threat=threat), relative_length(10, None, threat=threat)
+    (2.0, inf)
+    """
+    if isinstance(steps, int) and isinstance(step_size, int | float) and threat.radius > 0:
+        return steps * step_size / threat.radius
+    return math.inf
 
 
 def threats_of(spec: AttackSpec, attack: Attack, *, bounds: Bounds) -> tuple[ThreatModel, ...]:
@@ -206,6 +257,7 @@ def tries_of(
     place on a tensor that was judged already.  Raises `AttackError` for anything but tensors of the
     inputs' shape and dtype.
     """
+    redraw(classifier, 0)  # whatever step an attack before this one ended at
     proposed = attack.propose(
         classifier, inputs, labels=labels.clone(), threat=threat, streams=streams
     )

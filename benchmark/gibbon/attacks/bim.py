@@ -20,12 +20,12 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength, SearchMethod, relative_length
 from gibbon.attacks.toolkit.ascent_loop import Ascent, KeptIterate, State, projected_step
 from gibbon.attacks.toolkit.projections import region
 from gibbon.attacks.toolkit.targets import Target, choose_objective
 from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import PIXEL_STEPS, Norm, ThreatModel
+from gibbon.core.threat import PIXEL_STEPS, Bounds, Norm, ThreatModel
 from gibbon.models.classifier import Classifier
 
 
@@ -44,11 +44,22 @@ class BIM(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    search_method: ClassVar[SearchMethod] = SearchMethod.ITERATIVE
 
     steps: Count | None = None
     step_size: PositiveLength | None = None
     target: Target = "none"
     keep: KeptIterate = "last"
+
+    def path_length(self, threat: ThreatModel, *, bounds: Bounds) -> float:
+        """Returns the length of the path in units of epsilon, also under the paper's rules."""
+        step, steps = self._lengths(threat, width=bounds.width)
+        return relative_length(steps, step, threat=threat)
+
+    def _lengths(self, threat: ThreatModel, *, width: float) -> tuple[float, int]:
+        """Returns the length of a step in the units of the input, and the number of steps."""
+        pixel = width / PIXEL_STEPS
+        return self.step_size or pixel, self.steps or _steps(threat.radius / pixel)
 
     def propose(
         self,
@@ -60,9 +71,7 @@ class BIM(Attack):
         streams: ExampleStreams,
     ) -> Iterator[Tensor]:
         """Yields the one candidate."""
-        pixel = classifier.bounds.width / PIXEL_STEPS
-        step = self.step_size or pixel
-        steps = self.steps or _steps(threat.radius / pixel)
+        step, steps = self._lengths(threat, width=classifier.bounds.width)
         objective = choose_objective(self.target, classifier, inputs, labels, streams)
         start = State(inputs, region(inputs, threat=threat), objective)
         return Ascent(projected_step(step), steps, self.keep).run(classifier, start)

@@ -104,7 +104,7 @@ class CW(NearestSearch):
         last = torch.full_like(constants, torch.inf)
         for step in range(self.steps):
             points, slope = _into_box(free, bounds)
-            outputs, gradient = classifier.ascend(points, criterion.ascent)
+            outputs, gradient = classifier.ascend(points, criterion.ascent, rows=rows[live])
             met = criterion.met(outputs)
             nearest.offer(points, met, rows=rows[live])
             succeeded[live] |= met

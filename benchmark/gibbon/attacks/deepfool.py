@@ -75,12 +75,15 @@ class DeepFool(NearestSearch):
             if not len(rows):
                 break
             here = points[rows]
-            boundary = nearest_boundary(
-                classifier, here, labels=labels[rows], rivals=rivals[rows], norm=norm
-            )
+            with classifier.on_rows(rows):
+                boundary = nearest_boundary(
+                    classifier, here, labels=labels[rows], rivals=rivals[rows], norm=norm
+                )
             step = to_hyperplane(here, boundary, norm=norm, bounds=None)
             size = distances(step, torch.zeros_like(step), norm=norm)
             total[rows] += step * like(1 + FURTHER / size.clamp(min=TINY), step)
             here = clip_(inputs[rows].add(total[rows], alpha=1 + self.overshoot), nearest.bounds)
-            nearest.offer(here, criterion.take(rows).met_at(classifier, here), rows=rows)
+            with classifier.on_rows(rows):
+                met = criterion.take(rows).met_at(classifier, here)
+            nearest.offer(here, met, rows=rows)
             points[rows] = here

@@ -27,7 +27,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength, SearchMethod
 from gibbon.attacks.mi_fgsm import accumulate
 from gibbon.attacks.toolkit.gradients import Gradients
 from gibbon.attacks.toolkit.image_input import check_pictures
@@ -54,6 +54,7 @@ class DIMIFGSM(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    search_method: ClassVar[SearchMethod] = SearchMethod.FOR_TRANSFER
     departures: ClassVar[Mapping[str, str]] = {
         "optimum": "it climbs randomly resized pictures, for transfer, not the model's own loss"
     }

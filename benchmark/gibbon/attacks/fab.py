@@ -146,7 +146,8 @@ class _Search:
             start = torch.cat([inputs[left]] * count)
             rows = torch.arange(len(start), device=start.device)
             path = _Path(start, rows, start, labels[left].repeat(count), joined)
-            found = self._run(path, examples=len(left))
+            with self.classifier.run_on(left.repeat(count)):
+                found = self._run(path, examples=len(left))
             unsolved = torch.ones_like(left, dtype=torch.bool)  # no point near enough yet
             for points, away in zip(
                 found.points.chunk(count), found.distances.chunk(count), strict=True
@@ -169,7 +170,8 @@ class _Search:
                 points = self._near(nearest, path.rows, path.run.streams.child(restart))
             path = replace(path, points=points)
             for _ in range(self.attack.steps):
-                path, misclassified = self._step(path)
+                with self.classifier.on_rows(path.rows):
+                    path, misclassified = self._step(path)
                 nearest.offer(path.points, misclassified, rows=path.rows)
                 done = nearest.distances[path.rows] <= self.attack.enough
                 path = path.stepped_back(misclassified, beta=self.attack.beta)
@@ -222,7 +224,7 @@ class _Search:
         criterion = Criterion(labels[rows])
 
         def excess(points: Tensor) -> Tensor:
-            with torch.no_grad():
+            with torch.no_grad(), self.classifier.on_rows(rows):
                 outputs = self.classifier(points)
             nearest.offer(points, criterion.met(outputs), rows=rows)
             return criterion.margin(outputs) - 2 * criterion.required(outputs)

@@ -15,6 +15,7 @@ from gibbon.attacks.base import Attack, MemberError, is_attack
 from gibbon.core.errors import MissingLibraryError, RequestError, SpecError, suggest
 from gibbon.core.registry import their_code
 from gibbon.core.threat import Norm
+from gibbon.models.attacked_view import stand_in
 from gibbon.specs.decoding import WORDS, key_path
 from gibbon.specs.suite import AttackSpec
 
@@ -70,6 +71,29 @@ def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> A
         raise explained(error, where=where) from error
     _check_norm(spec, built, where=f"{prefix}norm")  # of a list: those that all members support
     return built
+
+
+def check_adaptation(spec: AttackSpec, attack: Attack, *, where: str = "") -> None:
+    """Checks ``eot``, ``backward`` and ``before`` of a spec, without a model.
+
+    Raises `SpecError` if the attack takes no gradients and a key is about gradients, or if a
+    function can't be imported.
+    """
+    prefix = f"{where}." if where else ""
+    if not attack.needs_gradient:
+        for key, given in (("eot", spec.eot not in (None, 1)), ("backward", spec.backward)):
+            if given:
+                raise SpecError(
+                    f"attack {spec.name!r} takes no gradients, which {key} is about: leave it out, "
+                    "or take an attack that does, such as pgd",
+                    where=f"{prefix}{key}",
+                )
+    for path, reference in (spec.backward or {}).items():
+        try:
+            stand_in(reference)
+        except RequestError as error:
+            message = str(error).removeprefix("backward: ").removeprefix("backward ")
+            raise SpecError(message, where=f"{prefix}backward.{path}") from error
 
 
 def _check_norm(spec: AttackSpec, attack: Attack | type[Attack], *, where: str) -> None:

@@ -32,4 +32,4 @@ class FGSM(DirectionAttack):
         """Returns the sign of the gradient: one forward and one backward pass."""
         rule = classifier.outputs
         _, gradient = classifier.ascend(inputs, lambda outputs: rule.ascent(outputs, labels))
-        return gradient.sign_()
+        return gradient.sign()

@@ -26,4 +26,4 @@ class FGSMNaive(DirectionAttack):
         self, classifier: Classifier, inputs: Tensor, *, labels: Tensor, streams: ExampleStreams
     ) -> Tensor:
         """Returns the sign of the gradient: one forward and one backward pass."""
-        return classifier.loss_gradient(inputs, labels).sign_()
+        return classifier.loss_gradient(inputs, labels).sign()

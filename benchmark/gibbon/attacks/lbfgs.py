@@ -77,10 +77,11 @@ class LBFGS(NearestSearch):
             own = criterion.take(row)
             for _ in range(self.searches):
                 weight = float(constants.values)
-                found = self._minimise(
-                    classifier, inputs[row], criterion=own, constant=weight, bounds=bounds
-                )
-                met = own.met_at(classifier, found)
+                with classifier.on_rows(row):
+                    found = self._minimise(
+                        classifier, inputs[row], criterion=own, constant=weight, bounds=bounds
+                    )
+                    met = own.met_at(classifier, found)
                 nearest.offer(found, met, rows=row)
                 constants.update(met)
 

@@ -21,12 +21,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength, SearchMethod
 from gibbon.attacks.toolkit.ascent_loop import Ascent, KeptIterate, State
 from gibbon.attacks.toolkit.projections import TINY, region
 from gibbon.attacks.toolkit.targets import Target, choose_objective
 from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Norm, ThreatModel
+from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.metrics.distances import like
 from gibbon.models.classifier import Classifier
 
@@ -45,12 +45,17 @@ class MIFGSM(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
+    search_method: ClassVar[SearchMethod] = SearchMethod.ITERATIVE
 
     steps: Count = 10
     decay: Annotated[float, Field(ge=0)] = 1.0
     step_size: PositiveLength | None = None
     target: Target = "none"
     keep: KeptIterate = "last"
+
+    def path_length(self, threat: ThreatModel, *, bounds: Bounds) -> float:
+        """Returns the length of the path in units of epsilon: 1 under the paper's rule."""
+        return 1.0 if self.step_size is None else super().path_length(threat, bounds=bounds)
 
     def propose(
         self,

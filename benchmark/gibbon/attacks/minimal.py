@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gibbon.attacks.base import Attack, SharedWork
+from gibbon.attacks.base import Attack, SearchMethod, SharedWork
 from gibbon.attacks.toolkit.minimal_search import Nearest, within
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
@@ -29,6 +29,7 @@ from gibbon.models.classifier import Classifier
 class MinimalNormAttack(Attack):
     """An attack that minimises the distance to the input, in place of staying within a budget."""
 
+    search_method: ClassVar[SearchMethod] = SearchMethod.MINIMAL_NORM
     shares: ClassVar[SharedWork] = SharedWork.SEARCH
     iterate: ClassVar[str] = "nearest"
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, DirectionAttack
+from gibbon.attacks.base import STRICT, DirectionAttack, SearchMethod
 from gibbon.core.rng import ExampleStreams
 from gibbon.models.classifier import Classifier
 
@@ -25,6 +25,7 @@ class NoiseSign(DirectionAttack):
     """Adds plus or minus epsilon to every coordinate at random."""
 
     needs_gradient: ClassVar[bool] = False
+    search_method: ClassVar[SearchMethod] = SearchMethod.NOISE
     departures: ClassVar[Mapping[str, str]] = CONTROL
 
     def direction(

@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, DirectionAttack
+from gibbon.attacks.base import STRICT, DirectionAttack, SearchMethod
 from gibbon.attacks.noise_sign import CONTROL
 from gibbon.core.rng import ExampleStreams
 from gibbon.models.classifier import Classifier
@@ -22,6 +22,7 @@ class NoiseUniform(DirectionAttack):
     """Adds noise drawn from U(-epsilon, epsilon) to every coordinate."""
 
     needs_gradient: ClassVar[bool] = False
+    search_method: ClassVar[SearchMethod] = SearchMethod.NOISE
     departures: ClassVar[Mapping[str, str]] = CONTROL
 
     def direction(

@@ -17,7 +17,7 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength, SearchMethod
 from gibbon.attacks.toolkit.ascent_loop import Ascent, KeptIterate, State, projected_step
 from gibbon.attacks.toolkit.objectives import Loss, untargeted
 from gibbon.attacks.toolkit.projections import region
@@ -46,6 +46,7 @@ class PGD(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
+    search_method: ClassVar[SearchMethod] = SearchMethod.ITERATIVE
 
     steps: Count = 40
     restarts: Count = 1

@@ -24,7 +24,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength, SearchMethod
 from gibbon.attacks.pgd import PATH_LENGTH
 from gibbon.attacks.toolkit.ascent_loop import Ascent, KeptIterate, State, projected_step
 from gibbon.attacks.toolkit.objectives import Loss, untargeted
@@ -51,6 +51,7 @@ class PGDL1(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L1,)
+    search_method: ClassVar[SearchMethod] = SearchMethod.ITERATIVE
 
     steps: Count = 40
     restarts: Count = 1

@@ -25,7 +25,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STRICT, Attack
+from gibbon.attacks.base import STRICT, Attack, SearchMethod
 from gibbon.attacks.toolkit.gradients import Gradients
 from gibbon.attacks.toolkit.objectives import CrossEntropy
 from gibbon.attacks.toolkit.projections import TINY, lengths
@@ -44,6 +44,7 @@ class Rotation(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.L2,)
+    search_method: ClassVar[SearchMethod] = SearchMethod.SINGLE_STEP
 
     def propose(
         self,

@@ -35,7 +35,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from gibbon.attacks.base import STOPPING, STRICT, Attack, Count
+from gibbon.attacks.base import STOPPING, STRICT, Attack, Count, SearchMethod
 from gibbon.attacks.toolkit.example_rows import ExampleRows
 from gibbon.attacks.toolkit.lookahead import Lookahead, next_queries, run_starts
 from gibbon.attacks.toolkit.minimal_search import Criterion
@@ -79,6 +79,7 @@ class Square(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2, Norm.L1)
+    search_method: ClassVar[SearchMethod] = SearchMethod.GRADIENT_FREE
     version: ClassVar[int] = 2
     needs_gradient: ClassVar[bool] = False
     iterate: ClassVar[str] = STOPPING
@@ -110,7 +111,9 @@ class Square(Attack):
             rows = (~done).nonzero().flatten()
             if len(rows):
                 examples = _Examples(inputs, criterion, streams.child(restart)).take(rows)
-                candidates[rows], done[rows] = self._search(classifier, examples, threat=threat)
+                with classifier.off_path():  # queries made ahead may be wasted
+                    found, met = self._search(classifier, examples, threat=threat)
+                candidates[rows], done[rows] = found, met
             yield candidates.clone()
 
     @torch.no_grad()

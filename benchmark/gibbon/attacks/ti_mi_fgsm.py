@@ -25,7 +25,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength
+from gibbon.attacks.base import STRICT, Attack, Count, PositiveLength, SearchMethod
 from gibbon.attacks.mi_fgsm import momentum_step
 from gibbon.attacks.toolkit.ascent_loop import Ascent, State
 from gibbon.attacks.toolkit.image_input import check_pictures
@@ -53,6 +53,7 @@ class TIMIFGSM(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF,)
+    search_method: ClassVar[SearchMethod] = SearchMethod.FOR_TRANSFER
     departures: ClassVar[Mapping[str, str]] = {
         "optimum": "it climbs a blurred gradient, for transfer, not the model's own loss"
     }

@@ -8,11 +8,15 @@
     attacks = [
       { name = "apgd-ce" },
       { name = "fab-t", steps = 50 },
+      { name = "pgd", eot = 20 },
       { name = "foolbox:LinfPGD", label = "foolbox" },
     ]
 
-A member's candidates are checked as at the trust boundary, and the model predicts them again,
-before later members leave an example out.  `gibbon.attacks.autoattack` is such a list.
+A member may have its own ``eot``, ``backward`` and ``before``; those that it does not give are the
+list's (`gibbon.models.attacked_view`).
+
+A member's candidates are checked as at the trust boundary, and the model itself predicts them
+again, before later members leave an example out.  `gibbon.attacks.autoattack` is such a list.
 
 Source of the idea: F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an
 ensemble of diverse parameter-free attacks", ICML 2020, section 6, https://arxiv.org/abs/2003.01690.
@@ -41,7 +45,7 @@ from gibbon.attacks.base import (
     parameters_of,
     tries_of,
 )
-from gibbon.attacks.factory import attack_class, explained, make_attack
+from gibbon.attacks.factory import attack_class, check_adaptation, explained, make_attack
 from gibbon.attacks.toolkit.example_rows import ExampleRows
 from gibbon.attacks.toolkit.minimal_search import Criterion
 from gibbon.attacks.toolkit.projections import choose
@@ -49,10 +53,15 @@ from gibbon.core.errors import AttackError, RequestError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel, Verdict
 from gibbon.metrics.validity import check
+from gibbon.models.attacked_view import adaptation_of, attacked_view, whole_model
 from gibbon.models.classifier import Classifier
-from gibbon.models.outputs import margin
+from gibbon.models.votes import votes
+from gibbon.specs.adaptation import UNCHANGED, Adaptation
 from gibbon.specs.naming import label_from
 from gibbon.specs.suite import AttackSpec
+
+# Keys of an attack's spec that a member may have too.
+ADAPTING = ("eot", "backward", "before")
 
 # Keys of an attack's spec that belong to the whole list.
 OF_ALL = ("epsilon", "norm", "clip", "optional", "carried")
@@ -60,13 +69,20 @@ OF_ALL = ("epsilon", "norm", "clip", "optional", "carried")
 
 @plain(frozen=True)
 class Member:
-    """One attack of a list, with its label in tables."""
+    """One attack of a list, with its label in tables and its own keys of adaptation."""
 
     label: str = field(repr=False)  # no part of the text that results are filed under
     attack: Attack
+    keys: AttackSpec | None = field(default=None, repr=False, hash=False)  # see `attack_part`
+
+    def adaptation(self, inherited: Adaptation) -> Adaptation:
+        """Returns the view of the model that it attacks, given that of the list."""
+        whole = self.keys.adaptation(inherited) if self.keys is not None else inherited
+        return whole if self.attack.needs_gradient else whole.without_gradient
 
     def __str__(self) -> str:
-        parameters = parameters_of(self.attack)
+        own = self.adaptation(UNCHANGED).shown
+        parameters = {**parameters_of(self.attack), **own}
         listed = ", ".join(
             f"{name.replace('_', ' ')} {value}"
             for name, value in parameters.items()
@@ -117,11 +133,20 @@ def _member(written: object, *, where: str, before: Sequence[object]) -> Member:
         stopping = {"keep": STOPPING} if can_stop(loaded) else {}
         own = {key: value for key, value in table.items() if key != "label"}
         spec = AttackSpec.model_validate({**stopping, **own, "label": label, "epsilon": 0})
-        return Member(spec.label, make_attack(loaded, spec, where=where))
+        attack = make_attack(loaded, spec, where=where)
+        check_adaptation(spec, attack, where=where)
+        return Member(spec.label, attack, spec if any(map(own.get, ADAPTING)) else None)
     except ValidationError as error:
         raise MemberError(str(explained(error, where=where))) from error
     except RequestError as error:
         raise MemberError(str(error)) from error
+
+
+def members_of(attack: Attack) -> tuple[Member, ...]:
+    """Returns the members of a list of attacks; empty for any other attack."""
+    if isinstance(attack, AttackList):
+        return attack.listed
+    return tuple(map(Member, attack.members, attack.made_of))
 
 
 class AttackList(Attack):
@@ -159,14 +184,14 @@ class AttackList(Attack):
         """
         examples = _Examples(inputs, labels, streams)
         fooling = inputs.clone()  # the point that fooled the model, else the input
-        fooled = Criterion(labels).met(classifier.predict(inputs))
+        fooled = _fooled(whole_model(classifier), inputs, examples)[0]
         for member in self.listed:
             candidates = fooling.clone()
             rows = torch.nonzero(~fooled).squeeze(1)
             if len(rows):
-                if len(rows) < len(inputs):
-                    classifier.ask_of_a_part()
-                found = _run_member(member, classifier, examples.take(rows), threat=threat)
+                with classifier.run_on(rows):
+                    view = _member_view(member, classifier, inputs)
+                    found = _run_member(member, view, examples.take(rows), threat=threat)
                 candidates[rows] = found.points
                 now = rows[found.fooled]
                 fooling[now] = found.points[found.fooled]
@@ -244,6 +269,27 @@ class _Scored:
         )
 
 
+def _member_view(member: Member, classifier: Classifier, inputs: Tensor) -> Classifier:
+    """Returns the model as a member sees it; ``classifier`` is the model as the list sees it."""
+    inherited = adaptation_of(classifier)
+    own = member.adaptation(inherited)
+    return classifier if own == inherited else attacked_view(classifier, own, inputs=inputs)
+
+
+def _fooled(classifier: Classifier, points: Tensor, examples: _Examples) -> tuple[Tensor, Tensor]:
+    """Returns whether points are misclassified by more than rounding, and a score of each.
+
+    Both have shape (N,).  A model that answers at random is evaluated on several draws: more than
+    half of them must be wrong.
+    """
+    answers = votes(
+        classifier, points, labels=examples.labels, streams=examples.streams.child("survivors")
+    )
+    if answers.draws > 1:
+        return answers.lead > 0, answers.lead
+    return Criterion(examples.labels).met(answers.outputs), answers.lead
+
+
 def _run_member(
     member: Member, classifier: Classifier, examples: _Examples, *, threat: ThreatModel
 ) -> _Scored:
@@ -273,10 +319,9 @@ def _score(
     classifier: Classifier, candidates: Tensor, examples: _Examples, *, threat: ThreatModel
 ) -> _Scored:
     checked = check(candidates, examples.inputs, threat=threat, bounds=classifier.bounds)
-    outputs = classifier.predict(checked.candidates)
+    fooled, lead = _fooled(whole_model(classifier), checked.candidates, examples)
     valid = checked.verdict == Verdict.VALID
-    margins = margin(outputs, examples.labels)
-    least = torch.finfo(margins.dtype).tiny
+    least = torch.finfo(lead.dtype).tiny
     # Invalid candidates rank above correctly classified ones: the trust boundary flags them.
-    score = torch.where(margins > 0, margins, margins.clamp(max=-least)).masked_fill(~valid, 0.0)
-    return _Scored(candidates, score, valid & Criterion(examples.labels).met(outputs))
+    score = torch.where(lead > 0, lead, lead.clamp(max=-least)).masked_fill(~valid, 0.0)
+    return _Scored(candidates, score, valid & fooled)

@@ -1,8 +1,9 @@
-"""The command line: `evaluate`, `run`, `report`, `check`, `list`, `train`, `compare`, `baseline`.
+"""The command line: `evaluate`, `run`, `report`, `check`, `list`, `explain`, `train` and others.
 
-Exit codes: 0 done; 1 a cell failed, a regression was found or an attack breaks a law; 2 the request
-was wrong; 130 interrupted, 143 terminated.  torch is imported only once a command needs it, so that
-``--help`` and ``list`` answer at once.
+Exit codes: 0 done; 1 a cell failed, a regression or a doubtful improvement was found, ``--strict``
+met a serious flag, or an attack breaks a law; 2 the request was wrong; 130 interrupted, 143
+terminated.  torch is imported only once a command needs it, so that ``--help`` and ``list`` answer
+at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -22,14 +24,24 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperCommand
 
+from gibbon.cli.audit_command import EPILOG as AUDIT_EXAMPLES
 from gibbon.cli.grammar import parse_request, read_parameters
-from gibbon.cli.options import EXAMPLES, GROUPS, RUN_OPTIONS, Option, run_settings
-from gibbon.core.errors import RequestError, SpecError
+from gibbon.cli.options import (
+    BY_FLAG,
+    EXAMPLES,
+    GROUPS,
+    RUN_OPTIONS,
+    VERDICT_OPTIONS,
+    Option,
+    run_settings,
+)
+from gibbon.core.errors import FlagError, RequestError, SpecError
 from gibbon.core.threat import Norm
 from gibbon.specs.decoding import WHERE
 
 if TYPE_CHECKING:
     from gibbon.core.registry import Entry, Registry
+    from gibbon.records.acceptance import Acceptance
     from gibbon.records.run import RunRecord
     from gibbon.runner.settings import RunSettings
     from gibbon.specs.suite import Suite
@@ -40,6 +52,7 @@ CHECKPOINTS = Path("checkpoints")
 DEFAULT_SUITE = "goodfellow2015"
 INTERRUPTION = "interrupted; what was done is kept: run the same command again to continue"
 DATA_DIR = "GIBBON_DATA"  # in the environment
+ACCEPT = "--accept"
 
 app = typer.Typer(
     name="gibbon",
@@ -98,7 +111,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     parameters = [
         *(each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD),
-        *map(_parameter, RUN_OPTIONS),
+        *map(_parameter, (*RUN_OPTIONS, *VERDICT_OPTIONS)),
     ]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -110,7 +123,9 @@ def _parameter(option: Option) -> inspect.Parameter:
     annotation: Any = bool | None
     keys: dict[str, Any] = {}
     flags = option.flag
-    if option.value:
+    if option.many:
+        annotation, keys = list[str] | None, {"metavar": option.value}
+    elif option.value:
         annotation, keys = Any, {"metavar": option.value, "parser": option.parse}
     elif option.negative:
         flags = f"{option.flag.replace('--no-', '--')}/{option.flag}"
@@ -147,7 +162,15 @@ def evaluate(context: typer.Context) -> None:
         for note in notes:
             typer.echo(note, err=True)
         folder = request.output or results_folder(RUNS, suite, limit=request.settings.limit)
-        _run(suite, folder, request.settings, where=WHERE, ready=save)
+        _run(
+            suite,
+            folder,
+            request.settings,
+            where=WHERE,
+            ready=save,
+            strict=request.strict,
+            accepted=_accepted(list(suite.accept)),
+        )
     except RequestError as error:
         raise RequestError(request.in_options(str(error))) from error
 
@@ -167,8 +190,11 @@ def run(
 
     Computes the cells that are not recorded yet and writes the files of the run.
     """
+    from gibbon.records.acceptance import acceptances
     from gibbon.specs.decoding import read_suite
 
+    strict = bool(settings.pop("strict"))
+    on_call = _accepted(settings.pop("accept"))
     given = {
         each.name: settings[each.name] if each.value or each.negative else each.constant
         for each in RUN_OPTIONS
@@ -176,7 +202,19 @@ def run(
     }
     loaded = read_suite(suite)
     chosen = run_settings(given, data_folder=_data_folder())
-    _run(loaded, output or RUNS / loaded.name, chosen, where=suite)
+    accepted = (*acceptances(loaded.accept, where=suite), *on_call)
+    kinds = tuple(dict.fromkeys(each.kind for each in accepted))
+    loaded = loaded.model_copy(update={"accept": kinds})
+    folder = output or RUNS / loaded.name
+    _run(loaded, folder, chosen, where=suite, strict=strict, accepted=accepted)
+
+
+def _accepted(texts: list[str] | None) -> tuple[Acceptance, ...]:
+    """Returns the acceptances of ``--accept``.  Raises `SpecError` for an unknown kind."""
+    from gibbon.records.acceptance import acceptances
+
+    kinds = [kind for text in texts or () for kind in BY_FLAG[ACCEPT].parse(text)]
+    return acceptances(kinds, where=ACCEPT)
 
 
 def _data_folder() -> Path | None:
@@ -191,8 +229,15 @@ def _run(
     *,
     where: str,
     ready: Callable[[], None] | None = None,
+    strict: bool = False,
+    accepted: tuple[Acceptance, ...] = (),
 ) -> NoReturn:
-    """Runs a suite, prints its tables and ends with the exit code."""
+    """Runs a suite, prints its tables and ends with the exit code.
+
+    ``accepted`` holds the kinds of flags that the suite accepts and the places where it says so.
+    """
+    from gibbon.gate.flag_text import serious_flags_text
+    from gibbon.records.acceptance import acceptance_text
     from gibbon.report import print_tables, write_report
     from gibbon.report.text.github_summary import run_markdown
     from gibbon.runner.progress_bar import RunProgress
@@ -202,10 +247,17 @@ def _run(
         record = run_suite(
             suite, folder, settings=settings, where=where, progress=bar, publish=write_report
         )
-    print_tables(record, Console(), folder=folder)
     _print_failures(record)
-    _append_summary(run_markdown(record))
-    raise typer.Exit(FAILED if record.failures else DONE)
+    print_tables(record, Console(), folder=folder)  # flags come last, and stay in sight
+    for acceptance in accepted:
+        covered = [flag for flag in record.flags if flag.kind == acceptance.kind]
+        typer.echo(acceptance_text(acceptance, covered), err=True)
+    serious = [flag for flag in record.flags if flag.counts] if strict else []
+    if serious:
+        typer.echo(serious_flags_text(serious), err=True)
+    failed = bool(record.failures or serious)
+    _append_summary(run_markdown(record, failed=failed))
+    raise typer.Exit(FAILED if failed else DONE)
 
 
 @app.command(
@@ -266,6 +318,48 @@ def check(
     raise typer.Exit(DONE if verdict.passed else FAILED)
 
 
+@app.command(
+    cls=WithExamples,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    options_metavar="[--suggest FILE | --unit-test [--suite SUITE] [OPTIONS OF evaluate]]",
+    epilog=AUDIT_EXAMPLES,
+)
+def audit(
+    context: typer.Context,
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Folder of a run, or its name in results/runs; a model with --unit-test.",
+        ),
+    ],
+    unit_test: Annotated[
+        bool, typer.Option("--unit-test", help="Test attacks on planted adversarial examples.")
+    ] = False,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Suite whose attacks are tested, in place of --dataset and --attack."),
+    ] = None,
+    suggest: Annotated[
+        Path | None, typer.Option(help="File for the suite with the attacks that are missing.")
+    ] = None,
+) -> None:
+    """Audit a run by published checklists, or test attacks on planted examples.
+
+    Exit code 1 if evidence speaks against the figures of the run, or an attack misses more than
+    5 % of the adversarial examples that are known to be there.
+    """
+    from gibbon.cli.audit_command import AuditWords, audit_model, audit_run
+    from gibbon.report import documents
+
+    words = AuditWords(subject, unit_test, suggest, suite, tuple(context.args))
+    if unit_test:
+        passed = audit_model(words, _data_folder())
+    else:
+        passed = audit_run(words, documents.run_folder(subject, runs=RUNS))
+    raise typer.Exit(DONE if passed else FAILED)
+
+
 @app.command("list")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="Kind of things to list.")],
@@ -297,9 +391,49 @@ def list_(
 
 
 @app.command()
+def explain(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="Kind of flag, such as zero-gradient.")
+    ] = None,
+) -> None:
+    """Explain a kind of flag: what was seen, why it matters, and what to do.
+
+    Without a kind, lists all kinds with their severity.
+    """
+    from gibbon.records.flag_kinds import KINDS, MEANINGS, SEVERITIES, flag_page
+
+    if kind is not None:
+        typer.echo(flag_page(kind), nl=False)
+        return
+    for severity in SEVERITIES:
+        kinds = [each for each in KINDS.values() if each.severity == severity]
+        typer.echo(f"{severity}: {MEANINGS[severity]}")
+        _print_lines([(f"  {each.name}", each.title) for each in kinds])
+    typer.echo("gibbon explain KIND prints the page of a kind.")
+
+
+@app.command()
 def train(
     model: Annotated[str, typer.Argument(help="Name of a model with a recipe.")],
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the recipe's.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Seeds of several trainings, such as 0,1,2 or 0-4, each in a folder seed-N.",
+        ),
+    ] = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of trainings of --seeds at a time, each with one thread. "
+            "[default: one after another, with all threads]",
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML file of a recipe, in place of the model's own.")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs, in place of the recipe's.")
     ] = None,
@@ -324,20 +458,34 @@ def train(
     trainer = TRAINERS.load(model)
 
     from gibbon.runner.plan.device import choose_device
-    from gibbon.runner.progress_bar import training_bar
+    from gibbon.runner.train_seeds import parse_seeds, train_seeds
+    from gibbon.runner.training_bar import seeds_bar, training_bar
 
-    with training_bar(model) as report:
-        request = TrainingRequest(
-            output=output if output is not None else CHECKPOINTS / model,
-            report=report,
-            seed=seed,
-            epochs=epochs,
-            device=str(choose_device(device)),
-            fresh=fresh,
-            data_dir=data_dir,
-        )
-        result = trainer(request)
-    typer.echo(f"{result.summary}\nweights: {result.weights}\ncard: {result.card}")
+    request = TrainingRequest(
+        output=output if output is not None else CHECKPOINTS / model,
+        report=lambda progress: None,
+        seed=seed,
+        epochs=epochs,
+        device=str(choose_device(device)),
+        fresh=fresh,
+        data_dir=data_dir,
+        recipe=recipe,
+    )
+    if seeds is None:
+        if parallel is not None:
+            raise SpecError("there is one training without --seeds", where="--parallel")
+        with training_bar(model) as report:
+            results = [trainer(replace(request, report=report))]
+    else:
+        if seed is not None:
+            raise SpecError("--seed and --seeds exclude each other", where="--seeds")
+        numbers = parse_seeds(seeds)
+        with seeds_bar(model, numbers) as report_seed:
+            results = train_seeds(
+                model, request, seeds=numbers, parallel=parallel, report=report_seed
+            )
+    for result in results:
+        typer.echo(f"{result.summary}\nweights: {result.weights}\ncard: {result.card}")
 
 
 @app.command()
@@ -355,10 +503,14 @@ def compare(
     ] = None,
     junit: Annotated[Path | None, typer.Option(help="File for a JUnit report.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="File for the table in markdown.")] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(metavar="KIND", help=BY_FLAG[ACCEPT].help)
+    ] = None,
 ) -> None:
     """Compare a run with a baseline.
 
-    Exit code 1 if the run is significantly worse.
+    Exit code 1 if the run is significantly worse, or if it is not, but has a serious flag that the
+    baseline has not.
     """
     from gibbon.core.files import write_atomically
     from gibbon.gate import compare as gate
@@ -371,8 +523,14 @@ def compare(
     allowed = read_limits(place) if place is not None else Limits()
     if max_increase is not None:
         allowed = allowed.allowing(max_increase)
-    where = str(place or "")
-    comparison = gate.compare(baseline, run_folder, limits=allowed, alpha=alpha, where=where)
+    comparison = gate.compare(
+        baseline,
+        run_folder,
+        limits=allowed,
+        alpha=alpha,
+        where=str(place or ""),
+        accept=_accepted(accept),
+    )
     text = comparison_text.comparison_markdown(comparison)
     if markdown is not None:
         write_atomically(markdown, text)
@@ -380,8 +538,9 @@ def compare(
         write_junit(comparison, junit)
     print_table(comparison_text.comparison_table(comparison), Console())
     typer.echo(comparison_text.conclusion(comparison))
-    for sentence in comparison_text.sentences(comparison):
-        typer.echo(sentence, err=True)
+    notes = [*comparison_text.sentences(comparison), *comparison_text.flag_notes(comparison)]
+    for line in notes:
+        typer.echo(line, err=True)
     _append_summary(text)
     raise typer.Exit(DONE if comparison.passed else FAILED)
 
@@ -409,6 +568,7 @@ def report(
     """
     from gibbon.records.run import RunRecord
     from gibbon.report import documents
+    from gibbon.report.content.opening import opening
 
     if latex and markdown:
         raise SpecError("--latex and --markdown are two documents: give one of them")
@@ -426,6 +586,9 @@ def report(
     if figures is not None:
         written = documents.write_figures(record, folder, figures)
         typer.echo(f"{figures}: {len(written)} files", err=str(output) == "-")
+    first = opening(record)
+    if first.reasons:
+        typer.echo(first.sentence, err=True)
     _print_failures(record)
     raise typer.Exit(FAILED if record.failures else DONE)
 
@@ -438,11 +601,26 @@ app.add_typer(baseline_app, name="baseline", no_args_is_help=True)
 def baseline_save(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     file: Annotated[Path, typer.Argument(help="File for the baseline, such as robust.json.")],
+    accept: Annotated[
+        list[str] | None, typer.Option(metavar="KIND", help=BY_FLAG[ACCEPT].help)
+    ] = None,
 ) -> None:
-    """Save the errors of a run as a baseline, one bit per example and measure."""
-    from gibbon.gate.baseline import save_baseline
+    """Save the errors of a run as a baseline, one bit per example and measure.
 
-    saved = save_baseline(run_folder, file)
+    Exit code 1, and no file, if the run has a serious flag that nobody accepted: neither its suite,
+    nor the limits next to the file, nor --accept.
+    """
+    from gibbon.gate.baseline import save_baseline
+    from gibbon.gate.limits import default_limits, read_limits
+
+    place = default_limits(file)
+    saved = save_baseline(
+        run_folder,
+        file,
+        limits=read_limits(place) if place is not None else None,
+        where=str(place or ""),
+        accept=_accepted(accept),
+    )
     typer.echo(f"{file}: {saved.measures} measures, {file.stat().st_size / 1000:.1f} kB")
 
 
@@ -456,11 +634,11 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
             app()
-    except RequestError as error:
+    except (RequestError, FlagError) as error:
         # Without emoji: the :x: of net.py:x:Net is none.
         console = Console(stderr=True, emoji=False)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(WRONG_REQUEST)
+        sys.exit(FAILED if isinstance(error, FlagError) else WRONG_REQUEST)
     except (Terminated, SystemExit) as leaving:
         code = leaving.code if isinstance(leaving, SystemExit) else TERMINATED
         if code in (INTERRUPTED, TERMINATED):  # the first is what typer makes of Ctrl-C

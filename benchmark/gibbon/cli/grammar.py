@@ -37,12 +37,16 @@ from gibbon.specs.suite import Suite
 
 @dataclass(frozen=True)
 class CommandRequest:
-    """A request made on the command line: a suite, how to run it, and where files go."""
+    """A request made on the command line: a suite, how to run it, and where files go.
+
+    ``strict`` says whether a serious flag that is not accepted makes exit code 1.
+    """
 
     suite: Suite
     settings: RunSettings
     output: Path | None = None
     save_suite: Path | None = None
+    strict: bool = False
 
     def in_options(self, message: str) -> str:
         """Returns an error message with its key paths replaced by the options they came from."""
@@ -78,7 +82,7 @@ def parse_request(words: Sequence[str], *, data_folder: Path | None = None) -> C
         },
         "models": models,
         "attacks": attacks,
-        **{key: run[key] for key in ("seed", "error_only") if key in run},
+        **{key: run[key] for key in ("seed", "error_only", "draws", "accept") if key in run},
     }
     settings = run_settings(run, data_folder=data_folder)
     try:
@@ -88,7 +92,13 @@ def parse_request(words: Sequence[str], *, data_folder: Path | None = None) -> C
     except SpecError as error:
         sources, names = [each["model"] for each in models], [each["name"] for each in attacks]
         raise SpecError(_in_options(str(error), sources, names)) from error
-    return CommandRequest(suite, settings, run.get("output"), run.get("save_suite"))
+    return CommandRequest(
+        suite,
+        settings,
+        run.get("output"),
+        run.get("save_suite"),
+        strict=run.get("strict", False),
+    )
 
 
 def read_parameters(words: Sequence[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gibbon.core.errors import SpecError
+from gibbon.records.flag_kinds import flag_kind
 from gibbon.runner.settings import LEAST, Precision, RunSettings
 
 Group = Literal["Models", "Dataset", "Attacks", "Run"]
@@ -97,9 +98,9 @@ def scalar(text: str) -> Any:
     return value if len(read) == 1 and isinstance(value, bool | int | float | str | list) else text
 
 
-def _whole(name: str = "", *, otherwise: str = "") -> Callable[[str], int]:
+def _whole(name: str = "", *, otherwise: str = "", positive: bool = False) -> Callable[[str], int]:
     """Returns a reader of whole numbers that are at least what a setting must be."""
-    least = LEAST.get(name, 0)
+    least = LEAST.get(name, int(positive))
 
     def read(text: str) -> int:
         if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or int(text) < least:
@@ -134,10 +135,24 @@ def _pair(text: str) -> tuple[str, Any]:
     return key, scalar(value)
 
 
+def _stand_in(text: str) -> tuple[str, str]:
+    module, equals, function = text.partition("=")
+    if not (module and equals and function):
+        raise ValueError("MODULE=FUNCTION, such as quantiser=identity")
+    return module, function
+
+
 def _precision(text: str) -> str:
     if text not in get_args(Precision):
         raise ValueError(" or ".join(get_args(Precision)))
     return text
+
+
+def _kinds(text: str) -> list[str]:
+    try:
+        return [flag_kind(text).name]
+    except SpecError as error:
+        raise SpecError(str(error), where="--accept") from error
 
 
 def _budgets(text: str) -> list[str]:
@@ -240,6 +255,24 @@ _ATTACKS = (
         "Count an example misclassified at a smaller epsilon as misclassified at every larger "
         "one, without attacking it again.",
     ),
+    Option(
+        "--eot N",
+        "Draws of a random model's numbers that outputs and gradients are averaged over "
+        "(expectation over transformations).",
+        "1",
+        _whole(positive=True),
+    ),
+    Option(
+        "--backward MODULE=FUNCTION",
+        "Another backward pass for a submodule: identity, or a function that stands in for it, "
+        "such as path/to/file.py:function. May be repeated.",
+        read=_stand_in,
+        many=True,
+    ),
+    Option(
+        "--before MODULE",
+        "Attack the input of this submodule, such as a softmax, in place of the model's outputs.",
+    ),
     Option("--label NAME", "Name of the attack in the tables.", "its own name"),
 )
 _RUN = (
@@ -293,8 +326,34 @@ _RUN = (
         "Confidence and transfer are left out.",
     ),
     Option(
+        "--draws N",
+        "Evaluations of each input by a model whose answers are random; its errors are mean shares "
+        "of wrong answers.",
+        "20",
+        _whole(positive=True),
+    ),
+    Option(
+        "--bounds KIND",
+        "Certified bounds to compute: cheap (those that cost little beside the attacks), all or "
+        "none.",
+        "as the suite says, else cheap",
+    ),
+    Option(
         "--no-pictures",
         "Images of a few examples are stored for the report unless --no-pictures is given.",
+    ),
+    Option("--strict", "Fail if there is a serious flag that is not accepted: exit code 1."),
+    Option(
+        "--accept KIND",
+        "Kinds of flags that you take responsibility for, such as zero-gradient: verdicts ignore "
+        "them; may be repeated.",
+        read=_kinds,
+        many=True,
+    ),
+    Option(
+        "--no-examination",
+        "Models are examined before they are attacked unless --no-examination is given, which "
+        "raises a flag.",
     ),
     Option("--save-suite FILE", "Write the request to a suite file, for `run FILE`.", read=Path),
 )
@@ -315,8 +374,8 @@ GROUPS: dict[Group, tuple[str, tuple[Option, ...]]] = {
         _ATTACKS,
     ),
     "Run": (
-        "How the evaluation is carried out. Of these only --limit, --precision, --seed and "
-        "--error-only change a result.",
+        "How the evaluation is carried out. Of these only --limit, --precision, --seed, --draws "
+        "and --error-only change a result.",
         _RUN,
     ),
 }
@@ -326,6 +385,7 @@ GROUP_OF = {option.flag: group for group, (_, options) in GROUPS.items() for opt
 KEY_FLAGS = {(GROUP_OF[option.flag], option.name): option.flag for option in OPTIONS}
 _SETTINGS = {each.name for each in fields(RunSettings)}
 RUN_OPTIONS = tuple(option for option in OPTIONS if option.name in _SETTINGS)
+VERDICT_OPTIONS = (BY_FLAG["--strict"], BY_FLAG["--accept"])
 EXAMPLES = """\
 A model that comes with the package:
     evaluate --model maxout --dataset mnist --attack fgsm --epsilon 0.1,0.25

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from gibbon.core.files import write_atomically
 from gibbon.records.run import RUN_FILE, RunRecord
 from gibbon.specs.naming import label_from
 from gibbon.specs.paths import is_path
-from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec, Suite
+from gibbon.specs.suite import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite
 
 PYTHON_FILE = ".py:"
 
 
 def save_suite(suite: Suite, file: Path) -> None:
-    """Writes a suite of one experiment as TOML, with paths relative to the file.
+    """Writes a suite as TOML, with paths relative to the file.
 
     Raises `RunFolderError` if it can't be written.
     """
@@ -34,7 +35,7 @@ def save_suite(suite: Suite, file: Path) -> None:
 
 
 def suite_toml(suite: Suite, *, folder: Path) -> str:
-    """Returns a suite of one experiment as TOML, with paths relative to a folder.
+    """Returns a suite as TOML, with paths relative to a folder.
 
     ``parse_suite`` makes the same suite of the text if it is given the folder, from anywhere.
 
@@ -45,20 +46,25 @@ def suite_toml(suite: Suite, *, folder: Path) -> str:
     models = ["rbf"]
     <BLANKLINE>
     """
-    (experiment,) = suite.experiments
     own = suite.model_dump(exclude_defaults=True, exclude={"experiments"})
-    more = {"error_only": True} if experiment.error_only else {}
+    written = [_experiment(each, folder) for each in suite.experiments]
+    tables = written[0] if len(written) == 1 else {"experiments": written}
+    return _short_arrays_inline(tomli_w.dumps({**own, **tables}))
+
+
+def _experiment(experiment: Experiment, folder: Path) -> dict[str, Any]:
+    more: dict[str, Any] = {"error_only": True} if experiment.error_only else {}
+    more |= {"draws": experiment.draws} if experiment.draws is not None else {}
     models = [_source(each, "model", folder) for each in experiment.models]
     if not all(isinstance(each, str) for each in models):
         models = [{"model": each} if isinstance(each, str) else each for each in models]
     tables = {
         "dataset": _source(experiment.dataset, "source", folder),
         "models": models,
-        "attacks": [_attack(each) for each in experiment.attacks],
+        "attacks": [_attack(each, folder) for each in experiment.attacks],
         "transfer": experiment.transfer and experiment.transfer.model_dump(),
     }
-    written = {**own, **more, **{key: table for key, table in tables.items() if table}}
-    return _short_arrays_inline(tomli_w.dumps(written))
+    return {**more, **{key: table for key, table in tables.items() if table}}
 
 
 def results_folder(root: Path, suite: Suite, *, limit: int | None) -> Path:
@@ -93,7 +99,7 @@ def _includes(suite: Suite, before: Suite) -> bool:
     attacks = {each.label: each for each in new.attacks}
     transferred = new.transfer.attacks if new.transfer else ()
     return (
-        (new.dataset, new.error_only) == (old.dataset, old.error_only)
+        (new.dataset, new.error_only, new.draws) == (old.dataset, old.error_only, old.draws)
         and all(model in new.models for model in old.models)
         and all(
             each.label in attacks and _same_attack(each, attacks[each.label])
@@ -124,11 +130,21 @@ def _source(spec: ModelSpec | DatasetSpec, key: str, folder: Path) -> str | dict
     return spec.name if written == {"name": spec.name, key: spec.name} else written
 
 
-def _attack(spec: AttackSpec) -> dict[str, Any]:
-    written = spec.model_dump(exclude_defaults=True)
+def _attack(spec: AttackSpec, folder: Path) -> dict[str, Any]:
+    written: dict[str, Any] = _with_functions(spec.model_dump(exclude_defaults=True), folder)
+    if isinstance(written.get("attacks"), list | tuple):
+        written["attacks"] = [_with_functions(each, folder) for each in written["attacks"]]
     if spec.label == label_from(spec.name):
         del written["label"]
     return written
+
+
+def _with_functions(attack: Any, folder: Path) -> Any:
+    """Returns an attack, or a member of a list, with paths of functions as seen from a folder."""
+    if not isinstance(attack, Mapping) or not isinstance(attack.get("backward"), Mapping):
+        return attack
+    pairs = attack["backward"].items()
+    return {**attack, "backward": {part: _relative(each, folder) for part, each in pairs}}
 
 
 def _relative(written: str, folder: Path) -> str:

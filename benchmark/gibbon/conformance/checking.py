@@ -105,7 +105,7 @@ def _built(
     for key in parameters:
         if key in AttackSpec.model_fields:
             raise SpecError(
-                f"{key} is no parameter of an attack: the laws try budgets of their own"
+                f"{key} is no parameter of an attack: the laws try models and budgets of their own"
             )
     # Not validated: a reference is not a name that a suite accepts.
     spec = AttackSpec.model_construct(name=name, epsilon=(ZERO,), label=name, **parameters)

@@ -13,6 +13,7 @@
     │   ├── DeviceError           the device is not available
     │   ├── RunFolderError        the output folder is in use, foreign or not writable
     │   └── RecordError           a stored record can't be read back
+    ├── FlagError                 serious flags that nobody accepted, exit code 1
     └── CellError                 one cell failed: it is recorded as failed, the others go on
         ├── AttackError           an attack broke its contract
         ├── OutputError           a model returned something that can't be scored
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class GibbonError(Exception):
@@ -83,6 +85,21 @@ class RunFolderError(RequestError):
 
 class RecordError(RequestError):
     """A stored record can't be read back."""
+
+
+class FlagError(GibbonError):
+    """Serious flags that nobody accepted: the numbers must not be used as they stand.
+
+    Args:
+        message: the flags, each with its advice.
+        flags: these flags, as `gibbon.records.flags.Flag`.
+        results: the complete results of `evaluate`; None if a baseline was refused.
+    """
+
+    def __init__(self, message: str, *, flags: Iterable[Any] = (), results: Any = None) -> None:
+        super().__init__(message)
+        self.flags = tuple(flags)
+        self.results = results
 
 
 class CellError(GibbonError):

@@ -2,7 +2,8 @@
 
 A baseline stores one bit for each example and measure, packed, and what decides whether another
 run can be compared with it: names, dataset digests and example ids.  It stores the measures that
-are shares of examples: clean error, adversarial error, worst-case error and transfer error.
+are shares of examples: clean error, adversarial error, worst-case error and transfer error; and of
+each measure the kinds of its serious flags.
 """
 
 from __future__ import annotations
@@ -18,17 +19,26 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from gibbon.core.errors import RecordError
+from gibbon.core.errors import FlagError, RecordError
 from gibbon.core.files import write_atomically
 from gibbon.core.threat import ZERO, Epsilon, Norm
+from gibbon.gate.accepted_flags import AcceptedFlags
 from gibbon.gate.bit_rows import Bits, pack, unpack
+from gibbon.gate.flag_text import kinds_in_words, serious_flags_text
+from gibbon.gate.limits import Limits
+from gibbon.gate.measures import Key, Measure
+from gibbon.records.acceptance import Acceptance
+from gibbon.records.flag_kinds import KINDS
+from gibbon.records.flags import EARLIER, Flag, sorted_flags
 from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
-from gibbon.records.run import Evaluation, Record, RunRecord, Transfer, WorstCase
+from gibbon.records.record import Record
+from gibbon.records.run import Evaluation, RunRecord, Transfer, WorstCase, flags_of
 from gibbon.specs.base import UNATTACKED, EpsilonField
 from gibbon.specs.decoding import key_path
 
 KIND: Literal["gibbon-baseline"] = "gibbon-baseline"
-VERSION: Literal[2] = 2
+VERSION: Literal[3] = 3
+WITHOUT_FLAGS = 2  # the earlier version that is still read: it differs only in having no flags
 
 # The bits of transfers take at most this many characters of a baseline: if all examples take more,
 # every second, fourth, ... example is stored, but never fewer than the second number.
@@ -37,8 +47,8 @@ TRANSFER_ROOM, FEWEST_EXAMPLES = 30_000, 1_000
 SAVE_AGAIN = "; save it again with `baseline save`"
 LARGEST = 10**9  # examples; a damaged file must not fill memory
 
-Measure = Literal["clean_error", "adversarial_error", "worst_case_error", "transfer_error"]
 Ids = NDArray[np.int64]
+FlagsByAttack = Mapping[str, tuple[Flag, ...]]
 _Row = tuple[str, str, str, Epsilon]
 
 
@@ -65,21 +75,6 @@ class AttackSetup(Record):
 
 
 @dataclass(frozen=True)
-class Key:
-    """Identifies a measure in both runs of a comparison.
-
-    ``target`` is the model that the examples are scored on, if it is not their source.
-    """
-
-    dataset: str
-    model: str
-    attack: str
-    epsilon: Epsilon
-    measure: Measure
-    target: str = ""
-
-
-@dataclass(frozen=True)
 class Wrong:
     """Which examples one model got wrong under one attack at one epsilon.
 
@@ -91,6 +86,8 @@ class Wrong:
         wrong: bool, shape (N,).
         parts: for a worst case, the examples misclassified under each attack, and those
             misclassified unattacked under ``"none"``; empty if unknown.
+        flags: the flags that affect the measure, by the label of the attack that they affect it
+            through; a worst case has several.  None if they were not recorded.
     """
 
     key: Key
@@ -99,6 +96,7 @@ class Wrong:
     example_id: Ids
     wrong: Bits
     parts: Mapping[str, Bits] = field(default_factory=dict)
+    flags: FlagsByAttack | None = field(default_factory=dict)
 
     def over(self, made_with: AttackSetup) -> Wrong:
         """Returns a worst case over fewer attacks, or this one if their errors are unknown."""
@@ -106,7 +104,16 @@ class Wrong:
         if made_with == self.made_with or not self.parts.keys() >= set(attacks):
             return self
         wrong = np.logical_or.reduce([self.parts[attack] for attack in attacks])
-        return replace(self, made_with=made_with, wrong=wrong)
+        known = self.flags
+        flags = None if known is None else {each: known.get(each, ()) for each in attacks}
+        return replace(self, made_with=made_with, wrong=wrong, flags=flags)
+
+    def serious(self) -> Iterator[tuple[str, Flag]]:
+        """Yields the serious flags with the label of the attack that they come through."""
+        for attack, flags in (self.flags or {}).items():
+            for flag in flags:
+                if flag.severity == "serious":
+                    yield attack, flag
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,10 @@ class Content:
 class Side:
     """One of the two runs of a comparison: its name, suite, datasets and measures.
 
-    ``failed`` holds the keys of the measures that failed.
+    Args:
+        failed: the keys of the measures that failed.
+        flags: all flags of the run; of a baseline those that it holds.
+        accepted: the kinds that the run's suite accepts.
     """
 
     name: str
@@ -129,6 +139,14 @@ class Side:
     datasets: Mapping[str, Content]
     cells: tuple[Wrong, ...]
     failed: frozenset[Key] = frozenset()
+    flags: tuple[Flag, ...] = ()
+    accepted: tuple[Acceptance, ...] = ()
+
+    @property
+    def without_flags(self) -> bool:
+        """Whether the flags of the run were not recorded, or without their kinds."""
+        old = any(each.kind == EARLIER for each in self.flags)
+        return old or any(cell.flags is None for cell in self.cells)
 
 
 class BaselineDataset(Record):
@@ -148,6 +166,9 @@ class BaselineCell(Record):
     """One measure of a baseline: the packed bits of the misclassified examples.
 
     ``transfer`` holds the bits of the other models that the same examples were scored on.
+    ``flags`` holds the kinds of the serious flags of the measure and the figure of each, by the
+    label of the attack; ``transfer_flags`` those of the transfers, by target.  ``flags`` is None if
+    they were not recorded.
     """
 
     dataset: str
@@ -159,6 +180,8 @@ class BaselineCell(Record):
     invalid: int = Field(default=0, ge=0)
     wrong: str
     transfer: dict[str, str] = Field(default_factory=dict)
+    flags: dict[str, dict[str, str]] | None = Field(default_factory=dict)
+    transfer_flags: dict[str, dict[str, str]] = Field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -170,7 +193,7 @@ class Baseline(Record):
     """The content of a baseline file."""
 
     kind: Literal["gibbon-baseline"] = KIND
-    version: Literal[2] = VERSION
+    version: Literal[2, 3] = VERSION
     suite: str
     gibbon: str
     datasets: tuple[BaselineDataset, ...]
@@ -190,11 +213,26 @@ def read_side(path: Path) -> Side:
     return _from_run(path, RunRecord.read(path)) if path.is_dir() else _from_baseline(path)
 
 
-def save_baseline(run: Path, file: Path) -> Baseline:
+def save_baseline(
+    run: Path,
+    file: Path,
+    *,
+    limits: Limits | None = None,
+    where: str = "",
+    accept: Iterable[str | Acceptance] = (),
+) -> Baseline:
     """Writes the errors of a run's folder into a baseline file.
 
+    Args:
+        run: the folder of the run.
+        file: the file to write.
+        limits: limits of the comparisons with this baseline, of which ``accept`` is used.
+        where: source of the limits, such as their file.
+        accept: kinds of flags that are accepted, besides those of the run's suite.
+
     Raises `RecordError` if the run is not finished, is empty or has failed cells, which a baseline
-    must not hide.
+    must not hide; `FlagError` if it has a serious flag that nobody accepted, because later runs
+    with the same flag would pass; and `SpecError` if ``accept`` names no kind of flag.
     """
     record = RunRecord.read(run)
     side = _from_run(run, record)
@@ -202,6 +240,17 @@ def save_baseline(run: Path, file: Path) -> Baseline:
         raise RecordError(f"{run}: {len(side.failed)} cells failed: no baseline is made of them")
     if not side.cells:
         raise RecordError(f"{run}: the run is empty: no baseline is made of it")
+    accepted = AcceptedFlags.of_call(
+        accept, suite=side.accepted, limits=limits or Limits(), where=where
+    )
+    if refused := unaccepted_flags(side, accepted):
+        kinds = kinds_in_words(refused)
+        raise FlagError(
+            f"{run}: no baseline is made of a run with serious flags, because later runs would "
+            f"pass with the same flags:\n{serious_flags_text(refused)}\nMend what they show, or "
+            f"take responsibility: {' '.join(f'--accept {kind}' for kind in kinds.split(', '))}",
+            flags=refused,
+        )
     return write_baseline(side, file, gibbon=record.provenance.gibbon)
 
 
@@ -237,7 +286,9 @@ def side_of(record: RunRecord, outcome: Callable[[str], Outcome | None], *, name
     rows = {(row.dataset, row.model, row.attack, row.epsilon): row for row in record.evaluations}
     cells = [
         *(
-            outcomes.errors(evaluation_key(row), row.digest, row.model, row)
+            outcomes.errors(
+                evaluation_key(row), row.digest, row.model, row, flags_of(row, record.flags)
+            )
             for row in record.evaluations
             if row.status != "failed"
         ),
@@ -247,17 +298,47 @@ def side_of(record: RunRecord, outcome: Callable[[str], Outcome | None], *, name
                 row.digest,
                 row.target,
                 rows[row.dataset, row.source, row.attack, row.epsilon],
+                flags_of(row, record.flags),
             )
             for row in record.transfers
             if row.source != row.target and row.status != "failed"
         ),
         # The worst case over one attack differs from its error only by unattacked mistakes.
-        *(_worst(row, rows, outcomes) for row in record.worst_cases if len(row.attacks) > 1),
+        *(
+            _worst(row, rows, outcomes, record.flags)
+            for row in record.worst_cases
+            if len(row.attacks) > 1
+        ),
     ]
     failed = [evaluation_key(row) for row in record.evaluations if row.status == "failed"]
     failed += [_transfer_key(row) for row in record.transfers if row.status == "failed"]
     datasets = {card.name: Content(card.digest, card.of) for card in record.datasets}
-    return Side(name, record.suite.name, datasets, tuple(cells), frozenset(failed))
+    suite = record.suite
+    return Side(
+        name,
+        suite.name,
+        datasets,
+        tuple(cells),
+        frozenset(failed),
+        record.flags,
+        tuple(Acceptance(kind, f"suite {suite.name}") for kind in dict.fromkeys(suite.accept)),
+    )
+
+
+def unaccepted_flags(side: Side, accepted: AcceptedFlags) -> tuple[Flag, ...]:
+    """Returns the serious flags of a run that are not accepted on every measure they affect."""
+    found = [
+        (flag, accepted.of(flag, cell.key, attack=attack))
+        for cell in side.cells
+        for attack, flag in cell.serious()
+    ]
+    affecting = {flag for flag, _ in found}
+    found += [
+        (flag, accepted.of(flag))
+        for flag in side.flags
+        if flag.severity == "serious" and flag not in affecting
+    ]
+    return sorted_flags(flag for flag, acceptance in found if acceptance is None)
 
 
 class _Outcomes:
@@ -283,11 +364,14 @@ class _Outcomes:
                 return outcome.misclassified(each)
         raise self._lost(digest)
 
-    def errors(self, key: Key, digest: str, model: str, source: Evaluation) -> Wrong:
+    def errors(
+        self, key: Key, digest: str, model: str, source: Evaluation, flags: Iterable[Flag]
+    ) -> Wrong:
         """Returns the errors of one model on the candidates of a cell with this source row."""
         invalid = source.invalid_candidates or 0
         ids = self.outcome(digest).example_id
-        return Wrong(key, made_with(source), invalid, ids, self.wrong(digest, model))
+        wrong, by_attack = self.wrong(digest, model), {source.attack: tuple(flags)}
+        return Wrong(key, made_with(source), invalid, ids, wrong, flags=by_attack)
 
     def _lost(self, digest: str) -> RecordError:
         return RecordError(
@@ -296,12 +380,16 @@ class _Outcomes:
         )
 
 
-def _worst(row: WorstCase, rows: Mapping[_Row, Evaluation], outcomes: _Outcomes) -> Wrong:
+def _worst(
+    row: WorstCase, rows: Mapping[_Row, Evaluation], outcomes: _Outcomes, flags: Iterable[Flag]
+) -> Wrong:
     clean = rows[row.dataset, row.model, UNATTACKED, ZERO]
     parts = {UNATTACKED: outcomes.wrong(clean.digest, row.model)}
+    raised = {UNATTACKED: tuple(flags_of(clean, flags))}
     for attack in row.attacks:
         own = rows[row.dataset, row.model, attack, row.epsilon]
         parts[attack] = outcomes.outcome(own.digest).any_misclassified
+        raised[attack] = tuple(flags_of(own, flags))
     return Wrong(
         Key(row.dataset, row.model, all_attacks(row), row.epsilon, "worst_case_error"),
         AttackSetup(attacks=row.attacks),
@@ -309,6 +397,7 @@ def _worst(row: WorstCase, rows: Mapping[_Row, Evaluation], outcomes: _Outcomes)
         outcomes.outcome(clean.digest).example_id,
         np.logical_or.reduce(list(parts.values())),
         parts,
+        raised,
     )
 
 
@@ -355,6 +444,7 @@ def _from_baseline(path: Path) -> Side:
         baseline.suite,
         {each.name: Content(each.digest, each.of) for each in baseline.datasets},
         tuple(cells),
+        flags=sorted_flags(flag for cell in cells for _, flag in cell.serious()),
     )
 
 
@@ -374,9 +464,12 @@ def _packed(side: Side, dataset: str, ids: Ids) -> tuple[BaselineDataset, list[B
             break
         every *= 2
     by_source: dict[Key, dict[str, str]] = {}
+    flags_by_source: dict[Key, dict[str, dict[str, str]]] = {}
     for cell, text in zip(transfers, texts, strict=True):
         source = replace(cell.key, measure="adversarial_error", target="")
         by_source.setdefault(source, {})[cell.key.target] = text
+        if kinds := (_kinds(cell) or {}).get(cell.key.attack):
+            flags_by_source.setdefault(source, {})[cell.key.target] = kinds
     content = side.datasets[dataset]
     known = np.isin(np.arange(content.of), ids)
     return (
@@ -394,6 +487,8 @@ def _packed(side: Side, dataset: str, ids: Ids) -> tuple[BaselineDataset, list[B
                 invalid=cell.invalid,
                 wrong=text,
                 transfer=by_source.get(cell.key, {}),
+                flags=_kinds(cell),
+                transfer_flags=flags_by_source.get(cell.key, {}),
             )
             for cell, text in zip(sources, pack(rows), strict=True)
         ],
@@ -406,7 +501,7 @@ def _unpacked(dataset: BaselineDataset, stored: Iterable[BaselineCell]) -> Itera
     ids = np.flatnonzero(known)
     rows = unpack([cell.wrong for cell in cells], len(ids))
     for cell, row in zip(cells, rows, strict=True):
-        yield Wrong(cell.key, cell.made_with, cell.invalid, ids, row)
+        yield Wrong(cell.key, cell.made_with, cell.invalid, ids, row, flags=_stored_flags(cell))
     kept = ids[:: dataset.transfer_every]
     thinned = [row[:: dataset.transfer_every] for row in rows]
     transfers = [(cell, target) for cell in cells for target in cell.transfer]
@@ -414,7 +509,45 @@ def _unpacked(dataset: BaselineDataset, stored: Iterable[BaselineCell]) -> Itera
     read = unpack(texts, len(kept), before=thinned)
     for (cell, target), row in zip(transfers, read, strict=True):
         key = replace(cell.key, measure="transfer_error", target=target)
-        yield Wrong(key, cell.made_with, cell.invalid, kept, row)
+        flags = _stored_flags(cell, target)
+        yield Wrong(key, cell.made_with, cell.invalid, kept, row, flags=flags)
+
+
+def _kinds(cell: Wrong) -> dict[str, dict[str, str]] | None:
+    """Returns the kinds of a measure's serious flags with their figures, by attack."""
+    if cell.flags is None:
+        return None
+    found: dict[str, dict[str, str]] = {}
+    for attack, flag in sorted(cell.serious(), key=lambda each: (each[0], each[1].kind)):
+        found.setdefault(attack, {}).setdefault(flag.kind, flag.figure)
+    return found
+
+
+def _stored_flags(cell: BaselineCell, target: str = "") -> FlagsByAttack | None:
+    """Returns the flags of a measure as far as a baseline holds them; a later version's are lost.
+
+    ``target`` is given for a transfer.
+    """
+    if cell.flags is None:
+        return None
+    stored = {cell.attack: cell.transfer_flags.get(target, {})} if target else cell.flags
+    return {
+        attack: tuple(
+            Flag(
+                kind=kind,
+                severity="serious",
+                dataset=cell.dataset,
+                model=cell.model,
+                attack=attack,
+                epsilon=cell.epsilon,
+                figure=figure,
+                sentence=KINDS[kind].title,
+            )
+            for kind, figure in kinds.items()
+            if kind in KINDS
+        )
+        for attack, kinds in stored.items()
+    }
 
 
 def _text(baseline: Baseline) -> str:
@@ -447,10 +580,10 @@ def _parse(path: Path) -> Baseline:
         raise RecordError(
             f"{path}: neither a run's folder nor a baseline, such as `baseline save` writes"
         )
-    if written.get("version") != VERSION:
+    if written.get("version") not in (WITHOUT_FLAGS, VERSION):
         raise RecordError(
             f"{path}: a baseline of schema version {written.get('version')!r}, this Gibbon reads "
-            f"{VERSION}{SAVE_AGAIN}"
+            f"{WITHOUT_FLAGS} and {VERSION}{SAVE_AGAIN}"
         )
     try:
         baseline = Baseline.model_validate(written)
@@ -462,4 +595,7 @@ def _parse(path: Path) -> Baseline:
     for cell in baseline.cells:
         if cell.dataset not in names:
             raise RecordError(f"{path}: damaged: no dataset {cell.dataset!r}")
+    if baseline.version == WITHOUT_FLAGS:
+        unknown = tuple(cell.model_copy(update={"flags": None}) for cell in baseline.cells)
+        return baseline.model_copy(update={"cells": unknown})
     return baseline

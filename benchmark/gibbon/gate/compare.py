@@ -3,10 +3,16 @@
 Runs are paired by dataset, model, attack, epsilon and example id.  A measure has regressed if it is
 worse by more than a stated number of percentage points *and* the difference is significant by
 McNemar's exact test, adjusted over all measures compared (Holm).
+
+A measure that did not get worse is doubtful if the new run has a serious flag on it that nobody
+accepted and that the old run has not: of another kind, through another attack, or on significantly
+more examples.  An error that is smaller because gradients are masked is no improvement.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,14 +21,26 @@ import numpy as np
 
 from gibbon.core.errors import RecordError, SpecError
 from gibbon.core.files import StrPath
-from gibbon.gate.baseline import AttackSetup, Key, Side, Wrong, read_side
+from gibbon.gate.accepted_flags import AcceptedFlags
+from gibbon.gate.baseline import AttackSetup, Side, Wrong, read_side
 from gibbon.gate.limits import Limits
-from gibbon.metrics.intervals import holm, mcnemar
+from gibbon.gate.measures import Key
+from gibbon.metrics.intervals import wilson_interval
+from gibbon.metrics.paired_tests import holm, mcnemar
+from gibbon.records.acceptance import Acceptance
+from gibbon.records.flags import Flag
 from gibbon.report.content.layout import NOTHING
 
-Change = Literal["regressed", "improved", "unchanged", "missing", "new"]
-CHANGES: tuple[Change, ...] = ("regressed", "missing", "improved", "new", "unchanged")
-BAD: tuple[Change, ...] = ("regressed", "missing")
+Change = Literal["regressed", "doubtful", "improved", "unchanged", "missing", "new"]
+CHANGES: tuple[Change, ...] = (
+    "regressed",
+    "doubtful",
+    "missing",
+    "improved",
+    "new",
+    "unchanged",
+)
+BAD: tuple[Change, ...] = ("regressed", "doubtful", "missing")
 
 ALPHA = 0.05
 
@@ -38,6 +56,9 @@ class Compared:
         p_value: of McNemar's exact test, adjusted for the number of comparisons.
         limit: percentage points by which the error may increase.
         reason: why the verdict does not follow from the errors alone.
+        doubts: the serious flags of the new run that nobody accepted and that the old run has not.
+        known: the serious flags that nobody accepted and that the old run has too.
+        accepted: the serious flags that are accepted.
     """
 
     key: Key
@@ -50,6 +71,9 @@ class Compared:
     p_value: float | None = None
     limit: float | None = None
     reason: str = ""
+    doubts: tuple[Flag, ...] = ()
+    known: tuple[Flag, ...] = ()
+    accepted: tuple[Flag, ...] = ()
 
     @property
     def points(self) -> float | None:
@@ -59,17 +83,37 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The measures of two runs compared with each other."""
+    """The measures of two runs compared with each other.
+
+    Args:
+        flags: all flags of the new run, of any severity.
+        accepted: the acceptances that hold for the new run, with the flags that each covers.
+        without_flags: whether the old run has no record of its flags, so that all are new.
+    """
 
     old: str
     new: str
     alpha: float
     measures: tuple[Compared, ...]
+    flags: tuple[Flag, ...] = ()
+    accepted: tuple[tuple[Acceptance, tuple[Flag, ...]], ...] = ()
+    without_flags: bool = False
 
     @property
     def passed(self) -> bool:
-        """Whether no measure regressed or is missing."""
+        """Whether no measure regressed, is doubtful or is missing."""
         return not any(each.verdict in BAD for each in self.measures)
+
+    @property
+    def doubts(self) -> tuple[Flag, ...]:
+        """The serious flags of the new run that make a measure doubtful, or would."""
+        return tuple(dict.fromkeys(flag for each in self.measures for flag in each.doubts))
+
+    @property
+    def known(self) -> tuple[Flag, ...]:
+        """The serious flags that nobody accepted, and that the old run has on each measure."""
+        found = dict.fromkeys(flag for each in self.measures for flag in each.known)
+        return tuple(flag for flag in found if flag not in self.doubts)
 
 
 def compare(
@@ -79,6 +123,7 @@ def compare(
     limits: Limits | None = None,
     alpha: float = ALPHA,
     where: str = "",
+    accept: Sequence[str | Acceptance] = (),
 ) -> Comparison:
     """Returns the measures of a new run compared with those of an old one.
 
@@ -89,11 +134,13 @@ def compare(
             percentage point for every measure if None, also if a file of limits is beside the
             baseline.
         alpha: significance level.
-        where: source of the limits, such as their file, in error messages.
+        where: source of the limits, such as their file, in messages.
+        accept: kinds of flags that you take responsibility for, besides those that the new run's
+            suite and the limits accept.
 
     Raises `RecordError` if a path is neither a run nor a baseline, if a dataset has the same name
     but another content in the two runs, or if the old run is empty; `SpecError` for a limit that
-    covers no measure.
+    covers no measure, and for a kind of flag that does not exist.
 
     >>> from tempfile import TemporaryDirectory
     >>> from gibbon.core.threat import Epsilon
@@ -116,6 +163,9 @@ def compare(
         raise RecordError(f"{old.name}: holds nothing to compare with")
     _check_data(old, new)
     allowed = limits if limits is not None else Limits()
+    if isinstance(accept, str):
+        raise SpecError(f"accept must be a list of kinds of flags, got {accept!r}")
+    accepted = AcceptedFlags.of_call(accept, suite=new.accepted, limits=allowed, where=where)
     olds = {cell.key: cell for cell in old.cells}
     news = {cell.key: cell for cell in new.cells}
     allowed.check([*olds, *news], where=where)
@@ -136,7 +186,97 @@ def compare(
     crashed = sorted(new.failed - olds.keys(), key=str)
     failed = [Compared(key, "missing", reason="failed in the new run") for key in crashed]
     added = [_single(cell, "new") for key, cell in news.items() if key not in olds]
-    return Comparison(old.name, new.name, alpha, (*judged, *missing, *failed, *added))
+    fitted = {**news, **{key: after for key, (_, after) in pairs.items() if after is not None}}
+    measures = (
+        _with_flags(each, olds.get(each.key), fitted.get(each.key), accepted)
+        for each in (*judged, *missing, *failed, *added)
+    )
+    return Comparison(
+        old.name,
+        new.name,
+        alpha,
+        tuple(measures),
+        new.flags,
+        _used(accepted, fitted, new.flags),
+        old.without_flags,
+    )
+
+
+def _with_flags(
+    each: Compared, before: Wrong | None, cell: Wrong | None, accept: AcceptedFlags
+) -> Compared:
+    """Returns a measure with its serious flags, doubtful if they contradict its verdict.
+
+    Args:
+        each: the measure, with its verdict from the errors alone.
+        before: the measure in the old run, or None.
+        cell: the measure in the new run, or None.
+        accept: what is accepted.
+    """
+    doubts, known, accepted = [], [], []
+    for attack, flag in cell.serious() if cell is not None else ():
+        if accept.of(flag, each.key, attack=attack) is not None:
+            accepted.append(flag)
+        elif before is not None and _has(before, flag, attack):
+            known.append(flag)
+        else:
+            doubts.append(flag)
+    return replace(
+        each,
+        verdict="doubtful" if doubts and each.verdict not in BAD else each.verdict,
+        doubts=tuple(dict.fromkeys(doubts)),
+        known=tuple(dict.fromkeys(known)),
+        accepted=tuple(dict.fromkeys(accepted)),
+    )
+
+
+def _used(
+    accept: AcceptedFlags, cells: Mapping[Key, Wrong], flags: Iterable[Flag]
+) -> tuple[tuple[Acceptance, tuple[Flag, ...]], ...]:
+    """Returns each acceptance with the flags that it covers, serious or not."""
+    covered: dict[Acceptance, dict[Flag, None]] = {each: {} for each in accept}
+    found = [
+        (flag, accept.of(flag, key, attack=attack))
+        for key, cell in cells.items()
+        for attack, raised in (cell.flags or {}).items()
+        for flag in raised
+    ]
+    found += [(flag, accept.of(flag)) for flag in flags]  # also those that affect no measure
+    for flag, acceptance in found:
+        if acceptance is not None:
+            covered.setdefault(acceptance, {})[flag] = None
+    return tuple((acceptance, tuple(each)) for acceptance, each in covered.items())
+
+
+def _has(before: Wrong, flag: Flag, attack: str) -> bool:
+    """Returns whether a measure of the old run has a flag of the new one.
+
+    It has a serious flag of that kind through that attack, and not on significantly fewer examples.
+    """
+    known = [each for at, each in before.serious() if (at, each.kind) == (attack, flag.kind)]
+    return any(not _grew(each.figure, flag.figure) for each in known)
+
+
+def _grew(old: str, new: str) -> bool:
+    """Returns whether a flag is about a larger share of examples, by intervals that do not overlap.
+
+    Figures that are not counts, such as ``"3 of 300"``, are not compared.
+
+    >>> _grew("3 of 300", "5 of 300"), _grew("3 of 300", "290 of 300"), _grew("", "290 of 300")
+    (False, True, False)
+    """
+    before, after = _share(old), _share(new)
+    if before is None or after is None:
+        return False
+    return wilson_interval(*after).low > wilson_interval(*before).high
+
+
+def _share(figure: str) -> tuple[int, int] | None:
+    found = re.fullmatch(r"(\d[\d,]*) of (\d[\d,]*)", figure)
+    if found is None:
+        return None
+    count, total = (int(each.replace(",", "")) for each in found.groups())
+    return (count, total) if 0 < total >= count else None
 
 
 def _check_data(old: Side, new: Side) -> None:

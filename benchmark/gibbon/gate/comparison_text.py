@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
-from gibbon.gate.baseline import Key
 from gibbon.gate.compare import BAD, CHANGES, Compared, Comparison, count_text
+from gibbon.gate.flag_text import (
+    flag_groups,
+    flag_lines,
+    flag_sentence,
+    group_sentences,
+    kinds_in_words,
+)
+from gibbon.gate.measures import Key
+from gibbon.records.acceptance import acceptance_text
+from gibbon.records.flags import Flag
 from gibbon.report.content.layout import NOTHING, Column, Table, TableCell, cells, columns
 from gibbon.report.text.markdown import bullets, escape, table_markdown
 
@@ -27,6 +36,8 @@ def comparison_markdown(comparison: Comparison) -> str:
     parts = [f"## Robustness gate: {word}", f"{escape(conclusion(comparison))}."]
     if reasons := sentences(comparison):
         parts.append(bullets(tuple(reasons)))
+    if flags := "\n".join(_flag_bullets(comparison)):
+        parts += ["### Flags of the new run", flags]
     ranked = sorted(comparison.measures, key=_rank)
     first = sum(_rank(each) != QUIET for each in ranked)
     changed, unchanged = ranked[:first], ranked[first:]
@@ -53,11 +64,20 @@ def conclusion(comparison: Comparison) -> str:
 def sentences(comparison: Comparison) -> list[str]:
     """Returns a sentence for each measure that needs one.
 
-    These are measures that regressed or are missing, and measures that are worse by more than
-    allowed but were made on too few examples to be significant.
+    These are measures that regressed, are doubtful or are missing, and measures that are worse by
+    more than allowed but were made on too few examples to be significant.
     """
     ranked = sorted(comparison.measures, key=_rank)
     return [sentence(each) for each in ranked if each.verdict in BAD or _undecided(each)]
+
+
+def flag_notes(comparison: Comparison) -> list[str]:
+    """Returns lines about the serious flags of the new run, with their advice, and the acceptances.
+
+    First the flags that the old run has not, then those that it has too; then the accepted kinds.
+    """
+    lines = [line for head, flags in _serious(comparison) for line in flag_lines(head, flags)]
+    return [*lines, *_remarks(comparison)]
 
 
 def _rank(each: Compared) -> int:
@@ -92,6 +112,8 @@ def _table(comparison: Comparison, measures: Iterable[Compared]) -> Table:
             f"{comparison.alpha:g} (McNemar's exact test, two-sided, Holm-adjusted over all "
             "measures compared). Fixed and broken: examples wrong in the old run alone, and in "
             "the new run alone.",
+            "Doubtful: not worse, but with a serious flag in the new run that nobody accepted and "
+            "that the old run has not.",
         ),
     )
 
@@ -100,7 +122,7 @@ def _row(each: Compared) -> tuple[TableCell, ...]:
     tested = each.p_value is not None
     key = each.key
     return cells(
-        TableCell(each.verdict, f"({each.reason})" if each.reason else ""),
+        TableCell(each.verdict, f"({detail})" if (detail := _detail(each)) else ""),
         key.dataset,
         f"{key.model} → {key.target}" if key.target else key.model,
         key.attack,
@@ -115,6 +137,53 @@ def _row(each: Compared) -> tuple[TableCell, ...]:
         str(each.broken) if tested else NOTHING,
         f"{each.examples:,}" if each.examples else NOTHING,
     )
+
+
+def _detail(each: Compared) -> str:
+    """Returns the reason of a verdict and the kinds of flags, for the table."""
+    kinds = {
+        "": each.doubts,
+        " in both runs": each.known,
+        " accepted": each.accepted,
+    }
+    flags = [f"{kinds_in_words(flags)}{words}" for words, flags in kinds.items() if flags]
+    return "; ".join([*([each.reason] if each.reason else []), *flags])
+
+
+def _serious(comparison: Comparison) -> Iterator[tuple[str, Sequence[Flag]]]:
+    """Yields the serious flags that nobody accepted, with the words that introduce them."""
+    doubts, known = comparison.doubts, comparison.known
+    yield f"serious flag, not in {comparison.old}", doubts
+    yield f"serious flag, in {comparison.old} too", known
+    shown = {*doubts, *known, *(flag for _, flags in comparison.accepted for flag in flags)}
+    others = [flag for flag in comparison.flags if flag.counts and flag not in shown]
+    yield "serious flag, on no measure that is compared", others
+
+
+def _remarks(comparison: Comparison) -> Iterator[str]:
+    """Yields lines about what is accepted, and about an old run without flags."""
+    for acceptance, flags in comparison.accepted:
+        yield acceptance_text(acceptance, flags)
+    if comparison.without_flags:
+        yield (
+            f"{comparison.old} was made by an earlier version of Gibbon, which did not record the "
+            "kinds of flags: every serious flag of the new run counts as new"
+        )
+
+
+def _flag_bullets(comparison: Comparison) -> Iterator[str]:
+    """Yields the lines of `flag_notes` as a list in markdown, suite lines as code."""
+    groups = [(head, group) for head, flags in _serious(comparison) for group in flag_groups(flags)]
+    for head, group in groups:
+        for sentence in group_sentences(group):
+            yield f"- {escape(f'{head}: {sentence}')}"
+        if group[0].advice:
+            yield f"  - {escape(group[0].advice)}"
+        if suite := group[0].suite.strip():
+            code = suite.replace("```", "").splitlines()
+            yield from ("", *(f"    {line}".rstrip() for line in ("```toml", *code, "```")), "")
+    for remark in _remarks(comparison):
+        yield f"- {escape(remark)}"
 
 
 def measure_name(key: Key) -> str:
@@ -133,17 +202,32 @@ def sentence(each: Compared) -> str:
     place = f"{', '.join(names)}: {measure_name(each.key)}"
     if each.verdict == "missing":
         return f"{place}: missing: {each.reason}"
-    if each.verdict == "new":
-        return f"{place} is {_percent(each.new)}: not in the baseline"
-    change = (
-        f"{place} went from {_percent(each.old)} to {_percent(each.new)} ({_points(each)} points, "
-        f"{each.limit:g} allowed, adjusted p {_p_value(each.p_value, equals='= ')})"
-    )
+    if each.old is None:
+        change = f"{place} is {_percent(each.new)}: not in the baseline"
+    else:
+        change = (
+            f"{place} went from {_percent(each.old)} to {_percent(each.new)} "
+            f"({_points(each)} points, {each.limit:g} allowed, adjusted p "
+            f"{_p_value(each.p_value, equals='= ')})"
+        )
+    if each.verdict == "doubtful":
+        return f"{change}: doubtful: {'; '.join(_doubts(each))}"
     if not _undecided(each):
         return change
     return (
         f"{change}: more than allowed, but {count_text(each.examples, 'example')} can't show that "
         "it is more than chance; measure on more"
+    )
+
+
+def _doubts(each: Compared) -> Iterable[str]:
+    """Returns what makes a measure doubtful, once for all attacks of a worst case.
+
+    The sentence on the measure names its subject already, except the target of a transfer.
+    """
+    return dict.fromkeys(
+        flag_sentence(flag, subject=bool(each.key.target and flag.model == each.key.target))
+        for flag in each.doubts
     )
 
 

@@ -1,15 +1,16 @@
-"""Limits of a gate: how much worse a measure may become."""
+"""Limits of a gate: how much worse a measure may become, and which flags are accepted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gibbon.core.errors import SpecError, suggest
-from gibbon.gate.baseline import Key, Measure
+from gibbon.gate.measures import Key, Measure
+from gibbon.records.flag_kinds import flag_kind
 from gibbon.specs.base import Name, Spec
 from gibbon.specs.decoding import key_path, parse_toml, problem_text, read_text
 
@@ -18,18 +19,38 @@ MAX_INCREASE = 1.0  # percentage points
 Points = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
-class Limit(Spec):
-    """The increase that is allowed for some measures; a field that is None matches every measure.
+def _is_known(kind: str) -> str:
+    try:
+        return flag_kind(kind).name
+    except SpecError as error:
+        raise ValueError(str(error)) from error
 
-    For a transfer ``model`` is the source and ``target`` the model that is scored.
+
+KindName = Annotated[Name, AfterValidator(_is_known)]
+
+
+class Limit(Spec):
+    """The increase that is allowed, and the flags that are accepted, for some measures.
+
+    A field that is None matches every measure.  For a transfer ``model`` is the source and
+    ``target`` the model that is scored.  ``max_increase`` may be left out if there is ``accept``:
+    kinds of flags that the author takes responsibility for.
     """
 
-    max_increase: Points
+    max_increase: Points | None
+    accept: tuple[KindName, ...] = ()
     dataset: Name | None = None
     model: Name | None = None
     attack: Name | None = None
     measure: Measure | None = None
     target: Name | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accepts_alone(cls, written: Any) -> Any:
+        if isinstance(written, dict) and "accept" in written:
+            return {"max_increase": None, **written}
+        return written
 
     def covers(self, measured: Key) -> bool:
         """Returns whether this limit applies to a measure."""
@@ -38,16 +59,18 @@ class Limit(Spec):
     @property
     def named(self) -> dict[str, str]:
         """The fields that restrict this limit, by name."""
-        return self.model_dump(exclude={"max_increase"}, exclude_none=True)
+        return self.model_dump(exclude={"max_increase", "accept"}, exclude_none=True)
 
 
 class Limits(Spec):
     """The limits of a comparison: a general one, and limits on some measures.
 
-    If several limits cover a measure, the last one applies.
+    If several limits with ``max_increase`` cover a measure, the last one applies; ``accept`` of all
+    of them applies.
     """
 
     max_increase: Points = MAX_INCREASE
+    accept: tuple[KindName, ...] = ()
     limits: tuple[Limit, ...] = ()
 
     def allowing(self, points: float) -> Limits:
@@ -58,8 +81,10 @@ class Limits(Spec):
 
     def of(self, measured: Key) -> float:
         """Returns the percentage points by which a measure may increase."""
-        fitting = (each.max_increase for each in reversed(self.limits) if each.covers(measured))
-        return next(fitting, self.max_increase)
+        for each in reversed(self.limits):
+            if each.max_increase is not None and each.covers(measured):
+                return each.max_increase
+        return self.max_increase
 
     def check(self, known: Iterable[Key], *, where: str = "") -> None:
         """Raises `SpecError` if a limit covers no measure: a name in it must be misspelt."""

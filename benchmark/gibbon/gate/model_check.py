@@ -1,5 +1,7 @@
 """One check of a model in a test: compares measured errors with fixed limits and a baseline.
 
+A serious flag that the check does not accept fails it, whatever the errors and the baseline are.
+
 A baseline file holds the checks of many tests, each under its own name, which stands for both the
 dataset and the model of the check.  Tests share a file, and each test updates its own part.
 """
@@ -17,8 +19,8 @@ from tabulate import tabulate
 
 from gibbon.core.errors import SpecError
 from gibbon.gate.baseline import (
-    Key,
     Side,
+    Wrong,
     all_attacks,
     evaluation_key,
     read_side,
@@ -27,7 +29,11 @@ from gibbon.gate.baseline import (
 )
 from gibbon.gate.compare import BAD, compare
 from gibbon.gate.comparison_text import measure_name, sentences
+from gibbon.gate.flag_text import flag_lines, flag_sentence, kinds_in_words, serious_flags_text
 from gibbon.gate.limits import Limits
+from gibbon.gate.measures import Key
+from gibbon.records.acceptance import Acceptance, acceptance_text
+from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
 from gibbon.records.run import Failure, RunRecord
 from gibbon.report.content.layout import NOTHING
@@ -38,7 +44,7 @@ from gibbon.specs.base import UNATTACKED
 
 UPDATE = "--robustness-update-baseline"
 SUITE = "pytest"
-OK, ABOVE = "ok", "above its limit"
+OK, ABOVE, FLAGGED = "ok", "above its limit", "serious flag"
 DASH = NOTHING.text
 LOCK_TIMEOUT = 60.0  # seconds to wait for another process that writes the same file
 
@@ -76,6 +82,7 @@ class Line:
         limit: the largest error that is allowed; None if there is no limit.
         old: the error of the baseline, over the examples that both have.
         verdict: ``"ok"``, or the problem.
+        accepted: the kinds of the serious flags that are accepted.
     """
 
     check: str
@@ -90,20 +97,30 @@ class Line:
     limit: float | None = None
     old: float | None = None
     verdict: str = OK
+    accepted: str = DASH
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of a check: its lines, and a sentence for each problem."""
+    """The result of a check: its lines, and a sentence for each problem.
+
+    ``flagged`` says whether there is a serious flag that is not accepted.  ``remarks`` are lines to
+    print also if the check passed: accepted flags, and warnings.
+    """
 
     lines: tuple[Line, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    flagged: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
-        """Whether every error was measured with valid candidates: a baseline may hold them."""
-        return all(line.verdict in (OK, ABOVE) for line in self.lines)
+        """Whether a baseline may hold the errors.
+
+        Every error was measured with valid candidates, and every serious flag is accepted.
+        """
+        return not self.flagged and all(line.verdict in (OK, ABOVE) for line in self.lines)
 
     @property
     def message(self) -> str:
@@ -119,7 +136,8 @@ def named_side(record: RunRecord, outcomes: Mapping[str, Outcome], *, name: str)
     (content,) = side.datasets.values()
     cells = tuple(replace(cell, key=_renamed(cell.key, name)) for cell in side.cells)
     failed = frozenset(_renamed(key, name) for key in side.failed)
-    return Side(side.name, SUITE, {name: content}, cells, failed)
+    accepted = tuple(Acceptance(each.kind, f"accept of {name}") for each in side.accepted)
+    return Side(side.name, SUITE, {name: content}, cells, failed, side.flags, accepted)
 
 
 def examine(
@@ -135,8 +153,10 @@ def examine(
 
     Raises `RecordError` if that file is not a baseline.
     """
-    notes = [f"flag: {flag}" for flag in record.flags]
-    problems = [f"{_cell_name(failure)} failed: {failure.error}" for failure in record.failures]
+    serious = tuple(flag for flag in record.flags if flag.counts)
+    problems = [serious_flags_text(serious)] if serious else []
+    problems += [f"{_cell_name(failure)} failed: {failure.error}" for failure in record.failures]
+    notes = _notes(record.flags)
     notes += [each.traceback.rstrip() for each in record.failures[:1] if each.traceback]
     found = list(_lines(record, side, allowed))
     lines = {key: line for key, line, _ in found}
@@ -148,7 +168,45 @@ def examine(
         for key, line in lines.items():
             verdict = against.verdicts.get(key, OK) if line.verdict == OK else line.verdict
             lines[key] = replace(line, old=against.old.get(key), verdict=verdict)
-    return CheckResult(tuple(lines.values()), tuple(problems), tuple(notes))
+    for cell in side.cells:
+        if cell.key in lines:
+            lines[cell.key] = _with_flags(lines[cell.key], [flag for _, flag in cell.serious()])
+    return CheckResult(
+        tuple(lines.values()),
+        tuple(problems),
+        tuple(notes),
+        flagged=bool(serious),
+        remarks=tuple(_remarks(record, side)),
+    )
+
+
+def _notes(flags: Sequence[Flag]) -> list[str]:
+    """Returns the lines about flags that fail no check: those that are accepted, or not serious."""
+    lines = flag_lines("accepted", (flag for flag in flags if flag.accepted))
+    for severity in ("warning", "note"):
+        chosen = (each for each in flags if each.severity == severity and not each.accepted)
+        lines += flag_lines(severity, chosen)
+    return lines
+
+
+def _with_flags(line: Line, flags: Sequence[Flag]) -> Line:
+    """Returns a line with the kinds of its serious flags; another problem keeps its verdict."""
+    open_ = [flag for flag in flags if flag.counts]
+    accepted = [flag for flag in flags if not flag.counts]
+    if open_ and line.verdict == OK:
+        line = replace(line, verdict=f"{FLAGGED}: {kinds_in_words(open_)}")
+    return replace(line, accepted=kinds_in_words(accepted)) if accepted else line
+
+
+def _remarks(record: RunRecord, side: Side) -> Iterator[str]:
+    """Yields a line for each accepted kind, and for each warning."""
+    (name,) = side.datasets
+    for acceptance in side.accepted:
+        covered = [flag for flag in record.flags if flag.kind == acceptance.kind]
+        yield acceptance_text(acceptance, covered)
+    for flag in record.flags:
+        if flag.severity == "warning" and not flag.accepted:
+            yield f"warning of {name}: {flag_sentence(flag)}"
 
 
 def update_baseline(file: Path, side: Side, *, gibbon: str) -> None:
@@ -190,6 +248,7 @@ def text_table(lines: tuple[Line, ...]) -> str:
             "limit": [percent(line.limit) for line in lines],
             "baseline": [percent(line.old) for line in lines],
             "verdict": [line.verdict for line in lines],
+            "accepted": [line.accepted for line in lines],
         }
     )
 
@@ -205,15 +264,20 @@ def checks_table(lines: tuple[Line, ...], *, style: str = "simple") -> str:
             "limit": [percent(line.limit) for line in lines],
             "baseline": [percent(line.old) for line in lines],
             "verdict": [line.verdict for line in lines],
+            "accepted": [line.accepted for line in lines],
         },
         style=style,
     )
 
 
-def checks_markdown(lines: tuple[Line, ...], rewritten: tuple[str, ...]) -> str:
+def checks_markdown(
+    lines: tuple[Line, ...], rewritten: tuple[str, ...], remarks: tuple[str, ...] = ()
+) -> str:
     """Returns the checks of a session as markdown, with their result as heading."""
     word = "passed" if all(line.verdict == OK for line in lines) else "failed"
     parts = [f"## Robustness checks: {word}", checks_table(lines, style="pipe")]
+    if remarks:
+        parts.append(bullets(remarks))
     if rewritten:
         parts.append(bullets(tuple(f"Baseline rewritten: {file}" for file in rewritten)))
     return "\n\n".join(parts) + "\n"
@@ -299,9 +363,10 @@ def _against(file: Path, side: Side, allowed: Allowed) -> _Against:
             f"{measured[:12]}…); if that is meant, run pytest {UPDATE}"
         )
         return _Against({}, dict.fromkeys(own, "other data"), (problem,))
+    # Errors alone: a serious flag fails the check anyway.
     comparison = compare(
-        Side(file.name, old.suite, {name: content}, known),
-        replace(side, name="this test"),
+        Side(file.name, old.suite, {name: content}, tuple(map(_unflagged, known))),
+        replace(side, name="this test", cells=tuple(map(_unflagged, side.cells)), flags=()),
         limits=Limits(max_increase=allowed.max_increase),
         alpha=allowed.alpha,
     )
@@ -313,6 +378,10 @@ def _against(file: Path, side: Side, allowed: Allowed) -> _Against:
         (*problems, *reasons),
         tuple(each for each in sentences(comparison) if each not in reasons),
     )
+
+
+def _unflagged(cell: Wrong) -> Wrong:
+    return replace(cell, flags={})
 
 
 def _tabulated(columns: Mapping[str, Sequence[object]], *, style: str = "simple") -> str:

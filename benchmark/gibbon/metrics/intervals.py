@@ -1,4 +1,4 @@
-"""Intervals for rates, and tests of paired outcomes."""
+"""Intervals of error rates: of one model on many examples, and over draws of a random model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gibbon.core.errors import RequestError
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval: ``low`` and ``high`` are fractions of 1."""
+    """A confidence interval from ``low`` to ``high``, in the units of what it is of."""
 
     low: float
     high: float
 
 
-def wilson_interval(count: int, total: int, *, confidence: float = 0.95) -> Interval:
+def wilson_interval(count: float, total: float, *, confidence: float = 0.95) -> Interval:
     r"""Returns the Wilson score interval of a rate of ``count`` in ``total``.
 
     .. math::
@@ -37,78 +40,105 @@ def wilson_interval(count: int, total: int, *, confidence: float = 0.95) -> Inte
     """
     if total <= 0 or not 0 <= count <= total:
         raise RequestError(f"no rate of {count} in {total}")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    rate = count / total
+    return _score_interval(count / total, total, z=NormalDist().inv_cdf(0.5 + confidence / 2))
+
+
+def interval_over_draws(counts: Sequence[int], total: int, *, confidence: float = 0.95) -> Interval:
+    r"""Returns the interval of the mean error of a model that answers at random.
+
+    ``counts`` are the errors among the same ``total`` examples in each draw of its random numbers.
+    Two things vary, the examples and the draws: with p the mean error over D draws and s the
+    standard deviation of their error rates, the variance of p is
+
+    .. math:: v = \frac{p (1 - p)}{N} + \frac{s^2}{D}
+
+    and the interval is that of `wilson_interval` for :math:`p (1 - p) / v` examples, with the
+    quantile of Student's t for the degrees of freedom of Welch and Satterthwaite.  It is the Wilson
+    interval itself if all draws have the same error; it does not narrow below it with more draws.
+    The first part is as large as if each example were misclassified in all draws or in none, so
+    that the interval is wider than needed if they are not.
+
+    Sources: Wilson 1927; F. E. Satterthwaite, "An approximate distribution of estimates of variance
+    components", Biometrics Bulletin 2, 1946.
+
+    Raises `RequestError` if there are no draws, or a count is outside ``[0, total]``.
+
+    >>> same, other = interval_over_draws([10, 10, 10], 100), interval_over_draws([2, 10, 18], 100)
+    >>> same == wilson_interval(10, 100), other.low < same.low < same.high < other.high
+    (True, True)
+    """
+    if not counts:
+        raise RequestError("no interval over no draws")
+    rates = []
+    for count in counts:
+        if total <= 0 or not 0 <= count <= total:
+            raise RequestError(f"no rate of {count} in {total}")
+        rates.append(count / total)
+    draws = len(rates)
+    if len(set(counts)) == 1:
+        return wilson_interval(counts[0], total, confidence=confidence)
+    from scipy.special import stdtrit  # late: most commands need no interval over draws
+
+    rate = math.fsum(rates) / draws
+    by_example = rate * (1 - rate) / total
+    by_draw = math.fsum((each - rate) ** 2 for each in rates) / (draws - 1) / draws
+    variance = by_example + by_draw
+    # Of the examples the variance is known as well as in Wilson's interval; of the draws it is not.
+    freedom = variance**2 / (by_draw**2 / (draws - 1))
+    quantile = float(stdtrit(freedom, 0.5 + confidence / 2))
+    return _score_interval(rate, rate * (1 - rate) / variance, z=quantile)
+
+
+def _score_interval(rate: float, total: float, *, z: float) -> Interval:
+    """Returns the score interval of a rate over a number of examples, which may be a fraction."""
     centre = rate + z * z / (2 * total)
     reach = z * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
     # At the ends centre and reach are equal in exact arithmetic; rounding must not show.
-    low = 0.0 if count == 0 else (centre - reach) / scale
-    high = 1.0 if count == total else (centre + reach) / scale
+    low = 0.0 if rate == 0 else (centre - reach) / scale
+    high = 1.0 if rate == 1 else (centre + reach) / scale
     return Interval(low, high)
 
 
-def mcnemar(only_old: int, only_new: int) -> float:
-    r"""Returns the two-sided p-value of McNemar's exact test on paired yes-or-no outcomes.
+def clustered_interval(
+    shares: NDArray[np.float64], *, draws: int, confidence: float = 0.95
+) -> Interval:
+    r"""Returns an interval of the mean of shares, which covers both examples and draws.
 
-    Of the examples on which two runs differ, ``only_old`` are wrong in the old run alone and
-    ``only_new`` in the new one alone.  Without a change each is as likely as the other:
+    The share :math:`s_i` of example i is one of ``draws`` independent draws; examples are a sample
+    too.  The variance of the mean is that of a sample of clusters, :math:`v = \sum_i (s_i - \bar
+    s)^2 / N^2`, in which both sources of chance are contained.  The interval is Wilson's for the
+    number of independent yes-or-no answers with the same variance,
 
-    .. math:: p = \min\bigl(1,\; 2\,P[B \le \min(b, c)]\bigr), \quad B \sim \mathrm{Bin}(b + c, 1/2)
+    .. math:: n = \min(\max(\bar s (1 - \bar s) / v,\; N),\; N \cdot \mathrm{draws}),
 
-    Source: Q. McNemar, "Note on the sampling error of the difference between correlated
-    proportions or percentages", Psychometrika 12, 1947, in its exact form.
+    and for N if all answers are equal.  With one draw it is Wilson's interval.
 
-    Raises `RequestError` if a count is negative.
+    Sources: W. G. Cochran, "Sampling Techniques", 1977, chapter 9, for the variance; E. L. Korn and
+    B. I. Graubard, "Confidence intervals for proportions with small expected number of positive
+    counts estimated from survey data", Survey Methodology 24, 1998, for the effective sample size.
 
-    >>> mcnemar(0, 5)
-    0.0625
-    >>> mcnemar(3, 3)
-    1.0
+    Args:
+        shares: shape (N,), in [0, 1].
+        draws: number of draws of each example.
+        confidence: probability that the interval covers the expectation.
+
+    Raises `RequestError` if there are no shares.
+
+    >>> both = clustered_interval(np.array([0.0, 1.0] * 50), draws=1)
+    >>> both == wilson_interval(50, 100)
+    True
+    >>> same = clustered_interval(np.full(100, 0.5), draws=20)  # the examples do not differ
+    >>> round(same.low, 3), round(same.high, 3)
+    (0.478, 0.522)
     """
-    if only_old < 0 or only_new < 0:
-        raise RequestError(f"no test of {only_old} against {only_new} examples")
-    from scipy.special import bdtr  # late: most commands need no test
-
-    differing = only_old + only_new
-    if differing == 0:
-        return 1.0
-    return min(1.0, 2.0 * float(bdtr(min(only_old, only_new), differing, 0.5)))
-
-
-def fewest_broken(fixed: int, *, alpha: float = 0.05, tests: int = 1) -> int:
-    """Returns the fewest newly wrong examples for which McNemar's exact test is significant.
-
-    ``fixed`` other examples become right; the p-value is multiplied by ``tests``, as Holm's
-    procedure does with the smallest of so many.  Of N examples, an increase of the error rate below
-    (broken - fixed) / N is not significant.
-
-    Raises `RequestError` if a number is out of its range.
-
-    >>> fewest_broken(0), fewest_broken(0, tests=20), fewest_broken(20)
-    (6, 10, 36)
-    """
-    if fixed < 0 or tests < 1 or not 0 < alpha <= 1:
-        raise RequestError(f"no test of {fixed} fixed examples at {alpha:g}, one of {tests}")
-    broken = fixed + 1
-    while tests * mcnemar(fixed, broken) >= alpha:
-        broken += 1
-    return broken
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values adjusted for multiple tests, in their order.
-
-    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
-    Journal of Statistics 6, 1979.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
+    count = len(shares)
+    if count == 0:
+        raise RequestError("no interval of no shares")
+    rate = float(np.mean(shares))
+    variance = float(np.mean((shares - rate) ** 2)) / count
+    answers = float(count)
+    if 0 < rate < 1:
+        independent = rate * (1 - rate) / variance if variance > 0 else math.inf
+        answers = min(max(independent, answers), float(count * draws))
+    return _score_interval(rate, answers, z=NormalDist().inv_cdf(0.5 + confidence / 2))

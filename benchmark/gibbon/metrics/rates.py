@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gibbon.metrics.intervals import Interval, wilson_interval
+from gibbon.metrics.intervals import Interval, clustered_interval, wilson_interval
 
 Flags = NDArray[np.bool_]
 Classes = NDArray[np.int64]
@@ -37,6 +37,33 @@ class Share:
     def interval(self) -> Interval | None:
         """The Wilson 95 % interval, or None if the total is 0."""
         return wilson_interval(self.count, self.total) if self.total else None
+
+
+@dataclass(frozen=True)
+class MeanShare:
+    """A mean over examples of the share of wrong answers, with its interval; None without examples.
+
+    >>> mean_share(np.array([0.0, 0.5, 1.0]), draws=20).value
+    0.5
+    """
+
+    value: float | None
+    interval: Interval | None
+
+
+def mean_share(shares: NDArray[np.float64], *, draws: int, among: Flags | None = None) -> MeanShare:
+    """Returns the mean of shares, each of ``draws`` independent draws of one example.
+
+    Args:
+        shares: shape (N,), in [0, 1].
+        draws: number of draws of each example.
+        among: bool, shape (N,): the examples to count; all if None.
+    """
+    chosen = shares if among is None else shares[among]
+    chosen = np.rint(chosen * draws) / draws  # shares are stored in float32
+    if not len(chosen):
+        return MeanShare(None, None)
+    return MeanShare(float(np.mean(chosen)), clustered_interval(chosen, draws=draws))
 
 
 def share(which: Flags, *, among: Flags | None = None) -> Share:

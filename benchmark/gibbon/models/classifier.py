@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError, OutputError
-from gibbon.core.threat import Bounds
+from gibbon.core.threat import Bounds, ThreatModel
 from gibbon.models.memory import is_shortage
 from gibbon.models.outputs import LOGITS, OutputRule
+from gibbon.models.random_draws import ONE_DRAW, Draws
 from gibbon.models.snapshot import Belongings, Listener, Snapshot, move_attributes
+from gibbon.models.trajectory import ModelCall, Trajectory
 
 PIXELS = Bounds(0.0, 1.0)
 
@@ -38,23 +41,49 @@ class Watch:
     """Records the outputs and gradients that an attack causes on one batch of clean inputs.
 
     ``outputs`` are the model's outputs on exactly these inputs, or None if it was not called on
-    them; they save a second forward pass for the clean prediction.  ``zero_gradient`` (bool, shape
-    (N,)) marks the examples whose first input gradient was zero in every coordinate; it is None if
-    the attack only took gradients of a part of the batch (``whole`` is False).  ``gradients`` is a
-    number that is NaN or infinite if any input gradient was, or None if none was taken.
+    them; they save a second forward pass for the clean prediction.  ``path`` holds the evidence of
+    all passes since `begin`.
     """
 
     inputs: Tensor
     version: int
     room: int
+    path: Trajectory
     outputs: Tensor | None = None
-    zero_gradient: Tensor | None = None
-    gradients: Tensor | None = None
-    whole: bool = True
+    _faults: list[Tensor] = field(default_factory=list)
 
-    def add(self, total: Tensor) -> None:
-        """Adds a sum over input gradients; it is NaN if any of them is."""
-        self.gradients = total if self.gradients is None else self.gradients + total
+    def begin(
+        self, labels: Tensor, threat: ThreatModel, *, bounds: Bounds, reach: float
+    ) -> Trajectory:
+        """Begins to record the path of an attack, and returns the record.
+
+        Args:
+            labels: int64, shape (N,): the true classes.
+            threat: the norm and the box.
+            bounds: the model's bounds.
+            reach: the largest distance of a success; infinite for a search of the nearest.
+        """
+        if (faulty := self.path.faulty) is not None:
+            self._faults.append(faulty)
+        self.path = Trajectory(
+            self.inputs, labels=labels, threat=threat, bounds=bounds, reach=reach
+        )
+        return self.path
+
+    @property
+    def zero_gradient(self) -> Tensor | None:
+        """Which examples had a first input gradient of zeros since `begin`, bool, shape (N,).
+
+        None if no gradient was taken.
+        """
+        return self.path.zero_gradient
+
+    @property
+    def gradients(self) -> Tensor | None:
+        """A number that is NaN if an input gradient was NaN or infinite; None if none was taken."""
+        faulty = self.path.faulty
+        faults = self._faults if faulty is None else [*self._faults, faulty]
+        return torch.stack(faults).sum() if faults else None
 
     def covers(self, inputs: Tensor) -> bool:
         """Returns whether a tensor has the storage, shape and unchanged content of these inputs."""
@@ -77,6 +106,8 @@ class Classifier:
         outputs: rule that interprets the outputs; logits by default.
         bounds: lowest and highest value of an input.
         forward_only: reason why the module has no gradients; empty if it has.
+        draws: draws of its random numbers that an input is judged by, if it answers at random.
+        eager: the module without `torch.compile`; None if that is the module itself.
 
     Attributes:
         passes: number of passes so far.
@@ -98,24 +129,37 @@ class Classifier:
     bounds: Bounds = PIXELS
     passes: PassCount = field(default_factory=PassCount)
     forward_only: str = ""
+    draws: Draws = ONE_DRAW
+    eager: nn.Module | None = None
     snapshot: Snapshot | None = field(default=None, init=False, repr=False)
     _watch: Watch | None = field(default=None, init=False, repr=False)
     _listening: bool = field(default=False, init=False, repr=False)
+    _viewed: Classifier | None = field(default=None, init=False, repr=False)
+    _unchanged: bool = field(default=True, init=False, repr=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Returns the outputs, shape (N, K), differentiable if the inputs require gradients.
 
         Raises `OutputError` if the module returns anything of another shape.
         """
-        outputs = self.module(inputs)
+        outputs = self.checked(self.module(inputs), inputs)
+        if self._viewed is not None:
+            call = self._record(inputs, outputs)  # counted where the passes were made
+            if call is not None and outputs.requires_grad and self._watch is not None:
+                upstream = partial(self._watch.path.took_upstream, call)
+                outputs.register_hook(upstream)  # type: ignore[no-untyped-call]
+        elif not self._listening:
+            self._saw(self.module, (inputs,), outputs)
+        return outputs
+
+    def checked(self, outputs: object, inputs: Tensor) -> Tensor:
+        """Returns outputs of the right shape, (N, K); raises `OutputError` for any others."""
         if not isinstance(outputs, Tensor) or outputs.shape != (len(inputs), self.classes):
             came = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise OutputError(
                 f"the model must return a tensor of shape ({len(inputs)}, {self.classes}), "
                 f"got {came}"
             )
-        if not self._listening:
-            self._saw(self.module, (inputs,), outputs)
         return outputs
 
     @property
@@ -127,18 +171,19 @@ class Classifier:
         """
         return 0 if self._watch is None else self._watch.room
 
-    def ascend(self, inputs: Tensor, ascent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def ascend(
+        self, inputs: Tensor, ascent: Callable[[Tensor], Tensor], *, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns the outputs, shape (N, K), and an input gradient of the inputs' shape.
 
         ``ascent`` maps detached outputs to the gradient of an objective with respect to them; the
-        result is the objective's gradient with respect to the inputs.  Takes one forward and one
-        backward pass.
+        result is the objective's gradient with respect to the inputs.  ``rows`` as for `on_rows`.
+        Takes one forward and one backward pass.
         """
         leaf = inputs.detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), self.on_rows(rows):
             outputs = self(leaf)
-        (gradient,) = torch.autograd.grad(outputs, leaf, ascent(outputs.detach()))
-        return outputs.detach(), self._seen(gradient)
+        return outputs.detach(), self._gradient(outputs, leaf, ascent(outputs.detach()))
 
     def loss_gradient(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the gradient of the training loss with respect to the inputs, by plain autograd.
@@ -149,8 +194,7 @@ class Classifier:
         leaf = inputs.detach().requires_grad_()
         with torch.enable_grad():
             loss = self.outputs.loss(self(leaf), labels).sum()
-        (gradient,) = torch.autograd.grad(loss, leaf)
-        return self._seen(gradient)
+        return self._gradient(loss, leaf)
 
     def pull_back(
         self, outputs: Tensor, inputs: Tensor, upstream: Tensor, *, again: bool = False
@@ -160,10 +204,7 @@ class Classifier:
         Unlike `ascend` it supports several gradients from one forward pass, for which ``again``
         keeps the graph, and losses with a graph of their own.  Takes one backward pass.
         """
-        (gradient,) = torch.autograd.grad(outputs, inputs, upstream, retain_graph=again)
-        if self._watch is not None:
-            self._watch.add(gradient.sum())
-        return gradient
+        return self._gradient(outputs, inputs, upstream, again=again)
 
     @torch.no_grad()
     def predict(self, inputs: Tensor) -> Tensor:
@@ -206,13 +247,41 @@ class Classifier:
             self.snapshot = outer
             belongings.put_back()
 
-    def ask_of_a_part(self) -> None:
-        """Declares that the next passes are on a part of the watched batch.
+    @contextmanager
+    def run_on(self, rows: Tensor | None = None) -> Iterator[None]:
+        """Declares that the passes in a ``with`` block are a new run on some rows of the batch.
 
-        A gradient of as many rows then does not count as the first one of all its examples.
+        Runs are restarts, members of a list, and targets.  Runs inside of a run are on its rows.
+
+        Args:
+            rows: int64, shape (M,): positions in the batch under attack; None for all.  Several
+                runs that share a batch name each row several times.
         """
-        if self._watch is not None:
-            self._watch.whole = False
+        with nullcontext() if self._watch is None else self._watch.path.run_on(rows):
+            yield
+
+    @contextmanager
+    def on_rows(self, rows: Tensor | None) -> Iterator[None]:
+        """Declares which rows of its run an attack calls the model on, for a ``with`` block.
+
+        Args:
+            rows: int64, shape (M,): a position for each input of a call, in rising order; None for
+                all rows.
+        """
+        if self._watch is None or rows is None:
+            yield
+        else:
+            with self._watch.path.on_rows(rows):
+                yield
+
+    @contextmanager
+    def off_path(self) -> Iterator[None]:
+        """Leaves the passes in a ``with`` block out of the evidence of an attack's path.
+
+        For queries of which the attack may discard successes, and finds them again.
+        """
+        with nullcontext() if self._watch is None else self._watch.path.off():
+            yield
 
     @property
     def watched(self) -> bool:
@@ -225,12 +294,55 @@ class Classifier:
 
         ``room`` is the size of a full batch, if these inputs are fewer.
         """
-        watch = Watch(inputs, inputs._version, max(room, len(inputs)))
+        watch = Watch(inputs, inputs._version, max(room, len(inputs)), Trajectory(inputs))
         previous, self._watch = self._watch, watch
         try:
             yield self._watch
         finally:
             self._watch = previous
+
+    def show(self, source: Classifier, *, unchanged: bool) -> None:
+        """Makes this a view of a classifier, which counts the passes of both.
+
+        The watch of the source records the view's calls.  ``unchanged`` says whether the view's
+        outputs are the source's, so that they may be its clean prediction.
+        """
+        self.snapshot, self._watch = source.snapshot, source._watch
+        self._viewed, self._unchanged = source, unchanged
+
+    @contextmanager
+    def counting_only(self) -> Iterator[None]:
+        """Counts the passes of a ``with`` block, without a record of them by the watch."""
+        watch, self._watch = self._watch, None
+        try:
+            yield
+        finally:
+            self._watch = watch
+
+    @property
+    def listening(self) -> bool:
+        """Whether every call of the module is counted."""
+        return self._listening
+
+    def note_pass(self, inputs: Tensor, outputs: object) -> None:
+        """Counts a forward pass that was made without a call of the module."""
+        self._saw(self.module, (inputs,), outputs)
+
+    def note_backward(self, outputs: Tensor, call: ModelCall | None = None) -> None:
+        """Counts the backward passes through a tensor of shape (N, ...), when they are made.
+
+        ``call`` is what the path of the attack knows of the forward pass.
+        """
+        outputs.register_hook(partial(self._count_backward, call))  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Leaves the passes of a ``with`` block out of the count."""
+        before = replace(self.passes)
+        try:
+            yield
+        finally:
+            self.passes.forward, self.passes.backward = before.forward, before.backward
 
     @contextmanager
     def _listen(self) -> Iterator[None]:
@@ -247,39 +359,50 @@ class Classifier:
             handle.remove()
 
     def _saw(self, module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
-        """Counts a forward pass, and its backward pass later; records clean outputs."""
+        """Counts a forward pass, and its backward pass later; records what the watch needs."""
         inputs = arguments[0] if arguments else None
         if not isinstance(inputs, Tensor) or not isinstance(outputs, Tensor):
             return
         self.passes.forward += len(inputs)
+        call = self._record(inputs, outputs)
         if outputs.requires_grad:
-            outputs.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
+            self.note_backward(outputs, call)
+
+    def _record(self, inputs: Tensor, outputs: Tensor) -> ModelCall | None:
+        """Records clean outputs, and a point of the attack's path, in the watch.
+
+        Returns what the path knows of the call; None if it records nothing.
+        """
         watch = self._watch
-        if watch is None or watch.outputs is not None or not watch.covers(inputs):
-            return
-        # An attack may use the model in training mode: its outputs are no clean prediction.
+        # An attack may use the model in training mode: these are not the outputs under attack.
+        if watch is None or self.module.training:
+            return None
+        call = watch.path.saw(inputs, outputs)
+        if call is not None and outputs.requires_grad and inputs.requires_grad:
+            watch.path.follow(inputs, call)
+        if watch.outputs is not None or not watch.covers(inputs):
+            return call
+        if self.draws.count > 1 or not self._unchanged:  # one draw is no clean prediction
+            return call
         if not any(part.training for part in self.module.modules()):
             watch.outputs = outputs.detach().clone()  # the attack may change its own in place
+        return call
 
-    def _count_backward(self, gradient: Tensor) -> None:
+    def _count_backward(self, call: ModelCall | None, gradient: Tensor) -> None:
         self.passes.backward += len(gradient)
+        if call is not None and self._watch is not None:
+            self._watch.path.took_upstream(call, gradient)
 
-    def _seen(self, gradient: Tensor) -> Tensor:
-        watch = self._watch
-        if watch is None:
-            return gradient
-        # A NaN anywhere makes these sums NaN; they are read back once, in the end.
-        examples = len(watch.inputs)
-        # With several tries of each example, the first try of all of them comes first.
-        several = watch.gradients is None and len(gradient) % examples == 0
-        if watch.zero_gradient is None and watch.whole and (several or len(gradient) == examples):
-            flat = gradient.flatten(1)
-            highest, lowest = flat.amax(1), flat.amin(1)
-            watch.zero_gradient = ((highest == 0) & (lowest == 0))[:examples]
-            total = (highest + lowest).sum()
-        else:
-            total = gradient.sum()
-        watch.add(total)
+    def _gradient(
+        self,
+        outputs: Tensor,
+        inputs: Tensor,
+        upstream: Tensor | None = None,
+        *,
+        again: bool = False,
+    ) -> Tensor:
+        with nullcontext() if self._watch is None else self._watch.path.own_gradient():
+            (gradient,) = torch.autograd.grad(outputs, inputs, upstream, retain_graph=again)
         return gradient
 
 

@@ -147,6 +147,15 @@ class BatchSize:
         self.now = self._first = first
         self._fixed = fixed
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the user chose the size."""
+        return self._fixed
+
+    def divided(self, by: int) -> BatchSize:
+        """Returns a size for examples that need so many times the memory, at least 1."""
+        return BatchSize(max(1, self._first // by), fixed=self._fixed)
+
     def may_halve(self, count: int) -> bool:
         """Returns whether a batch of so many examples is halved when memory runs out."""
         return not self._fixed and count > 1

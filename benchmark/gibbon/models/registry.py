@@ -49,6 +49,7 @@ class TrainingRequest:
         fresh: whether to ignore a checkpoint and start again.
         report: called every few batches.
         data_dir: folder of datasets that are not embedded; the default one if None.
+        recipe: TOML file of a recipe in place of the model's own; that one if None.
     """
 
     output: Path
@@ -58,6 +59,7 @@ class TrainingRequest:
     device: str = "cpu"
     fresh: bool = False
     data_dir: Path | None = None
+    recipe: Path | None = None
 
 
 @dataclass(frozen=True)

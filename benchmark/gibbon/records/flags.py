@@ -1,157 +1,156 @@
-"""Reliability flags: signs that a number is better than the model or the attack behind it.
+"""Flags: signs that a number of a run is better than the model or the attack behind it.
 
-Each flag is stored as a short sentence.  Flags change no number; reports print them first.
-The signs of masked gradients are those of A. Athalye, N. Carlini and D. Wagner, "Obfuscated
-gradients give a false sense of security", ICML 2018, section 3.1.
+Flags change no number.  They are in ``run.json``, and by kind in every row that they affect;
+reports and the terminal print them first, and verdicts read them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
 
-from gibbon.core.threat import PIXEL_STEPS, Norm, ThreatModel, Verdict
-from gibbon.records.run import Evaluation, RunRecord, Transfer
+from gibbon.core.errors import SpecError
+from gibbon.core.threat import Epsilon
+from gibbon.records.flag_kinds import KINDS, SEVERITIES, Severity, flag_kind
+from gibbon.records.record import Record
+from gibbon.specs.base import EpsilonField
 
-# Below this share, examples with zero gradients can't change a rate by more than its interval.
-ZERO_GRADIENT_SHARE = 0.01
-
-# The rank of our attacks by strength: a stronger attack should not find fewer errors.  Attacks of
-# other libraries are not ranked.
-STRENGTH = {"noise-uniform": 0, "noise-sign": 0, "fgsm-naive": 1, "fgsm": 1, "pgd": 2}
-MASKING = "a sign of masked gradients, or of a loss that does not follow the error"
-
-WORDS = {
-    Verdict.NOT_FINITE: "not finite",
-    Verdict.OUT_OF_BOUNDS: "out of bounds",
-    Verdict.OUT_OF_BUDGET: "out of budget",
-}
+EARLIER = "earlier-version"
+SEPARATOR = ";"  # between the kinds in a row of a table
 
 
-@dataclass(frozen=True)
-class Flag:
-    """A flag of a stored run.
+class Flag(Record):
+    """One sign that a number may be wrong.
 
     Args:
-        finding: the sentence, without the reason that all signs of masked gradients share.
-        dataset, model: of the numbers that it is about; empty if it is not about one model.
-        masking: whether it is a sign of masked gradients.
+        kind: name of its kind, of a closed list (`gibbon.records.flag_kinds`).
+        severity: ``serious``: the number must not be used as it stands; ``warning``: it needs a
+            check; ``note``: a reader should know.  That of the kind by default.
+        dataset, model, attack, epsilon: the rows that it is about; an empty one stands for all.
+        figure: the figure seen, such as ``"300 of 300"``.
+        sentence: one sentence about what was seen, without its subject.
+        advice: one line: what to do.  That of the kind by default.
+        suite: lines of a suite that would settle it, in TOML; empty if none would.
+        source: where the check is described.  That of the kind by default.
+        accepted: whether the user takes responsibility (``accept``): verdicts pass over it.
+
+    >>> flag = Flag(kind="zero-gradient", dataset="mnist", model="net", figure="9 of 9",
+    ...     sentence="the gradient is zero for 9 of 9 examples")
+    >>> flag.severity, str(flag)
+    ('serious', 'mnist, net: the gradient is zero for 9 of 9 examples')
     """
 
-    finding: str
-    dataset: str
-    model: str
-    masking: bool
+    kind: str
+    severity: Severity = "serious"  # only until `_completed` fills in that of the kind
+    dataset: str = ""
+    model: str = ""
+    attack: str = ""
+    epsilon: EpsilonField | None = None
+    figure: str = ""
+    sentence: str = Field(min_length=1)
+    advice: str = ""
+    suite: str = ""
+    source: str = ""
+    accepted: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, written: Any) -> Any:
+        if isinstance(written, str):  # flags were sentences once
+            written = {"kind": EARLIER, "sentence": written}
+        kind = KINDS.get(str(written.get("kind"))) if isinstance(written, dict) else None
+        if kind is None:
+            return written
+        ours = {"severity": kind.severity, "advice": kind.advice, "source": kind.source}
+        return {**ours, **written}
 
-def read_flags(record: RunRecord) -> tuple[Flag, ...]:
-    """Returns the flags of a run, read from the sentences that are stored."""
-    models = {
-        (f"{experiment.dataset.name}, {model.name}{mark}"): (experiment.dataset.name, model.name)
-        for experiment in record.suite.experiments
-        for model in experiment.models
-        for mark in (", ", ":")
-    }
-    flags = []
-    for sentence in record.flags:
-        starts = (names for start, names in models.items() if sentence.startswith(start))
-        finding = sentence.removesuffix(f", {MASKING}")
-        flags.append(Flag(finding, *next(starts, ("", "")), masking=finding != sentence))
-    return tuple(flags)
+    @field_validator("kind")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            return flag_kind(name).name
+        except SpecError as error:
+            raise ValueError(str(error)) from error
 
+    @property
+    def subject(self) -> str:
+        """Dataset, model, attack and epsilon, as far as they are given."""
+        names = [each for each in (self.dataset, self.model, self.attack) if each]
+        if self.epsilon is not None:
+            names[-1:] = [f"{' '.join(names[-1:])} at epsilon {self.epsilon}".strip()]
+        return ", ".join(names)
 
-def candidate_flags(
-    verdict: NDArray[np.int64],
-    distance: NDArray[np.floating],
-    *,
-    epsilon: float,
-    zero_gradient: NDArray[np.bool_] | None,
-    done: NDArray[np.bool_],
-) -> Iterator[str]:
-    """Yields the flags of one cell's candidates.
+    @property
+    def counts(self) -> bool:
+        """Whether verdicts fail on it: it is serious, and nobody took responsibility."""
+        return self.severity == "serious" and not self.accepted
 
-    ``done`` marks the examples for which the attack may return its input unchanged.
-    """
-    total = len(verdict)
-    for kind, words in WORDS.items():
-        count = int(np.count_nonzero(verdict == kind))
-        if count:
-            yield f"{count} of {total} candidates {words}: not counted as adversarial"
-    if epsilon > 0 and np.all(distance == 0) and not np.all(done):
-        yield "the attack returned its inputs unchanged"
-    if zero_gradient is not None and np.mean(zero_gradient) >= ZERO_GRADIENT_SHARE:
-        count = int(np.count_nonzero(zero_gradient))
-        yield f"the gradient is zero in every coordinate for {count} of {total} examples"
-
-
-def budget_flags(attack: str, threats: Iterable[ThreatModel]) -> Iterator[str]:
-    """Yields the budgets of an attack that are as wide as the inputs' bounds.
-
-    Under such a budget every input is within reach of every other.  The usual reason is a number of
-    pixel steps written without the 255.
-    """
-    for threat in threats:
-        bounds = threat.bounds
-        if threat.norm is not Norm.LINF or bounds is None or threat.radius < bounds.width:
-            continue
-        steps = threat.epsilon.value
-        meant = (
-            f": did you mean {steps}/{PIXEL_STEPS}?"
-            if steps.denominator == 1 and steps <= PIXEL_STEPS
-            else ""
+    def is_about(
+        self, *, dataset: str, model: str = "", attack: str = "", epsilon: Epsilon | None = None
+    ) -> bool:
+        """Returns whether it affects the row of this dataset, model, attack and epsilon."""
+        return (
+            self.dataset in ("", dataset)
+            and self.model in ("", model)
+            and self.attack in ("", attack)
+            and self.epsilon in (None, epsilon)
         )
-        yield (
-            f"{attack}: epsilon {threat.epsilon} is as wide as the box "
-            f"[{bounds.low:g}, {bounds.high:g}]{meant}"
-        )
+
+    def __str__(self) -> str:
+        subject = self.subject
+        return f"{subject}: {self.sentence}" if subject else self.sentence
 
 
-def masking_flags(
-    evaluations: Iterable[Evaluation], transfers: Iterable[Transfer]
-) -> Iterator[str]:
-    """Yields signs of masked gradients: stronger attacks that find fewer errors than weaker ones.
+class FlagIndex:
+    """Flags by subject, for the flags of many rows.
 
-    An attack is stronger if its rank is higher, or if it has the same algorithm under a threat
-    model that allows more.  Intervals must not overlap, so that sampling raises no flag.
+    >>> one = Flag(kind="wide-budget", dataset="mnist", attack="pgd", sentence="a")
+    >>> other = Flag(kind="wide-budget", dataset="mnist", model="b", sentence="b")
+    >>> index = FlagIndex([one, other])
+    >>> [index[place].sentence for place in index.places("mnist", "a", "pgd", None)]
+    ['a']
     """
-    rows = [row for row in evaluations if row.status == "done" and not row.unattacked]
-    for weaker in rows:
-        for stronger in rows:
-            if _should_find_more(stronger, weaker) and _beaten(
-                weaker.adversarial_error_low, stronger.adversarial_error_high
-            ):
-                yield (
-                    f"{weaker.dataset}, {weaker.model}, epsilon {weaker.epsilon}: {weaker.attack} "
-                    f"finds more errors than {stronger.attack}, {MASKING}"
-                )
-    own = {(row.dataset, row.model, row.attack, row.epsilon): row for row in rows}
-    for row in transfers:
-        white_box = own.get((row.dataset, row.target, row.attack, row.epsilon))
-        if row.source == row.target or white_box is None or row.status != "done":
-            continue
-        if _beaten(row.error_low, white_box.adversarial_error_high):
-            yield (
-                f"{row.dataset}, {row.target}, {row.attack} at epsilon {row.epsilon}: examples "
-                f"made on {row.source} find more errors than its own, {MASKING}"
-            )
+
+    def __init__(self, flags: Iterable[Flag]) -> None:
+        self._flags = tuple(flags)
+        self._places: dict[tuple[str, str, str, Epsilon | None], list[int]] = {}
+        for place, each in enumerate(self._flags):
+            key = (each.dataset, each.model, each.attack, each.epsilon)
+            self._places.setdefault(key, []).append(place)
+
+    def __getitem__(self, place: int) -> Flag:
+        return self._flags[place]
+
+    def places(
+        self, dataset: str, model: str, attack: str, epsilon: Epsilon | None
+    ) -> Iterator[int]:
+        """Yields the places of the flags that affect a subject, as `Flag.is_about` defines it."""
+        names = ({"", dataset}, {"", model}, {"", attack}, {None, epsilon})
+        for key in product(*names):
+            yield from self._places.get(key, ())
 
 
-def _should_find_more(stronger: Evaluation, weaker: Evaluation) -> bool:
-    def key(row: Evaluation) -> tuple[object, ...]:
-        return (row.dataset, row.model, row.epsilon, row.norm)
-
-    high, low = STRENGTH.get(stronger.algorithm), STRENGTH.get(weaker.algorithm)
-    if key(stronger) != key(weaker) or high is None or low is None:
-        return False
-    if stronger.clip and not weaker.clip:  # the weaker attack is allowed more
-        return False
-    freer = bool(weaker.clip and not stronger.clip)
-    return high > low or (freer and stronger.algorithm == weaker.algorithm)
+def sorted_flags(flags: Iterable[Flag]) -> tuple[Flag, ...]:
+    """Returns flags, each once, the serious ones first; the order is kept otherwise."""
+    return tuple(sorted(dict.fromkeys(flags), key=lambda each: SEVERITIES.index(each.severity)))
 
 
-def _beaten(low: float | None, high: float | None) -> bool:
-    """Returns whether an interval from ``low`` lies above one up to ``high``."""
-    return low is not None and high is not None and low > high
+def kinds_text(flags: Iterable[Flag]) -> str:
+    """Returns the kinds of flags as a cell of a table, each once.
+
+    >>> one = Flag(kind="zero-gradient", sentence="a")
+    >>> kinds_text([one, Flag(kind="wide-budget", sentence="b"), one])
+    'zero-gradient;wide-budget'
+    """
+    return SEPARATOR.join(dict.fromkeys(each.kind for each in sorted_flags(flags)))
+
+
+def with_accepted(flags: Iterable[Flag], accepted: Iterable[str]) -> tuple[Flag, ...]:
+    """Returns flags, with those of the accepted kinds marked."""
+    names = frozenset(accepted)
+    return tuple(
+        each.model_copy(update={"accepted": True}) if each.kind in names else each for each in flags
+    )

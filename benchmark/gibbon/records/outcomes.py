@@ -16,14 +16,17 @@ from pydantic import Field
 
 from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.threat import Verdict
-from gibbon.records.run import Record
+from gibbon.records.path_evidence import PATH_ARRAYS, PathEvidence
+from gibbon.records.record import Record
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 OUTCOMES = "outcomes"
 
 META_KEY = b"gibbon"
+OUTCOME_FORMAT = 3  # 3: with the evidence of the path; older outcomes are computed again
 OUTCOME_FORMAT = 2
+SHARES = "wrong_share"  # column of a file: only if a target's answers are random
 SAME_SHARE = 0.95  # of candidates that were made again: see `Outcome.has_candidates_of`
 
 # The arrays of an outcome that are equal for all its targets, and their types in a file.
@@ -37,10 +40,12 @@ _ARRAYS: Final = {
     "zero_gradient": pa.bool_(),
     "nearest": pa.float32(),
     "misled_by": pa.int16(),
+    "margin": pa.float32(),
 }
 _COLUMNS: Final = {"nearest": "nearest_distance"}  # the others have their array's name
-_OPTIONAL: Final = ("nearest", "misled_by")  # without them a file has no such column
+_OPTIONAL: Final = ("nearest", "misled_by", "margin")  # without them a file has no such column
 _NULLABLE: Final = ("saturated", "zero_gradient", *_OPTIONAL)
+_PATH: Final = "path_"  # before the names of the columns of the path's evidence
 
 
 class OutcomeMeta(Record):
@@ -73,16 +78,24 @@ class OutcomeMeta(Record):
 
 @dataclass(frozen=True)
 class TargetOutcome:
-    """One model's answers to a cell's candidates: predicted int32 and confidence float32, (N,)."""
+    """One model's answers to a cell's candidates: predicted int32 and confidence float32, (N,).
+
+    ``wrong_share``, float32, (N,), is the share of wrong answers of a model that was evaluated
+    several times, because its answers are random; None for any other model.  ``predicted`` is then
+    a wrong class if more than half of the answers are wrong, else the true class.
+    """
 
     predicted: NDArray[np.int32]
     confidence: NDArray[np.float32]
+    wrong_share: NDArray[np.float32] | None = None
 
     def then(self, more: TargetOutcome) -> TargetOutcome:
         """Returns this and more examples after it."""
+        own, other = self.wrong_share, more.wrong_share
         return TargetOutcome(
             np.concatenate([self.predicted, more.predicted]),
             np.concatenate([self.confidence, more.confidence]),
+            None if own is None or other is None else np.concatenate([own, other]),
         )
 
 
@@ -94,7 +107,9 @@ class Outcome:
     model that answered: what a suite calls it does not matter.  ``nearest`` is the smallest
     adversarial distance, NaN if none was found, and None for attacks that stay within an
     epsilon.  ``misled_by`` is the position of the first try that was misclassified, -1 if
-    none was, and None if there was one try.
+    none was, and None if there was one try.  ``margin`` is the source's output for the best wrong
+    class minus that for the true one, at the candidate; None if the source was not asked.  ``path``
+    is None for unattacked examples.
     """
 
     example_id: NDArray[np.int64]
@@ -108,6 +123,8 @@ class Outcome:
     meta: OutcomeMeta = field(default_factory=OutcomeMeta)
     nearest: NDArray[np.float32] | None = None
     misled_by: NDArray[np.int16] | None = None
+    margin: NDArray[np.float32] | None = None
+    path: PathEvidence | None = None
 
     @property
     def first_misled(self) -> NDArray[np.int16]:
@@ -117,10 +134,23 @@ class Outcome:
         return np.where(self.any_misclassified, 0, -1).astype(np.int16)
 
     def misclassified(self, target: str) -> NDArray[np.bool_]:
-        """Returns which candidates are valid and misclassified by the target of that digest."""
+        """Returns which candidates are valid and misclassified by the target of that digest.
+
+        If the target's answers are random, more than half of them are wrong.
+        """
         wrong: NDArray[np.bool_] = self.scores[target].predicted != self.label
         valid: NDArray[np.bool_] = self.verdict == Verdict.VALID
         return np.logical_and(wrong, valid)
+
+    def wrong_share(self, target: str) -> NDArray[np.float64]:
+        """Returns the share of answers to each candidate that are wrong, 0 if it is not valid.
+
+        It is 0 or 1 unless the target's answers are random.
+        """
+        share = self.scores[target].wrong_share
+        if share is None:
+            return self.misclassified(target).astype(np.float64)
+        return np.where(self.verdict == Verdict.VALID, share, 0.0).astype(np.float64)
 
     def then(self, more: Outcome) -> Outcome:
         """Returns this and more examples of the same cell after it."""
@@ -142,7 +172,8 @@ class Outcome:
                 "target_errors": {**self.meta.target_errors, **more.meta.target_errors},
             }
         )
-        return replace(self, **joined, scores=scores, meta=meta)
+        path = self.path.then(more.path) if self.path and more.path else None
+        return replace(self, **joined, scores=scores, meta=meta, path=path)
 
     def at(self, rows: NDArray[np.int64], found: Outcome, *, only_misled: bool = False) -> Outcome:
         """Returns this with what was found of the examples at these positions in its place.
@@ -167,6 +198,13 @@ class Outcome:
         first = self.misled_by
         if first is not None or found.misled_by is not None:
             first = put(self.first_misled, found.first_misled)
+        margin = None
+        if self.margin is not None and found.margin is not None:
+            margin = put(self.margin, found.margin)
+        path = self.path
+        if found.path is not None:
+            path = path or PathEvidence.unknown(len(self.label))
+            path = path.with_more(rows, found.path)
         return replace(
             self,
             verdict=put(self.verdict, found.verdict),
@@ -176,14 +214,20 @@ class Outcome:
             zero_gradient=zero,
             scores={
                 digest: TargetOutcome(
-                    put(self.scores[digest].predicted, answers.predicted),
-                    put(self.scores[digest].confidence, answers.confidence),
+                    put(before.predicted, answers.predicted),
+                    put(before.confidence, answers.confidence),
+                    None
+                    if before.wrong_share is None or answers.wrong_share is None
+                    else put(before.wrong_share, answers.wrong_share),
                 )
                 for digest, answers in found.scores.items()
+                for before in [self.scores[digest]]
             },
             meta=found.meta,
             nearest=None,
             misled_by=first,
+            margin=margin,
+            path=path,
         )
 
     @property
@@ -267,11 +311,16 @@ def outcome_table(outcome: Outcome) -> pa.Table:
 
     codes = pa.array(np.repeat(np.arange(len(digests), dtype=np.int32), count))
     scores = outcome.scores.values()
+    shares = _shares_column(outcome)
     shared = {
         _COLUMNS.get(name, name): repeated(getattr(outcome, name), kind)
         for name, kind in _ARRAYS.items()
         if name not in _OPTIONAL or getattr(outcome, name) is not None
     }
+    if outcome.path is not None:
+        for name, kind in PATH_ARRAYS.items():
+            values = getattr(outcome.path, name)
+            shared[_PATH + name] = repeated(values, pa.from_numpy_dtype(kind))
     columns = {
         "example_id": shared.pop("example_id"),
         "target": pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())),
@@ -283,8 +332,19 @@ def outcome_table(outcome: Outcome) -> pa.Table:
             np.concatenate([outcome.misclassified(each) for each in digests])
         ),
         **shared,
+        **({SHARES: shares} if shares is not None else {}),
     }
     return pa.table(columns).replace_schema_metadata({META_KEY: outcome.meta.model_dump_json()})
+
+
+def _shares_column(outcome: Outcome) -> pa.Array | None:
+    """Returns the column of shares, null for targets that answer alike; None if all do."""
+    shares = [each.wrong_share for each in outcome.scores.values()]
+    if all(each is None for each in shares):
+        return None
+    missing = np.full(len(outcome.example_id), np.nan, dtype=np.float32)
+    values = np.concatenate([missing if each is None else each for each in shares])
+    return pa.array(values, type=pa.float32(), from_pandas=True)
 
 
 def outcome_of_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
@@ -305,11 +365,32 @@ def outcome_of_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
             raise RecordError(f"an outcome file lacks values of {name}")
     predicted = table.column("predicted").to_numpy()
     confidence = table.column("confidence").to_numpy()
+    share = table.column(SHARES).to_numpy() if SHARES in table.column_names else None
     scores = {
-        digests[code]: TargetOutcome(predicted[target == code], confidence[target == code])
+        digests[code]: TargetOutcome(
+            predicted[own],
+            confidence[own],
+            None if share is None or np.isnan(share[own]).any() else share[own],
+        )
         for code in present
+        for own in [target == code]
     }
-    return Outcome(scores=scores, meta=meta, **arrays)
+    return Outcome(scores=scores, meta=meta, path=_path_of(table, first), **arrays)
+
+
+def _path_of(table: pa.Table, rows: NDArray[np.bool_]) -> PathEvidence | None:
+    """Returns the evidence of the path in some rows of a table, or None if it has none."""
+    columns = {name: _PATH + name for name in PATH_ARRAYS}
+    if not all(column in table.column_names for column in columns.values()):
+        return None
+    if any(table.column(column).null_count for column in columns.values()):
+        return None
+    return PathEvidence(
+        **{
+            name: table.column(columns[name]).to_numpy()[rows].astype(kind)
+            for name, kind in PATH_ARRAYS.items()
+        }
+    )
 
 
 def write_table(table: pa.Table, path: Path) -> None:

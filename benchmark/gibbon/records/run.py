@@ -8,14 +8,20 @@ of a model without mistakes, is None.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from gibbon.core.errors import RecordError
 from gibbon.core.files import write_atomically
-from gibbon.core.threat import Norm
+from gibbon.core.threat import Epsilon, Norm
+from gibbon.records.checks import CheckDone
+from gibbon.records.examination import Examination
+from gibbon.records.flags import Flag, FlagIndex, kinds_text, sorted_flags, with_accepted
+from gibbon.records.proofs import ProofMethod
+from gibbon.records.record import Record
 from gibbon.specs.base import UNATTACKED, EpsilonField
 from gibbon.specs.suite import Suite
 
@@ -26,12 +32,6 @@ Status = Literal["done", "failed"]
 Rate = Annotated[float, Field(ge=0, le=1)] | None
 Count = Annotated[int, Field(ge=0)] | None
 Distance = Annotated[float, Field(ge=0)] | None
-
-
-class Record(BaseModel):
-    """A frozen result; unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class CellRecord(Record):
@@ -48,6 +48,7 @@ class Evaluation(CellRecord):
 
     The fields are the columns, in their order.  The table of words in the documentation defines
     each rate; ``examples``, ``clean_correct`` and ``misclassified`` are the denominators.
+    ``flags`` holds the kinds of the flags that affect the row, with ``;`` between them.
     ``forward_passes`` and ``backward_passes`` count passes of the source model, by example; work
     that several epsilons share is counted once, at the first of them.
 
@@ -55,6 +56,17 @@ class Evaluation(CellRecord):
     examples with one (0 if the clean input is misclassified), and quantiles over all examples,
     which are None if too few were found.  They are equal at every epsilon, and None for attacks
     that do not search.
+
+    Columns ``*_low`` and ``*_high`` are the ends of 95 % intervals: Wilson's for errors and rates,
+    bootstrap intervals (BCa) for confidences and the median distance.  An upper end of the latter
+    is None if it is infinite.
+    ``draws`` is the number of times that the model was evaluated on each input.  If it is above 1,
+    because the answers are random, an error is a mean over examples of the share of wrong answers,
+    its interval covers both examples and draws, and counts and the worst case take an example as
+    misclassified if more than half of its answers are wrong.
+    ``certified_error`` is the share of examples that are not proved robust under the row's threat
+    model, whatever the attack: an upper bound of the error under any attack.  ``certified_by`` is
+    the strongest method that proved an example: ``exact``, ``ibp`` or ``crown``.
     """
 
     examples: int
@@ -94,6 +106,17 @@ class Evaluation(CellRecord):
     nearest_median: Distance = None
     nearest_q10: Distance = None
     nearest_q90: Distance = None
+    confidence_on_misclassified_low: Rate = None
+    confidence_on_misclassified_high: Rate = None
+    mean_confidence_low: Rate = None
+    mean_confidence_high: Rate = None
+    nearest_median_low: Distance = None
+    nearest_median_high: Distance = None
+    draws: Annotated[int, Field(ge=1)] = 1
+    certified_error: Rate = None
+    certified_error_low: Rate = None
+    certified_error_high: Rate = None
+    certified_by: ProofMethod | None = None
 
     @property
     def unattacked(self) -> bool:
@@ -137,6 +160,7 @@ class Transfer(Record):
     confidence_on_misclassified: Rate = None
     status: Status = "done"
     digest: str = ""
+    flags: str = ""
 
 
 class Agreement(Record):
@@ -158,6 +182,7 @@ class Agreement(Record):
     same_class_given_both_misclassified_low: Rate = None
     same_class_given_both_misclassified_high: Rate = None
     status: Status = "done"
+    flags: str = ""
 
 
 class WorstCase(Record):
@@ -177,6 +202,94 @@ class WorstCase(Record):
     worst_case_error: Rate
     worst_case_error_low: Rate
     worst_case_error_high: Rate
+    certified_error: Rate = None
+    certified_error_low: Rate = None
+    certified_error_high: Rate = None
+    certified_by: ProofMethod | None = None
+    flags: str = ""
+
+
+class ModelComparison(Record):
+    """Two models compared under one threat model, by their worst cases on the same examples.
+
+    ``only_first`` and ``only_second`` count the examples that one of the models alone
+    misclassifies, clean or under any of the attacks; ``p_value`` is that of McNemar's exact test,
+    corrected by Holm's procedure over the pairs of models under this threat model.
+    ``more_robust`` is the model with significantly fewer errors (5 %), empty if the two can't be
+    distinguished; ``examples_needed`` is then about how many examples would be needed for that,
+    None if they have as many errors.
+    """
+
+    dataset: str
+    first: str
+    second: str
+    norm: Norm
+    epsilon: EpsilonField
+    clip: bool
+    examples: int
+    first_error: Rate
+    second_error: Rate
+    only_first: int
+    only_second: int
+    p_value: float
+    more_robust: str = ""
+    examples_needed: Count = None
+    flags: str = ""
+
+
+class SeedStatistics(Record):
+    """Models that differ in their training seed, under one attack at one epsilon.
+
+    Columns ``*_mean`` and ``*_sd`` are the mean of a column of ``evaluations.csv`` over the ``n``
+    models and its standard deviation (with n - 1), None for one model.  Measures that a model lacks
+    are None.
+    """
+
+    dataset: str
+    seeds_of: str
+    attack: str
+    epsilon: EpsilonField
+    n: int
+    models: tuple[str, ...]
+    adversarial_error_mean: Rate = None
+    adversarial_error_sd: Distance = None
+    worst_case_error_mean: Rate = None
+    worst_case_error_sd: Distance = None
+    confidence_on_misclassified_mean: Rate = None
+    confidence_on_misclassified_sd: Distance = None
+    mean_confidence_mean: Rate = None
+    mean_confidence_sd: Distance = None
+    flags: str = ""
+
+
+class CertifiedBound(Record):
+    """The proofs of one model under one threat model: a row of ``bounds.csv``.
+
+    ``certified_error`` is the share of examples that are not proved robust, and the count
+    ``proved`` the others, in total and by method.  ``reason`` says why there is no bound, or which
+    method was left out.  Passes and seconds are counted in no other table.
+    """
+
+    dataset: str
+    model: str
+    norm: Norm
+    epsilon: EpsilonField
+    clip: bool
+    examples: int
+    certified_error: Rate = None
+    certified_error_low: Rate = None
+    certified_error_high: Rate = None
+    certified_by: ProofMethod | None = None
+    proved: Count = None
+    proved_exact: Count = None
+    proved_ibp: Count = None
+    proved_crown: Count = None
+    reason: str = ""
+    requested: bool = False
+    forward_passes: int = 0
+    backward_passes: int = 0
+    seconds: float = 0.0
+    digest: str = ""
 
 
 class MemberEvaluation(CellRecord):
@@ -196,6 +309,7 @@ class MemberEvaluation(CellRecord):
     error_after_high: Rate = None
     status: Status = "done"
     digest: str = ""
+    flags: str = ""
 
 
 class Failure(CellRecord):
@@ -255,6 +369,63 @@ class Provenance(Record):
     reused_cells: int = 0
 
 
+FlaggedRow = Evaluation | Transfer | Agreement | WorstCase | MemberEvaluation | SeedStatistics
+_Row = TypeVar(
+    "_Row",
+    Evaluation,
+    Transfer,
+    Agreement,
+    WorstCase,
+    MemberEvaluation,
+    SeedStatistics,
+)
+_Subject = tuple[str, str, Epsilon]  # model, attack, epsilon
+
+
+def flags_of(row: FlaggedRow, flags: Iterable[Flag] | FlagIndex) -> tuple[Flag, ...]:
+    """Returns the flags that affect a row, in their order.
+
+    They are those of the model that made the examples, under the attack or attacks of the row.  Of
+    other models that the examples are scored on they are those that name no attack.
+    """
+    index = flags if isinstance(flags, FlagIndex) else FlagIndex(flags)
+    places = {place for subject in _subjects(row) for place in index.places(row.dataset, *subject)}
+    return tuple(index[place] for place in sorted(places))
+
+
+def _subjects(row: FlaggedRow) -> Iterator[_Subject]:
+    """Yields what a row is about; without an attack, flags that name one are not meant."""
+    match row:
+        case Evaluation() | MemberEvaluation():
+            yield row.model, row.attack, row.epsilon
+        case WorstCase():
+            for attack in row.attacks or ("",):
+                yield row.model, attack, row.epsilon
+        case SeedStatistics():
+            for model in row.models:
+                yield model, row.attack, row.epsilon
+        case Transfer():
+            yield row.source, row.attack, row.epsilon
+            yield row.target, "", row.epsilon
+        case Agreement():
+            yield row.source, row.attack, row.epsilon
+            for target in (row.first, row.second):
+                yield target, "", row.epsilon
+
+
+def _with_kinds(rows: Iterable[_Row], index: FlagIndex) -> tuple[_Row, ...]:
+    return tuple(row.model_copy(update={"flags": kinds_text(flags_of(row, index))}) for row in rows)
+
+
+def _compared_flags(row: ModelComparison, record: RunRecord, index: FlagIndex) -> Iterator[Flag]:
+    """Yields the flags of the worst cases that a comparison is made of."""
+    threat = (row.dataset, row.norm, row.epsilon, row.clip)
+    for worst in record.worst_cases:
+        same = (worst.dataset, worst.norm, worst.epsilon, worst.clip) == threat
+        if same and worst.model in (row.first, row.second):
+            yield from flags_of(worst, index)
+
+
 class RunRecord(Record):
     """All results of a run: the content of ``run.json``."""
 
@@ -269,8 +440,34 @@ class RunRecord(Record):
     agreements: tuple[Agreement, ...] = ()
     worst_cases: tuple[WorstCase, ...] = ()
     members: tuple[MemberEvaluation, ...] = ()
+    comparisons: tuple[ModelComparison, ...] = ()
+    seeds: tuple[SeedStatistics, ...] = ()
+    bounds: tuple[CertifiedBound, ...] = ()
     failures: tuple[Failure, ...] = ()
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    checks: tuple[CheckDone, ...] = ()
+    examinations: tuple[Examination, ...] = ()
+
+    def with_flags(self, flags: Iterable[Flag]) -> RunRecord:
+        """Returns the record with these flags in place of its own, also in the rows they affect."""
+        found = sorted_flags(with_accepted(flags, self.suite.accept))
+        index = FlagIndex(found)
+        comparisons = (
+            each.model_copy(update={"flags": kinds_text(_compared_flags(each, self, index))})
+            for each in self.comparisons
+        )
+        return self.model_copy(
+            update={
+                "flags": found,
+                "evaluations": _with_kinds(self.evaluations, index),
+                "transfers": _with_kinds(self.transfers, index),
+                "agreements": _with_kinds(self.agreements, index),
+                "worst_cases": _with_kinds(self.worst_cases, index),
+                "members": _with_kinds(self.members, index),
+                "seeds": _with_kinds(self.seeds, index),
+                "comparisons": tuple(comparisons),
+            }
+        )
 
     @property
     def dataset_cards(self) -> dict[str, DatasetCard]:

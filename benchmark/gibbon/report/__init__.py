@@ -29,22 +29,24 @@ def write_report(record: RunRecord, folder: Path) -> None:
     """Writes the tables, CSV files and TensorBoard folder of a record, each file atomically.
 
     ``evaluations.csv``, ``transfer.csv``, ``worst_case.csv``, ``agreement.csv``, ``members.csv``
-    if an attack is a list of others, ``confidence.csv``, ``tables.md`` and ``tensorboard/``.
+    if an attack is a list of others, ``bounds.csv`` if there are bounds, ``confidence.csv``,
+    ``tables.md`` and ``tensorboard/``.
     Histograms of confidence and error curves are made from the outcomes in the folder.
     """
     from gibbon.report.content.confidence import CONFIDENCE_FILE, confidence_csv, confidences
     from gibbon.report.content.distance_curves import whole_curves
     from gibbon.report.tensorboard.writer import FOLDER, write_tensorboard
-    from gibbon.report.text.csv import MEMBERS_FILE
+    from gibbon.report.text.csv import BOUNDS_FILE, COMPARISONS_FILE, MEMBERS_FILE, SEEDS_FILE
 
     files = table_files(record)
     histograms = confidences(record, folder)
     if histograms:
-        files[CONFIDENCE_FILE] = confidence_csv(histograms)
+        files[CONFIDENCE_FILE] = confidence_csv(histograms, record)
     for name, content in files.items():
         write_atomically(folder / name, content)
     # Files of an earlier version of the suite.
-    for stale in {MEMBERS_FILE, CONFIDENCE_FILE} - files.keys():
+    optional = {BOUNDS_FILE, MEMBERS_FILE, COMPARISONS_FILE, SEEDS_FILE, CONFIDENCE_FILE}
+    for stale in optional - files.keys():
         (folder / stale).unlink(missing_ok=True)
     write_tensorboard(
         record,

@@ -44,6 +44,15 @@ class Handle:
             self._classifier = self._rebuild()
         return self._classifier
 
+    def changed(self, change: Callable[[Classifier], Classifier]) -> Handle:
+        """Returns the handle of a classifier that is changed, also each time it is built again."""
+        rebuild = self._rebuild
+        return Handle(
+            change(self.classifier),
+            size=self.size,
+            rebuild=None if rebuild is None else lambda: change(rebuild()),
+        )
+
     @property
     def rebuilds(self) -> bool:
         """Whether it can be released."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gibbon.datasets.base import Batch
+from gibbon.models.trajectory import Trajectory
 from gibbon.records.outcomes import Outcome, OutcomeMeta, TargetOutcome
+from gibbon.records.path_evidence import PATH_ARRAYS, PathEvidence
 from gibbon.verify.answers import Answers
 from gibbon.verify.judge import Judged
 
@@ -21,15 +23,17 @@ def judged_outcome(
     batch: Batch,
     judged: Judged,
     *,
-    zero: Tensor | None,
+    path: Trajectory | None,
     scores: Mapping[str, TargetOutcome],
     meta: OutcomeMeta,
 ) -> Outcome:
     """Returns the outcome of a batch.
 
-    ``zero`` marks examples whose gradient is zero; ``scores`` maps digests of models to answers.
+    ``path`` holds the evidence of the attack's passes; ``scores`` maps digests of models to
+    answers.
     """
-    nearest, first = judged.nearest, judged.misled_by
+    nearest, first, margin = judged.nearest, judged.misled_by, judged.margin
+    zero = None if path is None else path.zero_gradient
     return Outcome(
         example_id=as_array(batch.ids, np.int64),
         label=as_array(batch.labels, np.int32),
@@ -42,13 +46,26 @@ def judged_outcome(
         meta=meta,
         nearest=None if nearest is None else as_array(nearest, np.float32),
         misled_by=None if first is None else as_array(first, np.int16),
+        margin=None if margin is None else as_array(margin, np.float32),
+        path=None if path is None else _path_evidence(path),
     )
+
+
+def _path_evidence(path: Trajectory) -> PathEvidence:
+    found = path.evidence.cpu()
+    arrays: dict[str, Any] = {
+        name: as_array(getattr(found, name), kind) for name, kind in PATH_ARRAYS.items()
+    }
+    return PathEvidence(**arrays)
 
 
 def target_outcome(answers: Answers) -> TargetOutcome:
     """Returns a model's answers as arrays."""
+    share = answers.wrong_share
     return TargetOutcome(
-        as_array(answers.predicted, np.int32), as_array(answers.confidence, np.float32)
+        as_array(answers.predicted, np.int32),
+        as_array(answers.confidence, np.float32),
+        None if share is None else as_array(share, np.float32),
     )
 
 

@@ -1,4 +1,4 @@
-"""Progress of runs, trainings and checks: a bar in a terminal, lines elsewhere."""
+"""Progress of runs and checks: a bar in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from rich.markup import escape
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-
-    from gibbon.models.registry import TrainingProgress
 
 QUIET_SECONDS = 15.0  # between two lines of progress without a terminal
 
@@ -101,18 +99,6 @@ class RunProgress:
     def failed(self, cell: str, *, error: str) -> None:
         """Prints a failure as soon as it happens."""
         self.console.print(f"[bold red]failed:[/] {escape(f'{cell}: {error}')}", soft_wrap=True)
-
-
-@contextmanager
-def training_bar(model: str) -> Iterator[Callable[[TrainingProgress], None]]:
-    """Shows the progress of a training, which is reported to the function that it yields."""
-    with RunProgress(Console(stderr=True, emoji=False)) as shown:
-
-        def report(progress: TrainingProgress) -> None:
-            doing = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.4f}"
-            shown.reach(progress.step, of=progress.steps, task=f"training {model}", doing=doing)
-
-        yield report
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.files import write_atomically
+from gibbon.records.examination import EXAMINATIONS
 from gibbon.records.gallery import Gallery, gallery_bytes, gallery_file
 from gibbon.records.outcomes import (
     OUTCOME_FORMAT,
@@ -35,6 +36,7 @@ from gibbon.records.outcomes import (
     unwritable,
     write_table,
 )
+from gibbon.records.proofs import PROOFS
 from gibbon.records.run import RUN_FILE, RunRecord
 
 LOCK_FILE = ".gibbon.lock"
@@ -42,7 +44,7 @@ LOCK_FILE = ".gibbon.lock"
 CANDIDATES = ".candidates"
 
 # Files of a run; a folder that holds one of these but no record is not the folder of a run.
-OUR_FILES = ("evaluations.csv", "transfer.csv", "tables.md", "tensorboard", OUTCOMES)
+OUR_FILES = ("evaluations.csv", "transfer.csv", "tables.md", "tensorboard", OUTCOMES, PROOFS)
 
 
 class RunFolder:
@@ -84,10 +86,11 @@ class RunFolder:
         return self.path / OUTCOMES
 
     def forget(self, cells: Iterable[str]) -> None:
-        """Removes the outcomes of these cells, and the results of all unfinished jobs."""
+        """Removes the outcomes of these cells, all examinations and results of unfinished jobs."""
         partial = self.outcomes.glob("*.partial.parquet")
         for file in [*map(self._file, cells), *partial]:
             file.unlink(missing_ok=True)
+        shutil.rmtree(self.path / EXAMINATIONS, ignore_errors=True)
 
     def read(self, digest: str) -> Outcome | None:
         """Returns the outcome of a cell, or None if no usable one is stored."""

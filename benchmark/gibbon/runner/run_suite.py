@@ -8,38 +8,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gibbon.core.errors import RunFolderError
-from gibbon.records.flags import masking_flags
-from gibbon.records.outcomes import Outcome
+from gibbon.records.acceptance import check_kinds
 from gibbon.records.run import (
     RUN_FILE,
-    Agreement,
-    Evaluation,
-    Failure,
-    MemberEvaluation,
     Provenance,
     RunRecord,
-    Transfer,
-    WorstCase,
 )
-from gibbon.runner import count
+from gibbon.runner.examine_models import examine_at_candidates, examine_models
 from gibbon.runner.execute.jobs import Job, find_jobs
 from gibbon.runner.execute.run_job import Execution
 from gibbon.runner.execute.run_jobs import run_jobs
 from gibbon.runner.gallery.recover import recover_galleries
+from gibbon.runner.make_record import make_record
 from gibbon.runner.plan.make_plan import make_plan
-from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Cell, Plan, Supplied
+from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Plan, Supplied
 from gibbon.runner.progress import SILENT, Progress
+from gibbon.runner.proofs.check_proofs import with_proofs
+from gibbon.runner.proofs.prove import prove_all
+from gibbon.runner.proofs.published_proofs import check_published_proofs
 from gibbon.runner.provenance import now, provenance
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
 
 Publish = Callable[[RunRecord, Path], None]
-UNSTEADY = "answers the same inputs differently each time: its numbers are one draw of many"
-UNREPEATABLE = (
-    f"{UNSTEADY}; its random numbers come from elsewhere than torch, numpy and random, so that "
-    "they are never taken from an earlier run"
-)
 
 
 def run_suite(
@@ -66,17 +58,23 @@ def run_suite(
     Raises a `RequestError` if the request is wrong, before anything is computed, and
     `RunFolderError` if the folder can't be used.
     """
+    check_kinds(suite.accept, where=where or f"suite {suite.name}")
     plan = make_plan(suite, settings, where=where, supplied=supplied, progress=progress)
+    check_published_proofs(plan)
     for sentence in dict.fromkeys(_notes(plan)):
         progress.note(sentence)
     with RunFolder.open(output, suite=suite.name) as folder, plan.pool:
         started, origin = time.monotonic(), provenance(plan)
         _claim(folder, plan, origin)
+        examined = examine_models(plan, folder, progress=progress)
         jobs = find_jobs(plan, folder)
         computed, reused = _cells_to_compute(plan, jobs)
         work = sum(job.work * len(job.experiment.ids) for job in jobs)
         progress.start(work=work, cells=computed, reused=reused)
-        failures = run_jobs(jobs, Execution(plan, folder, progress))
+        keeper = examined.candidates
+        failures = run_jobs(jobs, Execution(plan, folder, progress, keeper.around))
+        examine_at_candidates(plan, folder, examined)
+        proofs = prove_all(plan, folder, progress=progress)
         if settings.pictures:
             recover_galleries(plan, folder, progress=progress)
         finished = {
@@ -85,7 +83,8 @@ def run_suite(
             "computed_cells": computed,
             "reused_cells": reused,
         }
-        record = _record(plan, folder, failures, origin.model_copy(update=finished))
+        record = make_record(plan, folder, examined, failures, origin.model_copy(update=finished))
+        record = with_proofs(record, plan, folder, proofs)
         record.write(folder.path)
         if publish is not None:
             with _unwritable_is_reported(folder.path):
@@ -133,7 +132,7 @@ def _notes(plan: Plan) -> Iterator[str]:
         for model in experiment.models:
             for note in model.card.notes:
                 yield f"{model.name}: {note}"
-        yield from experiment.flags
+        yield from map(str, experiment.flags)
 
 
 def _cells_to_compute(plan: Plan, jobs: Iterable[Job]) -> tuple[int, int]:
@@ -141,66 +140,3 @@ def _cells_to_compute(plan: Plan, jobs: Iterable[Job]) -> tuple[int, int]:
     planned = {cell.digest for cell in plan.cells}  # members of lists are not counted
     computed = sum(cell.digest in planned for job in jobs for cell in job.cells)
     return computed, len(tuple(plan.cells)) - computed
-
-
-def _record(
-    plan: Plan, folder: RunFolder, failures: list[Failure], origin: Provenance
-) -> RunRecord:
-    evaluations: list[Evaluation] = []
-    transfers: list[Transfer] = []
-    agreements: list[Agreement] = []
-    worst_cases: list[WorstCase] = []
-    members: list[MemberEvaluation] = []
-    for experiment in plan.experiments:
-        outcomes = {
-            cell.digest: outcome
-            for cell in experiment.cells
-            if (outcome := folder.read(cell.digest)) is not None
-        }
-        failures.extend(_target_failures(experiment.cells, outcomes))
-        evaluations.extend(count.evaluations(experiment, outcomes))
-        transfers.extend(count.transfers(experiment, outcomes))
-        agreements.extend(count.agreements(experiment, outcomes))
-        worst_cases.extend(count.worst_cases(experiment, outcomes))
-        members.extend(count.members(experiment, outcomes))
-    cards = {
-        (model.name, model.digest): model.card
-        for experiment in plan.experiments
-        for model in experiment.models
-    }
-    return RunRecord(
-        suite=plan.suite,
-        status="failed" if failures else "done",
-        provenance=origin,
-        models=tuple(cards.values()),
-        datasets=tuple(experiment.card for experiment in plan.experiments),
-        evaluations=tuple(evaluations),
-        transfers=tuple(transfers),
-        agreements=tuple(agreements),
-        worst_cases=tuple(worst_cases),
-        members=tuple(members),
-        failures=tuple(failures),
-        flags=(*_flags(plan, evaluations), *masking_flags(evaluations, transfers)),
-    )
-
-
-def _flags(plan: Plan, evaluations: Iterable[Evaluation]) -> Iterator[str]:
-    for row in evaluations:
-        if row.flags:
-            yield f"{row.dataset}, {row.model}, {row.attack} at epsilon {row.epsilon}: {row.flags}"
-    for experiment in plan.experiments:
-        for model in experiment.models:
-            if not model.probed.steady:
-                flag = UNSTEADY if model.probed.draws else UNREPEATABLE
-                yield f"{experiment.spec.dataset.name}, {model.name}: {flag}"
-    for experiment in plan.experiments:
-        yield from experiment.flags
-
-
-def _target_failures(cells: Iterable[Cell], outcomes: dict[str, Outcome]) -> Iterator[Failure]:
-    for cell in cells:
-        outcome = outcomes.get(cell.digest)
-        for target in cell.targets:
-            error = outcome and outcome.meta.target_errors.get(target.digest)
-            if error is not None:
-                yield cell.failure(f"scored on {target.name}: {error}")

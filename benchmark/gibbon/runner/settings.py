@@ -11,6 +11,7 @@ from gibbon.core.errors import SpecError
 from gibbon.datasets import DataRequest
 
 Precision = Literal["float32", "bfloat16"]
+Bounding = Literal["cheap", "all", "none"]
 SAVE_EVERY = 10.0
 
 # The smallest value of each setting that is a count.
@@ -36,8 +37,13 @@ class RunSettings:
         data_folder: folder of datasets that are not embedded, and of downloads.
         download: whether a missing dataset may be downloaded.
         save_every: seconds between two intermediate saves of a running job.
+        bounds: certified bounds to compute: those that cost little beside the attacks
+            (``"cheap"``), ``"all"`` or ``"none"``; what the suite says if None, else the cheap ones
+            (see `gibbon.runner.proofs.plan_proofs`).
         pictures: store images of a few examples of each attack (see
             `gibbon.runner.gallery.select`).
+        examination: examine each model before it is attacked (see
+            `gibbon.diagnostics.examination`); without it a flag is raised.
 
     Raises `SpecError` if a value is impossible, naming the field.  Whether the device exists is
     checked when a plan is made.
@@ -55,7 +61,9 @@ class RunSettings:
     data_folder: Path = DataRequest.folder
     download: bool = True
     save_every: float = SAVE_EVERY
+    bounds: Bounding | None = None
     pictures: bool = False
+    examination: bool = True
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
@@ -69,3 +77,6 @@ class RunSettings:
         if self.precision not in get_args(Precision):
             expected = " or ".join(get_args(Precision))
             raise SpecError(f"must be {expected}, got {self.precision!r}", where="precision")
+        if self.bounds is not None and self.bounds not in get_args(Bounding):
+            expected = ", ".join(get_args(Bounding))
+            raise SpecError(f"must be one of {expected}, got {self.bounds!r}", where="bounds")

@@ -22,6 +22,7 @@ from gibbon.specs.suite import AttackSpec, DatasetSpec, Experiment, ModelSpec, S
 FILE_KEYS: dict[type[Spec], tuple[str, ...]] = {
     ModelSpec: ("model", "weights"),
     DatasetSpec: ("source", "class_map", "labels"),
+    PublishedRow: ("proved",),
 }
 
 WHERE = "evaluate"  # how error messages of `decode_request` name the request
@@ -153,9 +154,36 @@ def _with_files(spec: AnySpec, folder: Path) -> AnySpec:
         return _with_files(value, folder) if isinstance(value, Spec) else value
 
     update = {key: resolved(value) for key, value in spec}
+    if isinstance(spec, AttackSpec):
+        return spec.model_copy(update=update | _attack_files(spec, folder))
     for key in FILE_KEYS.get(type(spec), ()):
         update[key] = update[key] and resolve(update[key], folder)
     return spec.model_copy(update=update)
+
+
+def _attack_files(spec: AttackSpec, folder: Path) -> dict[str, Any]:
+    """Returns the keys of an attack that may hold paths, of its own and of a list's members."""
+    found: dict[str, Any] = {}
+    if spec.backward is not None:
+        found["backward"] = _resolved_functions(spec.backward, folder)
+    members = spec.parameters.get("attacks")
+    if isinstance(members, list | tuple):
+        found["attacks"] = [_member_files(each, folder) for each in members]
+    return found
+
+
+def _member_files(member: Any, folder: Path) -> Any:
+    backward = member.get("backward") if isinstance(member, Mapping) else None
+    if not isinstance(backward, Mapping):
+        return member
+    return {**member, "backward": _resolved_functions(backward, folder)}
+
+
+def _resolved_functions(backward: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    return {
+        path: resolve(each, folder) if isinstance(each, str) else each
+        for path, each in backward.items()
+    }
 
 
 def _explain(

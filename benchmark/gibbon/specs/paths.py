@@ -36,7 +36,7 @@ def is_path(written: str) -> bool:
     scheme = re.match(r"[A-Za-z][A-Za-z0-9_.-]+:", written)
     if ".py:" in written:
         return True
-    named = written.endswith((*FILE_SUFFIXES, ".json", ".bin", ".py"))
+    named = written.endswith((*FILE_SUFFIXES, ".json", ".bin", ".py", ".txt"))
     return not scheme and (named or "/" in written or written.startswith("~"))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gibbon.core.threat import ZERO
+from gibbon.core.threat import ZERO, Norm
 from gibbon.specs.base import UNATTACKED, EpsilonField, Name, OneOrMany, Spec
 
 Measure = Literal[
@@ -14,11 +14,17 @@ Measure = Literal[
     "adversarial_error",
     "confidence_on_misclassified",
     "mean_confidence",
+    "worst_case_error",
+    "certified_error",
     "transfer_error",
     "same_class_given_source_misclassified",
     "same_class_given_both_misclassified",
     "one_picture",
 ]
+
+
+def _is_missing(value: object) -> bool:
+    return value is None
 
 
 class PublishedRow(Spec):
@@ -33,6 +39,11 @@ class PublishedRow(Spec):
         value: the number; None if ``text`` describes a published result that no run measures.
         above: whether the number is a lower bound of the published result.
         tolerance: largest difference at which the measured number counts as reproduced.
+        bound: ``upper`` if no attack may find more errors than ``value``, as with a certified
+            error; ``lower`` if the attacks must find at least as many, as with the error under a
+            published attack.  The tolerance is then that of the published number's rounding.
+        norm: norm of the perturbation that a bound is about.
+        proved: text file with the ids of the examples that are proved robust, one a line.
         reason: explanation of a larger difference, printed beside it.
         needs: requirements of the measurement, printed if it was not made.
         note: note that is always printed.
@@ -47,6 +58,9 @@ class PublishedRow(Spec):
     text: str = ""
     above: bool = Field(default=False, strict=True)
     tolerance: float | None = Field(default=None, ge=0, le=1)
+    bound: Literal["lower", "upper"] | None = Field(default=None, exclude_if=_is_missing)
+    norm: Norm | None = Field(default=None, exclude_if=_is_missing)
+    proved: str | None = Field(default=None, min_length=1, exclude_if=_is_missing)
     reason: str = ""
     needs: str = ""
     attack: Annotated[tuple[Name, ...], OneOrMany] = (UNATTACKED,)
@@ -54,6 +68,30 @@ class PublishedRow(Spec):
     target: Name | None = None
     compared_with: Name | None = None
     note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _certified_is_a_bound(cls, written: Any) -> Any:
+        if isinstance(written, dict) and written.get("measure") == "certified_error":
+            return {"bound": "upper", **written}
+        return written
+
+    @model_validator(mode="after")
+    def _bounds_are_of_errors(self) -> Self:
+        errors = ("adversarial_error", "worst_case_error", "certified_error")
+        if self.bound is not None and self.measure not in errors:
+            raise ValueError(
+                f"bound {self.bound!r} with measure {self.measure!r}: a bound is of an error, one "
+                f"of {', '.join(errors)}"
+            )
+        if self.measure == "certified_error" and self.bound != "upper":
+            raise ValueError("a certified error is an upper bound: leave out bound")
+        if self.proved is not None and (self.bound != "upper" or self.norm is None):
+            raise ValueError(
+                "proved names examples that no attack may claim: it needs measure "
+                '"certified_error" and a norm'
+            )
+        return self
 
     @model_validator(mode="after")
     def _transfer_has_target(self) -> Self:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from operator import not_
+from functools import partial
+from operator import is_, not_
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -23,6 +24,7 @@ from pydantic import (
 
 from gibbon.core.errors import suggest
 from gibbon.core.threat import Epsilon, Norm
+from gibbon.specs.adaptation import UNCHANGED, Adaptation
 from gibbon.specs.base import (
     UNATTACKED,
     EpsilonField,
@@ -41,6 +43,9 @@ from gibbon.specs.published import PublishedRow
 ATTACK_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*(:[A-Za-z0-9_][A-Za-z0-9._+-]*)?$"
 _Outputs = Literal["logits", "probabilities", "log-scores"]
 _Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+ModulePath = Annotated[str, Field(min_length=1, max_length=400)]
+StandInText = Annotated[str, Field(min_length=1, max_length=4000)]
+_not_given = partial(is_, None)  # an empty value may turn off what a list says
 AttackName = Annotated[str, Field(pattern=ATTACK_PATTERN, max_length=80)]
 
 
@@ -63,6 +68,8 @@ class ModelSpec(Spec):
             names, and may be given instead.
         fuse: quantity of the members that is fused; ``probabilities`` by default.
         shares: weights of the members, a number each; equal by default.
+        seeds_of: a name that models share which differ in their training seed alone; the tables
+            show their mean and spread under it.
 
     ``mean``, ``std``, ``outputs`` and ``trust_pickle`` of an ensemble are defaults for its members.
     """
@@ -78,6 +85,7 @@ class ModelSpec(Spec):
     ensemble: tuple[ModelSpec, ...] = Field(default=(), exclude_if=not_)
     fuse: Literal["probabilities", "logits", "loss"] | None = Field(default=None, exclude_if=not_)
     shares: tuple[Positive, ...] | None = Field(default=None, min_length=1, exclude_if=not_)
+    seeds_of: Name | None = Field(default=None, exclude_if=not_)
 
     @model_validator(mode="before")
     @classmethod
@@ -231,6 +239,10 @@ class AttackSpec(Spec):
     If it is ``carried``, the epsilons are run in ascending order: an example that is misclassified
     unattacked or at a smaller epsilon counts as misclassified at every larger one, with the
     candidate found there, and is not attacked again.
+
+    Three keys adapt it to a defence (`gibbon.specs.adaptation`): ``eot``, the number of draws that
+    a random model's gradient is averaged over; ``backward``, which gives submodules another
+    backward pass; and ``before``, the submodule whose input is attacked in place of the outputs.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
@@ -242,6 +254,9 @@ class AttackSpec(Spec):
     clip: bool = Field(default=True, strict=True)
     optional: bool = Field(default=False, strict=True, exclude_if=not_)
     carried: bool = Field(default=False, strict=True, exclude_if=not_)
+    eot: int | None = Field(default=None, ge=1, strict=True, exclude_if=_not_given)
+    backward: dict[ModulePath, StandInText] | None = Field(default=None, exclude_if=_not_given)
+    before: ModulePath | None = Field(default=None, exclude_if=_not_given)
 
     @field_validator("epsilon")
     @classmethod
@@ -269,6 +284,14 @@ class AttackSpec(Spec):
         """The attack's own parameters, as written."""
         return self.model_extra or {}
 
+    def adaptation(self, inherited: Adaptation = UNCHANGED) -> Adaptation:
+        """Returns the view of the model that it attacks; keys that are not given are inherited."""
+        return Adaptation(
+            inherited.eot if self.eot is None else self.eot,
+            inherited.backward if self.backward is None else tuple(self.backward.items()),
+            inherited.before if self.before is None else self.before,
+        )
+
 
 class TransferSpec(Spec):
     """Labels of the attacks whose adversarial examples are scored on every other model."""
@@ -282,6 +305,9 @@ class Experiment(Spec):
     If it is ``error_only``, only error rates are measured: attacks that can stop at an example's
     first success do so, unless they set ``keep``, and a list of attacks is run member by member,
     each on the remaining examples of the whole dataset.
+
+    ``draws`` is the number of times that a model is evaluated on each input if its answers are
+    random: an example's outcome is the share of wrong answers.  20 by default.
     """
 
     dataset: DatasetSpec
@@ -289,6 +315,7 @@ class Experiment(Spec):
     attacks: tuple[AttackSpec, ...] = ()
     transfer: TransferSpec | None = None
     error_only: bool = Field(default=False, strict=True, exclude_if=not_)
+    draws: int | None = Field(default=None, ge=1, strict=True, exclude_if=_not_given)
 
     @field_validator("models")
     @classmethod
@@ -329,8 +356,17 @@ class Experiment(Spec):
         return self
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Suite(Spec):
-    """A named list of experiments, with one seed."""
+    """A named list of experiments, with one seed.
+
+    ``accept`` lists the kinds of flags that the author takes responsibility for.  ``bounds`` says
+    which certified bounds are computed: true for all, false for none; those that cost little beside
+    the attacks if it is missing.
+    """
 
     name: Name
     experiments: tuple[Experiment, ...] = Field(min_length=1)
@@ -339,6 +375,8 @@ class Suite(Spec):
     seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
     published: tuple[PublishedRow, ...] = ()
     source: str = ""
+    accept: tuple[Name, ...] = Field(default=(), exclude_if=not_)
+    bounds: bool | None = Field(default=None, strict=True, exclude_if=_is_none)
 
     @model_validator(mode="before")
     @classmethod

@@ -17,8 +17,17 @@ from gibbon.metrics.distances import like
 from gibbon.metrics.validity import Checked, check, check_form
 from gibbon.models.classifier import Classifier, Watch
 from gibbon.models.outputs import margin
-from gibbon.verify.answers import Answers, answers_from, clean_outputs
+from gibbon.models.votes import Votes
+from gibbon.verify.answers import (
+    Answers,
+    CleanAnswers,
+    answers_from,
+    clean_answers,
+    votes_for,
+)
 from gibbon.verify.proposal import Proposal, Tried
+
+AGAIN = "judging again"  # purpose of the draws that a try is judged by once it is chosen
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Judged:
             none is; None if there was only one try.
         nearest: float32, shape (N,): the smallest adversarial distance
             (`gibbon.verify.proposal.MinimalNormSearch`); None unless the attack searches for it.
+        margin: shape (N,): the source's output for the best wrong class minus that for the true
+            one, at the candidates; None if it was not asked.
     """
 
     candidates: Tensor
@@ -44,6 +55,7 @@ class Judged:
     any_misled: Tensor
     misled_by: Tensor | None = None
     nearest: Tensor | None = None
+    margin: Tensor | None = None
 
 
 def judge(
@@ -61,6 +73,10 @@ def judge(
     Of several tries the one with the largest margin of a wrong class over the true one counts, so
     an example is misclassified if any valid try is.  If none is, an invalid try is preferred to the
     valid ones, so that its flag is raised.
+
+    A source that answers at random is evaluated on several draws (`gibbon.models.votes.Votes`).
+    Of several tries the one with the largest share of wrong draws counts, and its share is that of
+    other draws than it was chosen by, which would favour it.
 
     Args:
         source: the model under attack.
@@ -81,7 +97,7 @@ def judge(
     tries = proposed.tries(source, batch, watch=watch)
     if not ask_source:
         ahead = list(islice(tries, 2))
-        if len(ahead) == 1 and ahead[0].outputs is None:
+        if len(ahead) == 1 and ahead[0].votes is None:
             found = _checked(ahead[0], source, batch, threat=threat)
             nobody = torch.zeros_like(found.verdict, dtype=torch.bool)
             return Judged(found.candidates, None, found.verdict, found.distance, nobody)
@@ -91,13 +107,18 @@ def judge(
 
 def judge_clean(source: Classifier, batch: Batch, *, watch: Watch | None = None) -> Judged:
     """Returns the clean inputs as the result at epsilon zero; ``watch`` as in `judge`."""
-    answers = answers_from(source, clean_outputs(source, batch, watch=watch))
+    return unattacked(clean_answers(source, batch, watch=watch), batch)
+
+
+def unattacked(clean: CleanAnswers, batch: Batch) -> Judged:
+    """Returns the clean inputs as the result at epsilon zero, given the source's answers."""
     return Judged(
         batch.inputs,
-        answers,
+        clean.answers,
         verdict=torch.full_like(batch.labels, Verdict.VALID),
         distance=torch.zeros_like(batch.labels, dtype=torch.float32),
-        any_misled=answers.predicted != batch.labels,
+        any_misled=clean.answers.predicted != batch.labels,
+        margin=clean.margin,
     )
 
 
@@ -112,7 +133,7 @@ def _carried(
     left = Batch(batch.ids[rows], batch.inputs[rows], batch.labels[rows])
     now = judge(source, left, proposed=remaining, threat=threat)
     old, new = before.answers, now.answers
-    if old is None or new is None:
+    if old is None or new is None or before.margin is None or now.margin is None:
         raise AttackError("what misled can't be carried before the source is asked")
 
     def put(earlier: Tensor, anew: Tensor) -> Tensor:
@@ -120,10 +141,17 @@ def _carried(
 
     return Judged(
         put(before.candidates, now.candidates),
-        Answers(put(old.predicted, new.predicted), put(old.confidence, new.confidence)),
+        Answers(
+            put(old.predicted, new.predicted),
+            put(old.confidence, new.confidence),
+            None
+            if old.wrong_share is None or new.wrong_share is None
+            else put(old.wrong_share, new.wrong_share),
+        ),
         put(before.verdict, now.verdict),
         put(before.distance, now.distance),
         put(before.any_misled, now.any_misled),
+        margin=put(before.margin, now.margin),
     )
 
 
@@ -132,40 +160,53 @@ class _Answered(NamedTuple):
 
     Args:
         candidates, verdict, distance: as in `Judged`.
-        outputs: shape (N, K): the source's outputs.
-        predicted: int64, shape (N,).
+        votes: the source's answers.
         misclassified: bool, shape (N,): misclassified, and the candidate is valid.
     """
 
     candidates: Tensor
     verdict: Tensor
     distance: Tensor
-    outputs: Tensor
-    predicted: Tensor
+    votes: Votes
     misclassified: Tensor
 
-    def rank(self, labels: Tensor) -> Tensor:
+    def rank(self) -> Tensor:
         """Returns the value to choose between tries by, the largest first, shape (N,).
 
-        Positive for misclassified candidates, by their margin; zero for invalid ones, so that they
+        Positive for misclassified candidates, by their lead; zero for invalid ones, so that they
         show if no other try is misclassified; negative for the rest.
         """
-        margins = margin(self.outputs, labels)
-        tiny = torch.finfo(margins.dtype).tiny
-        ranks = torch.where(self.misclassified, margins.clamp(min=tiny), margins.clamp(max=-tiny))
+        lead = self.votes.lead
+        tiny = torch.finfo(lead.dtype).tiny
+        ranks = torch.where(self.misclassified, lead.clamp(min=tiny), lead.clamp(max=-tiny))
         return ranks.masked_fill(self.verdict != Verdict.VALID, 0.0)
 
-    def or_better(self, other: _Answered, labels: Tensor) -> _Answered:
+    def or_better(self, other: _Answered) -> _Answered:
         """Returns for each example the candidate of the other try if that has a higher rank."""
-        take = other.rank(labels) > self.rank(labels)
-        pairs = zip(self, other, strict=True)
-        return _Answered(*(torch.where(like(take, old), new, old) for old, new in pairs))
+        take = other.rank() > self.rank()
+
+        def chosen(new: Tensor, old: Tensor) -> Tensor:
+            return torch.where(like(take, old), new, old)
+
+        return _Answered(
+            chosen(other.candidates, self.candidates),
+            chosen(other.verdict, self.verdict),
+            chosen(other.distance, self.distance),
+            other.votes.where(take, self.votes),
+            chosen(other.misclassified, self.misclassified),
+        )
+
+    def again(self, source: Classifier, batch: Batch) -> _Answered:
+        """Returns the candidates with answers of other draws than they were chosen by."""
+        votes = votes_for(source, batch, self.candidates, purpose=AGAIN)
+        wrong = (votes.predicted != batch.labels) & (self.verdict == Verdict.VALID)
+        return self._replace(votes=votes, misclassified=wrong)
 
 
 def _best(
     tries: Iterator[Tried], source: Classifier, batch: Batch, *, threat: ThreatModel
 ) -> Judged:
-    """Checks each try, asks the source about it, and returns the best for each example."""
+    """Checks each try, evaluates the source on it, and returns the best for each example."""
     best: _Answered | None = None
     first: Tensor | None = None
     nearest: Tensor | None = None
@@ -177,22 +218,24 @@ def _best(
         if first is None:
             first = torch.where(best.misclassified, 0, -1)
         first = torch.where((first < 0) & answered.misclassified, position, first)
-        best = best.or_better(answered, batch.labels)
+        best = best.or_better(answered)
     if best is None:
         raise AttackError("the attack proposed no candidate")
-    answers = Answers(best.predicted, source.outputs.confidence(best.outputs))
-    found = best.candidates, answers, best.verdict, best.distance, best.misclassified
-    return Judged(*found, misled_by=first, nearest=nearest)
+    if first is not None and best.votes.draws > 1:
+        best = best.again(source, batch)
+        first = torch.where(best.misclassified, first.clamp(min=0), -1)
+    found = best.candidates, answers_from(best.votes), best.verdict, best.distance
+    reached = margin(best.votes.outputs, batch.labels)
+    return Judged(*found, best.misclassified, misled_by=first, nearest=nearest, margin=reached)
 
 
 def _answered(tried: Tried, source: Classifier, batch: Batch, *, threat: ThreatModel) -> _Answered:
     found = _checked(tried, source, batch, threat=threat)
-    outputs = source.predict(found.candidates) if tried.outputs is None else tried.outputs
-    predicted = outputs.argmax(1)
-    wrong = predicted != batch.labels
+    votes = votes_for(source, batch, found.candidates) if tried.votes is None else tried.votes
+    wrong = votes.predicted != batch.labels
     if not found.sound:
         wrong &= found.verdict == Verdict.VALID
-    return _Answered(found.candidates, found.verdict, found.distance, outputs, predicted, wrong)
+    return _Answered(found.candidates, found.verdict, found.distance, votes, wrong)
 
 
 def _checked(tried: Tried, source: Classifier, batch: Batch, *, threat: ThreatModel) -> Checked:

@@ -29,7 +29,8 @@ from gibbon.datasets.base import Batch
 from gibbon.metrics.distances import distances, like
 from gibbon.metrics.validity import LINF_TOLERANCE, check_form, outside
 from gibbon.models.classifier import Classifier, Watch
-from gibbon.verify.answers import clean_outputs
+from gibbon.models.votes import Votes
+from gibbon.verify.answers import clean_votes, votes_for
 
 NOT_CARRIED = "what misled before is carried within a batch along one direction only"
 
@@ -40,13 +41,13 @@ class Tried:
 
     Args:
         points: shape (N, *input_shape).
-        outputs: shape (N, K): the source's outputs for the points; None if it must be asked.
+        votes: the source's answers for the points; None if it must be evaluated.
         nearest: float32, shape (N,): the smallest adversarial distance over all tries; None unless
             the attack searches for it.
     """
 
     points: Tensor
-    outputs: Tensor | None = None
+    votes: Votes | None = None
     nearest: Tensor | None = None
 
 
@@ -142,10 +143,10 @@ class MinimalNormSearch:
         self._answers: SearchAnswers | None = None
 
     def answers(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> SearchAnswers:
-        """Returns the source's outputs; only the first call computes them."""
+        """Returns the source's answers; only the first call computes them."""
         if self._answers is None:
-            clean = clean_outputs(source, batch, watch=watch)
-            clean_wrong = clean.argmax(1) != batch.labels
+            clean = clean_votes(source, batch, watch=watch)
+            clean_wrong = clean.predicted != batch.labels
             points = tuple(self._ask(found, source, batch, clean=clean) for found in self.found)
             nearest = torch.where(clean_wrong, 0.0, torch.nan).float()
             for each in points:
@@ -154,7 +155,7 @@ class MinimalNormSearch:
             self._answers = SearchAnswers(points, clean, clean_wrong, nearest)
         return self._answers
 
-    def _ask(self, found: Tensor, source: Classifier, batch: Batch, *, clean: Tensor) -> FoundPoint:
+    def _ask(self, found: Tensor, source: Classifier, batch: Batch, *, clean: Votes) -> FoundPoint:
         distance = distances(found, batch.inputs, norm=self.norm)
         counts = torch.isfinite(distance)
         if self.bounds is not None:
@@ -162,11 +163,11 @@ class MinimalNormSearch:
             counts &= ~outside(found, self.bounds, slack=slack)
         # The clean input stands for a point that is missing or does not count.
         moved = counts & (found != batch.inputs).flatten(1).any(1)
-        outputs = clean
+        votes = clean
         if bool(moved.any()):
             safe = torch.where(like(moved, found), found, batch.inputs)
-            outputs = torch.where(moved.unsqueeze(1), source.predict(safe), clean)
-        return FoundPoint(found, outputs, distance, counts & (outputs.argmax(1) != batch.labels))
+            votes = votes_for(source, batch, safe).where(moved, clean)
+        return FoundPoint(found, votes, distance, counts & (votes.predicted != batch.labels))
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class SearchProposal(Proposal):
         return (within(self.inputs, found, threat=self.threat) for found in self.search.found)
 
     def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
-        """Yields each try with the source's outputs, which serve every epsilon.
+        """Yields each try with the source's answers, which serve every epsilon.
 
         The clean input also stands if it is misclassified and the point found is not.
         """
@@ -198,7 +199,7 @@ class SearchProposal(Proposal):
             taken = reached & (point.misclassified | ~answers.clean_wrong)
             yield Tried(
                 torch.where(like(taken, batch.inputs), point.found, batch.inputs),
-                torch.where(taken.unsqueeze(1), point.outputs, answers.clean),
+                point.votes.where(taken, answers.clean),
                 answers.nearest,
             )
 
@@ -209,34 +210,34 @@ class SearchProposal(Proposal):
 
 @dataclass(frozen=True)
 class FoundPoint:
-    """One try of a minimal-norm search, and the source's outputs for it.
+    """One try of a minimal-norm search, and the source's answers for it.
 
     Args:
         found: shape (N, *input_shape).
-        outputs: shape (N, K); those of the clean input if the point does not count.
+        votes: the source's answers; those for the clean input if the point does not count.
         distance: shape (N,).
         misclassified: bool, shape (N,): finite, within the bounds and misclassified.
     """
 
     found: Tensor
-    outputs: Tensor
+    votes: Votes
     distance: Tensor
     misclassified: Tensor
 
 
 @dataclass(frozen=True)
 class SearchAnswers:
-    """The source's outputs for the points of a minimal-norm search and for the clean inputs.
+    """The source's answers for the points of a minimal-norm search and for the clean inputs.
 
     Args:
         points: one for each try.
-        clean: shape (N, K): the outputs for the clean inputs.
+        clean: the answers for the clean inputs.
         clean_wrong: bool, shape (N,): whether the clean input is misclassified.
         nearest: float32, shape (N,): the smallest adversarial distance.
     """
 
     points: tuple[FoundPoint, ...]
-    clean: Tensor
+    clean: Votes
     clean_wrong: Tensor
     nearest: Tensor
 

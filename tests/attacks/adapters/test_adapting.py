@@ -16,11 +16,11 @@ from torch import Tensor
 
 from gibbon.attacks.adapters import ATTACK_SOURCES, AttackSource
 from gibbon.attacks.adapters.adapting import RESERVED, Library, LibraryAttack, Task, adapt
-from gibbon.attacks.base import parameters_of
+from gibbon.attacks.base import SearchMethod, parameters_of
 from gibbon.attacks.factory import build_attack
 from gibbon.core.errors import AttackError, OutputError, RequestError, SpecError, UnknownNameError
 from gibbon.core.registry import Entry
-from gibbon.core.threat import Bounds, Norm, Verdict
+from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel, Verdict
 from gibbon.models.classifier import Classifier
 from gibbon.runner.plan.cell_digest import attack_part
 from gibbon.specs.suite import AttackSpec
@@ -479,3 +479,37 @@ def test_every_reserved_parameter_has_a_reason():
 
 def test_a_spec_without_a_place_is_built_too(odd):
     assert build_attack(AttackSpec(name="odd:Up", epsilon=1)).norms == (Norm.LINF, Norm.L2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, SearchMethod.UNKNOWN),
+        ({"minimal": True}, SearchMethod.MINIMAL_NORM),
+        ({"search_method": SearchMethod.ITERATIVE}, SearchMethod.ITERATIVE),
+    ],
+)
+def test_how_an_attack_searches_is_what_its_adapter_says(odd, changes, expected):
+    odd("Down", upwards, **changes)
+    assert asking.built("odd:Down").search_method is expected
+
+
+def relative(model, max_iter: int = 8, rel_stepsize=0.25, abs_stepsize=None):
+    """The names of other libraries."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameters", "expected"),
+    [
+        ({}, {"steps": 10, "alpha": 0.02}, 2.0),
+        ({"unit": True}, {"steps": 10, "alpha": 0.02}, 10.0),  # shares of a box of width 5
+        ({"signature": inspect.signature(relative)}, {}, 2.0),
+        ({"signature": inspect.signature(relative)}, {"abs_stepsize": 0.05}, 4.0),
+        ({"signature": inspect.signature(lambda model, steps=3: None)}, {}, float("inf")),
+    ],
+)
+def test_the_path_of_an_attack_is_in_units_of_epsilon(odd, changes, parameters, expected):
+    odd("Down", upwards, **changes)
+    threat = ThreatModel(Norm.LINF, Epsilon.parse("0.1"), WIDE)
+    attack = asking.built("odd:Down", **parameters)
+    assert attack.path_length(threat, bounds=WIDE) == pytest.approx(expected)

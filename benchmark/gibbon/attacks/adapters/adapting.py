@@ -18,6 +18,7 @@ import copy
 import dataclasses
 import importlib
 import inspect
+import math
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -34,12 +35,13 @@ from torch import Tensor, nn
 
 from gibbon.attacks.adapters import AttackSource
 from gibbon.attacks.adapters.isolation import isolated, silence
-from gibbon.attacks.base import STRICT, Attack, parameters_of
+from gibbon.attacks.base import STRICT, Attack, SearchMethod, parameters_of, relative_length
 from gibbon.attacks.minimal import MinimalNormAttack
 from gibbon.attacks.toolkit.gradients import refuse_no_numbers
 from gibbon.core.errors import AttackError, MissingLibraryError, UnknownNameError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
+from gibbon.models.attacked_view import redraw
 from gibbon.models.classifier import PIXELS, Classifier
 
 PICTURE_AXES = 3  # channels, height, width: most libraries require them
@@ -58,6 +60,13 @@ RESERVED = {
     "verbose": "libraries are kept silent",
 }
 REQUIRED = inspect.Parameter.empty
+STEPS = ("steps", "max_iter", "n_iter")  # the libraries' names of the number of steps
+# Their names of the length of a step, and whether it is in units of epsilon; the first that is set.
+STEP_SIZES = {
+    **dict.fromkeys(("abs_stepsize", "absolute_step_size"), False),
+    **dict.fromkeys(("rel_stepsize", "relative_step_size"), True),
+    **dict.fromkeys(("alpha", "eps_step"), False),
+}
 BUDGET = "the budget is the suite's `epsilon`"
 NORM = "the norm is the suite's `norm`"
 
@@ -118,14 +127,20 @@ class View(nn.Module):
     gradients and devices that a library sets on the view do not reach the model.  Outputs are
     converted to logits (`gibbon.models.outputs.OutputRule.as_logits`).
 
+    If draws of the model's random numbers are averaged (``eot``), they are ``fresh`` in each call,
+    or those of the first one.
+
     ``gradients`` becomes NaN or infinite if a finite gradient in the outputs gives a non-finite one
     in the inputs: libraries ignore that and return the clean input.
     """
 
-    def __init__(self, classifier: Classifier, scaling: InputScaling) -> None:
+    def __init__(
+        self, classifier: Classifier, scaling: InputScaling, *, fresh: bool = False
+    ) -> None:
         super().__init__()
         self.classifier = classifier  # not a module, so that nn.Module does not register it
         self.scaling = scaling
+        self.fresh, self.calls = fresh, 0
         # Some libraries read the model's device from its first parameter, and fail without one.
         home = torch.zeros((), device=scaling.inputs.device)
         self.anchor = nn.Parameter(home, requires_grad=False)
@@ -136,6 +151,8 @@ class View(nn.Module):
         """Returns logits, shape (N, K), for pictures in the library's scale."""
         points = self.scaling.to_inputs(pictures)
         points = points.view_as(points)  # no leaf: its hooks end with this pass
+        redraw(self.classifier, self.calls if self.fresh else 0)
+        self.calls += 1
         outputs = self.classifier(points)
         if outputs.requires_grad and points.requires_grad:
             self._watch(points, outputs)
@@ -264,6 +281,7 @@ class LibraryAttack:
         minimal: whether it looks for the nearest adversarial example, without a budget.
         unit: whether it works in [0, 1] only.
         needs_gradient: whether it takes gradients of the model.
+        search_method: how it searches; minimal-norm if None and ``minimal``, else unknown.
         channels: the number of channels that pictures must have; None for any.
         reserved: parameters that the benchmark sets, with the reason, besides `RESERVED`.
         departures: the laws that it does not keep, with the reason, besides `BY_BATCH`.
@@ -278,6 +296,7 @@ class LibraryAttack:
     minimal: bool = False
     unit: bool = False
     needs_gradient: bool = True
+    search_method: SearchMethod | None = None
     channels: int | None = None
     reserved: Mapping[str, str] = dataclasses.field(default_factory=dict)
     departures: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -289,6 +308,17 @@ class FixedBudget(Attack):
 
     iterate: ClassVar[str] = "the library's"
     foreign: ClassVar[LibraryAttack]
+
+    def path_length(self, threat: ThreatModel, *, bounds: Bounds) -> float:
+        """Returns the length of the path of one run in units of epsilon; infinite if unknown."""
+        parameters = parameters_of(self)
+        steps = next((parameters[name] for name in STEPS if name in parameters), None)
+        for name, relative in STEP_SIZES.items():
+            size = parameters.get(name)
+            if isinstance(size, int | float):
+                unit = threat.radius if relative else bounds.width if self.foreign.unit else 1.0
+                return relative_length(steps, size * unit, threat=threat)
+        return math.inf
 
     def propose(
         self,
@@ -365,6 +395,7 @@ def adapt(foreign: LibraryAttack, *, module: str) -> type[Attack]:
     annotations = {each.name: _type(each, foreign.about) for each in parameters}
     defaults = {each.name: _default(each) for each in parameters}
     release = foreign.library.release
+    minimal, unknown = SearchMethod.MINIMAL_NORM, SearchMethod.UNKNOWN
     namespace = {
         "__doc__": f"{foreign.name} of {release}.",
         "__module__": module,
@@ -376,6 +407,7 @@ def adapt(foreign: LibraryAttack, *, module: str) -> type[Attack]:
         "reserved": reserved,
         "departures": {"batch": BY_BATCH, **foreign.departures},
         "needs_gradient": foreign.needs_gradient,
+        "search_method": foreign.search_method or (minimal if foreign.minimal else unknown),
         "channels": foreign.channels,
     }
     base: type[Attack] = NearestExample if foreign.minimal else FixedBudget
@@ -398,7 +430,7 @@ def _run(
         )
     parameters = parameters_of(attack)
     task = Task(
-        model=View(classifier, scaling),
+        model=View(classifier, scaling, fresh=not foreign.minimal),
         inputs=pictures,
         labels=labels.clone(),
         norm=norm,

@@ -26,6 +26,7 @@ from types import ModuleType
 from torch import Tensor
 
 from gibbon.attacks.adapters.adapting import BUDGET, NORM, Adapter, Library, LibraryAttack, Task
+from gibbon.attacks.base import SearchMethod
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
 
@@ -117,6 +118,7 @@ def describe(name: str) -> LibraryAttack:
         signature=inspect.signature(function),
         minimal=not how.budget,
         unit=True,
+        search_method=SearchMethod.ITERATIVE if how.budget else None,
         reserved=reserved,
         departures=DEPARTURES.get(name, {}),
     )

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.attacks.adapters.adapting import BUDGET, NORM, Adapter, Library, LibraryAttack, Task
+from gibbon.attacks.base import SearchMethod
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
 
@@ -164,9 +165,17 @@ def describe(name: str) -> LibraryAttack:
         signature=inspect.signature(kind),
         minimal=known.minimal,
         needs_gradient=known.needs_gradient,
+        search_method=_search_method(name, known),
         reserved=RESERVED,
         departures=DEPARTURES.get(name, {}),
     )
+
+
+def _search_method(name: str, known: _Class) -> SearchMethod | None:
+    if known.minimal or not known.needs_gradient:
+        return None
+    one_step = name == "FastGradientMethod"
+    return SearchMethod.SINGLE_STEP if one_step else SearchMethod.ITERATIVE
 
 
 def _run(kind: type[Any], task: Task) -> Tensor:

@@ -18,6 +18,7 @@ import inspect
 from torch import Tensor
 
 from gibbon.attacks.adapters.adapting import BUDGET, NORM, Adapter, Library, LibraryAttack, Task
+from gibbon.attacks.base import SearchMethod
 from gibbon.core.errors import AttackError
 from gibbon.core.threat import Norm
 
@@ -45,6 +46,7 @@ def describe(name: str) -> LibraryAttack:
         run=lambda task: _run(name, task),
         signature=inspect.signature(library.AutoAttack),
         unit=True,
+        search_method=None if name == "custom" else SearchMethod.ITERATIVE,
         reserved=reserved,
     )
 

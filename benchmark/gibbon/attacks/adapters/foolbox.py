@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gibbon.attacks.adapters.adapting import Adapter, Library, LibraryAttack, Task
+from gibbon.attacks.base import SearchMethod
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
 
@@ -60,6 +61,18 @@ FAULTS = {
     "L2FMNAttack": dict.fromkeys(("outputs", "larger-budget", "optimum"), _NEVER_NEAR),
     "L1AdamProjectedGradientDescentAttack": {"optimum": _SPREAD},
 }
+# How attacks search, by parts of their names; noise that is drawn again until it succeeds asks the
+# model.
+METHODS = {
+    "Repeated": SearchMethod.GRADIENT_FREE,
+    "AdditiveGaussianNoise": SearchMethod.NOISE,
+    "AdditiveUniformNoise": SearchMethod.NOISE,
+    "FastGradientAttack": SearchMethod.SINGLE_STEP,
+    "BasicIterative": SearchMethod.ITERATIVE,
+    "MomentumIterative": SearchMethod.ITERATIVE,
+    "ProjectedGradientDescent": SearchMethod.ITERATIVE,
+    "SparseL1Descent": SearchMethod.ITERATIVE,
+}
 COMPILED = "BrendelBethge"  # those attacks compile their inner loop
 NUMBA = Library("numba", "numba", "pip install numba", "foolbox does not bring it.")
 CONTROL = "it is a control that does not look for the worst case"
@@ -95,10 +108,15 @@ def describe(name: str) -> LibraryAttack:
         signature=signature,
         minimal=issubclass(kind, bases.MinimizationAttack),
         needs_gradient=not blind,
+        search_method=_search_method(kind.__name__),
         reserved=RESERVED,
         departures=departures,
         about=kind.__doc__ or "",
     )
+
+
+def _search_method(name: str) -> SearchMethod | None:
+    return next((method for part, method in METHODS.items() if part in name), None)
 
 
 def _run(kind: type[Any], task: Task) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from gibbon.attacks.adapters.adapting import BUDGET, NORM, Adapter, Library, LibraryAttack, Task
+from gibbon.attacks.base import SearchMethod
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
 
@@ -48,6 +49,21 @@ REFUSED = {
     **dict.fromkeys(("JSMA", "SparseFool", "OnePixel", "Pixle"), "it works in L0"),
 }
 BLIND = ("Square", "SPSA")
+METHODS = {
+    **dict.fromkeys(("FGSM", "FFGSM"), SearchMethod.SINGLE_STEP),
+    **dict.fromkeys(
+        ("BIM", "RFGSM", "PGD", "PGDL2", "EOTPGD", "UPGD", "MIFGSM", "APGD", "APGDT", "AutoAttack"),
+        SearchMethod.ITERATIVE,
+    ),
+    **dict.fromkeys(
+        (
+            *("DIFGSM", "TIFGSM", "NIFGSM", "SINIFGSM", "VMIFGSM", "VNIFGSM"),
+            *("PIFGSM", "PIFGSMPP", "TPGD", "Jitter", "PGDRS", "PGDRSL2"),
+        ),
+        SearchMethod.FOR_TRANSFER,
+    ),
+    "FAB": SearchMethod.MINIMAL_NORM,
+}
 RGB_ONLY = ("TIFGSM", "PIFGSM", "PIFGSMPP")
 RGB = 3
 _RESIZED = "it climbs randomly resized pictures, for transfer, and not the model's own loss"
@@ -87,6 +103,7 @@ def describe(name: str) -> LibraryAttack:
         minimal=name in NEAREST,
         unit=True,
         needs_gradient=name not in BLIND,
+        search_method=METHODS.get(name),
         channels=RGB if name in RGB_ONLY else None,
         reserved={
             **dict.fromkeys(BUDGETS, BUDGET),

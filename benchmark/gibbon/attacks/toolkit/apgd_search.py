@@ -54,6 +54,7 @@ from gibbon.attacks.toolkit.projections import Region, choose, region, sparse_un
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Epsilon, Norm, ThreatModel
 from gibbon.metrics.distances import like
+from gibbon.models.attacked_view import redraw
 from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
 
@@ -124,7 +125,8 @@ class APGDSearch:
         while len(left) and (group := next_group(remaining, self.classifier, examples=len(left))):
             joined = Run.concatenated([run.take(left) for run in group])
             batch = torch.cat([inputs[left]] * len(group))
-            found = self._run(gradients, batch, joined, examples=len(left))
+            with self.classifier.run_on(left.repeat(len(group))):
+                found = self._run(gradients, batch, joined, examples=len(left))
             unsolved = torch.ones_like(left, dtype=torch.bool)  # by the runs before this one
             for rows in torch.arange(len(batch), device=left.device).chunk(len(group)):
                 better = unsolved & (found.margins[rows] > margins[left])
@@ -174,6 +176,7 @@ class APGDSearch:
         allowed = region(inputs, threat=stage.threat)
         points = allowed.project(points)
         found = _Found(points, examples=examples)
+        redraw(self.classifier, 0)
         outputs, gradient = gradients.at(points, objective.ascent)
         value, lead = objective.value(outputs), margin(outputs, objective.labels)
         none = torch.zeros_like(value)
@@ -193,10 +196,11 @@ class APGDSearch:
                 if not len(state.rows):
                     return found
             points = state.schedule.next_points(state.iterates, state.allowed, first=step == 1)
+            redraw(self.classifier, step)
             if step < stage.steps:
-                outputs, gradient = gradients.at(points, state.objective.ascent)
+                outputs, gradient = gradients.at(points, state.objective.ascent, rows=state.rows)
             else:  # nothing follows the last gradient
-                with torch.no_grad():
+                with torch.no_grad(), self.classifier.on_rows(state.rows):
                     outputs, gradient = self.classifier(points), state.iterates.gradient
             state = state.after_step(points, outputs, gradient)
             if step in checkpoints:

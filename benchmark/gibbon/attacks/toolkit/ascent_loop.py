@@ -24,6 +24,7 @@ from gibbon.attacks.toolkit.gradients import Gradients
 from gibbon.attacks.toolkit.objectives import Objective
 from gibbon.attacks.toolkit.projections import Region, choose
 from gibbon.core.rng import ExampleStreams
+from gibbon.models.attacked_view import redraw
 from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
 
@@ -117,7 +118,8 @@ class Ascent:
         ascend = self._to_best if self.keep == "best-loss" else self._to_last
         for number in range(restarts):
             gradients = Gradients(classifier)
-            found = ascend(gradients, centre.start(number))
+            with classifier.run_on():
+                found = ascend(gradients, centre.start(number))
             gradients.check()
             yield found
 
@@ -127,14 +129,17 @@ class Ascent:
         margins = torch.full_like(points.flatten(1)[:, 0], -torch.inf)
         rows = torch.arange(len(points), device=points.device)
         for number in range(restarts):
-            here = centre if len(rows) == len(points) else centre.take(rows)
-            ended = self._to_first_success(gradients, here.start(number))
-            found, left = ended.found, ended.rows
-            if restarts == 1 or not len(left):
-                points[rows] = found
-                break
-            # No step predicted the last points; as separate tries the trust boundary would.
-            outputs = classifier.predict(found[left])
+            whole = len(rows) == len(points)
+            here = centre if whole else centre.take(rows)
+            with classifier.run_on(None if whole else rows):
+                ended = self._to_first_success(gradients, here.start(number))
+                found, left = ended.found, ended.rows
+                if restarts == 1 or not len(left):
+                    points[rows] = found
+                    break
+                # No step predicted the last points; as separate tries the trust boundary would.
+                with classifier.on_rows(left):
+                    outputs = classifier.predict(found[left])
             objective = ended.state.objective
             reached = torch.full_like(margins[rows], torch.inf)
             reached[left] = margin(outputs, objective.labels)
@@ -146,7 +151,8 @@ class Ascent:
         return points
 
     def _to_last(self, gradients: Gradients, state: State) -> Tensor:
-        for _ in range(self.steps):
+        for step in range(self.steps):
+            redraw(gradients.classifier, step)
             _, gradient = gradients.at(state.points, state.objective.ascent)
             state = self.update(state, gradient)
         return state.points
@@ -154,7 +160,8 @@ class Ascent:
     def _to_best(self, gradients: Gradients, state: State) -> Tensor:
         best = state.points
         highest = torch.full_like(best.flatten(1)[:, 0], -torch.inf)
-        for _ in range(self.steps):
+        for step in range(self.steps):
+            redraw(gradients.classifier, step)
             outputs, gradient = gradients.at(state.points, state.objective.ascent)
             best, highest = better(best, highest, state.points, state.objective.value(outputs))
             state = self.update(state, gradient)
@@ -165,12 +172,15 @@ class Ascent:
 
     def _to_first_success(self, gradients: Gradients, state: State) -> _Active:
         active = _Active(state)
-        for _ in range(self.steps):
+        for step in range(self.steps):
+            redraw(gradients.classifier, step)
             active.predict_likely_successes(gradients.classifier)
             active.drop_successes()
             if not len(active.rows):
                 break
-            outputs, gradient = gradients.at(active.state.points, active.state.objective.ascent)
+            outputs, gradient = gradients.at(
+                active.state.points, active.state.objective.ascent, rows=active.rows
+            )
             active.note_successes(outputs)
             active.state = self.update(active.state, gradient)
         active.drop_successes()
@@ -209,7 +219,7 @@ class _Active:
         likely = torch.nonzero((2 * last > before) & ~self.done).squeeze(1)
         if len(likely) < WORTHWHILE_SHARE * len(self.rows):
             return
-        with torch.no_grad():
+        with torch.no_grad(), classifier.on_rows(self.rows[likely]):
             outputs = classifier(self.state.points[likely])
         self._note(likely[self.state.objective.take(likely).misclassified(outputs)])
 

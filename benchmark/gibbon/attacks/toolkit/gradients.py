@@ -34,13 +34,16 @@ class Gradients:
         self.classifier = classifier
         self._total: Tensor | None = None
 
-    def at(self, points: Tensor, ascent: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def at(
+        self, points: Tensor, ascent: Callable[[Tensor], Tensor], *, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns the outputs, shape (N, K), and an input gradient of the points' shape.
 
-        ``ascent`` maps outputs to the gradient of the objective in them (`Classifier.ascend`).
-        One forward and one backward pass.
+        ``ascent`` maps outputs to the gradient of the objective in them (`Classifier.ascend`);
+        ``rows`` are the rows of the run that the points belong to, None for all.  One forward and
+        one backward pass.
         """
-        outputs, gradient = self.classifier.ascend(points, ascent)
+        outputs, gradient = self.classifier.ascend(points, ascent, rows=rows)
         if not self.classifier.watched:
             # One sum a pass, read once at the end: a NaN anywhere makes it NaN.
             total = gradient.sum()

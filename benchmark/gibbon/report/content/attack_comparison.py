@@ -84,9 +84,9 @@ def _row(
         return place, cells(*head, state, *[NOTHING] * 6)
     return place, cells(
         *head,
-        percent(error.rate),
+        percent(error.rate).flagged(results.flags(found)),
         interval(error),
-        length(found.nearest_median),
+        length(found.nearest_median).flagged(results.flags(found)),
         _per_example(found.forward_passes, found),
         _per_example(found.backward_passes, found),
         TableCell(f"{found.seconds:.1f}", value=found.seconds),

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from gibbon.records.run import RunRecord
 from gibbon.report.content.attack_comparison import COMPARED
+from gibbon.report.content.certified import CERTIFIED
 from gibbon.report.content.distances import NEAREST
 from gibbon.report.content.error_curves import CURVES
 from gibbon.report.content.evaluations import EVALUATIONS
@@ -20,11 +21,13 @@ from gibbon.report.content.headline import HEADLINE
 from gibbon.report.content.layout import Chapter, ChapterKind
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import PAPER
+from gibbon.report.content.training_seeds import SEEDS
 from gibbon.report.content.transfer import AGREEMENT, TRANSFER
 from gibbon.report.content.worst_case import MEMBERS, WORST_CASE
 
 _TABLES = (
-    *(PAPER, EVALUATIONS, COMPARED, CURVES, NEAREST, WORST_CASE, MEMBERS, TRANSFER, AGREEMENT),
+    *(PAPER, EVALUATIONS, COMPARED, CURVES, NEAREST, WORST_CASE),
+    *(CERTIFIED, MEMBERS, SEEDS, TRANSFER, AGREEMENT),
 )
 
 
@@ -41,5 +44,5 @@ def report_chapters(record: RunRecord) -> tuple[Chapter, ...]:
 def _chapters(record: RunRecord, kinds: Iterable[ChapterKind]) -> tuple[Chapter, ...]:
     results, first = RunLookup(record), failures_and_flags(record)
     found = [kind.chapter(results) for kind in kinds]
-    start = [first] if first.tables or first.notes else []
+    start = [] if first.empty else [first]
     return (*start, *(each for each in found if each.tables))

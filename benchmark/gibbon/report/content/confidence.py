@@ -26,6 +26,7 @@ BINS: Final = 20
 CellKey = tuple[str, str, str, str]  # dataset, model, attack, epsilon as it was written
 _HEAD: Final = ("dataset", "model", "attack", "epsilon", "answers", "digest", "examples")
 _MEAN: Final = "mean"
+_FLAGS: Final = "flags"
 _EDGES: Final = tuple(f"{place / BINS:.2f}" for place in range(BINS))
 
 
@@ -86,15 +87,20 @@ def confidences(record: RunRecord, folder: Path) -> Mapping[CellKey, Confidences
     return found
 
 
-def confidence_csv(found: Mapping[CellKey, Confidences]) -> str:
-    """Returns histograms as CSV: one row for each cell and kind of answer, one column a bin."""
+def confidence_csv(found: Mapping[CellKey, Confidences], record: RunRecord) -> str:
+    """Returns histograms as CSV: one row for each cell and kind of answer, one column a bin.
+
+    The last column holds the kinds of the flags that affect the cell's row of the record.
+    """
+    flags = {cell_key(each): each.flags for each in record.evaluations}
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_HEAD, _MEAN, *_EDGES])
+    writer.writerow([*_HEAD, _MEAN, *_EDGES, _FLAGS])
     for cell, each in found.items():
         for answers, of in (("right", each.right), ("wrong", each.wrong)):
             mean = "" if of.mean is None else repr(of.mean)
-            writer.writerow([*cell, answers, each.digest, of.examples, mean, *of.counts])
+            kinds = flags.get(cell, "")
+            writer.writerow([*cell, answers, each.digest, of.examples, mean, *of.counts, kinds])
     return stream.getvalue()
 
 

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 from gibbon.report.content.layout import NOTHING, ChapterKind, Column, Row, Table, cells, columns
 from gibbon.report.content.lookup import Condition, RunLookup
-from gibbon.report.content.number_format import count, length, percent, state_cell, yes_no
+from gibbon.report.content.number_format import (
+    count,
+    length,
+    length_cell,
+    percent,
+    state_cell,
+    yes_no,
+)
 from gibbon.report.content.table_parts import any_done, attack_notes, evaluated
 from gibbon.specs.suite import AttackSpec, Experiment
 
@@ -16,7 +23,8 @@ _NEAREST_NOTES = (
     "input that is misclassified itself has distance 0. The model predicted every point again; no "
     "claim of an attack is used.",
     "Quantiles are over all examples, with an infinite distance for those without a point; "
-    f"{NOTHING} for an infinite quantile. The error at any ε is the share of all examples whose "
+    f"{NOTHING} for an infinite quantile. In brackets: the bootstrap interval of the median (BCa, "
+    "95 %). The error at any ε is the share of all examples whose "
     "distance is at most ε.",
 )
 
@@ -60,13 +68,18 @@ def _nearest_row(results: RunLookup, experiment: Experiment, model: str, attack:
     head = (model, attack.label, norm.symbol if norm else NOTHING, yes_no(attack.clip))
     for each in evaluated(results, experiment, attack, model=model):
         if each.nearest_found is not None:
+            flags = results.flags(each)
             return cells(
                 *head,
-                percent(each.nearest_found / each.examples if each.examples else None),
+                percent(each.nearest_found / each.examples if each.examples else None).flagged(
+                    flags
+                ),
                 count(each.examples),
-                length(each.nearest_q10),
-                length(each.nearest_median),
-                length(each.nearest_q90),
+                length(each.nearest_q10).flagged(flags),
+                length_cell(
+                    each.nearest_median, each.nearest_median_low, each.nearest_median_high
+                ).flagged(flags),
+                length(each.nearest_q90).flagged(flags),
             )
     first = Condition(experiment.dataset.name, attack.label, attack.epsilon[0])
     return cells(*head, state_cell(results.state(first, model)), *[NOTHING] * 4)

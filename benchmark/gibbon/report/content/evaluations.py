@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gibbon.records.run import Evaluation
+from gibbon.report.content.certified import certified_cells, certified_columns, certified_notes
 from gibbon.report.content.layout import (
     NOTHING,
     ChapterKind,
@@ -22,7 +23,14 @@ from gibbon.report.content.lookup import (
     clean_error,
     success_rate,
 )
-from gibbon.report.content.number_format import interval, percent, share, state_cell, yes_no
+from gibbon.report.content.number_format import (
+    interval,
+    mean_cell,
+    percent,
+    share,
+    state_cell,
+    yes_no,
+)
 from gibbon.report.content.table_parts import attack_notes
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
@@ -36,7 +44,8 @@ _EVALUATION_NOTES = (
     "examples that are classified correctly when clean, those misclassified under attack.",
     "Confidence: the model's probability for the class it predicts; the softmax maximum unless the "
     "model declares otherwise (an RBF unit's own output, unnormalised). On misclassified: mean "
-    f"over the misclassified examples, {NOTHING} if there are none. Mean: over all examples.",
+    f"over the misclassified examples, {NOTHING} if there are none. Mean: over all examples. In "
+    "brackets: bootstrap intervals (BCa, 95 %).",
     "Saturated: share of examples whose softmax is 1 for the true class in float32. Zero "
     "gradient: share whose input gradient is zero throughout.",
 )
@@ -55,6 +64,7 @@ def evaluation_tables(results: RunLookup) -> Iterator[Table]:
                 *columns("Model", "Attack", align="left"),
                 *columns("ε", "Clean error", "Adversarial error"),
                 Column("95 % interval", level=1),
+                *certified_columns(results, experiment),
                 *columns("Misclassified", "Worst-case error", level=2),
                 Column("Success rate", level=1),
                 Column("of correct when clean", level=2),
@@ -66,6 +76,7 @@ def evaluation_tables(results: RunLookup) -> Iterator[Table]:
             _evaluation_rows(results, experiment),
             notes=(
                 *([_ERROR_ONLY_NOTE] if experiment.error_only else []),
+                *certified_notes(results, experiment),
                 *attack_notes(results, experiment, experiment.attacks),
             ),
         )
@@ -86,29 +97,39 @@ def _evaluation_rows(results: RunLookup, experiment: Experiment) -> Iterator[Row
             if found is None or found.status == "failed":
                 word = state_cell(results.state(condition, model.name))
                 flags = found.flags if found else ""
-                yield (*head, word, word, *[NOTHING] * 11, TableCell(flags))
+                rest = *certified_cells(None, results, experiment), *[NOTHING] * 10
+                yield (*head, word, word, NOTHING, *rest, TableCell(flags, kind="flags"))
             else:
-                yield (*head, *_evaluation_cells(found))
+                certified = certified_cells(found, results, experiment)
+                yield (*head, *_evaluation_cells(results, found, certified))
 
 
-def _evaluation_cells(found: Evaluation) -> Row:
+def _evaluation_cells(results: RunLookup, found: Evaluation, certified: Row) -> Row:
+    flags = results.flags(found)
     clean, success = clean_error(found), success_rate(found)
     unattacked = found.unattacked
     shown = clean if unattacked else adversarial_error(found)
     wrong = found.misclassified if found.misclassified is not None else clean.part
     return cells(
-        percent(clean.rate, clean=True),
-        percent(None if unattacked else shown.rate),
+        percent(clean.rate, clean=True).flagged(results.flags(found, clean=True)),
+        percent(None if unattacked else shown.rate).flagged(flags),
         interval(shown, clean=unattacked),
+        *certified,
         share(wrong, found.examples),
-        percent(None if unattacked else found.worst_case_error),
-        percent(None if unattacked else success.rate),
+        percent(None if unattacked else found.worst_case_error).flagged(flags),
+        percent(None if unattacked else success.rate).flagged(flags),
         NOTHING if unattacked else share(success.part, success.whole),
-        percent(found.confidence_on_misclassified),
-        percent(found.mean_confidence),
+        mean_cell(
+            found.confidence_on_misclassified,
+            found.confidence_on_misclassified_low,
+            found.confidence_on_misclassified_high,
+        ).flagged(flags),
+        mean_cell(
+            found.mean_confidence, found.mean_confidence_low, found.mean_confidence_high
+        ).flagged(flags),
         percent(found.saturated_share),
         percent(found.zero_gradient_share),
         NOTHING if unattacked else yes_no(found.clip),
         (not unattacked and found.iterate) or NOTHING,
-        found.flags,
+        TableCell(found.flags, kind="flags"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gibbon.records.run import RunRecord
+from gibbon.report.content.flag_groups import flag_groups
 from gibbon.report.content.layout import Chapter, Column, Table, cells, columns
 
 FAILURES_AND_FLAGS = "Failures and flags"
@@ -32,7 +33,7 @@ def failures_and_flags(record: RunRecord) -> Chapter:
                 ),
             )
         )
-    notes = [f"Flag: {flag}" for flag in record.flags]
+    notes = []
     if record.status not in ("done", "failed"):
-        notes.insert(0, f"This run is not complete ({record.status}): cells are missing.")
-    return Chapter(FAILURES_AND_FLAGS, tuple(tables), tuple(notes))
+        notes.append(f"This run is not complete ({record.status}): cells are missing.")
+    return Chapter(FAILURES_AND_FLAGS, tuple(tables), tuple(notes), flag_groups(record.flags))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 
 from gibbon.core.threat import Epsilon, Norm
-from gibbon.records.flags import Flag, read_flags
+from gibbon.records.flag_kinds import SEVERITIES
 from gibbon.records.run import Evaluation, WorstCase
+from gibbon.report.content.certified import certified_cells, certified_columns, certified_notes
 from gibbon.report.content.layout import (
     FAILED,
     NOT_RUN,
@@ -20,6 +22,7 @@ from gibbon.report.content.layout import (
     columns,
 )
 from gibbon.report.content.lookup import Condition, RunLookup, worst_case_error
+from gibbon.report.content.model_comparison import comparison_notes
 from gibbon.report.content.number_format import count, percent, rate_cell
 from gibbon.specs.suite import Experiment
 
@@ -30,14 +33,14 @@ _NOTES = (
     "an adversary can reach.",
     "Strongest attack: the one whose examples are misclassified most often, with its adversarial "
     "error over all examples; confidence is the mean over the examples misclassified under it.",
-    "Flags and failed cells are counted for each model and listed at the top of this page.",
+    "Failed cells, and flags by severity, are counted for each model and listed at the top of this "
+    "page; accepted ones are those for which the user takes responsibility.",
 )
 Threat = tuple[Norm, bool]
 
 
 def headline_tables(results: RunLookup) -> Iterator[Table]:
     """Yields one table a dataset: a row for each threat, at its largest epsilon, and model."""
-    flags = read_flags(results.record)
     for experiment in results.experiments:
         yield Table.on(
             experiment.dataset.name,
@@ -45,19 +48,25 @@ def headline_tables(results: RunLookup) -> Iterator[Table]:
                 Column("Model", "left"),
                 Column("Clean error", bar=True),
                 Column("Worst-case error", bar=True),
+                *certified_columns(results, experiment, bar=True),
                 *columns("Threat", "Strongest attack", align="left"),
                 Column("Adversarial error", bar=True),
                 Column("Confidence on misclassified"),
-                *columns("Failed cells", "Flags", level=1),
+                Column("Failed cells", level=1),
+                Column("Flags", "left", level=1),
             ),
-            _rows(results, experiment, flags),
+            _rows(results, experiment),
+            notes=(
+                *comparison_notes(results, experiment),
+                *certified_notes(results, experiment),
+            ),
         )
 
 
 HEADLINE = ChapterKind("Headline", headline_tables, _NOTES)
 
 
-def _rows(results: RunLookup, experiment: Experiment, flags: Sequence[Flag]) -> Iterator[Row]:
+def _rows(results: RunLookup, experiment: Experiment) -> Iterator[Row]:
     dataset = experiment.dataset.name
     found = [each for each in results.record.worst_cases if each.dataset == dataset]
     largest: dict[Threat, Epsilon] = {}
@@ -69,10 +78,10 @@ def _rows(results: RunLookup, experiment: Experiment, flags: Sequence[Flag]) -> 
         text = f"{norm.symbol}, ε = {epsilon}, {'clipped' if clip else 'not clipped'}"
         for model in experiment.models:
             worst = worst_cases.get((model.name, norm, clip, epsilon))
-            yield _row(results, experiment, model.name, text, worst, flags)
+            yield _row(results, experiment, model.name, text, worst)
     if not largest:
         for model in experiment.models:
-            yield _row(results, experiment, model.name, NOTHING, None, flags)
+            yield _row(results, experiment, model.name, NOTHING, None)
 
 
 def _row(
@@ -81,7 +90,6 @@ def _row(
     model: str,
     threat: str | TableCell,
     worst: WorstCase | None,
-    flags: Sequence[Flag],
 ) -> Row:
     dataset = experiment.dataset.name
     strongest = _strongest(results, worst) if worst is not None else None
@@ -89,18 +97,32 @@ def _row(
         (each.dataset, each.model, each.status) == (dataset, model, "failed")
         for each in results.record.evaluations
     )
-    flagged = sum((each.dataset, each.model) == (dataset, model) for each in flags)
+    unattacked = Condition.unattacked(dataset)
+    missing = _missing(results, experiment, model)
+    doubts = results.flags(strongest)
     return cells(
         model,
-        rate_cell(results.error(Condition.unattacked(dataset), model), clean=True),
-        rate_cell(worst_case_error(worst)) if worst else _missing(results, experiment, model),
+        rate_cell(results.error(unattacked, model), clean=True),
+        rate_cell(worst_case_error(worst)).flagged(results.flags(worst)) if worst else missing,
+        *certified_cells(worst, results, experiment),
         threat,
         strongest.attack if strongest else NOTHING,
-        percent(strongest.adversarial_error if strongest else None),
-        percent(strongest.confidence_on_misclassified if strongest else None),
+        percent(strongest.adversarial_error if strongest else None).flagged(doubts),
+        percent(strongest.confidence_on_misclassified if strongest else None).flagged(doubts),
         count(failed or None),
-        count(flagged or None),
+        _flag_count(results, dataset, model),
     )
+
+
+def _flag_count(results: RunLookup, dataset: str, model: str) -> TableCell:
+    """Returns the number of flags about a model, by severity."""
+    found = Counter(
+        "accepted" if each.accepted else each.severity
+        for each in results.record.flags
+        if (each.dataset, each.model) == (dataset, model)
+    )
+    words = [f"{found[word]:,} {word}" for word in (*SEVERITIES, "accepted") if found[word]]
+    return TableCell(", ".join(words), kind="flags") if words else NOTHING
 
 
 def _strongest(results: RunLookup, worst: WorstCase) -> Evaluation | None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from gibbon.records.flags import kinds_text
 from gibbon.report.content.layout import NOTHING
 from gibbon.report.content.lookup import Condition, Measured, RunLookup, largest_epsilons
-from gibbon.report.content.number_format import count, interval, percent, state_cell
+from gibbon.report.content.number_format import count, interval, rate_alone, state_cell
 from gibbon.report.content.transfer import Matrix, matrices
 
 # Cividis, of J. R. Nuñez, C. R. Anderton and R. S. Renslow (2018), "Optimizing colormaps with
@@ -111,9 +112,12 @@ def _cell(measured: Measured, source: str, target: str) -> HeatCell:
         return HeatCell(word, f"{pair}: {word}", "", "", own)
     if measured.rate is None:
         return HeatCell(NOTHING.text, f"{pair}: no examples", "", "", own)
-    words = f"{pair}: {percent(measured.rate)}"
+    cell = rate_alone(measured)
+    words = f"{pair}: {cell.marked}"
     if measured.low is not None:
         words += f" {interval(measured)}"
     if measured.whole is not None:
         words += f" of {count(measured.whole)}"
-    return HeatCell(percent(measured.rate).text, words, *colours(measured.rate), own)
+    if cell.flags:
+        words += f"; {kinds_text(cell.flags)}"
+    return HeatCell(cell.marked, words, *colours(measured.rate), own)

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from gibbon.core.threat import Epsilon
+from gibbon.records.flag_kinds import MEANINGS
+from gibbon.records.flags import Flag
+from gibbon.report.content.flag_groups import MARK, FlagGroup, flag_groups
 from gibbon.report.content.lookup import RunLookup
 
-Kind = Literal["", "failed", "not run", "nothing", "differs", "reproduced"]
+Kind = Literal["", "failed", "not run", "nothing", "differs", "reproduced", "flags"]
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,31 @@ class TableCell:
         detail: printed after the text if there is room.
         value: the number that the cell is sorted by; None if it is not a number.
         kind: what the text stands for if it is neither a name nor a number.
+        flags: the flags that affect the number.
     """
 
     text: str
     detail: str = ""
     value: float | None = None
     kind: Kind = ""
+    flags: tuple[Flag, ...] = ()
+
+    @property
+    def mark(self) -> str:
+        """The mark of a number with a serious flag; else empty."""
+        return MARK if any(each.severity == "serious" for each in self.flags) else ""
+
+    @property
+    def marked(self) -> str:
+        """The text with its mark, so that no number is copied without it."""
+        return f"{self.text} {self.mark}" if self.mark else self.text
 
     def __str__(self) -> str:
-        return f"{self.text} {self.detail}" if self.detail else self.text
+        return f"{self.marked} {self.detail}" if self.detail else self.marked
+
+    def flagged(self, flags: Iterable[Flag]) -> TableCell:
+        """Returns the cell with the flags that affect its number; a word or a dash has none."""
+        return self if self.kind or self.value is None else replace(self, flags=tuple(flags))
 
 
 Row = tuple[TableCell, ...]
@@ -115,14 +134,33 @@ class Table:
             rows=tuple(tuple(row[place] for place in shown) for row in self.rows),
         )
 
+    def with_flag_notes(self) -> Table:
+        """Returns the table with a note below it for each kind of flag that affects a number."""
+        flags = dict.fromkeys(flag for row in self.rows for each in row for flag in each.flags)
+        notes = tuple(map(_flag_note, flag_groups(flags)))
+        return replace(self, notes=(*notes, *self.notes)) if notes else self
+
+
+def _flag_note(group: FlagGroup) -> str:
+    mark = f"{MARK} " if group.severity == "serious" else ""
+    status = group.status.capitalize()
+    meaning = "" if group.accepted else f", {MEANINGS[group.severity]}"
+    return f"{mark}{status}{meaning}: `{group.kind}`, {group.title}."
+
 
 @dataclass(frozen=True)
 class Chapter:
-    """Tables that belong together, under one heading."""
+    """Tables that belong together, under one heading; ``flags`` are shown before them."""
 
     title: str
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
+    flags: tuple[FlagGroup, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.tables or self.notes or self.flags)
 
     def caption(self, table: Table) -> str:
         """Returns the title of one of the tables, complete without the chapter's heading."""
@@ -139,7 +177,8 @@ class ChapterKind:
 
     def chapter(self, results: RunLookup) -> Chapter:
         """Returns the chapter of a run."""
-        return Chapter(self.title, tuple(self.tables(results)), self.notes)
+        tables = tuple(each.with_flag_notes() for each in self.tables(results))
+        return Chapter(self.title, tables, self.notes)
 
 
 def cells(*contents: str | Epsilon | TableCell) -> Row:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gibbon.core.threat import ZERO, Epsilon
+from gibbon.records.flag_kinds import ABOUT_ANSWERS
+from gibbon.records.flags import Flag, FlagIndex
 from gibbon.records.run import (
     Agreement,
+    CertifiedBound,
     Evaluation,
     Failure,
+    FlaggedRow,
     MemberEvaluation,
     RunRecord,
     Transfer,
     WorstCase,
+    flags_of,
 )
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.published import PublishedRow
@@ -50,6 +55,7 @@ class Measured:
     """One measured rate with its interval, and the counts that it was computed from.
 
     A rate is ``part`` of ``whole`` examples; a mean, such as a confidence, has a ``whole`` only.
+    ``flags`` are those that affect it.
     """
 
     state: State
@@ -58,6 +64,7 @@ class Measured:
     high: float | None = None
     part: int | None = None
     whole: int | None = None
+    flags: tuple[Flag, ...] = ()
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -84,6 +91,7 @@ class RunLookup:
             for each in record.agreements
         }
         self._failures = {(_key(each), each.model) for each in record.failures}
+        self._flags = FlagIndex(record.flags)
 
     def evaluation(self, condition: Condition, model: str) -> Evaluation | None:
         """Returns the evaluation of a model, which may have failed, or None if there is none."""
@@ -105,7 +113,22 @@ class RunLookup:
         found = self.evaluation(condition, model)
         if found is None:
             return Measured(self.state(condition, model))
-        return clean_error(found) if condition.attack == UNATTACKED else adversarial_error(found)
+        measured = clean_error(found) if found.unattacked else adversarial_error(found)
+        return replace(measured, flags=self.flags(found))
+
+    def flags(self, row: FlaggedRow | None, *, clean: bool = False) -> tuple[Flag, ...]:
+        """Returns the flags that affect the numbers of a row.
+
+        ``clean`` is for the clean error: as in an unattacked row, only flags about the answers of
+        the model affect it.
+        """
+        if row is None:
+            return ()
+        found = flags_of(row, self._flags)
+        unattacked = isinstance(row, Evaluation) and row.unattacked
+        if clean or unattacked:
+            return tuple(each for each in found if not each.attack and each.kind in ABOUT_ANSWERS)
+        return found
 
     def conditions(self, experiment: Experiment) -> Iterator[Condition]:
         """Yields each attack at each epsilon of an experiment, in the suite's order."""
@@ -142,11 +165,12 @@ class RunLookup:
             found = self.transfer(condition, row.model, row.target)
         if found is None:
             return self.absent(condition, row.model)
+        measured = same_class_given_both(found)
         if isinstance(found, Transfer) and row.measure == "transfer_error":
-            return transfer_error(found)
+            measured = transfer_error(found)
         if isinstance(found, Transfer) and row.measure == "same_class_given_source_misclassified":
-            return same_class_given_source(found)
-        return same_class_given_both(found)
+            measured = same_class_given_source(found)
+        return replace(measured, flags=self.flags(found))
 
     def absent(self, condition: Condition, source: str) -> Measured:
         """Returns why the examples of a source were not scored: it failed, or was not run."""
@@ -158,11 +182,15 @@ class RunLookup:
         found = self.evaluation(condition, row.model)
         if found is None or found.status == "failed":
             return Measured(self.state(condition, row.model))
+        measured = Measured("done", found.mean_confidence, whole=found.examples)
         if row.measure == "adversarial_error":
-            return adversarial_error(found)
+            measured = adversarial_error(found)
+        if row.measure in ("worst_case_error", "certified_error"):
+            measured = worst_case_error(found)
         if row.measure == "confidence_on_misclassified":
-            return Measured("done", found.confidence_on_misclassified, whole=found.misclassified)
-        return Measured("done", found.mean_confidence, whole=found.examples)
+            rate = found.confidence_on_misclassified
+            measured = Measured("done", rate, whole=found.misclassified)
+        return replace(measured, flags=self.flags(found))
 
 
 def largest_epsilons(conditions: Iterable[Condition]) -> dict[str, Condition]:
@@ -192,6 +220,11 @@ def worst_case_error(found: Evaluation | WorstCase) -> Measured:
     return _measured(found, "worst_case_error", found.examples)
 
 
+def certified_error(found: Evaluation | WorstCase | CertifiedBound) -> Measured:
+    """Returns the share of examples that are not proved robust under a row's threat model."""
+    return _measured(found, "certified_error", found.examples)
+
+
 def error_after(found: MemberEvaluation) -> Measured:
     """Returns the share misclassified clean, by an attack of a list or by one before it."""
     return _measured(found, "error_after", found.examples)
@@ -218,14 +251,14 @@ def same_class_given_both(found: Transfer | Agreement) -> Measured:
 
 
 def _measured(
-    found: Evaluation | MemberEvaluation | Transfer | Agreement | WorstCase,
+    found: Evaluation | MemberEvaluation | Transfer | Agreement | WorstCase | CertifiedBound,
     field: str,
     whole: int | None,
     *,
     part: int | None = None,
 ) -> Measured:
     """Returns the rate in one field of a record, with the interval in the fields beside it."""
-    if not isinstance(found, WorstCase) and found.status == "failed":
+    if not isinstance(found, WorstCase | CertifiedBound) and found.status == "failed":
         return Measured("failed")
     rate: float | None = getattr(found, field)
     low, high = getattr(found, f"{field}_low"), getattr(found, f"{field}_high")

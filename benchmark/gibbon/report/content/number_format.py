@@ -16,6 +16,8 @@ MEASURES: Final[dict[Measure, str]] = {
     "adversarial_error": "adversarial error",
     "confidence_on_misclassified": "confidence on misclassified",
     "mean_confidence": "mean confidence",
+    "worst_case_error": "worst-case error",
+    "certified_error": "certified error",
     "transfer_error": "transfer error",
     "same_class_given_source_misclassified": "same wrong class, given source misclassified",
     "same_class_given_both_misclassified": "same wrong class, given both misclassified",
@@ -25,6 +27,7 @@ MEASURES: Final[dict[Measure, str]] = {
 # Clean errors below this are compared in hundredths of a point, as the literature does.
 _SMALL_CLEAN_ERROR = 0.1
 _MOST_DECIMALS = 4
+_SMALLEST_P = 0.001
 _MOST_PLACES = 6  # of a distance; smaller ones are written with a power of ten
 
 
@@ -107,16 +110,28 @@ def state_cell(state: State) -> TableCell:
 
 def rate_alone(measured: Measured) -> TableCell:
     """Returns a rate without its interval, or the word for why there is none."""
-    return percent(measured.rate) if measured.state == "done" else state_cell(measured.state)
+    if measured.state != "done":
+        return state_cell(measured.state)
+    return percent(measured.rate).flagged(measured.flags)
 
 
 def rate_cell(measured: Measured, *, clean: bool = False) -> TableCell:
     """Returns a rate with its interval as detail, or the word for why there is none."""
     if measured.state != "done":
         return state_cell(measured.state)
+    cell = percent(measured.rate, clean=clean).flagged(measured.flags)
     if measured.low is None or measured.high is None:
-        return percent(measured.rate, clean=clean)
-    return replace(percent(measured.rate, clean=clean), detail=interval(measured, clean=clean).text)
+        return cell
+    return replace(cell, detail=interval(measured, clean=clean).text)
+
+
+def mean_cell(mean: float | None, low: float | None, high: float | None) -> TableCell:
+    """Returns a mean that is a fraction of 1, with its interval as detail; a dash for None.
+
+    >>> print(mean_cell(0.793, 0.781, 0.804), mean_cell(0.5, None, None))
+    79.3 % [78.1–80.4] 50.0 %
+    """
+    return rate_cell(Measured("done", mean, low, high))
 
 
 def points(measured: float | None, published: float, *, clean: bool = False) -> TableCell:
@@ -164,6 +179,27 @@ def length(distance: float | None) -> TableCell:
     decimals = max(0, 2 - math.floor(math.log10(distance))) if distance else 0
     text = f"{distance:.{decimals}f}" if decimals <= _MOST_PLACES else f"{distance:.2e}"
     return TableCell(text, value=distance)
+
+
+def length_cell(distance: float | None, low: float | None, high: float | None) -> TableCell:
+    """Returns a distance with its interval as detail, whose upper end is infinite if it is None.
+
+    >>> print(length_cell(0.0823529, 0.0801, 0.0849), length_cell(1.5, 1.25, None))
+    0.0824 [0.0801–0.0849] 1.50 [1.25–∞]
+    """
+    cell = length(distance)
+    if distance is None or low is None:
+        return cell
+    return replace(cell, detail=f"[{length(low)}–{'∞' if high is None else length(high)}]")
+
+
+def p_text(p_value: float) -> str:
+    """Returns a p-value for a sentence.
+
+    >>> p_text(0.0214), p_text(1e-9), p_text(1.0)
+    ('p = 0.021', 'p < 0.001', 'p = 1')
+    """
+    return f"p = {p_value:.2g}" if p_value >= _SMALLEST_P else f"p < {_SMALLEST_P:g}"
 
 
 def yes_no(truth: bool | None) -> TableCell:

@@ -3,15 +3,30 @@
 A row with a tolerance gets a verdict: ``reproduced`` if a number measured under one of its attacks
 lies within the tolerance; ``differs``, with the row's reason; ``failed``; or ``not run``, with what
 it needs.  A row that was run but had no examples to count differs.
+
+A row that is a bound is compared with the strongest of its attacks: ``above the certified error``,
+if that finds more errors than an upper bound allows; ``weaker than published``, if it finds fewer
+than a published attack; else ``between``.  The tolerance is that of the published number's
+rounding.  If only a sample of the dataset was evaluated, a difference counts beyond the interval of
+the measured number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-from gibbon.report.content.layout import NOTHING, ChapterKind, Column, Row, Table, TableCell, cells
+from gibbon.report.content.layout import (
+    NOTHING,
+    ChapterKind,
+    Column,
+    Kind,
+    Row,
+    Table,
+    TableCell,
+    cells,
+)
 from gibbon.report.content.lookup import Measured, RunLookup
 from gibbon.report.content.number_format import (
     MEASURES,
@@ -36,20 +51,41 @@ class PublishedVerdict:
 
     Args:
         word: the verdict.
-        attack: the attack that reproduced the number; empty otherwise.
+        attack: the attack that reproduced the number, or the strongest one for a bound; empty
+            otherwise.
         why: the reason for a difference, or what a row that was not run needs; may be empty.
     """
 
-    word: Literal["reproduced", "differs", "failed", "not run"]
+    word: Literal[
+        "reproduced",
+        "differs",
+        "failed",
+        "not run",
+        "between",
+        "above the certified error",
+        "weaker than published",
+    ]
     attack: str = ""
     why: str = ""
 
 
+# How a verdict is marked, by its word.
+_KINDS: Final[dict[str, Kind]] = {
+    "reproduced": "reproduced",
+    "between": "reproduced",
+    "differs": "differs",
+    "weaker than published": "differs",
+    "above the certified error": "failed",
+    "failed": "failed",
+    "not run": "not run",
+}
+
+
 def verdict(row: PublishedRow, results: RunLookup) -> PublishedVerdict | None:
-    """Returns the verdict on a row, or None if it has no tolerance."""
+    """Returns the verdict on a row, or None if it has no tolerance and is no bound."""
     if row.value is None:
         return PublishedVerdict("not run", why=row.needs)
-    if row.tolerance is None:
+    if row.tolerance is None and row.bound is None:
         return None
     found = [(attack, results.published(row, attack)) for attack in row.attack]
     measured = [(attack, each.rate) for attack, each in found if each.rate is not None]
@@ -61,10 +97,27 @@ def verdict(row: PublishedRow, results: RunLookup) -> PublishedVerdict | None:
         if "done" in states:
             return PublishedVerdict("differs", why=EMPTY)
         return PublishedVerdict("not run", why=row.needs)
+    if row.bound is not None:
+        return _bound_verdict(row, results)
     for attack, rate in measured:
         if _meets(row, rate):
             return PublishedVerdict("reproduced", attack)
     return PublishedVerdict("differs", why=row.reason)
+
+
+def _bound_verdict(row: PublishedRow, results: RunLookup) -> PublishedVerdict:
+    """Returns the verdict on a bound that was measured, by the strongest of its attacks."""
+    found = [(each, results.published(row, each)) for each in row.attack]
+    attack, strongest = max(found, key=lambda each: -1.0 if each[1].rate is None else each[1].rate)
+    card = results.record.dataset_cards.get(row.dataset)
+    whole = card is None or card.examples == card.of
+    low, high = (strongest.rate or 0.0,) * 2 if whole else strongest.ends
+    value, slack = row.value or 0.0, (row.tolerance or 0.0) + ROUNDING
+    if row.bound == "upper" and low > value + slack:
+        return PublishedVerdict("above the certified error", attack, row.reason)
+    if row.bound == "lower" and high < value - slack:
+        return PublishedVerdict("weaker than published", attack, row.reason)
+    return PublishedVerdict("between", attack)
 
 
 def _meets(row: PublishedRow, rate: float) -> bool:
@@ -153,7 +206,8 @@ def _measured_columns(header: str, *, level: Literal[0, 1] = 0) -> tuple[Column,
 def _published(row: PublishedRow) -> TableCell:
     if row.value is None:
         return TableCell(row.text)
-    return TableCell(f"{'>' if row.above else ''}{as_published(row.value)}", value=100 * row.value)
+    sign = {"upper": "≤ ", "lower": "≥ ", None: ">" if row.above else ""}[row.bound]
+    return TableCell(f"{sign}{as_published(row.value)}", value=100 * row.value)
 
 
 def _verdict_cells(
@@ -166,7 +220,8 @@ def _verdict_cells(
     if found is None:
         return tolerance, TableCell("")
     other = found.attack not in ("", row.attack[0])
-    return tolerance, TableCell(found.word, f"({found.attack})" if other else "", kind=found.word)
+    kind = _KINDS[found.word]
+    return tolerance, TableCell(found.word, f"({found.attack})" if other else "", kind=kind)
 
 
 def _measured_cells(row: PublishedRow, measured: Measured) -> Row:
@@ -177,7 +232,7 @@ def _measured_cells(row: PublishedRow, measured: Measured) -> Row:
     if measured.part is None and measured.whole is not None:
         counts = TableCell(f"mean of {count(measured.whole)}", value=measured.whole)
     return cells(
-        percent(measured.rate, clean=clean),
+        percent(measured.rate, clean=clean).flagged(measured.flags),
         NOTHING if row.value is None else points(measured.rate, row.value, clean=clean),
         interval(measured, clean=clean),
         counts,
@@ -231,6 +286,12 @@ def _reading(
             "Verdict: reproduced if the measured value lies within the row's tolerance, in "
             "points, of the published one, under the first attack or the one that is named; the "
             "note gives the reason for a difference, or what a row that was not run needs."
+        )
+    if any(row.bound for row in rows):
+        yield (
+            "≤: no attack may find more errors, as with a certified error. ≥: an attack that was "
+            "published finds as many. Between: the strongest attack of the row does neither "
+            "exceed the one nor miss the other."
         )
     if any(row.target for row in rows):
         yield "a → b: examples made on a, scored on b; a is the source, b the target."

@@ -156,14 +156,15 @@ def _transferred(
 ) -> Measured:
     found = results.transfer(condition, source, target)
     if found is not None:
-        return kind.cell(found)
+        return replace(kind.cell(found), flags=results.flags(found))
     own = results.evaluation(condition, source) if source == target else None
     if own is None:
         return results.absent(condition, source)
+    whole = own.misclassified
+    measured = Measured("done", 1.0 if whole else None, part=whole, whole=whole)
     if own.status == "failed" or kind.cell is transfer_error:
-        return adversarial_error(own)
-    whole = own.misclassified  # always 1, given that the source misclassifies
-    return Measured("done", 1.0 if whole else None, part=whole, whole=whole)
+        measured = adversarial_error(own)  # the others are always 1, given that the source errs
+    return replace(measured, flags=results.flags(own))
 
 
 def agreement_tables(results: RunLookup) -> Iterator[Table]:
@@ -199,7 +200,7 @@ def _agreement_rows(results: RunLookup, condition: Condition) -> Iterator[Row]:
             yield cells(
                 each.source,
                 f"{each.first}, {each.second}",
-                rate_alone(found),
+                rate_alone(found).flagged(results.flags(each)),
                 interval(found),
                 share(found.part, found.whole) if found.part is not None else count(found.whole),
             )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gibbon.records.run import MemberEvaluation, WorstCase
+from gibbon.report.content.certified import certified_cells, certified_columns, certified_notes
 from gibbon.report.content.layout import FAILED, ChapterKind, Column, Row, Table, cells, columns
 from gibbon.report.content.lookup import Condition, RunLookup, error_after, worst_case_error
+from gibbon.report.content.model_comparison import comparison_notes
 from gibbon.report.content.number_format import count, interval, percent, rate_alone, share, yes_no
 from gibbon.specs.suite import Experiment
 
@@ -33,10 +35,16 @@ def worst_case_tables(results: RunLookup) -> Iterator[Table]:
                 experiment.dataset.name,
                 (
                     *columns("Model", "Norm", align="left"),
-                    *columns("ε", "Clipped", "Worst-case error", "95 % interval", "Misclassified"),
+                    *columns("ε", "Clipped"),
+                    *certified_columns(results, experiment),
+                    *columns("Worst-case error", "95 % interval", "Misclassified"),
                     Column("Attacks", "left"),
                 ),
                 (_worst_case_row(results, experiment, each) for each in found),
+                notes=(
+                    *comparison_notes(results, experiment),
+                    *certified_notes(results, experiment),
+                ),
             )
 
 
@@ -58,7 +66,8 @@ def _worst_case_row(results: RunLookup, experiment: Experiment, found: WorstCase
         found.norm.symbol,
         found.epsilon,
         yes_no(found.clip),
-        percent(found.worst_case_error),
+        *certified_cells(found, results, experiment),
+        percent(found.worst_case_error).flagged(results.flags(found)),
         interval(worst_case_error(found)),
         share(found.misclassified, found.examples),
         ", ".join([*found.attacks, *failed]),
@@ -70,7 +79,7 @@ def member_tables(results: RunLookup) -> Iterator[Table]:
     for experiment in results.experiments:
         labels = {attack.label for attack in experiment.attacks}
         rows = tuple(
-            _member_row(each)
+            _member_row(results, each)
             for each in results.record.members
             if each.dataset == experiment.dataset.name and each.attack in labels
         )
@@ -92,7 +101,7 @@ def member_tables(results: RunLookup) -> Iterator[Table]:
 MEMBERS = ChapterKind("Worst of several attacks", member_tables, _MEMBER_NOTES)
 
 
-def _member_row(found: MemberEvaluation) -> Row:
+def _member_row(results: RunLookup, found: MemberEvaluation) -> Row:
     after = error_after(found)
     done = after.state == "done"
     return cells(
@@ -102,6 +111,6 @@ def _member_row(found: MemberEvaluation) -> Row:
         found.member,
         count(found.given if done else None),
         count(found.misled if done else None),
-        rate_alone(after),
+        rate_alone(after).flagged(results.flags(found)),
         interval(after),
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gibbon.records.flags import MASKING, read_flags
+from gibbon.records.flag_kinds import MEANINGS
 from gibbon.records.illustration import illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import report_chapters
@@ -25,18 +25,21 @@ from gibbon.report.content.curves import panels
 from gibbon.report.content.distance_curves import whole_curves
 from gibbon.report.content.error_curves import CURVES
 from gibbon.report.content.failures_and_flags import FAILURES_AND_FLAGS
+from gibbon.report.content.flag_groups import ACCEPTED, FlagGroup, flag_groups, printable
 from gibbon.report.content.gallery import GalleryView, galleries, gallery_view
 from gibbon.report.content.headline import HEADLINE
 from gibbon.report.content.heat_map import heat_maps
 from gibbon.report.content.layout import Chapter, Column, Table, cells, columns
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.number_format import count
+from gibbon.report.content.opening import opening
 from gibbon.report.content.published import PAPER
 from gibbon.report.content.transfer import TRANSFER
 from gibbon.report.html.charts import attack_chart, error_chart, looks
 from gibbon.report.html.confidence_section import CONFIDENCE_NOTES, confidence_content
+from gibbon.report.html.kind_pages import KindPage, kind_page
 from gibbon.report.html.published_charts import published_charts, tally
-from gibbon.report.html.table_view import TableView, Views, capitalised, code_and_text
+from gibbon.report.html.table_view import TableView, Views, capitalised, code_and_text, flag_place
 
 if TYPE_CHECKING:
     from gibbon.report.figures.illustrations import Drawing
@@ -46,6 +49,8 @@ _CONFIDENCE: Final = "Confidence"
 _ILLUSTRATIONS: Final = "What the attack does"
 _PICTURES: Final = "Examples"
 _OPEN_GALLERIES: Final = 4  # more make the page long
+_OPEN_GROUPS: Final = 2  # groups of flags that are unfolded; of more, all are folded
+_OPEN_FLAGS: Final = 3  # flags of an unfolded group
 _PROVENANCE: Final = "Where these numbers come from"
 
 
@@ -63,6 +68,18 @@ class Section:
     template: str
     short: str
     content: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class FoldableGroup:
+    """Flags of one kind, the page about the kind, and whether they are unfolded at first.
+
+    ``page`` is None if an earlier group, of another severity, has it.
+    """
+
+    group: FlagGroup
+    page: KindPage | None
+    open: bool
 
 
 @dataclass(frozen=True)
@@ -91,12 +108,15 @@ def report_html(record: RunRecord, folder: Path) -> str:
     )
     environment.filters["parts"] = code_and_text
     environment.filters["capitalised"] = capitalised
+    environment.filters["flag_place"] = flag_place
+    environment.filters["printable"] = printable
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(
         title=record.suite.title or record.suite.name,
         description=record.suite.description,
         facts=tuple(_facts(record)),
+        opening=opening(record),
         sections=tuple(_sections(record, folder)),
         provenance=record.provenance,
         script=Markup(script),  # noqa: S704  our own file
@@ -115,11 +135,17 @@ def _facts(record: RunRecord) -> Iterator[tuple[str, str]]:
     yield str(count(attacked)), "attacked cells"
     yield str(count(sum(each.examples for each in record.datasets))), "examples"
     yield str(count(len(record.failures))), "failures"
-    yield str(count(len(record.flags))), "flag" if len(record.flags) == 1 else "flags"
+    serious = sum(each.counts for each in record.flags)
+    accepted = sum(each.accepted for each in record.flags)
+    others = len(record.flags) - serious - accepted
+    yield str(count(serious)), "serious flag" if serious == 1 else "serious flags"
+    if accepted:
+        yield str(count(accepted)), "accepted flag" if accepted == 1 else "accepted flags"
+    yield str(count(others)), "other flag" if others == 1 else "other flags"
 
 
 def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
-    results, views = RunLookup(record), Views()
+    results, views = RunLookup(record), Views({each.kind for each in record.flags})
     found = {chapter.title: chapter for chapter in report_chapters(record)}
     found.pop(FAILURES_AND_FLAGS, None)  # its section has more
     yield _section("trouble", Chapter(FAILURES_AND_FLAGS), views, "trouble", _trouble(record))
@@ -199,13 +225,22 @@ def _galleries(record: RunRecord, results: RunLookup, folder: Path) -> dict[str,
 
 
 def _trouble(record: RunRecord) -> dict[str, object]:
-    flags = read_flags(record)
-    reasons = [
-        (reason, findings)
-        for reason, masking in ((MASKING, True), ("other signs", False))
-        if (findings := [each.finding for each in flags if each.masking is masking])
-    ]
-    return {"record": record, "flags_by_reason": reasons}
+    groups = flag_groups(record.flags)
+    first = {group.kind: group for group in reversed(groups)}
+    few = len(groups) <= _OPEN_GROUPS
+    return {
+        "record": record,
+        "groups": [
+            FoldableGroup(
+                group,
+                kind_page(group.kind) if group is first[group.kind] else None,
+                few and group.count <= _OPEN_FLAGS,
+            )
+            for group in groups
+        ],
+        "meanings": MEANINGS,
+        "accepted": ACCEPTED,
+    }
 
 
 def _curves(record: RunRecord, results: RunLookup, folder: Path) -> dict[str, object]:

@@ -16,7 +16,10 @@ from gibbon.specs.published import PublishedRow
 _ROWS: Final = 12  # of one chart
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BOTTOM = 380.0, 8.0, 368.0, 4.0, 31.0, 24.0
 _MOST_LETTERS: Final = 58
-_ORDER: Final = ("reproduced", "differs", "failed", "not run")
+_ORDER: Final = (
+    *("reproduced", "between", "differs", "weaker than published", "above the certified error"),
+    *("failed", "not run"),
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def _row(results: RunLookup, row: PublishedRow, place: int) -> PublishedLine:
     label = f"{models_in_words(row)}: {measure_in_words(row)}"
     value = row.value or 0.0
     word = judged.word if judged is not None else ""
-    text = f"published {'more than ' if row.above else ''}{as_published(value)}"
+    limit = {"upper": "at most ", "lower": "at least ", None: "more than " if row.above else ""}
+    text = f"published {limit[row.bound]}{as_published(value)}"
     words = f"{label}: {text}, measured {', '.join(each.words for each in found)}"
     return PublishedLine(
         y=_TOP + _ROW * place,

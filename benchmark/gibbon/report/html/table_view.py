@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from gibbon.records.flag_kinds import KINDS
+from gibbon.records.flags import SEPARATOR
 from gibbon.report.content.layout import Column, Table, TableCell
 
 _SHORT: Final = 25  # characters; longer texts are broken into lines
 _FILTERED_FROM: Final = 12  # rows; shorter tables need no search
+ALL_FLAGS: Final = "flags"  # the id of all flags in the page
 
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell of a page: its text, its CSS class, the key to sort by, and the length of its bar."""
+    """A cell of a page.
+
+    Args:
+        text: its text, without the mark.
+        detail: what is printed after it.
+        look: its CSS class.
+        key: the key to sort by.
+        bar: the length of its bar.
+        mark: the mark of a number with a serious flag.
+        place: id of the flag that the mark links to.
+        links: the parts of a cell of flags, each with the id that it links to, which may be empty.
+    """
 
     text: str
     detail: str
     look: str
     key: str
     bar: float | None
+    mark: str
+    place: str
+    links: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -46,10 +63,14 @@ class TableView:
 
 
 class Views:
-    """Makes the views of a page's tables, each with an id of its own."""
+    """Makes the views of a page's tables, each with an id of its own.
 
-    def __init__(self) -> None:
+    ``kinds`` are the kinds of flags that the page shows, which cells link to.
+    """
+
+    def __init__(self, kinds: Collection[str] = ()) -> None:
         self._tables = 0
+        self._kinds = frozenset(kinds)
 
     def table(self, table: Table, *, under: str = "") -> TableView:
         """Returns the view of a table without its empty columns.
@@ -63,23 +84,42 @@ class Views:
             caption=capitalised(table.title),
             hidden_caption=table.title == under,
             columns=shown.columns,
-            rows=tuple(tuple(map(_cell, row, shown.columns)) for row in shown.rows),
+            rows=tuple(tuple(map(self._cell, row, shown.columns)) for row in shown.rows),
             notes=table.notes,
             more=any(column.level > 1 for column in shown.columns),
             filtered=len(table.rows) >= _FILTERED_FROM,
         )
 
+    def _cell(self, cell: TableCell, column: Column) -> CellView:
+        value = cell.value if column.align == "right" else None
+        look = cell.kind.replace(" ", "-") or ("short" if len(cell.text) <= _SHORT else "long")
+        serious = [each.kind for each in cell.flags if each.severity == "serious"]
+        return CellView(
+            cell.text,
+            cell.detail,
+            {"flags": "kinds"}.get(look, f"{look} flagged" if cell.mark else look),
+            "" if value is None else f"{value:.10g}",
+            value if column.bar else None,
+            cell.mark,
+            flag_place(serious[0]) if serious and serious[0] in self._kinds else "",
+            tuple(self._links(cell.text)) if cell.kind == "flags" else (),
+        )
+
+    def _links(self, text: str) -> Iterator[tuple[str, str]]:
+        for part in text.split(SEPARATOR):
+            place = flag_place(part) if part in self._kinds else ""
+            counted = bool(self._kinds) and part not in KINDS
+            yield part, ALL_FLAGS if counted else place
+
+
+def flag_place(kind: str) -> str:
+    """Returns the id of the flags of a kind in the page."""
+    return f"flag-{kind}"
+
 
 def capitalised(text: str) -> str:
     """Returns a text with a capital first letter; the case of all others stays."""
     return text[:1].upper() + text[1:]
-
-
-def _cell(cell: TableCell, column: Column) -> CellView:
-    look = cell.kind.replace(" ", "-") or ("short" if len(cell.text) <= _SHORT else "long")
-    value = cell.value if column.align == "right" else None
-    key = "" if value is None else f"{value:.10g}"
-    return CellView(cell.text, cell.detail, look, key, value if column.bar else None)
 
 
 def code_and_text(text: str) -> Iterator[tuple[bool, str]]:

@@ -1,7 +1,7 @@
 """The cells of a run for TensorBoard's dashboard of hyperparameters, one row a cell.
 
-The hyperparameters are dataset, model, attack, epsilon, norm, clipping and the attack's parameters;
-the metrics are the measured rates.
+The hyperparameters are dataset, model, attack, epsilon, norm, clipping and the attack's parameters,
+and the kinds of flags if there are any; the metrics are the measured rates.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from gibbon.records.run import Evaluation, RunRecord
 from gibbon.report.tensorboard.event_file import EventRun
 
 CELLS_RUN: Final = "_cells"
+NO_FLAGS: Final = "–"
 Hyperparameter = bool | float | str
 
 _TYPES: Final = {bool: DATA_TYPE_BOOL, float: DATA_TYPE_FLOAT64, str: DATA_TYPE_STRING}
@@ -52,7 +53,8 @@ def cell_runs(record: RunRecord, wall_time: float) -> dict[str, EventRun]:
     attacked = [each for each in record.evaluations if not each.unattacked]
     if not attacked:
         return {}
-    given = [_hyperparameters(each) for each in attacked]
+    flagged = any(each.flags for each in attacked)
+    given = [_hyperparameters(each, flagged=flagged) for each in attacked]
     names = dict.fromkeys(name for each in given for name in each)
     head = EventRun(wall_time)
     head.hyperparameters(
@@ -77,7 +79,7 @@ def cell_runs(record: RunRecord, wall_time: float) -> dict[str, EventRun]:
     }
 
 
-def _hyperparameters(each: Evaluation) -> dict[str, Hyperparameter]:
+def _hyperparameters(each: Evaluation, *, flagged: bool) -> dict[str, Hyperparameter]:
     given: dict[str, Hyperparameter] = {
         "dataset": each.dataset,
         "model": each.model,
@@ -90,6 +92,8 @@ def _hyperparameters(each: Evaluation) -> dict[str, Hyperparameter]:
         given["clipped"] = each.clip
     if each.iterate:
         given["iterate kept"] = each.iterate
+    if flagged:
+        given["flags"] = each.flags or NO_FLAGS
     return given | dict(_parameters(each))
 
 

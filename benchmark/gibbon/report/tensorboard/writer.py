@@ -26,18 +26,21 @@ import numpy as np
 
 from gibbon.core.threat import Epsilon
 from gibbon.metrics.nearest import Curve
+from gibbon.records.flags import SEPARATOR, kinds_text
 from gibbon.records.run import Evaluation, RunRecord
 from gibbon.report.content.chapters import chapters
 from gibbon.report.content.confidence import CellKey, Confidences, cell_key
 from gibbon.report.content.distance_curves import NO_CURVES, WholeCurves
+from gibbon.report.content.flag_groups import MARK
 from gibbon.report.content.gallery import galleries, gallery_sheet
 from gibbon.report.content.lookup import Condition, RunLookup
+from gibbon.report.content.opening import opening
 from gibbon.report.content.transfer import matrices
 from gibbon.report.figures.plots import error_curves_png, transfer_png
 from gibbon.report.tensorboard.custom_scalars import INTERVAL, scalar_layout
 from gibbon.report.tensorboard.event_file import EventRun
 from gibbon.report.tensorboard.hparams import cell_runs
-from gibbon.report.text.markdown import chapter_markdown
+from gibbon.report.text.markdown import chapter_markdown, opening_markdown
 from gibbon.specs.suite import AttackSpec, Experiment
 
 FOLDER: Final = "tensorboard"
@@ -230,6 +233,7 @@ class _Runs:
 
     def _add_scalars(self, attack: AttackSpec, rows: list[tuple[int, Evaluation]]) -> None:
         measured_at_zero = min(attack.epsilon).value == 0
+        flagged = self._flagged(rows)
         for field, title in _SCALARS.items():
             tag = f"{_TAGS.get(field, field)}/{attack.label}"
             for step, row in rows:
@@ -239,8 +243,20 @@ class _Runs:
                 value = getattr(row, shown) if shown else None
                 if value is not None:
                     self.named(row.dataset, row.model).scalar(
-                        tag, value, step=step, description=f"{title}. {self.step_text}"
+                        tag, value, step=step, description=f"{title}. {self.step_text}{flagged}"
                     )
+
+    def _flagged(self, rows: list[tuple[int, Evaluation]]) -> str:
+        """Returns a sentence about the serious flags that affect points of a curve."""
+        found = (
+            flag
+            for _, row in rows
+            if not row.unattacked
+            for flag in self.results.flags(row)
+            if flag.severity == "serious"
+        )
+        kinds = kinds_text(found).split(SEPARATOR)
+        return f" {MARK} Serious flags: {', '.join(kinds)}; see Text." if any(kinds) else ""
 
     def _add_confidences(
         self,
@@ -286,6 +302,7 @@ class _Runs:
 
     def add_tables(self, whole: WholeCurves) -> None:
         tables = self.named(TABLES_RUN)
+        tables.text("0. Flags and checks", opening_markdown(opening(self.record)))
         for number, chapter in enumerate(chapters(self.record), start=1):
             text = "\n\n".join(chapter_markdown(chapter, level=1))
             tables.text(f"{number}. {chapter.title}", text)

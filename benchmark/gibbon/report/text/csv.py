@@ -12,24 +12,32 @@ from typing import Any
 
 import pandas as pd
 
+from gibbon.records.record import Record
 from gibbon.records.run import (
     Agreement,
+    CertifiedBound,
     Evaluation,
     MemberEvaluation,
-    Record,
+    ModelComparison,
     RunRecord,
+    SeedStatistics,
     Transfer,
     WorstCase,
 )
 
 # Written if an attack of the run is a list of others.
 MEMBERS_FILE = "members.csv"
+# Written if a bound was computed or requested.
+BOUNDS_FILE = "bounds.csv"
+# Written if there are at least two models to compare, and if models differ in their seed.
+COMPARISONS_FILE, SEEDS_FILE = "model_comparisons.csv", "training_seeds.csv"
 
 
 def csv_files(record: RunRecord) -> dict[str, str]:
     """Returns the CSV files of a run: name to content.
 
-    `MEMBERS_FILE` is among them if an attack of the run is a list of others.
+    `MEMBERS_FILE` is among them if an attack of the run is a list of others, `BOUNDS_FILE`,
+    `COMPARISONS_FILE` and `SEEDS_FILE` if there are such rows.
     """
     files = {
         "evaluations.csv": csv_text(Evaluation, record.evaluations),
@@ -39,6 +47,12 @@ def csv_files(record: RunRecord) -> dict[str, str]:
     }
     if record.members:
         files[MEMBERS_FILE] = csv_text(MemberEvaluation, record.members)
+    if record.bounds:
+        files[BOUNDS_FILE] = csv_text(CertifiedBound, record.bounds)
+    if record.comparisons:
+        files[COMPARISONS_FILE] = csv_text(ModelComparison, record.comparisons)
+    if record.seeds:
+        files[SEEDS_FILE] = csv_text(SeedStatistics, record.seeds)
     return files
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gibbon.core.errors import RunFolderError
 from gibbon.records.run import RunRecord
-from gibbon.report.text.markdown import chapter_markdown, escape
+from gibbon.report.content.opening import opening
+from gibbon.report.text.markdown import chapter_markdown, escape, opening_markdown
 from gibbon.report.text.terminal import short_chapters
 
 JOB_SUMMARY = "GITHUB_STEP_SUMMARY"  # the environment variable with the path of the file
@@ -39,10 +40,14 @@ def append_summary(text: str, place: str | None) -> None:
         ) from error
 
 
-def run_markdown(record: RunRecord) -> str:
-    """Returns the tables of a run for the summary of a job, as a terminal shows them."""
-    chapters = [each for each in short_chapters(record) if each.tables or each.notes]
-    word = "failed" if record.failures else "done"
+def run_markdown(record: RunRecord, *, failed: bool | None = None) -> str:
+    """Returns the tables of a run for the summary of a job, as a terminal shows them.
+
+    ``failed`` says whether the heading calls the run failed; if None, it does if a cell failed.
+    """
+    chapters = [each for each in short_chapters(record) if not each.empty]
+    word = "failed" if (bool(record.failures) if failed is None else failed) else "done"
     parts = [f"## Robustness of {escape(record.suite.title or record.suite.name)}: {word}"]
+    parts.append(opening_markdown(opening(record)))
     parts += [part for each in chapters for part in chapter_markdown(each, level=0)]
     return "\n\n".join(parts) + "\n"

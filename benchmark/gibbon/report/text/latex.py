@@ -14,9 +14,12 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
+from gibbon.records.flag_kinds import MEANINGS
 from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import report_chapters
+from gibbon.report.content.flag_groups import FlagGroup, FlagLine
 from gibbon.report.content.layout import Chapter, Table, TableCell
+from gibbon.report.content.opening import Opening, opening
 from gibbon.report.html.table_view import code_and_text
 
 _LINE: Final = 104  # characters in a line of footnotesize, in a column of 150 mm
@@ -29,6 +32,7 @@ _SHORT: Final = 20  # the limit in tables that are too wide otherwise
 _LONG_NUMBER: Final = 24  # the limit for words in a column of numbers
 _WORDS: Final = 24  # characters in a line of those words
 _GAP: Final = 2  # the width of the space between columns, in characters
+_BREAK: Final = "\\\\{}\n"  # the braces end what LaTeX may read as an option of the line break
 _WAITING: Final = 8  # tables after which LaTeX must place all floats
 
 _SPECIAL: Final = {
@@ -39,7 +43,7 @@ _SPECIAL: Final = {
     "→": r"$\to$", "↓": r"$\downarrow$", "−": "$-$", "–": "--", "—": "---", "×": r"$\times$",
     "≤": r"$\le$", "≥": r"$\ge$", "†": r"\dag{}", "§": r"\S{}", "²": "$^2$", "…": r"\dots{}",
     "“": "``", "”": "''", "‘": "`", "’": "'", "µ": r"$\mu$", "σ": r"$\sigma$", "Σ": r"$\Sigma$",
-    "∂": r"$\partial$", "∇": r"$\nabla$", "‖": r"$\|$",
+    "∂": r"$\partial$", "∇": r"$\nabla$", "‖": r"$\|$", "‡": r"\ddag{}",
 }  # fmt: skip
 _ACCENTS: Final = {
     "\u0300": r"\`", "\u0301": r"\'", "\u0302": r"\^", "\u0303": r"\~", "\u0304": r"\=",
@@ -68,7 +72,7 @@ _AFTER: Final = r"\ifdefined\gibbonalone\end{document}\fi" + "\n"
 def report_latex(record: RunRecord) -> str:
     """Returns all tables of a run as LaTeX, each a ``table`` with a caption and a label."""
     title = record.suite.title or record.suite.name
-    parts = [_BEFORE, f"\\section*{{{escape(title)}}}\n"]
+    parts = [_BEFORE, f"\\section*{{{escape(title)}}}\n", _opening(opening(record))]
     for chapter in report_chapters(record):
         parts.extend(_chapter(chapter, prefix=_label(record.suite.name)))
     return "\n".join(parts) + "\n" + _AFTER
@@ -160,7 +164,7 @@ class _Form:
 
     def lines(self, row: tuple[TableCell, ...], place: int) -> list[str]:
         """Returns the lines of a cell."""
-        text = str(row[place]) if self.details else row[place].text
+        text = str(row[place]) if self.details else row[place].marked
         most, line = (self.long, self.long) if self.left(place) else (_LONG_NUMBER, _WORDS)
         if len(text) <= most:
             return [text]
@@ -232,8 +236,10 @@ def _no_option(line: str) -> str:
 
 def _chapter(chapter: Chapter, *, prefix: str) -> Iterator[str]:
     yield f"\\subsection*{{{escape(chapter.title)}}}\n"
-    if chapter.notes:
-        items = [f"\\item {_prose(note)}" for note in chapter.notes]
+    items = [
+        f"\\item {text}" for text in (*map(_flags, chapter.flags), *map(_prose, chapter.notes))
+    ]
+    if items:
         yield "\n".join([r"\begin{itemize}\footnotesize", *items, r"\end{itemize}", ""])
     for number, table in enumerate(chapter.tables, start=1):
         place = "" if table.title == chapter.title else f", {table.title}"
@@ -243,11 +249,53 @@ def _chapter(chapter: Chapter, *, prefix: str) -> Iterator[str]:
             yield "\\ifdefined\\gibbonalone\\clearpage\\fi\n"
 
 
+def _opening(first: Opening) -> str:
+    """Returns the first lines of a report; reasons not to use its numbers are in a frame."""
+    lines = [rf"\textbf{{{escape(first.title)}}}: {_prose(first.text)}"]
+    lines += [
+        rf"\texttt{{{escape(each.kind)}}}: {_prose(each.summary)}. {_prose(each.advice)}"
+        for each in first.reasons
+    ]
+    text = _BREAK.join([*lines, *map(_prose, first.notes)])
+    if first.reasons:
+        width = r"\dimexpr\linewidth-2\fboxsep-2\fboxrule\relax"
+        return f"\\noindent\\fbox{{\\parbox{{{width}}}{{\\raggedright {text}}}}}\n"
+    return f"\\noindent {text}\n"
+
+
+def _flags(group: FlagGroup) -> str:
+    status = group.status.capitalize()
+    meaning = "" if group.accepted else f" ({MEANINGS[group.severity]})"
+    parts = [rf"\textbf{{{escape(status)}}}{_spaced(meaning)}: \texttt{{{escape(group.kind)}}},"]
+    title = " ".join([*parts, f"{_prose(group.summary)}."])
+    seen = (part for line in group.lines for part in (f"{_prose(line.text)}.", *_settling(line)))
+    return _BREAK.join([title, *seen, *_settling(group)])
+
+
+def _settling(of: FlagGroup | FlagLine) -> Iterator[str]:
+    """Yields advice, suite lines and source, each on a line."""
+    if of.advice:
+        yield f"What to do: {_prose(of.advice)}"
+    for line in filter(str.strip, of.suite.splitlines()):
+        yield _code(line)
+    if of.source:
+        yield f"Source: {_prose(of.source)}."
+
+
 def _prose(note: str) -> str:
-    return "".join(
-        f"\\texttt{{{escape(part)}}}" if code else escape(part)
-        for code, part in code_and_text(note)
-    )
+    return "".join(_code(part) if code else _spaced(part) for code, part in code_and_text(note))
+
+
+def _spaced(part: str) -> str:
+    """Returns a part of a text, escaped, with the spaces at its ends."""
+    before, after = (" " if end.isspace() else "" for end in (part[:1], part[-1:]))
+    return f"{before}{escape(part)}{after}"
+
+
+def _code(text: str) -> str:
+    # Quotation marks of code are straight.
+    straight = escape(text).replace("''", r"\char34{}")
+    return rf"\texttt{{{straight}}}"
 
 
 def _label(text: str) -> str:

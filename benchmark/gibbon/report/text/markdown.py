@@ -12,11 +12,16 @@ from collections.abc import Iterable, Iterator
 
 from tabulate import tabulate
 
+from gibbon.records.flag_kinds import MEANINGS
 from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import chapters, report_chapters
+from gibbon.report.content.flag_groups import FlagGroup, FlagLine, printable, times
 from gibbon.report.content.layout import Chapter, Table
+from gibbon.report.content.opening import Opening, opening
+from gibbon.report.html.table_view import code_and_text
 
 ALL = 2  # the highest level of columns
+FOLDED_FROM = 4  # lines of a group of flags
 
 
 def tables_markdown(record: RunRecord) -> str:
@@ -32,6 +37,8 @@ def report_markdown(record: RunRecord) -> str:
 def chapter_markdown(chapter: Chapter, *, level: int = ALL) -> Iterator[str]:
     """Yields the blocks of a chapter: heading, notes, tables with their columns up to a level."""
     yield f"## {escape(chapter.title)}"
+    for group in chapter.flags:
+        yield from _flags(group)
     if chapter.notes:
         yield bullets(chapter.notes)
     for table in chapter.tables:
@@ -40,6 +47,57 @@ def chapter_markdown(chapter: Chapter, *, level: int = ALL) -> Iterator[str]:
         yield table_markdown(table, level=level)
         if table.notes:
             yield bullets(table.notes)
+
+
+def opening_markdown(first: Opening) -> str:
+    """Returns the first lines of a report as a block quote, with one line for each reason."""
+    text = f" {escape_prose(first.text)}" if first.text else ""
+    lines = [f"**{escape(first.title)}**:{text}" if text else f"**{escape(first.title)}**"]
+    lines += ["", *(_reason(group) for group in first.reasons)] if first.reasons else []
+    for note in first.notes:
+        lines += ["", escape_prose(note)]
+    return "\n".join(f"> {line}".rstrip() for line in lines)
+
+
+def _reason(group: FlagGroup) -> str:
+    return f"- `{group.kind}`: {escape_prose(group.summary)}. {escape_prose(group.advice)}".rstrip()
+
+
+def _flags(group: FlagGroup) -> Iterator[str]:
+    """Yields the flags of one kind: a line about the kind, then what was seen, folded if long."""
+    status = escape(group.status.capitalize())
+    meaning = "" if group.accepted else f" ({MEANINGS[group.severity]})"
+    yield f"**{status}**{meaning}: `{group.kind}`, {escape_prose(group.summary)}."
+    seen = "\n".join(line for each in group.lines for line in _seen(each))
+    if sum(len(each.subjects) for each in group.lines) < FOLDED_FROM:
+        yield seen
+    else:
+        yield f"<details><summary>Seen {times(group.count)}</summary>"
+        yield seen
+        yield "</details>"
+    yield from _settling(group, indent="")
+    yield f"More: `gibbon explain {group.kind}`"
+
+
+def _seen(line: FlagLine) -> Iterator[str]:
+    yield f"- {escape_prose(line.text)}"
+    for block in _settling(line, indent="  "):
+        yield ""
+        yield block
+
+
+def _settling(of: FlagGroup | FlagLine, *, indent: str) -> Iterator[str]:
+    """Yields advice, suite lines and source, as blocks."""
+    if of.advice:
+        yield f"{indent}What to do: {escape_prose(of.advice)}"
+    if of.suite:
+        longest = max((len(run) for run in re.findall(r"`+", of.suite)), default=0)
+        fence = "`" * max(3, longest + 1)
+        yield "\n".join(
+            f"{indent}{line}" for line in (f"{fence}toml", *of.suite.splitlines(), fence)
+        )
+    if of.source:
+        yield f"{indent}Source: {escape_prose(of.source)}."
 
 
 def table_markdown(table: Table, *, level: int = ALL) -> str:
@@ -71,12 +129,28 @@ def escape(text: str) -> str:
     >>> print(escape("a|b <c> d*e"))
     a\|b \<c> d\*e
     """
-    return re.sub(r"([\\|<*])", r"\\\1", " ".join(text.split()))
+    return _escaped(" ".join(text.split()))
+
+
+def _escaped(line: str) -> str:
+    return re.sub(r"([\\|<*])", r"\\\1", line)
+
+
+def escape_prose(text: str) -> str:
+    r"""Returns text on one line of which nothing is a link, emphasis, a picture or a formula.
+
+    >>> print(escape_prose("![a](b) __c__ $d$ `e` <f>"))
+    !\[a\](b) \_\_c\_\_ \$d\$ `e` \<f>
+    """
+    return "".join(
+        f"`{part}`" if code else re.sub(r"([\[\]_~$])", r"\\\1", _escaped(part))
+        for code, part in code_and_text(printable(text))
+    )
 
 
 def _document(record: RunRecord, content: Iterable[Chapter]) -> str:
     suite = record.suite
-    parts = [f"# {escape(suite.title or suite.name)}"]
+    parts = [f"# {escape(suite.title or suite.name)}", opening_markdown(opening(record))]
     if suite.description:
         parts.append(escape(suite.description))
     parts.extend(part for chapter in content for part in chapter_markdown(chapter))

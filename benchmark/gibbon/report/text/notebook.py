@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from html import escape
 
+from gibbon.records.run import RunRecord
+from gibbon.report.content.flag_groups import FlagGroup, FlagLine
 from gibbon.report.content.layout import Chapter, Column, Table, TableCell
+from gibbon.report.content.opening import Opening, opening
+from gibbon.report.text.terminal import short_chapters
 
 SOME = 1  # the highest level of columns that a notebook shows
 _RED = "color: #b00020; font-weight: bold"
 
 
-def chapters_html(chapters: Iterable[Chapter], *, level: int = SOME) -> str:
-    """Returns tables and notes as one ``div``, with columns up to a level."""
-    parts = [part for chapter in chapters for part in _chapter(chapter, level)]
-    return "\n".join(["<div>", *parts, "</div>"])
+def record_html(record: RunRecord) -> str:
+    """Returns the first lines of a report and its most important tables as one ``div``."""
+    parts = [part for each in short_chapters(record) for part in _chapter(each, SOME)]
+    return "\n".join(["<div>", opening_html(opening(record)), *parts, "</div>"])
 
 
 def table_html(table: Table, *, caption: str, level: int = SOME) -> str:
@@ -32,12 +36,41 @@ def table_html(table: Table, *, caption: str, level: int = SOME) -> str:
 
 
 def _data(cell: TableCell, column: Column) -> str:
-    style = f"text-align: {column.align}{f'; {_RED}' if cell.kind == 'failed' else ''}"
-    return f'<td style="{style}">{escape(cell.text)}</td>'
+    red = f"; {_RED}" if cell.mark or cell.kind == "failed" else ""
+    style = f"text-align: {column.align}{red}"
+    return f'<td style="{style}">{escape(cell.marked)}</td>'
+
+
+def opening_html(first: Opening) -> str:
+    """Returns the first lines of a report, in red if its numbers must not be used."""
+    style = f' style="{_RED}"' if first.state == "unusable" else ""
+    lines = [first.sentence, *(f"{each.kind}: {each.summary}" for each in first.reasons)]
+    notes = "".join(f"<p>{escape(note)}</p>" for note in first.notes)
+    return f"<p{style}>{'<br/>'.join(map(escape, lines))}</p>{notes}"
+
+
+def _flags(group: FlagGroup) -> str:
+    style = f' style="{_RED}"' if group.counts else ""
+    title = escape(f"{group.status}: {group.kind}, {group.summary}")
+    seen = "".join(
+        f"<li>{escape(line.text)}{''.join(_settling(line))}</li>" for line in group.lines
+    )
+    parts = [f"<summary{style}>{title}</summary>", f"<ul>{seen}</ul>", *_settling(group)]
+    return f"<details>{''.join(parts)}</details>"
+
+
+def _settling(of: FlagGroup | FlagLine) -> Iterator[str]:
+    if of.advice:
+        yield f"<p>What to do: {escape(of.advice)}</p>"
+    if of.suite:
+        yield f"<pre>{escape(of.suite)}</pre>"
+    if of.source:
+        yield f"<p>Source: {escape(of.source)}</p>"
 
 
 def _chapter(chapter: Chapter, level: int) -> Iterator[str]:
     for table in chapter.tables:
         yield table_html(table, caption=chapter.caption(table), level=level)
+    yield from map(_flags, chapter.flags)
     for note in chapter.notes:
         yield f"<p>{escape(note)}</p>"

@@ -17,8 +17,10 @@ from gibbon.report.content.attack_comparison import COMPARED
 from gibbon.report.content.distances import NEAREST
 from gibbon.report.content.evaluations import EVALUATIONS
 from gibbon.report.content.failures_and_flags import failures_and_flags
-from gibbon.report.content.layout import Chapter, Column, Kind, Table
+from gibbon.report.content.flag_groups import MARK, FlagGroup, FlagLine, printable
+from gibbon.report.content.layout import Chapter, Column, Kind, Table, TableCell
 from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.opening import Opening, State, opening
 from gibbon.report.content.published import PAPER
 from gibbon.report.content.transfer import TRANSFER, transfer_tables
 from gibbon.report.content.worst_case import MEMBERS
@@ -28,17 +30,44 @@ _SHORT = (
     replace(TRANSFER, tables=partial(transfer_tables, only_error=True)),
 )
 _GAP = 2  # characters that the frame takes for each column
+_FEW = 3  # lines that are printed of a group of flags
 _STYLES: Mapping[Kind, str] = {"failed": "bold red", "not run": "yellow"}
+_COLOURS: Mapping[State, str] = {
+    "unusable": "bold red",
+    "incomplete": "bold red",
+    "passed": "green",
+    "unchecked": "yellow",
+}
 
 
 def print_tables(record: RunRecord, console: Console, *, folder: Path | None = None) -> None:
-    """Prints the chapters of `short_chapters`.
+    """Prints a run as `print_record` does, and where its other tables are.
 
     ``folder`` is the run's folder, with ``tables.md``, which has all tables.
     """
-    print_chapters(short_chapters(record), console)
     place = folder / "tables.md" if folder else "tables.md in the run's folder"
-    console.print(Text(f"Intervals, counts, notes and all other tables: {place}"), soft_wrap=True)
+    print_record(record, console, more=f"Intervals, counts, notes and all other tables: {place}")
+
+
+def print_record(record: RunRecord, console: Console, *, more: str = "") -> None:
+    """Prints a run: whether its numbers may be used, its most important tables, and its flags.
+
+    The flags and the advice on them come last, so that they do not scroll away.
+
+    Args:
+        record: the run's record.
+        console: where to print.
+        more: a line after the tables.
+    """
+    first = opening(record, brief=True)
+    if first.state != "passed":
+        _print(first.sentence, console, style=_COLOURS[first.state])
+    *chapters, last = short_chapters(record)
+    print_chapters(chapters, console)
+    if more:
+        console.print(Text(more), soft_wrap=True)
+    print_chapters([last], console)
+    _print_opening(first, console)
 
 
 def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
@@ -57,8 +86,52 @@ def print_chapters(chapters: Iterable[Chapter], console: Console) -> None:
     for chapter in chapters:
         for table in chapter.tables:
             print_table(replace(table, title=chapter.caption(table)), console)
+        for group in chapter.flags:
+            _print_flags(group, console)
         for note in chapter.notes:
-            console.print(Text(note, style="yellow"))
+            _print(note, console, style="yellow")
+
+
+def _print_flags(group: FlagGroup, console: Console) -> None:
+    """Prints the flags of one kind: the first lines in full, and the number of the others."""
+    style = "bold red" if group.counts else "yellow"
+    _print(f"{group.status}: {group.kind}, {group.summary}", console, style=style)
+    lines = [(subject, line) for line in group.lines for subject in line.subjects]
+    for subject, line in lines[:_FEW]:
+        _print(f"{subject}: {line.seen}", console, indent=2)
+        _print_settling(line, console, indent=4)
+    if len(lines) > _FEW:
+        _print(f"and {len(lines) - _FEW:,} more: tables.md, run.json", console, indent=2)
+    _print_settling(group, console, indent=2)
+
+
+def _print_settling(of: FlagGroup | FlagLine, console: Console, *, indent: int) -> None:
+    if of.advice:
+        _print(f"What to do: {of.advice}", console, indent=indent)
+    for line in filter(str.strip, of.suite.splitlines()):
+        console.print(Text(" " * (indent + 2) + line), soft_wrap=True)
+    if of.source:
+        _print(f"Source: {of.source}", console, indent=indent)
+
+
+def _print_opening(first: Opening, console: Console) -> None:
+    """Prints the first lines of a report as the last ones, with where to read more."""
+    for note in first.notes:
+        _print(note, console)
+    if first.reasons:
+        _print(f"{MARK} A serious flag affects this number.", console)
+    _print(first.sentence, console, style=_COLOURS[first.state])
+    for group in first.reasons:
+        _print(f"{group.kind}: {group.advice}".rstrip(": "), console, indent=2)
+        _print(f"gibbon explain {group.kind}", console, indent=4, style="bold")
+
+
+def _print(text: str, console: Console, *, indent: int = 0, style: str = "") -> None:
+    """Prints a text on lines that fit, with an indent."""
+    plain = printable(text).replace("`", "")
+    for line in Text(plain, style=style).wrap(console, max(1, console.width - indent)):
+        line.rstrip()
+        console.print(Text(" " * indent).append(line))
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -82,7 +155,7 @@ class _Printed:
     def __init__(self, table: Table, *, level: int) -> None:
         shown = table.filled(level=level)
         self.columns, self.rows = shown.columns, shown.rows
-        bodies = [[row[place].text for row in self.rows] for place in range(len(self.columns))]
+        bodies = [[row[place].marked for row in self.rows] for place in range(len(self.columns))]
         self.widest = [
             max(len(text) for text in (column.header, *body))
             for column, body in zip(self.columns, bodies, strict=True)
@@ -117,8 +190,12 @@ class _Printed:
                 width=widths[place] if widths else None,
             )
         for row in self.rows:
-            printed.add_row(*(Text(each.text, style=_STYLES.get(each.kind, "")) for each in row))
+            printed.add_row(*(Text(each.marked, style=_style(each)) for each in row))
         return printed
+
+
+def _style(cell: TableCell) -> str:
+    return "red" if cell.mark else _STYLES.get(cell.kind, "")
 
 
 def _unbreakable(column: Column, texts: list[str]) -> list[str]:

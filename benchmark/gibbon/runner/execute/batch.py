@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,48 +14,23 @@ import torch
 
 from gibbon.core.errors import AttackError
 from gibbon.core.rng import ExampleStreams, derive_key
-from gibbon.core.threat import Verdict
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier, Watch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
-from gibbon.records.run import Failure
-from gibbon.runner.boundary import Attempt, boundary, described
+from gibbon.runner.boundary import Attempt, boundary
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import Scorer
+from gibbon.runner.job_result import JobResult
 from gibbon.runner.outcome_arrays import as_array, judged_outcome, target_outcome
 from gibbon.runner.plan.planned import Cell, PlannedAttack
 from gibbon.verify.answers import clean_answers
 from gibbon.verify.guard import Guarded, guarding
-from gibbon.verify.judge import Judged, judge, judge_clean
+from gibbon.verify.judge import Judged, judge, judge_clean, unattacked
 from gibbon.verify.proposal import propose
 
 NO_EARLIER_OUTCOME = (
     "what succeeds unattacked, or at a smaller epsilon, is carried over to this one: that failed"
 )
-
-
-@dataclass
-class JobResult:
-    """The outcomes of a job so far, or of one batch, and the failures; by cell digest."""
-
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    failures: dict[str, Failure] = field(default_factory=dict)
-
-    def absorb(self, batch: JobResult) -> None:
-        """Appends the result of one batch."""
-        self.failures |= batch.failures
-        for digest, part in batch.outcomes.items():
-            before = self.outcomes.get(digest)
-            self.outcomes[digest] = part if before is None else before.then(part)
-        for digest in batch.failures:
-            self.outcomes.pop(digest, None)
-
-    def fail(self, cells: Iterable[Cell], error: BaseException) -> None:
-        """Marks cells as failed, unless they failed before, and removes their outcomes."""
-        for cell in cells:
-            self.outcomes.pop(cell.digest, None)
-            trace = "".join(traceback.format_exception(error))
-            self.failures.setdefault(cell.digest, cell.failure(described(error), traceback=trace))
 
 
 @dataclass(frozen=True)
@@ -133,26 +109,31 @@ def _attacked(
     streams = ExampleStreams.derive(planned.stream_key, batch.ids)
     threats = [threat for cell in cells if (threat := cell.threat) is not None]
     since = _reading(source)
-    proposals = propose(planned.attack, source, guarded.batch, threats=threats, streams=streams)
+    seen = planned.seen(source, guarded.batch.inputs)
+    proposals = propose(planned.attack, seen, guarded.batch, threats=threats, streams=streams)
     carried, before = planned.carries_in_batch, None
     for cell, threat in zip(cells, threats, strict=True):
-        if not planned.shares_work:
-            watch.zero_gradient = None
+        if cell is cells[0] or not planned.shares_work:
+            # One draw of a random model decides nothing.
+            reach = planned.reach(threat) if source.draws.count == 1 else -math.inf
+            watch.begin(batch.labels, threat, bounds=source.bounds, reach=reach)
         proposed = next(proposals)
         with boundary(partial(result.fail, [cell]), task.attempt):
             if carried and any(each.digest in result.failures for each in cells):
                 raise AttackError(NO_EARLIER_OUTCOME)
             if carried and before is None and task.job.follows is None:
                 before = judge_clean(source, batch, watch=watch)
-            judged = judge(
-                source,
-                batch,
-                proposed=proposed,
-                threat=threat,
-                ask_source=cell.asks_source,
-                watch=watch,
-                before=before,
-            )
+            # Other epsilons' candidates are no part of a path that all of them share.
+            with source.off_path() if planned.shares_work else nullcontext():
+                judged = judge(
+                    source,
+                    batch,
+                    proposed=proposed,
+                    threat=threat,
+                    ask_source=cell.asks_source,
+                    watch=watch,
+                    before=before,
+                )
             before = judged if carried else None
             yield cell, _outcome(task, cell, batch, judged, watch, _spent(source, since))
         since = _reading(source)
@@ -162,27 +143,25 @@ def _outcome(
     task: BatchTask, cell: Cell, batch: Batch, judged: Judged, watch: Watch, spent: OutcomeMeta
 ) -> Outcome:
     """Returns the outcome of an attacked cell, with the answers that the scorer gives now."""
-    scores = task.scorer.score(cell, judged.candidates, task.attempt)
+    found = judged_outcome(batch, judged, path=watch.path, scores={}, meta=spent)
+    scores = task.scorer.score(cell, replace(batch, inputs=judged.candidates), task.attempt)
     answers = dict(scores.answers)
     if judged.answers is not None and cell.asks_source:
         answers = {cell.source.digest: target_outcome(judged.answers), **answers}
     names = {each.digest: each.name for each in cell.targets if each.digest in answers}
     update = {"cell": str(cell), "targets": names, "target_errors": scores.errors}
-    meta = spent.model_copy(update=update)
-    return judged_outcome(batch, judged, zero=watch.zero_gradient, scores=answers, meta=meta)
+    return replace(found, scores=answers, meta=spent.model_copy(update=update))
 
 
 def _unattacked(cell: Cell, batch: Batch, watch: Watch | None) -> Outcome:
     """Returns the outcome at epsilon 0: the clean inputs are the candidates."""
     started, source, count = time.perf_counter(), cell.source, len(batch.labels)
     clean = clean_answers(source.classifier, batch, watch=watch)
-    valid, distance = torch.full((count,), int(Verdict.VALID)), torch.zeros(count)
-    wrong = clean.answers.predicted != batch.labels
-    judged = Judged(batch.inputs, clean.answers, valid, distance, any_misled=wrong)
     scores = {source.digest: target_outcome(clean.answers)}
     spent, names = time.perf_counter() - started, {source.digest: source.name}
-    meta = OutcomeMeta(cell=str(cell), forward_passes=count, seconds=spent, targets=names)
-    outcome = judged_outcome(batch, judged, zero=None, scores=scores, meta=meta)
+    made = count * source.classifier.draws.count
+    meta = OutcomeMeta(cell=str(cell), forward_passes=made, seconds=spent, targets=names)
+    outcome = judged_outcome(batch, unattacked(clean, batch), path=None, scores=scores, meta=meta)
     return replace(outcome, saturated=as_array(clean.saturated, np.bool_))
 
 

@@ -46,7 +46,7 @@ class Job:
     @property
     def batch_size(self) -> BatchSize:
         """The batch size of the source."""
-        return self.experiment.batch_sizes[self.source.name]
+        return self.experiment.batch_size(self.source, self.attack)
 
     @property
     def name(self) -> str:

@@ -1,13 +1,12 @@
 """Runs a job: attacks its examples in batches, saves intermediate results, writes the outcomes.
 
-A job is saved when it is interrupted, and from time to time; the next run attacks the examples that
-are not saved.
+A job is saved from time to time, and when it is interrupted; the next run attacks the rest.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +19,11 @@ from gibbon.datasets.base import Batch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.records.run import Failure
 from gibbon.runner.boundary import Attempt, boundary
-from gibbon.runner.execute.batch import NO_EARLIER_OUTCOME, BatchTask, JobResult, run_batch
+from gibbon.runner.execute.batch import NO_EARLIER_OUTCOME, BatchTask, run_batch
 from gibbon.runner.execute.batch_loop import in_batches
 from gibbon.runner.execute.jobs import Job, recorded_of
 from gibbon.runner.execute.scorer import Scorer
+from gibbon.runner.job_result import JobResult
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.selection import read_batches
 from gibbon.runner.progress import Progress
@@ -42,6 +42,7 @@ class Execution:
     plan: Plan
     folder: RunFolder
     progress: Progress
+    scorer: Callable[[Scorer], Scorer] = lambda each: each  # what is around a job's scorer
 
 
 def run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:

@@ -17,7 +17,7 @@ def run_jobs(jobs: Sequence[Job], run: Execution) -> list[Failure]:
     failures: list[Failure] = []
     for job in jobs:
         fits = run.plan.pool.fits(each.handle for each in job.models)
-        failed = run_job(job, run, ScoreNow()) if fits else queue.run(job)
+        failed = run_job(job, run, run.scorer(ScoreNow())) if fits else queue.run(job)
         failures.extend(failed.values())
     queue.score_all()
     return failures

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from gibbon.records.outcomes import TargetOutcome
+from gibbon.datasets.base import Batch
+from gibbon.records.outcomes import Outcome, TargetOutcome
 from gibbon.runner.boundary import Attempt, boundary, described
 from gibbon.runner.outcome_arrays import target_outcome
 from gibbon.runner.plan.load_model import LoadedModel
@@ -27,10 +27,10 @@ class TargetScores:
     answers: dict[str, TargetOutcome] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
-    def score(self, target: LoadedModel, candidates: Tensor, attempt: Attempt) -> None:
+    def score(self, target: LoadedModel, candidates: Batch, attempt: Attempt) -> None:
         """Appends the answers of a target to the next candidates, or records its error."""
         with boundary(partial(self.fail, target), attempt):
-            more = target_outcome(ask(target.classifier, candidates))
+            more = target_outcome(ask(target.classifier, candidates.inputs, batch=candidates))
             before = self.answers.get(target.digest)
             self.answers[target.digest] = more if before is None else before.then(more)
 
@@ -43,15 +43,15 @@ class Scorer(ABC):
     """Decides when candidates are scored on the targets other than the source."""
 
     #: Whether an interrupted job is saved, to be resumed by the next run.
-    resumes: ClassVar[bool]
+    resumes: bool
 
     @abstractmethod
-    def score(self, cell: Cell, candidates: Tensor, attempt: Attempt) -> TargetScores:
+    def score(self, cell: Cell, candidates: Batch, attempt: Attempt) -> TargetScores:
         """Returns the answers of targets to the candidates of a batch; empty if deferred."""
 
     @abstractmethod
-    def accept(self, cells: Iterable[str]) -> None:
-        """Accepts the last batch for the cells with these digests; other batches are discarded."""
+    def accept(self, cells: Mapping[str, Outcome]) -> None:
+        """Accepts the last batch for the cells of these outcomes; other batches are discarded."""
 
 
 class ScoreNow(Scorer):
@@ -59,14 +59,14 @@ class ScoreNow(Scorer):
 
     resumes = True
 
-    def score(self, cell: Cell, candidates: Tensor, attempt: Attempt) -> TargetScores:
+    def score(self, cell: Cell, candidates: Batch, attempt: Attempt) -> TargetScores:
         """Returns the answers of the targets."""
         scores = TargetScores()
         for target in cell.others:
             scores.score(target, candidates, attempt)
         return scores
 
-    def accept(self, cells: Iterable[str]) -> None:
+    def accept(self, cells: Mapping[str, Outcome]) -> None:
         """Does nothing: the candidates are scored already."""
 
 
@@ -79,13 +79,13 @@ class DeferScoring(Scorer):
         self._files = files
         self._batch: dict[str, NDArray[np.float32]] = {}
 
-    def score(self, cell: Cell, candidates: Tensor, attempt: Attempt) -> TargetScores:
+    def score(self, cell: Cell, candidates: Batch, attempt: Attempt) -> TargetScores:
         """Returns no answers, and keeps the candidates until the batch is accepted."""
         if cell.digest in self._files:
-            self._batch[cell.digest] = candidates.detach().cpu().numpy()
+            self._batch[cell.digest] = candidates.inputs.detach().cpu().numpy()
         return TargetScores()
 
-    def accept(self, cells: Iterable[str]) -> None:
+    def accept(self, cells: Mapping[str, Outcome]) -> None:
         """Appends the candidates of a batch to the files of these cells."""
-        for digest in self._files.keys() & set(cells):
+        for digest in self._files.keys() & cells.keys():
             self._files[digest].write(np.ascontiguousarray(self._batch[digest], dtype="<f4").data)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import torch
 
 from gibbon.records.outcomes import OutcomeMeta
 from gibbon.records.run import Failure
@@ -56,7 +55,7 @@ class ScoringQueue:
             files = {
                 each.cell.digest: stack.enter_context(writing(each.cell.digest)) for each in waiting
             }
-            failed = run_job(job.on_source, self._run, DeferScoring(files))
+            failed = run_job(job.on_source, self._run, self._run.scorer(DeferScoring(files)))
         folder.drop_partial(job.digest)
         for each in waiting:
             if each.cell.digest in failed:
@@ -87,14 +86,14 @@ class ScoringQueue:
         self._waiting.clear()
 
     def _score(self, waiting: _Waiting, target: LoadedModel) -> None:
-        candidates = self._run.folder.read_candidates(waiting.cell.digest)
+        points = self._run.folder.read_candidates(waiting.cell.digest)
         device, progress = self._run.plan.device, self._run.progress
         name = f"{waiting.job.name} on {target.name}"
         for _, count in in_batches(
-            len(candidates),
+            len(points),
             waiting.job.batch_size,
             device=device,
-            fetch=lambda parts: (torch.from_numpy(np.array(candidates[each])) for each in parts),
+            fetch=lambda parts: (waiting.job.experiment.batch_of(points, each) for each in parts),
             compute=lambda stream, attempt: waiting.scores.score(
                 target, next(stream).to(device), attempt
             ),

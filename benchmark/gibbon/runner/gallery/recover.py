@@ -163,8 +163,9 @@ def _judged(cell: Cell, batch: Batch) -> Judged:
     key = cell.attack.stream_key
     streams = ExampleStreams.derive(key, batch.ids)
     with guarding(source, batch, seed=derive_key(key, int(batch.ids[0]))) as guarded:
+        seen = cell.attack.seen(source, guarded.batch.inputs)
         (proposed,) = propose(
-            cell.attack.attack, source, guarded.batch, threats=[cell.threat], streams=streams
+            cell.attack.attack, seen, guarded.batch, threats=[cell.threat], streams=streams
         )
         return judge(source, batch, proposed=proposed, threat=cell.threat, watch=guarded.watch)
 

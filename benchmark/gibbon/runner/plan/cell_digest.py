@@ -14,14 +14,18 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping
+from types import FunctionType
 
 from torch import nn
 
 from gibbon.attacks import registered_name
 from gibbon.attacks.base import Attack, parameters_of
 from gibbon.attacks.toolkit.parameter_text import MANY, parameter_texts
+from gibbon.attacks.worst_of import members_of
 from gibbon.core.threat import ThreatModel
+from gibbon.models.attacked_view import stand_in
 from gibbon.runner.plan.code_digest import code_digest
+from gibbon.specs.adaptation import UNCHANGED, Adaptation
 from gibbon.specs.base import UNATTACKED
 
 DIGEST_FORMAT = 2  # goes up when the meaning of a stored outcome changes
@@ -54,7 +58,8 @@ def attacked_digest(
         threat: norm, epsilon and bounds.
         attack: see `attack_part`.
         key: key of the attack's random streams, which holds the seed of the suite.
-        **more: the cell that this one follows, and whether a list is run member by member.
+        **more: the cell that this one follows, whether a list is run member by member, and how the
+            attack is adapted (`adaptation_part`).
     """
     return digest_of(
         data=data,
@@ -78,7 +83,32 @@ def attack_part(attack: Attack) -> list[object]:
     named = [name] if name is not None else [kind.__module__, kind.__qualname__]
     code = [] if name is not None else [_code(attack) or uuid.uuid4().hex]
     members = map(attack_part, attack.made_of)
-    return [*named, kind.version, parameter_texts(attack), *code, *members]
+    own = [adaptation_part(each.adaptation(UNCHANGED)) for each in members_of(attack)]
+    adapted = [{"adapted": own}] if any(own) else []
+    return [*named, kind.version, parameter_texts(attack), *code, *members, *adapted]
+
+
+def adaptation_part(adaptation: Adaptation) -> dict[str, object]:
+    """Returns what a cell's digest holds of an adaptation; empty if it changes nothing.
+
+    A function goes by its name and its author's code.  If that can't be read, this is something
+    that no other run has.
+    """
+    part = adaptation.shown
+    if adaptation.backward:
+        part["backward"] = {path: _function(text) for path, text in adaptation.backward}
+    return part
+
+
+def _function(reference: str) -> list[str]:
+    function = stand_in(reference)
+    if function is None:
+        return [reference]
+    kind = type(function)
+    if isinstance(function, FunctionType):  # the class stands for the module of the function
+        kind = type("Function", (), {"__module__": function.__module__, "call": function})
+    name = getattr(function, "__qualname__", kind.__qualname__)
+    return [name, code_digest([kind]) or uuid.uuid4().hex]
 
 
 def is_readable(attack: Attack) -> bool:

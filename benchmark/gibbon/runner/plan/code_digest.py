@@ -52,6 +52,12 @@ def code_digest(kinds: Iterable[type], *, values: Iterable[type] = ()) -> str | 
         return None
 
 
+def is_library(file: str) -> bool:
+    """Returns whether a file of code is installed, or of the standard library."""
+    path = Path(file)
+    return not INSTALLED.isdisjoint(path.parts) or any(each in path.parents for each in STANDARD)
+
+
 class _NoSourceError(Exception):
     """The code of a class or a module can't be read."""
 
@@ -174,11 +180,9 @@ class _Walk:
         top = _top(name)
         if top == PACKAGE or file is None:
             return False
-        path = Path(file)
-        installed = not INSTALLED.isdisjoint(path.parts)
-        if installed or any(each in path.parents for each in STANDARD):
-            return installed and top in self.packages
-        return path.is_absolute()  # others are words such as "built-in"
+        if is_library(file):
+            return not INSTALLED.isdisjoint(Path(file).parts) and top in self.packages
+        return Path(file).is_absolute()  # others are words such as "built-in"
 
 
 # What a loaded module was imported from: its file may have changed since.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from gibbon.attacks.worst_of import members_of
 from gibbon.core.threat import ThreatModel
 from gibbon.runner.plan.cell_digest import (
+    adaptation_part,
     attack_part,
     attacked_digest,
     digest_of,
@@ -28,11 +30,14 @@ def make_cells(
     ``data_digest`` covers the content of the dataset and the ids of the examples.
     """
     dataset = experiment.dataset.name
-    parts = [(planned, attack_part(planned.attack)) for planned in attacks]
+    parts = [
+        (planned, attack_part(planned.attack), adaptation_part(planned.adaptation))
+        for planned in attacks
+    ]
     for source in models:
         clean = unattacked_digest(data_digest, source.digest)
         yield Cell(dataset, source, None, None, (source,), clean)
-        for planned, part in parts:
+        for planned, part, adapted in parts:
             others = models if planned.transferred else ()
             targets = (source, *(each for each in others if each is not source))
             before = clean
@@ -42,7 +47,7 @@ def make_cells(
             # Ascending, since successes are carried to larger epsilons; the cells that are yielded
             # have the order of the suite.
             for threat in sorted(planned.threats, key=lambda each: each.epsilon):
-                more: dict[str, object] = {}
+                more: dict[str, object] = {"adapted": adapted} if adapted else {}
                 if planned.spec.carried:
                     more["follows"] = follows[threat] = before
                 if by_member:
@@ -64,7 +69,14 @@ def _member_cells(
     cell: Cell, planned: PlannedAttack, threat: ThreatModel, *, unattacked: str
 ) -> tuple[Cell, ...]:
     """Returns the cells of the members of a list; each attacks the survivors of the one before."""
-    members = [replace(planned, attack=each.for_one(threat)) for each in planned.attack.made_of]
+    members = [
+        replace(
+            planned,
+            attack=each.attack.for_one(threat),
+            adaptation=each.adaptation(planned.adaptation),
+        )
+        for each in members_of(planned.attack)
+    ]
     own = [digest_of(list=cell.digest, member=number) for number in range(len(members) - 1)]
     digests = [*own, cell.digest]
     earlier = [cell.follows or unattacked, *own]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+import numpy as np
 import torch
 
 from gibbon.attacks.base import STOPPING, Attack, SharedWork, can_stop, iterates_of, threats_of
-from gibbon.attacks.factory import build_attack
+from gibbon.attacks.factory import build_attack, check_adaptation
 from gibbon.core.errors import (
     MissingLibraryError,
     ModelError,
@@ -22,14 +23,16 @@ from gibbon.core.errors import (
 from gibbon.core.registry import their_code
 from gibbon.core.rng import derive_key
 from gibbon.datasets import DataRequest
-from gibbon.datasets.base import Dataset
+from gibbon.datasets.base import Batch, Dataset
 from gibbon.datasets.open import check_dataset, open_dataset
+from gibbon.diagnostics.budget_flags import budget_flags, small_budget_flags
 from gibbon.models.memory import BatchSize, free_memory, guess_batch_size
 from gibbon.models.sources.build import check_model
-from gibbon.records.flags import budget_flags
+from gibbon.records.flags import Flag
 from gibbon.runner.model_pool import ModelPool
 from gibbon.runner.plan.cell_digest import UNREADABLE, digest_of, is_readable
 from gibbon.runner.plan.device import choose_device
+from gibbon.runner.plan.draws import with_draws
 from gibbon.runner.plan.load_model import LoadedModel, Variant, load_model
 from gibbon.runner.plan.make_cells import make_cells
 from gibbon.runner.plan.planned import (
@@ -41,11 +44,14 @@ from gibbon.runner.plan.planned import (
 )
 from gibbon.runner.plan.selection import NAMED, Selection, default_batch_size, select
 from gibbon.runner.plan.stream_names import stream_text
+from gibbon.runner.plan.views import CHECKED, check_views
 from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import AttackSpec, Experiment, ModelSpec, Suite
 
 IN_TURN = "attacks in turn"
+PICTURE_AXES = 3  # channels, height, width
+FEW_EXAMPLES = 10  # that one class may have by chance
 BARELY = (
     "an example is done once its own model misclassifies it, and only just does: read its transfer "
     "as a lower bound, and set keep to last or best-loss for another"
@@ -72,7 +78,7 @@ def make_plan(
         at = f"{where or f'suite {suite.name}'}: {prefix}"
         checked.append(_check(experiment, suite.seed, supplied, where=at))
     pool = ModelPool(device, places=settings.models_in_memory)
-    loader = _Loader(settings, device, pool, supplied, progress)
+    loader = _Loader(settings, device, pool, supplied, progress, suite.seed)
     return Plan(suite, settings, device, tuple(map(loader.load, checked)), pool)
 
 
@@ -115,6 +121,7 @@ def _plan_attack(
 ) -> PlannedAttack:
     with their_code(f"{where}: attack {spec.name!r} can't be built"):
         attack = given if given is not None else build_attack(spec, where=where)
+    check_adaptation(spec, attack, where=where)
     if spec.carried and attack.shares is SharedWork.SEARCH:
         raise SpecError(
             f"attack {spec.name!r} looks for the nearest point once, for all epsilons: its curve "
@@ -132,8 +139,11 @@ def _plan_attack(
         # Only after the key is derived: the early stop changes no random number.
         attack = replace(attack, keep=STOPPING)  # type: ignore[type-var]
     transferred = transfer is not None and spec.label in transfer.attacks
+    adaptation = spec.adaptation()
+    if not attack.needs_gradient:
+        adaptation = adaptation.without_gradient
     # The threat models need the bounds of the dataset, which is loaded later.
-    return PlannedAttack(spec, attack, (), key, transferred)
+    return PlannedAttack(spec, attack, (), key, transferred, adaptation)
 
 
 @dataclass(frozen=True)
@@ -145,20 +155,28 @@ class _Loader:
     pool: ModelPool
     supplied: Supplied
     progress: Progress
+    seed: int
 
     def load(self, checked: _Checked) -> PlannedExperiment:
         """Returns an experiment with its dataset, models and cells."""
         spec, where = checked.spec, checked.where
         dataset, selection = self._data(spec, where=where)
         models = tuple(
-            self._model(model, dataset, selection, where=f"{where}models[{place}]: {model.name!r}")
+            self._model(
+                model,
+                dataset,
+                selection,
+                spec.draws,
+                where=f"{where}models[{place}]: {model.name!r}",
+            )
             for place, model in enumerate(spec.models)
         )
         attacks = tuple(
             replace(each, threats=threats_of(each.spec, each.attack, bounds=dataset.bounds))
             for each in checked.attacks
         )
-        left_out = _left_out(models, attacks, where=where)
+        views = self._check_views(models, attacks, selection.sample, where=where)
+        left_out = _left_out(models, attacks, views, where=where)
         ids_digest = hashlib.sha256(selection.ids.astype("<i8").tobytes()).hexdigest()
         data_digest = digest_of(content=dataset.digest, ids=ids_digest)
         cells = make_cells(spec, data_digest, models, attacks)
@@ -171,6 +189,7 @@ class _Loader:
             tuple(each for each in cells if (each.source.name, each.label) not in left_out),
             self._batch_sizes(models, dataset),
             selection.skipped,
+            data_digest=data_digest,
         )
         return replace(planned, flags=tuple(_flags(planned, left_out, checked.missing)))
 
@@ -191,8 +210,39 @@ class _Loader:
             )
         return dataset, selection
 
+    def _check_views(
+        self,
+        models: Sequence[LoadedModel],
+        attacks: Sequence[PlannedAttack],
+        sample: Batch,
+        *,
+        where: str,
+    ) -> frozenset[tuple[str, str]]:
+        """Checks the adapted attacks on each model, and returns the names of these pairs.
+
+        Raises `ModelError` if ``backward`` or ``before`` of an attack does not fit a model.
+        """
+        inputs = sample.inputs[:CHECKED].to(self.device)
+        checked = []
+        for place, planned in enumerate(attacks):
+            for model in models if any(planned.views) else ():
+                source = model.classifier
+                if source.forward_only and planned.attack.needs_gradient:
+                    continue  # no view of it has gradients
+                at = f"{where}attacks[{place}]: {planned.label!r} on {model.name!r}"
+                with source.evaluating(self.device):
+                    check_views(planned, source, inputs, where=at)
+                checked.append((model.name, planned.label))
+        return frozenset(checked)
+
     def _model(
-        self, spec: ModelSpec, dataset: Dataset, selection: Selection, *, where: str
+        self,
+        spec: ModelSpec,
+        dataset: Dataset,
+        selection: Selection,
+        draws: int | None,
+        *,
+        where: str,
     ) -> LoadedModel:
         self.pool.reserve()
         try:
@@ -204,6 +254,8 @@ class _Loader:
                 variant=Variant(self.settings.precision, self.settings.compile),
                 given=self.supplied.models.get(spec.name),
             )
+            inputs = selection.sample.inputs.to(self.device)
+            model = with_draws(model, inputs, draws=draws, seed=self.seed)
         except RequestError as error:
             kind = WeightsError if isinstance(error, WeightsError) else ModelError
             raise kind(f"{where}: {error}") from error
@@ -233,18 +285,25 @@ class _Loader:
 
 
 def _left_out(
-    models: Sequence[LoadedModel], attacks: Sequence[PlannedAttack], *, where: str
+    models: Sequence[LoadedModel],
+    attacks: Sequence[PlannedAttack],
+    views: Collection[tuple[str, str]],
+    *,
+    where: str,
 ) -> dict[tuple[str, str], str]:
     """Returns the reasons why models are not sources of attacks, by the names of both.
 
-    A model without gradients is only a target of attacks that need them.  Raises `ModelError` if
-    such an attack is not transferred, or if there is no model with gradients.
+    A model without gradients is only a target of attacks that need them, unless the attack sees
+    another view of it, which has gradients: ``views`` holds the names of such pairs.  Raises
+    `ModelError` if such an attack is not transferred, or if there is no model with gradients.
     """
     left_out = {}
     others = any(not model.probed.forward_only for model in models)
     for place, model in enumerate(models):
         for planned in attacks:
             if not model.probed.forward_only or not planned.attack.needs_gradient:
+                continue
+            if (model.name, planned.label) in views:
                 continue
             if not (planned.transferred and others):
                 raise ModelError(
@@ -261,32 +320,55 @@ def _flags(
     experiment: PlannedExperiment,
     left_out: Mapping[tuple[str, str], str],
     missing: Mapping[str, str],
-) -> Iterator[str]:
+) -> Iterator[Flag]:
     dataset, skipped = experiment.spec.dataset.name, experiment.skipped
     if skipped:
         count, total = len(skipped), len(experiment.ids) + len(skipped)
         more = f"; and {count - NAMED} more" if count > NAMED else ""
-        yield (
-            f"{dataset}: {count} of {total} examples can't be read and were left out: "
-            f"{'; '.join(skipped[:NAMED])}{more}"
+        yield Flag(
+            kind="examples-left-out",
+            dataset=dataset,
+            figure=f"{count} of {total}",
+            sentence=f"{count} of {total} examples can't be read and were left out: "
+            f"{'; '.join(skipped[:NAMED])}{more}",
+        )
+    labels = experiment.dataset.labels[experiment.ids]
+    if len(labels) >= FEW_EXAMPLES and len(np.unique(labels)) == 1:
+        name = experiment.dataset.classes[int(labels[0])]
+        yield Flag(
+            kind="few-classes",
+            dataset=dataset,
+            figure=f"{len(labels)} of {len(labels)}",
+            sentence=f"all {len(labels)} examples are of the class {name!r}: the errors are those "
+            "of this class, not of the model",
         )
     for attack, reason in missing.items():
-        yield f"{dataset}: the optional attack {attack} was not run: {reason}"
+        sentence = f"the optional attack was not run: {reason}"
+        yield Flag(kind="attack-left-out", dataset=dataset, attack=attack, sentence=sentence)
     for (model, attack), reason in left_out.items():
-        yield (
-            f"{dataset}, {model}: no examples of {attack} are made on it, only on the others: "
-            f"{reason}"
+        yield Flag(
+            kind="target-only",
+            dataset=dataset,
+            model=model,
+            attack=attack,
+            sentence=f"no examples are made on it, only on the others: {reason}",
         )
     for planned in experiment.attacks:
-        for flag in budget_flags(planned.label, planned.threats):
-            yield f"{dataset}, {flag}"
-    for planned in experiment.attacks:
+        yield from budget_flags(dataset, planned.label, planned.threats)
+        if len(experiment.dataset.input_shape) == PICTURE_AXES:
+            yield from small_budget_flags(dataset, planned.label, planned.threats)
+        about = {"dataset": dataset, "attack": planned.label}
         if planned.transferred and STOPPING in iterates_of(planned.attack):
-            yield f"{dataset}, {planned.label}: {BARELY}"
-    for planned in experiment.attacks:
+            yield Flag(kind="stopped-early", sentence=BARELY, **about)
         if not is_readable(planned.attack):
-            yield f"{dataset}, {planned.label}: {UNREADABLE}"
+            yield Flag(kind="unreadable-code", sentence=UNREADABLE, **about)
     for source, planned in product(experiment.models, experiment.attacks):
         if (source.name, planned.label) not in left_out:
             for caveat in planned.attack.caveats(source.card.classes):
-                yield f"{dataset}, {source.name}, {planned.label}: {caveat}"
+                yield Flag(
+                    kind="departs-from-paper",
+                    dataset=dataset,
+                    model=source.name,
+                    attack=planned.label,
+                    sentence=caveat,
+                )

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gibbon.attacks.base import Attack, SharedWork, parameters_of
+from gibbon.attacks.worst_of import members_of
 from gibbon.core.threat import ZERO, Epsilon, ThreatModel
-from gibbon.datasets.base import Dataset
+from gibbon.datasets.base import Batch, Dataset
+from gibbon.models.attacked_view import attacked_view
+from gibbon.models.classifier import Classifier
 from gibbon.models.memory import BatchSize
 from gibbon.models.sources import BuiltModel
+from gibbon.records.flags import Flag
 from gibbon.records.run import DatasetCard, Failure
 from gibbon.runner.model_pool import ModelPool
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.settings import RunSettings
+from gibbon.specs.adaptation import UNCHANGED, Adaptation
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import AttackSpec, Experiment, Suite
 
@@ -31,6 +38,30 @@ class PlannedAttack:
     threats: tuple[ThreatModel, ...]
     stream_key: int
     transferred: bool
+    adaptation: Adaptation = UNCHANGED
+
+    def seen(self, source: Classifier, inputs: Tensor) -> Classifier:
+        """Returns a model as the attack sees it, with clean inputs, shape (N, *input_shape)."""
+        return attacked_view(source, self.adaptation, inputs=inputs, key=self.stream_key)
+
+    @property
+    def views(self) -> tuple[Adaptation, ...]:
+        """How each member of a list sees a model; for any other attack, how it does."""
+        own = tuple(each.adaptation(self.adaptation) for each in members_of(self.attack))
+        return own or (self.adaptation,)
+
+    @property
+    def eot(self) -> int:
+        """The largest number of draws that a gradient is averaged over."""
+        return max(each.eot for each in self.views)
+
+    @property
+    def least_eot(self) -> int | None:
+        """The smallest number of draws of a gradient; None for an attack without gradients."""
+        members = members_of(self.attack)
+        needs = [each.attack.needs_gradient for each in members] or [self.attack.needs_gradient]
+        averaged = [view.eot for view, one in zip(self.views, needs, strict=True) if one]
+        return min(averaged, default=None)
 
     @property
     def label(self) -> str:
@@ -47,11 +78,24 @@ class PlannedAttack:
         """Whether successes are carried to larger epsilons along one direction, in each batch."""
         return self.spec.carried and self.attack.shares is SharedWork.DIRECTION
 
+    def reach(self, threat: ThreatModel) -> float:
+        """Returns the largest distance of a success on a path that starts at this threat model.
+
+        A direction serves the largest epsilon too; a search has none.  No point is a success on
+        the path of an adapted attack, which does not see the model itself.
+        """
+        if self.adaptation:  # what the attack sees is not what counts
+            return -math.inf
+        if self.attack.shares is SharedWork.SEARCH:
+            return math.inf
+        shared = self.threats if self.shares_work else (threat,)
+        return max(each.radius for each in shared)
+
     def passes(self, epsilons: int) -> int:
         """Returns the estimated number of passes for one example at this number of epsilons."""
         steps, tries = _steps_and_tries(self.attack)
         searches = 1 if self.shares_work else epsilons
-        return 2 * searches * steps + tries * epsilons
+        return 2 * searches * steps * self.eot + tries * epsilons
 
 
 @dataclass(frozen=True)
@@ -133,7 +177,9 @@ class PlannedExperiment:
         cells: the cells, by source, the unattacked one first.
         batch_sizes: batch sizes by the name of the source.
         skipped: reasons why examples were left out, a sentence for each.
-        flags: sentences that a reader of the results should know about dataset, models and attacks.
+        flags: what a reader of the results should know about dataset, models and attacks.
+        eot_sizes: batch sizes of attacks with ``eot``, by source and number of draws.
+        data_digest: digest of the dataset's content and the ids.
     """
 
     spec: Experiment
@@ -144,7 +190,26 @@ class PlannedExperiment:
     cells: tuple[Cell, ...]
     batch_sizes: Mapping[str, BatchSize]
     skipped: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    data_digest: str = ""
+    eot_sizes: dict[tuple[str, int], BatchSize] = field(default_factory=dict, repr=False)
+
+    def batch_of(self, points: NDArray[np.float32], part: slice) -> Batch:
+        """Returns some of the examples with points, shape (N, *input_shape), as their inputs."""
+        ids = self.ids[part]
+        arrays = ids, points[part], self.dataset.labels[ids]
+        return Batch(*(torch.from_numpy(np.array(each)) for each in arrays))
+
+    def batch_size(self, source: LoadedModel, attack: PlannedAttack | None) -> BatchSize:
+        """Returns the batch size of a source under an attack.
+
+        With ``eot`` one pass holds several draws of each example: the batch has fewer examples,
+        unless the user chose its size.
+        """
+        usual, eot = self.batch_sizes[source.name], 1 if attack is None else attack.eot
+        if eot == 1 or usual.fixed:
+            return usual
+        return self.eot_sizes.setdefault((source.name, eot), usual.divided(eot))
 
     @property
     def card(self) -> DatasetCard:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
@@ -92,7 +93,20 @@ def vary(classifier: Classifier, *, precision: Precision, compiled: bool) -> Cla
         return classifier
     varied = copy.copy(classifier)
     varied.module = module
+    varied.eager = uncompiled(module)
     return varied
+
+
+def uncompiled_classifier(classifier: Classifier) -> Classifier:
+    """Returns a classifier that runs without `torch.compile`; both count their passes together."""
+    module = uncompiled(classifier.module)
+    return classifier if module is classifier.module else replace(classifier, module=module)
+
+
+def in_float32(classifier: Classifier) -> Classifier | None:
+    """Returns the classifier without `Bfloat16`, or None if it is computed in float32."""
+    module = uncompiled(classifier.module)
+    return replace(classifier, module=module.inner) if isinstance(module, Bfloat16) else None
 
 
 def uncompiled(module: nn.Module) -> nn.Module:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError
 from gibbon.datasets.base import Batch, Dataset, sample_ids
-from gibbon.runner.plan.load_model import probe_ids
+from gibbon.runner.plan.probe_model import probe_ids
 from gibbon.runner.progress import Progress
 
 # Numbers in one batch of inputs if no batch size is given: those of 1,000 MNIST pictures, with

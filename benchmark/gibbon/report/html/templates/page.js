@@ -83,6 +83,17 @@
     sortable(table);
   }
 
+  // A link to what is folded unfolds it.
+  const reveal = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (let each = target?.closest("details"); each; each = each.parentElement.closest("details")) {
+      each.open = true;
+    }
+    target?.scrollIntoView();
+  };
+  addEventListener("hashchange", reveal);
+  if (location.hash) reveal();
+
   // What is folded is printed too, but for galleries: these are many.
   const folded = [];
   addEventListener("beforeprint", () => {

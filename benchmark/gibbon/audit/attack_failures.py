@@ -1,0 +1,105 @@
+"""The six indicators of attack failure, answered from the record of a run.
+
+Source: M. Pintor, L. Demetrio, A. Sotgiu, A. Demontis, N. Carlini, B. Biggio and F. Roli,
+"Indicators of attack failure: debugging and improving optimization of adversarial examples",
+NeurIPS 2022, section 3, https://arxiv.org/abs/2106.09947.
+"""
+
+from __future__ import annotations
+
+from gibbon.audit.additions import STEPS, WIDE, entry
+from gibbon.audit.checklist import Checklist, Item, ItemAnswer, done_unless, listed
+from gibbon.audit.facts import PATHS, TWICE, Facts
+from gibbon.core.threat import Norm
+
+
+def _with_gradients(facts: Facts) -> list[str]:
+    return [each.spec.label for each in facts.attacks if each.iterative or each.single_step]
+
+
+def _no_gradients(facts: Facts) -> ItemAnswer | None:
+    if _with_gradients(facts):
+        return None
+    return ItemAnswer("not done", "no attack took a gradient", (entry(facts, "pgd", steps=STEPS),))
+
+
+def _unavailable(facts: Facts) -> ItemAnswer:
+    return _no_gradients(facts) or done_unless(
+        facts.flagged("zero-gradient", "zero-gradient-on-path", "gradient-mismatch"),
+        f"gradients of {listed(_with_gradients(facts))} are there along the way",
+        facts=facts,
+        checks=(PATHS,),
+    )
+
+
+def _unstable(facts: Facts) -> ItemAnswer:
+    return done_unless(
+        facts.flagged("random-answers", "stateful-answers", "batch-dependent", "training-layers"),
+        "the same inputs got the same answers",
+        facts=facts,
+        checks=(TWICE,),
+    )
+
+
+def _silent(facts: Facts) -> ItemAnswer:
+    return _no_gradients(facts) or done_unless(
+        facts.flagged("success-lost"),
+        "no attack passed an adversarial example that it lost",
+        facts=facts,
+        checks=(PATHS,),
+    )
+
+
+def _incomplete(facts: Facts) -> ItemAnswer:
+    if not any(each.iterative for each in facts.attacks):
+        more = (entry(facts, "pgd", steps=STEPS),)
+        return ItemAnswer("not done", "there is no iterative attack", more)
+    return done_unless(
+        facts.flagged("not-converged"),
+        "the loss no longer rose in the last quarter of the steps",
+        facts=facts,
+        checks=(PATHS,),
+    )
+
+
+def _transfer(facts: Facts) -> ItemAnswer:
+    done = [
+        row
+        for row in facts.record.transfers
+        if row.dataset == facts.dataset and row.source != row.target and row.status == "done"
+    ]
+    if not done:
+        return ItemAnswer("not done", "no examples were made on another model", transfer=True)
+    return done_unless(
+        facts.flagged("transfer-stronger"), "no transferred examples beat the model's own"
+    )
+
+
+def _unconstrained(facts: Facts) -> ItemAnswer:
+    wide = [row for row in facts.rows if row.norm is Norm.LINF and float(row.epsilon) >= 1]
+    if not wide:
+        more = {
+            **entry(facts, "pgd", label="pgd-unbounded", steps=STEPS),
+            "epsilon": [WIDE[Norm.LINF]],
+        }
+        more.pop("norm", None)
+        return ItemAnswer("not done", "no budget is as wide as the box", (more,))
+    return done_unless(
+        facts.flagged("unbounded-attack-fails"), "a budget as wide as the box reaches 100 %"
+    )
+
+
+PINTOR = Checklist(
+    "pintor",
+    "The six indicators of attack failure",
+    "M. Pintor et al., Indicators of attack failure: debugging and improving optimization of "
+    "adversarial examples, NeurIPS 2022, arXiv:2106.09947",
+    (
+        Item("unavailable-gradients", "Gradients can be followed", _unavailable),
+        Item("unstable-predictions", "Answers are stable", _unstable),
+        Item("silent-success", "Successes on the way are kept", _silent),
+        Item("incomplete-optimization", "The loss has converged", _incomplete),
+        Item("transfer-failure", "The white box beats transfers", _transfer),
+        Item("unconstrained-failure", "Without a budget it reaches 100 %", _unconstrained),
+    ),
+)

@@ -1,0 +1,164 @@
+"""Facts about the attacks of a run, read from its record, for the lists of an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gibbon.core.threat import Epsilon, Norm
+from gibbon.records.flags import Flag
+from gibbon.records.run import Evaluation, RunRecord
+from gibbon.specs.suite import AttackSpec, Experiment
+
+SINGLE_STEP = frozenset({"fgsm", "fgsm-naive"})
+TARGETED = frozenset({"apgd-t", "fab-t", "autoattack"})
+# Attacks of other libraries that see the predicted class alone.
+HARD_LABEL = ("boundary", "hopskipjump", "geoda", "qeba", "sign-opt", "rays", "pointwise")
+# Names of checks in the record of a run.
+PATHS = "paths of attacks"
+ORDER = "order of attacks"
+PAIRED = "errors against clean and smaller budgets"
+GRADIENT = "gradient at the data"
+TWICE = "the same inputs twice"
+OUTPUTS = "form of the outputs"
+AUTOGRAD = "autograd inside of forward"
+CALLS = "the same inputs after many calls"
+SINGLE_PASS = 1.5  # backward passes for each example, up to which an attack is a single step
+
+
+@dataclass(frozen=True)
+class AttackFact:
+    """One attack of an experiment, as it was run.
+
+    Args:
+        spec: its entry in the suite.
+        rows: its rows, one for each model and epsilon, without failed ones.
+        members: the names of the attacks that it is a list of; empty for another attack.
+    """
+
+    spec: AttackSpec
+    rows: tuple[Evaluation, ...]
+    members: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name, and those of its members, in small letters."""
+        return tuple(each.lower() for each in (self.spec.name, *self.members))
+
+    @property
+    def noise(self) -> bool:
+        """Whether it adds random noise alone."""
+        return self.spec.name.startswith("noise-")
+
+    @property
+    def gradient_free(self) -> bool:
+        """Whether it, or a member, finds examples without gradients, other than by noise alone."""
+        if "square" in self.names:
+            return True
+        counted = [row for row in self.rows if row.forward_passes]
+        return not self.noise and bool(counted) and not any(row.backward_passes for row in counted)
+
+    @property
+    def hard_label(self) -> bool:
+        """Whether it uses nothing but predicted classes, as its name says."""
+        return any(part in name for name in self.names for part in HARD_LABEL)
+
+    @property
+    def single_step(self) -> bool:
+        """Whether it takes one gradient for each example."""
+        if self.spec.name in SINGLE_STEP:
+            return True
+        return not self.members and 0 < self._gradients <= SINGLE_PASS
+
+    @property
+    def iterative(self) -> bool:
+        """Whether it, or a member, takes several gradients for each example."""
+        return bool(self.members) or (not self.single_step and self._gradients > SINGLE_PASS)
+
+    @property
+    def targeted(self) -> bool:
+        """Whether it, or a member, aims at classes, as its name or parameters say."""
+        names = TARGETED.intersection(self.names)
+        return bool(names) or any("target" in key for key in self.spec.parameters)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it was adapted to a model: expectation over draws, or another backward pass."""
+        own = self.spec.eot is not None or self.spec.backward or self.spec.before
+        return bool(own) or "." in self.spec.name
+
+    @property
+    def epsilons(self) -> tuple[Epsilon, ...]:
+        """Its budgets, in ascending order."""
+        return tuple(sorted(self.spec.epsilon))
+
+    @property
+    def norms(self) -> frozenset[Norm]:
+        """The norms of its rows."""
+        return frozenset(row.norm for row in self.rows if row.norm is not None)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Its parameters with their defaults, as they are stored."""
+        return next((row.parameter_values for row in self.rows), {})
+
+    @property
+    def _gradients(self) -> float:
+        """Backward passes for each example and row, at most; 0 if none was counted."""
+        per_row = [row.backward_passes / row.examples for row in self.rows if row.examples]
+        return max(per_row, default=0.0)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """An experiment of a run, with what was measured and flagged in it."""
+
+    record: RunRecord
+    experiment: Experiment
+
+    @property
+    def dataset(self) -> str:
+        """The name of its dataset."""
+        return self.experiment.dataset.name
+
+    @property
+    def attacks(self) -> tuple[AttackFact, ...]:
+        """Its attacks that were done, on one model at least."""
+        return tuple(each for each in map(self._fact, self.experiment.attacks) if each.rows)
+
+    @property
+    def rows(self) -> tuple[Evaluation, ...]:
+        """Its rows, without failed ones."""
+        return tuple(
+            row
+            for row in self.record.evaluations
+            if row.dataset == self.dataset and row.status == "done"
+        )
+
+    def made(self, *checks: str) -> bool:
+        """Returns whether the run made one of these checks, by their names in its record."""
+        return any(each.name in checks for each in self.record.checks)
+
+    def flagged(self, *kinds: str) -> tuple[Flag, ...]:
+        """Returns its flags of some kinds."""
+        return tuple(
+            each
+            for each in self.record.flags
+            if each.kind in kinds and each.dataset in ("", self.dataset)
+        )
+
+    def _fact(self, spec: AttackSpec) -> AttackFact:
+        rows = tuple(row for row in self.rows if row.attack == spec.label)
+        members = dict.fromkeys(
+            each.member
+            for each in self.record.members
+            if (each.dataset, each.attack) == (self.dataset, spec.label)
+        )
+        return AttackFact(spec, rows, tuple(members))
+
+
+def facts_of(record: RunRecord) -> Iterator[Facts]:
+    """Yields the facts of each experiment of a run."""
+    for experiment in record.suite.experiments:
+        yield Facts(record, experiment)

@@ -1,0 +1,60 @@
+"""Flags of budgets: as wide as the inputs' bounds, or too small to change a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from gibbon.core.threat import PIXEL_STEPS, Norm, ThreatModel
+from gibbon.records.flags import Flag
+
+HALF_STEP = 0.5 / PIXEL_STEPS  # of the width of the bounds: less is lost in an 8-bit picture
+
+
+def small_budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]) -> Iterator[Flag]:
+    """Yields the flags of budgets in L∞ that are less than half a step of an 8-bit picture.
+
+    Such a perturbation disappears when the picture is stored.  The usual reason is a division by
+    255 too many.
+    """
+    for threat in threats:
+        bounds = threat.bounds
+        if threat.norm is not Norm.LINF or bounds is None:
+            continue
+        if 0 < threat.radius < HALF_STEP * bounds.width:
+            steps = threat.radius / bounds.width * PIXEL_STEPS
+            yield Flag(
+                kind="tiny-budget",
+                dataset=dataset,
+                attack=attack,
+                epsilon=threat.epsilon,
+                figure=f"{steps:.2g} steps of 255",
+                sentence=f"epsilon {threat.epsilon} is {steps:.2g} of the 255 steps of an 8-bit "
+                "picture: rounding to pixels removes it",
+            )
+
+
+def budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]) -> Iterator[Flag]:
+    """Yields the flags of an attack's budgets that are as wide as the inputs' bounds.
+
+    Under such a budget every input is within reach of every other.  The usual reason is a number of
+    pixel steps written without the 255.
+    """
+    for threat in threats:
+        bounds = threat.bounds
+        if threat.norm is not Norm.LINF or bounds is None or threat.radius < bounds.width:
+            continue
+        steps = threat.epsilon.value
+        meant = (
+            f": did you mean {steps}/{PIXEL_STEPS}?"
+            if steps.denominator == 1 and steps <= PIXEL_STEPS
+            else ""
+        )
+        box = f"[{bounds.low:g}, {bounds.high:g}]"
+        yield Flag(
+            kind="wide-budget",
+            dataset=dataset,
+            attack=attack,
+            epsilon=threat.epsilon,
+            figure=f"{threat.epsilon} in {box}",
+            sentence=f"epsilon {threat.epsilon} is as wide as the box {box}{meant}",
+        )

@@ -1,0 +1,128 @@
+"""Checks the clean error against guessing, and whether another order of classes would repair it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import beta
+from torch import Tensor
+
+from gibbon.diagnostics.examination.significance import Gain, gain
+from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
+from gibbon.records.examination import ExaminedFlag
+
+CHANCE, ORDER = "clean error against guessing", "order of the classes"
+LEVEL = 0.05  # of the upper bound of the accuracy
+DEVIATIONS = 1.5  # of the accuracy of guessing, by which one at chance exceeds it at most
+MARGIN = 0.12  # by which the upper bound of an accuracy at chance exceeds that of guessing at most
+LEAST_ERROR = 0.1  # below it no order of classes is tried
+LEAST_HALF = 10  # examples that a matching is found on, and as many that it is tested on
+
+
+def clean_error(subject: Subject) -> Report:
+    """Compares the accuracy on the sample with guessing; raises ``error-at-chance``."""
+    observed = subject.observed
+    labels, predicted = observed.sample.labels.cpu(), observed.outputs.argmax(1)
+    total, classes = len(labels), observed.outputs.shape[1]
+    notes = Notebook(CHANCE, f"the predictions for {counted(total, 'example')}")
+    right, chance = int((predicted == labels).sum()), 1 / classes
+    accuracy = right / total
+    notes.figures["clean error"] = 1 - accuracy
+    notes.figures["error of guessing"] = 1 - chance
+    if classes < 2:
+        return notes.abstain("there is one class")
+    upper = float(beta.ppf(1 - LEVEL, right + 1, total - right)) if right < total else 1.0
+    notes.figures["upper bound of the accuracy"] = upper
+    deviation = math.sqrt(chance * (1 - chance) / total)
+    if accuracy <= chance + DEVIATIONS * deviation and upper <= chance + MARGIN:
+        notes.found.append(
+            ExaminedFlag(
+                kind="error-at-chance",
+                figure=f"{1 - accuracy:.1%}",
+                sentence=f"the clean error is {1 - accuracy:.1%} on {counted(total, 'example')}, "
+                f"no better than guessing one of {classes} classes",
+            )
+        )
+        return notes.report()
+    if accuracy <= chance:
+        return notes.abstain(f"{counted(total, 'example')} are too few to tell it from guessing")
+    return notes.report()
+
+
+def class_order(subject: Subject) -> Report:
+    """Tries other orders of the classes, without a pass; raises ``preprocessing``.
+
+    Known orders are tried on all examples: shifted by one, sorted as text, reversed.  Any other is
+    found on one half, by matching the confusion matrix, and tested on the other half.
+    """
+    observed = subject.observed
+    labels, predicted = observed.sample.labels.cpu(), observed.outputs.argmax(1)
+    total, classes = len(labels), observed.outputs.shape[1]
+    notes = Notebook(ORDER, f"the predictions for {counted(total, 'example')}")
+    error = float((predicted != labels).double().mean())
+    if error < LEAST_ERROR:
+        notes.looked_at = f"a clean error of {error:.1%}, which no order would make much smaller"
+        return notes.report()
+    if total < 2 * LEAST_HALF:
+        return notes.abstain("too few examples")
+    tried = 0
+    best: tuple[Gain, str] | None = None
+    for name, order in _known_orders(classes):
+        found = gain(labels, before=predicted, after=order[predicted])
+        tried += 1
+        if found.sure and (best is None or found.after < best[0].after):
+            best = found, name
+    if best is None:
+        fitted, tested = torch.arange(0, total, 2), torch.arange(1, total, 2)
+        order = _matched(predicted[fitted], labels[fitted], classes)
+        found = gain(labels[tested], before=predicted[tested], after=order[predicted[tested]])
+        tried += 1
+        if found.sure:
+            best = found, _described(order)
+    notes.figures["orders tried"] = tried
+    if best is not None:
+        found, name = best
+        notes.figures["clean error"] = found.before
+        notes.figures["clean error in the other order"] = found.after
+        notes.found.append(
+            ExaminedFlag(
+                kind="preprocessing",
+                figure=f"{found.before:.1%} to {found.after:.1%}",
+                sentence=f"with another order of the classes ({name}) the clean error on "
+                f"{found.examples} examples is {found.after:.1%} instead of {found.before:.1%}",
+                advice="Give the dataset the model's order of classes, with a class map.",
+            )
+        )
+    return notes.report()
+
+
+def _known_orders(classes: int) -> Iterator[tuple[str, Tensor]]:
+    """Yields orders by name; ``order[k]`` is the label that the model's class k stands for."""
+    numbers = torch.arange(classes)
+    yield "each label is one less than the model's class", (numbers - 1) % classes
+    yield "each label is one more than the model's class", (numbers + 1) % classes
+    yield "reversed", numbers.flip(0)
+    text = torch.tensor(sorted(range(classes), key=str))
+    if not torch.equal(text, numbers):
+        yield "the model's classes are sorted as text: 0, 1, 10, 11, 2", text
+        yield "the labels are sorted as text: 0, 1, 10, 11, 2", text.argsort()
+
+
+def _matched(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Returns the order that makes most predictions right; classes without any stay."""
+    counts = torch.zeros(classes, classes, dtype=torch.float64)
+    counts.index_put_((predicted, labels), torch.ones(len(labels)).double(), accumulate=True)
+    counts += 1e-3 * torch.eye(classes)  # of equal ones, the given order
+    rows, columns = linear_sum_assignment(-counts.numpy())
+    order = torch.arange(classes)
+    order[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return order
+
+
+def _described(order: Tensor) -> str:
+    moved = [(old, new) for old, new in enumerate(order.tolist()) if old != new]
+    first = ", ".join(f"{old} is {new}" for old, new in moved[:4])
+    return f"{first}{' and so on' if len(moved) > 4 else ''}"

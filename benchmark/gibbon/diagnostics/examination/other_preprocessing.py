@@ -1,0 +1,189 @@
+"""Tries other preprocessing of the inputs, if many clean examples are misclassified.
+
+Each kind is tried on a few examples; the best one is tested on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from gibbon.diagnostics.examination.significance import gain
+from gibbon.diagnostics.examination.subject import Notebook, Report, Subject
+from gibbon.records.examination import ExaminedFlag
+
+NAME = "other preprocessing"
+LEAST_ERROR, LEAST_WRONG = 0.15, 8
+FEWEST, MOST = 4, 24  # examples that each kind is tried on
+TESTED = 64  # other examples at most that the best is tested on
+FEWEST_TESTED = 12
+BRIGHTEST = 255.0
+
+Channels = tuple[float, ...]
+
+# Means and standard deviations of pixels in [0, 1], by the data that they belong to.
+CONSTANTS: Mapping[int, Mapping[str, tuple[Channels, Channels]]] = {
+    3: {
+        "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    },
+    1: {"MNIST": ((0.1307,), (0.3081,))},
+}
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One kind of preprocessing.
+
+    Args:
+        name: it continues "with ...".
+        apply: maps inputs of shape (N, ...) to others.
+        advice: what to do if it repairs the model.
+        suite: keys of a model that do it, in TOML; empty if none does.
+    """
+
+    name: str
+    apply: Callable[[Tensor], Tensor]
+    advice: str = ""
+    suite: str = ""
+
+
+def other_preprocessing(subject: Subject, allowance: int) -> Report:
+    """Tries normalisations, orders of channels, scales and inversion; raises ``preprocessing``."""
+    notes, observed = Notebook(NAME), subject.observed
+    labels, predicted = observed.sample.labels.cpu(), observed.outputs.argmax(1)
+    wrong, total = int((predicted != labels).sum()), len(labels)
+    if not may_repair(subject):
+        notes.looked_at = f"{wrong} errors in {total} examples, too few for a repair to show"
+        return notes.report()
+    shape, bounds = tuple(observed.sample.inputs.shape[1:]), subject.classifier.bounds
+    kinds = list(_kinds(shape, low=bounds.low, high=bounds.high))
+    each = min(MOST, total // 3, (allowance - FEWEST_TESTED) // len(kinds))
+    if each < FEWEST:
+        return notes.leave_out(FEWEST * len(kinds) + FEWEST_TESTED)
+    shuffled = subject.rows(total)
+    screened, rest = shuffled[:each], shuffled[each:]
+    given = subject.batch(screened)
+    rights = [
+        int((subject.ask(kind.apply(given.inputs)).argmax(1) == given.labels.cpu()).sum())
+        for kind in kinds
+    ]
+    before = int((predicted[screened] == labels[screened]).sum())
+    best = max(range(len(kinds)), key=lambda place: rights[place])
+    notes.looked_at = f"{len(kinds)} kinds of preprocessing on {each} examples"
+    notes.figures["kinds tried"] = len(kinds)
+    notes.figures["right as given"] = before
+    notes.figures["right with the best kind"] = rights[best]
+    if rights[best] - before < max(2, each // 8):
+        return notes.report()
+    tested = rest[: min(TESTED, max(FEWEST_TESTED, allowance - each * len(kinds)), subject.left)]
+    kind = kinds[best]
+    after = subject.ask(kind.apply(subject.batch(tested).inputs)).argmax(1)
+    found = gain(labels[tested], before=predicted[tested], after=after)
+    notes.looked_at += f", the best one on {len(tested)} others"
+    notes.figures["clean error"] = found.before
+    notes.figures["clean error with the best kind"] = found.after
+    if found.sure:
+        notes.found.append(
+            ExaminedFlag(
+                kind="preprocessing",
+                figure=f"{found.before:.1%} to {found.after:.1%}",
+                sentence=f"with {kind.name} the clean error on {found.examples} examples is "
+                f"{found.after:.1%} instead of {found.before:.1%}",
+                advice=kind.advice,
+                suite=kind.suite,
+            )
+        )
+    return notes.report()
+
+
+def may_repair(subject: Subject) -> bool:
+    """Returns whether there are enough errors for other preprocessing to be tried."""
+    observed = subject.observed
+    wrong = int((observed.outputs.argmax(1) != observed.sample.labels.cpu()).sum())
+    return wrong >= LEAST_WRONG and wrong / len(observed.outputs) >= LEAST_ERROR
+
+
+def _kinds(shape: tuple[int, ...], *, low: float, high: float) -> Iterator[Repair]:
+    """Yields kinds of preprocessing for inputs of a shape and bounds, the likeliest first."""
+    width = high - low
+
+    def unit(inputs: Tensor) -> Tensor:
+        return (inputs - low) / width
+
+    channels = shape[0] if len(shape) == 3 else 0
+    for data, constants in CONSTANTS.get(channels, {}).items():
+        mean, std = constants
+        yield Repair(
+            f"the normalisation of {data}",
+            partial(_normalised, low=low, width=width, constants=constants),
+            "Declare the normalisation of the model.",
+            f"mean = {list(mean)}\nstd = {list(std)}",
+        )
+        yield Repair(
+            f"the normalisation of {data} undone (it is applied twice)",
+            partial(_normalised_back, low=low, width=width, constants=constants),
+            "Normalise once: leave out mean and std, or the model's own normalisation.",
+        )
+    halves = (0.5,) * max(1, channels)
+    yield Repair(
+        "inputs in [-1, 1]",
+        lambda inputs: 2 * unit(inputs) - 1,
+        "Declare the normalisation of the model.",
+        f"mean = {list(halves)}\nstd = {list(halves)}",
+    )
+    yield Repair("inputs in [0, 255]", lambda inputs: BRIGHTEST * unit(inputs), "Scale the inputs.")
+    yield Repair(
+        "inputs divided by 255", lambda inputs: inputs / BRIGHTEST, "Scale the inputs once."
+    )
+    yield Repair("inputs in [0, 1] from [-1, 1]", lambda inputs: (inputs + 1) / 2, "Scale them.")
+    yield Repair("inverted inputs", lambda inputs: low + high - inputs, "Invert the inputs.")
+    if channels == 3:
+        flip = "Give the channels in the order that the model was trained with."
+        yield Repair("channels in the order BGR", lambda inputs: inputs.flip(1), flip)
+        yield Repair(
+            "channels in the order BGR and inputs in [0, 255]",
+            lambda inputs: BRIGHTEST * unit(inputs.flip(1)),
+            flip,
+        )
+        yield Repair(
+            "channels in the order BGR and the normalisation of ImageNet",
+            lambda inputs: _normalised(
+                inputs.flip(1), low=low, width=width, constants=CONSTANTS[3]["ImageNet"]
+            ),
+            flip,
+        )
+    if len(shape) == 3 and channels > 1:
+        yield Repair(
+            "the axes NHWC read as NCHW",
+            lambda inputs: inputs.reshape(len(inputs), *shape[1:], channels).permute(0, 3, 1, 2),
+            'Give the order of the axes: layout = "NHWC".',
+        )
+    if len(shape) == 3 and shape[1] == shape[2]:
+        yield Repair(
+            "height and width exchanged",
+            lambda inputs: inputs.transpose(2, 3),
+            "Exchange height and width of the inputs.",
+        )
+
+
+def _normalised(
+    inputs: Tensor, *, low: float, width: float, constants: tuple[Channels, Channels]
+) -> Tensor:
+    mean, std = (_axes(each, inputs) for each in constants)
+    return ((inputs - low) / width - mean) / std
+
+
+def _normalised_back(
+    inputs: Tensor, *, low: float, width: float, constants: tuple[Channels, Channels]
+) -> Tensor:
+    mean, std = (_axes(each, inputs) for each in constants)
+    return (inputs - low) / width * std + mean
+
+
+def _axes(numbers: tuple[float, ...], inputs: Tensor) -> Tensor:
+    return torch.tensor(numbers, device=inputs.device).view(1, -1, *(1,) * (inputs.ndim - 2))

@@ -1,0 +1,148 @@
+"""The examination of a model: the checks that were made of it on a few examples, and their results.
+
+An examination holds no name of a suite: it belongs to a model and a dataset by their digests, is
+stored in the run's folder, and serves every later run with the same model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from gibbon.core.errors import RunFolderError
+from gibbon.core.files import write_atomically
+from gibbon.records.flag_kinds import Severity
+from gibbon.records.flags import Flag
+from gibbon.records.record import Record
+
+EXAMINATIONS = "examinations"  # folder of the files
+EXAMINATION_FORMAT: Literal[1] = 1  # goes up when a check changes, so that it is made again
+
+Result = Literal["passed", "flagged", "abstained", "left out", "failed"]
+
+
+class ExaminedCheck(Record):
+    """One check of an examination.
+
+    Args:
+        name: a few words, such as ``"gradient at the data"``.
+        result: ``passed``; ``flagged``; ``abstained``: it could not decide; ``left out``: it needs
+            more passes than were left; ``failed``: it raised an exception.
+        looked_at: what it examined, with numbers; empty if it was left out.
+        reason: why it abstained, was left out or failed.
+        figures: what it measured, by name.
+    """
+
+    name: str = Field(min_length=1)
+    result: Result
+    looked_at: str = ""
+    reason: str = ""
+    figures: dict[str, float | None] = Field(default_factory=dict)
+
+
+class ExaminedFlag(Record):
+    """A flag that an examination raises, without the names of dataset and model.
+
+    Empty fields are completed by the kind (`gibbon.records.flag_kinds`).
+    """
+
+    kind: str
+    severity: Severity | None = None
+    figure: str = ""
+    sentence: str = Field(min_length=1)
+    advice: str = ""
+    suite: str = ""
+
+    def of(self, *, dataset: str, model: str) -> Flag:
+        """Returns the flag of a model on a dataset, by their names in a suite."""
+        written: dict[str, Any] = self.model_dump(exclude_defaults=True)
+        return Flag(**written, dataset=dataset, model=model)
+
+
+class Examination(Record):
+    """The examination of one model on a few examples of one dataset.
+
+    Args:
+        model: digest of the model.
+        dataset: digest of the dataset's content.
+        examples: number of examples that checks looked at; the answers to these were known.
+        checks: the checks, in the order in which they were made.
+        found: the flags that they raise.
+        budget: passes that it was allowed, by example.
+        forward_passes, backward_passes: passes that it made, by example.
+        seconds: time that it took.
+        at_candidates: whether the gradient was checked at an attack's candidates, too.
+    """
+
+    format: Literal[1] = EXAMINATION_FORMAT
+    model: str = ""
+    dataset: str = ""
+    examples: int = 0
+    checks: tuple[ExaminedCheck, ...] = ()
+    found: tuple[ExaminedFlag, ...] = ()
+    budget: int = 0
+    forward_passes: int = 0
+    backward_passes: int = 0
+    seconds: float = 0.0
+    at_candidates: bool = False
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes together."""
+        return self.forward_passes + self.backward_passes
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a check was left out for want of passes."""
+        return any(each.result == "left out" for each in self.checks)
+
+    def flags(self, *, dataset: str, model: str) -> Iterator[Flag]:
+        """Yields its flags, with the names that dataset and model have in a suite."""
+        for each in self.found:
+            yield each.of(dataset=dataset, model=model)
+
+    def then(self, later: Examination) -> Examination:
+        """Returns this examination with the checks of a later one of the same model.
+
+        Of the later flags those of other kinds are added: the others say again what is known.
+        """
+        known = {each.kind for each in self.found}
+        more = tuple(each for each in later.found if each.kind not in known)
+        return self.model_copy(
+            update={
+                "checks": (*self.checks, *later.checks),
+                "found": (*self.found, *more),
+                "forward_passes": self.forward_passes + later.forward_passes,
+                "backward_passes": self.backward_passes + later.backward_passes,
+                "seconds": self.seconds + later.seconds,
+                "at_candidates": self.at_candidates or later.at_candidates,
+            }
+        )
+
+
+def examination_file(folder: Path, *, model: str, dataset: str) -> Path:
+    """Returns the file of a model's examination in a run's folder."""
+    return folder / EXAMINATIONS / f"{model}-{dataset[:16]}.json"
+
+
+def read_examination(folder: Path, *, model: str, dataset: str) -> Examination | None:
+    """Returns the stored examination of a model on a dataset, or None if there is no usable one."""
+    try:
+        path = examination_file(folder, model=model, dataset=dataset)
+        found = Examination.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return found if (found.model, found.dataset) == (model, dataset) else None
+
+
+def write_examination(folder: Path, examination: Examination) -> None:
+    """Writes an examination into a run's folder, atomically.  Raises `RunFolderError`."""
+    path = examination_file(folder, model=examination.model, dataset=examination.dataset)
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+    write_atomically(path, examination.model_dump_json(indent=1) + "\n")

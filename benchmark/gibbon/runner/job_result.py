@@ -1,0 +1,36 @@
+"""The result of a job: outcomes and failures of its cells."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gibbon.records.outcomes import Outcome
+from gibbon.records.run import Failure
+from gibbon.runner.boundary import described
+from gibbon.runner.plan.planned import Cell
+
+
+@dataclass
+class JobResult:
+    """The outcomes of a job so far, or of one batch, and the failures; by cell digest."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+
+    def absorb(self, batch: JobResult) -> None:
+        """Appends the result of one batch."""
+        self.failures |= batch.failures
+        for digest, part in batch.outcomes.items():
+            before = self.outcomes.get(digest)
+            self.outcomes[digest] = part if before is None else before.then(part)
+        for digest in batch.failures:
+            self.outcomes.pop(digest, None)
+
+    def fail(self, cells: Iterable[Cell], error: BaseException) -> None:
+        """Marks cells as failed, unless they failed before, and removes their outcomes."""
+        for cell in cells:
+            self.outcomes.pop(cell.digest, None)
+            trace = "".join(traceback.format_exception(error))
+            self.failures.setdefault(cell.digest, cell.failure(described(error), traceback=trace))

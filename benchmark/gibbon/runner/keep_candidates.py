@@ -1,0 +1,85 @@
+"""Keeps a few candidates of each model's first attack with gradients, to examine them later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gibbon.datasets.base import Batch
+from gibbon.records.outcomes import Outcome
+from gibbon.runner.boundary import Attempt
+from gibbon.runner.execute.scorer import Scorer, TargetScores
+from gibbon.runner.plan.planned import Cell
+
+MOST = 8
+
+
+@dataclass(frozen=True, eq=False)
+class KeptCandidates:
+    """Candidates on the CPU, with the ids and labels of their examples."""
+
+    inputs: Tensor
+    ids: Tensor
+    labels: Tensor
+
+
+class CandidateScorer(Scorer):
+    """A scorer that passes candidates to a keeper, too."""
+
+    def __init__(self, scorer: Scorer, keeper: CandidateKeeper) -> None:
+        self.resumes = scorer.resumes
+        self._scorer = scorer
+        self._keeper = keeper
+
+    def score(self, cell: Cell, candidates: Batch, attempt: Attempt) -> TargetScores:
+        """Returns the answers of targets."""
+        self._keeper.offer(cell, candidates)
+        return self._scorer.score(cell, candidates, attempt)
+
+    def accept(self, cells: Mapping[str, Outcome]) -> None:
+        """Accepts the last batch."""
+        self._keeper.accept(cells)
+        self._scorer.accept(cells)
+
+
+@dataclass
+class CandidateKeeper:
+    """Keeps the first candidates of the first attack with gradients on each model in demand."""
+
+    _wanted: set[str] = field(default_factory=set)
+    _offered: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
+    _kept: dict[str, KeptCandidates] = field(default_factory=dict)
+
+    def around(self, scorer: Scorer) -> Scorer:
+        """Returns a scorer that offers the candidates to this keeper."""
+        return CandidateScorer(scorer, self) if self._wanted else scorer
+
+    def want(self, model: str) -> None:
+        """Keeps candidates that are made on the model of this digest."""
+        self._wanted.add(model)
+
+    def offer(self, cell: Cell, candidates: Batch) -> None:
+        """Takes note of candidates, the inputs of a batch, until it is accepted."""
+        model = cell.source.digest
+        gradient = cell.attack is not None and cell.attack.attack.needs_gradient
+        if gradient and model in self._wanted and cell.digest not in self._offered:
+            self._offered[cell.digest] = (model, candidates.inputs[:MOST].detach().cpu().clone())
+
+    def accept(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Keeps the candidates of the cells that have an outcome; others are discarded."""
+        for digest, (model, inputs) in self._offered.items():
+            outcome = outcomes.get(digest)
+            if outcome is None or model not in self._wanted:
+                continue
+            ids = torch.from_numpy(outcome.example_id[: len(inputs)].copy())
+            labels = torch.from_numpy(outcome.label[: len(inputs)].astype("int64"))
+            self._kept[model] = KeptCandidates(inputs, ids, labels)
+            self._wanted.discard(model)
+        self._offered.clear()
+
+    def of(self, model: str) -> KeptCandidates | None:
+        """Returns the candidates that were kept for a model, or None if there are none."""
+        return self._kept.get(model)

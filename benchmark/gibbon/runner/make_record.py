@@ -1,0 +1,196 @@
+"""Makes the record of a run from the outcomes of its cells: rows, flags, failures and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from gibbon.diagnostics.attacked_cell import AttackedCell
+from gibbon.diagnostics.cell_flags import cell_flags
+from gibbon.diagnostics.gradient_use_flags import gradient_use_flags
+from gibbon.diagnostics.order_flags import ComparedCell, order_flags
+from gibbon.diagnostics.paired_flags import paired_flags
+from gibbon.diagnostics.random_flags import random_flags
+from gibbon.diagnostics.sample_size_flags import sample_size_flags
+from gibbon.records.checks import CheckDone, check_done
+from gibbon.records.flags import Flag
+from gibbon.records.outcomes import Outcome
+from gibbon.records.run import (
+    Agreement,
+    Evaluation,
+    Failure,
+    MemberEvaluation,
+    ModelComparison,
+    Provenance,
+    RunRecord,
+    SeedStatistics,
+    Transfer,
+    WorstCase,
+)
+from gibbon.runner import count
+from gibbon.runner.compare_models import model_comparisons, seed_statistics
+from gibbon.runner.compared_cells import compared_cells
+from gibbon.runner.examine_models import Examined
+from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
+from gibbon.runner.run_folder import RunFolder
+
+# Kinds of flags that the path of an attack raises.
+OF_PATHS = (
+    "zero-gradient-on-path",
+    "loss-did-not-rise",
+    "not-converged",
+    "success-lost",
+    "budget-unused",
+    "unbounded-attack-fails",
+)
+
+
+def make_record(
+    plan: Plan, folder: RunFolder, examined: Examined, failures: list[Failure], origin: Provenance
+) -> RunRecord:
+    """Returns the record of a run.
+
+    Args:
+        plan: the plan.
+        folder: holds the outcomes.
+        examined: the examinations of the models.
+        failures: those of the jobs; those of targets are appended.
+        origin: provenance of the numbers.
+    """
+    evaluations: list[Evaluation] = []
+    transfers: list[Transfer] = []
+    agreements: list[Agreement] = []
+    worst_cases: list[WorstCase] = []
+    members: list[MemberEvaluation] = []
+    comparisons: list[ModelComparison] = []
+    seeds: list[SeedStatistics] = []
+    ordered: list[ComparedCell] = []
+    followed = 0
+    flags = [*examined.flags(plan), *_model_flags(plan)]
+    for experiment in plan.experiments:
+        outcomes = {
+            cell.digest: outcome
+            for cell in experiment.cells
+            if (outcome := folder.read(cell.digest)) is not None
+        }
+        failures.extend(_target_failures(experiment.cells, outcomes))
+        rows = tuple(count.evaluations(experiment, outcomes))
+        evaluations.extend(rows)
+        attacked = list(_attacked_cells(experiment, rows, outcomes))
+        followed += sum(cell.steps > 0 for cell in attacked)
+        flags.extend(flag for cell in attacked for flag in cell_flags(cell))
+        flags.extend((*paired_flags(attacked), *experiment.flags))
+        transfers.extend(count.transfers(experiment, outcomes))
+        agreements.extend(count.agreements(experiment, outcomes))
+        worst = tuple(count.worst_cases(experiment, outcomes))
+        worst_cases.extend(worst)
+        members.extend(count.members(experiment, outcomes))
+        compared = tuple(model_comparisons(experiment, outcomes))
+        comparisons.extend(compared)
+        seeds.extend(seed_statistics(experiment, rows))
+        ordered.extend(compared_cells(experiment, outcomes))
+        flags.extend(sample_size_flags(worst, compared))
+    flags.extend(order_flags(ordered))
+    flags.extend(gradient_use_flags(ordered))
+    cards = {
+        (model.name, model.digest): model.card
+        for experiment in plan.experiments
+        for model in experiment.models
+    }
+    return RunRecord(
+        suite=plan.suite,
+        status="failed" if failures else "done",
+        provenance=origin,
+        models=tuple(cards.values()),
+        datasets=tuple(experiment.card for experiment in plan.experiments),
+        evaluations=tuple(evaluations),
+        transfers=tuple(transfers),
+        agreements=tuple(agreements),
+        worst_cases=tuple(worst_cases),
+        members=tuple(members),
+        comparisons=tuple(comparisons),
+        seeds=tuple(seeds),
+        failures=tuple(failures),
+        examinations=tuple(examined.found.values()),
+        checks=(*examined.checks(plan), *_checks(plan, evaluations, transfers, flags, followed)),
+    ).with_flags(flags)
+
+
+def _checks(
+    plan: Plan,
+    evaluations: Iterable[Evaluation],
+    transfers: Iterable[Transfer],
+    flags: Iterable[Flag],
+    followed: int,
+) -> Iterator[CheckDone]:
+    """Yields the checks that were made, each with the flags of its kinds.
+
+    ``followed`` is the number of attacked cells with evidence of the attack's path.
+    """
+
+    def check(name: str, looked_at: str, *kinds: str) -> CheckDone:
+        return check_done(name, looked_at, (each for each in flags if each.kind in kinds))
+
+    attacked = [row for row in evaluations if row.status == "done" and not row.unattacked]
+    models = len({(row.dataset, row.model) for row in attacked})
+    budgets = sum(len(each.threats) for one in plan.experiments for each in one.attacks)
+    if budgets:
+        yield check("budgets", f"{_number(budgets, 'budget')} of the attacks", "wide-budget")
+    if attacked:
+        cells = f"{_number(len(attacked), 'attacked cell')} of {_number(models, 'model')}"
+        kinds = ("invalid-candidates", "inputs-unchanged", "zero-gradient")
+        yield check(
+            "candidates", f"distance, bounds and gradient of each candidate of {cells}", *kinds
+        )
+        kinds = ("error-below-clean", "error-falls-with-epsilon", "noise-as-strong")
+        looked_at = f"the same examples unattacked and at each epsilon, of {cells}"
+        yield check("errors against clean and smaller budgets", looked_at, *kinds)
+    if followed:
+        looked_at = f"gradients and loss along the way in {_number(followed, 'attacked cell')}"
+        yield check("paths of attacks", looked_at, *OF_PATHS)
+    scored = sum(row.status == "done" and row.source != row.target for row in transfers)
+    if len(attacked) > models or scored:
+        also = f" and {_number(scored, 'transfer')}" if scored else ""
+        kinds = ("weaker-attack-stronger", "black-box-stronger", "transfer-stronger")
+        looked_at = f"the errors of {_number(len(attacked), 'attacked cell')}{also}, in pairs"
+        yield check("order of attacks", looked_at, *kinds)
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def _model_flags(plan: Plan) -> Iterator[Flag]:
+    for experiment in plan.experiments:
+        for model in experiment.models:
+            if not model.probed.steady:
+                yield from random_flags(
+                    experiment.spec.dataset.name,
+                    model.name,
+                    draws=model.draws,
+                    repeatable=bool(model.probed.draws),
+                    eot={each.label: each.least_eot for each in experiment.attacks},
+                )
+
+
+def _attacked_cells(
+    experiment: PlannedExperiment, rows: Iterable[Evaluation], outcomes: Mapping[str, Outcome]
+) -> Iterator[AttackedCell]:
+    """Yields the attacked cells that have an outcome, with what their flags need."""
+    planned = {(cell.source.name, cell.digest): cell for cell in experiment.cells}
+    clean: dict[str, Outcome | None] = {}
+    for row in rows:  # the unattacked row of each model comes first
+        cell, outcome = planned[row.model, row.digest], outcomes.get(row.digest)
+        if cell.attack is None:
+            clean[row.model] = outcome
+        elif outcome is not None:
+            steady, adapted = cell.source.probed.steady, any(cell.attack.views)
+            yield AttackedCell(row, outcome, clean[row.model], cell.threat, steady, adapted)
+
+
+def _target_failures(cells: Iterable[Cell], outcomes: dict[str, Outcome]) -> Iterator[Failure]:
+    for cell in cells:
+        outcome = outcomes.get(cell.digest)
+        for target in cell.targets:
+            error = outcome and outcome.meta.target_errors.get(target.digest)
+            if error is not None:
+                yield cell.failure(f"scored on {target.name}: {error}")

@@ -1,0 +1,47 @@
+"""What a training says on the way."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gibbon.models.registry import TrainingProgress
+from gibbon.runner.train_seeds import ENDED
+from gibbon.runner.training_bar import seeds_bar, training_bar
+
+
+def test_a_second_training_that_is_longer_than_was_thought_is_not_done_before_its_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gibbon.runner.training_bar.QUIET_SECONDS", -1.0)
+    with training_bar("maxout") as report:
+        report(TrainingProgress(step=100, steps=200, epoch=10, epochs=20, loss=0.2))
+        report(TrainingProgress(step=230, steps=240, epoch=19, epochs=20, loss=0.1))
+    said = capsys.readouterr().err
+    assert re.findall(r"(\d+)% done", said) == ["50", "96"]
+    assert "-" not in said
+
+
+def test_several_trainings_are_summed_and_one_that_stops_early_counts_as_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gibbon.runner.training_bar.QUIET_SECONDS", -1.0)
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("gibbon.runner.training_bar.time.monotonic", lambda: float(next(clock)))
+
+    def progress(step: int) -> TrainingProgress:
+        return TrainingProgress(step=step, steps=100, epoch=1, epochs=2, loss=0.5)
+
+    with seeds_bar("maxout", [4, 7]) as report:
+        report(4, progress(10))  # continued from a checkpoint: these steps say nothing of the speed
+        report(4, progress(20))
+        report(4, progress(50))
+        report(4, ENDED)
+        report(7, progress(25))
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.findall(r"(\d+)% done", line) for line in lines] == [["5"], ["10"], ["25"], ["50"]]
+    assert "left" not in lines[0]
+    assert all("about" in line for line in lines[1:])
+    assert ["seed 4" in line for line in lines] == [True, True, True, False]
+    assert "seed 7, epoch 1/2, loss 0.5000" in lines[3]

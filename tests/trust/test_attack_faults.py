@@ -1,0 +1,460 @@
+"""Attacks with planted faults are flagged, and sound attacks on honest networks are not.
+
+Each kind of flag has faults that raise it and near misses that do not.  The networks are those of
+the zoo; the attacks are as people write them, with plain autograd, and a fault in one place.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import pytest
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from gibbon import evaluate
+from gibbon.attacks.base import STRICT, Attack, Count
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import Norm, ThreatModel
+from gibbon.models.classifier import Classifier
+from gibbon.models.outputs import margin
+from gibbon.records.flags import Flag
+from gibbon.specs.decoding import decode_suite
+
+CLASSES = 10
+
+Raised = dict[str, Flag]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Plain(Attack):
+    """PGD as people write it; the methods below are where faults are planted."""
+
+    norms: ClassVar[tuple[Norm, ...]] = (Norm.LINF, Norm.L2)
+
+    steps: Count = 10
+    pace: float = 0.25  # of a step, in units of epsilon
+
+    def propose(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        labels: Tensor,
+        threat: ThreatModel,
+        streams: ExampleStreams,
+    ) -> Iterator[Tensor]:
+        path = [self.start(inputs, threat, streams)]
+        for _ in range(self.steps):
+            leaf = path[-1].clone().requires_grad_()
+            loss = self.loss(classifier(leaf), labels)
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+            stepped = path[-1] + self.pace * threat.radius * gradient.sign()
+            path.append(self.project(stepped, inputs, threat))
+        yield self.choose(path, inputs, classifier, labels)
+
+    def start(self, inputs: Tensor, threat: ThreatModel, streams: ExampleStreams) -> Tensor:
+        noise = streams.uniform(inputs.shape[1:]) * 2 - 1
+        return (inputs + threat.radius * noise).clamp(0, 1)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+    def project(self, points: Tensor, inputs: Tensor, threat: ThreatModel) -> Tensor:
+        return (inputs + (points - inputs).clamp(-threat.radius, threat.radius)).clamp(0, 1)
+
+    def choose(
+        self, path: list[Tensor], inputs: Tensor, classifier: Classifier, labels: Tensor
+    ) -> Tensor:
+        return path[-1]
+
+
+class Descends(Plain):
+    def loss(self, outputs, labels):
+        return -super().loss(outputs, labels)
+
+
+class TargetsTheTrueClass(Plain):
+    def loss(self, outputs, labels):
+        return outputs.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+class LabelsOffByOne(Plain):
+    def loss(self, outputs, labels):
+        return super().loss(outputs, (labels + 1) % CLASSES)
+
+
+class LeavesAnotherClass(Plain):
+    """Follows the loss of a class that is neither true nor likely."""
+
+    def loss(self, outputs, labels):
+        return super().loss(outputs, outputs.argmin(1))
+
+
+class ReturnsTheFirst(Plain):
+    def choose(self, path, inputs, classifier, labels):
+        return path[0]
+
+
+class ReturnsTheInput(Plain):
+    def choose(self, path, inputs, classifier, labels):
+        return inputs.clone()
+
+
+class ReturnsSomeInputs(Plain):
+    """Wrong mask: a third of the batch is never attacked."""
+
+    def choose(self, path, inputs, classifier, labels):
+        some = torch.arange(len(inputs)).remainder(3).eq(0).view(-1, 1, 1, 1)
+        return torch.where(some, inputs, path[-1])
+
+    def start(self, inputs, threat, streams):
+        return inputs.clone()
+
+    def project(self, points, inputs, threat):
+        some = torch.arange(len(inputs)).remainder(3).eq(0).view(-1, 1, 1, 1)
+        return torch.where(some, inputs, super().project(points, inputs, threat))
+
+
+class Overwrites(Plain):
+    """Random restarts write into one tensor, whether an earlier one succeeded or not."""
+
+    def propose(self, classifier, inputs, *, labels, threat, streams):
+        for number in range(2):
+            own = {"labels": labels, "threat": threat, "streams": streams.child(number)}
+            (found,) = super().propose(classifier, inputs, **own)
+        weak = Plain(steps=1, pace=0.01)
+        yield from weak.propose(classifier, inputs, labels=labels, threat=threat, streams=streams)
+        del found
+
+
+class Shrinks(Plain):
+    """Returns a point near the input, as if epsilon were a hundredth."""
+
+    def choose(self, path, inputs, classifier, labels):
+        return inputs + 0.01 * (path[-1] - inputs)
+
+
+class NoStep(Plain):
+    def start(self, inputs, threat, streams):
+        return inputs.clone()
+
+    def project(self, points, inputs, threat):
+        return inputs.clone()
+
+
+class WrongNorm(Plain):
+    """Projects onto the ball in L2, with the epsilon of L∞."""
+
+    def project(self, points, inputs, threat):
+        change = (points - inputs).flatten(1)
+        far = change.norm(dim=1, keepdim=True).clamp(min=1e-9)
+        shrunk = change * (20 * threat.radius / far).clamp(max=1)
+        return (inputs + shrunk.view_as(inputs)).clamp(0, 1)
+
+
+class WrongBox(Plain):
+    """Clamps pictures to the box of another normalisation."""
+
+    def project(self, points, inputs, threat):
+        return super().project(points, inputs, threat).clamp(-0.4, 0.6)
+
+
+class WrongUnits(Plain):
+    """Takes epsilon for steps of a pixel of 255: far less than was allowed."""
+
+    def start(self, inputs, threat, streams):
+        return inputs.clone()
+
+    def project(self, points, inputs, threat):
+        return (inputs + (points - inputs).clamp(-threat.radius / 10, threat.radius / 10)).clamp(
+            0, 1
+        )
+
+
+class LosesItsLoss(Plain):
+    """The loss is NaN for examples that the model is sure of: sign(NaN) is 0."""
+
+    def loss(self, outputs, labels):
+        loss = super().loss(outputs, labels)
+        return torch.where(loss > 0.5, loss, (loss - 1).sqrt())
+
+
+class HalvesLargeBudgets(Plain):
+    """A table of step sizes has a wrong entry for large budgets."""
+
+    def project(self, points, inputs, threat):
+        radius = threat.radius if threat.radius < 0.2 else 0.02
+        return (inputs + (points - inputs).clamp(-radius, radius)).clamp(0, 1)
+
+    def start(self, inputs, threat, streams):
+        return inputs.clone()
+
+
+class Shattered(nn.Module):
+    """The right outputs, with a backward pass of random signs."""
+
+    def __init__(self, inner: nn.Module, *, flipped: bool = False) -> None:
+        super().__init__()
+        self.inner, self.flipped = inner, flipped
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        signs = torch.ones_like(inputs)
+        if not self.flipped:
+            draws = torch.Generator().manual_seed(3)
+            signs = torch.randint(0, 2, inputs.shape[1:], generator=draws) * 2.0 - 1
+        else:
+            signs = -signs
+        return self.inner(inputs.detach() + signs * (inputs - inputs.detach()))
+
+
+class VanishesOffTheGrid(nn.Module):
+    """Has a gradient at pictures of 256 levels, and none between them."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        steps = inputs.detach() * 255
+        on_grid = ((steps - steps.round()).abs() < 1e-3).flatten(1).all(1).view(-1, 1, 1, 1)
+        return self.inner(torch.where(on_grid, inputs, inputs.detach()))
+
+
+class VanishesNearTheBoundary(nn.Module):
+    """Has no gradient where the two best classes are near each other."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = self.inner(inputs)
+        best = outputs.detach().topk(2, dim=1).values
+        sure = (best[:, 0] - best[:, 1] > 4.0).unsqueeze(1)
+        return torch.where(sure, outputs, outputs.detach())
+
+
+class Probabilities(nn.Module):
+    """Returns probabilities that saturate, as if they were logits."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (20 * self.inner(inputs)).softmax(1)
+
+
+class KeepsTheBest(Plain):
+    """A sound attack: returns the point of the largest margin."""
+
+    def choose(self, path, inputs, classifier, labels):
+        with torch.no_grad():
+            margins = torch.stack([margin(classifier(each), labels) for each in path])
+        best = margins.argmax(0)
+        return torch.stack(path)[best, torch.arange(len(inputs))]
+
+
+class StopsEarly(Plain):
+    """A sound attack that drops examples from the batch at their first success."""
+
+    def propose(self, classifier, inputs, *, labels, threat, streams):
+        points, left = self.start(inputs, threat, streams), torch.arange(len(inputs))
+        for _ in range(self.steps):
+            leaf = points[left].clone().requires_grad_()
+            outputs = classifier(leaf)
+            (gradient,) = torch.autograd.grad(self.loss(outputs, labels[left]).sum(), leaf)
+            stepped = leaf.detach() + self.pace * threat.radius * gradient.sign()
+            going = outputs.argmax(1) == labels[left]
+            points[left[going]] = self.project(stepped, inputs[left], threat)[going]
+            left = left[going]
+            if not len(left):
+                break
+        yield points
+
+
+@pytest.fixture
+def raised(mnist, honest) -> Callable[..., Raised]:
+    """Returns the flags of an evaluation, by kind."""
+
+    def evaluated(attack, *, model="maxout", epsilon=0.1, data=None, **arguments) -> Raised:
+        module = honest(model) if isinstance(model, str) else model
+        given = {"attack": attack, "epsilon": epsilon, "examination": False, **arguments}
+        record = evaluate(module, data or mnist, **given).record
+        assert not record.failures
+        return {flag.kind: flag for flag in record.flags if flag.kind != "not-examined"}
+
+    return evaluated
+
+
+@pytest.mark.parametrize(
+    ("attack", "kinds"),
+    [
+        (Descends(), {"loss-did-not-rise"}),
+        (TargetsTheTrueClass(), {"loss-did-not-rise"}),
+        (LabelsOffByOne(), {"loss-did-not-rise"}),
+        (LeavesAnotherClass(), {"loss-did-not-rise"}),
+        (ReturnsTheFirst(), {"success-lost"}),
+        (ReturnsTheInput(), {"inputs-unchanged", "success-lost"}),
+        (ReturnsSomeInputs(), {"inputs-unchanged"}),
+        (Overwrites(), {"success-lost"}),
+        (Shrinks(), {"success-lost", "budget-unused"}),
+        (NoStep(), {"inputs-unchanged"}),
+        (WrongNorm(), {"invalid-candidates"}),
+        (WrongBox(), {"invalid-candidates"}),
+        (WrongUnits(), {"budget-unused"}),
+        (Plain(steps=4, pace=0.01), {"not-converged"}),
+        (Plain(steps=2, pace=0.01), {"not-converged"}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Attack) else None,
+)
+def test_a_fault_of_an_attack_is_flagged(raised, attack, kinds):
+    found = raised(attack)
+    assert kinds <= found.keys()
+    assert all(flag.attack for flag in found.values())
+
+
+STILL = {"name": "pgd", "random_start": False}
+
+
+@pytest.mark.parametrize(
+    ("module", "attack", "epsilon", "kinds"),
+    [
+        (VanishesOffTheGrid, {**STILL, "steps": 5}, 0.1, {"zero-gradient-on-path"}),
+        (VanishesNearTheBoundary, {**STILL, "steps": 20}, 0.1, {"zero-gradient-on-path"}),
+        (VanishesNearTheBoundary, Plain(steps=20, pace=0.1), 0.1, {"zero-gradient-on-path"}),
+        (nn.Identity, LosesItsLoss(), 0.1, {"zero-gradient-on-path"}),
+        (Probabilities, Plain(), 0.1, {"zero-gradient"}),
+        (Shattered, {"name": "pgd", "steps": 10}, 1.0, {"unbounded-attack-fails"}),
+        (
+            lambda inner: Shattered(inner, flipped=True),
+            {"name": "pgd", "steps": 10},
+            1.0,
+            {"unbounded-attack-fails", "loss-did-not-rise"},
+        ),
+    ],
+)
+def test_a_model_that_misguides_an_attack_is_flagged(
+    raised, honest, module, attack, epsilon, kinds
+):
+    inner = honest("maxout")
+    model = inner if module is nn.Identity else module(inner)
+    assert kinds <= raised(attack, model=model, epsilon=epsilon).keys()
+
+
+@pytest.mark.parametrize("attack", [Descends(), TargetsTheTrueClass()])
+def test_fewer_errors_than_without_an_attack_are_flagged(raised, mnist, honest, attack):
+    """A fifth of the labels are of another class, so that there are errors to lose."""
+    inputs, labels = mnist
+    shifted = torch.where(torch.arange(len(labels)) % 5 == 0, (labels + 1) % CLASSES, labels)
+    found = raised(attack, model=_Unsure(honest("softmax")), data=(inputs, shifted), epsilon=0.3)
+    assert "error-below-clean" in found
+
+
+class _Unsure(nn.Module):
+    """Its outputs, and what it predicts, are easily changed."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 0.1 * self.inner(inputs)
+
+
+@pytest.mark.parametrize(
+    ("attack", "model", "epsilon"),
+    [(HalvesLargeBudgets(), "maxout", [0.1, 0.25]), ("fgsm", "maxout-adv", [0.1, 0.25])],
+)
+def test_fewer_errors_at_a_larger_epsilon_are_flagged(raised, attack, model, epsilon):
+    assert "error-falls-with-epsilon" in raised(attack, model=model, epsilon=epsilon)
+
+
+@pytest.mark.parametrize(
+    "attacks",
+    [
+        [{"name": "pgd", "steps": 5}, "noise-sign"],  # a shattered gradient is noise
+        [Plain(steps=2, pace=0.001)],  # its random start is as good
+    ],
+)
+def test_an_attack_no_better_than_noise_is_flagged(raised, honest, attacks):
+    model = Shattered(honest("maxout")) if len(attacks) > 1 else honest("maxout")
+    assert "noise-as-strong" in raised(attacks, model=model, epsilon=0.35)
+
+
+@pytest.mark.parametrize(
+    ("attack", "model", "epsilon"),
+    [
+        ([{"name": "pgd", "steps": 10}, "noise-sign", "noise-uniform"], "maxout", 0.35),
+        ({"name": "pgd", "steps": 10}, "maxout-adv", [0.05, 0.1, 0.25]),
+        ({"name": "pgd", "steps": 20}, "maxout-adv", 1.0),
+        ({"name": "fgsm", "carried": True}, "maxout-adv", [0.1, 0.25]),
+        ({"name": "worst-of", "attacks": "fgsm,pgd"}, "maxout", 0.1),
+        (["noise-sign", "noise-uniform"], "rbf", [0.1, 0.25]),
+        ({"name": "pgd", "steps": 20, "norm": "l2"}, "maxout", 2.0),
+        ({"name": "deepfool", "steps": 10}, "softmax", [0.5, 2.0]),
+    ],
+)
+def test_a_sound_run_is_not_flagged(raised, attack, model, epsilon):
+    found = raised(attack, model=model, epsilon=epsilon)
+    assert not found.keys() - {"wide-budget"}
+
+
+def test_what_only_transfers_is_not_judged(raised, honest):
+    models = {"one": honest("softmax"), "two": honest("maxout")}
+    assert not raised("fgsm", model=models, epsilon=[0.05, 0.1]).keys()
+
+
+def test_a_random_model_does_not_lose_what_it_never_had(raised, honest):
+    class Random(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs = self.inner(inputs)
+            return outputs + 8 * torch.rand_like(outputs)
+
+    found = raised({"name": "pgd", "steps": 10}, model=Random(honest("softmax")))
+    assert not found.keys() - {"random-answers"}
+
+
+def test_the_suite_of_a_flag_repeats_the_attack_with_twice_the_steps(raised):
+    tiny = {"name": "pgd", "steps": 2, "step_size": 0.001}
+    written = raised(tiny)["not-converged"].suite
+    (attack,) = tomllib.loads(written)["attacks"]
+    assert attack["name"] == "pgd"
+    assert attack["steps"] == 4
+    assert attack["step_size"] == 0.001
+    suite = decode_suite(
+        {"name": "more", "dataset": "mnist", "models": ["maxout"], "attacks": [attack]},
+        where="more",
+    )
+    assert suite.experiments[0].attacks[0].epsilon
+
+
+@pytest.mark.parametrize("model", ["softmax", "maxout", "maxout-adv", "rbf"])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "fgsm",
+        "mi-fgsm",
+        {"name": "pgd", "steps": 20},
+        {"name": "pgd", "steps": 20, "keep": "first-success", "restarts": 2},
+        {"name": "apgd-ce", "steps": 30},
+        {"name": "apgd-t", "steps": 10},
+        {"name": "square", "queries": 50},
+        {"name": "ddn", "steps": 20, "epsilon": 1.0},
+        KeepsTheBest(),
+        StopsEarly(),
+        Plain(),
+    ],
+    ids=str,
+)
+def test_a_sound_attack_on_an_honest_network_is_not(raised, attack, model):
+    found = raised(attack, model=model)
+    assert not {kind for kind, flag in found.items() if flag.severity != "note"}
