@@ -458,3 +458,11 @@ def test_the_suite_of_a_flag_repeats_the_attack_with_twice_the_steps(raised):
 def test_a_sound_attack_on_an_honest_network_is_not(raised, attack, model):
     found = raised(attack, model=model)
     assert not {kind for kind, flag in found.items() if flag.severity != "note"}
+
+
+@pytest.mark.parametrize("error_only", [False, True])
+def test_a_search_in_a_list_may_leave_the_budget(raised, error_only) -> None:
+    """Its points beyond epsilon are no successes that got lost."""
+    listed = {"name": "worst-of", "attacks": [{"name": "fab", "steps": 10}]}
+    found = raised(listed, model="softmax", epsilon=0.02, error_only=error_only)
+    assert "success-lost" not in found

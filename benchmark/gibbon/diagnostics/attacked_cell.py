@@ -17,6 +17,7 @@ from gibbon.records.run import Evaluation
 Marks = NDArray[np.bool_]
 
 ITERATIVE = 2  # gradients of a run, at least
+SLACK = 1e-3  # of a budget: more than the tolerance of a valid candidate
 ROUNDING = 1e-6  # of a distance of the nearest success
 
 
@@ -119,6 +120,7 @@ class AttackedCell:
         """The survivors of which the attack passed an adversarial example within the budget."""
         if self.path is None:
             return np.zeros(self.count, dtype=np.bool_)
-        reach = self.epsilon * (1 - ROUNDING) if self.searches else np.inf
+        # A list may hold a search, whose path leaves the budget.
+        reach = self.epsilon * ((1 - ROUNDING) if self.searches else (1 + SLACK))
         passed = np.isfinite(self.path.success_distance) & (self.path.success_distance <= reach)
         return self.survivors & passed
