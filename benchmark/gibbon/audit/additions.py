@@ -10,12 +10,12 @@ import tomli_w
 
 from gibbon.audit.facts import Facts
 from gibbon.core.threat import Epsilon, Norm
-from gibbon.specs.naming import label_from
+from gibbon.specs.naming import label_from, unlike
 
 MORE_STEPS = 4  # times those of the attack in the suite
 STEPS, RESTARTS = 100, 5
 QUERIES = 5000
-WIDE = {Norm.LINF: "1"}  # of inputs in [0, 1]
+WIDE = "1"  # of inputs in [0, 1], in L∞
 
 
 def budget(facts: Facts) -> tuple[Norm, list[str]]:
@@ -29,16 +29,24 @@ def budget(facts: Facts) -> tuple[Norm, list[str]]:
 def entry(facts: Facts, name: str, **parameters: object) -> Mapping[str, Any]:
     """Returns an entry for an attack at the experiment's largest budget, with its own label."""
     norm, epsilon = budget(facts)
-    taken = {each.label for each in facts.experiment.attacks}
-    given = str(parameters.pop("label", label_from(name)))
-    label = next(
-        each
-        for each in (given, *(f"{given}-{number}" for number in range(2, 1000)))
-        if each not in taken
-    )
+    taken = (each.label for each in facts.experiment.attacks)
+    (label,) = unlike([str(parameters.pop("label", label_from(name)))], taken=taken)
     labelled = {} if label == label_from(name) else {"label": label}
     in_norm = {} if norm is Norm.LINF else {"norm": norm.value}
     return {"name": name, **labelled, "epsilon": epsilon, **in_norm, **parameters}
+
+
+def unbounded_entry(facts: Facts) -> Mapping[str, Any]:
+    """Returns an entry for an attack with a budget as wide as the box."""
+    wide = {**entry(facts, "pgd", label="pgd-unbounded", steps=STEPS), "epsilon": [WIDE]}
+    wide.pop("norm", None)
+    return wide
+
+
+def curve_entry(facts: Facts) -> Mapping[str, Any]:
+    """Returns an entry for an attack at three budgets, up to the experiment's largest one."""
+    _, (epsilon,) = budget(facts)
+    return {**entry(facts, "pgd", label="pgd-curve", steps=STEPS), "epsilon": halved(epsilon)}
 
 
 def halved(epsilon: str) -> list[str]:

@@ -7,10 +7,9 @@ NeurIPS 2022, section 3, https://arxiv.org/abs/2106.09947.
 
 from __future__ import annotations
 
-from gibbon.audit.additions import STEPS, WIDE, entry
+from gibbon.audit.additions import STEPS, entry, unbounded_entry
 from gibbon.audit.checklist import Checklist, Item, ItemAnswer, done_unless, listed
 from gibbon.audit.facts import PATHS, TWICE, Facts
-from gibbon.core.threat import Norm
 
 
 def _with_gradients(facts: Facts) -> list[str]:
@@ -63,12 +62,7 @@ def _incomplete(facts: Facts) -> ItemAnswer:
 
 
 def _transfer(facts: Facts) -> ItemAnswer:
-    done = [
-        row
-        for row in facts.record.transfers
-        if row.dataset == facts.dataset and row.source != row.target and row.status == "done"
-    ]
-    if not done:
+    if not facts.transfers:
         return ItemAnswer("not done", "no examples were made on another model", transfer=True)
     return done_unless(
         facts.flagged("transfer-stronger"), "no transferred examples beat the model's own"
@@ -76,14 +70,9 @@ def _transfer(facts: Facts) -> ItemAnswer:
 
 
 def _unconstrained(facts: Facts) -> ItemAnswer:
-    wide = [row for row in facts.rows if row.norm is Norm.LINF and float(row.epsilon) >= 1]
-    if not wide:
-        more = {
-            **entry(facts, "pgd", label="pgd-unbounded", steps=STEPS),
-            "epsilon": [WIDE[Norm.LINF]],
-        }
-        more.pop("norm", None)
-        return ItemAnswer("not done", "no budget is as wide as the box", (more,))
+    if not facts.unbounded:
+        more = (unbounded_entry(facts),)
+        return ItemAnswer("not done", "no budget is as wide as the box", more)
     return done_unless(
         facts.flagged("unbounded-attack-fails"), "a budget as wide as the box reaches 100 %"
     )

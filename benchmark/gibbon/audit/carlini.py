@@ -13,8 +13,9 @@ from gibbon.audit.additions import (
     STEPS,
     WIDE,
     budget,
+    curve_entry,
     entry,
-    halved,
+    unbounded_entry,
 )
 from gibbon.audit.checklist import Checklist, Item, ItemAnswer, done_unless, listed
 from gibbon.audit.facts import GRADIENT, ORDER, PAIRED, PATHS, TWICE, Facts
@@ -119,24 +120,14 @@ def _grows_with_budget(facts: Facts) -> ItemAnswer:
             facts=facts,
             checks=(PAIRED,),
         )
-    _, (epsilon,) = budget(facts)
-    more = {**entry(facts, "pgd", label="pgd-curve", steps=STEPS), "epsilon": halved(epsilon)}
-    return ItemAnswer("not done", "every attack has one budget", (more,))
+    return ItemAnswer("not done", "every attack has one budget", (curve_entry(facts),))
 
 
 def _unbounded(facts: Facts) -> ItemAnswer:
-    wide = [
-        row
-        for row in facts.rows
-        if row.norm is Norm.LINF and float(row.epsilon) >= 1 and row.adversarial_error is not None
-    ]
+    wide = [row for row in facts.unbounded if row.adversarial_error is not None]
     if not wide:
-        more = {
-            **entry(facts, "pgd", label="pgd-unbounded", steps=STEPS),
-            "epsilon": [WIDE[Norm.LINF]],
-        }
-        more.pop("norm", None)
-        return ItemAnswer("not done", "no budget is as wide as the box", (more,))
+        more = (unbounded_entry(facts),)
+        return ItemAnswer("not done", "no budget is as wide as the box", more)
     return done_unless(
         facts.flagged("unbounded-attack-fails"),
         f"error {100 * max(row.adversarial_error or 0 for row in wide):.1f} % at epsilon "
@@ -147,10 +138,10 @@ def _unbounded(facts: Facts) -> ItemAnswer:
 def _curve(facts: Facts) -> ItemAnswer:
     curves = [each for each in facts.attacks if len(each.epsilons) >= FEWEST_EPSILONS]
     if not curves:
-        _, (epsilon,) = budget(facts)
-        more = {**entry(facts, "pgd", label="pgd-curve", steps=STEPS), "epsilon": halved(epsilon)}
         return ItemAnswer(
-            "not done", f"no attack has {FEWEST_EPSILONS} budgets or more, for a curve", (more,)
+            "not done",
+            f"no attack has {FEWEST_EPSILONS} budgets or more, for a curve",
+            (curve_entry(facts),),
         )
     ends = [
         row.adversarial_error or 0.0
@@ -164,7 +155,7 @@ def _curve(facts: Facts) -> ItemAnswer:
         )
     widest = max(curves, key=lambda each: float(each.epsilons[-1]))
     given = widest.spec.model_dump(exclude_defaults=True)
-    more = {**given, "label": f"{widest.spec.label}-to-the-end", "epsilon": [WIDE[Norm.LINF]]}
+    more = {**given, "label": f"{widest.spec.label}-to-the-end", "epsilon": [WIDE]}
     return ItemAnswer(
         "not done",
         f"the curve of {widest.spec.label} ends at epsilon {widest.epsilons[-1]}, with an error of "
@@ -229,13 +220,8 @@ def _hard_label(facts: Facts) -> ItemAnswer:
 
 
 def _transfer(facts: Facts) -> ItemAnswer:
-    done = [
-        row
-        for row in facts.record.transfers
-        if row.dataset == facts.dataset and row.source != row.target and row.status == "done"
-    ]
-    if done:
-        pairs = len({(row.source, row.target) for row in done})
+    if facts.transfers:
+        pairs = len({(row.source, row.target) for row in facts.transfers})
         return done_unless(
             facts.flagged("transfer-stronger"), f"{pairs} pairs of a source and another target"
         )

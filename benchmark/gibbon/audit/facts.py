@@ -8,7 +8,7 @@ from typing import Any
 
 from gibbon.core.threat import Epsilon, Norm
 from gibbon.records.flags import Flag
-from gibbon.records.run import Evaluation, RunRecord
+from gibbon.records.run import Evaluation, RunRecord, Transfer
 from gibbon.specs.suite import AttackSpec, Experiment
 
 SINGLE_STEP = frozenset({"fgsm", "fgsm-naive"})
@@ -135,6 +135,20 @@ class Facts:
             for row in self.record.evaluations
             if row.dataset == self.dataset and row.status == "done"
         )
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """The rows of examples that were made on another model than the target."""
+        return tuple(
+            row
+            for row in self.record.transfers
+            if row.dataset == self.dataset and row.source != row.target and row.status == "done"
+        )
+
+    @property
+    def unbounded(self) -> tuple[Evaluation, ...]:
+        """The rows with a budget as wide as the box of inputs in [0, 1]."""
+        return tuple(row for row in self.rows if row.norm is Norm.LINF and float(row.epsilon) >= 1)
 
     def made(self, *checks: str) -> bool:
         """Returns whether the run made one of these checks, by their names in its record."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from gibbon.audit.checklist import Audit
 from gibbon.records.run import RunRecord
-from gibbon.specs.naming import label_from
+from gibbon.specs.naming import label_from, unlike
 from gibbon.specs.suite import Suite
 
 
@@ -53,11 +53,7 @@ def _add(attacks: list[dict[str, Any]], more: dict[str, Any]) -> None:
 
     if any(content(each) == content(more) for each in attacks):
         return
-    labels = {_label(each) for each in attacks}
-    wanted = _label(more)
-    label = next(
-        each for each in (wanted, *(f"{wanted}-{n}" for n in range(2, 1000))) if each not in labels
-    )
+    (label,) = unlike([_label(more)], taken=map(_label, attacks))
     attacks.append({**more, "label": label})
 
 

@@ -1,7 +1,7 @@
 """Estimates of what a bound costs, in forward passes of the model for one example.
 
-They count multiplications of matrices and convolutions in float32.  What is done number by number
-in float64 is limited by the memory and counts as many of these, as measured on two processors.
+They count multiplications of matrices and convolutions in float32.  Operations on single numbers
+in float64 are limited by the memory and count as many of these, as measured on two processors.
 """
 
 from __future__ import annotations
