@@ -22,20 +22,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
 from gibbon.attacks.base import Attack
+from gibbon.attacks.toolkit.projections import region
 from gibbon.audit.features import FeatureReader, feature_reader
 from gibbon.core.errors import ModelError, SpecError
 from gibbon.core.rng import ExampleStreams, derive_key
-from gibbon.core.threat import Norm, ThreatModel
+from gibbon.core.threat import Epsilon, Norm, ThreatModel
 from gibbon.datasets.base import Batch
 from gibbon.metrics.distances import clip_, like
 from gibbon.metrics.intervals import Interval, wilson_interval
 from gibbon.models.attacked_view import attacked_view
 from gibbon.models.classifier import Classifier
+from gibbon.models.memory import in_pieces
 from gibbon.models.outputs import LOGITS
 from gibbon.specs.adaptation import UNCHANGED, Adaptation
 from gibbon.verify.guard import guarding
@@ -322,15 +325,10 @@ def points_in_ball(
         streams: random numbers of the one example.
         reach: share of the radius.
     """
-    shape, size = centre.shape[1:], centre[0].numel()
-    radius = threat.radius * reach
-    if threat.norm is Norm.LINF:
-        moves = streams.uniform((count, *shape))[0].mul_(2).sub_(1).mul_(radius)
-    else:
-        directions = _unit(streams.child("direction"), (count, *shape), norm=threat.norm)
-        lengths = streams.child("length").uniform((count,))[0].pow_(1 / size).mul_(radius)
-        moves = directions * lengths.view(-1, *[1] * len(shape))
-    return clip_(centre + moves.to(centre), threat.bounds)
+    smaller = Epsilon(threat.epsilon.value * Fraction(reach), str(threat.epsilon))
+    centres = centre.expand(count, *centre.shape[1:])
+    drawn = ExampleStreams.derive(int(streams.keys[0]), torch.arange(count, device=centre.device))
+    return region(centres, threat=replace(threat, epsilon=smaller)).random_point(drawn)
 
 
 def point_on_sphere(centre: Tensor, *, threat: ThreatModel, streams: ExampleStreams) -> Tensor:
@@ -364,6 +362,6 @@ def _unit(streams: ExampleStreams, shape: tuple[int, ...], *, norm: Norm) -> Ten
     return drawn / like(lengths, drawn)
 
 
-def _in_pieces(compute: Callable[[Tensor], Tensor], inputs: Tensor, *, size: int = 256) -> Tensor:
-    starts = range(0, len(inputs), size)
-    return torch.cat([compute(inputs[start : start + size]) for start in starts])
+def _in_pieces(compute: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    pieces = in_pieces(lambda part: compute(inputs[part]), len(inputs), device=inputs.device)
+    return torch.cat(pieces)
