@@ -134,10 +134,11 @@ def _checks(
     models = len({(row.dataset, row.model) for row in attacked})
     budgets = sum(len(each.threats) for one in plan.experiments for each in one.attacks)
     if budgets:
-        yield check("budgets", f"{_number(budgets, 'budget')} of the attacks", "wide-budget")
+        kinds = ("wide-budget", "tiny-budget")
+        yield check("budgets", f"{_number(budgets, 'budget')} of the attacks", *kinds)
     if attacked:
         cells = f"{_number(len(attacked), 'attacked cell')} of {_number(models, 'model')}"
-        kinds = ("invalid-candidates", "inputs-unchanged", "zero-gradient")
+        kinds = ("invalid-candidates", "inputs-unchanged", "zero-gradient", "no-gradient-taken")
         yield check(
             "candidates", f"distance, bounds and gradient of each candidate of {cells}", *kinds
         )
