@@ -33,7 +33,8 @@ from gibbon.runner.examine_models import Examined
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.run_folder import RunFolder
 
-# Kinds of flags that the path of an attack raises.
+# Kinds of flags that candidates raise, and the path of an attack.
+OF_CANDIDATES = ("invalid-candidates", "inputs-unchanged", "zero-gradient", "no-gradient-taken")
 OF_PATHS = (
     "zero-gradient-on-path",
     "loss-did-not-rise",
@@ -134,14 +135,12 @@ def _checks(
     models = len({(row.dataset, row.model) for row in attacked})
     budgets = sum(len(each.threats) for one in plan.experiments for each in one.attacks)
     if budgets:
-        kinds = ("wide-budget", "tiny-budget")
-        yield check("budgets", f"{_number(budgets, 'budget')} of the attacks", *kinds)
+        looked_at = f"{_number(budgets, 'budget')} of the attacks"
+        yield check("budgets", looked_at, "wide-budget", "tiny-budget")
     if attacked:
         cells = f"{_number(len(attacked), 'attacked cell')} of {_number(models, 'model')}"
-        kinds = ("invalid-candidates", "inputs-unchanged", "zero-gradient", "no-gradient-taken")
-        yield check(
-            "candidates", f"distance, bounds and gradient of each candidate of {cells}", *kinds
-        )
+        looked_at = f"distance, bounds and gradient of each candidate of {cells}"
+        yield check("candidates", looked_at, *OF_CANDIDATES)
         kinds = ("error-below-clean", "error-falls-with-epsilon", "noise-as-strong")
         looked_at = f"the same examples unattacked and at each epsilon, of {cells}"
         yield check("errors against clean and smaller budgets", looked_at, *kinds)
