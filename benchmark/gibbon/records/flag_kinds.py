@@ -33,6 +33,10 @@ TRAMER = (
     "F. Tramèr, N. Carlini, W. Brendel and A. Madry, On adaptive attacks to adversarial example "
     "defenses, NeurIPS 2020, arXiv:2002.08347"
 )
+ZIMMERMANN = (
+    "R. S. Zimmermann, W. Brendel, F. Tramèr and N. Carlini, Increasing confidence in adversarial "
+    "robustness evaluations, NeurIPS 2022, arXiv:2206.13991"
+)
 
 
 @dataclass(frozen=True)
@@ -278,6 +282,13 @@ _KINDS = (
         CARLINI,
     ),
     # Evidence across cells.
+    FlagKind(
+        "survivors-misclassified",
+        "serious",
+        "a short attack by Gibbon misclassifies examples that all attacks missed",
+        "Compare the attack with autoattack on the same examples; look at its steps and loss.",
+        ZIMMERMANN,
+    ),
     FlagKind(
         "weaker-attack-stronger",
         "serious",

@@ -22,6 +22,7 @@ from gibbon.records.examination import Examination
 from gibbon.records.flags import Flag, FlagIndex, kinds_text, sorted_flags, with_accepted
 from gibbon.records.proofs import ProofMethod
 from gibbon.records.record import Record
+from gibbon.records.survivor_check import SurvivorCheck
 from gibbon.specs.base import UNATTACKED, EpsilonField
 from gibbon.specs.suite import Suite
 
@@ -447,6 +448,7 @@ class RunRecord(Record):
     flags: tuple[Flag, ...] = ()
     checks: tuple[CheckDone, ...] = ()
     examinations: tuple[Examination, ...] = ()
+    survivors: tuple[SurvivorCheck, ...] = ()
 
     def with_flags(self, flags: Iterable[Flag]) -> RunRecord:
         """Returns the record with these flags in place of its own, also in the rows they affect."""

@@ -26,6 +26,7 @@ from gibbon.records.examination import (
     write_examination,
 )
 from gibbon.records.flags import Flag
+from gibbon.records.survivor_check import SurvivorCheck
 from gibbon.runner.boundary import boundary, described
 from gibbon.runner.keep_candidates import CandidateKeeper
 from gibbon.runner.plan.load_model import LoadedModel
@@ -35,7 +36,7 @@ from gibbon.runner.progress import Progress
 from gibbon.runner.run_folder import RunFolder
 
 Key = tuple[str, str]  # digests of model and dataset
-CANDIDATE_SHARE = 6  # of the passes, one in this many is kept for the candidates
+LATER_SHARE = 3  # of the passes, one in this many is kept for candidates and survivors
 MORE = 2  # times the budget of a stored examination that is worth making again
 LEAST_BUDGET = 2  # of a check at candidates
 ABOUT_GRADIENTS = (
@@ -51,11 +52,15 @@ LEFT_OUT = "the model was not examined: --no-examination"
 
 @dataclass
 class Examined:
-    """The examinations of a plan's models, by digest, and why others could not be made."""
+    """The examinations of a plan's models, by digest, and why others could not be made.
+
+    ``survivors``: what a short attack found after the attacks.
+    """
 
     found: dict[Key, Examination] = field(default_factory=dict)
     errors: dict[Key, str] = field(default_factory=dict)
     candidates: CandidateKeeper = field(default_factory=CandidateKeeper)
+    survivors: tuple[SurvivorCheck, ...] = ()
 
     def flags(self, plan: Plan) -> Iterator[Flag]:
         """Yields the flags of the models of a plan."""
@@ -122,7 +127,7 @@ def examine_models(plan: Plan, folder: RunFolder, *, progress: Progress) -> Exam
         if key in examined.found or key in examined.errors:
             continue
         budget = budget_of_run(budgets[key])
-        budget -= budget // CANDIDATE_SHARE
+        budget -= budget // LATER_SHARE
         stored = read_examination(folder.path, model=key[0], dataset=key[1])
         if stored is not None and not (stored.incomplete and budget >= MORE * stored.budget):
             examined.found[key] = stored
@@ -152,7 +157,12 @@ def examine_at_candidates(plan: Plan, folder: RunFolder, examined: Examined) -> 
         kept, before = examined.candidates.of(key[0]), examined.found.get(key)
         if kept is None or before is None or before.at_candidates:
             continue
-        budget = budget_of_run(_passes_made(experiment, model, folder)) - before.passes
+        budget = budget_of_run(passes_made(experiment, model, folder)) - before.passes
+        budget -= sum(
+            each.passes
+            for each in examined.survivors
+            if (each.dataset, each.model) == (experiment.spec.dataset.name, model.name)
+        )
         if budget < LEAST_BUDGET:
             continue
         errors: list[BaseException] = []
@@ -171,7 +181,7 @@ def examine_at_candidates(plan: Plan, folder: RunFolder, examined: Examined) -> 
             write_examination(folder.path, examined.found[key])
 
 
-def _passes_made(experiment: PlannedExperiment, model: LoadedModel, folder: RunFolder) -> int:
+def passes_made(experiment: PlannedExperiment, model: LoadedModel, folder: RunFolder) -> int:
     """Returns the passes on a model that its recorded outcomes count."""
     outcomes = (folder.read(cell.digest) for cell in experiment.cells if cell.source is model)
     metas = [outcome.meta for outcome in outcomes if outcome is not None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
+from gibbon.attacks.base import SearchMethod
 from gibbon.diagnostics.attacked_cell import AttackedCell
 from gibbon.diagnostics.cell_flags import cell_flags
 from gibbon.diagnostics.gradient_use_flags import gradient_use_flags
@@ -11,6 +13,8 @@ from gibbon.diagnostics.order_flags import ComparedCell, order_flags
 from gibbon.diagnostics.paired_flags import paired_flags
 from gibbon.diagnostics.random_flags import random_flags
 from gibbon.diagnostics.sample_size_flags import sample_size_flags
+from gibbon.diagnostics.survivor_flags import KIND as SURVIVORS
+from gibbon.diagnostics.survivor_flags import search_methods, survivor_flags
 from gibbon.records.checks import CheckDone, check_done
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
@@ -65,6 +69,7 @@ def make_record(
     comparisons: list[ModelComparison] = []
     seeds: list[SeedStatistics] = []
     ordered: list[ComparedCell] = []
+    methods: defaultdict[tuple[str, str], dict[str, SearchMethod]] = defaultdict(dict)
     followed = 0
     flags = [*examined.flags(plan), *_model_flags(plan)]
     for experiment in plan.experiments:
@@ -88,10 +93,15 @@ def make_record(
         compared = tuple(model_comparisons(experiment, outcomes))
         comparisons.extend(compared)
         seeds.extend(seed_statistics(experiment, rows))
-        ordered.extend(compared_cells(experiment, outcomes))
+        of_experiment = tuple(compared_cells(experiment, outcomes))
+        ordered.extend(of_experiment)
+        for model, label, method in search_methods(of_experiment, attacked):
+            methods[experiment.spec.dataset.name, model][label] = method
         flags.extend(sample_size_flags(worst, compared))
     flags.extend(order_flags(ordered))
     flags.extend(gradient_use_flags(ordered))
+    for check in examined.survivors:
+        flags.extend(survivor_flags(check, methods[check.dataset, check.model]))
     cards = {
         (model.name, model.digest): model.card
         for experiment in plan.experiments
@@ -112,7 +122,12 @@ def make_record(
         seeds=tuple(seeds),
         failures=tuple(failures),
         examinations=tuple(examined.found.values()),
-        checks=(*examined.checks(plan), *_checks(plan, evaluations, transfers, flags, followed)),
+        survivors=examined.survivors,
+        checks=(
+            *examined.checks(plan),
+            *_checks(plan, evaluations, transfers, flags, followed),
+            *_survivor_checks(examined, flags),
+        ),
     ).with_flags(flags)
 
 
@@ -153,6 +168,17 @@ def _checks(
         kinds = ("weaker-attack-stronger", "black-box-stronger", "transfer-stronger")
         looked_at = f"the errors of {_number(len(attacked), 'attacked cell')}{also}, in pairs"
         yield check("order of attacks", looked_at, *kinds)
+
+
+def _survivor_checks(examined: Examined, flags: Iterable[Flag]) -> Iterator[CheckDone]:
+    tried = [each for each in examined.survivors if each.tried]
+    if tried:
+        total = sum(each.tried for each in tried)
+        looked_at = (
+            f"{_number(total, 'example')} that all attacks missed, in "
+            f"{_number(len(tried), 'threat model')} of models, by a short attack"
+        )
+        yield check_done("survivors", looked_at, (each for each in flags if each.kind == SURVIVORS))
 
 
 def _number(count: int, thing: str) -> str:

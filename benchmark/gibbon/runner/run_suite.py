@@ -14,6 +14,7 @@ from gibbon.records.run import (
     Provenance,
     RunRecord,
 )
+from gibbon.runner.check_survivors import check_survivors
 from gibbon.runner.examine_models import examine_at_candidates, examine_models
 from gibbon.runner.execute.jobs import Job, find_jobs
 from gibbon.runner.execute.run_job import Execution
@@ -73,6 +74,7 @@ def run_suite(
         progress.start(work=work, cells=computed, reused=reused)
         keeper = examined.candidates
         failures = run_jobs(jobs, Execution(plan, folder, progress, keeper.around))
+        examined.survivors = check_survivors(plan, folder, examined)
         examine_at_candidates(plan, folder, examined)
         proofs = prove_all(plan, folder, progress=progress)
         if settings.pictures:

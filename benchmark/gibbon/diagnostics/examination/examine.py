@@ -116,7 +116,7 @@ def examine(
     before = (passes.forward, passes.backward)
     place = device if device is not None else batch.inputs.device
     reports: list[Report] = []
-    with _undisturbed(classifier, place):
+    with undisturbed(classifier, place):
         known = observed if observed is not None else _observe(classifier, batch, place, budget)
         spent = passes.forward + passes.backward - sum(before)
         subject = Subject(classifier, known, place, budget - spent, exact)
@@ -149,7 +149,7 @@ def examine_candidates(
     """Checks the gradient at candidates of an attack; arguments and result as of `examine`."""
     started, passes = time.monotonic(), classifier.passes
     before = (passes.forward, passes.backward)
-    with _undisturbed(classifier, device):
+    with undisturbed(classifier, device):
         subject = Subject(classifier, observed, device, budget, exact)
         report = _candidates(subject, candidates)
     return Examination(
@@ -228,7 +228,7 @@ def _made(name: str, check: Callable[[], Report]) -> Report:
 
 
 @contextmanager
-def _undisturbed(classifier: Classifier, device: torch.device) -> Iterator[None]:
+def undisturbed(classifier: Classifier, device: torch.device) -> Iterator[None]:
     """Evaluates a model in full float32, and puts it and all global state back afterwards."""
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
     coarse = matmul.allow_tf32, convolution.allow_tf32

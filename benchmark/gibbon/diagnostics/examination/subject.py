@@ -119,12 +119,12 @@ class Subject:
 
     def ask(self, inputs: Tensor) -> Tensor:
         """Returns outputs on the CPU, float64, without gradients."""
-        with self._seeded():
+        with self.seeded():
             return plain_answers(self.classifier, inputs.to(self.device)).double()
 
     def ask_with_gradients(self, inputs: Tensor) -> Tensor:
         """Returns outputs on the CPU, float64, while gradients are recorded."""
-        with self._seeded():
+        with self.seeded():
             return answers_with_gradients(self.classifier, inputs.to(self.device)).double()
 
     def ascend(
@@ -147,7 +147,7 @@ class Subject:
             found[part.start] = (outputs.detach().cpu(), cotangent.cpu(), gradient.cpu())
             return cotangent
 
-        with self._seeded():
+        with self.seeded():
             in_pieces(run, len(inputs), device=self.device)
         outputs, cotangents, gradients = zip(
             *(found[start] for start in sorted(found)), strict=True
@@ -155,7 +155,7 @@ class Subject:
         return torch.cat(outputs), torch.cat(cotangents), torch.cat(gradients)
 
     @contextmanager
-    def _seeded(self) -> Iterator[None]:
+    def seeded(self) -> Iterator[None]:
         """Starts the random numbers of a model that answers at random from the same seed."""
         seeded = nullcontext() if self.observed.steady else seeded_globals(SEED, self.device)
         with seeded:

@@ -1,0 +1,204 @@
+"""Attacks a few survivors of each model once more, by a short attack of Gibbon's own.
+
+An attack that is broken, too weak or stopped early leaves examples that a few steps misclassify.
+The passes come out of those that the examination of the model may make.  Results are stored in the
+run's folder, by the cells whose outcomes they looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gibbon.attacks.base import parameters_of
+from gibbon.core.threat import ThreatModel
+from gibbon.diagnostics.examination.examine import budget_of_run, undisturbed
+from gibbon.diagnostics.examination.short_attack import (
+    Effort,
+    ShortAttack,
+    spread_over_classes,
+)
+from gibbon.diagnostics.examination.subject import Subject
+from gibbon.records.outcomes import Outcome
+from gibbon.records.survivor_check import (
+    SurvivorCheck,
+    read_survivor_check,
+    write_survivor_check,
+)
+from gibbon.runner.boundary import boundary, described
+from gibbon.runner.examine_models import Examined, passes_made
+from gibbon.runner.plan.load_model import LoadedModel
+from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
+from gibbon.runner.plan.precision import uncompiled_classifier
+from gibbon.runner.run_folder import RunFolder
+
+FEWEST = 4  # survivors of a threat model that are worth an attack
+MOST_GROUPS = 3  # threat models of a model
+FOR_CANDIDATES = 64  # passes that are left for the gradient at candidates, if there are more
+MORE = 2  # times the budget of a stored check that is worth making again
+
+
+@dataclass(frozen=True)
+class Group:
+    """The attacked cells of one model with one threat model, and their survivors.
+
+    Args:
+        threat: the threat model.
+        cells: the cells; all of them have an outcome.
+        survivors: ids of the examples that no attack misclassifies, int64.
+        examples: number of examples that the attacks were run on.
+    """
+
+    threat: ThreatModel
+    cells: tuple[Cell, ...]
+    survivors: NDArray[np.int64]
+    examples: int
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of the cells, sorted."""
+        return tuple(sorted({cell.digest for cell in self.cells}))
+
+
+def check_survivors(plan: Plan, folder: RunFolder, examined: Examined) -> tuple[SurvivorCheck, ...]:
+    """Returns the checks of the survivors of each model; new ones are stored.
+
+    Of each attack, the largest epsilon with survivors is looked at, with all other attacks at this
+    epsilon.  Nothing is raised: what an exception prevents is recorded with the reason.
+    """
+    if not plan.settings.examination:
+        return ()
+    checks: list[SurvivorCheck] = []
+    for experiment in plan.experiments:
+        outcomes = {cell.digest: folder.read(cell.digest) for cell in experiment.cells}
+        for model in experiment.models:
+            known = examined.found.get((model.digest, experiment.dataset.digest))
+            groups = groups_of(experiment, model, outcomes)
+            if known is None or not groups:
+                continue
+            left = budget_of_run(passes_made(experiment, model, folder)) - known.passes
+            if not known.at_candidates and left >= 4 * FOR_CANDIDATES:
+                left -= FOR_CANDIDATES
+            for number, group in enumerate(groups):
+                found = _check(plan, folder, experiment, group, left // (len(groups) - number))
+                left -= found.passes
+                checks.append(found)
+    return tuple(checks)
+
+
+def groups_of(
+    experiment: PlannedExperiment, model: LoadedModel, outcomes: Mapping[str, Outcome | None]
+) -> list[Group]:
+    """Returns the threat models of a model to look at, those of the most attacks first."""
+    clean = next(
+        (
+            outcomes.get(cell.digest)
+            for cell in experiment.cells
+            if cell.source is model and cell.attack is None
+        ),
+        None,
+    )
+    if clean is None or not model.probed.steady:
+        return []
+    cells: dict[ThreatModel, list[Cell]] = {}
+    for cell in experiment.cells:
+        if cell.source is model and cell.threat is not None and cell.threat.radius > 0:
+            cells.setdefault(cell.threat, []).append(cell)
+    groups: dict[ThreatModel, Group] = {}
+    for threat, attacked in cells.items():
+        group = _group(threat, attacked, clean, outcomes)
+        if group is not None:
+            groups[threat] = group
+    largest: dict[tuple[str, str, bool], ThreatModel] = {}
+    for threat, group in groups.items():
+        for cell in group.cells:
+            key = cell.label, threat.norm.value, threat.bounds is None
+            if key not in largest or threat.radius > largest[key].radius:
+                largest[key] = threat
+    chosen = [groups[threat] for threat in dict.fromkeys(largest.values())]
+    return sorted(chosen, key=lambda each: -len(each.cells))[:MOST_GROUPS]
+
+
+def _group(
+    threat: ThreatModel,
+    cells: list[Cell],
+    clean: Outcome,
+    outcomes: Mapping[str, Outcome | None],
+) -> Group | None:
+    found = [outcomes.get(cell.digest) for cell in cells]
+    untargeted = tuple(cell for cell in cells if not _targeted(cell))
+    survives = ~clean.any_misclassified
+    for outcome in found:
+        if outcome is None or not np.array_equal(outcome.example_id, clean.example_id):
+            return None
+        survives = survives & ~outcome.any_misclassified
+    survivors = clean.example_id[survives]
+    if not untargeted or len(survivors) < FEWEST:
+        return None
+    return Group(threat, untargeted, survivors, len(clean.example_id))
+
+
+def _targeted(cell: Cell) -> bool:
+    """Returns whether an attack looks for a given class only."""
+    attack = cell.attack
+    return attack is not None and parameters_of(attack.attack).get("target", "none") != "none"
+
+
+def _check(
+    plan: Plan, folder: RunFolder, experiment: PlannedExperiment, group: Group, budget: int
+) -> SurvivorCheck:
+    cell = group.cells[0]
+    check = SurvivorCheck(
+        dataset=cell.dataset,
+        model=cell.source.name,
+        norm=group.threat.norm.value,
+        epsilon=str(group.threat.epsilon),
+        attacks=tuple(dict.fromkeys(each.label for each in group.cells)),
+        cells=group.digests,
+        survivors=len(group.survivors),
+        examples=group.examples,
+        budget=max(0, budget),
+    )
+    stored = read_survivor_check(folder.path, check.cells)
+    if stored is not None and not (stored.reason and budget >= MORE * stored.budget):
+        names = {"dataset": check.dataset, "model": check.model, "attacks": check.attacks}
+        return stored.model_copy(update=names)
+    effort = Effort.within(budget, len(group.survivors))
+    if effort is None:
+        reason = f"it needs more than the {check.budget} passes that are left"
+        return check.model_copy(update={"reason": reason})
+    errors: list[BaseException] = []
+    with boundary(errors.append):
+        plan.pool.load([cell.source.handle])
+        check = _attacked(plan, experiment, group, check, effort)
+        write_survivor_check(folder.path, check)
+    if errors:
+        return check.model_copy(update={"reason": described(errors[0])})
+    return check
+
+
+def _attacked(
+    plan: Plan, experiment: PlannedExperiment, group: Group, check: SurvivorCheck, effort: Effort
+) -> SurvivorCheck:
+    """Returns a check with what the short attack finds."""
+    source = group.cells[0].source
+    labels = experiment.dataset.labels[group.survivors].tolist()
+    ids = group.survivors[spread_over_classes(labels, effort.examples)]
+    batch = experiment.dataset.batch(ids).to(plan.device)
+    classifier = uncompiled_classifier(source.classifier)
+    passes = classifier.passes.forward + classifier.passes.backward
+    with undisturbed(classifier, plan.device):
+        subject = Subject(classifier, source.probed.observed, plan.device, check.budget)
+        attack = ShortAttack(subject, batch, group.threat, effort.steps)
+        attack.run()
+    return check.model_copy(
+        update={
+            "tried": len(ids),
+            "misclassified": tuple(batch.ids[attack.done].cpu().tolist()),
+            "methods": tuple(attack.methods),
+            "passes": classifier.passes.forward + classifier.passes.backward - passes,
+        }
+    )
