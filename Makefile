@@ -34,7 +34,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/vulture
+	$(BIN)/python -m tools.unused_code
 	$(BIN)/codespell $(PROSE)
 	$(BIN)/python -m pytest --doctest-modules benchmark/gibbon model_zoo/gibbon_zoo tools -q
 	for page in $(PAGES) $(RUNS); do $(BIN)/python -m tools.docs.regenerate $$page --check || exit 1; done

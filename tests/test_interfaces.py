@@ -17,7 +17,10 @@ from gibbon.attacks.minimal import MinimalNormAttack
 from gibbon.cli.options import GROUPS, OPTIONS, REQUIRED
 from gibbon.core.registry import first_line
 from gibbon.datasets import DATASETS
+from gibbon.gate.compare import ALPHA
+from gibbon.gate.limits import MAX_INCREASE
 from gibbon.models.registry import MODELS, TRAINERS
+from gibbon.pytest_plugin import Robustness
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec
 
@@ -115,14 +118,43 @@ def test_attacks_call_random_numbers_streams_and_nothing_else():
             assert forbidden not in source, f"{name} uses {forbidden}"
 
 
-# The table of options, of which the help and the grammar are made, and what must agree with it
+# The table of options, of which the help and the grammar are made, and what must agree with it.
+# The Python signatures are written out, for editors and type checkers.
 
 OPTION = {option.name: option for option in OPTIONS}
-ARGUMENTS = {
-    name: parameter
-    for name, parameter in inspect.signature(gibbon.evaluate).parameters.items()
-    if name not in ("model", "data", "attack", "progress", "parameters")
+SIGNATURE = inspect.signature(gibbon.evaluate).parameters
+# Arguments that a Python call takes in another form than the command line: objects, or by name.
+OF_PYTHON = {"model", "data", "attack", "progress", "parameters"}
+ARGUMENTS = {name: each for name, each in SIGNATURE.items() if name not in OF_PYTHON}
+# Options of a run that are no arguments of `evaluate`, with the reason.
+OF_COMMAND_LINE = {
+    "models_in_memory": "the models of a call are in memory already",
+    "workers": "a caller's dataset decodes images by itself, or is a `DatasetSpec`",
+    "fresh": "a call without a folder reuses nothing; a folder can be removed",
+    "data_folder": "the default; a caller with files elsewhere passes the dataset itself",
+    "download": "a call that needs a missing dataset downloads it",
+    "pictures": "the command line makes a report, the Python call does not",
+    "save_suite": "the suite of a call is `Results.record.suite`",
 }
+# Arguments whose value has another form in Python than on the command line, so that only the first
+# clause of the text is equal; those that are switched off by an option have a text of their own.
+OTHER_FORM = {
+    "epsilon": "numbers, texts or a list of these",
+    "backward": "a mapping of paths to functions",
+    "strict": "an exception in place of an exit code",
+    "accept": "a list, which is not repeated",
+}
+
+
+def documented(function) -> dict[str, str]:
+    """The texts of a function's arguments, without marks of code and line breaks."""
+    text = inspect.getdoc(function).split("Args:")[1].split("\n\n")[0].replace("`", "")
+    entries = re.findall(r"^    \**(\w+): (.*?)(?=^    \S|\Z)", text, re.DOTALL | re.MULTILINE)
+    return {name: " ".join(entry.split()) for name, entry in entries}
+
+
+def first_clause(text: str) -> str:
+    return re.split(r"[.:;,](?: |$)", text)[0].lower()
 
 
 def assert_same_default(option, default):
@@ -144,9 +176,33 @@ def test_an_argument_of_evaluate_is_an_option_of_the_same_default_type_and_text(
             assert word in option.help
     if int in parts:
         assert option.parse("7") == 7
-    text = " ".join(gibbon.evaluate.__doc__.replace("`", "").split()).lower()
-    told = "whether" if option.constant is False else re.split(r"[.:;,](?: |$)", option.help)[0]
-    assert f" {name}: {told.lower()}" in text
+    text = documented(gibbon.evaluate)[name]
+    if option.constant is False:
+        assert text.startswith("whether ")
+    elif name in OTHER_FORM:
+        assert text.startswith(first_clause(option.help))
+    else:
+        assert text.lower().startswith(option.help.removesuffix(".").lower())
+
+
+def test_an_option_of_a_run_is_an_argument_of_evaluate_or_says_why_it_is_none():
+    run = {option.name for option in GROUPS["Run"][1]}
+    assert run - ARGUMENTS.keys() == OF_COMMAND_LINE.keys()
+    assert documented(gibbon.evaluate).keys() == SIGNATURE.keys()
+
+
+def test_the_check_of_a_test_has_the_defaults_and_texts_of_evaluate_and_compare():
+    check = inspect.signature(Robustness.check).parameters
+    texts, original = documented(Robustness.check), documented(gibbon.evaluate)
+    shared = (check.keys() & SIGNATURE.keys()) - {"parameters"}
+    assert {"attack", "epsilon", "limit", "seed", "accept"} <= shared
+    for name in shared:
+        assert (check[name].default or None) == (SIGNATURE[name].default or None)
+        if name not in OF_PYTHON:
+            assert original[name].startswith(first_clause(texts[name]))
+    assert texts.keys() == check.keys() - {"self"}
+    assert check["max_increase"].default == MAX_INCREASE
+    assert check["alpha"].default == ALPHA
 
 
 @pytest.mark.parametrize(

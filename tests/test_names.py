@@ -1,4 +1,4 @@
-"""A name means one thing in the whole tree: classes and modules of both packages."""
+"""A name means one thing in the whole tree: packages, modules, classes and functions."""
 
 import ast
 from collections import defaultdict
@@ -17,6 +17,26 @@ SAME_PART = {
     "torchvision": "the adapter of the library of this name, for datasets and for models",
     "autoattack": "our list of attacks, and the adapter of the library of this name",
 }
+# Public functions that share a name, with the operation that all of them perform.
+COMMAND = "the command of this name, and the function that does its work"
+SAME_FUNCTION = {
+    "as_array": "a value as a numpy array",
+    "check": "the command; of candidates it is the check of their form and budget",
+    "check_arguments": "keyword arguments against the signature of a factory",
+    "clean_error": "the clean error: measured, in a record, and as a check of the examination",
+    "compare": COMMAND,
+    "describe": "a record or a text that describes an object",
+    "digest_of": "a digest of its argument",
+    "escape": "text for a markup language",
+    "evaluate": COMMAND,
+    "kind_of": "the kind of source that a text names, of datasets and of models",
+    "listed": "names as one text",
+    "load": "a split of a registered dataset; the registry loads each under this name",
+    "main": "what a command runs",
+    "train": COMMAND,
+}
+# Packages that share a name with a module: `records` stores what a package of this name computes.
+STORED = {"examination", "gallery", "proofs"}
 # Sections of the report are named after the module whose values they show.
 SECTIONS = Path("benchmark/gibbon/report/content")
 SHOWN = {"distances", "gallery", "published", "transfer"}
@@ -40,6 +60,41 @@ def test_no_two_public_classes_share_a_name():
                 places[node.name].append(path)
     assert len(places) > 300
     assert not shared(places)
+
+
+def test_no_two_private_classes_share_a_name():
+    places = defaultdict(list)
+    for path in sources():
+        for node in ast.parse((ROOT / path).read_text()).body:
+            if isinstance(node, ast.ClassDef) and node.name.startswith("_"):
+                places[node.name].append(path)
+    assert len(places) > 50
+    assert not shared(places)
+
+
+def test_public_functions_share_a_name_only_if_they_perform_the_same_operation():
+    places = defaultdict(list)
+    for path in sources():
+        for node in ast.parse((ROOT / path).read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                places[node.name].append(path)
+    assert len(places) > 500
+    assert shared(places).keys() == SAME_FUNCTION.keys()
+    commands = {name for name, reason in SAME_FUNCTION.items() if reason == COMMAND}
+    assert all(any(path.parent.name == "cli" for path in places[name]) for name in commands)
+
+
+def test_a_package_shares_a_name_with_what_is_stored_of_it_alone():
+    packages = {path.parent.name: path.parent for path in sources() if path.name == "__init__.py"}
+    modules = defaultdict(list)
+    for path in sources():
+        modules[path.stem].append(path)
+    assert len(packages) > 20
+    assert {name for name in packages if name in modules} == STORED
+    for name in STORED:
+        places = {path.parent for path in modules[name]}
+        assert Path("benchmark/gibbon/records") in places
+        assert places <= {Path("benchmark/gibbon/records"), SECTIONS}
 
 
 def test_modules_share_a_name_only_if_they_play_the_same_part():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gibbon.api.results import Results
     from gibbon.gate.baseline import Content, Side
     from gibbon.gate.measures import Key
-    from gibbon.gate.model_check import Allowed, Line
+    from gibbon.gate.model_check import CheckLimits, Line
 
 OPTION = "--robustness-update-baseline"
 # Properties of a test's report.
@@ -110,7 +110,7 @@ class Robustness:
         """
         __tracebackhide__ = True
         from gibbon.core.errors import RequestError, SpecError
-        from gibbon.gate.model_check import Allowed, Line
+        from gibbon.gate.model_check import CheckLimits, Line
 
         name = name if name is not None else _name_of(self._item)
         chosen = {"attack": attack, "epsilon": epsilon, "limit": limit, "seed": seed}
@@ -121,7 +121,7 @@ class Robustness:
             results, failure = self._measure(
                 model,
                 data,
-                allowed=Allowed(max_error, max_clean_error, max_increase, alpha),
+                allowed=CheckLimits(max_error, max_clean_error, max_increase, alpha),
                 baseline=baseline,
                 name=name,
                 arguments=chosen,
@@ -142,13 +142,13 @@ class Robustness:
         model: Model,
         data: Data,
         *,
-        allowed: Allowed,
+        allowed: CheckLimits,
         baseline: str | Path | None,
         name: str,
         arguments: Mapping[str, Any],
     ) -> tuple[Results, str]:
         """Returns the results, and the message of a failed test."""
-        from gibbon.gate.model_check import Line, examine, named_side, update_baseline
+        from gibbon.gate.model_check import Line, judge_check, named_side, update_baseline
 
         allowed.check(compared=baseline is not None)
         file = self._item.path.parent / baseline if baseline is not None else None
@@ -165,7 +165,7 @@ class Robustness:
         side = named_side(results.record, results.outcomes, name=name)
         if file is not None:
             self._summary.claim(file, side, by=self, test=self._item.nodeid)
-        found = examine(
+        found = judge_check(
             results.record, side, allowed=allowed, baseline=None if self._update else file
         )
         self._report(LINES, [vars(line) for line in found.lines])

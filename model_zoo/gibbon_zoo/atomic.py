@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gibbon.core import files
 from gibbon.core.errors import RunFolderError
+from gibbon.core.files import write_atomically
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_in_folder(path: Path, content: bytes) -> None:
     """Writes a file atomically, and makes its folder if it is missing.
 
     Raises `RunFolderError` if it can't be written.
@@ -17,4 +17,4 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
-    files.write_atomically(path, content)
+    write_atomically(path, content)

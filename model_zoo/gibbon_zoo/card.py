@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from gibbon.core.errors import WeightsError
 from gibbon.core.files import reading
 from gibbon.specs.base import Spec
-from gibbon_zoo.atomic import write_atomically
+from gibbon_zoo.atomic import write_in_folder
 from gibbon_zoo.recipe import TEXTS, Optimiser, Ramp, Recipe
 
 SHOWN_ERRORS = 20  # of a longer search, the first, best and last error are shown
@@ -50,7 +50,7 @@ class Figures(Spec):
 
 
 class Training(Spec):
-    """One training by the card's recipe.
+    """A training by the card's recipe.
 
     Args:
         seed: its seed.
@@ -113,7 +113,7 @@ class Card(Spec):
     over_seeds: Mapping[str, Spread] = {}
 
     def with_other_seeds(self, others: Sequence[Card]) -> Self:
-        """Returns this card with the trainings of other cards of one recipe added.
+        """Returns the card with the trainings of other cards of its recipe added.
 
         Raises `WeightsError` if a recipe differs in more than its seed, or a seed comes twice.
         """
@@ -137,7 +137,7 @@ class Card(Spec):
         return self.model_copy(update={"other_trainings": runs[1:], "over_seeds": spreads})
 
     def with_texts_of(self, recipe: Recipe) -> Self:
-        """Returns this card with the texts of a recipe that only differs in them and the seed.
+        """Returns the card with its recipe's texts replaced by those of an otherwise equal recipe.
 
         If more differs, the card is returned unchanged.
         """
@@ -187,7 +187,7 @@ class Card(Spec):
 
 def write_card(path: Path, card: Card) -> None:
     """Writes a card as JSON, atomically.  Raises `RunFolderError` if it can't be written."""
-    write_atomically(path, (card.model_dump_json(indent=2) + "\n").encode())
+    write_in_folder(path, (card.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_card(path: Path) -> Card:

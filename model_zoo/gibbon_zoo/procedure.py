@@ -152,14 +152,14 @@ class _Procedure:
             inputs=examples.inputs,
             labels=examples.labels,
             checkpoint=Path(f"{self.stem}{'.search' if part == SEARCH else ''}.checkpoint.pt"),
-            report=within(self.report, part=int(part == SECOND), parts=1 if one else 2),
+            report=report_of_part(self.report, part=int(part == SECOND), parts=1 if one else 2),
             rule=rule,
             origin=origin,
             log=lambda history: write_log(Path(f"{self.stem}.log.csv"), [*before, (part, history)]),
         )
 
 
-def within(report: Report, *, part: int, parts: int) -> Report:
+def report_of_part(report: Report, *, part: int, parts: int) -> Report:
     """Returns a report for one of several trainings, which reports the progress of all."""
 
     def report_part(progress: TrainingProgress) -> None:

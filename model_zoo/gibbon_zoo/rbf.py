@@ -23,7 +23,7 @@ from gibbon_zoo.architecture import Architecture, Masks, Shifts, fed, fill_unifo
 
 
 class Rbf(Architecture):
-    """One radial basis function a class, on flattened inputs.
+    """A network of one radial basis function for each class, on flattened inputs.
 
     Args:
         inputs: number of input coordinates.

@@ -26,7 +26,11 @@ from gibbon_zoo.early_stopping import HeldOutFigures, StoppingRule
 from gibbon_zoo.optimisers import make_optimiser, set_schedules
 from gibbon_zoo.recipe import Recipe
 from gibbon_zoo.schedules import Position, learning_rate, momentum
-from gibbon_zoo.training_checkpoint import TrainingCheckpoint, read_checkpoint, write_checkpoint
+from gibbon_zoo.training_checkpoint import (
+    TrainingCheckpoint,
+    read_training_checkpoint,
+    write_checkpoint,
+)
 from gibbon_zoo.training_log import EpochRecord
 from gibbon_zoo.training_objectives import descend, draw_noise, objective_value
 
@@ -99,7 +103,7 @@ def fit(
         log: called with the history after every epoch.
 
     Raises `SpecError` if the recipe does not fit the architecture, `ModelError` if the loss
-    stops being finite, and what `read_checkpoint` and `write_checkpoint` raise.
+    stops being finite, and what `read_training_checkpoint` and `write_checkpoint` raise.
     """
     check_fit(module, recipe)
     course = _Course(recipe, examples=len(inputs), origin=origin)
@@ -210,7 +214,7 @@ def _draw(
 
 
 @dataclass
-class _State:
+class _TrainingState:
     """The state of a training; ``loss`` is the sum over the steps of the current epoch."""
 
     step: int
@@ -315,20 +319,20 @@ def _descend_step(
     return loss
 
 
-def _begin(module: Architecture, course: _Course, inputs: Tensor, labels: Tensor) -> _State:
+def _begin(module: Architecture, course: _Course, inputs: Tensor, labels: Tensor) -> _TrainingState:
     if course.origin is None:
         recipe = course.recipe
         start = torch.Generator().manual_seed(derive_key(recipe.seed, "start"))
         module.start(inputs, labels, spread=recipe.spread, generator=start)
     else:
         module.load_state_dict(dict(course.origin.parameters))
-    return _State(step=0, seconds=0.0, loss=torch.zeros((), device=inputs.device))
+    return _TrainingState(step=0, seconds=0.0, loss=torch.zeros((), device=inputs.device))
 
 
 def _resume(
     module: Architecture, optimiser: torch.optim.Optimizer, checkpoint: Path, recipe: Recipe
-) -> _State | None:
-    resumed = read_checkpoint(checkpoint, recipe)
+) -> _TrainingState | None:
+    resumed = read_training_checkpoint(checkpoint, recipe)
     if resumed is None:
         return None
     module.load_state_dict(resumed.parameters)
@@ -336,11 +340,11 @@ def _resume(
     device = next(module.parameters()).device
     best = None if resumed.best is None else {k: v.to(device) for k, v in resumed.best.items()}
     history = [EpochRecord(**record) for record in resumed.history]
-    return _State(resumed.step, resumed.seconds, resumed.loss.to(device), history, best)
+    return _TrainingState(resumed.step, resumed.seconds, resumed.loss.to(device), history, best)
 
 
 def _save(
-    state: _State,
+    state: _TrainingState,
     module: Architecture,
     optimiser: torch.optim.Optimizer,
     checkpoint: Path,
@@ -358,7 +362,7 @@ def _save(
     write_checkpoint(checkpoint, content, recipe)
 
 
-def _end_epoch(state: _State, course: _Course, figures: HeldOutFigures) -> None:
+def _end_epoch(state: _TrainingState, course: _Course, figures: HeldOutFigures) -> None:
     """Adds the record of the epoch whose last step is done."""
     optimiser, last = course.recipe.optimiser, state.step - 1
     record = EpochRecord(

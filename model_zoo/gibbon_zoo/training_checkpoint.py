@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gibbon.core.errors import RunFolderError, WeightsError
-from gibbon_zoo.atomic import write_atomically
+from gibbon_zoo.atomic import write_in_folder
 from gibbon_zoo.recipe import TEXTS, Recipe
 
 LAYOUT = 3  # raised if the content of a checkpoint changes
@@ -49,10 +49,10 @@ def write_checkpoint(path: Path, checkpoint: TrainingCheckpoint, recipe: Recipe)
     buffer = io.BytesIO()
     content = {"layout": LAYOUT, "recipe": recipe.model_dump_json(), **vars(checkpoint)}
     torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_in_folder(path, buffer.getvalue())
 
 
-def read_checkpoint(path: Path, recipe: Recipe) -> TrainingCheckpoint | None:
+def read_training_checkpoint(path: Path, recipe: Recipe) -> TrainingCheckpoint | None:
     """Returns the checkpoint in a file, or None if there is none.
 
     Raises `WeightsError` if it is damaged, and `RunFolderError` if it belongs to a training

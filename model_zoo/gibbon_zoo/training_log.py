@@ -1,4 +1,4 @@
-"""The log of a training: a CSV file with one row an epoch, written as the training goes on."""
+"""The log of a training: a CSV file with one row an epoch, written during the training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from gibbon_zoo.atomic import write_atomically
+from gibbon_zoo.atomic import write_in_folder
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def write_log(path: Path, parts: Sequence[tuple[str, Sequence[EpochRecord]]]) ->
     writer.writeheader()
     for part, records in parts:
         writer.writerows({"part": part, **_printed(record)} for record in records)
-    write_atomically(path, text.getvalue().encode())
+    write_in_folder(path, text.getvalue().encode())
 
 
 def _printed(record: EpochRecord) -> dict[str, str]:

@@ -21,11 +21,11 @@ from gibbon.models.ensemble import ensemble
 from gibbon.models.registry import TrainingRequest, TrainingResult
 from gibbon.models.weights import file_digest, load_weights
 from gibbon_zoo.architecture import Architecture
-from gibbon_zoo.atomic import write_atomically
+from gibbon_zoo.atomic import write_in_folder
 from gibbon_zoo.card import Card, Training, read_card, write_card
 from gibbon_zoo.catalogue import ARCHITECTURES
 from gibbon_zoo.measurement import clean_error, measure
-from gibbon_zoo.procedure import train_network, within
+from gibbon_zoo.procedure import report_of_part, train_network
 from gibbon_zoo.recipe import Recipe, read_recipe, shipped_recipe
 from gibbon_zoo.weights_folder import WEIGHTS
 
@@ -85,14 +85,14 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
             partial(_architecture, recipe),
             examples,
             stem=f"{stem}.member-{member}" if recipe.members > 1 else stem,
-            report=within(request.report, part=member, parts=recipe.members),
+            report=report_of_part(request.report, part=member, parts=recipe.members),
         )
         for member in range(recipe.members)
     ]
     module = _classifier(recipe, [each.module.cpu() for each in trained]).module
     dtype = DTYPES[recipe.dtype]
     stored = {key: value.to(dtype) for key, value in module.state_dict().items()}
-    write_atomically(weights, save(stored, metadata={"model": name}))
+    write_in_folder(weights, save(stored, metadata={"model": name}))
 
     # Measured as it will be used: read back from the file, rounding included.
     classifier = _classifier(recipe)
@@ -190,7 +190,7 @@ def publish(
     if with_weights:
         if file_digest(weights) != card.sha256:
             raise WeightsError(f"{weights}: is not the file that its card is of; train it again")
-        write_atomically(destination / weights.name, weights.read_bytes())
+        write_in_folder(destination / weights.name, weights.read_bytes())
     write_card(destination / f"{name}.json", card)
     return card
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from gibbon.attacks.base import STRICT, Attack, DirectionAttack
 from gibbon.attacks.fgsm import FGSM
 from gibbon.attacks.pgd import PGD
-from gibbon.conformance import Standing, check_attack, subjects, verdict_table
-from gibbon.conformance.laws import LAWS, law, run, threat_of
+from gibbon.conformance import LawStatus, check_attack, subjects, verdict_table
+from gibbon.conformance.laws import LAWS, candidates_of, law, threat_of
 from gibbon.core.errors import RequestError, SpecError
 from gibbon.core.threat import Norm
 from gibbon.verify.judge import judge
@@ -279,7 +279,7 @@ class ColourOnly(Breaks):
 
 def test_an_attack_on_colours_is_tried_on_colours():
     verdict = check_attack(ColourOnly)
-    assert [each.standing for each in verdict.results] == [Standing.KEPT] * len(LAWS)
+    assert [each.status for each in verdict.results] == [LawStatus.KEPT] * len(LAWS)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -327,9 +327,9 @@ class Excused(TooFar):
 def test_a_departure_that_is_written_down_is_no_breach():
     verdict = check_attack(Candid, laws=[law("batch"), law("budget")])
     batch, budget = verdict.results
-    assert batch.standing is Standing.DEPARTS
+    assert batch.status is LawStatus.DEPARTS
     assert batch.sentence.endswith(": it was made so.")
-    assert budget.standing is Standing.KEPT
+    assert budget.status is LawStatus.KEPT
     assert verdict.passed
     assert verdict.departures == (batch,)
 
@@ -346,7 +346,7 @@ def test_a_departure_from_no_law_is_refused():
 
 def test_from_some_laws_no_attack_may_depart():
     (found,) = check_attack(Excused, laws=[law("budget")]).results
-    assert found.standing is Standing.BROKEN
+    assert found.status is LawStatus.BROKEN
     assert found.sentence.endswith("no attack may depart from this law, though this one says so.")
 
 
@@ -519,5 +519,7 @@ def test_a_direction_attack_is_tried_as_the_benchmark_runs_it():
 
     assert "out of budget" in law("budget").check(Longer(), Norm.LINF).broken
     batch = subjects.random_batch(3)
-    (candidates,) = run(Longer(), subjects.linear(), batch, threat=threat_of("0.1", norm=Norm.LINF))
+    (candidates,) = candidates_of(
+        Longer(), subjects.linear(), batch, threat=threat_of("0.1", norm=Norm.LINF)
+    )
     torch.testing.assert_close(candidates, (batch.inputs + 0.15).clamp(0, 1))

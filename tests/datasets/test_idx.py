@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from gibbon.core.errors import DatasetError
-from gibbon.datasets.registered.idx import ITEM_TYPES, parse_idx, read_file, unpack
+from gibbon.datasets.registered.idx import ITEM_TYPES, parse_idx, read_file, unzipped
 
 PATH = Path("some-file")
 DTYPES = {code: np.dtype(text) for code, text in ITEM_TYPES.items()}
@@ -19,7 +19,7 @@ SMALL = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3]) + bytes(range(6))
 
 
 def read_idx(path: Path) -> np.ndarray:
-    return parse_idx(unpack(read_file(path), path), path)
+    return parse_idx(unzipped(read_file(path), path), path)
 
 
 def written(array: np.ndarray, code: int) -> bytes:

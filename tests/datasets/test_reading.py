@@ -15,7 +15,7 @@ import pytest
 from gibbon.core.errors import DatasetError, SpecError
 from gibbon.datasets import DataRequest
 from gibbon.datasets import prefetch as reading
-from gibbon.datasets.prefetch import Kept, choose_workers, grouped, read_ahead
+from gibbon.datasets.prefetch import ExampleCache, choose_workers, grouped, read_ahead
 
 GROUPS = [np.array([k, k + 1]) for k in range(0, 40, 2)]
 
@@ -122,17 +122,17 @@ def test_groups_hold_every_id_once_in_order_and_not_too_much(count, size, worker
 
 def test_what_came_first_is_kept_up_to_the_limit(monkeypatch):
     monkeypatch.setattr(reading, "KEPT_BYTES", 35)
-    kept = Kept(8, (2, 2), dtype=np.dtype(np.float32))
+    kept = ExampleCache(8, (2, 2), dtype=np.dtype(np.float32))
     assert not kept.holds_all
     for number, example in enumerate([3, 1, 3, 2]):
         kept.add(example, np.full((2, 2), number, np.float32))
     assert kept.examples() == {3, 1}
     assert kept[3].tolist() == [[0, 0], [0, 0]]
     assert kept[1].tolist() == [[1, 1], [1, 1]]
-    assert Kept(2, (2, 2), dtype=np.dtype(np.float32)).holds_all
+    assert ExampleCache(2, (2, 2), dtype=np.dtype(np.float32)).holds_all
 
 
 def test_what_has_another_shape_is_not_kept():
-    kept = Kept(8, (2, 2), dtype=np.dtype(np.uint8))
+    kept = ExampleCache(8, (2, 2), dtype=np.dtype(np.uint8))
     kept.add(0, np.zeros((1, 2), np.uint8))
     assert kept.examples() == set()

@@ -18,9 +18,9 @@ from gibbon.models.attacked_view import (
     attacked_view,
     check_view,
     find_part,
+    model_behind_view,
     redraw,
     stand_in,
-    whole_model,
 )
 from gibbon.models.classifier import Classifier
 from gibbon.models.ensemble import ensemble
@@ -94,7 +94,7 @@ def hooks(net: nn.Module) -> int:
 def test_an_adaptation_that_changes_nothing_is_the_model_itself() -> None:
     model = classifier(nn.Linear(PIXELS, CLASSES))
     assert attacked_view(model, Adaptation(), inputs=INPUTS) is model
-    assert whole_model(model) is model
+    assert model_behind_view(model) is model
     assert not adaptation_of(model)
 
 
@@ -358,7 +358,7 @@ def test_a_view_of_a_view_is_of_the_model() -> None:
     with model.evaluating():
         first = attacked_view(model, Adaptation(before="softmax"), inputs=INPUTS, key=5)
         second = attacked_view(first, Adaptation(eot=2), inputs=INPUTS[:1], key=6)
-        assert whole_model(second) is model
+        assert model_behind_view(second) is model
         assert adaptation_of(second) == Adaptation(eot=2)
         assert second.outputs is PROBABILITIES
         assert attacked_view(second, Adaptation(), inputs=INPUTS) is model

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gibbon.models.classifier import Classifier
-from gibbon.models.snapshot import Belongings, Listener, Snapshot
+from gibbon.models.snapshot import Listener, ModuleReferences, Snapshot
 
 INPUTS = nets.random_batch(6).inputs
 
@@ -259,7 +259,7 @@ def test_plain_tensors_go_along_to_the_device_and_come_back():
 def test_buffers_that_are_moved_in_place_come_back():
     module = odd([], [])
     before = state(module)
-    belongings = Belongings(module)
+    references = ModuleReferences(module)
     module.scratch.data = module.scratch.data.double()
-    belongings.put_back()
+    references.put_back()
     assert state(module) == before

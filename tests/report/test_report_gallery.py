@@ -46,15 +46,15 @@ def decoded(address: str) -> np.ndarray:
 def test_pictures_are_those_of_the_gallery() -> None:
     made = gallery(3)
     view = gallery_view("maxout", CUT, made, CLASSES)
-    (first, *_) = view.strips[0].examples
+    (first, *_) = view.rows[0].examples
     for address, picture in zip(first.pictures, made.pictures(0), strict=True):
         np.testing.assert_array_equal(decoded(address), picture.transpose(1, 2, 0))
 
 
 def test_random_and_chosen_examples_stand_apart_with_their_answers() -> None:
     view = gallery_view("maxout", CUT, gallery(), CLASSES)
-    assert [strip.title for strip in view.strips] == ["Random examples", "Chosen examples"]
-    random, chosen = (strip.examples for strip in view.strips)
+    assert [strip.title for strip in view.rows] == ["Random examples", "Chosen examples"]
+    random, chosen = (strip.examples for strip in view.rows)
     assert [each.title for each in random] == ["#3: zero"]
     assert [each.notes[0] for each in chosen] == [
         "misclassified with the greatest confidence",
@@ -81,7 +81,7 @@ def test_what_is_odd_is_said() -> None:
     made = gallery()
     invalid = replace(made, valid=np.zeros(3, dtype=bool), shape=(600, 500))
     view = gallery_view("maxout", CUT, invalid, ())
-    (example,) = view.strips[0].examples
+    (example,) = view.rows[0].examples
     assert "out of the threat model: not counted" in example.notes
     assert example.title == "#3: class 0"
     assert any("Pictures of 600 × 500 shown at 6 × 5" in note for note in view.notes)

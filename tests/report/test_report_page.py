@@ -18,7 +18,7 @@ from test_report_whole_curves import DIGEST, NEAREST, outcome
 from gibbon.records.flags import Flag
 from gibbon.records.run import ModelCard, RunRecord
 from gibbon.report.content.heat_map import colours, contrast
-from gibbon.report.html.charts import COLOURS, looks
+from gibbon.report.html.charts import COLOURS, model_styles
 from gibbon.report.html.page import report_html
 from gibbon.runner.run_folder import RunFolder
 from gibbon.specs.decoding import parse_suite
@@ -281,7 +281,7 @@ def test_the_colours_of_the_page_stand_out_from_it(theme: int) -> None:
 
 
 def test_no_two_of_many_models_look_the_same() -> None:
-    found = looks(f"model-{place}" for place in range(28))
+    found = model_styles(f"model-{place}" for place in range(28))
     assert len({(each.marker, each.colour) for each in found.values()}) == 28
 
 

@@ -28,7 +28,7 @@ from gibbon.core.rng import derive_key
 from gibbon.core.threat import Norm
 from gibbon.runner.plan.cell_digest import attack_part, is_readable
 from gibbon.runner.plan.code_digest import code_digest
-from gibbon.runner.plan.make_plan import IN_TURN
+from gibbon.runner.plan.make_plan import STREAMS_OF_A_LIST
 from gibbon.runner.plan.stream_names import FIRST_ADAPTERS, stream_text
 from gibbon.specs.suite import AttackSpec
 
@@ -408,7 +408,10 @@ FIRST_KEYS = {
 def test_random_streams_are_those_of_the_committed_records(name: str) -> None:
     more = {"attacks": ["fgsm"]} if name == "worst-of" else {}
     attack = build_attack(AttackSpec(name=name, epsilon=1, **more))  # type: ignore[arg-type]
-    assert derive_key(0, IN_TURN if attack.made_of else stream_text(attack)) == FIRST_KEYS[name]
+    assert (
+        derive_key(0, STREAMS_OF_A_LIST if attack.made_of else stream_text(attack))
+        == FIRST_KEYS[name]
+    )
 
 
 @pytest.mark.parametrize("scheme", FIRST_ADAPTERS)

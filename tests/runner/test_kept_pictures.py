@@ -19,8 +19,8 @@ from gibbon.records.gallery import FOLDER, Gallery, gallery_file, read_gallery
 from gibbon.records.outcomes import OUTCOMES, read_outcome
 from gibbon.records.run import RunRecord
 from gibbon.runner.gallery import recover
-from gibbon.runner.gallery.draw import draw
-from gibbon.runner.gallery.select import MOST, ROOM, SIDES, Ranks, _fitting
+from gibbon.runner.gallery.draw import draw_examples
+from gibbon.runner.gallery.select import MOST, ROOM, SIDES, Ranks, _size_and_count
 from gibbon.runner.progress import Silent
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
@@ -272,7 +272,7 @@ def test_they_never_take_more_than_their_room(
 ) -> None:
     pixels = np.zeros((1, *shape), dtype=np.uint8)
     dataset = ArrayDataset("made", pixels, targets=np.array([0]), classes=("a",))
-    found = _fitting(dataset, ROOM // cells)
+    found = _size_and_count(dataset, ROOM // cells)
     if expected is None or found is None:
         assert found is expected
         return
@@ -299,7 +299,7 @@ def test_pictures_that_take_little_of_wide_bounds_are_drawn_over_what_they_take(
         **{name: np.ones(4, dtype=np.float32) for name in ("sure_before", "sure_after")},
         valid=np.ones(4, dtype=bool),
         shape=(3, 3),
-        **draw(clean, change, bounds=Bounds(-32.0, 32.0))._asdict(),
+        **draw_examples(clean, change, bounds=Bounds(-32.0, 32.0))._asdict(),
     )
     assert kept.narrowed is narrowed
     assert not any(kept.beyond(place) for place in range(4))

@@ -38,7 +38,7 @@ from gibbon_zoo.early_stopping import (
 from gibbon_zoo.measurement import held_out_figures
 from gibbon_zoo.recipe import Stopping
 from gibbon_zoo.training import Fitted
-from gibbon_zoo.training_checkpoint import read_checkpoint
+from gibbon_zoo.training_checkpoint import read_training_checkpoint
 from gibbon_zoo.training_log import EpochRecord
 
 STEPS = 13  # an epoch of 200 examples in batches of 16
@@ -73,7 +73,7 @@ def search(
     *,
     every: float = 0.0,
 ) -> Fitted:
-    done = read_checkpoint(folder / "checkpoint.pt", PLAN)
+    done = read_training_checkpoint(folder / "checkpoint.pt", PLAN)
     coming = READ[len(done.history) if done else 0 :]
     return fitted(PLAN, folder, report, every=every, rule=watching(coming, 2, seen))
 
@@ -113,7 +113,7 @@ def test_an_interrupted_search_ends_with_the_same_epoch_parameters_and_log(
             assert (after.learning_rate, after.momentum) == (before.learning_rate, before.momentum)
             assert after.clean_error == before.clean_error
         assert all(first.seconds <= second.seconds for first, second in pairwise(other.history))
-    end = read_checkpoint(tmp_path / "parts" / "checkpoint.pt", PLAN)
+    end = read_training_checkpoint(tmp_path / "parts" / "checkpoint.pt", PLAN)
     assert end is not None
     assert end.step == 4 * STEPS
 

@@ -27,7 +27,7 @@ from gibbon.core.rng import derive_key
 from gibbon.models.registry import TrainingProgress
 from gibbon_zoo.architecture import draw_masks
 from gibbon_zoo.training import fit
-from gibbon_zoo.training_checkpoint import read_checkpoint
+from gibbon_zoo.training_checkpoint import read_training_checkpoint
 
 RECIPES: dict[str, dict[str, object]] = {
     "the fields of the original": ORIGINAL,
@@ -246,7 +246,7 @@ def test_the_texts_of_a_recipe_make_no_other_training(tmp_path: Path) -> None:
     plan = recipe(**RECIPES["momentum"])
     train(plan, tmp_path)
     worded = plan.model_copy(update={"summary": "a line", "chosen": "so", "scaled": "down"})
-    assert read_checkpoint(tmp_path / "checkpoint.pt", worded) is not None
+    assert read_training_checkpoint(tmp_path / "checkpoint.pt", worded) is not None
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables of attacks beside each other, and of the errors that the naive gradient misses."""
+"""Tables that compare attacks, and of the errors that the naive gradient misses."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Results:
 
     @property
     def serious_flags(self) -> tuple[Flag, ...]:
-        """Flags because of which numbers must not be used as they stand, and that nobody accepted.
+        """The serious flags that nobody accepted: the numbers must not be used.
 
         These are the flags that fail verdicts.
         """

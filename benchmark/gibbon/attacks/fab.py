@@ -56,7 +56,7 @@ RADII = {Norm.LINF: 0.3, Norm.L2: 1.0, Norm.L1: 5.0}
 
 @plain(frozen=True)
 class FABRun(ExampleRows):
-    """One run: the classes whose boundaries it approaches, and its random numbers.
+    """A run of the attack: the classes whose boundaries it approaches, and its random numbers.
 
     Args:
         rivals: int64, shape (N, R): classes other than the true one.

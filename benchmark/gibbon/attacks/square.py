@@ -110,7 +110,7 @@ class Square(Attack):
         for restart in range(self.restarts):
             rows = (~done).nonzero().flatten()
             if len(rows):
-                examples = _Examples(inputs, criterion, streams.child(restart)).take(rows)
+                examples = _SquareExamples(inputs, criterion, streams.child(restart)).take(rows)
                 with classifier.off_path():  # queries made ahead may be wasted
                     found, met = self._search(classifier, examples, threat=threat)
                 candidates[rows], done[rows] = found, met
@@ -118,7 +118,7 @@ class Square(Attack):
 
     @torch.no_grad()
     def _search(
-        self, classifier: Classifier, examples: _Examples, *, threat: ThreatModel
+        self, classifier: Classifier, examples: _SquareExamples, *, threat: ThreatModel
     ) -> tuple[Tensor, Tensor]:
         """Returns the best points, shape (M, *input_shape), and which meet the criterion."""
         inputs, criterion, streams = examples.inputs, examples.criterion, examples.streams
@@ -129,7 +129,7 @@ class Square(Attack):
         best = sampler.first(start, streams=streams.child("first"))
         values, succeeded = _loss(classifier, best, criterion)
         final, live = best.clone(), (~succeeded).nonzero().flatten()
-        state = _State(start, best, values, criterion, streams.child("changes")).take(live)
+        state = _SquareState(start, best, values, criterion, streams.child("changes")).take(live)
         for run, share in self._runs():
             side = math.sqrt(share * start.shape[2:].numel())
             while run and len(live):
@@ -160,7 +160,7 @@ class Square(Attack):
 
 
 @plain(frozen=True)
-class _Examples(ExampleRows):
+class _SquareExamples(ExampleRows):
     """The inputs of a restart, with their condition for success and random streams."""
 
     inputs: Tensor
@@ -169,7 +169,7 @@ class _Examples(ExampleRows):
 
 
 @plain(frozen=True)
-class _State(ExampleRows):
+class _SquareState(ExampleRows):
     """The state of the search for M examples that are not misclassified yet.
 
     Args:
@@ -189,7 +189,7 @@ class _State(ExampleRows):
 
 def _query(
     classifier: Classifier,
-    state: _State,
+    state: _SquareState,
     windows: Windows,
     *,
     sampler: Sampler,

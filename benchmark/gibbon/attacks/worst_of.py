@@ -53,7 +53,7 @@ from gibbon.core.errors import AttackError, RequestError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel, Verdict
 from gibbon.metrics.validity import check
-from gibbon.models.attacked_view import adaptation_of, attacked_view, whole_model
+from gibbon.models.attacked_view import adaptation_of, attacked_view, model_behind_view
 from gibbon.models.classifier import Classifier
 from gibbon.models.votes import votes
 from gibbon.specs.adaptation import UNCHANGED, Adaptation
@@ -69,7 +69,7 @@ OF_ALL = ("epsilon", "norm", "clip", "optional", "carried")
 
 @plain(frozen=True)
 class Member:
-    """One attack of a list, with its label in tables and its own keys of adaptation."""
+    """An attack of a list, with its label in tables and its own keys of adaptation."""
 
     label: str = field(repr=False)  # no part of the text that results are filed under
     attack: Attack
@@ -182,9 +182,9 @@ class AttackList(Attack):
         is finite, in the budget and in the box; by more than rounding, as the trust boundary
         predicts again.
         """
-        examples = _Examples(inputs, labels, streams)
+        examples = _MemberExamples(inputs, labels, streams)
         fooling = inputs.clone()  # the point that fooled the model, else the input
-        fooled = _fooled(whole_model(classifier), inputs, examples)[0]
+        fooled = _fooled(model_behind_view(classifier), inputs, examples)[0]
         for member in self.listed:
             candidates = fooling.clone()
             rows = torch.nonzero(~fooled).squeeze(1)
@@ -244,7 +244,7 @@ class WorstOf(AttackList):
 
 
 @plain(frozen=True)
-class _Examples(ExampleRows):
+class _MemberExamples(ExampleRows):
     """Inputs with their labels and random streams."""
 
     inputs: Tensor
@@ -276,7 +276,9 @@ def _member_view(member: Member, classifier: Classifier, inputs: Tensor) -> Clas
     return classifier if own == inherited else attacked_view(classifier, own, inputs=inputs)
 
 
-def _fooled(classifier: Classifier, points: Tensor, examples: _Examples) -> tuple[Tensor, Tensor]:
+def _fooled(
+    classifier: Classifier, points: Tensor, examples: _MemberExamples
+) -> tuple[Tensor, Tensor]:
     """Returns whether points are misclassified by more than rounding, and a score of each.
 
     Both have shape (N,).  A model that answers at random is evaluated on several draws: more than
@@ -291,7 +293,7 @@ def _fooled(classifier: Classifier, points: Tensor, examples: _Examples) -> tupl
 
 
 def _run_member(
-    member: Member, classifier: Classifier, examples: _Examples, *, threat: ThreatModel
+    member: Member, classifier: Classifier, examples: _MemberExamples, *, threat: ThreatModel
 ) -> _Scored:
     """Returns the best of a member's candidates for each example."""
     best: _Scored | None = None
@@ -316,10 +318,10 @@ def _run_member(
 
 
 def _score(
-    classifier: Classifier, candidates: Tensor, examples: _Examples, *, threat: ThreatModel
+    classifier: Classifier, candidates: Tensor, examples: _MemberExamples, *, threat: ThreatModel
 ) -> _Scored:
     checked = check(candidates, examples.inputs, threat=threat, bounds=classifier.bounds)
-    fooled, lead = _fooled(whole_model(classifier), checked.candidates, examples)
+    fooled, lead = _fooled(model_behind_view(classifier), checked.candidates, examples)
     valid = checked.verdict == Verdict.VALID
     least = torch.finfo(lead.dtype).tiny
     # Invalid candidates rank above correctly classified ones: the trust boundary flags them.

@@ -69,7 +69,7 @@ def halved(epsilon: str) -> list[str]:
     return [*written, epsilon]
 
 
-def suite_lines(entries: tuple[Mapping[str, Any], ...], *, transfer: bool = False) -> str:
+def lines_of_entries(entries: tuple[Mapping[str, Any], ...], *, transfer: bool = False) -> str:
     """Returns entries as lines of a suite."""
     written = tomli_w.dumps({"attacks": [dict(each) for each in entries]}) if entries else ""
     if transfer:

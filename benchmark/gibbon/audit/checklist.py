@@ -33,7 +33,7 @@ class ItemAnswer:
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a published list.
+    """An item of a published list.
 
     Args:
         name: its name.

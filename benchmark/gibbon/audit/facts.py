@@ -29,11 +29,11 @@ SINGLE_PASS = 1.5  # backward passes for each example, up to which an attack is 
 
 @dataclass(frozen=True)
 class AttackFact:
-    """One attack of an experiment, as it was run.
+    """An attack of an experiment, with its rows and members.
 
     Args:
-        spec: its entry in the suite.
-        rows: its rows, one for each model and epsilon, without failed ones.
+        spec: the entry of the attack in the suite.
+        rows: the rows of the attack, one for each model and epsilon, without failed ones.
         members: the names of the attacks that it is a list of; empty for another attack.
     """
 
@@ -43,17 +43,17 @@ class AttackFact:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its name, and those of its members, in small letters."""
+        """The names of the attack and of its members, in small letters."""
         return tuple(each.lower() for each in (self.spec.name, *self.members))
 
     @property
     def noise(self) -> bool:
-        """Whether it adds random noise alone."""
+        """Whether the attack adds random noise alone."""
         return self.spec.name.startswith("noise-")
 
     @property
     def gradient_free(self) -> bool:
-        """Whether it, or a member, finds examples without gradients, other than by noise alone."""
+        """Whether the attack, or a member, searches without gradients, other than by noise."""
         if "square" in self.names:
             return True
         counted = [row for row in self.rows if row.forward_passes]
@@ -61,46 +61,46 @@ class AttackFact:
 
     @property
     def hard_label(self) -> bool:
-        """Whether it uses nothing but predicted classes, as its name says."""
+        """Whether the attack uses predicted classes alone, according to its name."""
         return any(part in name for name in self.names for part in HARD_LABEL)
 
     @property
     def single_step(self) -> bool:
-        """Whether it takes one gradient for each example."""
+        """Whether the attack takes one gradient for each example."""
         if self.spec.name in SINGLE_STEP:
             return True
         return not self.members and 0 < self._gradients <= SINGLE_PASS
 
     @property
     def iterative(self) -> bool:
-        """Whether it, or a member, takes several gradients for each example."""
+        """Whether the attack, or a member, takes several gradients for each example."""
         return bool(self.members) or (not self.single_step and self._gradients > SINGLE_PASS)
 
     @property
     def targeted(self) -> bool:
-        """Whether it, or a member, aims at classes, as its name or parameters say."""
+        """Whether the attack, or a member, is targeted, according to its name or parameters."""
         names = TARGETED.intersection(self.names)
         return bool(names) or any("target" in key for key in self.spec.parameters)
 
     @property
     def adaptive(self) -> bool:
-        """Whether it was adapted to a model: expectation over draws, or another backward pass."""
+        """Whether the attack was adapted to a model by ``eot``, ``backward`` or ``before``."""
         own = self.spec.eot is not None or self.spec.backward or self.spec.before
         return bool(own) or "." in self.spec.name
 
     @property
     def epsilons(self) -> tuple[Epsilon, ...]:
-        """Its budgets, in ascending order."""
+        """The budgets of the attack, in ascending order."""
         return tuple(sorted(self.spec.epsilon))
 
     @property
     def norms(self) -> frozenset[Norm]:
-        """The norms of its rows."""
+        """The norms of the attack's rows."""
         return frozenset(row.norm for row in self.rows if row.norm is not None)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Its parameters with their defaults, as they are stored."""
+        """The parameters of the attack with their defaults, as stored."""
         return next((row.parameter_values for row in self.rows), {})
 
     @property
@@ -112,24 +112,24 @@ class AttackFact:
 
 @dataclass(frozen=True)
 class Facts:
-    """An experiment of a run, with what was measured and flagged in it."""
+    """An experiment of a run, with its rows and flags."""
 
     record: RunRecord
     experiment: Experiment
 
     @property
     def dataset(self) -> str:
-        """The name of its dataset."""
+        """The name of the experiment's dataset."""
         return self.experiment.dataset.name
 
     @property
     def attacks(self) -> tuple[AttackFact, ...]:
-        """Its attacks that were done, on one model at least."""
+        """The attacks of the experiment that were done, on one model at least."""
         return tuple(each for each in map(self._fact, self.experiment.attacks) if each.rows)
 
     @property
     def rows(self) -> tuple[Evaluation, ...]:
-        """Its rows, without failed ones."""
+        """The rows of the experiment, without failed ones."""
         return tuple(
             row
             for row in self.record.evaluations
@@ -151,11 +151,11 @@ class Facts:
         return tuple(row for row in self.rows if row.norm is Norm.LINF and float(row.epsilon) >= 1)
 
     def made(self, *checks: str) -> bool:
-        """Returns whether the run made one of these checks, by their names in its record."""
+        """Returns whether the run made one of the checks of these names."""
         return any(each.name in checks for each in self.record.checks)
 
     def flagged(self, *kinds: str) -> tuple[Flag, ...]:
-        """Returns its flags of some kinds."""
+        """Returns the flags of these kinds, of the dataset or of the whole run."""
         return tuple(
             each
             for each in self.record.flags

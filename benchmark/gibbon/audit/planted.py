@@ -70,7 +70,7 @@ class PlantedSettings:
 
 @dataclass(frozen=True)
 class PlantedResult:
-    """The findings of an attack in the problems.
+    """The number of planted problems that an attack solved, and that random points solved.
 
     Args:
         attack: its label.
@@ -115,7 +115,7 @@ class PlantedResult:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _PlantedRun:
     """An attack with what it sees of a problem, at one threat model."""
 
     attack: Attack
@@ -195,7 +195,7 @@ def audit_attack(
         if classifier is not None:
             problems += 1
             seen = replace(adaptation, backward=_inside(adaptation.backward))
-            run = _Run(attack, seen, threat, settings)
+            run = _PlantedRun(attack, seen, threat, settings)
             misclassified, valid = _attacked(classifier, one, run)
             found += misclassified
             invalid += not valid
@@ -284,7 +284,7 @@ def _inside(backward: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...
     return tuple((f"model.{path}", function) for path, function in backward)
 
 
-def _attacked(classifier: Classifier, one: Batch, run: _Run) -> tuple[bool, bool]:
+def _attacked(classifier: Classifier, one: Batch, run: _PlantedRun) -> tuple[bool, bool]:
     """Returns whether an attack finds an adversarial example, and whether it is valid."""
     key, threat = derive_key(run.settings.seed, "attack on planted"), run.threat
     streams = ExampleStreams.derive(key, one.ids)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gibbon.audit.planted import CLOSENESS, EASY, PASSING, PlantedResult
 from gibbon.report.content.layout import NOTHING, Column, Table, cells, columns
 from gibbon.report.content.lookup import Measured
-from gibbon.report.content.number_format import interval, percent, share
+from gibbon.report.content.number_format import count_of, interval, percent
 
 SOURCE = (
     "Source: R. S. Zimmermann, W. Brendel, F. Tramèr and N. Carlini, Increasing confidence in "
@@ -22,7 +22,7 @@ def planted_table(model: str, dataset: str, results: Sequence[PlantedResult]) ->
             each.attack,
             each.threat.norm.symbol,
             each.threat.epsilon,
-            share(each.found, each.problems),
+            count_of(each.found, each.problems),
             percent(each.share),
             interval(
                 Measured(

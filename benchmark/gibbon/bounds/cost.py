@@ -24,13 +24,13 @@ RANGE, LINES = 200, 300
 END: Final[Mapping[Norm, int]] = {Norm.LINF: 250, Norm.L1: 1000, Norm.L2: 4000}
 
 
-def passes_of(network: Network, method: ProofMethod, norm: Norm) -> float:
+def bounding_passes(network: Network, method: ProofMethod, norm: Norm) -> float:
     """Returns the estimated cost of bounding one example, in forward passes in float32.
 
     >>> from torch import nn, ones
     >>> from gibbon.bounds.tracing import trace
     >>> network = trace(nn.Linear(784, 10), ones(1, 784))
-    >>> passes_of(network, "exact", Norm.LINF) < passes_of(network, "exact", Norm.L2)
+    >>> bounding_passes(network, "exact", Norm.LINF) < bounding_passes(network, "exact", Norm.L2)
     True
     """
     upstream = _upstream(network)

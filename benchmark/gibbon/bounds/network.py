@@ -25,7 +25,7 @@ class NoBoundError(Exception):
 
 
 class Operation(ABC):
-    """One operation of a network.
+    """An operation of a network.
 
     Tensors are float64, with the examples first.  ``shape`` is that of the result for one example.
     """

@@ -139,7 +139,7 @@ class Call:
 
     @property
     def in_place(self) -> bool:
-        """Whether it changes one of its arguments."""
+        """Whether the operation changes one of its arguments."""
         return bool(self.function._schema.is_mutable)
 
     @property

@@ -51,7 +51,7 @@ def audit_run(words: AuditWords, folder: Path) -> bool:
 
     Returns whether no evidence speaks against the figures.
     """
-    from gibbon.audit.additions import suite_lines
+    from gibbon.audit.additions import lines_of_entries
     from gibbon.audit.attack_failures import PINTOR
     from gibbon.audit.autoattack_checks import AUTOATTACK
     from gibbon.audit.carlini import CARLINI
@@ -71,7 +71,7 @@ def audit_run(words: AuditWords, folder: Path) -> bool:
         typer.echo("\n".join(table.notes))
     shown: set[str] = set()
     for facts, item, answer in audit.gaps:
-        lines = suite_lines(answer.attacks, transfer=answer.transfer)
+        lines = lines_of_entries(answer.attacks, transfer=answer.transfer)
         if lines and lines not in shown:
             shown.add(lines)
             typer.echo(f"\n# {facts.dataset}, {item.name}: {answer.evidence}\n{lines}")

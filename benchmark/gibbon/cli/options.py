@@ -18,7 +18,10 @@ Group = Literal["Models", "Dataset", "Attacks", "Run"]
 
 @dataclass(frozen=True)
 class Option:
-    """One option of ``evaluate``; the help, the grammar and the Python call follow this table.
+    """An option of ``evaluate``: a row of the table that the help and the grammar are made from.
+
+    The signature of `gibbon.evaluate` is written out, for editors and type checkers; tests hold its
+    names, defaults and texts to this table.
 
     Args:
         usage: the option as it is written, with a placeholder if it takes a value, such as

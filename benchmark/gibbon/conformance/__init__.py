@@ -13,6 +13,6 @@ declaration (`gibbon.attacks.base.Attack.departures`).  Our own tests run these 
 from __future__ import annotations
 
 from gibbon.conformance.checking import check_attack
-from gibbon.conformance.verdict import AttackVerdict, LawResult, Standing, verdict_table
+from gibbon.conformance.verdict import AttackVerdict, LawResult, LawStatus, verdict_table
 
-__all__ = ["AttackVerdict", "LawResult", "Standing", "check_attack", "verdict_table"]
+__all__ = ["AttackVerdict", "LawResult", "LawStatus", "check_attack", "verdict_table"]

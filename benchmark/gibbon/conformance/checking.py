@@ -17,7 +17,7 @@ from gibbon.attacks.adapters import ATTACK_SOURCES
 from gibbon.attacks.base import Attack, parameters_of
 from gibbon.attacks.factory import attack_class, make_attack
 from gibbon.conformance.laws import LAWS, Law
-from gibbon.conformance.verdict import AttackVerdict, LawResult, Standing
+from gibbon.conformance.verdict import AttackVerdict, LawResult, LawStatus
 from gibbon.core.errors import RequestError, SpecError, suggest
 from gibbon.core.import_path import importing, is_reference, load_reference
 from gibbon.core.threat import ZERO, Norm
@@ -126,17 +126,17 @@ def _check(attack: Attack, norm: Norm, law: Law) -> LawResult:
     try:
         observed = law.check(attack, norm)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever an author's code may raise
-        return LawResult(law, norm, Standing.BROKEN, "", _raised(error, by=attack))
+        return LawResult(law, norm, LawStatus.BROKEN, "", _raised(error, by=attack))
     reason = attack.departures.get(law.name)
     if not observed.broken:
-        standing, sentence = Standing.KEPT, ""
+        status, sentence = LawStatus.KEPT, ""
     elif reason is None:
-        standing, sentence = Standing.BROKEN, f"{observed.broken}. {law.advice}"
+        status, sentence = LawStatus.BROKEN, f"{observed.broken}. {law.advice}"
     elif not law.excusable:
-        standing, sentence = Standing.BROKEN, f"{observed.broken}; {NOT_EXCUSED}."
+        status, sentence = LawStatus.BROKEN, f"{observed.broken}; {NOT_EXCUSED}."
     else:
-        standing, sentence = Standing.DEPARTS, f"{observed.broken}: {reason}."
-    return LawResult(law, norm, standing, observed.figure, sentence)
+        status, sentence = LawStatus.DEPARTS, f"{observed.broken}: {reason}."
+    return LawResult(law, norm, status, observed.figure, sentence)
 
 
 def _raised(error: BaseException, *, by: Attack) -> str:

@@ -60,7 +60,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Law:
-    """One law.
+    """A law for attacks: its text, the check that looks for a violation, and advice.
 
     Args:
         name: its name in `Attack.departures`.
@@ -77,7 +77,7 @@ class Law:
     excusable: bool = False
 
 
-def run(
+def candidates_of(
     attack: Attack, classifier: Classifier, batch: Batch, *, threat: ThreatModel, seed: int = 0
 ) -> list[Tensor]:
     """Returns all candidates of an attack, run without the benchmark's guard."""
@@ -106,7 +106,7 @@ def stays_in_budget(attack: Attack, norm: Norm) -> Observation:
             classifier = make(bounds=bounds, shape=shape)
             batch = subjects.random_batch(bounds=bounds, shape=shape)
             threat = threat_of(epsilon, norm=norm, bounds=bounds if clip else None)
-            for candidates in run(attack, classifier, batch, threat=threat):
+            for candidates in candidates_of(attack, classifier, batch, threat=threat):
                 judged = _judged(classifier, batch, [candidates], threat=threat)
                 for verdict, words in VERDICTS.items():
                     bad = int((judged.verdict == verdict).sum())
@@ -183,12 +183,12 @@ def keeps_grad_mode(attack: Attack, norm: Norm) -> Observation:
     threat, here = threat_of("0.1", norm=norm), torch.device("cpu")
     # Seeded alike: another law reports attacks that follow a global generator.
     with isolated(1, device=here), torch.enable_grad():
-        expected = run(attack, classifier, batch, threat=threat)
+        expected = candidates_of(attack, classifier, batch, threat=threat)
         if not torch.is_grad_enabled():
             return Observation("gradients were left switched off")
     with isolated(1, device=here), torch.no_grad():
         try:
-            found = run(attack, classifier, batch, threat=threat)
+            found = candidates_of(attack, classifier, batch, threat=threat)
         except Exception as error:  # noqa: BLE001  it worked with gradients on
             name = type(error).__name__
             return Observation(f"if gradients are switched off outside it raised {name}: {error}")
@@ -204,9 +204,9 @@ def follows_its_seed(attack: Attack, norm: Norm) -> Observation:
     classifier, batch = _subject(attack, subjects.perceptron)
     threat, here = threat_of("0.1", norm=norm), torch.device("cpu")
     with isolated(1, device=here):
-        first = run(attack, classifier, batch, threat=threat)
+        first = candidates_of(attack, classifier, batch, threat=threat)
     with isolated(2, device=here):
-        again = run(attack, classifier, batch, threat=threat)
+        again = candidates_of(attack, classifier, batch, threat=threat)
     if _same(first, again):
         return Observation()
     return Observation(
@@ -220,11 +220,14 @@ def ignores_the_batch(attack: Attack, norm: Norm) -> Observation:
     for make in (subjects.perceptron, subjects.convolutional):
         classifier, batch = _subject(attack, make, count=12)
         threat = threat_of("0.1", norm=norm)
-        whole = run(attack, classifier, batch, threat=threat)
+        whole = candidates_of(attack, classifier, batch, threat=threat)
         places = torch.arange(12)
         order = torch.randperm(12, generator=subjects.generator(1))
         for parts in (_parts(places, 5), _parts(order, 7), _parts(places, 1)):
-            pieces = [run(attack, classifier, _part(batch, part), threat=threat) for part in parts]
+            pieces = [
+                candidates_of(attack, classifier, _part(batch, part), threat=threat)
+                for part in parts
+            ]
             if any(len(piece) != len(whole) for piece in pieces):
                 return Observation("the number of candidates follows the size of the batch")
             for number, candidates in enumerate(whole):
@@ -243,7 +246,7 @@ def stays_at_epsilon_zero(attack: Attack, norm: Norm) -> Observation:
         threat = threat_of(0, norm=norm, bounds=bounds)
         with classifier.evaluating():
             clean = classifier.predict(batch.inputs)
-            for candidates in run(attack, classifier, batch, threat=threat):
+            for candidates in candidates_of(attack, classifier, batch, threat=threat):
                 bits = candidates.view(torch.int32) == batch.inputs.view(torch.int32)
                 if not bool(bits.all()):
                     return Observation(f"{int((~bits).sum())} of {bits.numel()} coordinates moved")
@@ -258,7 +261,7 @@ def stays_at_epsilon_zero(attack: Attack, norm: Norm) -> Observation:
 
 
 def serves_every_output(attack: Attack, norm: Norm) -> Observation:
-    """It also moves examples of models whose outputs are probabilities or log-scores."""
+    """Examples of models whose outputs are probabilities or log-scores are moved too."""
     moves, shape = [], subjects.shape_for(attack)
     for rule in (PROBABILITIES, LOG_SCORES):
         classifier = subjects.with_outputs(rule, shape=shape)
@@ -286,7 +289,7 @@ def gains_by_budget(attack: Attack, norm: Norm) -> Observation:
     fooled = []
     for epsilon in BUDGETS:
         threat = threat_of(epsilon, norm=norm, bounds=None)
-        tries = run(attack, classifier, batch, threat=threat)
+        tries = candidates_of(attack, classifier, batch, threat=threat)
         fooled.append(int(_judged(classifier, batch, tries, threat=threat).any_misled.sum()))
     figure = "misclassified " + ", ".join(map(str, fooled)) + f" of {len(batch.ids)}"
     if fooled[0]:
@@ -307,7 +310,7 @@ def comes_near_the_optimum(attack: Attack, norm: Norm) -> Observation:
     fooled = 0
     for factor in FACTORS:
         threat = threat_of(factor * case.distance[norm], norm=norm)
-        tries = run(attack, case.classifier, case.batch, threat=threat)
+        tries = candidates_of(attack, case.classifier, case.batch, threat=threat)
         judged = _judged(case.classifier, case.batch, tries, threat=threat)
         fooled = int(judged.any_misled.sum())
         if fooled == count:
@@ -324,7 +327,7 @@ def has_its_passes_counted(attack: Attack, norm: Norm) -> Observation:
     shape = subjects.shape_for(attack)
     classifier, tally = subjects.counting(shape=shape)
     batch = subjects.random_batch(shape=shape)
-    run(attack, classifier, batch, threat=threat_of("0.1", norm=norm))
+    candidates_of(attack, classifier, batch, threat=threat_of("0.1", norm=norm))
     counted = classifier.passes
     forward, backward, count = tally.forward, tally.backward, len(batch.ids)
     if (counted.forward, counted.backward) != (forward, backward):

@@ -10,7 +10,7 @@ from gibbon.core.threat import Norm
 from gibbon.report.content.layout import NOTHING, Column, Table, cells
 
 
-class Standing(StrEnum):
+class LawStatus(StrEnum):
     """Whether an attack keeps a law."""
 
     KEPT = "kept"
@@ -25,7 +25,7 @@ class LawResult:
     Args:
         law: the law.
         norm: the norm.
-        standing: whether it is kept.
+        status: whether it is kept.
         figure: the measured number; empty if there is none.
         sentence: for a law that is not kept, the observation, and the reason of the departure or
             advice for the author.
@@ -33,7 +33,7 @@ class LawResult:
 
     law: Law
     norm: Norm
-    standing: Standing
+    status: LawStatus
     figure: str = ""
     sentence: str = ""
 
@@ -57,12 +57,12 @@ class AttackVerdict:
     @property
     def broken(self) -> tuple[LawResult, ...]:
         """The results of laws that are broken without a declared departure."""
-        return self._of(Standing.BROKEN)
+        return self._of(LawStatus.BROKEN)
 
     @property
     def departures(self) -> tuple[LawResult, ...]:
         """The results of laws from which the attack departs by its own declaration."""
-        return self._of(Standing.DEPARTS)
+        return self._of(LawStatus.DEPARTS)
 
     @property
     def passed(self) -> bool:
@@ -72,15 +72,15 @@ class AttackVerdict:
     @property
     def sentence(self) -> str:
         """The verdict in a sentence."""
-        kept = len(self._of(Standing.KEPT))
+        kept = len(self._of(LawStatus.KEPT))
         words = [f"{kept} of {len(self.results)} laws and norms kept"]
         if self.departures:
             words.append(f"{len(self.departures)} departed from as written down")
         words.append(f"{len(self.broken)} broken" if self.broken else "none broken")
         return f"{self.attack}: {', '.join(words)} ({self.seconds:.1f} s)."
 
-    def _of(self, standing: Standing) -> tuple[LawResult, ...]:
-        return tuple(each for each in self.results if each.standing is standing)
+    def _of(self, status: LawStatus) -> tuple[LawResult, ...]:
+        return tuple(each for each in self.results if each.status is status)
 
 
 def verdict_table(verdict: AttackVerdict) -> Table:
@@ -90,12 +90,12 @@ def verdict_table(verdict: AttackVerdict) -> Table:
     """
     rows, notes = [], []
     for group in _grouped(verdict.results):
-        law, standing, sentence = group[0].law, group[0].standing.value, group[0].sentence
+        law, status, sentence = group[0].law, group[0].status.value, group[0].sentence
         norms = ", ".join(each.norm.symbol for each in group)
         figures = " / ".join(dict.fromkeys(each.figure for each in group if each.figure))
-        rows.append(cells(law.name, law.says, norms, standing, figures or NOTHING))
+        rows.append(cells(law.name, law.says, norms, status, figures or NOTHING))
         if sentence:
-            notes.append(f"{standing}, {law.name} in {norms}: {sentence}")
+            notes.append(f"{status}, {law.name} in {norms}: {sentence}")
     columns = (
         Column("law", "left"),
         Column("the attack ...", "left", level=1),
@@ -112,7 +112,7 @@ def verdict_table(verdict: AttackVerdict) -> Table:
 def _grouped(results: tuple[LawResult, ...]) -> list[list[LawResult]]:
     """Returns the results that share a row: equal results of one law in several norms."""
     order = list(dict.fromkeys(each.law.name for each in results))
-    groups: dict[tuple[str, Standing, str], list[LawResult]] = {}
+    groups: dict[tuple[str, LawStatus, str], list[LawResult]] = {}
     for each in sorted(results, key=lambda result: order.index(result.law.name)):
-        groups.setdefault((each.law.name, each.standing, each.sentence), []).append(each)
+        groups.setdefault((each.law.name, each.status, each.sentence), []).append(each)
     return list(groups.values())

@@ -88,7 +88,7 @@ class RecordError(RequestError):
 
 
 class FlagError(GibbonError):
-    """Serious flags that nobody accepted: the numbers must not be used as they stand.
+    """Serious flags that nobody accepted: the numbers must not be used.
 
     Args:
         message: the flags, each with its advice.
@@ -103,7 +103,7 @@ class FlagError(GibbonError):
 
 
 class CellError(GibbonError):
-    """One cell failed; it is recorded as failed and the others go on."""
+    """A cell failed: it is recorded as failed, and the other cells continue."""
 
 
 class AttackError(CellError):

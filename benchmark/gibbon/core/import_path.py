@@ -23,7 +23,7 @@ _OURS = "gibbon_user_"
 
 @dataclass(frozen=True)
 class _Sibling:
-    """A module beside a user's file, and its file's time and size when it was imported."""
+    """A module in the folder of a user's file, with its file's time and size at its import."""
 
     module: ModuleType
     stamp: tuple[int, int] | None
@@ -84,7 +84,7 @@ def load_reference(text: str, *, what: str) -> Any:
 
 @contextmanager
 def importing(text: str) -> Iterator[None]:
-    """Lets referenced code import modules beside it, for a ``with`` block.
+    """Lets referenced code import modules from its folder, for a ``with`` block.
 
     They are imported from the folder of a file, or from the working folder for a module.  A factory
     that imports a module when it is called must be called inside the block.

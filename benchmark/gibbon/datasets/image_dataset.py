@@ -29,7 +29,14 @@ from gibbon.datasets.decode_cache import DecodeCache, ImageFacts
 from gibbon.datasets.image_listing import Listing
 from gibbon.datasets.image_resize import prepare
 from gibbon.datasets.image_transforms import ImageConsistency, Preparation, read_header
-from gibbon.datasets.prefetch import Assembly, Ids, Kept, choose_workers, grouped, read_ahead
+from gibbon.datasets.prefetch import (
+    Assembly,
+    ExampleCache,
+    Ids,
+    choose_workers,
+    grouped,
+    read_ahead,
+)
 
 # Nothing is written into a folder of images: the cache lies in the folder of downloads.
 CACHE_FOLDER = "pictures"
@@ -81,7 +88,7 @@ class ImageDataset(Dataset):
             partial=listing.partial,
             notes=(*listing.notes, *agreement.notes),
         )
-        self._kept = Kept(len(self), self.info.input_shape, dtype=np.dtype(np.uint8))
+        self._kept = ExampleCache(len(self), self.info.input_shape, dtype=np.dtype(np.uint8))
 
     @cached_property
     def digest(self) -> str:

@@ -24,7 +24,14 @@ from gibbon.core.errors import DatasetError
 from gibbon.datasets.array_dataset import check_dtype, check_labels, check_range, describe
 from gibbon.datasets.base import Batch, Dataset
 from gibbon.datasets.image_transforms import ImageConsistency, ImageHeader, Preparation, read_header
-from gibbon.datasets.prefetch import Assembly, Ids, Kept, choose_workers, grouped, read_ahead
+from gibbon.datasets.prefetch import (
+    Assembly,
+    ExampleCache,
+    Ids,
+    choose_workers,
+    grouped,
+    read_ahead,
+)
 
 READ_TWICE = 16  # items that are read twice at first: a coin toss would have to fall alike 16 times
 DIGEST_BYTES = 16  # of one item
@@ -110,7 +117,9 @@ class MapDataset(Dataset):
         return self._assembly.batches(chunks)
 
 
-def _read_all(reader: _Reader, positions: Ids, *, workers: int | None) -> tuple[_Survey, Kept]:
+def _read_all(
+    reader: _Reader, positions: Ids, *, workers: int | None
+) -> tuple[_Survey, ExampleCache]:
     """Reads every item once, and a few of them twice."""
     name = reader.name
     spread = np.unique(np.linspace(0, len(positions) - 1, READ_TWICE).astype(np.int64))
@@ -120,7 +129,7 @@ def _read_all(reader: _Reader, positions: Ids, *, workers: int | None) -> tuple[
             raise DatasetError(f"dataset {name!r}: {one.say} differs when read again: {RANDOM}")
     survey = _Survey(name, first[0], ImageConsistency(name, reader.preparation))
     content = first[0].content
-    kept = Kept(len(positions), content.shape, dtype=content.dtype)
+    kept = ExampleCache(len(positions), content.shape, dtype=content.dtype)
     workers = choose_workers(workers, len(positions))
     groups = grouped(positions, size=kept.size, workers=workers)
     for _, found in read_ahead(reader, groups, workers=workers):

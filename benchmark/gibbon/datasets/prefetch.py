@@ -95,7 +95,7 @@ def grouped(ids: Ids, *, size: int, workers: int) -> list[Ids]:
     return [ids[start : start + step] for start in range(0, len(ids), step)]
 
 
-class Kept:
+class ExampleCache:
     """A cache of examples in memory, as many as fit.
 
     The first examples stay: replacing the oldest would replace all of them in every pass over a
@@ -145,7 +145,7 @@ class Assembly:
 
     read: Callable[[Ids], Sequence[NDArray[Any]]]
     info: DatasetInfo
-    kept: Kept
+    kept: ExampleCache
     workers: int | None
 
     def batches(self, chunks: Sequence[Ids]) -> Generator[Batch, None, None]:

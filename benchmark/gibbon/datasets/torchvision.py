@@ -25,7 +25,7 @@ NOT_OFFERED = ("VisionDataset", "DatasetFolder", "ImageFolder", "wrap_dataset_fo
 
 
 def open_torchvision(spec: DatasetSpec, request: DataRequest) -> Dataset:
-    """Returns one of torchvision's datasets.
+    """Returns a dataset of torchvision.
 
     Args:
         spec: names its class after ``torchvision:``, and sets the transforms of every image and

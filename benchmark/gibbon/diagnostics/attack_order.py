@@ -104,7 +104,7 @@ class Attacker:
 
     @property
     def keeps_best(self) -> bool:
-        """Whether it returns the best point that it visited, or the first success."""
+        """Whether the attack returns the best point that it visited, or the first success."""
         return BEST.issuperset(iterates_of(self.attack))
 
     def climbs(self, *, radii: float = 1.0, steps: int = FEWEST_STEPS) -> bool:

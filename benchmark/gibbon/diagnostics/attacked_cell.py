@@ -1,4 +1,4 @@
-"""One attacked cell with its outcome, the unattacked outcome and its threat model."""
+"""An attacked cell with its outcome, the unattacked outcome and its threat model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUNDING = 1e-6  # of a distance of the nearest success
 
 @dataclass(frozen=True)
 class AttackedCell:
-    """An attacked cell and what is known of it; all arrays have shape (N,).
+    """An attacked cell with its row, outcomes and threat model; all arrays have shape (N,).
 
     Args:
         row: its row.
@@ -117,7 +117,10 @@ class AttackedCell:
 
     @property
     def lost(self) -> Marks:
-        """The survivors of which the attack passed an adversarial example within the budget."""
+        """Whether each example survived although the attack passed an adversarial example of it.
+
+        The example passed is within the budget; bool, shape (N,).
+        """
         if self.path is None:
             return np.zeros(self.count, dtype=np.bool_)
         # A list may hold a search, whose path leaves the budget.

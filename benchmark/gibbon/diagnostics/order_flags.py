@@ -52,7 +52,7 @@ TRANSFER = "transfer-stronger"
 
 @dataclass(frozen=True)
 class ComparedCell:
-    """One attacked cell with what is known of each of its examples.
+    """An attacked cell that is compared with others, with its outcome and clean mistakes.
 
     Args:
         dataset: the dataset's name.
@@ -93,7 +93,7 @@ class _Contender:
 
     @property
     def phrase(self) -> str:
-        """Its name in sentences."""
+        """The attack's name in sentences."""
         if self.name == self.cell.label:
             return self.name
         return f"{self.name} (member of {self.cell.label})"

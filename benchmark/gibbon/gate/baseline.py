@@ -126,7 +126,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two runs of a comparison: its name, suite, datasets and measures.
+    """A run that takes part in a comparison: its name, suite, datasets and measures.
 
     Args:
         failed: the keys of the measures that failed.
@@ -163,7 +163,7 @@ class BaselineDataset(Record):
 
 
 class BaselineCell(Record):
-    """One measure of a baseline: the packed bits of the misclassified examples.
+    """A measure of a baseline: the packed bits of the misclassified examples.
 
     ``transfer`` holds the bits of the other models that the same examples were scored on.
     ``flags`` holds the kinds of the serious flags of the measure and the figure of each, by the
@@ -402,7 +402,7 @@ def _worst(
 
 
 def made_with(row: Evaluation) -> AttackSetup:
-    """Returns what two rows must share for their numbers to be comparable."""
+    """Returns the settings that two rows must share for their numbers to be comparable."""
     if row.unattacked:
         return AttackSetup()
     return AttackSetup(

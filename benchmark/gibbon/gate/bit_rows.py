@@ -1,4 +1,4 @@
-"""Rows of bits as short texts, for files that are committed.
+"""Converts rows of bits to short texts and back, for files under version control.
 
 A row is packed into bytes, compressed and written in base 85.  Related rows, such as the errors on
 the same examples under a growing epsilon, differ in few bits: each row is stored as its difference

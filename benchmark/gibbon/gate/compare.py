@@ -47,7 +47,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Compared:
-    """One measure compared between two runs.
+    """A measure compared between two runs.
 
     Args:
         old, new: errors as fractions of 1, over the ``examples`` that both runs have.

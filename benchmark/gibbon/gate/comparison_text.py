@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from gibbon.gate.compare import BAD, CHANGES, Compared, Comparison, count_text
 from gibbon.gate.flag_text import (
-    flag_groups,
     flag_lines,
     flag_sentence,
+    flags_by_advice,
     group_sentences,
     kinds_in_words,
 )
@@ -173,7 +173,9 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
 
 def _flag_bullets(comparison: Comparison) -> Iterator[str]:
     """Yields the lines of `flag_notes` as a list in markdown, suite lines as code."""
-    groups = [(head, group) for head, flags in _serious(comparison) for group in flag_groups(flags)]
+    groups = [
+        (head, group) for head, flags in _serious(comparison) for group in flags_by_advice(flags)
+    ]
     for head, group in groups:
         for sentence in group_sentences(group):
             yield f"- {escape(f'{head}: {sentence}')}"

@@ -23,7 +23,7 @@ def flag_sentence(flag: Flag, *, subject: bool = True) -> str:
     return f"{flag.kind}: {text}{figure}"
 
 
-def flag_groups(flags: Iterable[Flag]) -> list[list[Flag]]:
+def flags_by_advice(flags: Iterable[Flag]) -> list[list[Flag]]:
     """Returns flags in groups of one kind with the same advice and suite lines, in their order."""
     groups: dict[tuple[str, str, str], list[Flag]] = {}
     for flag in dict.fromkeys(flags):
@@ -44,7 +44,7 @@ def flag_lines(head: str, flags: Iterable[Flag]) -> list[str]:
     The advice and the suite lines of each kind follow its flags, indented.
     """
     lines = []
-    for group in flag_groups(flags):
+    for group in flags_by_advice(flags):
         lines += [f"{head}: {sentence}" for sentence in group_sentences(group)]
         if group[0].advice:
             lines.append(f"{INDENT}{' '.join(group[0].advice.split())}")

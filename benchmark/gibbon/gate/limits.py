@@ -114,7 +114,7 @@ def read_limits(path: Path) -> Limits:
 
 
 def default_limits(baseline: Path) -> Path | None:
-    """Returns the file of limits beside a baseline, or None if there is none.
+    """Returns the file of limits in the folder of a baseline, or None if there is none.
 
     ``limits.toml`` inside a run's folder; ``NAME.toml`` beside a baseline file ``NAME.json``.
     """

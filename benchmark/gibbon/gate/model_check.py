@@ -1,4 +1,4 @@
-"""One check of a model in a test: compares measured errors with fixed limits and a baseline.
+"""Checks a model in a test: compares measured errors with fixed limits and a baseline.
 
 A serious flag that the check does not accept fails it, whatever the errors and the baseline are.
 
@@ -38,7 +38,7 @@ from gibbon.records.outcomes import Outcome
 from gibbon.records.run import Failure, RunRecord
 from gibbon.report.content.layout import NOTHING
 from gibbon.report.content.lookup import Measured, adversarial_error, clean_error, worst_case_error
-from gibbon.report.content.number_format import interval, percent, share
+from gibbon.report.content.number_format import count_of, interval, percent
 from gibbon.report.text.markdown import bullets, escape
 from gibbon.specs.base import UNATTACKED
 
@@ -50,7 +50,7 @@ LOCK_TIMEOUT = 60.0  # seconds to wait for another process that writes the same 
 
 
 @dataclass(frozen=True)
-class Allowed:
+class CheckLimits:
     """The limits of a check: errors as fractions of 1, and an increase in percentage points."""
 
     max_error: float | None
@@ -75,7 +75,7 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Line:
-    """One error of a check, in plain values that can be sent between processes.
+    """An error of a check, in plain values that can be sent between processes.
 
     Args:
         rate, low, high: the error and its interval, fractions of 1; None if it failed.
@@ -140,8 +140,8 @@ def named_side(record: RunRecord, outcomes: Mapping[str, Outcome], *, name: str)
     return Side(side.name, SUITE, {name: content}, cells, failed, side.flags, accepted)
 
 
-def examine(
-    record: RunRecord, side: Side, *, allowed: Allowed, baseline: Path | None
+def judge_check(
+    record: RunRecord, side: Side, *, allowed: CheckLimits, baseline: Path | None
 ) -> CheckResult:
     """Returns the result of a check.
 
@@ -244,7 +244,7 @@ def text_table(lines: tuple[Line, ...]) -> str:
             "95 % interval": [
                 interval(Measured("done", line.rate, line.low, line.high)) for line in lines
             ],
-            "wrong": [share(line.wrong, line.examples) for line in lines],
+            "wrong": [count_of(line.wrong, line.examples) for line in lines],
             "limit": [percent(line.limit) for line in lines],
             "baseline": [percent(line.old) for line in lines],
             "verdict": [line.verdict for line in lines],
@@ -287,7 +287,7 @@ def _renamed(key: Key, name: str) -> Key:
     return replace(key, dataset=name, model=name)
 
 
-def _lines(record: RunRecord, side: Side, allowed: Allowed) -> Iterator[tuple[Key, Line, str]]:
+def _lines(record: RunRecord, side: Side, allowed: CheckLimits) -> Iterator[tuple[Key, Line, str]]:
     """Yields each error of a check with its line, and a sentence if it has a problem."""
     (name,) = side.datasets
     for row in record.evaluations:
@@ -307,7 +307,7 @@ def _lines(record: RunRecord, side: Side, allowed: Allowed) -> Iterator[tuple[Ke
             line = replace(line, verdict=ABOVE)
             problem = (
                 f"{measure_name(key)} is {percent(line.rate)}, above the limit of "
-                f"{percent(limit)}: {share(line.wrong, line.examples)} examples, 95 % "
+                f"{percent(limit)}: {count_of(line.wrong, line.examples)} examples, 95 % "
                 f"interval {interval(measured)}"
             )
         yield key, line, problem
@@ -344,7 +344,7 @@ class _Against:
     notes: tuple[str, ...] = ()
 
 
-def _against(file: Path, side: Side, allowed: Allowed) -> _Against:
+def _against(file: Path, side: Side, allowed: CheckLimits) -> _Against:
     (name,) = side.datasets
     own = {cell.key for cell in side.cells}
     old = read_side(file)

@@ -80,7 +80,7 @@ class Attacked(nn.Module):
         ]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns what the attack takes for the model's outputs, shape (N, K)."""
+        """Returns the outputs of the model as the attack sees them, shape (N, K)."""
         eot, count = self.adaptation.eot, len(inputs)
         if eot == 1 or not count:
             return self._outputs(inputs)
@@ -163,7 +163,7 @@ def attacked_view(
     >>> bool((view(inputs) == net[1](net[0](inputs))).all()), model.passes.forward
     (True, 5)
     """
-    whole = whole_model(source)
+    whole = model_behind_view(source)
     before = source.module if isinstance(source.module, Attacked) else None
     if not adaptation:
         return whole
@@ -186,7 +186,7 @@ def attacked_view(
     return view
 
 
-def whole_model(classifier: Classifier) -> Classifier:
+def model_behind_view(classifier: Classifier) -> Classifier:
     """Returns the model that a view shows; any other classifier itself."""
     module = classifier.module
     return module.source if isinstance(module, Attacked) else classifier

@@ -22,7 +22,7 @@ from gibbon.core.threat import Bounds, ThreatModel
 from gibbon.models.memory import is_shortage
 from gibbon.models.outputs import LOGITS, OutputRule
 from gibbon.models.random_draws import ONE_DRAW, Draws
-from gibbon.models.snapshot import Belongings, Listener, Snapshot, move_attributes
+from gibbon.models.snapshot import Listener, ModuleReferences, Snapshot, move_attributes
 from gibbon.models.trajectory import ModelCall, Trajectory
 
 PIXELS = Bounds(0.0, 1.0)
@@ -231,7 +231,7 @@ class Classifier:
         Afterwards, also after an exception, it restores the mode of every sub-module,
         ``requires_grad``, the tensors of parameters, buffers and attributes, gradients and hooks.
         """
-        belongings = Belongings(self.module)
+        references = ModuleReferences(self.module)
         outer = self.snapshot
         try:
             self.module.eval()
@@ -245,7 +245,7 @@ class Classifier:
                 yield self
         finally:
             self.snapshot = outer
-            belongings.put_back()
+            references.put_back()
 
     @contextmanager
     def run_on(self, rows: Tensor | None = None) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Detects and undoes changes to a module's state.
 
-`Snapshot` holds copies of the state, and reports changes that an attack makes.  `Belongings` holds
-references to the parts of a module, which evaluation moves or changes, and restores them.
+`Snapshot` holds copies of the state, and reports changes that an attack makes.  `ModuleReferences`
+holds references to the parts of a module, which evaluation moves or changes, and restores them.
 
 Attacks may be third-party code.  One that trains, normalises anew, unfreezes, hooks or patches the
 model would invalidate every later result, so the state is compared after each batch.  Tensors are
@@ -172,13 +172,13 @@ class _Content:
             self.tensor.grad = self.grad
 
 
-class Belongings:
+class ModuleReferences:
     """References to all parts of a module that evaluation changes; nothing is copied.
 
     >>> layer = nn.Linear(2, 1)
-    >>> belongings, weight = Belongings(layer), layer.weight
+    >>> references, weight = ModuleReferences(layer), layer.weight
     >>> _ = layer.eval().requires_grad_(False).to("meta")
-    >>> belongings.put_back()
+    >>> references.put_back()
     >>> layer.weight is weight, layer.training, weight.requires_grad, weight.device.type
     (True, True, True, 'cpu')
     """

@@ -42,7 +42,7 @@ BUFFERED = 64  # gradients that wait to be counted, and the least number of snap
 
 @dataclass(frozen=True)
 class PathTensors:
-    """The evidence for each example, tensors of shape (N,); NaN stands for "not known".
+    """The evidence for each example, tensors of shape (N,); NaN if not known.
 
     Args:
         start_margin: the margin of the best wrong class over the true one, at the first point.
@@ -84,7 +84,7 @@ class PathTensors:
 
 @dataclass
 class ModelCall:
-    """One call of the model by an attack.
+    """A call of the model by an attack.
 
     Args:
         run: the run that it belongs to.

@@ -14,7 +14,7 @@ from gibbon.records.record import Record
 
 
 class CheckDone(Record):
-    """One check of a run.
+    """A check of a run.
 
     A check that had nothing to examine, or that abstained everywhere, has no record.
 

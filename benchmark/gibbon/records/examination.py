@@ -25,7 +25,7 @@ Result = Literal["passed", "flagged", "abstained", "left out", "failed"]
 
 
 class ExaminedCheck(Record):
-    """One check of an examination.
+    """A check of an examination.
 
     Args:
         name: a few words, such as ``"gradient at the data"``.
@@ -105,7 +105,7 @@ class Examination(Record):
             yield each.of(dataset=dataset, model=model)
 
     def then(self, later: Examination) -> Examination:
-        """Returns this examination with the checks of a later one of the same model.
+        """Returns the examination followed by the checks of a later one of the model.
 
         Of the later flags those of other kinds are added: the others say again what is known.
         """

@@ -23,7 +23,7 @@ SEPARATOR = ";"  # between the kinds in a row of a table
 
 
 class Flag(Record):
-    """One sign that a number may be wrong.
+    """A sign that a number may be wrong.
 
     Args:
         kind: name of its kind, of a closed list (`gibbon.records.flag_kinds`).

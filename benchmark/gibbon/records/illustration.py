@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Addition:
-    """One picture, its perturbation, and the sum.
+    """A picture, its perturbation, and the sum.
 
     Args:
         title: of the figure.

@@ -66,7 +66,7 @@ class OutcomeMeta(Record):
     target_errors: dict[str, str] = Field(default_factory=dict)
 
     def after(self, before: OutcomeMeta) -> OutcomeMeta:
-        """Returns this with what was spent before added."""
+        """Returns the metadata with the passes and seconds of an earlier part added."""
         return self.model_copy(
             update={
                 "forward_passes": before.forward_passes + self.forward_passes,
@@ -78,7 +78,7 @@ class OutcomeMeta(Record):
 
 @dataclass(frozen=True)
 class TargetOutcome:
-    """One model's answers to a cell's candidates: predicted int32 and confidence float32, (N,).
+    """A model's answers to a cell's candidates: predicted int32 and confidence float32, (N,).
 
     ``wrong_share``, float32, (N,), is the share of wrong answers of a model that was evaluated
     several times, because its answers are random; None for any other model.  ``predicted`` is then
@@ -90,7 +90,7 @@ class TargetOutcome:
     wrong_share: NDArray[np.float32] | None = None
 
     def then(self, more: TargetOutcome) -> TargetOutcome:
-        """Returns this and more examples after it."""
+        """Returns these answers followed by those to more candidates."""
         own, other = self.wrong_share, more.wrong_share
         return TargetOutcome(
             np.concatenate([self.predicted, more.predicted]),
@@ -128,7 +128,7 @@ class Outcome:
 
     @property
     def first_misled(self) -> NDArray[np.int16]:
-        """``misled_by``, also where there was one try: then it is that one or none."""
+        """``misled_by``; with one try, 0 for the examples that it misclassified, else -1."""
         if self.misled_by is not None:
             return self.misled_by
         return np.where(self.any_misclassified, 0, -1).astype(np.int16)
@@ -153,7 +153,7 @@ class Outcome:
         return np.where(self.verdict == Verdict.VALID, share, 0.0).astype(np.float64)
 
     def then(self, more: Outcome) -> Outcome:
-        """Returns this and more examples of the same cell after it."""
+        """Returns this outcome followed by that of more examples of the cell."""
         scores = {
             digest: answers.then(more.scores[digest])
             for digest, answers in self.scores.items()
@@ -176,7 +176,7 @@ class Outcome:
         return replace(self, **joined, scores=scores, meta=meta, path=path)
 
     def at(self, rows: NDArray[np.int64], found: Outcome, *, only_misled: bool = False) -> Outcome:
-        """Returns this with what was found of the examples at these positions in its place.
+        """Returns the outcome with the rows at these positions replaced by those of ``found``.
 
         The digest, the passes and the seconds are those of ``found``.  With ``only_misled`` what
         is invalid here stays, so that it is reported, unless the example found is misclassified.
@@ -238,14 +238,14 @@ class Outcome:
     def updated(
         self, found: Outcome | None, *, member: int | None, nothing: OutcomeMeta
     ) -> Outcome:
-        """Returns this with what a job found of the survivors.
+        """Returns the outcome with its survivors replaced by a job's results for them.
 
         Args:
             found: the outcome of the survivors; None if there were none.
             member: the position of the job's attack in its list, if it is a member of one.  The
                 outcome then says which member misclassified an example first, and counts the passes
                 of the members before.
-            nothing: stands in the metadata if there were no survivors.
+            nothing: the metadata if there were no survivors.
         """
         if found is None:
             outcome = replace(self, saturated=None, meta=nothing)
@@ -257,7 +257,7 @@ class Outcome:
         return replace(outcome, meta=outcome.meta.after(self.meta)) if member else outcome
 
     def with_targets(self, scores: Mapping[str, TargetOutcome], meta: OutcomeMeta) -> Outcome:
-        """Returns this with the answers of more targets, given for the same examples.
+        """Returns the outcome with the answers of more targets to its candidates.
 
         ``meta`` holds the targets' names, and what those raised that failed.
         """
@@ -277,12 +277,12 @@ class Outcome:
         return bool(np.mean(near & (again.verdict == self.verdict)) >= SAME_SHARE)
 
     def without(self, names: Collection[str], *, but: str) -> Outcome:
-        """Returns this without the answers of models of these names, but for one model's digest."""
+        """Returns the outcome without the answers of models of these names, but for one digest."""
         named = self.meta.targets.items()
         return self.only(digest for digest, name in named if digest == but or name not in names)
 
     def only(self, targets: Iterable[str]) -> Outcome:
-        """Returns this with the answers of these targets alone."""
+        """Returns the outcome with the answers of these targets alone."""
         kept = {digest: self.scores[digest] for digest in targets}
         names = {digest: self.meta.targets[digest] for digest in kept}
         return replace(self, scores=kept, meta=self.meta.model_copy(update={"targets": names}))

@@ -55,7 +55,7 @@ class PathEvidence:
 
     @classmethod
     def unknown(cls, count: int) -> PathEvidence:
-        """Returns the evidence of ``count`` examples of which nothing is known."""
+        """Returns evidence with every value unknown, for ``count`` examples."""
         arrays: dict[str, Any] = {
             name: np.full(count, value).astype(PATH_ARRAYS[name])
             for name, value in _NOTHING.items()
@@ -63,7 +63,7 @@ class PathEvidence:
         return cls(**arrays)
 
     def then(self, more: PathEvidence) -> PathEvidence:
-        """Returns this and more examples after it."""
+        """Returns this evidence followed by that of more examples."""
         return PathEvidence(
             **{
                 name: np.concatenate([getattr(self, name), getattr(more, name)])
@@ -72,7 +72,7 @@ class PathEvidence:
         )
 
     def with_more(self, rows: NDArray[np.int64], more: PathEvidence) -> PathEvidence:
-        """Returns this with the evidence of another attack on the examples at these positions."""
+        """Returns the evidence joined with that of another attack on the examples in ``rows``."""
         joined: dict[str, Any] = {}
         for name in PATH_ARRAYS:
             values = getattr(self, name).copy()

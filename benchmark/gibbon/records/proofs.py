@@ -67,7 +67,7 @@ class Proofs:
 
     @classmethod
     def none_of(cls, ids: NDArray[np.int64], *, digest: str) -> Proofs:
-        """Returns that nothing is proved of these examples."""
+        """Returns proofs in which no method was tried on these examples."""
         count = len(ids)
         return cls(
             ids,
@@ -101,7 +101,7 @@ class Proofs:
         margin: NDArray[np.float64],
         proved: NDArray[np.bool_],
     ) -> Proofs:
-        """Returns this with what a method found of the examples at these positions."""
+        """Returns the proofs updated by the margins of a method for the rows at these positions."""
         margins, by, tried = self.margin.copy(), self.proved_by.copy(), self.tried.copy()
         margins[rows] = np.maximum(margins[rows], margin)
         by[rows] = np.where((by[rows] == 0) & proved, code_of(method), by[rows])
@@ -109,7 +109,7 @@ class Proofs:
         return replace(self, margin=margins, proved_by=by, tried=tried)
 
     def with_meta(self, **update: object) -> Proofs:
-        """Returns this with other metadata."""
+        """Returns the proofs with fields of the metadata replaced."""
         return replace(self, meta=self.meta.model_copy(update=update))
 
 

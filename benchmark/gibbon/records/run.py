@@ -45,7 +45,7 @@ class CellRecord(Record):
 
 
 class Evaluation(CellRecord):
-    """One model under one attack at one epsilon: a row of ``evaluations.csv``.
+    """The results of a model under an attack at one epsilon: a row of ``evaluations.csv``.
 
     The fields are the columns, in their order.  The table of words in the documentation defines
     each rate; ``examples``, ``clean_correct`` and ``misclassified`` are the denominators.
@@ -294,11 +294,11 @@ class CertifiedBound(Record):
 
 
 class MemberEvaluation(CellRecord):
-    """One attack of a list, each of which is run on the examples that survive the earlier ones.
+    """The results of an attack of a list, run on the survivors of the attacks before it.
 
-    ``given`` is the number of survivors that it was run on, ``misled`` the number of these that it
-    misled; ``error_after`` is the share of all examples misclassified clean, by it or by an earlier
-    attack, which for the last attack is the worst-case error.
+    ``given`` is the number of survivors that it was run on, ``misled`` the number of these that
+    became misclassified; ``error_after`` is the share of all examples misclassified clean, under it
+    or under an earlier attack, which for the last attack is the worst-case error.
     """
 
     member: str

@@ -16,7 +16,7 @@ class TooLarge(Exception):  # noqa: N818  a signal to the loop over batches, not
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a batch.
+    """The size of a batch that is tried, and whether it may be halved.
 
     Args:
         count: number of examples.

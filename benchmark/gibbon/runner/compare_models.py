@@ -32,7 +32,7 @@ def model_comparisons(
     for worst in worst_errors(experiment, outcomes):
         by_threat.setdefault(worst.threat, []).append(worst)
     for threat, found in by_threat.items():
-        pairs = [_Pair(*pair) for pair in combinations(found, 2) if _attacked_alike(*pair)]
+        pairs = [_ModelPair(*pair) for pair in combinations(found, 2) if _attacked_alike(*pair)]
         p_values = holm([mcnemar(each.only_first, each.only_second) for each in pairs])
         for pair, p_value in zip(pairs, p_values, strict=True):
             yield pair.row(experiment.spec.dataset.name, threat, p_value, pairs=len(pairs))
@@ -44,7 +44,7 @@ def _attacked_alike(first: WorstErrors, second: WorstErrors) -> bool:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _ModelPair:
     """The errors of two models under one threat model, on the same examples."""
 
     first: WorstErrors

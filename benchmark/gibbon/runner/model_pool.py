@@ -55,7 +55,7 @@ class Handle:
 
     @property
     def rebuilds(self) -> bool:
-        """Whether it can be released."""
+        """Whether the model can be released."""
         return self._rebuild is not None
 
     def release(self) -> None:

@@ -173,7 +173,7 @@ def _start(line: _Line) -> None:
 
 
 def _train(job: _Job) -> TrainingResult | RequestError:
-    """Trains in a process of its own."""
+    """Trains in a separate process."""
     line, reported = _line, 0.0
     if line is None:
         raise RuntimeError("this process was not started to train")

@@ -202,7 +202,7 @@ def _explain(
 
 
 def problem_text(problem: ErrorDetails, known: Iterable[str]) -> str:
-    """Returns what is wrong with a key, in TOML's words; ``known`` are the keys beside it."""
+    """Returns the problem of a key in TOML's words; ``known`` are the valid keys of its table."""
     if problem["type"] == "extra_forbidden":
         return "unknown key" + suggest(str(problem["loc"][-1]), known)
     message = WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))

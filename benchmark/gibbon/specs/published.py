@@ -28,7 +28,7 @@ def _is_missing(value: object) -> bool:
 
 
 class PublishedRow(Spec):
-    """A published number, which tables show beside the measured one.
+    """A published number, which tables show next to the measured one.
 
     Rates and confidences are fractions of 1.  For transfer measures ``model`` is the source and
     ``target`` the model that is scored; ``compared_with`` names another target if the paper

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gibbon.attacks.toolkit.gradients import refuse_no_numbers
+from gibbon.attacks.toolkit.gradients import check_finite_gradients
 from gibbon.core.errors import AttackError
 from gibbon.core.rng import seeded_globals
 from gibbon.datasets.base import Batch
@@ -58,7 +58,7 @@ def guarding(
         raise AttackError(f"the attack {difference}")
     if given.inputs._version != watch.version or not equal(given.inputs, batch.inputs):
         raise AttackError("the attack changed its inputs in place")
-    refuse_no_numbers(watch.gradients)
+    check_finite_gradients(watch.gradients)
 
 
 def _changed(source: Classifier, fields: dict[str, object]) -> bool:

@@ -156,7 +156,7 @@ def _carried(
 
 
 class _Answered(NamedTuple):
-    """One checked candidate for each example, and the source's answer to it.
+    """A checked candidate for each example, and the source's answer to it.
 
     Args:
         candidates, verdict, distance: as in `Judged`.

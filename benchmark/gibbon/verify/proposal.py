@@ -37,7 +37,7 @@ NOT_CARRIED = "what misled before is carried within a batch along one direction 
 
 @dataclass(frozen=True)
 class Tried:
-    """The candidates of one try, one for each example, and what is known of them.
+    """The candidates of one try, one for each example, with votes and distances if known.
 
     Args:
         points: shape (N, *input_shape).
@@ -60,7 +60,7 @@ class Proposal(ABC):
 
     @abstractmethod
     def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
-        """Yields the candidates of each try with what is known of them.
+        """Yields the candidates of each try, with votes and distances if they are known.
 
         ``watch`` saves a pass over the clean inputs if the attack made one.
         """
@@ -210,7 +210,7 @@ class SearchProposal(Proposal):
 
 @dataclass(frozen=True)
 class FoundPoint:
-    """One try of a minimal-norm search, and the source's answers for it.
+    """The point of one try of a minimal-norm search, and the source's answers for it.
 
     Args:
         found: shape (N, *input_shape).

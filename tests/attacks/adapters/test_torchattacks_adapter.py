@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gibbon.conformance import Standing, check_attack
+from gibbon.conformance import LawStatus, check_attack
 from gibbon.conformance.laws import law
 from gibbon.core.errors import AttackError, SpecError
 from gibbon.core.threat import Bounds, Norm
@@ -166,7 +166,7 @@ class TestTheLibrary:
 
     def test_its_cw_fails_on_probabilities_as_is_written_down(self):
         (found,) = check_attack("torchattacks:CW", laws=[law("outputs")]).results
-        assert found.standing is Standing.DEPARTS
+        assert found.status is LawStatus.DEPARTS
 
     def test_its_switch_for_normalised_inputs_stays_off(self):
         plain = nets.mlp()

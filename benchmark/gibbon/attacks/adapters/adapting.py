@@ -37,7 +37,7 @@ from gibbon.attacks.adapters import AttackSource
 from gibbon.attacks.adapters.isolation import isolated, silence
 from gibbon.attacks.base import STRICT, Attack, SearchMethod, parameters_of, relative_length
 from gibbon.attacks.minimal import MinimalNormAttack
-from gibbon.attacks.toolkit.gradients import refuse_no_numbers
+from gibbon.attacks.toolkit.gradients import check_finite_gradients
 from gibbon.core.errors import AttackError, MissingLibraryError, UnknownNameError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
@@ -235,7 +235,7 @@ class InputScaling:
 
 @dataclass(frozen=True)
 class Task:
-    """One attack to run by a library, in the library's units.
+    """An attack to run by a library, in the library's units.
 
     Args:
         model: maps pictures to logits.
@@ -442,7 +442,7 @@ def _run(
     expected = tuple(pictures.shape)
     with isolated(task.seed, device=pictures.device):
         returned: object = foreign.run(task)
-    refuse_no_numbers(task.model.gradients)
+    check_finite_gradients(task.model.gradients)
     if not isinstance(returned, Tensor) or returned.shape != expected:
         came = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
         raise AttackError(f"{name} must return a tensor of shape {expected}, got {came}")

@@ -74,7 +74,7 @@ CHECK_EVERY = 4  # percent of the steps, in L1
 
 @dataclass(frozen=True)
 class Run(ExampleRows):
-    """One run of algorithm 1 from a random point.
+    """A run of algorithm 1 from a random point.
 
     Args:
         objective: the function f to maximise.
@@ -189,7 +189,7 @@ class APGDSearch:
             schedule = SparsitySchedule.start(iterates, allowed, resumed=stage.resumed)
             checkpoints = sparsity_checkpoints(stage.steps)
         rows = torch.arange(len(points), device=points.device)
-        state = _State(rows, allowed, objective, iterates, schedule)
+        state = _SearchState(rows, allowed, objective, iterates, schedule)
         for step in range(1, stage.steps + 1):
             if stage.stop:
                 state = found.collect_misclassified(state, outputs=outputs)
@@ -212,7 +212,7 @@ class APGDSearch:
 
 @dataclass(frozen=True)
 class _Stage:
-    """One stage of a run: its ball and its steps, and whether a stage came before.
+    """A stage of a run: its ball and its steps, and whether a stage came before.
 
     ``stop`` says whether rows leave at their first misclassified point.
     """
@@ -420,7 +420,7 @@ def _changed(points: Tensor, allowed: Region) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _State(ExampleRows):
+class _SearchState(ExampleRows):
     """The state of algorithm 1 for the rows of a batch that still take part, ``rows``."""
 
     rows: Tensor
@@ -429,12 +429,12 @@ class _State(ExampleRows):
     iterates: Iterates
     schedule: StepSchedule
 
-    def after_step(self, points: Tensor, outputs: Tensor, gradient: Tensor) -> _State:
+    def after_step(self, points: Tensor, outputs: Tensor, gradient: Tensor) -> _SearchState:
         value, lead = self.objective.value(outputs), margin(outputs, self.objective.labels)
         iterates = self.iterates.then(points, gradient, value=value, lead=lead)
         return replace(self, iterates=iterates)
 
-    def after_checkpoint(self, *, enough: float) -> _State:
+    def after_checkpoint(self, *, enough: float) -> _SearchState:
         schedule, restart = self.schedule.after_checkpoint(
             self.iterates, self.allowed, enough=enough
         )
@@ -462,7 +462,7 @@ class _Found:
         self.stopped = torch.zeros_like(self.margins, dtype=torch.bool)
         self.best = points
 
-    def collect_misclassified(self, state: _State, *, outputs: Tensor) -> _State:
+    def collect_misclassified(self, state: _SearchState, *, outputs: Tensor) -> _SearchState:
         """Stores the rows that are misclassified; returns the state of those that go on."""
         done = state.objective.misclassified(outputs)
         if not bool(done.any()):
@@ -472,7 +472,7 @@ class _Found:
         self.collect(state.take(done))
         return state.take(torch.nonzero(~leave).squeeze(1))
 
-    def collect(self, state: _State) -> _Found:
+    def collect(self, state: _SearchState) -> _Found:
         """Stores all rows of a state."""
         self.points[state.rows] = state.iterates.kept
         self.margins[state.rows] = state.iterates.kept_margin

@@ -52,11 +52,11 @@ class Gradients:
 
     def check(self) -> None:
         """Raises `OutputError` if a gradient since the start was NaN or infinite."""
-        refuse_no_numbers(self._total)
+        check_finite_gradients(self._total)
 
 
-def refuse_no_numbers(total: Tensor | None) -> None:
-    """Raises `OutputError` if a sum over gradients is NaN or infinite; None is no sum."""
+def check_finite_gradients(total: Tensor | None) -> None:
+    """Raises `OutputError` if a sum over gradients is NaN or infinite; None passes."""
     if total is not None and not math.isfinite(total.item()):
         raise OutputError(
             "the model's input gradient is NaN or infinite: an attack that follows it would "

@@ -30,7 +30,7 @@ ROUNDING = 8  # of a level found by iteration, in units of the last place
 
 @dataclass(frozen=True)
 class Boundary(ExampleRows):
-    """One linearised boundary an example.
+    """A linearised boundary for each example.
 
     Args:
         gap: shape (N,): the rival's output minus the true class's, at the point.

@@ -72,7 +72,7 @@ class Sampler(ABC):
 
 
 class LinfSampler(Sampler):
-    """Algorithm 2: L∞."""
+    """Samples windows of the square attack in L∞ (algorithm 2)."""
 
     def first(self, inputs: Tensor, *, streams: ExampleStreams) -> Tensor:
         """Returns vertical stripes of one pixel, a sign for each channel and column."""

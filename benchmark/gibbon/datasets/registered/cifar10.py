@@ -52,7 +52,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Version:
-    """One of the forms that CIFAR-10 is published in.
+    """A form in which CIFAR-10 is published.
 
     Args:
         archive: name of the published archive.

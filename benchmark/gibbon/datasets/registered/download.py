@@ -1,4 +1,4 @@
-"""Downloads that end: bounded in time, and whole or not at all."""
+"""Downloads files with a limit on time, and keeps complete downloads only."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def find_or_download(
         missing: first part of the error message: the files, and the places searched.
         remedy: last part of the error message: how to provide the files.
 
-    Raises `DatasetError` if the files can't be had.
+    Raises `DatasetError` if the files are neither found nor downloaded.
     """
     found = find()
     if found is not None:

@@ -24,7 +24,7 @@ from gibbon.datasets import DataRequest, Split
 from gibbon.datasets.base import ArrayDataset
 from gibbon.datasets.registered.checksum import verify
 from gibbon.datasets.registered.download import find_or_download
-from gibbon.datasets.registered.idx import parse_idx, read_file, unpack
+from gibbon.datasets.registered.idx import parse_idx, read_file, unzipped
 
 CLASSES = (
     "T-shirt/top",
@@ -112,7 +112,7 @@ def _download(folder: Path) -> None:
 
 
 def _read_verified(path: Path, expected: str) -> NDArray[Any]:
-    content = unpack(read_file(path), path)
+    content = unzipped(read_file(path), path)
     remedy = f"delete it, or replace it by the file from {HOME_PAGE}"
     verify(content, path, expected=expected, remedy=remedy)
     return parse_idx(content, path)

@@ -41,7 +41,7 @@ def read_file(path: Path) -> bytes:
         raise DatasetError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
-def unpack(content: bytes, path: Path) -> bytes:
+def unzipped(content: bytes, path: Path) -> bytes:
     """Returns the content unzipped, or unchanged if neither it nor the suffix of ``path`` is gzip.
 
     Raises `DatasetError` if it is called ``.gz`` and isn't gzip, or is damaged gzip.

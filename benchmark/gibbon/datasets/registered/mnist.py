@@ -20,7 +20,7 @@ from gibbon.core.errors import DatasetError
 from gibbon.datasets import DataRequest, Split
 from gibbon.datasets.base import ArrayDataset
 from gibbon.datasets.registered.checksum import verify
-from gibbon.datasets.registered.idx import parse_idx, read_file, unpack
+from gibbon.datasets.registered.idx import parse_idx, read_file, unzipped
 
 CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 FOLDER = Path(__file__).parent / "data" / "mnist"
@@ -70,4 +70,4 @@ def _read_verified(path: Path) -> NDArray[Any]:
         )
     content = read_file(path)
     verify(content, path, expected=expected, remedy=REMEDY)
-    return parse_idx(unpack(content, path), path)
+    return parse_idx(unzipped(content, path), path)

@@ -53,7 +53,7 @@ def check_model(spec: ModelSpec, *, where: str) -> None:
     """
     try:
         if spec.ensemble:
-            for member in members_of(spec):
+            for member in ensemble_members(spec):
                 check_model(member, where=f"member {member.name!r}")
             return
         if spec.model in MODELS.names():
@@ -77,7 +77,7 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
     """
     if spec.ensemble:
         return fuse_models(
-            spec, [build_model(each, input_shape=input_shape) for each in members_of(spec)]
+            spec, [build_model(each, input_shape=input_shape) for each in ensemble_members(spec)]
         )
     with same_random_numbers():
         if spec.model in MODELS.names():
@@ -91,7 +91,7 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
     )
 
 
-def members_of(spec: ModelSpec) -> tuple[ModelSpec, ...]:
+def ensemble_members(spec: ModelSpec) -> tuple[ModelSpec, ...]:
     """Returns the members of an ensemble, completed by the options that it sets for all of them."""
     said = {key: getattr(spec, key) for key in ("outputs", "trust_pickle") if getattr(spec, key)}
     normalised = {"mean": spec.mean, "std": spec.std} if spec.mean is not None else {}
@@ -138,7 +138,7 @@ def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
     The model is not built.  Raises a `RequestError`.
     """
     if spec.ensemble:
-        first, *others = {preprocessing_of(each) for each in members_of(spec)}
+        first, *others = {preprocessing_of(each) for each in ensemble_members(spec)}
         return None if others else first
     if spec.model in MODELS.names():
         return None

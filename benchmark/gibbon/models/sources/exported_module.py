@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from gibbon.core.errors import ModelError
-from gibbon.models.sources.fixed_batch import Accepted, AnyBatch
+from gibbon.models.sources.fixed_batch import AcceptedInputs, AnyBatch
 
 TRAINING_FLAGS = ("train", "training")  # arguments of torch's operators
 
@@ -74,7 +74,7 @@ def _settings(node: Node) -> Iterator[tuple[str, object]]:
         yield from node.kwargs.items()
 
 
-def _accepted(graph: torch.fx.Graph) -> Accepted:
+def _accepted(graph: torch.fx.Graph) -> AcceptedInputs:
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1:
         raise ModelError(
@@ -83,13 +83,13 @@ def _accepted(graph: torch.fx.Graph) -> Accepted:
         )
     example = inputs[0].meta.get("val")
     if not isinstance(example, Tensor) or example.ndim == 0:
-        return Accepted()
+        return AcceptedInputs()
     batch = example.shape[0]
     shape = tuple(side if isinstance(side, int) else None for side in example.shape[1:])
     if isinstance(batch, int):
-        return Accepted(shape, least=batch, most=batch)
+        return AcceptedInputs(shape, least=batch, most=batch)
     least, most = _range(batch)
-    return Accepted(shape, least=least, most=most)
+    return AcceptedInputs(shape, least=least, most=most)
 
 
 def _range(size: torch.SymInt) -> tuple[int, int | None]:

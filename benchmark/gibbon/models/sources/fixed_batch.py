@@ -12,7 +12,7 @@ from gibbon.core.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedInputs:
     """Inputs that a network accepts, as declared in its file.
 
     Args:
@@ -59,7 +59,7 @@ class AnyBatch(nn.Module):
     The padding repeats the last example of the part, so it is finite if the inputs are.
     """
 
-    def __init__(self, network: nn.Module, accepted: Accepted) -> None:
+    def __init__(self, network: nn.Module, accepted: AcceptedInputs) -> None:
         super().__init__()
         self.network = network
         self.accepted = accepted

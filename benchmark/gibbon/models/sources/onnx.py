@@ -15,7 +15,7 @@ from gibbon.core.errors import ModelError
 from gibbon.models.sources import ModelSource, OpenedModel
 from gibbon.models.sources.error_text import gist
 from gibbon.models.sources.file_formats import whole_model
-from gibbon.models.sources.fixed_batch import Accepted, AnyBatch
+from gibbon.models.sources.fixed_batch import AcceptedInputs, AnyBatch
 from gibbon.models.sources.optional_libraries import check_library, library
 from gibbon.specs.suite import ModelSpec
 
@@ -105,7 +105,7 @@ class OnnxNetwork(nn.Module):
 
 
 def digest_of(path: Path) -> str:
-    """Returns a digest of an ONNX file and of the files beside it that hold its tensors.
+    """Returns a digest of an ONNX file and of the files in its folder that hold its tensors.
 
     Raises `ModelError` if one of those is missing.
     """
@@ -147,8 +147,8 @@ def _session(path: Path) -> Any:
         raise ModelError(f"{path}: ONNX Runtime can't load it: {gist(error)}") from error
 
 
-def _accepted(shape: list[int | str | None]) -> Accepted:
+def _accepted(shape: list[int | str | None]) -> AcceptedInputs:
     if not shape:
-        return Accepted()
+        return AcceptedInputs()
     batch, *sides = (each if isinstance(each, int) and each > 0 else None for each in shape)
-    return Accepted(tuple(sides), least=batch or 1, most=batch)
+    return AcceptedInputs(tuple(sides), least=batch or 1, most=batch)

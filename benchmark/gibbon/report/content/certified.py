@@ -20,7 +20,7 @@ from gibbon.report.content.layout import (
     columns,
 )
 from gibbon.report.content.lookup import RunLookup, certified_error
-from gibbon.report.content.number_format import count, interval, percent, share, yes_no
+from gibbon.report.content.number_format import count, count_of, interval, percent, yes_no
 from gibbon.specs.suite import Experiment
 
 NOTE = (
@@ -55,7 +55,7 @@ def certified_columns(
 def certified_cells(
     found: Evaluation | WorstCase | None, results: RunLookup, experiment: Experiment
 ) -> Row:
-    """Returns the cell of that column, with the method as detail."""
+    """Returns the cell of the certified error with its method; none if nothing is proved."""
     if not shows_bounds(results, experiment):
         return ()
     if found is None or found.certified_error is None:
@@ -101,7 +101,7 @@ def _row(found: CertifiedBound) -> Row:
         percent(found.certified_error),
         interval(measured),
         TableCell(found.certified_by or "") if found.certified_by else NOTHING,
-        share(found.proved, found.examples),
+        count_of(found.proved, found.examples),
         count(found.proved_exact or None),
         count(found.proved_ibp or None),
         count(found.proved_crown or None),

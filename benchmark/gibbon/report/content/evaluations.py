@@ -24,10 +24,10 @@ from gibbon.report.content.lookup import (
     success_rate,
 )
 from gibbon.report.content.number_format import (
+    count_of,
     interval,
     mean_cell,
     percent,
-    share,
     state_cell,
     yes_no,
 )
@@ -115,10 +115,10 @@ def _evaluation_cells(results: RunLookup, found: Evaluation, certified: Row) -> 
         percent(None if unattacked else shown.rate).flagged(flags),
         interval(shown, clean=unattacked),
         *certified,
-        share(wrong, found.examples),
+        count_of(wrong, found.examples),
         percent(None if unattacked else found.worst_case_error).flagged(flags),
         percent(None if unattacked else success.rate).flagged(flags),
-        NOTHING if unattacked else share(success.part, success.whole),
+        NOTHING if unattacked else count_of(success.part, success.whole),
         mean_cell(
             found.confidence_on_misclassified,
             found.confidence_on_misclassified_low,

@@ -43,7 +43,7 @@ class AnswerText:
 
 @dataclass(frozen=True)
 class Example:
-    """One example of a gallery: three pictures as data URLs, answers and notes."""
+    """An example of a gallery: three pictures as data URLs, answers and notes."""
 
     title: str
     pictures: tuple[str, ...]
@@ -54,7 +54,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Strip:
+class GalleryRow:
     """The random or the selected examples of a gallery."""
 
     title: str
@@ -67,7 +67,7 @@ class GalleryView:
 
     condition: Condition
     model: str
-    strips: tuple[Strip, ...]
+    rows: tuple[GalleryRow, ...]
     notes: tuple[str, ...]
 
 
@@ -102,8 +102,8 @@ def gallery_view(
     places = range(len(gallery.label))
     beyond = all(gallery.beyond(place) for place in places)
     examples = [_example(gallery, place, classes, say_beyond=not beyond) for place in places]
-    strips = [
-        Strip(
+    rows = [
+        GalleryRow(
             title,
             tuple(
                 each
@@ -119,7 +119,7 @@ def gallery_view(
     if beyond:
         notes.append(f"The adversarial examples are {_BEYOND}.")
     return GalleryView(
-        condition, model, tuple(each for each in strips if each.examples), tuple(notes)
+        condition, model, tuple(each for each in rows if each.examples), tuple(notes)
     )
 
 

@@ -25,7 +25,7 @@ _WHITE, _BLACK = "#ffffff", "#000000"
 
 @dataclass(frozen=True)
 class HeatCell:
-    """One cell of a heat map: text, description, and colours, which are empty without a number."""
+    """A cell of a heat map: text, description, and colours, which are empty without a number."""
 
     text: str
     words: str
@@ -36,7 +36,7 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """One transfer matrix: rows are sources, columns targets."""
+    """A transfer matrix as a heat map: rows are sources, columns targets."""
 
     title: str
     names: tuple[str, ...]

@@ -21,7 +21,7 @@ Kind = Literal["", "failed", "not run", "nothing", "differs", "reproduced", "fla
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table.
+    """A column of a table: its heading, its alignment and its priority.
 
     Args:
         header: its heading.
@@ -45,7 +45,7 @@ def columns(
 
 @dataclass(frozen=True)
 class TableCell:
-    """One cell of a table.
+    """A cell of a table: its text, the number that it stands for, and its flags.
 
     Args:
         text: what is printed.

@@ -30,7 +30,7 @@ State = Literal["done", "failed", "not run"]
 
 @dataclass(frozen=True)
 class Condition:
-    """One attack at one epsilon on one dataset."""
+    """An attack at one epsilon on one dataset."""
 
     dataset: str
     attack: str
@@ -52,7 +52,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Measured:
-    """One measured rate with its interval, and the counts that it was computed from.
+    """A measured rate with its interval, and the counts that it was computed from.
 
     A rate is ``part`` of ``whole`` examples; a mean, such as a confidence, has a ``whole`` only.
     ``flags`` are those that affect it.

@@ -157,10 +157,10 @@ def count(number: int | None) -> TableCell:
     return NOTHING if number is None else TableCell(f"{number:,}", value=number)
 
 
-def share(part: int | None, whole: int | None) -> TableCell:
+def count_of(part: int | None, whole: int | None) -> TableCell:
     """Returns a count with the number that it is a share of.
 
-    >>> print(share(8940, 10000), share(None, 10000))
+    >>> print(count_of(8940, 10000), count_of(None, 10000))
     8,940 / 10,000 –
     """
     if part is None or whole is None:

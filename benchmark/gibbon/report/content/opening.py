@@ -40,7 +40,7 @@ class Opening:
 
     @property
     def sentence(self) -> str:
-        """Title and text."""
+        """The title and the text as one sentence."""
         return f"{self.title}: {self.text}" if self.text else f"{self.title}."
 
 

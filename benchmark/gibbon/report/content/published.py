@@ -32,10 +32,10 @@ from gibbon.report.content.number_format import (
     MEASURES,
     as_published,
     count,
+    count_of,
     interval,
     percent,
     points,
-    share,
     state_cell,
 )
 from gibbon.specs.base import UNATTACKED
@@ -128,7 +128,7 @@ def _meets(row: PublishedRow, rate: float) -> bool:
 
 
 def paper_table(results: RunLookup) -> Table | None:
-    """Returns the published rows of the suite beside what was measured, if it has any.
+    """Returns the published rows of the suite next to the measured numbers, if it has any.
 
     A row has one or more attacks.  The first is the main one; the others have their own columns,
     after the verdict.
@@ -228,7 +228,7 @@ def _measured_cells(row: PublishedRow, measured: Measured) -> Row:
     if measured.state != "done":
         return cells(state_cell(measured.state), NOTHING, NOTHING, NOTHING)
     clean = row.measure == "clean_error"
-    counts = share(measured.part, measured.whole)
+    counts = count_of(measured.part, measured.whole)
     if measured.part is None and measured.whole is not None:
         counts = TableCell(f"mean of {count(measured.whole)}", value=measured.whole)
     return cells(
@@ -255,7 +255,7 @@ def models_in_words(row: PublishedRow) -> str:
 
 
 def measure_in_words(row: PublishedRow) -> str:
-    """Returns what a row measures."""
+    """Returns the measure of a row in words."""
     if row.compared_with is not None:
         return "same wrong class in both targets, given both misclassified"
     if row.measure == "mean_confidence" and row.attack[0] == UNATTACKED:

@@ -20,10 +20,10 @@ from gibbon.report.content.lookup import (
 )
 from gibbon.report.content.number_format import (
     count,
+    count_of,
     interval,
     rate_alone,
     rate_cell,
-    share,
     state_cell,
 )
 from gibbon.report.content.table_parts import attack_notes
@@ -48,7 +48,7 @@ _AGREEMENT_NOTES = (
 
 @dataclass(frozen=True)
 class MatrixKind:
-    """One kind of transfer matrix: its rates, and the examples that they are shares of."""
+    """A kind of transfer matrix: its rates, and the examples that they are shares of."""
 
     name: str
     title: str
@@ -81,7 +81,7 @@ MATRICES = (
 
 @dataclass(frozen=True)
 class Matrix:
-    """One transfer matrix of one attack at one epsilon; ``rates`` are by source and target."""
+    """A transfer matrix of one attack at one epsilon; ``rates`` are by source and target."""
 
     kind: MatrixKind
     condition: Condition
@@ -202,5 +202,5 @@ def _agreement_rows(results: RunLookup, condition: Condition) -> Iterator[Row]:
                 f"{each.first}, {each.second}",
                 rate_alone(found).flagged(results.flags(each)),
                 interval(found),
-                share(found.part, found.whole) if found.part is not None else count(found.whole),
+                count_of(found.part, found.whole) if found.part is not None else count(found.whole),
             )

@@ -9,7 +9,14 @@ from gibbon.report.content.certified import certified_cells, certified_columns, 
 from gibbon.report.content.layout import FAILED, ChapterKind, Column, Row, Table, cells, columns
 from gibbon.report.content.lookup import Condition, RunLookup, error_after, worst_case_error
 from gibbon.report.content.model_comparison import comparison_notes
-from gibbon.report.content.number_format import count, interval, percent, rate_alone, share, yes_no
+from gibbon.report.content.number_format import (
+    count,
+    count_of,
+    interval,
+    percent,
+    rate_alone,
+    yes_no,
+)
 from gibbon.specs.suite import Experiment
 
 _WORST_CASE_NOTES = (
@@ -69,7 +76,7 @@ def _worst_case_row(results: RunLookup, experiment: Experiment, found: WorstCase
         *certified_cells(found, results, experiment),
         percent(found.worst_case_error).flagged(results.flags(found)),
         interval(worst_case_error(found)),
-        share(found.misclassified, found.examples),
+        count_of(found.misclassified, found.examples),
         ", ".join([*found.attacks, *failed]),
     )
 

@@ -152,10 +152,10 @@ class Histogram:
     wrong_words: str
 
 
-def looks(names: Iterable[str]) -> Mapping[str, ModelStyle]:
+def model_styles(names: Iterable[str]) -> Mapping[str, ModelStyle]:
     """Returns the style of each model.
 
-    >>> looks(["softmax", "maxout"])["maxout"].colour
+    >>> model_styles(["softmax", "maxout"])["maxout"].colour
     1
     """
     return {

@@ -35,11 +35,17 @@ from gibbon.report.content.number_format import count
 from gibbon.report.content.opening import opening
 from gibbon.report.content.published import PAPER
 from gibbon.report.content.transfer import TRANSFER
-from gibbon.report.html.charts import attack_chart, error_chart, looks
+from gibbon.report.html.charts import attack_chart, error_chart, model_styles
 from gibbon.report.html.confidence_section import CONFIDENCE_NOTES, confidence_content
 from gibbon.report.html.kind_pages import KindPage, kind_page
 from gibbon.report.html.published_charts import published_charts, tally
-from gibbon.report.html.table_view import TableView, Views, capitalised, code_and_text, flag_place
+from gibbon.report.html.table_view import (
+    TableView,
+    TableViews,
+    capitalised,
+    code_and_text,
+    flag_place,
+)
 
 if TYPE_CHECKING:
     from gibbon.report.figures.illustrations import Drawing
@@ -145,7 +151,7 @@ def _facts(record: RunRecord) -> Iterator[tuple[str, str]]:
 
 
 def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
-    results, views = RunLookup(record), Views({each.kind for each in record.flags})
+    results, views = RunLookup(record), TableViews({each.kind for each in record.flags})
     found = {chapter.title: chapter for chapter in report_chapters(record)}
     found.pop(FAILURES_AND_FLAGS, None)  # its section has more
     yield _section("trouble", Chapter(FAILURES_AND_FLAGS), views, "trouble", _trouble(record))
@@ -181,7 +187,7 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
 def _section(
     ident: str,
     chapter: Chapter,
-    views: Views,
+    views: TableViews,
     template: str = "tables",
     content: Mapping[str, object] | None = None,
     *,
@@ -244,14 +250,14 @@ def _trouble(record: RunRecord) -> dict[str, object]:
 
 
 def _curves(record: RunRecord, results: RunLookup, folder: Path) -> dict[str, object]:
-    look = looks(model.name for each in results.experiments for model in each.models)
+    styles = model_styles(model.name for each in results.experiments for model in each.models)
     epsilons = {
         (experiment.dataset.name, attack.label): attack.epsilon
         for experiment in results.experiments
         for attack in experiment.attacks
     }
     drawn = panels(record, whole=whole_curves(record, folder))
-    charts = [error_chart(panel, epsilons[panel.dataset, panel.attack], look) for panel in drawn]
+    charts = [error_chart(panel, epsilons[panel.dataset, panel.attack], styles) for panel in drawn]
     in_curves = {(panel.dataset, panel.attack) for panel in drawn}
     for experiment in results.experiments:
         single = [
@@ -259,10 +265,10 @@ def _curves(record: RunRecord, results: RunLookup, folder: Path) -> dict[str, ob
             for attack in experiment.attacks
             if (experiment.dataset.name, attack.label) not in in_curves and len(attack.epsilon) == 1
         ]
-        chart = attack_chart(results, experiment, single, look) if single else None
+        chart = attack_chart(results, experiment, single, styles) if single else None
         if chart is not None:
             charts.append(chart)
-    return {"charts": charts, "looks": look}
+    return {"charts": charts, "looks": styles}
 
 
 def _origin(record: RunRecord) -> Iterator[tuple[str, str]]:

@@ -35,7 +35,7 @@ class MeasuredMark:
 
 @dataclass(frozen=True)
 class PublishedLine:
-    """One published number with the measured numbers."""
+    """A published number with the measured numbers."""
 
     y: float
     label: str

@@ -62,8 +62,8 @@ class TableView:
     filtered: bool
 
 
-class Views:
-    """Makes the views of a page's tables, each with an id of its own.
+class TableViews:
+    """Makes the views of a page's tables, each with its own id.
 
     ``kinds`` are the kinds of flags that the page shows, which cells link to.
     """

@@ -18,9 +18,9 @@ from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier, Watch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.runner.boundary import Attempt, boundary
+from gibbon.runner.execute.job_result import JobResult
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import Scorer
-from gibbon.runner.job_result import JobResult
 from gibbon.runner.outcome_arrays import as_array, judged_outcome, target_outcome
 from gibbon.runner.plan.planned import Cell, PlannedAttack
 from gibbon.verify.answers import clean_answers
@@ -35,7 +35,7 @@ NO_EARLIER_OUTCOME = (
 
 @dataclass(frozen=True)
 class BatchTask:
-    """One attempt at one batch; ``result`` holds the failures of earlier batches."""
+    """A batch of a job, to be tried once; ``result`` holds the failures of earlier batches."""
 
     job: Job
     given: Batch

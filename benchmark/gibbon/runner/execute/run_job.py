@@ -18,12 +18,12 @@ from gibbon.core.errors import AttackError
 from gibbon.datasets.base import Batch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.records.run import Failure
+from gibbon.runner.batch_loop import in_batches
 from gibbon.runner.boundary import Attempt, boundary
 from gibbon.runner.execute.batch import NO_EARLIER_OUTCOME, BatchTask, run_batch
-from gibbon.runner.execute.batch_loop import in_batches
+from gibbon.runner.execute.job_result import JobResult
 from gibbon.runner.execute.jobs import Job, recorded_of
 from gibbon.runner.execute.scorer import Scorer
-from gibbon.runner.job_result import JobResult
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.selection import read_batches
 from gibbon.runner.progress import Progress

@@ -15,8 +15,8 @@ import numpy as np
 
 from gibbon.records.outcomes import OutcomeMeta
 from gibbon.records.run import Failure
+from gibbon.runner.batch_loop import in_batches
 from gibbon.runner.boundary import boundary
-from gibbon.runner.execute.batch_loop import in_batches
 from gibbon.runner.execute.jobs import Job, recorded_of
 from gibbon.runner.execute.run_job import Execution, run_job
 from gibbon.runner.execute.scorer import DeferScoring, TargetScores

@@ -29,7 +29,7 @@ class DrawnPictures(NamedTuple):
     narrowed: bool
 
 
-def draw(
+def draw_examples(
     clean: NDArray[np.float32], change: NDArray[np.float32], *, bounds: Bounds
 ) -> DrawnPictures:
     """Returns clean inputs and what the attack added, both of shape (N, C, H, W), as bytes."""

@@ -22,8 +22,8 @@ from gibbon.datasets.base import Batch
 from gibbon.records.gallery import FOLDER, Gallery, read_gallery
 from gibbon.records.outcomes import Outcome, TargetOutcome
 from gibbon.runner.boundary import Attempt, boundary, described
-from gibbon.runner.gallery.draw import draw, shrunk
-from gibbon.runner.gallery.select import GalleryFrame, Ranks, frames, unattacked
+from gibbon.runner.gallery.draw import draw_examples, shrunk
+from gibbon.runner.gallery.select import GalleryFrame, Ranks, frames, unattacked_cell
 from gibbon.runner.outcome_arrays import as_array
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.progress import Progress
@@ -84,7 +84,7 @@ def _missing(
         for cell in experiment.cells:
             if cell.digest in frame.digests and read_gallery(folder.path, cell.digest) is None:
                 outcome = folder.read(cell.digest)
-                clean = folder.read(unattacked(experiment, cell.source).digest)
+                clean = folder.read(unattacked_cell(experiment, cell.source).digest)
                 source = cell.source.digest
                 if outcome is not None and clean is not None and source in outcome.scores:
                     yield _Wanted(experiment, cell, frame, outcome, clean.scores[source])
@@ -111,7 +111,7 @@ def _recovered(wanted: _Wanted, device: torch.device, folder: RunFolder) -> Gall
     inputs = batch.inputs[rows]
     change = (remade.candidates[rows] - inputs).nan_to_num(0, 0, 0)
     side, bounds = wanted.frame.side, wanted.frame.bounds
-    drawn = draw(shrunk(inputs, side), shrunk(change, side), bounds=bounds)
+    drawn = draw_examples(shrunk(inputs, side), shrunk(change, side), bounds=bounds)
     return Gallery(
         digest=wanted.cell.digest,
         why=tuple(chosen[place] for place in places.tolist()),

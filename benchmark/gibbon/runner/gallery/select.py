@@ -98,9 +98,9 @@ def frames(plan: Plan) -> dict[str, GalleryFrame]:
     found = {}
     for experiment in plan.experiments:
         name = experiment.spec.dataset.name
-        fitting = _fitting(experiment.dataset, room) if name in wanted else None
-        if fitting is not None:
-            side, count = fitting
+        found_room = _size_and_count(experiment.dataset, room) if name in wanted else None
+        if found_room is not None:
+            side, count = found_room
             height, width = experiment.dataset.input_shape[1:]
             found[name] = GalleryFrame(
                 count,
@@ -113,7 +113,7 @@ def frames(plan: Plan) -> dict[str, GalleryFrame]:
     return found
 
 
-def unattacked(experiment: PlannedExperiment, source: LoadedModel) -> Cell:
+def unattacked_cell(experiment: PlannedExperiment, source: LoadedModel) -> Cell:
     """Returns the unattacked cell of a source."""
     return next(cell for cell in experiment.cells if cell.attack is None and cell.source is source)
 
@@ -128,7 +128,7 @@ def _largest(experiment: PlannedExperiment) -> Iterator[Cell]:
     yield from largest.values()
 
 
-def _fitting(dataset: Dataset, room: int) -> tuple[int, int] | None:
+def _size_and_count(dataset: Dataset, room: int) -> tuple[int, int] | None:
     """Returns the side of the pictures and their number in a gallery; None for other inputs."""
     shape = dataset.input_shape
     if len(shape) != 3 or shape[0] not in COLOURS:

@@ -74,7 +74,7 @@ def attacked_digest(
 
 
 def attack_part(attack: Attack) -> list[object]:
-    """Returns what a cell's digest holds of an attack, as JSON can hold it.
+    """Returns the attack's part of a cell's digest, as values of JSON.
 
     If code can't be read, this is something that no other run has.
     """
@@ -89,7 +89,7 @@ def attack_part(attack: Attack) -> list[object]:
 
 
 def adaptation_part(adaptation: Adaptation) -> dict[str, object]:
-    """Returns what a cell's digest holds of an adaptation; empty if it changes nothing.
+    """Returns the adaptation's part of a cell's digest; empty if it changes nothing.
 
     A function goes by its name and its author's code.  If that can't be read, this is something
     that no other run has.

@@ -49,7 +49,7 @@ from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import AttackSpec, Experiment, ModelSpec, Suite
 
-IN_TURN = "attacks in turn"
+STREAMS_OF_A_LIST = "attacks in turn"
 PICTURE_AXES = 3  # channels, height, width
 FEW_EXAMPLES = 10  # that one class may have by chance
 BARELY = (
@@ -132,7 +132,7 @@ def _plan_attack(
     try:
         text = stream_text(attack)
         # Equal for all lists: another member, name or order changes no member's numbers.
-        key = derive_key(seed, IN_TURN if attack.made_of else text)
+        key = derive_key(seed, STREAMS_OF_A_LIST if attack.made_of else text)
     except SpecError as error:
         raise SpecError(str(error), where=where) from error
     if experiment.error_only and can_stop(type(attack)) and "keep" not in spec.parameters:

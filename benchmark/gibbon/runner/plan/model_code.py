@@ -96,7 +96,7 @@ class _Reach:
     _assigned: dict[type, frozenset[str]] = field(default_factory=dict)
 
     def of(self, value: object, *, held: bool = False) -> str:
-        """Returns a text that stands for a value; functions and classes go by their number.
+        """Returns a value as a text; functions and classes go by their number.
 
         ``held`` values belong to an object: its paths are left out.
         """

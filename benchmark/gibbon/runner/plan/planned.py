@@ -65,7 +65,7 @@ class PlannedAttack:
 
     @property
     def label(self) -> str:
-        """Its name in the tables."""
+        """The attack's name in the tables."""
         return self.spec.label
 
     @property
@@ -100,7 +100,7 @@ class PlannedAttack:
 
 @dataclass(frozen=True)
 class Cell:
-    """One source model, attack, epsilon and dataset, with the targets that it is scored on.
+    """A source model, attack, epsilon and dataset, with the targets that it is scored on.
 
     Args:
         dataset: the dataset's name.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gibbon.bounds.cost import passes_of
+from gibbon.bounds.cost import bounding_passes
 from gibbon.bounds.network import Network
 from gibbon.core.threat import Norm, ThreatModel
 from gibbon.records.proofs import ProofMethod
@@ -51,7 +51,7 @@ class PlannedProof:
 
     @property
     def request(self) -> str:
-        """Text that equal requests have in common."""
+        """The request as a text, equal for equal requests: it decides whether proofs are reused."""
         return "all" if self.bounding == "all" else f"cheap beside {self.work / self.rivals:.6g}"
 
     def methods(self, network: Network) -> tuple[tuple[ProofMethod, ...], str]:
@@ -60,7 +60,7 @@ class PlannedProof:
         found: list[ProofMethod] = []
         wanted: tuple[ProofMethod, ...] = ("exact",) if network.is_affine else ("ibp", "crown")
         for method in wanted:
-            cost = passes_of(network, method, norm)
+            cost = bounding_passes(network, method, norm)
             if not self._is_affordable(cost, network.work):
                 if self.bounding == "all":
                     size = f"{cost * network.work:.0e}".replace("e+", "e")

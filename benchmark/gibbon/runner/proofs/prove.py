@@ -26,8 +26,8 @@ from gibbon.models.classifier import Classifier
 from gibbon.models.memory import BatchSize
 from gibbon.records.outcomes import Outcome
 from gibbon.records.proofs import ProofMethod, Proofs, read_proofs, write_proofs
+from gibbon.runner.batch_loop import in_batches
 from gibbon.runner.boundary import Attempt, boundary, described
-from gibbon.runner.execute.batch_loop import in_batches
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.precision import uncompiled
 from gibbon.runner.plan.selection import read_batches
