@@ -93,8 +93,16 @@ def test_nan_distances_are_no_unchanged_inputs() -> None:
 
 
 def test_zero_gradients_are_flagged_from_one_percent_on() -> None:
-    few = [True] + [False] * 100
-    assert flags([0] * 101, [0.1] * 101, zero=few) == []
-    (flag,) = flags([0] * 100, [0.1] * 100, zero=few[:100])
-    assert flag.kind == "zero-gradient"
-    assert flag.sentence == "the gradient is zero in every coordinate for 1 of 100 examples"
+    few = [True] * 3 + [False] * 298
+    assert flags([0] * 301, [0.1] * 301, zero=few) == []
+    (flag,) = flags([0] * 300, [0.1] * 300, zero=few[:300])
+    assert (flag.kind, flag.severity) == ("zero-gradient", "serious")
+    assert flag.sentence == "the gradient is zero in every coordinate for 3 of 300 examples"
+
+
+@pytest.mark.parametrize(("count", "total"), [(1, 3), (2, 3), (1, 1), (1, 100)])
+def test_one_or_two_examples_are_not_serious(count: int, total: int) -> None:
+    zero = [True] * count + [False] * (total - count)
+    (flag,) = flags([0] * total, [0.1] * total, zero=zero)
+    assert (flag.kind, flag.severity) == ("zero-gradient", "warning")
+    assert f"{count} of {total} looked at, where a serious flag needs 3" in flag.sentence

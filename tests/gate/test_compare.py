@@ -34,7 +34,7 @@ from gibbon.gate.baseline import (
     write_baseline,
 )
 from gibbon.gate.compare import Comparison, compare
-from gibbon.gate.comparison_text import comparison_markdown, sentences
+from gibbon.gate.comparison_text import comparison_markdown, conclusion, sentences
 from gibbon.gate.junit import write_junit
 from gibbon.gate.limits import Limit, Limits, default_limits, read_limits
 from gibbon.metrics.paired_tests import holm, mcnemar
@@ -759,3 +759,50 @@ def test_a_run_puts_its_tables_into_the_job_summary(pair: Callable[..., Path]) -
     failed = run_markdown(RunRecord.read(new))
     assert failed.startswith("## Robustness of pair: failed")
     assert "planted trouble" in failed
+
+
+def wrong(count: int, examples: int) -> NDArray[np.bool_]:
+    return np.arange(examples) < count
+
+
+@pytest.mark.parametrize(
+    ("examples", "points", "inconclusive"),
+    [(20, 1.0, True), (20, 30.0, True), (20, 36.0, False), (200, 1.0, True), (2000, 1.0, False)],
+)
+def test_too_few_examples_for_the_limit_are_in_the_headline(
+    examples: int, points: float, inconclusive: bool
+) -> None:
+    same = side(wrong(1, examples), wrong(examples // 2, examples))
+    better = side(wrong(1, examples), wrong(0, examples))
+    for new in (same, better):
+        comparison = compare(same, new, limits=Limits(max_increase=points))
+        assert comparison.passed
+        assert bool(comparison.inconclusive) == inconclusive
+        said = conclusion(comparison)
+        assert ("inconclusive" in said) == inconclusive
+        assert ("inconclusive" in comparison_markdown(comparison)) == inconclusive
+        if inconclusive:
+            assert f"{examples} examples can show an increase from" in said
+
+
+def test_an_increase_as_large_as_the_headline_says_is_shown() -> None:
+    """And one example fewer is not."""
+    before = side(wrong(1, 20), wrong(0, 20))
+    limits = Limits(max_increase=1.0)
+    least = compare(before, before, limits=limits).least_increase
+    assert least is not None
+    fewest = round(least * 20 / 100)
+    for count, found in ((fewest, "regressed"), (fewest - 1, "unchanged")):
+        comparison = compare(before, side(wrong(1, 20), wrong(count, 20)), limits=limits)
+        assert comparison.measures[0].verdict == found or comparison.measures[1].verdict == found
+        assert comparison.passed == (found == "unchanged")
+
+
+def test_compare_fails_on_too_few_examples_if_it_is_strict(pair: Callable[..., Path]) -> None:
+    both = [str(pair("old"))] * 2
+    for options, code in (([], 0), (["--strict"], 1)):
+        result = CliRunner().invoke(app, ["compare", *both, *options])
+        assert result.exit_code == code, result.output
+        assert "inconclusive" in " ".join(result.output.split())
+    allowed = CliRunner().invoke(app, ["compare", *both, "--strict", "--max-increase", "90"])
+    assert allowed.exit_code == 0, allowed.output

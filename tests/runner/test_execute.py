@@ -607,8 +607,9 @@ def test_random_numbers_that_cannot_be_drawn_again_are_never_taken_from_an_earli
     record = run(suite("fgsm", models=("one", "two")))
     assert [str(flag) for flag in record.flags if "differently each time" in flag.sentence] == [
         "squares, two: answers the same inputs differently each time: an error is the mean share "
-        "of 20 answers; its random numbers come from elsewhere than torch, numpy and random, so "
-        "that results are never taken from an earlier run"
+        "of 20 answers; the differences come from random numbers elsewhere than in torch, numpy "
+        "and random, or from a state out of reach, so that results are never taken from an earlier "
+        "run"
     ]
     assert run(suite("fgsm", models=("one", "two"))).provenance.computed_cells == 2
 

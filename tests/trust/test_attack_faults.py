@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from gibbon import evaluate
 from gibbon.attacks.base import STRICT, Attack, Count
 from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Norm, ThreatModel
+from gibbon.core.threat import Epsilon, Norm, ThreatModel
 from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
 from gibbon.records.flags import Flag
@@ -423,18 +424,248 @@ def test_a_random_model_does_not_lose_what_it_never_had(raised, honest):
     assert not found.keys() - {"random-answers"}
 
 
-def test_the_suite_of_a_flag_repeats_the_attack_with_twice_the_steps(raised):
-    tiny = {"name": "pgd", "steps": 2, "step_size": 0.001}
-    written = raised(tiny)["not-converged"].suite
-    (attack,) = tomllib.loads(written)["attacks"]
-    assert attack["name"] == "pgd"
-    assert attack["steps"] == 4
-    assert attack["step_size"] == 0.001
-    suite = decode_suite(
-        {"name": "more", "dataset": "mnist", "models": ["maxout"], "attacks": [attack]},
-        where="more",
+def repeated(flag: Flag) -> dict[str, Any]:
+    """Returns the attack of the lines of a suite, which can be decoded."""
+    (attack,) = tomllib.loads(flag.suite)["attacks"]
+    suite = {"name": "more", "dataset": "mnist", "models": ["maxout"], "attacks": [attack]}
+    assert decode_suite(suite, where="more").experiments[0].attacks[0].epsilon
+    return attack
+
+
+@pytest.mark.parametrize(
+    ("steps", "size", "least"),
+    [(2, 0.001, 10), (20, 0.0001, 20), (20, 1e-7, 20), (40, "1/2550", 40)],
+)
+def test_steps_that_never_use_the_budget_should_be_larger(raised, steps, size, least):
+    flag = raised({"name": "pgd", "steps": steps, "step_size": size})["not-converged"]
+    assert "epsilon together, too few to use the budget" in flag.sentence
+    assert flag.advice.startswith("Use a larger step size")
+    attack = repeated(flag)
+    assert attack["steps"] == least
+    assert attack["steps"] * attack["step_size"] == pytest.approx(0.25, rel=0.02)
+
+
+def test_a_plug_in_with_tiny_steps_gets_words_and_no_lines(raised):
+    flag = raised(Plain(steps=12, pace=0.01))["not-converged"]
+    assert flag.advice.startswith("Use a larger step size")
+    assert not flag.suite
+
+
+def test_steps_that_cross_the_ball_should_be_more(raised):
+    """The loss of a search over twice the steps' rule still rises: here steps are not too short."""
+    found = raised({"name": "pgd", "steps": 4, "step_size": 0.05, "random_start": False})
+    assert "larger step" not in (found["not-converged"].advice if "not-converged" in found else "")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DeclaresKeep(ReturnsTheFirst):
+    keep: Literal["last", "best-loss"] = "last"
+
+
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        (ReturnsTheFirst(), "Let the attack keep the best or first misclassified point"),
+        (DeclaresKeep(), 'Return the best point: keep = "best-loss".'),
+    ],
+    ids=["a plug-in", "a plug-in with keep"],
+)
+def test_advice_about_lost_successes_fits_a_plug_in(raised, attack, words):
+    advice = raised(attack)["success-lost"].advice
+    assert words in advice
+    assert ("keep =" in advice) == ("keep =" in words)
+
+
+class OnlyACorner(Plain):
+    """A mask of another size: most of the picture never moves."""
+
+    def project(self, points, inputs, threat):
+        if threat.norm is Norm.L2:  # 64 coordinates of an eighth of epsilon
+            threat = replace(threat, epsilon=Epsilon.parse(threat.radius / 8))
+        moved = super().project(points, inputs, threat)
+        kept = inputs.clone()
+        kept[..., 4:12, 4:12] = moved[..., 4:12, 4:12]
+        return kept
+
+    def start(self, inputs, threat, streams):
+        return self.project(super().start(inputs, threat, streams), inputs, threat)
+
+
+class FewPlaces(OnlyACorner):
+    def project(self, points, inputs, threat):
+        moved = super().project(points, inputs, threat)
+        middle = torch.zeros_like(inputs)
+        middle[..., 8:12, 8:12] = 1
+        return torch.where(middle > 0, moved, inputs)
+
+
+class DeclaresSparse(OnlyACorner):
+    sparse: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DeclaresMask(OnlyACorner):
+    mask: str = "corner"
+
+
+class LooksAtACorner(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        seen = torch.zeros_like(inputs)
+        seen[..., 4:12, 4:12] = inputs[..., 4:12, 4:12]
+        return self.inner(seen)
+
+
+@pytest.mark.parametrize("model", ["softmax", "maxout"])
+@pytest.mark.parametrize("attack", [OnlyACorner(), FewPlaces()])
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 1.0)])
+def test_an_attack_on_a_part_of_the_picture_is_flagged(raised, attack, model, norm, epsilon):
+    found = raised(attack, model=model, epsilon=epsilon, norm=norm)
+    assert found["partial-perturbation"].severity == "warning"
+
+
+@pytest.mark.parametrize("attack", [DeclaresSparse(), DeclaresMask()])
+def test_an_attack_that_is_partial_by_design_is_not(raised, attack):
+    assert "partial-perturbation" not in raised(attack)
+
+
+def test_a_model_that_looks_at_a_part_may_be_attacked_there(raised, honest):
+    assert "partial-perturbation" not in raised(
+        OnlyACorner(), model=LooksAtACorner(honest("softmax"))
     )
-    assert suite.experiments[0].attacks[0].epsilon
+
+
+@pytest.mark.parametrize(
+    ("attack", "epsilon"),
+    [
+        ({"name": "cw", "steps": 200}, 1.0),
+        ({"name": "square", "queries": 60, "norm": "l2"}, 1.0),
+        ({"name": "fab", "steps": 10, "norm": "l2"}, 1.0),
+        ({"name": "fmn", "steps": 20, "norm": "l1"}, 5.0),
+        ({"name": "apgd-ce", "steps": 10, "norm": "l1"}, 5.0),
+    ],
+)
+def test_an_attack_on_all_coordinates_is_not_partial(raised, attack, epsilon):
+    assert "partial-perturbation" not in raised(attack, model="softmax", epsilon=epsilon)
+
+
+class StopsAtTheFirst(Plain):
+    """The loop ends at the first success in the batch."""
+
+    def propose(self, classifier, inputs, *, labels, threat, streams):
+        points = self.start(inputs, threat, streams)
+        for _ in range(self.steps):
+            leaf = points.clone().requires_grad_()
+            outputs = classifier(leaf)
+            if (outputs.argmax(1) != labels).any():
+                break
+            (gradient,) = torch.autograd.grad(self.loss(outputs, labels).sum(), leaf)
+            points = self.project(
+                points + self.pace * threat.radius * gradient.sign(), inputs, threat
+            )
+        yield points
+
+
+class AttacksTheFirstFew(Plain):
+    """Leaves all but the first few examples of a batch unchanged."""
+
+    def propose(self, classifier, inputs, *, labels, threat, streams):
+        points = inputs.clone()
+        few = slice(0, 4)
+        for _ in range(self.steps):
+            leaf = points[few].clone().requires_grad_()
+            loss = self.loss(classifier(leaf), labels[few]).sum()
+            (gradient,) = torch.autograd.grad(loss, leaf)
+            stepped = leaf.detach() + self.pace * threat.radius * gradient.sign()
+            points[few] = self.project(stepped, inputs[few], threat)
+        yield points
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Guesses(Attack):
+    """Declares many queries, and makes a few."""
+
+    needs_gradient: ClassVar[bool] = False
+
+    queries: Count = 200
+    made: Count = 5
+
+    def propose(self, classifier, inputs, *, labels, threat, streams):
+        best, most = inputs.clone(), torch.full((len(inputs),), -torch.inf)
+        for number in range(self.made):
+            noise = (streams.child(number).uniform(inputs.shape[1:]) * 2 - 1).sign()
+            points = (inputs + threat.radius * noise).clamp(0, 1)
+            with torch.no_grad():
+                lead = margin(classifier(points), labels)
+            better = lead > most
+            best = torch.where(better.view(-1, 1, 1, 1), points, best)
+            most = torch.where(better, lead, most)
+        yield best
+
+
+@pytest.mark.parametrize(
+    ("attack", "kinds"),
+    [
+        (StopsAtTheFirst(steps=40), {"few-steps"}),
+        (AttacksTheFirstFew(), {"inputs-unchanged"}),
+        (Guesses(), {"few-steps"}),
+    ],
+)
+def test_an_attack_that_leaves_most_examples_alone_is_flagged(raised, attack, kinds):
+    assert kinds <= {kind for kind, flag in raised(attack).items() if flag.severity != "note"}
+
+
+@pytest.mark.parametrize("attack", [StopsEarly(steps=20), Plain(steps=20), Guesses(made=200)])
+def test_an_attack_that_takes_its_steps_is_not(raised, attack):
+    assert "few-steps" not in raised(attack, epsilon=0.03)
+
+
+@pytest.mark.parametrize(
+    ("attack", "severity"),
+    [
+        ({"name": "square", "queries": 20}, "warning"),
+        ({"name": "square", "queries": 60}, "note"),
+        ({"name": "square", "queries": 500}, None),
+        ({"name": "pgd", "steps": 3}, "note"),
+        ({"name": "pgd", "steps": 10}, None),
+    ],
+)
+def test_far_fewer_queries_than_the_source_uses_are_said(raised, attack, severity):
+    flag = raised(attack, model="maxout-adv", epsilon=0.05).get("few-steps")
+    assert (flag.severity if flag else None) == severity
+    if flag:
+        assert "where its source uses" in flag.sentence
+        assert repeated(flag)
+
+
+def some_wrong(mnist, count, examples=30):
+    """Returns a few examples, of which some have another label."""
+    inputs, labels = (each[:examples] for each in mnist)
+    return inputs, torch.where(torch.arange(examples) < count, (labels + 1) % CLASSES, labels)
+
+
+@pytest.mark.parametrize(("count", "severity"), [(1, "warning"), (4, "serious")])
+def test_few_mistakes_that_count_as_robust_are_flagged(raised, mnist, honest, count, severity):
+    """A test would need six: that they are repaired is seen."""
+    model = _Unsure(honest("softmax"))
+    found = raised(
+        TargetsTheTrueClass(steps=40), model=model, data=some_wrong(mnist, count), epsilon=1.0
+    )
+    flag = found["error-below-clean"]
+    assert flag.severity == severity
+    assert "robust" in flag.sentence
+
+
+@pytest.mark.parametrize("attack", ["fgsm", {"name": "pgd", "steps": 10}, Plain(), "noise-sign"])
+@pytest.mark.parametrize("epsilon", [0.005, 0.1])
+def test_sound_attacks_keep_mistakes(raised, mnist, attack, epsilon):
+    flag = raised(attack, model="softmax", data=some_wrong(mnist, 5), epsilon=epsilon).get(
+        "error-below-clean"
+    )
+    assert flag is None or flag.severity == "note"
 
 
 @pytest.mark.parametrize("model", ["softmax", "maxout", "maxout-adv", "rbf"])

@@ -827,3 +827,42 @@ def test_a_run_raises_the_flags_of_an_examination(
     assert {each.kind for each in flags(flipped(honest("softmax")), examination=False)} >= {
         "not-examined"
     }
+
+
+def switches(last: float) -> Build:
+    """Returns the classes in reverse from some call on."""
+    return lambda net: Counting(net, last=last)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(Alternating, Drifting, Remembering),
+        *(switches(2), switches(3), switches(5), switches(7), switches(12)),
+    ],
+    ids=["alternates", "drifts", "remembers", "2", "3", "5", "7", "12"],
+)
+@pytest.mark.parametrize("examination", [False, True])
+def test_a_run_says_that_calls_change_the_answers_and_not_chance(
+    honest: Callable[[str], nn.Module],
+    flags: Callable[..., tuple[Flag, ...]],
+    build: Build,
+    examination: bool,
+) -> None:
+    raised = flags(build(honest("softmax")), examination=examination)
+    kinds = [each.kind for each in raised]
+    assert kinds.count("stateful-answers") == 1
+    assert not set(kinds) & {"random-answers", "batch-dependent", "detects-gradients"}
+
+
+@pytest.mark.parametrize(("budget", "severity"), [(7, "warning"), (FULL_BUDGET, "serious")])
+def test_one_example_with_a_wrong_gradient_is_a_warning(
+    honest: Callable[[str], nn.Module],
+    examined: Callable[..., Examination],
+    budget: int,
+    severity: str,
+) -> None:
+    found = examined(flipped(honest("softmax")), budget=budget).found
+    (flag,) = [each for each in found if each.kind == "gradient-mismatch"]
+    assert flag.severity == severity
+    assert ("1 of 1 looked at, where a serious flag needs 2" in flag.sentence) == (budget == 7)

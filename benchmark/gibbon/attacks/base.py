@@ -110,6 +110,9 @@ class Attack(ABC):
     #: Whether it takes gradients of the model; such attacks are refused on models without them.
     needs_gradient: ClassVar[bool] = True
 
+    #: Whether it changes a few coordinates by design, as a patch does, where its norm allows all.
+    sparse: ClassVar[bool] = False
+
     #: How it searches.  One that takes no gradients is gradient-free unless this is ``NOISE``.
     search_method: ClassVar[SearchMethod] = SearchMethod.UNKNOWN
 

@@ -506,11 +506,15 @@ def compare(
     accept: Annotated[
         list[str] | None, typer.Option(metavar="KIND", help=BY_FLAG[ACCEPT].help)
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Fail if too few examples could show an increase."),
+    ] = False,
 ) -> None:
     """Compare a run with a baseline.
 
     Exit code 1 if the run is significantly worse, or if it is not, but has a serious flag that the
-    baseline has not.
+    baseline has not; with --strict also if the examples are too few to show the allowed increase.
     """
     from gibbon.core.files import write_atomically
     from gibbon.gate import compare as gate
@@ -542,7 +546,8 @@ def compare(
     for line in notes:
         typer.echo(line, err=True)
     _append_summary(text)
-    raise typer.Exit(DONE if comparison.passed else FAILED)
+    shown = not (strict and comparison.inconclusive)
+    raise typer.Exit(DONE if comparison.passed and shown else FAILED)
 
 
 @app.command()

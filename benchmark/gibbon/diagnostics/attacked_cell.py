@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gibbon.attacks.base import Attack
 from gibbon.core.threat import ThreatModel
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
@@ -32,6 +33,9 @@ class AttackedCell:
         threat: its threat model; None if it is not known.
         steady: whether the model answers the same inputs alike each time.
         adapted: whether the attack sees another view of the model than the one that is judged.
+        attack: the attack; None if it is not known.
+        gradient_share: share of the coordinates that hold nearly all of the model's gradient
+            (`gibbon.diagnostics.perturbed_share.gradient_share`); None if it is not known.
     """
 
     row: Evaluation
@@ -40,6 +44,8 @@ class AttackedCell:
     threat: ThreatModel | None = None
     steady: bool = True
     adapted: bool = False
+    attack: Attack | None = None
+    gradient_share: float | None = None
 
     def flag(self, kind: str, *, figure: str, sentence: str, **more: Any) -> Flag:
         """Returns a flag about this cell."""

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from gibbon.core.threat import Verdict
 from gibbon.diagnostics.attacked_cell import AttackedCell
+from gibbon.diagnostics.effort_flags import effort_flags
+from gibbon.diagnostics.enough_examples import weighed
 from gibbon.diagnostics.path_flags import path_flags, searched_in_vain
+from gibbon.diagnostics.perturbed_share import partial_flags
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
 
@@ -36,9 +39,12 @@ def cell_flags(cell: AttackedCell) -> Iterator[Flag]:
     zero = outcome.zero_gradient
     if zero is not None and np.mean(zero) >= ZERO_GRADIENT_SHARE:
         count = f"{int(np.count_nonzero(zero))} of {cell.count}"
-        sentence = f"the gradient is zero in every coordinate for {count} examples"
-        yield cell.flag("zero-gradient", figure=count, sentence=sentence)
+        severity, few = weighed(int(np.count_nonzero(zero)), cell.count)
+        sentence = f"the gradient is zero in every coordinate for {count} examples{few}"
+        yield cell.flag("zero-gradient", severity=severity, figure=count, sentence=sentence)
     yield from path_flags(cell)
+    yield from effort_flags(cell)
+    yield from partial_flags(cell)
 
 
 def _invalid(cell: AttackedCell) -> Iterator[Flag]:
@@ -73,12 +79,13 @@ def _unchanged(cell: AttackedCell) -> Iterator[Flag]:
     in_vain = searched_in_vain(cell)
     if np.all(outcome.distance == 0):
         known = bool(np.all(in_vain[unchanged]))
+        severity, few = weighed(count, total)
         yield cell.flag(
             "inputs-unchanged",
-            severity="note" if known else "serious",
+            severity="note" if known else severity,
             figure=f"{total} of {total}",
             sentence="the attack returned its inputs unchanged"
-            + (", and passed no adversarial example" if known else ""),
+            + (", and passed no adversarial example" if known else few),
         )
         return
     unexplained = unchanged & ~in_vain
@@ -86,10 +93,12 @@ def _unchanged(cell: AttackedCell) -> Iterator[Flag]:
         unexplained &= ~outcome.zero_gradient
     count = int(unexplained.sum())
     if count >= max(UNCHANGED_LEAST, UNCHANGED_SHARE * total):
+        severity, few = weighed(count, total)
         yield cell.flag(
             "inputs-unchanged",
+            severity=severity,
             figure=f"{count} of {total}",
-            sentence=f"the attack returned {count} of {total} inputs unchanged",
+            sentence=f"the attack returned {count} of {total} inputs unchanged{few}",
         )
 
 

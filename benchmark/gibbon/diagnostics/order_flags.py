@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from gibbon.attacks.base import SearchMethod
 from gibbon.core.threat import Norm, ThreatModel, Verdict
+from gibbon.diagnostics.attack_advice import better_keep
 from gibbon.diagnostics.attack_order import (
     BLACK_BOX,
     ENOUGH_STEPS,
@@ -202,8 +203,9 @@ def _p_text(p_value: float) -> str:
 
 
 def _advice(found: _Comparison) -> str:
-    last = not found.judged.attacker.keeps_best
-    keep = ' return the best point (keep = "best-loss"),' if last else ""
+    attacker = found.judged.attacker
+    better = "" if attacker.keeps_best else better_keep(attacker.attack)
+    keep = f' return the best point (keep = "{better}"),' if better else ""
     if found.order.kind == BLACK_BOX:
         return (
             f"Report the worst case over both,{keep} and give the part of the model that hides the "

@@ -9,20 +9,28 @@ from them (docs/decisions/0028-evidence-from-the-path.md).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import tomli_w
 from numpy.typing import NDArray
 
 from gibbon.core.threat import Norm
+from gibbon.diagnostics.attack_advice import (
+    PATH_LENGTH,
+    best_point,
+    is_ours,
+    larger_step,
+    library_of,
+    more_steps,
+    step_size_of,
+)
 from gibbon.diagnostics.attacked_cell import AttackedCell, Marks
+from gibbon.diagnostics.enough_examples import weighed
 from gibbon.metrics.intervals import wilson_interval
 from gibbon.metrics.paired_tests import mcnemar
 from gibbon.records.flags import Flag
 from gibbon.records.path_evidence import PathEvidence
-from gibbon.records.run import Evaluation
 
 SIGNIFICANT = 0.05
 
@@ -33,6 +41,7 @@ NOT_RISEN_SHARE, NOT_RISEN_SINGLE, NOT_RISEN_SERIOUS = 0.1, 0.3, 0.5  # of the c
 RISING_SPEED = 0.5  # in the last quarter, as a share of the speed of the whole run
 RISING_SHARE = 0.5  # of the survivors
 SHORT_PATH = 0.5  # length of a path in units of epsilon
+TINY_PATH = 0.1  # such a path does not use the budget, whether or not the loss still rises
 SHORT_FROM_INPUT = 0.95  # in L∞, of a path that starts at the input
 # Such a path may rise to its end by design, at one speed on a linear model: it has not converged if
 # it is far faster at the end, and finds most errors there.
@@ -43,7 +52,6 @@ LOST_SHARE, LOST_LEAST = 0.01, 2
 UNUSED_SHARE, UNUSED_SURVIVORS = 0.5, 0.5
 FAILED_SHARE = 0.05  # of examples that an unbounded attack does not fool
 ENOUGH_STEPS = 10  # of an attack that could have succeeded
-STEP_NAMES = ("steps", "iterations", "max_iter", "nb_iter", "num_steps", "n_iter", "max_iterations")
 
 
 def path_flags(cell: AttackedCell) -> Iterator[Flag]:
@@ -67,12 +75,14 @@ def _zero_on_path(cell: AttackedCell, path: PathEvidence) -> Iterator[Flag]:
     if first is not None:
         stuck &= ~first
     if (count := int(stuck.sum())) >= ON_PATH_EXAMPLES * cell.count and count:
+        severity, few = weighed(count, cell.count)
         yield cell.flag(
             "zero-gradient-on-path",
+            severity=severity,
             figure=f"{count} of {cell.count}",
             sentence=(
                 f"after the first gradient, gradients are zero, NaN or infinite for {count} of "
-                f"{cell.count} examples, although these are classified correctly there"
+                f"{cell.count} examples, although these are classified correctly there{few}"
             ),
         )
 
@@ -115,6 +125,7 @@ def _lost(cell: AttackedCell) -> Iterator[Flag]:
     if mcnemar(lost, 0) < SIGNIFICANT:
         beyond = (found + lost) / total > wilson_interval(found, total).high
         severity = "serious" if beyond else "warning"
+    advice, suite = best_point(cell.row, cell.attack)
     yield cell.flag(
         "success-lost",
         severity=severity,
@@ -124,43 +135,93 @@ def _lost(cell: AttackedCell) -> Iterator[Flag]:
             f"and did not return them: the error is {(found + lost) / total:.1%}, not "
             f"{found / total:.1%}, at least"
         ),
+        suite=suite,
+        **({"advice": advice} if advice else {}),
     )
 
 
 def _not_converged(cell: AttackedCell) -> Iterator[Flag]:
     path, survivors, steps = cell.path, cell.survivors, cell.steps
-    if path is None or cell.searches or not cell.iterative or int(survivors.sum()) < FEW:
+    total = int(survivors.sum())
+    if path is None or cell.searches or not cell.iterative or total < FEW or not cell.epsilon:
         return
     # The steps of the survivors' runs; those that a list added have none.
-    known = survivors & (path.steps == steps) & (path.rise > 0)
-    if int(known.sum()) < RISING_SHARE * int(survivors.sum()):
+    known = survivors & (path.steps == steps)
+    rises = known & (path.rise > 0)
+    measured = _median(path.pace[rises]) * steps / cell.epsilon
+    declared = _declared_length(cell, steps=steps, measured=measured)
+    if int(known.sum()) >= RISING_SHARE * total and declared < TINY_PATH:
+        sentence = f"{total} of {cell.count} examples survived; {_too_short(declared, steps)}"
+        yield _small_steps(cell, declared, steps, figure=f"{declared:.2g} epsilon", why=sentence)
+        return
+    if int(rises.sum()) < RISING_SHARE * total:
         return
     quarter = max(1, steps // LAST_QUARTER)
-    speed = path.late_rise[known] / path.rise[known] / (quarter / steps)
+    speed = path.late_rise[rises] / path.rise[rises] / (quarter / steps)
     rising = int((speed > RISING_SPEED).sum())
-    if rising < RISING_SHARE * int(survivors.sum()):
+    if rising < RISING_SHARE * total:
         return
-    length = _median(path.pace[known]) * steps / cell.epsilon
     late = int((cell.right & cell.wrong & (path.success_at > steps - quarter)).sum())
     new = int((cell.right & cell.wrong).sum())
-    straight = _median(path.start_distance[known]) == 0
+    straight = _median(path.start_distance[rises]) == 0
     least = SHORT_FROM_INPUT if straight and cell.row.norm is Norm.LINF else SHORT_PATH
     slow = late <= MOST * new or _median(speed) < FAST
-    if length < least:
-        why = f"a path of this many steps is {length:.2g} epsilon long"
+    figure = f"{rising} of {total}"
+    rose = (
+        f"the loss was still rising in the last quarter of {steps} steps for {rising} of {total} "
+        "examples that survived"
+    )
+    if measured < least and declared < least:
+        why = f"{rose}; {_too_short(declared, steps)}"
+        yield _small_steps(cell, declared, steps, figure=figure, why=why)
+        return
+    if measured < least:
+        why = f"a path of this many steps is {measured:.2g} epsilon long"
     elif mcnemar(late, 0) < SIGNIFICANT and not (straight and slow):
         why = f"{late} of {new} examples were misclassified for the first time there"
     else:
         return
-    yield cell.flag(
-        "not-converged",
-        figure=f"{rising} of {int(survivors.sum())}",
-        sentence=(
-            f"the loss was still rising in the last quarter of {steps} steps for {rising} of "
-            f"{int(survivors.sum())} examples that survived; {why}"
-        ),
-        suite=more_steps(cell.row, steps=steps),
+    suite = more_steps(cell.row, steps=steps)
+    yield cell.flag("not-converged", figure=figure, sentence=f"{rose}; {why}", suite=suite)
+
+
+def _too_short(declared: float, steps: int) -> str:
+    return (
+        f"{steps} steps of {declared / steps:.2g} epsilon are {declared:.2g} epsilon together, too "
+        "few to use the budget"
     )
+
+
+def _small_steps(cell: AttackedCell, declared: float, steps: int, *, figure: str, why: str) -> Flag:
+    """Returns the flag of an attack whose steps are too short, which more steps do not mend."""
+    taken = max(steps, ENOUGH_STEPS)
+    return cell.flag(
+        "not-converged",
+        figure=figure,
+        sentence=why,
+        advice=f"Use a larger step size: {taken} steps of {PATH_LENGTH / taken:.2g} epsilon lead "
+        f"through the whole ball; steps of the present size would have to be "
+        f"{math.ceil(PATH_LENGTH * steps / declared):,}.",
+        suite=larger_step(cell.row, steps=steps),
+    )
+
+
+def _declared_length(cell: AttackedCell, *, steps: int, measured: float) -> float:
+    """Returns the length of a path without a turn, in units of epsilon.
+
+    It is the number of steps times the step size, if the attack declares both.  A plug-in that
+    does not is taken to go straight; an attack of ours or of a library has a rule that leads
+    through the whole ball, so that a short path is one that turns.
+    """
+    attack, step = cell.attack, step_size_of(cell.row)
+    if attack is not None and cell.threat is not None and cell.threat.bounds is not None:
+        length = attack.path_length(cell.threat, bounds=cell.threat.bounds)
+        if math.isfinite(length):
+            return length
+    if step is not None:
+        return steps * step[1]
+    known = attack is None or attack.made_of or is_ours(attack) or library_of(attack)
+    return math.inf if known else measured
 
 
 def _unused(cell: AttackedCell) -> Iterator[Flag]:
@@ -203,28 +264,6 @@ def _unbounded(cell: AttackedCell) -> Iterator[Flag]:
             f"{cell.steps} steps: the attack does not find its way on this model"
         ),
     )
-
-
-def more_steps(row: Evaluation, *, steps: int) -> str:
-    """Returns the lines of a suite that repeat an attack with twice as many steps, in TOML.
-
-    Empty if the attack has no parameter for that, or parameters that a suite can't write.
-    """
-    given = {key: value for key, value in row.parameter_values.items() if value is not None}
-    name = next((each for each in STEP_NAMES if each in row.parameter_values), None)
-    given.pop("release", None)  # of a library, which a suite does not set
-    plain = all(isinstance(value, bool | int | float | str) for value in given.values())
-    if name is None or not plain:
-        return ""
-    count = given.get(name)
-    doubled = 2 * (count if isinstance(count, int) else steps)
-    table: dict[str, Any] = {"name": row.algorithm, "label": f"{row.attack}-{doubled}-steps"}
-    table |= {"epsilon": [str(row.epsilon)], **given, name: doubled}
-    if row.norm is not None:
-        table["norm"] = str(row.norm.value)
-    if row.clip is False:
-        table["clip"] = False
-    return tomli_w.dumps({"attacks": [table]})
 
 
 def _median(values: NDArray[np.float32]) -> float:

@@ -13,9 +13,18 @@ from gibbon.records.flags import Flag
 KIND = "random-answers"
 RANDOM = "answers the same inputs differently each time"
 ELSEWHERE = (
-    "; its random numbers come from elsewhere than torch, numpy and random, so that results are "
-    "never taken from an earlier run"
+    "; the differences come from random numbers elsewhere than in torch, numpy and random, or from "
+    "a state out of reach, so that results are never taken from an earlier run"
 )
+CHANGING = (
+    "answers the same inputs differently from call to call, by state that each call changes, so "
+    "that results depend on the order of the calls and are never taken from an earlier run"
+)
+
+
+def changing_flag(dataset: str, model: str) -> Flag:
+    """Returns the flag of a model whose answers depend on the calls before, not on chance."""
+    return Flag(kind="stateful-answers", dataset=dataset, model=model, sentence=CHANGING)
 
 
 def random_flags(

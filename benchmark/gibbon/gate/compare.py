@@ -23,10 +23,10 @@ from gibbon.core.errors import RecordError, SpecError
 from gibbon.core.files import StrPath
 from gibbon.gate.accepted_flags import AcceptedFlags
 from gibbon.gate.baseline import AttackSetup, Side, Wrong, read_side
-from gibbon.gate.limits import Limits
+from gibbon.gate.limits import MAX_INCREASE, Limits
 from gibbon.gate.measures import Key
 from gibbon.metrics.intervals import wilson_interval
-from gibbon.metrics.paired_tests import holm, mcnemar
+from gibbon.metrics.paired_tests import fewest_broken, holm, mcnemar
 from gibbon.records.acceptance import Acceptance
 from gibbon.records.flags import Flag
 from gibbon.report.content.layout import NOTHING
@@ -43,6 +43,7 @@ CHANGES: tuple[Change, ...] = (
 BAD: tuple[Change, ...] = ("regressed", "doubtful", "missing")
 
 ALPHA = 0.05
+ROUNDING = 1e-9  # of percentage points
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,33 @@ class Comparison:
     def passed(self) -> bool:
         """Whether no measure regressed, is doubtful or is missing."""
         return not any(each.verdict in BAD for each in self.measures)
+
+    @property
+    def inconclusive(self) -> tuple[Compared, ...]:
+        """The measures with too few examples to show an increase by what is allowed.
+
+        Such a measure passes whatever the new run does within that.  If nothing is allowed, one
+        percentage point is looked for.
+        """
+        return tuple(
+            each
+            for each in self._tested
+            if self._least_increase(each) > (each.limit or MAX_INCREASE) + ROUNDING
+        )
+
+    @property
+    def least_increase(self) -> float | None:
+        """The smallest increase in points that every compared measure could show; None without."""
+        return max(map(self._least_increase, self._tested), default=None)
+
+    @property
+    def _tested(self) -> tuple[Compared, ...]:
+        return tuple(each for each in self.measures if each.p_value is not None and each.examples)
+
+    def _least_increase(self, each: Compared) -> float:
+        """Returns the smallest significant increase, in points, if no example becomes right."""
+        fewest = fewest_broken(0, alpha=self.alpha, tests=len(self._tested))
+        return 100 * fewest / each.examples
 
     @property
     def doubts(self) -> tuple[Flag, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,7 +14,9 @@ from gibbon.gate.flag_text import (
     group_sentences,
     kinds_in_words,
 )
+from gibbon.gate.limits import MAX_INCREASE
 from gibbon.gate.measures import Key
+from gibbon.metrics.paired_tests import rounded
 from gibbon.records.acceptance import acceptance_text
 from gibbon.records.flags import Flag
 from gibbon.report.content.layout import NOTHING, Column, Table, TableCell, cells, columns
@@ -55,10 +58,36 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """Returns the number of measures of each verdict, as one line."""
+    """Returns the number of measures of each verdict, as one line.
+
+    It says so if there are too few examples for a measure that passed.
+    """
     counts = Counter(each.verdict for each in comparison.measures)
     found = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in CHANGES if counts[verdict])
-    return f"{count_text(len(comparison.measures), 'measure')}: {found}"
+    return f"{count_text(len(comparison.measures), 'measure')}: {found}{_too_few(comparison)}"
+
+
+def _too_few(comparison: Comparison) -> str:
+    """Returns the words about measures that could not have shown an increase; empty if all could.
+
+    A measure that regressed has shown it.
+    """
+    few = [each for each in comparison.inconclusive if each.verdict != "regressed"]
+    least = comparison.least_increase
+    if not few or least is None:
+        return ""
+    fewest, allowed = min(each.examples for each in few), few[0].limit or MAX_INCREASE
+    needed = max(
+        math.ceil(least * each.examples / (each.limit or MAX_INCREASE))
+        for each in few
+        if each.examples == fewest
+    )
+    points = "point is" if allowed == 1 else "points are"
+    return (
+        f"; inconclusive: {count_text(fewest, 'example')} can show an increase from {least:.1f} "
+        f"points on, where {allowed:g} {points} allowed (about {rounded(needed):,} would be needed "
+        f"for {count_text(len(few), 'measure')})"
+    )
 
 
 def sentences(comparison: Comparison) -> list[str]:

@@ -29,6 +29,14 @@ PINTOR = (
     "M. Pintor et al., Indicators of attack failure: debugging and improving optimization of "
     "adversarial examples, NeurIPS 2022, arXiv:2106.09947"
 )
+BARZ = (
+    "B. Barz and J. Denzler, Do we train on test data? Purging CIFAR of near-duplicates, Journal "
+    "of Imaging 6(6), 2020, arXiv:1902.00423"
+)
+NORTHCUTT = (
+    "C. G. Northcutt, A. Athalye and J. Mueller, Pervasive label errors in test sets destabilize "
+    "machine learning benchmarks, NeurIPS Datasets and Benchmarks 2021, arXiv:2103.14749"
+)
 TRAMER = (
     "F. Tramèr, N. Carlini, W. Brendel and A. Madry, On adaptive attacks to adversarial example "
     "defenses, NeurIPS 2020, arXiv:2002.08347"
@@ -194,15 +202,29 @@ _KINDS = (
         "not-converged",
         "warning",
         "the loss was still rising in the last quarter of the steps",
-        "Use more steps.",
+        "Use more steps, or longer ones.",
         PINTOR,
     ),
     FlagKind(
         "success-lost",
         "warning",
         "the attack passed adversarial examples that it did not return",
-        'Return the best point: keep = "best-loss" or "first-success".',
+        "Return the best or first misclassified point of each example.",
         PINTOR,
+    ),
+    FlagKind(
+        "few-steps",
+        "warning",
+        "the attack took far fewer steps or queries than it declares, or than its source uses",
+        "Let the attack take its steps for every example that has not been misclassified.",
+        CARLINI,
+    ),
+    FlagKind(
+        "partial-perturbation",
+        "warning",
+        "the attack changed few of the coordinates that the model's gradient is in",
+        "Check masks and indices of the attack; if it is sparse by design, declare sparse = True.",
+        CARLINI,
     ),
     FlagKind(
         "budget-unused",
@@ -266,6 +288,27 @@ _KINDS = (
         "the attack took no gradient of the model that it was run on",
         "Declare needs_gradient = False if it needs none; else it attacks another model.",
         CARLINI,
+    ),
+    FlagKind(
+        "duplicated-examples",
+        "serious",
+        "the same input occurs several times",
+        "Remove the copies: errors count them again, and their intervals are too narrow.",
+        BARZ,
+    ),
+    FlagKind(
+        "conflicting-labels",
+        "serious",
+        "equal inputs have different labels",
+        "Check the labels, and how inputs and labels were brought together.",
+        NORTHCUTT,
+    ),
+    FlagKind(
+        "constant-inputs",
+        "serious",
+        "inputs are of one value, such as black pictures",
+        "Check how the files are read, and the scale and bounds of the inputs.",
+        NORTHCUTT,
     ),
     FlagKind(
         "few-classes",
@@ -380,6 +423,7 @@ ABOUT_ANSWERS: Final = frozenset(
     [
         *("random-answers", "stateful-answers", "batch-dependent", "detects-gradients"),
         *("training-layers", "error-at-chance", "preprocessing", "earlier-version"),
+        *("duplicated-examples", "conflicting-labels", "constant-inputs"),
     ]
 )
 

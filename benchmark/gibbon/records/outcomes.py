@@ -41,9 +41,15 @@ _ARRAYS: Final = {
     "nearest": pa.float32(),
     "misled_by": pa.int16(),
     "margin": pa.float32(),
+    "changed_share": pa.float32(),
 }
 _COLUMNS: Final = {"nearest": "nearest_distance"}  # the others have their array's name
-_OPTIONAL: Final = ("nearest", "misled_by", "margin")  # without them a file has no such column
+_OPTIONAL: Final = (
+    "nearest",
+    "misled_by",
+    "margin",
+    "changed_share",
+)  # without them a file has no such column
 _NULLABLE: Final = ("saturated", "zero_gradient", *_OPTIONAL)
 _PATH: Final = "path_"  # before the names of the columns of the path's evidence
 
@@ -108,8 +114,9 @@ class Outcome:
     adversarial distance, NaN if none was found, and None for attacks that stay within an
     epsilon.  ``misled_by`` is the position of the first try that was misclassified, -1 if
     none was, and None if there was one try.  ``margin`` is the source's output for the best wrong
-    class minus that for the true one, at the candidate; None if the source was not asked.  ``path``
-    is None for unattacked examples.
+    class minus that for the true one, at the candidate; None if the source was not asked.
+    ``changed_share`` is the share of the coordinates in which the candidate differs from the input,
+    NaN for examples that were not looked at.  ``path`` and it are None for unattacked examples.
     """
 
     example_id: NDArray[np.int64]
@@ -124,6 +131,7 @@ class Outcome:
     nearest: NDArray[np.float32] | None = None
     misled_by: NDArray[np.int16] | None = None
     margin: NDArray[np.float32] | None = None
+    changed_share: NDArray[np.float32] | None = None
     path: PathEvidence | None = None
 
     @property
@@ -201,6 +209,11 @@ class Outcome:
         margin = None
         if self.margin is not None and found.margin is not None:
             margin = put(self.margin, found.margin)
+        changed = None
+        if found.changed_share is not None:
+            unknown = np.full(len(self.label), np.nan, dtype=np.float32)
+            before = unknown if self.changed_share is None else self.changed_share
+            changed = put(before, found.changed_share)
         path = self.path
         if found.path is not None:
             path = path or PathEvidence.unknown(len(self.label))
@@ -227,6 +240,7 @@ class Outcome:
             nearest=None,
             misled_by=first,
             margin=margin,
+            changed_share=changed,
             path=path,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from gibbon.attacks.base import SearchMethod
 from gibbon.diagnostics.attacked_cell import AttackedCell
@@ -11,10 +11,12 @@ from gibbon.diagnostics.cell_flags import cell_flags
 from gibbon.diagnostics.gradient_use_flags import gradient_use_flags
 from gibbon.diagnostics.order_flags import ComparedCell, order_flags
 from gibbon.diagnostics.paired_flags import paired_flags
-from gibbon.diagnostics.random_flags import random_flags
+from gibbon.diagnostics.perturbed_share import gradient_share
+from gibbon.diagnostics.random_flags import changing_flag, random_flags
 from gibbon.diagnostics.sample_size_flags import sample_size_flags
 from gibbon.diagnostics.survivor_flags import KIND as SURVIVORS
 from gibbon.diagnostics.survivor_flags import search_methods, survivor_flags
+from gibbon.models.repeatability import Cause
 from gibbon.records.checks import CheckDone, check_done
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
@@ -38,13 +40,20 @@ from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.run_folder import RunFolder
 
 # Kinds of flags that candidates raise, and the path of an attack.
-OF_CANDIDATES = ("invalid-candidates", "inputs-unchanged", "zero-gradient", "no-gradient-taken")
+OF_CANDIDATES = (
+    "invalid-candidates",
+    "inputs-unchanged",
+    "zero-gradient",
+    "no-gradient-taken",
+    "partial-perturbation",
+)
 OF_PATHS = (
     "zero-gradient-on-path",
     "loss-did-not-rise",
     "not-converged",
     "success-lost",
     "budget-unused",
+    "few-steps",
     "unbounded-attack-fails",
 )
 
@@ -71,7 +80,9 @@ def make_record(
     ordered: list[ComparedCell] = []
     methods: defaultdict[tuple[str, str], dict[str, SearchMethod]] = defaultdict(dict)
     followed = 0
-    flags = [*examined.flags(plan), *_model_flags(plan)]
+    flags = [*examined.flags(plan)]
+    known = {(each.dataset, each.model) for each in flags if each.kind == "stateful-answers"}
+    flags.extend(_model_flags(plan, known))
     for experiment in plan.experiments:
         outcomes = {
             cell.digest: outcome
@@ -185,12 +196,20 @@ def _number(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def _model_flags(plan: Plan) -> Iterator[Flag]:
+def _model_flags(plan: Plan, known: Collection[tuple[str, str]]) -> Iterator[Flag]:
+    """Yields the flags of models that answer differently from call to call.
+
+    ``known`` are dataset and model of those whose state the examination has flagged.
+    """
     for experiment in plan.experiments:
+        dataset = experiment.spec.dataset.name
         for model in experiment.models:
-            if not model.probed.steady:
+            if model.probed.observed.cause is Cause.STATE:
+                if (dataset, model.name) not in known:
+                    yield changing_flag(dataset, model.name)
+            elif not model.probed.steady:
                 yield from random_flags(
-                    experiment.spec.dataset.name,
+                    dataset,
                     model.name,
                     draws=model.draws,
                     repeatable=bool(model.probed.draws),
@@ -204,13 +223,25 @@ def _attacked_cells(
     """Yields the attacked cells that have an outcome, with what their flags need."""
     planned = {(cell.source.name, cell.digest): cell for cell in experiment.cells}
     clean: dict[str, Outcome | None] = {}
+    shares: dict[str, float | None] = {}
     for row in rows:  # the unattacked row of each model comes first
         cell, outcome = planned[row.model, row.digest], outcomes.get(row.digest)
         if cell.attack is None:
             clean[row.model] = outcome
         elif outcome is not None:
-            steady, adapted = cell.source.probed.steady, any(cell.attack.views)
-            yield AttackedCell(row, outcome, clean[row.model], cell.threat, steady, adapted)
+            if row.model not in shares:
+                bounds = cell.source.classifier.bounds
+                shares[row.model] = gradient_share(cell.source.probed.observed, bounds)
+            yield AttackedCell(
+                row,
+                outcome,
+                clean[row.model],
+                cell.threat,
+                steady=cell.source.probed.steady,
+                adapted=any(cell.attack.views),
+                attack=cell.attack.attack,
+                gradient_share=shares[row.model],
+            )
 
 
 def _target_failures(cells: Iterable[Cell], outcomes: dict[str, Outcome]) -> Iterator[Failure]:

@@ -18,6 +18,10 @@ from gibbon.verify.judge import Judged
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+LOOKED_AT = 64  # examples of a batch whose changed coordinates are counted
+ROUNDING = 1e-3  # of an example's largest change: less is none
+MANY, EVERY = 512, 8  # coordinates, and the step through more of them
+
 
 def judged_outcome(
     batch: Batch,
@@ -47,8 +51,25 @@ def judged_outcome(
         nearest=None if nearest is None else as_array(nearest, np.float32),
         misled_by=None if first is None else as_array(first, np.int16),
         margin=None if margin is None else as_array(margin, np.float32),
+        changed_share=None if path is None else _changed_share(batch.inputs, judged.candidates),
         path=None if path is None else _path_evidence(path),
     )
+
+
+def _changed_share(inputs: Tensor, candidates: Tensor) -> NDArray[np.float32]:
+    """Returns the share of coordinates that differ, shape (N,), of the first examples; else NaN.
+
+    Of many coordinates every eighth is looked at: their number is evidence, not a result.
+    """
+    shares = np.full(len(inputs), np.nan, dtype=np.float32)
+    few = slice(min(LOOKED_AT, len(inputs)))
+    before, after = inputs[few].flatten(1), candidates[few].flatten(1)
+    if before.shape[1] > MANY:
+        before, after = before[:, ::EVERY], after[:, ::EVERY]
+    sizes = (after - before).abs()
+    changed = sizes > ROUNDING * sizes.amax(1, keepdim=True)
+    shares[few] = as_array(changed.float().mean(1), np.float32)
+    return shares
 
 
 def _path_evidence(path: Trajectory) -> PathEvidence:

@@ -5,63 +5,62 @@ from __future__ import annotations
 from torch import Tensor
 
 from gibbon.diagnostics.examination.closeness import relative_difference
-from gibbon.diagnostics.examination.model_state import ModelState
 from gibbon.diagnostics.examination.module_search import first_random
-from gibbon.diagnostics.examination.observe import comparison
+from gibbon.diagnostics.examination.observe import MOST_CALLS, cause_of, comparison
 from gibbon.diagnostics.examination.observed import OtherAnswers
 from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
+from gibbon.models.repeatability import Cause
 from gibbon.records.examination import ExaminedFlag
 
 NAME, LATER = "the same inputs twice", "the same inputs after many calls"
 UNSTEADY = "answers the same inputs differently each time: its numbers are one draw of many"
-UNREPEATABLE = (
-    f"{UNSTEADY}; its random numbers come from elsewhere than torch, numpy and random, so that "
-    "they are never taken from an earlier run"
-)
+FROM = {
+    Cause.SEEDED: UNSTEADY,
+    Cause.OWN_GENERATOR: f"{UNSTEADY}; its random numbers come from a generator that it keeps, so "
+    "that they are never taken from an earlier run",
+    Cause.UNKNOWN: f"{UNSTEADY}; they come from random numbers elsewhere than in torch, numpy and "
+    "random, or from a state out of reach, so that they are never taken from an earlier run",
+}
+CHANGING = "answers the same inputs differently from call to call: by state that each call changes"
 DRAWS = "eot = 20"
 TRIED, CALLS_AGAIN = 2, 5  # examples and calls that show randomness which two calls did not
-REMEMBERED = 4  # examples that show whether answers depend on what the model keeps
-LEAST_CHANGE, KEPT_SHARE = 1e-5, 0.1  # of the outputs' range, and of the change that is undone
-UNSEEN = 0.05  # of the way to the middle of the bounds
-MOST_CALLS = 200
+REMEMBERED = 4  # examples whose first answers are compared with later ones
+MOST_LATER = 200  # calls before the first inputs are given again
 CALLS_SHARE = 4  # calls take at most this part of what is left
 
 
 def same_inputs_twice(subject: Subject) -> Report:
     """Compares two calls on the sample; raises ``random-answers`` or ``stateful-answers``.
 
-    Answers that differ at random come alike from what the model keeps between calls, if they are
-    equal once that is put back.
+    Which of them is decided by `gibbon.models.repeatability.cause_of_change`.
     """
     observed = subject.observed
     notes = Notebook(NAME, f"{counted(len(observed.outputs), 'example')}, 2 calls")
     notes.figures["changed classes"] = observed.changed
     if observed.steady:
         return notes.report()
-    total = len(observed.outputs)
-    figure = f"{observed.changed} of {total} classes changed"
-    if subject.left >= 3 * REMEMBERED and _depends_on_state(subject):
-        subject.remembers = True
-        notes.found.append(
-            ExaminedFlag(
-                kind="stateful-answers",
-                figure=figure,
-                sentence="answers the same inputs differently in each call, and alike once what it "
-                "keeps between calls is put back",
-            )
-        )
-        return notes.report()
-    path = first_random(subject)
-    place = f" (the first part that does is {path})" if path else ""
-    sentence = f"{UNSTEADY if observed.repeats else UNREPEATABLE}{place}"
-    notes.found.append(
-        ExaminedFlag(kind="random-answers", figure=figure, sentence=sentence, suite=DRAWS)
-    )
+    figure = f"{observed.changed} of {len(observed.outputs)} classes changed"
+    cause = observed.cause or Cause.SEEDED
+    if cause is Cause.SEEDED and not observed.repeats:
+        cause = Cause.UNKNOWN  # equal seeds gave equal answers by chance
+    notes.found.append(_changing(subject, cause, figure))
     return notes.report()
 
 
-def random_after_all(subject: Subject) -> ExaminedFlag | None:
-    """Returns the flag of a model that answers at random, though two calls agreed by chance.
+def _changing(subject: Subject, cause: Cause, figure: str) -> ExaminedFlag:
+    """Returns the flag of a model whose answers differ between calls on the same inputs."""
+    if cause is Cause.STATE:
+        subject.remembers = True
+        return ExaminedFlag(kind="stateful-answers", figure=figure, sentence=CHANGING)
+    path = "" if subject.observed.steady else first_random(subject)
+    place = f" (the first part that does is {path})" if path else ""
+    return ExaminedFlag(
+        kind="random-answers", figure=figure, sentence=f"{FROM[cause]}{place}", suite=DRAWS
+    )
+
+
+def changes_after_all(subject: Subject) -> ExaminedFlag | None:
+    """Returns the flag of a model that answers alike in two calls, but not in several.
 
     A difference in other circumstances means nothing in such a model.  None if several calls agree.
     """
@@ -75,22 +74,12 @@ def random_after_all(subject: Subject) -> ExaminedFlag | None:
     if not different:
         return None
     figure = f"{different} of {len(others)} calls differ from the first"
-    return ExaminedFlag(kind="random-answers", figure=figure, sentence=UNSTEADY, suite=DRAWS)
-
-
-def _depends_on_state(subject: Subject) -> bool:
-    given = subject.batch(subject.rows(REMEMBERED)).inputs
-    bounds = subject.classifier.bounds
-    # Inputs that it has not seen: it may remember the others.
-    inputs = given + UNSEEN * ((bounds.low + bounds.high) / 2 - given)
-    state = ModelState(subject.classifier)
-    first = subject.ask(inputs)
-    state.restore()
-    again = subject.ask(inputs)
-    later = subject.ask(inputs)
-    state.restore()
-    changed = _distance(first, later)
-    return changed > LEAST_CHANGE and _distance(first, again) <= KEPT_SHARE * changed
+    cause = cause_of(
+        subject.classifier,
+        inputs,
+        calls=min(MOST_CALLS, subject.left // TRIED),
+    )
+    return _changing(subject, cause, figure)
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
@@ -132,12 +121,12 @@ def same_inputs_later(subject: Subject, first: Tensor, rows: list[int]) -> Repor
     if subject.left < needed:
         return notes.leave_out(needed)
     inputs = subject.batch(rows).inputs
-    calls = max(1, min(MOST_CALLS, (subject.left - len(rows)) // CALLS_SHARE))
+    calls = max(1, min(MOST_LATER, (subject.left - len(rows)) // CALLS_SHARE))
     for call in range(calls):
         subject.ask(inputs[call % len(inputs)][None])
     found = comparison(first, subject.ask(inputs))
     notes.looked_at = f"{counted(len(rows), 'example')}, {calls} calls and those of other checks"
     notes.figures["relative difference"] = found.difference
     if found.difference > subject.observed.tolerance:
-        notes.found.append(random_after_all(subject) or _later_flag(found))
+        notes.found.append(changes_after_all(subject) or _later_flag(found))
     return notes.report()

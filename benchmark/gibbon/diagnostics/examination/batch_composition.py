@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gibbon.diagnostics.examination.answers_repeat import random_after_all
+from gibbon.diagnostics.examination.answers_repeat import changes_after_all
 from gibbon.diagnostics.examination.observe import comparison
 from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
 from gibbon.records.examination import ExaminedFlag
@@ -47,9 +47,9 @@ def batch_composition(subject: Subject) -> Report:
             )
             _flag(notes, sentence, f"{found.difference:.2g} of the outputs' range")
     notes.looked_at = ", ".join(looked_at)
-    by_chance = random_after_all(subject) if notes.found else None
-    if by_chance is not None:
-        notes.found = [by_chance]
+    changing = changes_after_all(subject) if notes.found else None
+    if changing is not None:
+        notes.found = [changing]
     else:
         subject.mixes = bool(notes.found)
     if not looked_at:

@@ -18,6 +18,8 @@ CHANCE, ORDER = "clean error against guessing", "order of the classes"
 LEVEL = 0.05  # of the upper bound of the accuracy
 DEVIATIONS = 1.5  # of the accuracy of guessing, by which one at chance exceeds it at most
 MARGIN = 0.12  # by which the upper bound of an accuracy at chance exceeds that of guessing at most
+ONE_CLASS, LEAST_ONE_CLASS = 0.95, 20  # share of the answers, and examples
+MOST_FREQUENT = 0.9  # share of the labels: of more, one answer may be right
 LEAST_ERROR = 0.1  # below it no order of classes is tried
 LEAST_HALF = 10  # examples that a matching is found on, and as many that it is tested on
 
@@ -47,9 +49,36 @@ def clean_error(subject: Subject) -> Report:
             )
         )
         return notes.report()
+    one = _one_class(labels, predicted)
+    if one:
+        notes.found.append(
+            ExaminedFlag(kind="error-at-chance", figure=f"{1 - accuracy:.1%}", sentence=one)
+        )
+        return notes.report()
     if accuracy <= chance:
         return notes.abstain(f"{counted(total, 'example')} are too few to tell it from guessing")
     return notes.report()
+
+
+def _one_class(labels: Tensor, predicted: Tensor) -> str:
+    """Returns a sentence about a model that answers one class; empty if it answers others.
+
+    Its accuracy is the share of a class, which is large if one class is frequent.  Rare answers of
+    other classes do not count if they are not right more often than the class itself would be.
+    """
+    total, answered = len(labels), int(predicted.mode().values)
+    count = int((predicted == answered).sum())
+    frequent = int((labels == answered).sum())
+    right = int((predicted == labels).sum())
+    if total < LEAST_ONE_CLASS or count < ONE_CLASS * total or frequent > MOST_FREQUENT * total:
+        return ""
+    if right > frequent:
+        return ""
+    return (
+        f"the model answers class {answered} for {count} of {counted(total, 'example')}: the clean "
+        f"error of {1 - right / total:.1%} is that of always answering it, whose share is "
+        f"{frequent / total:.1%}"
+    )
 
 
 def class_order(subject: Subject) -> Report:

@@ -23,9 +23,9 @@ from gibbon.diagnostics.examination import (
     other_preprocessing,
     output_form,
 )
-from gibbon.diagnostics.examination.model_state import ModelState
 from gibbon.diagnostics.examination.observe import (
     GRADIENT_MODES,
+    cause_of,
     comparison,
     in_other_modes,
     largest,
@@ -35,6 +35,7 @@ from gibbon.diagnostics.examination.observe import (
 from gibbon.diagnostics.examination.observed import Observed, OtherAnswers
 from gibbon.diagnostics.examination.subject import SEED, Notebook, Report, Subject
 from gibbon.models.classifier import Classifier
+from gibbon.models.model_state import ModelState
 from gibbon.records.examination import Examination
 
 # 5 % of the passes of PGD with 20 steps on 1,000 examples, which are 20 forward, 20 backward and
@@ -42,6 +43,7 @@ from gibbon.records.examination import Examination
 PGD_PASSES = 41 * 1000
 FULL_BUDGET = PGD_PASSES // 20
 RUN_SHARE = 10  # of the passes of a run, an examination makes at most one in this many
+FEW = 2  # examples that show why answers differ
 LATER = 8  # examples whose first answers are compared with their last
 
 # Parts of what is left when a check begins.
@@ -253,6 +255,7 @@ def _observe(classifier: Classifier, batch: Batch, device: torch.device, budget:
     outputs = plain_answers(classifier, given.inputs)
     again = comparison(outputs, plain_answers(classifier, given.inputs))
     steady = again.difference <= Observed(sample, outputs).tolerance
+    cause = None if steady else cause_of(classifier, given.inputs[:FEW])
     off = off_the_data(classifier, given, key="points of an examination")
     seen: dict[str, tuple[OtherAnswers, Tensor | None]] = {}
     coarse = False
@@ -263,6 +266,7 @@ def _observe(classifier: Classifier, batch: Batch, device: torch.device, budget:
         outputs,
         steady=steady,
         repeats=True,
+        cause=cause,
         changed=again.changed,
         nearby=off.kept,
         alone=seen["alone"][0] if seen else None,

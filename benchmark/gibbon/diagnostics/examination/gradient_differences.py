@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from gibbon.core.rng import ExampleStreams, derive_key
+from gibbon.diagnostics.enough_examples import SURE_LEAST, weighed
 from gibbon.diagnostics.examination.answers_repeat import changed_since
 from gibbon.diagnostics.examination.closeness import EPSILON
 from gibbon.diagnostics.examination.module_search import first_wrong_gradient, keeps_shape
@@ -357,12 +358,14 @@ def _flag_zero(subject: Subject, notes: Notebook, zero: int, total: int, where: 
     path = first_wrong_gradient(subject) if zero == total else ""
     suite = f'before = "{path}"' if path else ""
     place = f" (the gradient is lost in {path})" if path else ""
+    severity, few = weighed(zero, total)
     notes.found.append(
         ExaminedFlag(
             kind="zero-gradient",
+            severity=severity,
             figure=f"{zero} of {total}",
             sentence="the input gradient is zero in every coordinate for "
-            f"{zero} of {counted(total, 'example')}{where}{place}",
+            f"{zero} of {counted(total, 'example')}{where}{place}{few}",
             suite=suite,
         )
     )
@@ -378,13 +381,15 @@ def _flag_mismatch(subject: Subject, notes: Notebook, known: Tensor) -> None:
     other_way = "; it points the other way" if error > OPPOSITE else ""
     place = f" (the first part with a wrong backward pass is {path})" if path else ""
     at = " at candidates" if notes.name == AT_CANDIDATES else ""
+    severity, few = weighed(len(wrong), len(known), least=SURE_LEAST)
     notes.found.append(
         ExaminedFlag(
             kind="gradient-mismatch",
+            severity=severity,
             figure=f"relative error {error:.2f}",
             sentence="the input gradient disagrees with finite differences of the loss for "
             f"{len(wrong)} of {counted(len(known), 'example')}{at}: relative error {error:.2f}"
-            f"{other_way}{place}",
+            f"{other_way}{place}{few}",
             suite=suite,
         )
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gibbon.diagnostics.examination.answers_repeat import random_after_all
+from gibbon.diagnostics.examination.answers_repeat import changes_after_all
 from gibbon.diagnostics.examination.subject import Notebook, Report, Subject
 from gibbon.records.examination import ExaminedFlag
 
@@ -21,7 +21,7 @@ def gradient_modes(subject: Subject) -> Report:
         return notes.abstain(f"it raises an exception: {found.error}")
     if found.difference > observed.tolerance:
         notes.found.append(
-            random_after_all(subject)
+            changes_after_all(subject)
             or ExaminedFlag(
                 kind="detects-gradients",
                 figure=f"{found.difference:.2g} of the outputs' range",

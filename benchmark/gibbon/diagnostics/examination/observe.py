@@ -15,12 +15,15 @@ from gibbon.diagnostics.examination.few_digits import has_few_digits
 from gibbon.diagnostics.examination.observed import Nearby, OtherAnswers
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import in_pieces, is_shortage
+from gibbon.models.repeatability import Cause, cause_of_change
 
 NOISE = 0.1  # distance of the points from the data, as a share of the bounds
 INSIDE = 0.005  # distance that they keep from the bounds, as a share of these
 ALONE = 3  # examples that are given to the model one by one
 MODES_SHARE, MODES_MOST = 4, 8  # of N examples, N / 4 and at most 8 are seen in both modes
 GRADIENT_MODES = ("with gradients", "without gradients")
+REPEATED = 1e-4  # relative difference of equal calls: a GPU's sums may differ, the batch does not
+MOST_CALLS = 40  # that show why answers differ
 KEPT = 64  # examples whose inputs and gradients are kept
 
 
@@ -157,6 +160,17 @@ def comparison(outputs: Tensor, others: Tensor) -> OtherAnswers:
     difference = float(relative_difference(outputs.cpu(), others.cpu()).max())
     changed = int((outputs.cpu().argmax(1) != others.cpu().argmax(1)).sum())
     return OtherAnswers(len(outputs), difference, changed)
+
+
+def cause_of(classifier: Classifier, inputs: Tensor, *, calls: int = MOST_CALLS) -> Cause:
+    """Returns why a model answers the same inputs, shape (N, *input_shape), differently."""
+    return cause_of_change(
+        lambda given: plain_answers(classifier, given),
+        inputs,
+        classifier=classifier,
+        alike=lambda one, other: float(relative_difference(one, other).max()) <= REPEATED,
+        calls=calls,
+    )
 
 
 def largest(comparisons: Sequence[OtherAnswers]) -> OtherAnswers:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gibbon.datasets.base import Batch
 from gibbon.diagnostics.examination.closeness import COARSE_TOLERANCE, TOLERANCE
+from gibbon.models.repeatability import Cause
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,7 @@ class Observed:
         outputs: shape (N, K).
         steady: whether it answers the same inputs alike each time.
         repeats: whether it does so if random numbers start from the same seed.
+        cause: why it does not answer alike; None if it does.
         changed: number of examples whose predicted class differed between two calls.
         nearby: answers and gradients off the examples; None if there are none.
         alone: single examples compared with the same ones in the batch.
@@ -65,6 +67,7 @@ class Observed:
     outputs: Tensor
     steady: bool = True
     repeats: bool = True
+    cause: Cause | None = None
     changed: int = 0
     nearby: Nearby | None = None
     alone: OtherAnswers | None = None

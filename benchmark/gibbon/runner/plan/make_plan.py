@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-import numpy as np
 import torch
 
 from gibbon.attacks.base import STOPPING, Attack, SharedWork, can_stop, iterates_of, threats_of
@@ -26,6 +25,7 @@ from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Batch, Dataset
 from gibbon.datasets.open import check_dataset, open_dataset
 from gibbon.diagnostics.budget_flags import budget_flags, small_budget_flags
+from gibbon.diagnostics.data_flags import data_flags
 from gibbon.models.memory import BatchSize, free_memory, guess_batch_size
 from gibbon.models.sources.build import check_model
 from gibbon.records.flags import Flag
@@ -42,7 +42,13 @@ from gibbon.runner.plan.planned import (
     PlannedExperiment,
     Supplied,
 )
-from gibbon.runner.plan.selection import NAMED, Selection, default_batch_size, select
+from gibbon.runner.plan.selection import (
+    NAMED,
+    Selection,
+    default_batch_size,
+    read_batches,
+    select,
+)
 from gibbon.runner.plan.stream_names import stream_text
 from gibbon.runner.plan.views import CHECKED, check_views
 from gibbon.runner.progress import SILENT, Progress
@@ -50,8 +56,8 @@ from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import AttackSpec, Experiment, ModelSpec, Suite
 
 STREAMS_OF_A_LIST = "attacks in turn"
+LOOKED_AT = 40_000_000  # numbers: 10,000 pictures of CIFAR-10, some hundred of ImageNet
 PICTURE_AXES = 3  # channels, height, width
-FEW_EXAMPLES = 10  # that one class may have by chance
 BARELY = (
     "an example is done once its own model misclassifies it, and only just does: read its transfer "
     "as a lower bound, and set keep to last or best-loss for another"
@@ -191,7 +197,24 @@ class _Loader:
             selection.skipped,
             data_digest=data_digest,
         )
-        return replace(planned, flags=tuple(_flags(planned, left_out, checked.missing)))
+        flags = [*_flags(planned, left_out, checked.missing)]
+        with their_code(f"{where}dataset: {dataset.name!r} can't be read"):
+            flags.extend(self._data_flags(planned))
+        return replace(planned, flags=tuple(flags))
+
+    def _data_flags(self, planned: PlannedExperiment) -> Iterator[Flag]:
+        """Yields the flags of the examples, of at most so many as hold `LOOKED_AT` numbers."""
+        dataset, ids = planned.dataset, planned.ids
+        most = max(1, LOOKED_AT // max(1, math.prod(dataset.input_shape)))
+        some = ids[:: -(-len(ids) // most)]
+        size = default_batch_size(dataset)
+        chunks = [some[start : start + size] for start in range(0, len(some), size)]
+        return data_flags(
+            planned.spec.dataset.name,
+            dataset.labels[ids],
+            read_batches(dataset, chunks),
+            classes=dataset.classes,
+        )
 
     def _data(self, spec: Experiment, *, where: str) -> tuple[Dataset, Selection]:
         wanted, settings = spec.dataset, self.settings
@@ -331,16 +354,6 @@ def _flags(
             figure=f"{count} of {total}",
             sentence=f"{count} of {total} examples can't be read and were left out: "
             f"{'; '.join(skipped[:NAMED])}{more}",
-        )
-    labels = experiment.dataset.labels[experiment.ids]
-    if len(labels) >= FEW_EXAMPLES and len(np.unique(labels)) == 1:
-        name = experiment.dataset.classes[int(labels[0])]
-        yield Flag(
-            kind="few-classes",
-            dataset=dataset,
-            figure=f"{len(labels)} of {len(labels)}",
-            sentence=f"all {len(labels)} examples are of the class {name!r}: the errors are those "
-            "of this class, not of the model",
         )
     for attack, reason in missing.items():
         sentence = f"the optional attack was not run: {reason}"

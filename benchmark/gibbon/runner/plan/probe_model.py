@@ -17,6 +17,7 @@ from gibbon.datasets.base import Batch, Dataset, sample_ids
 from gibbon.diagnostics.examination.observe import (
     GRADIENT_MODES,
     Off,
+    cause_of,
     in_other_modes,
     largest,
     off_the_data,
@@ -24,6 +25,7 @@ from gibbon.diagnostics.examination.observe import (
 from gibbon.diagnostics.examination.observed import Observed, OtherAnswers
 from gibbon.models.classifier import Classifier, probe
 from gibbon.models.memory import in_pieces, kept_bytes
+from gibbon.models.repeatability import Cause
 from gibbon.models.sources.wrap_module import same_random_numbers
 from gibbon.runner.plan.precision import uncompiled
 
@@ -32,6 +34,7 @@ PROBE_NUMBERS = PROBE_SIZE * 3 * 32 * 32  # at most; of larger pictures a probe 
 SMALLEST_PROBE = 16
 PROBE_DIGITS = 4  # of the probe's means: far coarser than the rounding of another device or batch
 FEW, MORE_CALLS = 8, 4  # examples and calls that show randomness which two calls did not
+SETTLED_CALLS = 8  # that agree if a model has changed once: random answers would differ again
 PROBE_STEADY = 1e-4  # share of the largest output by which a GPU's sums may differ between calls
 BETWEEN = "the probe between pixels"
 DRAWS = 4  # of a model that answers at random: rare behaviour may be missed by the first
@@ -107,18 +110,25 @@ def probe_model(
     outputs = _outputs(classifier, batch.inputs)
     again = _outputs(classifier, batch.inputs)
     steady = _alike(again, outputs) and _repeats(classifier, batch.inputs[:FEW])
-    draws = "" if steady else _draws(classifier, batch.inputs)
+    cause = None if steady else _cause(classifier, batch.inputs)
+    draws = "" if steady or cause is Cause.STATE else _draws(classifier, batch.inputs)
     with nullcontext() if steady else same_random_numbers(device):
         off = off_the_data(classifier, batch, key=BETWEEN)
     seen: dict[str, tuple[OtherAnswers, Tensor | None]] = {}
     if steady:
         seen, few = in_other_modes(classifier, batch, outputs=outputs, off=off)
         coarse |= few
+        latest = _outputs(classifier, batch.inputs)
+        if not _alike(latest, outputs):  # a schedule has changed it since
+            steady, seen, again = False, {}, latest
+            cause = _cause(classifier, batch.inputs)
+            draws = "" if cause is Cause.STATE else _draws(classifier, batch.inputs)
     observed = Observed(
         sample,
         outputs.float(),
         steady=steady,
         repeats=steady or bool(draws),
+        cause=cause,
         changed=int((again.argmax(1) != outputs.argmax(1)).sum()),
         nearby=off.kept,
         alone=seen["alone"][0] if seen else None,
@@ -144,6 +154,20 @@ def probe_model(
         kept=_measured(classifier, batch.inputs),
         observed=observed,
     )
+
+
+def _cause(classifier: Classifier, inputs: Tensor) -> Cause:
+    """Returns why answers were seen to differ between calls.
+
+    If no cause is found, and a number of calls on all inputs agree from now on, the calls before
+    have changed the model once and for all.
+    """
+    cause = cause_of(classifier, inputs[:FEW])
+    if cause is not Cause.UNKNOWN:
+        return cause
+    latest = _outputs(classifier, inputs)
+    settled = all(_alike(_outputs(classifier, inputs), latest) for _ in range(SETTLED_CALLS))
+    return Cause.STATE if settled else cause
 
 
 def _projections(outputs: Tensor, off: Off, sample: Batch) -> tuple[int, ...]:

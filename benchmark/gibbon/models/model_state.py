@@ -20,11 +20,19 @@ from gibbon.models.snapshot import Snapshot
 
 LARGEST = 4096  # entries of a collection that is copied
 BOOKKEEPING = frozenset(vars(nn.Module()))  # of torch: parameters, parts, hooks, mode
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 PLAIN = (bool, int, float, complex, str, bytes, tuple, frozenset, type(None))
 
 
 class ModelState:
     """A copy of the state of a model under evaluation.
+
+    Args:
+        classifier: the model.
+        generators: whether the random generators that it keeps are part of the state.
+
+    Attributes:
+        has_generators: whether there are any that are.
 
     >>> net = nn.Linear(2, 2)
     >>> net.calls = 0
@@ -37,16 +45,20 @@ class ModelState:
     0
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, *, generators: bool = True) -> None:
         self._snapshot = classifier.snapshot or Snapshot(classifier.module)
         self._buffers = [(each, each.clone()) for each in classifier.module.buffers()]
         self._names: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._contents: list[Callable[[], object]] = []
+        self.has_generators = False
         for part in classifier.module.modules():
             own = vars(part)
             held = {name: value for name, value in own.items() if name not in BOOKKEEPING}
             self._names.append((own, held))
             for value in held.values():
+                self.has_generators |= generators and isinstance(value, GENERATORS)
+                if isinstance(value, GENERATORS) and not generators:
+                    continue
                 restore = _restorer(value)
                 if restore is not None:
                     self._contents.append(restore)
@@ -89,6 +101,9 @@ def _restorer(value: Any) -> Callable[[], object] | None:
     if isinstance(value, np.random.Generator):
         bits = value.bit_generator.state
         return lambda: setattr(value.bit_generator, "state", bits)
+    if isinstance(value, np.random.RandomState):
+        legacy = value.get_state()
+        return lambda: value.set_state(legacy)
     if isinstance(value, random.Random):
         numbers = value.getstate()
         return lambda: value.setstate(numbers)
