@@ -93,7 +93,7 @@ def test_a_record_cut_short_is_told(tmp_path):
     record().write(tmp_path)
     path = tmp_path / RUN_FILE
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(RecordError, match=r"run\.json: not a run of this version of Gibbon"):
+    with pytest.raises(RecordError, match=r"run\.json: damaged: not JSON"):
         RunRecord.read(tmp_path)
 
 

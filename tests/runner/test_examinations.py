@@ -18,6 +18,7 @@ from gibbon.datasets.base import Batch
 from gibbon.diagnostics.examination import examine as examine_module
 from gibbon.diagnostics.examination.examine import FULL_BUDGET, Candidates, budget_of_run, examine
 from gibbon.models.classifier import Classifier
+from gibbon.records.checksums import checked_content
 from gibbon.records.examination import EXAMINATIONS, Examination, read_examination
 from gibbon.records.run import RunRecord
 
@@ -125,7 +126,7 @@ def test_an_examination_is_stored_and_made_once(
     first = run(suite(PGD20), examination=True)
     (made,) = first.examinations
     (file,) = (tmp_path / "run" / EXAMINATIONS).iterdir()
-    assert Examination.model_validate_json(file.read_text()) == made
+    assert Examination.model_validate(checked_content(file.read_bytes())) == made
     assert made.at_candidates
     assert {each.name for each in made.checks} >= {"gradient at the data", "gradient at candidates"}
     assert RunRecord.read(tmp_path / "run").examinations == first.examinations

@@ -27,7 +27,7 @@ from gibbon.api.request import (
 )
 from gibbon.api.results import Results
 from gibbon.attacks.base import Attack
-from gibbon.core.errors import FlagError
+from gibbon.core.errors import FlagError, SpecError
 from gibbon.core.files import StrPath
 from gibbon.core.threat import Norm
 from gibbon.gate.flag_text import serious_flags_text
@@ -167,6 +167,8 @@ def evaluate(
         examination=examination,
     )
     choose_device(settings.device, where="device")
+    if output is not None and not os.fspath(output).strip():
+        raise SpecError(f"must be the path of a folder, got {output!r}", where="output")
     suite, supplied = request.suite, request.supplied(settings)
     place = nullcontext(output) if output is not None else TemporaryDirectory(prefix="gibbon-")
     with place as folder_name, _reporter(progress) as reporter:

@@ -2,8 +2,8 @@
 
 Exit codes: 0 done; 1 a cell failed, a regression or a doubtful improvement was found, ``--strict``
 met a serious flag, or an attack breaks a law; 2 the request was wrong; 130 interrupted, 143
-terminated.  torch is imported only once a command needs it, so that ``--help`` and ``list`` answer
-at once.
+terminated, 129 hung up.  torch is imported only once a command needs it, so that ``--help`` and
+``list`` answer at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +36,7 @@ from gibbon.cli.options import (
     Option,
     run_settings,
 )
+from gibbon.core.endings import Terminated
 from gibbon.core.errors import FlagError, RequestError, SpecError
 from gibbon.core.threat import Norm
 from gibbon.specs.decoding import WHERE
@@ -46,11 +48,13 @@ if TYPE_CHECKING:
     from gibbon.runner.settings import RunSettings
     from gibbon.specs.suite import Suite
 
-DONE, FAILED, WRONG_REQUEST, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+BY_SIGNAL = 128  # plus the number of the signal: 143 for SIGTERM, 129 for SIGHUP
 RUNS = Path("results/runs")
 CHECKPOINTS = Path("checkpoints")
 DEFAULT_SUITE = "goodfellow2015"
 INTERRUPTION = "interrupted; what was done is kept: run the same command again to continue"
+UNCHANGED = "no result has changed: tables, CSV files and TensorBoard folder are left as they are"
 DATA_DIR = "GIBBON_DATA"  # in the environment
 ACCEPT = "--accept"
 
@@ -104,6 +108,13 @@ class OrderedCommand(WithExamples):
             with formatter.section(group):
                 formatter.write_text(text)
                 formatter.write_dl([(each.usage, each.full_help) for each in options])
+
+
+def path(text: str) -> Path:
+    """Returns a path given on the command line; an empty one would be the current folder."""
+    if not text.strip():
+        raise typer.BadParameter(f"expected a path, got {text!r}")
+    return Path(text)
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -182,7 +193,8 @@ def run(
         str, typer.Argument(help="A shipped suite's name, or the path of a TOML file.")
     ] = DEFAULT_SUITE,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for the results. [default: results/runs/SUITE]")
+        Path | None,
+        typer.Option(parser=path, help="Folder for the results. [default: results/runs/SUITE]"),
     ] = None,
     **settings: Any,
 ) -> None:
@@ -244,8 +256,13 @@ def _run(
     from gibbon.runner.run_suite import run_suite
 
     with RunProgress(Console(stderr=True, emoji=False), ready=ready) as bar:
+
+        def publish(record: RunRecord, folder: Path) -> None:
+            if not write_report(record, folder):
+                bar.note(UNCHANGED)
+
         record = run_suite(
-            suite, folder, settings=settings, where=where, progress=bar, publish=write_report
+            suite, folder, settings=settings, where=where, progress=bar, publish=publish
         )
     _print_failures(record)
     print_tables(record, Console(), folder=folder)  # flags come last, and stay in sight
@@ -341,7 +358,8 @@ def audit(
         typer.Option(help="Suite whose attacks are tested, in place of --dataset and --attack."),
     ] = None,
     suggest: Annotated[
-        Path | None, typer.Option(help="File for the suite with the attacks that are missing.")
+        Path | None,
+        typer.Option(parser=path, help="File for the suite with the attacks that are missing."),
     ] = None,
 ) -> None:
     """Audit a run by published checklists, or test attacks on planted examples.
@@ -432,13 +450,15 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="TOML file of a recipe, in place of the model's own.")
+        Path | None,
+        typer.Option(parser=path, help="TOML file of a recipe, in place of the model's own."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs, in place of the recipe's.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for the weights. [default: checkpoints/MODEL]")
+        Path | None,
+        typer.Option(parser=path, help="Folder for the weights. [default: checkpoints/MODEL]"),
     ] = None,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "cpu",
     fresh: Annotated[
@@ -446,7 +466,9 @@ def train(
     ] = False,
     data_dir: Annotated[
         Path | None,
-        typer.Option(envvar=DATA_DIR, help="Folder of datasets that are not embedded."),
+        typer.Option(
+            parser=path, envvar=DATA_DIR, help="Folder of datasets that are not embedded."
+        ),
     ] = None,
 ) -> None:
     """Train a model by its recipe.
@@ -490,8 +512,12 @@ def train(
 
 @app.command()
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="Folder of a run, or a saved baseline.")],
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the new run.")],
+    baseline: Annotated[
+        Path, typer.Argument(parser=path, help="Folder of a run, or a saved baseline.")
+    ],
+    run_folder: Annotated[
+        Path, typer.Argument(parser=path, metavar="RUN", help="Folder of the new run.")
+    ],
     max_increase: Annotated[
         float | None,
         typer.Option(min=0, max=100, help="Allowed increase in percentage points. [default: 1.0]"),
@@ -499,10 +525,16 @@ def compare(
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Significance level.")] = 0.05,
     limits: Annotated[
         Path | None,
-        typer.Option(help="TOML file of limits. [default: the file beside the baseline]"),
+        typer.Option(
+            parser=path, help="TOML file of limits. [default: the file beside the baseline]"
+        ),
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="File for a JUnit report.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="File for the table in markdown.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(parser=path, help="File for a JUnit report.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(parser=path, help="File for the table in markdown.")
+    ] = None,
     accept: Annotated[
         list[str] | None, typer.Option(metavar="KIND", help=BY_FLAG[ACCEPT].help)
     ] = None,
@@ -557,13 +589,15 @@ def report(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help="File to write; - prints it. [default: RUN/report.html, .tex or .md]"),
+        typer.Option(
+            parser=path, help="File to write; - prints it. [default: RUN/report.html, .tex or .md]"
+        ),
     ] = None,
     latex: Annotated[bool, typer.Option("--latex", help="Write tables as LaTeX.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Write tables as markdown.")] = False,
     figures: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for the figures as SVG and PNG."),
+        typer.Option(parser=path, metavar="DIR", help="Folder for the figures as SVG and PNG."),
     ] = None,
 ) -> None:
     """Write a run as HTML, LaTeX or markdown.
@@ -573,6 +607,7 @@ def report(
     """
     from gibbon.records.run import RunRecord
     from gibbon.report import documents
+    from gibbon.report.content.missing import missing_outcomes
     from gibbon.report.content.opening import opening
 
     if latex and markdown:
@@ -591,6 +626,9 @@ def report(
     if figures is not None:
         written = documents.write_figures(record, folder, figures)
         typer.echo(f"{figures}: {len(written)} files", err=str(output) == "-")
+    missing = missing_outcomes(record, folder)
+    if missing:
+        typer.echo(missing, err=True)
     first = opening(record)
     if first.reasons:
         typer.echo(first.sentence, err=True)
@@ -604,8 +642,12 @@ app.add_typer(baseline_app, name="baseline", no_args_is_help=True)
 
 @baseline_app.command("save")
 def baseline_save(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    file: Annotated[Path, typer.Argument(help="File for the baseline, such as robust.json.")],
+    run_folder: Annotated[
+        Path, typer.Argument(parser=path, metavar="RUN", help="Folder of a run.")
+    ],
+    file: Annotated[
+        Path, typer.Argument(parser=path, help="File for the baseline, such as robust.json.")
+    ],
     accept: Annotated[
         list[str] | None, typer.Option(metavar="KIND", help=BY_FLAG[ACCEPT].help)
     ] = None,
@@ -634,7 +676,7 @@ def main() -> None:
     # Threads that spin while they wait occupy cores that other processes need: on two busy cores
     # the default suite took 4.5 minutes with spinning and 1.9 without.  Read once by torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, _terminate)
+    _save_at_signals()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
@@ -644,22 +686,34 @@ def main() -> None:
         console = Console(stderr=True, emoji=False)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(FAILED if isinstance(error, FlagError) else WRONG_REQUEST)
-    except (Terminated, SystemExit) as leaving:
-        code = leaving.code if isinstance(leaving, SystemExit) else TERMINATED
-        if code in (INTERRUPTED, TERMINATED):  # the first is what typer makes of Ctrl-C
-            typer.echo(INTERRUPTION, err=True)
-        sys.exit(code)
+    except Terminated as terminated:
+        _end(BY_SIGNAL + terminated.signal, INTERRUPTION)
+    except SystemExit as leaving:
+        # 130 is what typer makes of Ctrl-C.
+        _end(leaving.code, INTERRUPTION if leaving.code == INTERRUPTED else "")
 
 
-class Terminated(BaseException):
-    """The process got SIGTERM, which is no failure of the cell that it is computing.
+def _end(code: str | int | None, sentence: str) -> NoReturn:
+    if sentence:
+        with suppress(OSError):  # the terminal may be closed
+            typer.echo(sentence, err=True)
+    sys.exit(code)
 
-    It is no `SystemExit`, which an attack or a model raises if it exits by itself.
+
+def _save_at_signals() -> None:
+    """Lets the signals that end a process raise `Terminated`, so that a run saves what is done.
+
+    A signal that is ignored, as ``nohup`` does with SIGHUP, stays ignored.
     """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
 
 
-def _terminate(*_: object) -> None:
-    raise Terminated
+def _terminate(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # saving must not be interrupted by a second one
+    raise Terminated(number)
 
 
 def _registry(kind: Kind) -> Registry[Any]:

@@ -79,7 +79,7 @@ class Option:
             if text is not None:
                 raise SpecError(f"{self.flag} takes no value, got {text!r}")
             return self.constant
-        if not text:
+        if not text or not text.strip():
             raise SpecError(f"{self.flag} needs a value: {self.usage}")
         try:
             return self.read(text)
@@ -313,6 +313,10 @@ _RUN = (
         read=_whole("limit"),
     ),
     Option("--fresh", "Discard recorded outcomes and compute everything again."),
+    Option(
+        "--repair",
+        "Make run.json again from the outcomes in the folder, if it is damaged or missing.",
+    ),
     Option(
         "--data-dir DIR",
         "Folder of datasets that are not embedded.",

@@ -18,6 +18,7 @@ from gibbon.attacks.base import Attack, parameters_of
 from gibbon.attacks.factory import attack_class, make_attack
 from gibbon.conformance.laws import LAWS, Law
 from gibbon.conformance.verdict import AttackVerdict, LawResult, LawStatus
+from gibbon.core.endings import Terminated
 from gibbon.core.errors import RequestError, SpecError, suggest
 from gibbon.core.import_path import importing, is_reference, load_reference
 from gibbon.core.threat import ZERO, Norm
@@ -125,7 +126,9 @@ def _check_departures(attack: Attack, name: str) -> None:
 def _check(attack: Attack, norm: Norm, law: Law) -> LawResult:
     try:
         observed = law.check(attack, norm)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever an author's code may raise
+    except (KeyboardInterrupt, Terminated):
+        raise
+    except BaseException as error:  # noqa: BLE001  whatever an author's code may raise
         return LawResult(law, norm, LawStatus.BROKEN, "", _raised(error, by=attack))
     reason = attack.departures.get(law.name)
     if not observed.broken:

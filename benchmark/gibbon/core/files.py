@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from gibbon.core.errors import RequestError, RunFolderError
 
 StrPath = str | os.PathLike[str]
+
+# A link is not followed, and no file is opened that somebody else has made; of the flags some
+# systems lack the last two.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_NEW |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -20,14 +28,43 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
-        temporary.write_bytes(data)
-        with temporary.open("rb+") as file:
+        with open_new(temporary) as file:
+            file.write(data)
+            file.flush()
             os.fsync(file.fileno())  # before it is renamed, in case the power fails
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def open_new(path: Path) -> BinaryIO:
+    """Opens a new file for writing, in place of a file or link of this name.
+
+    In a folder that others may write to, a link of this name may lead anywhere: it is removed, and
+    not followed.  Raises `OSError`.
+    """
+    with suppress(FileNotFoundError):
+        path.unlink()
+    return os.fdopen(os.open(path, _NEW, 0o666), "wb")
+
+
+def own_folder(path: Path) -> None:
+    """Makes a folder if there is none; a link to a folder is refused.  Raises `OSError`."""
+    with suppress(FileExistsError):
+        path.mkdir()
+    if path.is_symlink():
+        raise FileExistsError(errno.EEXIST, "a link has the name of its folder", str(path))
+    if not path.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def read_plain_file(path: Path) -> bytes:
+    """Returns the content of a file that is no pipe and no device.  Raises `OSError`."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return path.read_bytes()
 
 
 @contextmanager

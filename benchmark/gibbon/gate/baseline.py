@@ -3,13 +3,13 @@
 A baseline stores one bit for each example and measure, packed, and what decides whether another
 run can be compared with it: names, dataset digests and example ids.  It stores the measures that
 are shares of examples: clean error, adversarial error, worst-case error and transfer error; and of
-each measure the kinds of its serious flags.
+each measure the kinds of its serious flags.  Each row has a checksum, and so has the whole file.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -20,14 +20,21 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from gibbon.core.errors import FlagError, RecordError
-from gibbon.core.files import write_atomically
+from gibbon.core.files import read_plain_file, write_atomically
 from gibbon.core.threat import ZERO, Epsilon, Norm
 from gibbon.gate.accepted_flags import AcceptedFlags
-from gibbon.gate.bit_rows import Bits, pack, unpack
+from gibbon.gate.bit_rows import Bits, pack, unpack, unpack_by_position
 from gibbon.gate.flag_text import kinds_in_words, serious_flags_text
 from gibbon.gate.limits import Limits
 from gibbon.gate.measures import Key, Measure
 from gibbon.records.acceptance import Acceptance
+from gibbon.records.checksums import (
+    CHECKSUM,
+    check_merged,
+    content_checksum,
+    row_checksum,
+    with_checksum,
+)
 from gibbon.records.flag_kinds import KINDS
 from gibbon.records.flags import EARLIER, Flag, sorted_flags
 from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
@@ -37,8 +44,10 @@ from gibbon.specs.base import UNATTACKED, EpsilonField
 from gibbon.specs.decoding import key_path
 
 KIND: Literal["gibbon-baseline"] = "gibbon-baseline"
-VERSION: Literal[3] = 3
-WITHOUT_FLAGS = 2  # the earlier version that is still read: it differs only in having no flags
+VERSION: Literal[4] = 4
+# Earlier versions that are still read.  Both have rows that refer to others by position, and no
+# checksums; the first has no flags.
+WITHOUT_FLAGS, WITHOUT_CHECKSUMS = 2, 3
 
 # The bits of transfers take at most this many characters of a baseline: if all examples take more,
 # every second, fourth, ... example is stored, but never fewer than the second number.
@@ -160,6 +169,7 @@ class BaselineDataset(Record):
     of: int = Field(ge=0, le=LARGEST)
     ids: str
     transfer_every: int = Field(default=1, ge=1)
+    checksum: str = ""
 
 
 class BaselineCell(Record):
@@ -168,7 +178,8 @@ class BaselineCell(Record):
     ``transfer`` holds the bits of the other models that the same examples were scored on.
     ``flags`` holds the kinds of the serious flags of the measure and the figure of each, by the
     label of the attack; ``transfer_flags`` those of the transfers, by target.  ``flags`` is None if
-    they were not recorded.
+    they were not recorded.  ``checksum`` is that of the fields and of the bits as they are
+    unpacked, so that it notices changes of the rows that this one is stored as a difference from.
     """
 
     dataset: str
@@ -182,6 +193,7 @@ class BaselineCell(Record):
     transfer: dict[str, str] = Field(default_factory=dict)
     flags: dict[str, dict[str, str]] | None = Field(default_factory=dict)
     transfer_flags: dict[str, dict[str, str]] = Field(default_factory=dict)
+    checksum: str = ""
 
     @property
     def key(self) -> Key:
@@ -193,7 +205,7 @@ class Baseline(Record):
     """The content of a baseline file."""
 
     kind: Literal["gibbon-baseline"] = KIND
-    version: Literal[2, 3] = VERSION
+    version: Literal[2, 3, 4] = VERSION
     suite: str
     gibbon: str
     datasets: tuple[BaselineDataset, ...]
@@ -434,9 +446,12 @@ def _from_run(folder: Path, record: RunRecord) -> Side:
 
 
 def _from_baseline(path: Path) -> Side:
-    baseline = _parse(path)
+    written = _parse(path)
     try:
-        cells = [cell for each in baseline.datasets for cell in _unpacked(each, baseline.cells)]
+        baseline = _validated(written)
+        cells = [cell for each in baseline.datasets for cell in _unpacked(each, baseline)]
+        if baseline.version == VERSION:  # after the rows, whose errors say more
+            _check_file(written)
     except RecordError as error:
         raise RecordError(f"{path}: {error}{SAVE_AGAIN}") from error
     return Side(
@@ -448,69 +463,171 @@ def _from_baseline(path: Path) -> Side:
     )
 
 
+def _check_file(written: dict[str, Any]) -> None:
+    content = {key: value for key, value in written.items() if key != CHECKSUM}
+    if written.get(CHECKSUM) != content_checksum(content):
+        raise RecordError(
+            "damaged, or merged: each row is intact, but they are not the rows that were saved "
+            "together: some were removed, added or exchanged"
+        )
+
+
 def _packed(side: Side, dataset: str, ids: Ids) -> tuple[BaselineDataset, list[BaselineCell]]:
     own = [cell for cell in side.cells if cell.key.dataset == dataset]
     sources = [cell for cell in own if not cell.key.target]
     transfers = [cell for cell in own if cell.key.target]
-    rows = [cell.wrong for cell in sources]
+    rows = {row_id(cell.key): cell.wrong for cell in sources}
     every = 1
     while any(len(ids[::every]) > len(cell.example_id) for cell in transfers):
         every *= 2  # transfers that were read from a baseline may already cover fewer
     while True:
         kept = ids[::every]
-        thinned = [cell.wrong[np.searchsorted(cell.example_id, kept)] for cell in transfers]
-        texts = pack(thinned, before=[row[::every] for row in rows])
-        if sum(map(len, texts)) <= TRANSFER_ROOM or len(ids[:: 2 * every]) < FEWEST_EXAMPLES:
+        thinned = {
+            row_id(cell.key): cell.wrong[np.searchsorted(cell.example_id, kept)]
+            for cell in transfers
+        }
+        texts = pack(thinned, before={key: row[::every] for key, row in rows.items()})
+        if (
+            sum(map(len, texts.values())) <= TRANSFER_ROOM
+            or len(ids[:: 2 * every]) < FEWEST_EXAMPLES
+        ):
             break
         every *= 2
     by_source: dict[Key, dict[str, str]] = {}
     flags_by_source: dict[Key, dict[str, dict[str, str]]] = {}
-    for cell, text in zip(transfers, texts, strict=True):
-        source = replace(cell.key, measure="adversarial_error", target="")
-        by_source.setdefault(source, {})[cell.key.target] = text
+    bits: dict[Key, dict[str, Bits]] = {cell.key: {"": cell.wrong} for cell in sources}
+    for cell in transfers:
+        source, own_id = replace(cell.key, measure="adversarial_error", target=""), row_id(cell.key)
+        by_source.setdefault(source, {})[cell.key.target] = texts[own_id]
+        bits.setdefault(source, {})[cell.key.target] = thinned[own_id]
         if kinds := (_kinds(cell) or {}).get(cell.key.attack):
             flags_by_source.setdefault(source, {})[cell.key.target] = kinds
     content = side.datasets[dataset]
     known = np.isin(np.arange(content.of), ids)
+    stored = BaselineDataset(
+        name=dataset,
+        digest=content.digest,
+        of=content.of,
+        ids=pack({"": known})[""],
+        transfer_every=every,
+    )
+    own_texts = pack(rows)
+    cells = [
+        BaselineCell(
+            **{name: value for name, value in vars(cell.key).items() if name != "target"},
+            made_with=cell.made_with,
+            invalid=cell.invalid,
+            wrong=own_texts[row_id(cell.key)],
+            transfer=by_source.get(cell.key, {}),
+            flags=_kinds(cell),
+            transfer_flags=flags_by_source.get(cell.key, {}),
+        )
+        for cell in sources
+    ]
     return (
-        BaselineDataset(
-            name=dataset,
-            digest=content.digest,
-            of=content.of,
-            ids=pack([known])[0],
-            transfer_every=every,
-        ),
+        stored.model_copy(update={"checksum": _checksum_of(stored, {"": known})}),
         [
-            BaselineCell(
-                **{name: value for name, value in vars(cell.key).items() if name != "target"},
-                made_with=cell.made_with,
-                invalid=cell.invalid,
-                wrong=text,
-                transfer=by_source.get(cell.key, {}),
-                flags=_kinds(cell),
-                transfer_flags=flags_by_source.get(cell.key, {}),
-            )
-            for cell, text in zip(sources, pack(rows), strict=True)
+            cell.model_copy(update={"checksum": _checksum_of(cell, bits[cell.key])})
+            for cell in cells
         ],
     )
 
 
-def _unpacked(dataset: BaselineDataset, stored: Iterable[BaselineCell]) -> Iterator[Wrong]:
-    cells = [cell for cell in stored if cell.dataset == dataset.name]
-    (known,) = unpack([dataset.ids], dataset.of)
+def _unpacked(dataset: BaselineDataset, baseline: Baseline) -> Iterator[Wrong]:
+    """Yields the measures of a dataset.  Raises `RecordError` for a row that was damaged."""
+    cells = [cell for cell in baseline.cells if cell.dataset == dataset.name]
+    (known,) = unpack_by_position([dataset.ids], dataset.of)
     ids = np.flatnonzero(known)
-    rows = unpack([cell.wrong for cell in cells], len(ids))
-    for cell, row in zip(cells, rows, strict=True):
-        yield Wrong(cell.key, cell.made_with, cell.invalid, ids, row, flags=_stored_flags(cell))
     kept = ids[:: dataset.transfer_every]
-    thinned = [row[:: dataset.transfer_every] for row in rows]
-    transfers = [(cell, target) for cell in cells for target in cell.transfer]
+    rows, transfers = _bits_of(cells, len(ids), dataset.transfer_every, baseline.version)
+    if baseline.version == VERSION:
+        _check_row(dataset, f"the dataset {dataset.name}", {"": known})
+        for cell in cells:
+            bits = {target: transfers[cell.key, target] for target in cell.transfer}
+            _check_row(cell, f"the row of {_words(cell.key)}", {"": rows[cell.key], **bits})
+    for cell in cells:
+        flags = _stored_flags(cell)
+        yield Wrong(cell.key, cell.made_with, cell.invalid, ids, rows[cell.key], flags=flags)
+    for cell in cells:
+        for target in cell.transfer:
+            key = replace(cell.key, measure="transfer_error", target=target)
+            row, flags = transfers[cell.key, target], _stored_flags(cell, target)
+            yield Wrong(key, cell.made_with, cell.invalid, kept, row, flags=flags)
+
+
+def _bits_of(
+    cells: Sequence[BaselineCell], count: int, every: int, version: int
+) -> tuple[dict[Key, Bits], dict[tuple[Key, str], Bits]]:
+    """Returns the bits of measures by key, and those of transfers by key and target.
+
+    Args:
+        cells: the measures of one dataset.
+        count: number of examples.
+        every: transfers are stored for every example of this many.
+        version: schema version of the baseline.
+    """
+    transfers = [(cell.key, target) for cell in cells for target in cell.transfer]
+    own = [cell.wrong for cell in cells]
     texts = [text for cell in cells for text in cell.transfer.values()]
-    read = unpack(texts, len(kept), before=thinned)
-    for (cell, target), row in zip(transfers, read, strict=True):
-        key = replace(cell.key, measure="transfer_error", target=target)
-        flags = _stored_flags(cell, target)
-        yield Wrong(key, cell.made_with, cell.invalid, kept, row, flags=flags)
+    fewer = len(range(0, count, every))
+    if version != VERSION:
+        read = unpack_by_position(own, count)
+        thinned = unpack_by_position(texts, fewer, before=[row[::every] for row in read])
+    else:
+        ids = [row_id(cell.key) for cell in cells]
+        by_id = unpack(_by_id(ids, own), count)
+        read = [by_id[each] for each in ids]
+        before = {key: row[::every] for key, row in by_id.items()}
+        ids = [
+            row_id(replace(key, measure="transfer_error", target=target))
+            for key, target in transfers
+        ]
+        by_id = unpack(_by_id(ids, texts), fewer, before=before)
+        thinned = [by_id[each] for each in ids]
+    keys = [cell.key for cell in cells]
+    return dict(zip(keys, read, strict=True)), dict(zip(transfers, thinned, strict=True))
+
+
+def _by_id(ids: Sequence[str], texts: Sequence[str]) -> dict[str, str]:
+    found = dict(zip(ids, texts, strict=True))
+    if len(found) < len(ids):
+        raise RecordError("damaged, or merged: two rows of the same measure")
+    return found
+
+
+def row_id(key: Key) -> str:
+    """Returns the word that other rows of a baseline refer to a row by, made from its names.
+
+    It depends on nothing else, so that rows may be added, removed and exchanged by a merge.
+
+    >>> row_id(Key("mnist", "rbf", "fgsm", Epsilon.parse("0.25"), "adversarial_error"))
+    '4c1a5b3ba80b'
+    """
+    names = [key.dataset, key.model, key.attack, str(key.epsilon), key.measure, key.target]
+    return content_checksum(names)[:12]
+
+
+def _checksum_of(row: BaselineDataset | BaselineCell, bits: Mapping[str, Bits]) -> str:
+    """Returns the checksum of a row: of its fields, and of bits by target."""
+    packed = {"ids", "wrong", "transfer", "checksum"}
+    fields = row.model_dump(mode="json", exclude_defaults=True, exclude=packed)
+    targets = sorted(bits)
+    return row_checksum(
+        {"fields": fields, "bits": targets},
+        *(np.packbits(bits[target]).tobytes() for target in targets),
+    )
+
+
+def _check_row(row: BaselineDataset | BaselineCell, name: str, bits: Mapping[str, Bits]) -> None:
+    if row.checksum != _checksum_of(row, bits):
+        raise RecordError(
+            f"damaged, or merged: {name} does not match its checksum: it was changed, or one that "
+            "it is stored as a difference from"
+        )
+
+
+def _words(key: Key) -> str:
+    return f"{key.dataset}, {key.model}, {key.attack} at epsilon {key.epsilon}, {key.measure}"
 
 
 def _kinds(cell: Wrong) -> dict[str, dict[str, str]] | None:
@@ -558,44 +675,63 @@ def _text(baseline: Baseline) -> str:
         return ",\n".join(f"  {json.dumps(each, ensure_ascii=False)}" for each in written)
 
     head = {"kind": KIND, "version": VERSION, "suite": baseline.suite, "gibbon": baseline.gibbon}
-    return (
+    return with_checksum(
         json.dumps(head, indent=1)[:-2]
         + f',\n "datasets": [\n{lines(baseline.datasets)}\n ],'
         + f'\n "cells": [\n{lines(baseline.cells)}\n ]\n}}\n'
     )
 
 
-def _parse(path: Path) -> Baseline:
+def _parse(path: Path) -> dict[str, Any]:
     try:
-        content = path.read_bytes()
+        content = read_plain_file(path)
     except OSError as error:
         raise RecordError(f"{path}: can't be read: {error.strerror or error}") from error
     try:
         written: Any = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         ours = f'"{KIND}"'.encode() in content
+        if ours:
+            try:
+                check_merged(content)
+            except RecordError as conflict:
+                raise RecordError(
+                    f"{path}: {conflict}: take the file of one side as it is, or save it again "
+                    "with `baseline save`"
+                ) from error
         what = "damaged, or cut short" if ours else "neither a run's folder nor a baseline"
         raise RecordError(f"{path}: {what}: {error}{SAVE_AGAIN if ours else ''}") from error
     if not isinstance(written, dict) or written.get("kind") != KIND:
         raise RecordError(
             f"{path}: neither a run's folder nor a baseline, such as `baseline save` writes"
         )
-    if written.get("version") not in (WITHOUT_FLAGS, VERSION):
+    return written
+
+
+def _validated(written: dict[str, Any]) -> Baseline:
+    version = written.get("version")
+    if version not in (WITHOUT_FLAGS, WITHOUT_CHECKSUMS, VERSION):
         raise RecordError(
-            f"{path}: a baseline of schema version {written.get('version')!r}, this Gibbon reads "
-            f"{WITHOUT_FLAGS} and {VERSION}{SAVE_AGAIN}"
+            f"a baseline of schema version {version!r}, this Gibbon reads {WITHOUT_FLAGS} to "
+            f"{VERSION}"
         )
+    content = {key: value for key, value in written.items() if key != CHECKSUM}
     try:
-        baseline = Baseline.model_validate(written)
+        baseline = Baseline.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = key_path(first["loc"])
-        raise RecordError(f"{path}: damaged: {place}: {first['msg']}{SAVE_AGAIN}") from error
-    names = {dataset.name for dataset in baseline.datasets}
+        raise RecordError(f"damaged: {key_path(first['loc'])}: {first['msg']}") from error
+    names = [dataset.name for dataset in baseline.datasets]
+    if len(set(names)) < len(names):
+        raise RecordError("damaged, or merged: two datasets of one name")
     for cell in baseline.cells:
         if cell.dataset not in names:
-            raise RecordError(f"{path}: damaged: no dataset {cell.dataset!r}")
-    if baseline.version == WITHOUT_FLAGS:
+            raise RecordError(f"damaged: no dataset {cell.dataset!r}")
+    if version == VERSION:
+        return baseline
+    if CHECKSUM in written or any(row.checksum for row in (*baseline.datasets, *baseline.cells)):
+        raise RecordError(f"damaged: it has checksums, which version {version} has not")
+    if version == WITHOUT_FLAGS:
         unknown = tuple(cell.model_copy(update={"flags": None}) for cell in baseline.cells)
         return baseline.model_copy(update={"cells": unknown})
     return baseline

@@ -6,14 +6,16 @@ stored in the run's folder, and serves every later run with the same model.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from gibbon.core.errors import RunFolderError
-from gibbon.core.files import write_atomically
+from gibbon.core.errors import RecordError, RunFolderError
+from gibbon.core.files import own_folder, read_plain_file, write_atomically
+from gibbon.records.checksums import checked_content, with_checksum
 from gibbon.records.flag_kinds import Severity
 from gibbon.records.flags import Flag
 from gibbon.records.record import Record
@@ -131,18 +133,37 @@ def examination_file(folder: Path, *, model: str, dataset: str) -> Path:
 def read_examination(folder: Path, *, model: str, dataset: str) -> Examination | None:
     """Returns the stored examination of a model on a dataset, or None if there is no usable one."""
     try:
-        path = examination_file(folder, model=model, dataset=dataset)
-        found = Examination.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return load_examination(folder, model, dataset=dataset)
+    except RecordError:
         return None
-    return found if (found.model, found.dataset) == (model, dataset) else None
+
+
+def load_examination(folder: Path, model: str, *, dataset: str) -> Examination:
+    """Returns the stored examination of a model on a dataset.
+
+    Raises `RecordError`, whose message is a reason such as "is missing", if it can't be used.
+    """
+    try:
+        path = examination_file(folder, model=model, dataset=dataset)
+        found = Examination.model_validate_json(json.dumps(checked_content(read_plain_file(path))))
+    except FileNotFoundError as error:
+        raise RecordError("is missing") from error
+    except OSError as error:
+        raise RecordError(f"can't be read: {error.strerror or error}") from error
+    except RecordError as error:
+        raise RecordError(f"is {error}") from error
+    except ValidationError as error:
+        raise RecordError("is damaged, or of another version") from error
+    if (found.model, found.dataset) != (model, dataset):
+        raise RecordError("is the file of another model")
+    return found
 
 
 def write_examination(folder: Path, examination: Examination) -> None:
     """Writes an examination into a run's folder, atomically.  Raises `RunFolderError`."""
     path = examination_file(folder, model=examination.model, dataset=examination.dataset)
     try:
-        path.parent.mkdir(exist_ok=True)
+        own_folder(path.parent)
     except OSError as error:
         raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
-    write_atomically(path, examination.model_dump_json(indent=1) + "\n")
+    write_atomically(path, with_checksum(examination.model_dump_json(indent=1)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from gibbon.core.errors import RecordError, RunFolderError
+from gibbon.core.files import own_folder, read_plain_file, write_atomically
 from gibbon.core.threat import Verdict
+from gibbon.records.checksums import MISMATCH, has_checksum, parquet_bytes
 from gibbon.records.path_evidence import PATH_ARRAYS, PathEvidence
 from gibbon.records.record import Record
 
@@ -24,8 +26,8 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 OUTCOMES = "outcomes"
 
 META_KEY = b"gibbon"
-OUTCOME_FORMAT = 3  # 3: with the evidence of the path; older outcomes are computed again
-OUTCOME_FORMAT = 2
+OUTCOME_FORMAT = 3  # 3: with a checksum of the whole file
+UNCHECKED_FORMAT = 2  # the earlier format that is still read: it differs only in having none
 SHARES = "wrong_share"  # column of a file: only if a target's answers are random
 SAME_SHARE = 0.95  # of candidates that were made again: see `Outcome.has_candidates_of`
 
@@ -302,14 +304,27 @@ class Outcome:
         return replace(self, scores=kept, meta=self.meta.model_copy(update={"targets": names}))
 
 
+def load_outcome(outcomes: Path, digest: str) -> Outcome:
+    """Returns the outcome of a cell in a folder of outcomes.
+
+    Raises `RecordError`, whose message is a reason such as "is missing", if it can't be used.
+    """
+    path = outcomes / f"{digest}.parquet"
+    with unusable_as_reason():
+        stored = read_table(path)
+        meta = OutcomeMeta.model_validate_json(stored.table.schema.metadata[META_KEY])
+        stored.check_format(meta.format, now=OUTCOME_FORMAT, unchecked=UNCHECKED_FORMAT)
+        if meta.digest != digest:
+            raise RecordError("is the file of another cell")
+        return outcome_of_table(stored.table, meta)
+
+
 def read_outcome(outcomes: Path, digest: str) -> Outcome | None:
     """Returns the outcome of a cell in a folder of outcomes, or None if it can't be used."""
-    with none_if_unusable():
-        table = read_table(outcomes / f"{digest}.parquet")
-        meta = OutcomeMeta.model_validate_json(table.schema.metadata[META_KEY])
-        if meta.format == OUTCOME_FORMAT and meta.digest == digest:
-            return outcome_of_table(table, meta)
-    return None
+    try:
+        return load_outcome(outcomes, digest)
+    except RecordError:
+        return None
 
 
 def outcome_table(outcome: Outcome) -> pa.Table:
@@ -409,28 +424,55 @@ def _path_of(table: pa.Table, rows: NDArray[np.bool_]) -> PathEvidence | None:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Writes a table to a parquet file, completely or not at all.  Raises `RunFolderError`."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(exist_ok=True)  # only now: with no run.json it would look foreign
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-        temporary.replace(path)
+        own_folder(path.parent)  # only now: with no run.json it would look foreign
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from error
+    write_atomically(path, parquet_bytes(table))
 
 
-def read_table(path: Path) -> pa.Table:
+class StoredTable(NamedTuple):
+    """The table of a file, and whether the file has a checksum, which then matches."""
+
+    table: pa.Table
+    checked: bool
+
+    def check_format(self, found: int, *, now: int, unchecked: int) -> None:
+        """Raises `RecordError` for another format, and for a file that lacks its checksum.
+
+        Args:
+            found: the format that the metadata state.
+            now: the format that is written, whose files have a checksum.
+            unchecked: the earlier format, whose files have none.
+        """
+        if found not in (now, unchecked):
+            raise RecordError(f"has format {found}, expected {now}")
+        if (found == now) != self.checked:
+            raise RecordError("is damaged: it has lost its checksum")
+
+
+def read_table(path: Path) -> StoredTable:
     """Returns the table of a parquet file.  A damaged file may raise any error."""
-    # Without partitioning=None a folder above called "a=b" would become a column.
-    return pq.read_table(path, partitioning=None, page_checksum_verification=True)
+    content = read_plain_file(path)
+    checked = has_checksum(content)
+    return StoredTable(
+        pq.read_table(pa.BufferReader(content), page_checksum_verification=True), checked
+    )
 
 
 @contextmanager
-def none_if_unusable() -> Iterator[None]:
-    """Suppresses the errors of a missing, damaged or foreign file: its cell is computed again."""
-    with suppress(pa.ArrowException, OSError, LookupError, TypeError, ValueError, RecordError):
+def unusable_as_reason() -> Iterator[None]:
+    """Turns errors of a missing, damaged or foreign file into a `RecordError` with the reason."""
+    try:
         yield
+    except RecordError as error:
+        raise RecordError(f"is {error}" if str(error) == MISMATCH else str(error)) from error
+    except FileNotFoundError as error:
+        raise RecordError("is missing") from error
+    except OSError as error:
+        raise RecordError(f"can't be read: {error.strerror or error}") from error
+    except Exception as error:
+        raise RecordError(f"is damaged: {type(error).__name__}") from error
 
 
 def unwritable(path: Path, error: Exception) -> RunFolderError:

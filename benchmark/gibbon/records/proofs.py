@@ -14,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gibbon.records.outcomes import META_KEY, none_if_unusable, read_table, write_table
+from gibbon.core.errors import RecordError
+from gibbon.records.outcomes import META_KEY, read_table, unusable_as_reason, write_table
 from gibbon.records.record import Record
 
 PROOFS = "bounds"
-PROOF_FORMAT = 1
+PROOF_FORMAT = 2  # 2: with a checksum of the whole file
+UNCHECKED_FORMAT = 1  # the earlier format that is still read: it differs only in having none
 
 # In the order in which they are tried; the code of a method in a file is its position from 1.
 ProofMethod = Literal["exact", "ibp", "crown"]
@@ -122,19 +124,32 @@ def code_of(method: ProofMethod) -> int:
     return PROOF_METHODS.index(method) + 1
 
 
+def load_proofs(folder: Path, digest: str) -> Proofs:
+    """Returns the proofs stored in a run's folder.
+
+    Raises `RecordError`, whose message is a reason such as "is missing", if they can't be used.
+    """
+    with unusable_as_reason():
+        stored = read_table(proofs_file(folder, digest))
+        meta = ProofMeta.model_validate_json(stored.table.schema.metadata[META_KEY])
+        stored.check_format(meta.format, now=PROOF_FORMAT, unchecked=UNCHECKED_FORMAT)
+        if meta.digest != digest:
+            raise RecordError("is the file of other proofs")
+        columns = {name: stored.table.column(name).to_numpy() for name in stored.table.column_names}
+        return Proofs(**columns, meta=meta)
+
+
 def read_proofs(folder: Path, digest: str) -> Proofs | None:
     """Returns the proofs stored in a run's folder, or None if there are none that can be used."""
-    with none_if_unusable():
-        table = read_table(_file(folder, digest))
-        meta = ProofMeta.model_validate_json(table.schema.metadata[META_KEY])
-        if meta.format == PROOF_FORMAT and meta.digest == digest:
-            columns = {name: table.column(name).to_numpy() for name in table.column_names}
-            return Proofs(**columns, meta=meta)
-    return None
+    try:
+        return load_proofs(folder, digest)
+    except RecordError:
+        return None
 
 
 def write_proofs(folder: Path, proofs: Proofs) -> None:
     """Writes proofs into a run's folder, atomically.  Raises `RunFolderError`."""
+    proofs = proofs.with_meta(format=PROOF_FORMAT)  # also if they were read from an earlier one
     columns = {
         "example_id": proofs.example_id,
         "margin": proofs.margin,
@@ -143,10 +158,11 @@ def write_proofs(folder: Path, proofs: Proofs) -> None:
     }
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     table = table.replace_schema_metadata({META_KEY: proofs.meta.model_dump_json()})
-    write_table(table, _file(folder, proofs.meta.digest))
+    write_table(table, proofs_file(folder, proofs.meta.digest))
 
 
-def _file(folder: Path, digest: str) -> Path:
+def proofs_file(folder: Path, digest: str) -> Path:
+    """Returns the file of proofs in a run's folder."""
     return folder / PROOFS / f"{digest}.parquet"
 
 

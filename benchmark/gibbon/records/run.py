@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from gibbon.core.errors import RecordError
-from gibbon.core.files import write_atomically
+from gibbon.core.files import read_plain_file, write_atomically
 from gibbon.core.threat import Epsilon, Norm
 from gibbon.records.checks import CheckDone
+from gibbon.records.checksums import checked_content, with_checksum
 from gibbon.records.examination import Examination
 from gibbon.records.flags import Flag, FlagIndex, kinds_text, sorted_flags, with_accepted
 from gibbon.records.proofs import ProofMethod
@@ -487,9 +488,12 @@ class RunRecord(Record):
         """Returns the record in a run's folder.  Raises `RecordError`."""
         path = folder / RUN_FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            content = checked_content(read_plain_file(path))
+            return cls.model_validate_json(json.dumps(content))
         except OSError as error:
             raise RecordError(f"{path}: can't be read: {error.strerror or error}") from error
+        except RecordError as error:
+            raise RecordError(f"{path}: {error}") from error
         except ValidationError as error:
             first: Any = error.errors()[0]
             where = "".join(f"{part}." for part in first["loc"])[:-1]
@@ -497,5 +501,5 @@ class RunRecord(Record):
             raise RecordError(f"{path}: not a run of this version of Gibbon: {problem}") from error
 
     def write(self, folder: Path) -> None:
-        """Writes the record into a run's folder, atomically."""
-        write_atomically(folder / RUN_FILE, self.model_dump_json(indent=1) + "\n")
+        """Writes the record into a run's folder, atomically, with a checksum of its content."""
+        write_atomically(folder / RUN_FILE, with_checksum(self.model_dump_json(indent=1)))

@@ -28,6 +28,8 @@ def run_folder(word: str, *, runs: Path) -> Path:
 
     Raises `UnknownNameError` if there is no such run, `RunFolderError` if the path holds no run.
     """
+    if not word.strip():
+        raise RunFolderError(f"expected the folder of a run, got {word!r}")
     path = Path(word)
     named = len(path.parts) == 1 and path.name not in (".", "..")
     for folder in (path, *([runs / word] if named else [])):

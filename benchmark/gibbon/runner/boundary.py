@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from gibbon.core.endings import Terminated
 from gibbon.core.errors import MemoryShortageError
 from gibbon.models.memory import is_shortage
+
+# They end the run, which first saves what is done; everything else that is raised fails a cell.
+ENDINGS = (KeyboardInterrupt, Terminated)
 
 
 class TooLarge(Exception):  # noqa: N818  a signal to the loop over batches, not an error
@@ -36,16 +40,18 @@ ONLY_ATTEMPT = Attempt()
 def boundary(
     on_error: Callable[[BaseException], None], attempt: Attempt = ONLY_ATTEMPT
 ) -> Iterator[None]:
-    """Passes every exception but Ctrl-C to ``on_error``, and raises nothing but `TooLarge`.
+    """Passes every exception but `ENDINGS` to ``on_error``, and raises nothing but `TooLarge`.
 
-    `TooLarge` stands for a memory shortage in a batch that may be halved; it holds no reference to
-    the tensors of the batch.
+    Exceptions that are no `Exception`, such as `SystemExit`, `GeneratorExit` and those that a
+    library derives from `BaseException`, are no way for an attack to end the other cells.  So no
+    generator may yield inside of it.  `TooLarge` stands for a memory shortage in a batch that may
+    be halved; it holds no reference to the tensors of the batch.
     """
     try:
         yield
-    except TooLarge:
+    except (TooLarge, *ENDINGS):
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001  the one place where all is caught
+    except BaseException as error:  # noqa: BLE001  the one place where all is caught
         halve = is_shortage(error) and attempt.may_halve
         if not halve:
             on_error(_explained(error, attempt.count) if is_shortage(error) else error)
@@ -56,8 +62,25 @@ def boundary(
 
 
 def described(error: BaseException) -> str:
-    """Returns the type and the message of an exception for a record."""
-    return f"{type(error).__name__}: {error}"
+    """Returns the type and the message of an exception for a record.
+
+    >>> described(ValueError("no such class"))
+    'ValueError: no such class'
+    """
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001  an exception of an attack may have any __str__
+        message = "its message can't be read"
+    return storable(f"{type(error).__name__}: {message}")
+
+
+def storable(text: str) -> str:
+    r"""Returns a text that can be encoded: lone surrogates are written as escapes.
+
+    >>> storable("caf\udce9")
+    'caf\\udce9'
+    """
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _explained(error: BaseException, count: int) -> MemoryShortageError:

@@ -6,7 +6,7 @@ and is made once.  It is made again if checks were left out and a run allows mor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from gibbon.attacks import registered_name
@@ -112,14 +112,19 @@ def _for_attacks(flag: Flag, experiment: PlannedExperiment) -> Iterator[Flag]:
         yield flag.model_copy(update={"attack": each.label})
 
 
-def examine_models(plan: Plan, folder: RunFolder, *, progress: Progress) -> Examined:
+def examine_models(
+    plan: Plan, folder: RunFolder, *, progress: Progress, known: Iterable[Examination] = ()
+) -> Examined:
     """Returns the examinations of a plan's models: the stored ones, or new ones, which are stored.
 
-    A model that can't be examined, such as one that raises, is reported to ``progress``.
+    ``known`` are those in the record of an earlier run: they stand in for files that were lost,
+    because the candidates that a model was examined at are not made again.  A model that can't be
+    examined, such as one that raises, is reported to ``progress``.
     """
     examined = Examined()
     if not plan.settings.examination:
         return examined
+    recorded = {(each.model, each.dataset): each for each in known}
     budgets: dict[Key, int] = {}
     for experiment, model, key in _models(plan):
         budgets[key] = budgets.get(key, 0) + passes_of(experiment, model)
@@ -129,6 +134,9 @@ def examine_models(plan: Plan, folder: RunFolder, *, progress: Progress) -> Exam
         budget = budget_of_run(budgets[key])
         budget -= budget // LATER_SHARE
         stored = read_examination(folder.path, model=key[0], dataset=key[1])
+        if stored is None and key in recorded:
+            stored = recorded[key]
+            write_examination(folder.path, stored)
         if stored is not None and not (stored.incomplete and budget >= MORE * stored.budget):
             examined.found[key] = stored
             continue

@@ -36,6 +36,7 @@ from gibbon.runner import count
 from gibbon.runner.compare_models import model_comparisons, seed_statistics
 from gibbon.runner.compared_cells import compared_cells
 from gibbon.runner.examine_models import Examined
+from gibbon.runner.lost import unexplained_failures
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.run_folder import RunFolder
 
@@ -91,13 +92,18 @@ def make_record(
         }
         failures.extend(_target_failures(experiment.cells, outcomes))
         rows = tuple(count.evaluations(experiment, outcomes))
+        scored = tuple(count.transfers(experiment, outcomes))
+        agreed = tuple(count.agreements(experiment, outcomes))
+        failures.extend(
+            unexplained_failures(experiment, (*rows, *scored, *agreed), failures, folder.outcomes)
+        )
         evaluations.extend(rows)
         attacked = list(_attacked_cells(experiment, rows, outcomes))
         followed += sum(cell.steps > 0 for cell in attacked)
         flags.extend(flag for cell in attacked for flag in cell_flags(cell))
         flags.extend((*paired_flags(attacked), *experiment.flags))
-        transfers.extend(count.transfers(experiment, outcomes))
-        agreements.extend(count.agreements(experiment, outcomes))
+        transfers.extend(scored)
+        agreements.extend(agreed)
         worst = tuple(count.worst_cases(experiment, outcomes))
         worst_cases.extend(worst)
         members.extend(count.members(experiment, outcomes))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -20,19 +20,21 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError, RunFolderError
-from gibbon.core.files import write_atomically
+from gibbon.core.files import open_new, own_folder, write_atomically
 from gibbon.records.examination import EXAMINATIONS
+from gibbon.records.gallery import FOLDER as PICTURES
 from gibbon.records.gallery import Gallery, gallery_bytes, gallery_file
 from gibbon.records.outcomes import (
     OUTCOME_FORMAT,
     OUTCOMES,
+    UNCHECKED_FORMAT,
     Outcome,
     metas_of,
-    none_if_unusable,
     outcome_of_table,
     outcome_table,
     read_outcome,
     read_table,
+    unusable_as_reason,
     unwritable,
     write_table,
 )
@@ -43,20 +45,38 @@ LOCK_FILE = ".gibbon.lock"
 
 CANDIDATES = ".candidates"
 
+DAMAGED_FILE = f"{RUN_FILE}.damaged"  # a record that could not be read, after a repair
+REPAIR = f"make {RUN_FILE} again from the outcomes with --repair"
+
 # Files of a run; a folder that holds one of these but no record is not the folder of a run.
 OUR_FILES = ("evaluations.csv", "transfer.csv", "tables.md", "tensorboard", OUTCOMES, PROOFS)
 
+# Folders of stored results, and the temporary files in them.
+STORES = {
+    OUTCOMES: ".*.parquet.tmp",
+    PROOFS: ".*.parquet.tmp",
+    EXAMINATIONS: ".*.json.tmp",
+    PICTURES: ".*.npz.tmp",
+}
+
 
 class RunFolder:
-    """A run's folder, locked while it is open."""
+    """A run's folder, locked while it is open.
+
+    ``counted`` holds the digests of the cells that the record of an earlier run counts.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.counted: frozenset[str] = frozenset()
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, *, suite: str) -> Iterator[RunFolder]:
+    def open(cls, path: Path, *, suite: str, repair: bool = False) -> Iterator[RunFolder]:
         """Opens the folder of a suite's run, and makes it if there is none.
+
+        With ``repair`` a record that is missing or can't be read is no hindrance: what is there is
+        renamed to `DAMAGED_FILE`, and the outcomes are used.
 
         Raises `RunFolderError` if it can't be written, belongs to another suite, is not the folder
         of a run, or is in use by another run.
@@ -64,8 +84,10 @@ class RunFolder:
         folder = cls(path)
         try:
             if path.exists():
-                folder._check_owner(suite)  # before anything is written there
+                folder._check_owner(suite, repair=repair)  # before anything is written there
             path.mkdir(parents=True, exist_ok=True)
+            if (path / LOCK_FILE).is_symlink():  # somebody else's file must not be emptied
+                raise RunFolderError(f"{path / LOCK_FILE}: is a link: remove it")
             lock = FileLock(path / LOCK_FILE)
             lock.acquire(timeout=0)
         except Timeout:
@@ -73,7 +95,8 @@ class RunFolder:
         except (OSError, NotImplementedError) as error:
             raise unwritable(path, error) from error
         try:
-            folder._check_owner(suite)
+            if not folder._check_owner(suite, repair=repair):
+                folder._set_record_aside()
             folder._clear()
             yield folder
         finally:
@@ -96,18 +119,24 @@ class RunFolder:
         """Returns the outcome of a cell, or None if no usable one is stored."""
         return read_outcome(self.outcomes, digest)
 
+    def was_made(self, digest: str) -> bool:
+        """Returns whether a cell was computed before, even if its outcome has been lost."""
+        return digest in self.counted or self._file(digest).exists()
+
     def write(self, digest: str, outcome: Outcome) -> None:
         """Writes the outcome of a cell atomically.  Raises `RunFolderError`."""
-        meta = outcome.meta.model_copy(update={"digest": digest})
+        # The format too: an outcome may have been read from a file of an earlier one.
+        meta = outcome.meta.model_copy(update={"digest": digest, "format": OUTCOME_FORMAT})
         write_table(outcome_table(replace(outcome, meta=meta)), self._file(digest))
 
     def read_partial(self, job: str, cells: Iterable[str]) -> dict[str, Outcome]:
         """Returns the saved results of an interrupted job by cell; empty if there are none."""
-        with none_if_unusable():
-            table = read_table(self._file(f"{job}.partial"))
-            metas = metas_of(table)
-            current = all(meta.format == OUTCOME_FORMAT for meta in metas.values())
-            if current and set(metas) == set(cells):
+        with suppress(RecordError), unusable_as_reason():
+            stored = read_table(self._file(f"{job}.partial"))
+            table, metas = stored.table, metas_of(stored.table)
+            for meta in metas.values():
+                stored.check_format(meta.format, now=OUTCOME_FORMAT, unchecked=UNCHECKED_FORMAT)
+            if set(metas) == set(cells):
                 return {
                     digest: outcome_of_table(
                         table.filter(pc.equal(table.column("cell"), digest)).drop_columns(["cell"]),
@@ -123,7 +152,10 @@ class RunFolder:
         for digest, outcome in outcomes.items():
             table = outcome_table(outcome)
             tables.append(table.append_column("cell", pa.array([digest] * table.num_rows)))
-        metas = {digest: outcome.meta.model_dump_json() for digest, outcome in outcomes.items()}
+        metas = {
+            digest: outcome.meta.model_copy(update={"format": OUTCOME_FORMAT}).model_dump_json()
+            for digest, outcome in outcomes.items()
+        }
         joined = pa.concat_tables(
             [table.replace_schema_metadata() for table in tables],
             promote_options="default",  # a column that a cell lacks is null
@@ -137,7 +169,7 @@ class RunFolder:
         """Writes the gallery of a cell.  Raises `RunFolderError` if it can't be written."""
         path = gallery_file(self.path, gallery.digest)
         try:
-            path.parent.mkdir(exist_ok=True)
+            own_folder(path.parent)
         except OSError as error:
             raise unwritable(path, error) from error
         write_atomically(path, gallery_bytes(gallery))
@@ -154,8 +186,8 @@ class RunFolder:
         """
         path = self._candidates(digest)
         try:
-            path.parent.mkdir(exist_ok=True)
-            with path.open("wb") as file:
+            own_folder(path.parent)
+            with open_new(path) as file:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_2_0(file, header)
                 yield file
@@ -187,30 +219,48 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Removes incomplete and temporary files of a run that was killed."""
+        if (self.path / CANDIDATES).is_symlink():
+            (self.path / CANDIDATES).unlink()
         self.drop_candidates()
         try:
-            for file in self.outcomes.glob(".*.parquet.tmp"):
-                file.unlink()
+            for name, pattern in STORES.items():
+                for file in (self.path / name).glob(pattern):
+                    file.unlink()
         except OSError as error:
             raise unwritable(self.outcomes, error) from error
 
-    def _check_owner(self, suite: str) -> None:
+    def _set_record_aside(self) -> None:
+        """Renames the record that can't be read, if there is one."""
+        record = self.path / RUN_FILE
+        try:
+            if record.is_symlink() or record.exists():
+                record.replace(self.path / DAMAGED_FILE)
+        except OSError as error:
+            raise unwritable(self.path / DAMAGED_FILE, error) from error
+
+    def _check_owner(self, suite: str, *, repair: bool) -> bool:
+        """Returns whether the folder is new, or has a record; otherwise it is to be repaired."""
         if not self.path.is_dir():
             raise RunFolderError(f"{self.path}: is a file, expected a folder")
         if not (self.path / RUN_FILE).exists():
             foreign = [name for name in OUR_FILES if (self.path / name).exists()]
-            if foreign:
+            if foreign and not repair:
                 raise RunFolderError(
                     f"{self.path}: holds {foreign[0]} but no {RUN_FILE}: not the folder of a run; "
-                    "choose another with --output"
+                    f"choose another with --output, or {REPAIR}"
                 )
-            return
+            return not foreign
         try:
             owner = RunRecord.read(self.path).suite.name
         except RecordError as error:
-            raise RunFolderError(f"{error}; choose another folder with --output") from error
+            if repair:
+                return False
+            raise RunFolderError(
+                f"{error}; {REPAIR}, or choose another folder with --output"
+            ) from error
         if owner != suite:
             raise RunFolderError(
                 f"{self.path}: belongs to suite {owner!r}, not to {suite!r}; "
                 "choose another folder with --output"
             )
+        return True

@@ -19,7 +19,9 @@ from gibbon.runner.examine_models import examine_at_candidates, examine_models
 from gibbon.runner.execute.jobs import Job, find_jobs
 from gibbon.runner.execute.run_job import Execution
 from gibbon.runner.execute.run_jobs import run_jobs
+from gibbon.runner.finished import finished_record, remember_inputs
 from gibbon.runner.gallery.recover import recover_galleries
+from gibbon.runner.lost import counted_cells, lost_results
 from gibbon.runner.make_record import make_record
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Plan, Supplied
@@ -32,7 +34,7 @@ from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
 
-Publish = Callable[[RunRecord, Path], None]
+Publish = Callable[[RunRecord, Path], object]
 
 
 def run_suite(
@@ -64,34 +66,66 @@ def run_suite(
     check_published_proofs(plan)
     for sentence in dict.fromkeys(_notes(plan)):
         progress.note(sentence)
-    with RunFolder.open(output, suite=suite.name) as folder, plan.pool:
+    opened = RunFolder.open(output, suite=suite.name, repair=settings.repair)
+    with opened as folder, plan.pool:
         started, origin = time.monotonic(), provenance(plan)
-        _claim(folder, plan, origin)
-        examined = examine_models(plan, folder, progress=progress)
-        jobs = find_jobs(plan, folder)
-        computed, reused = _cells_to_compute(plan, jobs)
-        work = sum(job.work * len(job.experiment.ids) for job in jobs)
-        progress.start(work=work, cells=computed, reused=reused)
-        keeper = examined.candidates
-        failures = run_jobs(jobs, Execution(plan, folder, progress, keeper.around))
-        examined.survivors = check_survivors(plan, folder, examined)
-        examine_at_candidates(plan, folder, examined)
-        proofs = prove_all(plan, folder, progress=progress)
-        if settings.pictures:
-            recover_galleries(plan, folder, progress=progress)
+        earlier = _claim(folder, plan, origin)
+        record = finished_record(plan, folder, earlier, origin)
+        cells = len(tuple(plan.cells))
+        if record is None:
+            record, reused = _computed(plan, folder, earlier, progress=progress, origin=origin)
+        else:
+            reused = cells
+            progress.start(work=0, cells=0, reused=reused)
         finished = {
             "finished": now(),
             "seconds": time.monotonic() - started,
-            "computed_cells": computed,
+            "computed_cells": cells - reused,
             "reused_cells": reused,
         }
-        record = make_record(plan, folder, examined, failures, origin.model_copy(update=finished))
-        record = with_proofs(record, plan, folder, proofs)
+        origin = origin.model_copy(update=finished)
+        record = record.model_copy(update={"provenance": origin})
         record.write(folder.path)
+        remember_inputs(plan, folder, record)
         if publish is not None:
             with _unwritable_is_reported(folder.path):
                 publish(record, folder.path)
         return record
+
+
+def _computed(
+    plan: Plan,
+    folder: RunFolder,
+    earlier: RunRecord | None,
+    *,
+    progress: Progress,
+    origin: Provenance,
+) -> tuple[RunRecord, int]:
+    """Computes what is missing, and returns the record and the number of cells that were reused.
+
+    ``earlier`` is the record of an earlier run in the folder, if there is one.
+    """
+    folder.counted = counted_cells(earlier)
+    lost = lost_results(plan, folder, earlier)
+    if lost:
+        progress.note(lost)
+    known = earlier.examinations if earlier is not None else ()
+    examined = examine_models(plan, folder, progress=progress, known=known)
+    jobs = find_jobs(plan, folder)
+    if jobs and earlier is not None:
+        _mark_running(folder, earlier)
+    computed, reused = _cells_to_compute(plan, jobs)
+    work = sum(job.work * len(job.experiment.ids) for job in jobs)
+    progress.start(work=work, cells=computed, reused=reused)
+    keeper = examined.candidates
+    failures = run_jobs(jobs, Execution(plan, folder, progress, keeper.around))
+    examined.survivors = check_survivors(plan, folder, examined)
+    examine_at_candidates(plan, folder, examined)
+    proofs = prove_all(plan, folder, progress=progress)
+    if plan.settings.pictures:
+        recover_galleries(plan, folder, progress=progress)
+    record = make_record(plan, folder, examined, failures, origin)
+    return with_proofs(record, plan, folder, proofs), reused
 
 
 @contextmanager
@@ -102,11 +136,12 @@ def _unwritable_is_reported(path: Path) -> Iterator[None]:
         raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def _claim(folder: RunFolder, plan: Plan, origin: Provenance) -> None:
+def _claim(folder: RunFolder, plan: Plan, origin: Provenance) -> RunRecord | None:
     """Marks a new folder as this suite's, and discards recorded outcomes if the run is fresh.
 
-    The record of a finished run stays until the next one is finished.  Raises `RunFolderError` if
-    the recorded suite has the same name, but neither a cell nor a dataset in common with this one.
+    Returns the record of an earlier run whose results may be used; None if there is none.  Raises
+    `RunFolderError` if the recorded suite has the same name, but neither a cell nor a dataset in
+    common with this one.
     """
     if not (folder.path / RUN_FILE).exists():
         RunRecord(suite=plan.suite, status="running", provenance=origin).write(folder.path)
@@ -122,8 +157,20 @@ def _claim(folder: RunFolder, plan: Plan, origin: Provenance) -> None:
                 f"{folder.path}: holds another suite of the name {plan.suite.name!r}, on "
                 f"{', '.join(sorted(before))}; choose another folder with --output"
             )
-    if plan.settings.fresh:
-        folder.forget(part.digest for cell in plan.cells for part in (cell, *cell.members))
+    if not plan.settings.fresh:
+        return record
+    _mark_running(folder, record)
+    folder.forget(part.digest for cell in plan.cells for part in (cell, *cell.members))
+    return None
+
+
+def _mark_running(folder: RunFolder, record: RunRecord) -> None:
+    """Marks an earlier record as that of a run that is not finished.
+
+    Its rows stay, but a run that is killed now leaves outcomes that they were not counted from.
+    """
+    if record.status != "running":
+        record.model_copy(update={"status": "running"}).write(folder.path)
 
 
 def _notes(plan: Plan) -> Iterator[str]:
@@ -140,5 +187,9 @@ def _notes(plan: Plan) -> Iterator[str]:
 def _cells_to_compute(plan: Plan, jobs: Iterable[Job]) -> tuple[int, int]:
     """Returns how many cells of the plan the jobs compute, and how many are reused."""
     planned = {cell.digest for cell in plan.cells}  # members of lists are not counted
-    computed = sum(cell.digest in planned for job in jobs for cell in job.cells)
+    computed = sum(
+        cell.digest in planned and cell.digest not in job.again
+        for job in jobs
+        for cell in job.cells
+    )
     return computed, len(tuple(plan.cells)) - computed

@@ -34,6 +34,7 @@ class RunSettings:
         skip_unreadable: leave out examples that can't be read, whatever the suite says.
         limit: evaluate this many examples of each dataset (see `sample_ids`); all if None.
         fresh: discard recorded outcomes and compute everything again.
+        repair: make ``run.json`` again from the outcomes, if it is damaged or missing.
         data_folder: folder of datasets that are not embedded, and of downloads.
         download: whether a missing dataset may be downloaded.
         save_every: seconds between two intermediate saves of a running job.
@@ -58,6 +59,7 @@ class RunSettings:
     skip_unreadable: bool = False
     limit: int | None = None
     fresh: bool = False
+    repair: bool = False
     data_folder: Path = DataRequest.folder
     download: bool = True
     save_every: float = SAVE_EVERY

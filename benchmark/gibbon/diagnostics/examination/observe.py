@@ -91,7 +91,8 @@ def off_the_data(classifier: Classifier, batch: Batch, *, key: str) -> Off:
             outputs = classifier(leaf)
         if outputs.requires_grad:
             ascent = classifier.outputs.ascent(outputs.detach(), batch.labels[part])
-            (found,) = torch.autograd.grad(outputs, leaf, ascent, allow_unused=True)
+            # The same gradient as with `grad_outputs`, for which torch imports sympy.
+            (found,) = torch.autograd.grad((outputs * ascent).sum(), leaf, allow_unused=True)
             gradients[part.start] = torch.zeros_like(leaf) if found is None else found
         return outputs.detach().cpu()
 

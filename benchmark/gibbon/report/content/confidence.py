@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError
+from gibbon.records.checksums import MISMATCH
 from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
 from gibbon.records.run import Evaluation, RunRecord
+from gibbon.report.file_names import CONFIDENCE_FILE
+from gibbon.report.written_files import is_damaged
 
-CONFIDENCE_FILE: Final = "confidence.csv"
 BINS: Final = 20
 
 CellKey = tuple[str, str, str, str]  # dataset, model, attack, epsilon as it was written
@@ -71,7 +73,7 @@ def confidences(record: RunRecord, folder: Path) -> Mapping[CellKey, Confidences
 
     Raises `RecordError` if that file can't be read.
     """
-    kept = _read(folder / CONFIDENCE_FILE)
+    kept: dict[CellKey, Confidences] | None = None  # read if an outcome is missing
     found: dict[CellKey, Confidences] = {}
     for each in record.evaluations:
         if each.status != "done" or not each.digest or each.mean_confidence is None:
@@ -81,6 +83,7 @@ def confidences(record: RunRecord, folder: Path) -> Mapping[CellKey, Confidences
             digests = {card.digest for card in record.models if card.name == each.model}
             counted = _counted(each, outcome, digests)
         else:
+            kept = _read(folder / CONFIDENCE_FILE) if kept is None else kept
             counted = kept.get(cell_key(each))
         if counted is not None and counted.digest == each.digest:
             found[cell_key(each)] = counted
@@ -131,6 +134,8 @@ def _histogram(confidence: NDArray[np.float32]) -> Confidence:
 def _read(path: Path) -> dict[CellKey, Confidences]:
     if not path.exists():
         return {}
+    if is_damaged(path):
+        raise RecordError(f"{path}: {MISMATCH}; remove it, or run the suite again")
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))

@@ -37,21 +37,16 @@ from gibbon.report.content.lookup import Condition, RunLookup
 from gibbon.report.content.opening import opening
 from gibbon.report.content.transfer import matrices
 from gibbon.report.figures.plots import error_curves_png, transfer_png
+from gibbon.report.file_names import CELLS_FOLDER, EVENTS_FILE
 from gibbon.report.tensorboard.custom_scalars import INTERVAL, scalar_layout
 from gibbon.report.tensorboard.event_file import EventRun
 from gibbon.report.tensorboard.hparams import cell_runs
 from gibbon.report.text.markdown import chapter_markdown, opening_markdown
 from gibbon.specs.suite import AttackSpec, Experiment
 
-FOLDER: Final = "tensorboard"
-
-# TensorBoard reads files with "tfevents" in their name; the rest identifies files of ours.
-EVENTS_FILE: Final = "events.out.tfevents.gibbon"
-
 # No model or dataset has such a name: their names begin with a letter or a digit.
 FIGURES_RUN: Final = "_figures"
 TABLES_RUN: Final = "_tables"
-CELLS_FOLDER: Final = "tensorboard_cells"
 
 # TensorBoard's dashboards show none of more runs than these until they are selected.
 _SHOWN_AT_ONCE = 40
@@ -145,6 +140,8 @@ def write_tensorboard(
 
 def _write(runs: Mapping[str, EventRun], folder: Path) -> None:
     new = folder.with_name(f".{folder.name}.tmp")
+    if new.is_symlink():  # it is removed, and not followed
+        new.unlink()
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     for name, run in runs.items():

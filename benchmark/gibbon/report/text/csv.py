@@ -24,13 +24,16 @@ from gibbon.records.run import (
     Transfer,
     WorstCase,
 )
-
-# Written if an attack of the run is a list of others.
-MEMBERS_FILE = "members.csv"
-# Written if a bound was computed or requested.
-BOUNDS_FILE = "bounds.csv"
-# Written if there are at least two models to compare, and if models differ in their seed.
-COMPARISONS_FILE, SEEDS_FILE = "model_comparisons.csv", "training_seeds.csv"
+from gibbon.report.file_names import (
+    AGREEMENT_FILE,
+    BOUNDS_FILE,
+    COMPARISONS_FILE,
+    EVALUATIONS_FILE,
+    MEMBERS_FILE,
+    SEEDS_FILE,
+    TRANSFER_FILE,
+    WORST_CASE_FILE,
+)
 
 
 def csv_files(record: RunRecord) -> dict[str, str]:
@@ -40,10 +43,10 @@ def csv_files(record: RunRecord) -> dict[str, str]:
     `COMPARISONS_FILE` and `SEEDS_FILE` if there are such rows.
     """
     files = {
-        "evaluations.csv": csv_text(Evaluation, record.evaluations),
-        "transfer.csv": csv_text(Transfer, record.transfers),
-        "worst_case.csv": csv_text(WorstCase, record.worst_cases),
-        "agreement.csv": csv_text(Agreement, record.agreements),
+        EVALUATIONS_FILE: csv_text(Evaluation, record.evaluations),
+        TRANSFER_FILE: csv_text(Transfer, record.transfers),
+        WORST_CASE_FILE: csv_text(WorstCase, record.worst_cases),
+        AGREEMENT_FILE: csv_text(Agreement, record.agreements),
     }
     if record.members:
         files[MEMBERS_FILE] = csv_text(MemberEvaluation, record.members)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,8 +81,7 @@ def _attack(
     watch: Watch | None = None
     with boundary(fail_all, task.attempt), guard as guarded:
         watch = guarded.watch
-        for cell, outcome in _attacked(task, planned, guarded, batch, cells):
-            outcomes[cell.digest] = outcome
+        outcomes.update(_attacked(task, planned, guarded, batch, cells))
     if not outcomes or watch is None:
         return None
     first = outcomes.get(cells[0].digest)  # shared passes are counted for it
@@ -99,8 +98,8 @@ def _attack(
 
 def _attacked(
     task: BatchTask, planned: PlannedAttack, guarded: Guarded, batch: Batch, cells: Sequence[Cell]
-) -> Iterator[tuple[Cell, Outcome]]:
-    """Yields the outcome of each cell; a cell that raises is marked as failed.
+) -> dict[str, Outcome]:
+    """Returns the outcome of each cell by digest; a cell that raises is marked as failed.
 
     If successes are carried in the batch, each cell takes over the candidates that the one before
     it misclassified.  The first cell takes over the clean mistakes, unless the job omits them.
@@ -112,6 +111,7 @@ def _attacked(
     seen = planned.seen(source, guarded.batch.inputs)
     proposals = propose(planned.attack, seen, guarded.batch, threats=threats, streams=streams)
     carried, before = planned.carries_in_batch, None
+    found: dict[str, Outcome] = {}
     for cell, threat in zip(cells, threats, strict=True):
         if cell is cells[0] or not planned.shares_work:
             # One draw of a random model decides nothing.
@@ -135,8 +135,10 @@ def _attacked(
                     before=before,
                 )
             before = judged if carried else None
-            yield cell, _outcome(task, cell, batch, judged, watch, _spent(source, since))
+            spent = _spent(source, since)
+            found[cell.digest] = _outcome(task, cell, batch, judged, watch, spent)
         since = _reading(source)
+    return found
 
 
 def _outcome(

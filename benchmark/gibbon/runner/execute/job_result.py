@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gibbon.records.outcomes import Outcome
 from gibbon.records.run import Failure
-from gibbon.runner.boundary import described
+from gibbon.runner.boundary import described, storable
 from gibbon.runner.plan.planned import Cell
 
 
@@ -32,5 +32,5 @@ class JobResult:
         """Marks cells as failed, unless they failed before, and removes their outcomes."""
         for cell in cells:
             self.outcomes.pop(cell.digest, None)
-            trace = "".join(traceback.format_exception(error))
+            trace = storable("".join(traceback.format_exception(error)))
             self.failures.setdefault(cell.digest, cell.failure(described(error), traceback=trace))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gibbon.core.rng import derive_key
-from gibbon.core.threat import ZERO
 from gibbon.models.memory import BatchSize
 from gibbon.records.outcomes import Outcome
 from gibbon.runner.plan.load_model import LoadedModel
@@ -21,12 +20,14 @@ class Job:
     The targets of the cells are those whose answers are not recorded yet.  The unattacked cell, if
     there is one, comes first: the attack's first forward pass is often the clean prediction.
     ``follows`` is the digest of an earlier outcome, whose survivors the job attacks; None if it
-    attacks all examples.
+    attacks all examples.  ``again`` holds the cells that are recorded: they are computed because
+    their passes are shared with a lost cell, whose passes are then those of the first time.
     """
 
     experiment: PlannedExperiment
     cells: tuple[Cell, ...]
     follows: str | None = None
+    again: frozenset[str] = frozenset()
 
     @property
     def source(self) -> LoadedModel:
@@ -85,21 +86,21 @@ def find_jobs(plan: Plan, folder: RunFolder) -> list[Job]:
     Cells with one digest, such as those of a model with two names, are computed once.
     """
     wanted: dict[str, dict[str, LoadedModel]] = {}
+    first: dict[str, Cell] = {}
     for cell in plan.cells:
+        first.setdefault(cell.digest, cell)
         targets = wanted.setdefault(cell.digest, {})
         for target in cell.targets:
             targets.setdefault(target.digest, target)
     jobs = []
     for experiment in plan.experiments:
         for source in experiment.models:
-            missing = [
-                left
+            own = [
+                _missing(cell, tuple(wanted[cell.digest].values()), folder)
                 for cell in experiment.cells
-                if cell.source is source
-                and (targets := wanted.pop(cell.digest, {}))
-                and (left := _missing(cell, tuple(targets.values()), folder)).targets
+                if cell.source is source and first[cell.digest] is cell
             ]
-            jobs.extend(_jobs_of(experiment, missing, folder))
+            jobs.extend(_jobs_of(experiment, own, folder))
     return jobs
 
 
@@ -118,30 +119,29 @@ def recorded_of(cell: Cell, folder: RunFolder) -> Outcome | None:
     return recorded and recorded.without(names, but=cell.source.digest)
 
 
-def _jobs_of(
-    experiment: PlannedExperiment, missing: Sequence[Cell], folder: RunFolder
-) -> list[Job]:
-    """Returns the jobs of one source.
+def _jobs_of(experiment: PlannedExperiment, own: Sequence[Cell], folder: RunFolder) -> list[Job]:
+    """Returns the jobs of one source, whose cells have the targets that are missing.
 
-    The unattacked cell is computed with the first attack of the suite or alone, never with a later
-    one, so that the passes counted for an attack don't depend on where an earlier run was
+    The unattacked cell is computed with the first cell of the first attack or alone, never with a
+    later one, so that the passes counted for an attack don't depend on where an earlier run was
     interrupted.
     """
-    unattacked = tuple(cell for cell in missing if cell.attack is None)
-    jobs = [
-        job
-        for attack in experiment.attacks
-        for job in _jobs_for(experiment, attack, missing, folder)
-    ]
-    if not unattacked:
-        return jobs
-    if jobs and jobs[0].attack is experiment.attacks[0] and jobs[0].follows is None:
-        return [replace(jobs[0], cells=unattacked + jobs[0].cells), *jobs[1:]]
-    return [Job(experiment, unattacked), *jobs]
+    jobs = [job for each in experiment.attacks for job in _jobs_for(experiment, each, own, folder)]
+    unattacked = [cell for cell in own if cell.attack is None]
+    missing = any(cell.targets for cell in unattacked)
+    head = jobs[0].cells[0] if jobs and jobs[0].follows is None else None
+    if head is None or head.digest != _ordered(own, experiment.attacks[0])[0].digest:
+        return [*(Job(experiment, (cell,)) for cell in unattacked if missing), *jobs]
+    lost = head.digest not in jobs[0].again and folder.was_made(head.digest)
+    with_head, again = (
+        _whole(unattacked) if missing or (lost and head.asks_source) else ([], frozenset[str]())
+    )
+    cells = (*with_head, *jobs[0].cells)
+    return [replace(jobs[0], cells=cells, again=jobs[0].again | again), *jobs[1:]]
 
 
 def _jobs_for(
-    experiment: PlannedExperiment, attack: PlannedAttack, missing: Sequence[Cell], folder: RunFolder
+    experiment: PlannedExperiment, attack: PlannedAttack, own: Sequence[Cell], folder: RunFolder
 ) -> list[Job]:
     """Returns the jobs of one source and attack.
 
@@ -151,19 +151,33 @@ def _jobs_for(
     """
     jobs: list[Job] = []
     along, smallest = attack.carries_in_batch, min(each.epsilon for each in attack.threats)
-    cells = [each for each in missing if each.attack is attack]
-    # Ascending if successes are carried to larger epsilons, otherwise in the order of the suite.
-    for cell in sorted(cells, key=lambda each: each.epsilon if attack.spec.carried else ZERO):
+    cells, again = _ordered(own, attack), frozenset[str]()
+    lost = any(cell.asks_source and folder.was_made(cell.digest) for cell in cells)
+    if lost and attack.shares_work and (along or not attack.spec.carried):
+        cells, again = _whole(cells)
+    for cell in cells:
         for member in cell.members:
-            if member.digest == cell.digest or folder.read(member.digest) is None:
-                member_left = replace(member, targets=cell.targets)
-                jobs.append(Job(experiment, (member_left,), member.follows))
+            last_one = member.digest == cell.digest
+            if cell.targets if last_one else folder.read(member.digest) is None:
+                jobs.append(Job(experiment, (member,), member.follows))
         last = jobs[-1] if jobs else None
-        if cell.members:
+        if cell.members or not cell.targets:
             continue
         if last and (not cell.follows or (along and cell.follows == last.cells[-1].digest)):
             jobs[-1] = replace(last, cells=(*last.cells, cell))
         else:
             whole = along and attack.attack.needs_gradient and cell.epsilon == smallest
-            jobs.append(Job(experiment, (cell,), None if whole else cell.follows))
+            jobs.append(Job(experiment, (cell,), None if whole else cell.follows, again))
     return jobs
+
+
+def _ordered(own: Sequence[Cell], attack: PlannedAttack) -> list[Cell]:
+    """Returns the cells of an attack, ascending if successes are carried to larger epsilons."""
+    cells = [cell for cell in own if cell.attack is attack]
+    return sorted(cells, key=lambda cell: cell.epsilon) if attack.spec.carried else cells
+
+
+def _whole(cells: Sequence[Cell]) -> tuple[list[Cell], frozenset[str]]:
+    """Returns cells with those that are recorded computed again, and the digests of the latter."""
+    again = frozenset(cell.digest for cell in cells if not cell.targets)
+    return [replace(c, targets=c.targets or (c.source,)) for c in cells], again

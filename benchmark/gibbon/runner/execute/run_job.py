@@ -19,7 +19,7 @@ from gibbon.datasets.base import Batch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.records.run import Failure
 from gibbon.runner.batch_loop import in_batches
-from gibbon.runner.boundary import Attempt, boundary
+from gibbon.runner.boundary import ENDINGS, Attempt, boundary
 from gibbon.runner.execute.batch import NO_EARLIER_OUTCOME, BatchTask, run_batch
 from gibbon.runner.execute.job_result import JobResult
 from gibbon.runner.execute.jobs import Job, recorded_of
@@ -72,6 +72,8 @@ def run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
         run.folder.drop_partial(job.digest)
         if result.failures:
             job.batch_size.reset()
+    for digest in job.again & result.failures.keys():  # it is recorded, and stays so
+        del result.failures[digest]
     for each in result.failures.values():
         name = f"{each.dataset}, {each.model}, {each.attack} at epsilon {each.epsilon}"
         run.progress.failed(name, error=each.error)
@@ -112,7 +114,7 @@ def _attack_all(
                 if scorer.resumes and time.monotonic() - saved > run.plan.settings.save_every:
                     _save(job, result, run.folder)
                     saved = time.monotonic()
-    except KeyboardInterrupt:
+    except ENDINGS:
         if scorer.resumes:
             _save(job, result, run.folder)
         raise
@@ -134,6 +136,8 @@ def _write(job: Job, earlier: Outcome | None, result: JobResult, folder: RunFold
     """
     for cell in reversed(job.cells):
         outcome = result.outcomes.pop(cell.digest, None)
+        if cell.digest in job.again:
+            continue
         if earlier is not None and cell.digest not in result.failures:
             meta = OutcomeMeta(cell=str(cell), targets={cell.source.digest: cell.source.name})
             outcome = earlier.updated(outcome, member=cell.member, nothing=meta)

@@ -27,7 +27,7 @@ from gibbon.models.memory import BatchSize
 from gibbon.records.outcomes import Outcome
 from gibbon.records.proofs import ProofMethod, Proofs, read_proofs, write_proofs
 from gibbon.runner.batch_loop import in_batches
-from gibbon.runner.boundary import Attempt, boundary, described
+from gibbon.runner.boundary import ENDINGS, Attempt, boundary, described
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.precision import uncompiled
 from gibbon.runner.plan.selection import read_batches
@@ -189,7 +189,7 @@ class _Prover:
                     if time.monotonic() - saved > self.plan.settings.save_every:
                         write_proofs(self.folder.path, proofs)
                         saved = time.monotonic()
-        except KeyboardInterrupt:
+        except ENDINGS:
             write_proofs(self.folder.path, proofs)
             raise
         return proofs

@@ -1,0 +1,226 @@
+"""How runs end: by signals, exceptions that are no `Exception`, and names that lead elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import planted
+import pytest
+from pydantic.dataclasses import dataclass as checked
+from torch import Tensor
+from typer.testing import CliRunner
+
+from gibbon.api.evaluate import evaluate
+from gibbon.attacks.base import STRICT
+from gibbon.cli import app as cli
+from gibbon.core.endings import Terminated
+from gibbon.core.errors import RunFolderError, SpecError
+from gibbon.core.files import write_atomically
+from gibbon.core.threat import ThreatModel
+from gibbon.records.run import RunRecord
+from gibbon.runner.run_folder import CANDIDATES, LOCK_FILE, RunFolder
+from gibbon.specs.suite import Suite
+
+Run, MakeSuite = planted.Run, Callable[..., Suite]
+
+
+class Stopped(BaseException):
+    pass
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no message")
+
+
+RAISED: tuple[BaseException, ...] = (
+    Stopped("planted"),
+    BaseException("planted"),
+    GeneratorExit("planted"),
+    SystemExit("planted"),
+    asyncio.CancelledError("planted"),
+    StopIteration("planted"),
+    UnspeakableError(),
+    ValueError("planted \udce9 and \0"),
+    BaseExceptionGroup("planted", [Stopped()]),
+)
+
+
+@checked(frozen=True, kw_only=True, config=STRICT)
+class Ends(planted._Planted):
+    error: ClassVar[BaseException] = Stopped()
+
+    def change(self, inputs: Tensor, threat: ThreatModel) -> Tensor:
+        raise type(self).error
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+def test_no_exception_of_an_attack_ends_the_run(
+    plant: planted.Plant,
+    run: Run,
+    suite: MakeSuite,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    monkeypatch.setattr(Ends, "error", error)
+    plant.attack("ends", Ends)
+    record = run(suite("ends", "fgsm"))
+    assert {row.attack: row.status for row in record.evaluations} == {
+        "none": "done",
+        "ends": "failed",
+        "fgsm": "done",
+    }
+    (failure,) = record.failures
+    assert failure.attack == "ends"
+    assert RunRecord.read(tmp_path / "run").failures == record.failures
+
+
+@checked(frozen=True, kw_only=True, config=STRICT)
+class HangsUp(planted._Planted):
+    """Sends a signal to its process at the third batch, twice."""
+
+    number: ClassVar[int] = 0
+    calls: ClassVar[int] = 0
+
+    def change(self, inputs: Tensor, threat: ThreatModel) -> Tensor:
+        HangsUp.calls += 1
+        if HangsUp.calls == 3:
+            os.kill(os.getpid(), HangsUp.number)
+        return inputs
+
+
+@pytest.fixture
+def _handlers() -> Iterator[None]:
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_handlers")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_saves_what_is_done(
+    plant: planted.Plant,
+    run: Run,
+    suite: MakeSuite,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    number = getattr(signal, name, None)
+    if number is None:
+        pytest.skip(f"this system has no {name}")
+    plant.attack("hangs-up", HangsUp)
+    monkeypatch.setattr(HangsUp, "number", number)
+    monkeypatch.setattr(HangsUp, "calls", 0)
+    monkeypatch.setattr(cli, "app", lambda: run(suite("hangs-up"), batch_size=20))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 128 + number
+    assert signal.getsignal(number) is signal.SIG_IGN  # a second one does not end the saving
+    assert list((tmp_path / "run" / "outcomes").glob("*.partial.parquet"))
+    record = run(suite("hangs-up"), batch_size=20)
+    assert record.status == "done"
+    assert HangsUp.calls == 4  # two batches were saved, and one is computed
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_nohup_is_respected() -> None:
+    if not hasattr(signal, "SIGHUP"):
+        pytest.skip("this system has no SIGHUP")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    cli._save_at_signals()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    os.kill(os.getpid(), signal.SIGHUP)
+    with pytest.raises(Terminated):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_temporary_files_follow_no_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("theirs")
+    (tmp_path / ".file.tmp").symlink_to(victim)
+    write_atomically(tmp_path / "file", "ours")
+    assert victim.read_text() == "theirs"
+    assert (tmp_path / "file").read_text() == "ours"
+    assert not (tmp_path / "file").is_symlink()
+    (tmp_path / "file").unlink()
+    (tmp_path / "file").symlink_to(victim)
+    write_atomically(tmp_path / "file", "ours")
+    assert victim.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("name", ["outcomes", "pictures", CANDIDATES, "examinations"])
+def test_a_link_in_the_place_of_a_folder_is_not_followed(
+    run: Run, suite: MakeSuite, tmp_path: Path, name: str
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    with RunFolder.open(tmp_path / "run", suite="planted"):
+        pass
+    more: dict[str, Any] = {"pictures": True, "examination": True, "models_in_memory": 1}
+    asked = suite("fgsm", models=("one", "two"), transfer=("fgsm",))
+    if name == "outcomes":  # with no record yet, the folder would be somebody else's
+        run(asked)
+        shutil.rmtree(tmp_path / "run" / name)
+    (tmp_path / "run" / name).symlink_to(theirs)
+    if name == CANDIDATES:
+        run(asked, **more)
+    else:
+        with pytest.raises(RunFolderError, match="a link has the name of its folder"):
+            run(asked, **more)
+    assert not list(theirs.iterdir())
+
+
+def test_a_lock_that_is_a_link_is_refused(run: Run, suite: MakeSuite, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("theirs")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK_FILE).symlink_to(victim)
+    with pytest.raises(RunFolderError, match="is a link"):
+        run(suite("fgsm"))
+    assert victim.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "mnist-linf", "--output"],
+        ["run", "mnist-linf", "--data-dir"],
+        ["evaluate", "--model", "rbf", "--dataset", "mnist", "--attack", "fgsm", "--output"],
+        ["train", "rbf", "--output"],
+        ["train", "rbf", "--recipe"],
+        ["report", "a-run", "--output"],
+        ["report", "a-run", "--figures"],
+        ["report"],
+        ["audit"],
+        ["audit", "a-run", "--suggest"],
+        ["compare", "a", "b", "--junit"],
+        ["compare", "a", "b", "--markdown"],
+        ["compare", "a", "b", "--limits"],
+        ["compare", "a"],
+        ["baseline", "save", "a"],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_refused(words: list[str], empty: str) -> None:
+    done = CliRunner().invoke(cli.app, [*words, empty])
+    refused = isinstance(done.exception, RunFolderError | SpecError)
+    assert refused or done.exit_code == 2, done.output
+    said = str(done.exception) + done.output
+    assert "got ''" in said or "got ' '" in said or "needs a value" in said, said
+
+
+def test_an_empty_output_is_refused_in_python() -> None:
+    net, data = planted.Rows(), planted.squares()
+    with pytest.raises(SpecError, match=r"output: must be the path of a folder, got \'\'"):
+        evaluate(net, data, attack="fgsm", epsilon=0.1, output="")
