@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RELEASE := .venv-release
+TOOLS := $(RELEASE)/.ready
 ARGS ?=
 PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/what-the-paper-could-not-see.md
 PROSE := benchmark model_zoo tools README.md CONTRIBUTING.md docs CHANGELOG.md
@@ -13,7 +15,7 @@ PORTABLE := tests/runner tests/attacks tests/api tests/verify tests/conformance 
 	tests/models/test_ensemble.py tests/metrics/test_transfer.py
 RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
 
-.PHONY: bench test test-portable test-slow check perf readme records wheel clean
+.PHONY: bench test test-portable test-slow check perf readme records wheel release advisories clean
 
 bench: $(READY)
 	$(BIN)/python run_benchmark.py run $(ARGS)
@@ -54,6 +56,28 @@ records: $(READY)
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
+# Wheel and source archive, the software bill of materials of what they need, and checksums, all in
+# dist/; docs/security.md says what is checked by hand before they are published.
+release: $(READY) $(TOOLS)
+	rm -rf dist
+	$(RELEASE)/bin/pyproject-build --outdir dist .
+	$(BIN)/python -m tools.release.check_archives dist
+	$(BIN)/python -m tools.release.runtime_requirements > dist/requirements.txt
+	$(RELEASE)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file dist/sbom.cdx.json dist/requirements.txt
+	cd dist && sha256sum *.whl *.tar.gz requirements.txt sbom.cdx.json > SHA256SUMS
+	@echo "Sign-off list: docs/security.md, \"Releases\""
+
+# Known vulnerabilities of the exact versions; needs a network with the advisory service, and fails
+# if a package could not be looked up.
+advisories: $(TOOLS)
+	$(RELEASE)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt $(ARGS)
+
+$(TOOLS): tools/release/requirements.txt
+	@test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --disable-pip-version-check --quiet --requirement $<
+	@touch $(TOOLS)
+
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) (torch and torchvision are large: this takes minutes once)"
@@ -62,4 +86,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(RELEASE) build dist *.egg-info

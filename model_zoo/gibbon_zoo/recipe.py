@@ -6,7 +6,6 @@ one machine.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -15,8 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic.fields import FieldInfo
 
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
-from gibbon.core.files import reading
+from gibbon.core.reading import check_tree, read_text_file
 from gibbon.specs.base import EpsilonField, Positive, Spec
+from gibbon.specs.decoding import parse_toml
 from gibbon_zoo.catalogue import ARCHITECTURES, RECIPES
 
 TEXTS = ("summary", "chosen", "scaled")  # fields of a recipe that do not change the training
@@ -323,11 +323,12 @@ def read_recipe(path: Path) -> Recipe:
 
     Raises `SpecError`, which names file and key, if it can't be read or is invalid.
     """
+    text = read_text_file(path, SpecError)
+    content = parse_toml(text, where=str(path), problem="not TOML")
     try:
-        with reading(path, SpecError):
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(f"not TOML: {error}", where=str(path)) from error
+        check_tree(content)
+    except ValueError as error:
+        raise SpecError(str(error), where=str(path)) from error
     return _validated(content, where=path.name)
 
 

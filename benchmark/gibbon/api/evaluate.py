@@ -59,6 +59,7 @@ def evaluate(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     outputs: Literal["logits", "probabilities", "log-scores"] | None = None,
+    trust_code: bool = False,
     seed: int = 0,
     device: torch.device | str = "auto",
     batch_size: int | Literal["auto"] = "auto",
@@ -105,6 +106,8 @@ def evaluate(
         std: divisor of the normalisation (x - mean) / std, per channel.
         outputs: meaning of the model's outputs: ``logits``, ``probabilities`` or ``log-scores``;
             what the source declares if None, else logits.
+        trust_code: allow loading a file that can run any code as you: an exported program
+            (``.pt2``), a pickle, TorchScript that accesses files.  Trusted files only.
         seed: seed of every random number.
         device: device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; or a torch device.
         batch_size: examples in one pass; ``auto`` estimates the number and halves it if memory runs
@@ -152,7 +155,7 @@ def evaluate(
         epsilon=parse_budgets(epsilon),
         threat={"norm": norm, "clip": clip, "eot": eot, "backward": backward, "before": before},
         parameters=parameters,
-        declared={"mean": mean, "std": std, "outputs": outputs},
+        declared={"mean": mean, "std": std, "outputs": outputs, "trust_code": trust_code or None},
         experiment={"seed": seed, "error_only": error_only, "draws": draws},
         accept=() if accept is None else accept,
         transfer=transfer,

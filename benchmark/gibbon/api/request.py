@@ -171,7 +171,7 @@ def _attack_keys(attack: AttackLike) -> dict[str, Any]:
 def _model_keys(model: Model, declared: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keys of a model's spec; what the spec itself says stands before ``declared``."""
     if isinstance(model, ModelSpec):
-        own = {key: value for key, value in model if value not in (None, (), {})}
+        own = {key: value for key, value in model if value not in (None, False, (), {})}
     elif isinstance(model, str | os.PathLike):
         own = {"model": os.fspath(model)}
     else:

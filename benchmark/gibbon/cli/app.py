@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
@@ -36,8 +36,11 @@ from gibbon.cli.options import (
     Option,
     run_settings,
 )
+from gibbon.cli.output import say
 from gibbon.core.endings import Terminated
 from gibbon.core.errors import FlagError, RequestError, SpecError
+from gibbon.core.plain_text import shown, without_controls
+from gibbon.core.reading import expanded, text_problem
 from gibbon.core.threat import Norm
 from gibbon.specs.decoding import WHERE
 
@@ -165,13 +168,13 @@ def evaluate(context: typer.Context) -> None:
     def save() -> None:
         if request.save_suite is not None:
             save_suite(suite, request.save_suite)
-            typer.echo(f"the suite is in {request.save_suite}: run it with `run`", err=True)
+            say(f"the suite is in {request.save_suite}: run it with `run`", err=True)
 
     try:
         check_parameters(request)
         suite, notes = with_preprocessing(request.suite)
         for note in notes:
-            typer.echo(note, err=True)
+            say(note, err=True)
         folder = request.output or results_folder(RUNS, suite, limit=request.settings.limit)
         _run(
             suite,
@@ -268,10 +271,10 @@ def _run(
     print_tables(record, Console(), folder=folder)  # flags come last, and stay in sight
     for acceptance in accepted:
         covered = [flag for flag in record.flags if flag.kind == acceptance.kind]
-        typer.echo(acceptance_text(acceptance, covered), err=True)
+        say(acceptance_text(acceptance, covered), err=True)
     serious = [flag for flag in record.flags if flag.counts] if strict else []
     if serious:
-        typer.echo(serious_flags_text(serious), err=True)
+        say(serious_flags_text(serious), err=True)
     failed = bool(record.failures or serious)
     _append_summary(run_markdown(record, failed=failed))
     raise typer.Exit(FAILED if failed else DONE)
@@ -331,7 +334,7 @@ def check(
     table = verdict_table(verdict)
     print_table(table, Console())
     for note in table.notes:
-        typer.echo(note)
+        say(note)
     raise typer.Exit(DONE if verdict.passed else FAILED)
 
 
@@ -403,8 +406,8 @@ def list_(
             details = entry.details()
         except RequestError as error:  # a missing card must not hide the others
             details = f"(no card: {error})"
-        typer.echo(f"{entry.name}: {_summary(entry)}")
-        typer.echo("".join(f"    {line}\n" for line in details.splitlines()))
+        say(f"{entry.name}: {_summary(entry)}")
+        say("".join(f"    {line}\n" for line in details.splitlines()))
     _print_lines(sources[1:])
 
 
@@ -425,9 +428,9 @@ def explain(
         return
     for severity in SEVERITIES:
         kinds = [each for each in KINDS.values() if each.severity == severity]
-        typer.echo(f"{severity}: {MEANINGS[severity]}")
+        say(f"{severity}: {MEANINGS[severity]}")
         _print_lines([(f"  {each.name}", each.title) for each in kinds])
-    typer.echo("gibbon explain KIND prints the page of a kind.")
+    say("gibbon explain KIND prints the page of a kind.")
 
 
 @app.command()
@@ -507,7 +510,7 @@ def train(
                 model, request, seeds=numbers, parallel=parallel, report=report_seed
             )
     for result in results:
-        typer.echo(f"{result.summary}\nweights: {result.weights}\ncard: {result.card}")
+        say(f"{result.summary}\nweights: {result.weights}\ncard: {result.card}")
 
 
 @app.command()
@@ -573,10 +576,10 @@ def compare(
     if junit is not None:
         write_junit(comparison, junit)
     print_table(comparison_text.comparison_table(comparison), Console())
-    typer.echo(comparison_text.conclusion(comparison))
+    say(comparison_text.conclusion(comparison))
     notes = [*comparison_text.sentences(comparison), *comparison_text.flag_notes(comparison)]
     for line in notes:
-        typer.echo(line, err=True)
+        say(line, err=True)
     _append_summary(text)
     shown = not (strict and comparison.inconclusive)
     raise typer.Exit(DONE if comparison.passed and shown else FAILED)
@@ -605,6 +608,7 @@ def report(
     Everything comes from the stored run; no model is loaded.  Exit code 1 if a cell of the run
     failed.
     """
+    from gibbon.records.consistency import of_one_record
     from gibbon.records.run import RunRecord
     from gibbon.report import documents
     from gibbon.report.content.missing import missing_outcomes
@@ -615,23 +619,28 @@ def report(
     kinds = documents.Document
     kind = kinds.LATEX if latex else kinds.MARKDOWN if markdown else kinds.HTML
     folder = documents.run_folder(run_name, runs=RUNS)
-    record = RunRecord.read(folder)
-    text = documents.document(record, folder, kind)
+
+    @of_one_record
+    def document(folder: Path) -> tuple[RunRecord, str]:
+        record = RunRecord.read(folder)
+        return record, documents.document(record, folder, kind)
+
+    record, text = document(folder)
     if str(output) == "-":
         typer.echo(text, nl=False)
     else:
         file = output or folder / kind.file_name
         documents.write_document(text, file)
-        typer.echo(f"{file}: {len(text.encode()) / 1000:,.0f} kB")
+        say(f"{file}: {len(text.encode()) / 1000:,.0f} kB")
     if figures is not None:
         written = documents.write_figures(record, folder, figures)
-        typer.echo(f"{figures}: {len(written)} files", err=str(output) == "-")
+        say(f"{figures}: {len(written)} files", err=str(output) == "-")
     missing = missing_outcomes(record, folder)
     if missing:
-        typer.echo(missing, err=True)
+        say(missing, err=True)
     first = opening(record)
     if first.reasons:
-        typer.echo(first.sentence, err=True)
+        say(first.sentence, err=True)
     _print_failures(record)
     raise typer.Exit(FAILED if record.failures else DONE)
 
@@ -668,7 +677,7 @@ def baseline_save(
         where=str(place or ""),
         accept=_accepted(accept),
     )
-    typer.echo(f"{file}: {saved.measures} measures, {file.stat().st_size / 1000:.1f} kB")
+    say(f"{file}: {saved.measures} measures, {file.stat().st_size / 1000:.1f} kB")
 
 
 def main() -> None:
@@ -678,14 +687,21 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _save_at_signals()
     try:
+        _check_words(sys.argv[1:])
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
             app()
     except (RequestError, FlagError) as error:
         # Without emoji: the :x: of net.py:x:Net is none.
         console = Console(stderr=True, emoji=False)
-        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(without_controls(str(error)))}", soft_wrap=True)
         sys.exit(FAILED if isinstance(error, FlagError) else WRONG_REQUEST)
+    except (OSError, MemoryError, RecursionError, UnicodeError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        sentence = _environment_sentence(error)
+        Console(stderr=True, emoji=False).print(f"[bold red]error:[/] {escape(sentence)}")
+        sys.exit(WRONG_REQUEST)
     except Terminated as terminated:
         _end(BY_SIGNAL + terminated.signal, INTERRUPTION)
     except SystemExit as leaving:
@@ -696,8 +712,29 @@ def main() -> None:
 def _end(code: str | int | None, sentence: str) -> NoReturn:
     if sentence:
         with suppress(OSError):  # the terminal may be closed
-            typer.echo(sentence, err=True)
+            say(sentence, err=True)
     sys.exit(code)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raises `SpecError` for a word that can't be a name or a path in tables and records."""
+    for word in words:
+        problem = text_problem(word)
+        if problem:
+            raise SpecError(f"the word {shown(word)} {problem}")
+        if word.startswith("~"):
+            expanded(word, SpecError)
+
+
+def _environment_sentence(error: BaseException) -> str:
+    """Returns a sentence on an error of this machine that no reader of a file has caught."""
+    if isinstance(error, MemoryError):
+        return f"memory ran out: {error or 'a file may be damaged, or too large for this machine'}"
+    if isinstance(error, RecursionError):
+        return "a file or an option is nested too deeply"
+    place = getattr(error, "filename", None)
+    reason = getattr(error, "strerror", None) or str(error)
+    return without_controls(f"{place}: {reason}" if place else f"{type(error).__name__}: {reason}")
 
 
 def _save_at_signals() -> None:
@@ -749,11 +786,11 @@ def _summary(entry: Entry[Any]) -> str:
 def _print_lines(lines: list[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in lines)
     for name, summary in lines:
-        typer.echo(f"{name:<{width}}  {summary}".rstrip())
+        say(f"{name:<{width}}  {summary}".rstrip())
 
 
 def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+    say(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def _append_summary(text: str) -> None:
@@ -763,12 +800,12 @@ def _append_summary(text: str) -> None:
     try:
         append_summary(text, os.environ.get(JOB_SUMMARY))
     except RequestError as error:
-        typer.echo(f"warning: {error}", err=True)
+        say(f"warning: {error}", err=True)
 
 
 def _print_failures(record: RunRecord) -> None:
     for failure in record.failures:
-        typer.echo(
+        say(
             f"failed: {failure.dataset}, {failure.model}, {failure.attack} at epsilon "
             f"{failure.epsilon}: {failure.error} (traceback in run.json)",
             err=True,

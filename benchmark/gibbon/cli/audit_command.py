@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 
+from gibbon.cli.output import say
 from gibbon.core.errors import SpecError, suggest
 from gibbon.specs.decoding import WHERE
 
@@ -57,35 +57,41 @@ def audit_run(words: AuditWords, folder: Path) -> bool:
     from gibbon.audit.carlini import CARLINI
     from gibbon.audit.checklist import Audit
     from gibbon.audit.facts import facts_of
+    from gibbon.records.consistency import of_one_record
     from gibbon.records.run import RunRecord
     from gibbon.report.text.terminal import print_table
 
     if words.rest or words.suite:
         given = words.rest[0] if words.rest else "--suite"
         raise SpecError(f"{given} goes with {UNIT_TEST}: a run is audited as it is")
-    record = RunRecord.read(folder)
-    audit = Audit.of((CARLINI, AUTOATTACK, PINTOR), facts_of(record))
+
+    @of_one_record
+    def audited(folder: Path) -> tuple[RunRecord, Audit]:
+        record = RunRecord.read(folder)
+        return record, Audit.of((CARLINI, AUTOATTACK, PINTOR), facts_of(record))
+
+    record, audit = audited(folder)
     console = Console()
     for table in audit.tables():
         print_table(table, console)
-        typer.echo("\n".join(table.notes))
+        say("\n".join(table.notes))
     shown: set[str] = set()
     for facts, item, answer in audit.gaps:
         lines = lines_of_entries(answer.attacks, transfer=answer.transfer)
         if lines and lines not in shown:
             shown.add(lines)
-            typer.echo(f"\n# {facts.dataset}, {item.name}: {answer.evidence}\n{lines}")
+            say(f"\n# {facts.dataset}, {item.name}: {answer.evidence}\n{lines}")
     counted = dict.fromkeys(("done", "fails", "not done", "not applicable"), 0)
     for answers in audit.answers.values():
         for _, _, answer in answers:
             counted[answer.state] += 1
-    typer.echo("\n" + ", ".join(f"{count} {state}" for state, count in counted.items()))
+    say("\n" + ", ".join(f"{count} {state}" for state, count in counted.items()))
     if words.suggest is not None:
         from gibbon.audit.suggest import suggested_suite
         from gibbon.cli.suite_writer import save_suite
 
         save_suite(suggested_suite(record, audit), words.suggest)
-        typer.echo(f"{words.suggest}: the suite with the attacks that are missing", err=True)
+        say(f"{words.suggest}: the suite with the attacks that are missing", err=True)
     return not audit.failures
 
 
@@ -138,7 +144,7 @@ def audit_model(words: AuditWords, data_folder: Path | None) -> bool:
     table = planted_table(model.name, experiment.spec.dataset.name, results)
     print_table(table, Console())
     for note in table.notes:
-        typer.echo(note)
+        say(note)
     return all(each.passed for each in results)
 
 

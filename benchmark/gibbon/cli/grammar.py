@@ -9,7 +9,7 @@ an attack has such a parameter is checked once attacks are loaded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from gibbon.cli.options import (
     scalar,
 )
 from gibbon.core.errors import SpecError, suggest
+from gibbon.core.reading import expanded
 from gibbon.datasets import DATASETS
 from gibbon.models.registry import MODELS
 from gibbon.runner.settings import RunSettings
@@ -78,7 +79,7 @@ def parse_request(words: Sequence[str], *, data_folder: Path | None = None) -> C
         "dataset": {
             "name": name_of(source),
             **dataset,
-            "source": _as_path(source, DATASETS.names()),
+            "source": _as_path(source, DATASETS),
         },
         "models": models,
         "attacks": attacks,
@@ -200,7 +201,7 @@ class _GivenOptions:
             if "arguments" in common:
                 model["arguments"] = common["arguments"] | own.get("arguments", {})
         for model in _with_unique(found, "name", lambda model: name_of(model["model"])):
-            model["model"] = _as_path(model["model"], MODELS.names())
+            model["model"] = _as_path(model["model"], MODELS)
             if "weights" in model:
                 model["weights"] = _as_path(model["weights"], ())
         return found
@@ -248,9 +249,10 @@ def _with_unique(
     return written
 
 
-def _as_path(source: str, names: Iterable[str]) -> str:
+def _as_path(source: str, names: Container[str]) -> str:
     """Returns the source, an existing file or folder that is named like a word with ``./``."""
-    bare = not is_path(source) and source not in names and Path(source).exists()
+    expanded(source, SpecError)
+    bare = not is_path(source) and Path(source).exists() and source not in names
     return f"./{source}" if bare else source
 
 

@@ -95,7 +95,7 @@ def scalar(text: str) -> Any:
     """
     try:
         read = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # of TOML, a number of too many digits, a deep nest
         return text
     value = read["value"]
     return value if len(read) == 1 and isinstance(value, bool | int | float | str | list) else text
@@ -203,7 +203,15 @@ _MODELS = (
     Option(
         "--shares N[,N...]", "Weights of an ensemble's members, one number each.", "equal", _numbers
     ),
-    Option("--trust-pickle", "Allow loading a pickle, which can run any code: trusted files only."),
+    Option(
+        "--trust-code",
+        "Allow loading a file that can run any code as you: an exported program (net.pt2), a "
+        "pickle, TorchScript that accesses files. Trusted files only.",
+    ),
+    Option(
+        "--trust-pickle",
+        "Earlier name of --trust-code, which allows all that it allows: trusted files only.",
+    ),
 )
 _DATASET = (
     Option(

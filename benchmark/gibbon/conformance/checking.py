@@ -85,7 +85,10 @@ def find_attack(text: str) -> Any:
 
 def _is_code(text: str) -> bool:
     scheme, colon, _ = text.partition(":")
-    return is_reference(text) and not (colon and scheme in ATTACK_SOURCES.names())
+    if not is_reference(text) or not colon or scheme in ATTACK_SOURCES.near_names():
+        return is_reference(text) and not colon
+    own = "." in scheme or importlib.util.find_spec(scheme) is not None
+    return own or scheme not in ATTACK_SOURCES
 
 
 def _built(

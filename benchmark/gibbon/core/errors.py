@@ -28,7 +28,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
+
+LONGEST, MOST = 200, 20_000  # characters and names among which the nearest name is looked for
 
 
 class GibbonError(Exception):
@@ -57,9 +60,11 @@ class UnknownNameError(RequestError):
     unknown attack 'fgms'; did you mean 'fgsm'? Known: fgsm, pgd
     """
 
-    def __init__(self, kind: str, name: str, *, known: Iterable[str], where: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, *, known: Iterable[str], where: str = "", note: str = ""
+    ) -> None:
         names = sorted(known)
-        message = f"unknown {kind} {name!r}{suggest(name, names)} Known: {', '.join(names)}"
+        message = f"unknown {kind} {name!r}{suggest(name, names)} Known: {', '.join(names)}{note}"
         super().__init__(f"{where}: {message}" if where else message)
 
 
@@ -126,5 +131,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
     >>> suggest("zebra", ["maxout", "rbf"])
     '.'
     """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    if len(name) > LONGEST:
+        return "."
+    candidates = (each for each in known if len(each) <= LONGEST)
+    near = difflib.get_close_matches(name, list(islice(candidates, MOST)), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else "."

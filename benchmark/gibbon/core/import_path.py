@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from gibbon.core.errors import RequestError, suggest
+from gibbon.core.reading import expanded
 from gibbon.core.registry import their_code
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -115,6 +116,7 @@ def _parts(text: str, *, what: str) -> tuple[str, str]:
 
 
 def _check_file(path: Path, *, what: str) -> None:
+    expanded(path, RequestError)
     if path.is_dir():
         raise RequestError(f"{what}: {str(path)!r} is a folder, expected a Python file")
     if not path.is_file():

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+LARGEST: Final = 1 << 30  # bytes: galleries and illustrations hold a few pictures
 _ABOUT: Final = "about"  # the entry of the metadata, as JSON
 
 
@@ -28,5 +29,8 @@ def packed(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> byte
 def unpacked(content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the metadata and arrays of a file.  A damaged file may raise any error."""
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        unpacked = sum(each.file_size for each in stored.zip.infolist())
+        if unpacked > LARGEST:
+            raise ValueError(f"would unpack to {unpacked:,} bytes, at most {LARGEST:,} are read")
         about: dict[str, Any] = json.loads(stored[_ABOUT].tobytes())
         return about, {name: stored[name] for name in stored.files if name != _ABOUT}

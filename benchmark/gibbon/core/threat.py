@@ -11,6 +11,7 @@ from enum import IntEnum, StrEnum
 from fractions import Fraction
 
 from gibbon.core.errors import SpecError
+from gibbon.core.plain_text import shown
 
 LARGEST_EXPONENT = 400  # beyond any float; exact arithmetic would not end on 1e999999999
 PIXEL_STEPS = 255  # of an 8-bit picture, in whose steps budgets are often computed: 8 / 255
@@ -58,9 +59,9 @@ class Epsilon:
         """
         if isinstance(written, Epsilon):
             return written
-        text = _in_pixel_steps(written) or str(written).strip()
         accepted = isinstance(written, str | int | float) and not isinstance(written, bool)
         try:
+            text = _in_pixel_steps(written) or str(written).strip()
             _, _, exponent = text.lower().partition("e")
             if not accepted or (exponent and abs(int(exponent)) > LARGEST_EXPONENT):
                 raise ValueError(text)
@@ -70,10 +71,11 @@ class Epsilon:
             finite = False
         if not finite:
             raise SpecError(
-                f'epsilon must be a number such as 0.25 or "8/255", got {written!r}', where=where
+                f'epsilon must be a number such as 0.25 or "8/255", got {shown(written)}',
+                where=where,
             )
         if value < 0:
-            raise SpecError(f"epsilon must not be negative, got {written!r}", where=where)
+            raise SpecError(f"epsilon must not be negative, got {shown(written)}", where=where)
         return cls(value, text)
 
     def __float__(self) -> float:

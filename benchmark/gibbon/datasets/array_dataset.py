@@ -23,6 +23,7 @@ from gibbon.datasets.base import (
     hash_content,
     read_only,
 )
+from gibbon.datasets.class_map import check_class_index
 
 Layout = Literal["NCHW", "NHWC", "NHW"]
 
@@ -160,6 +161,7 @@ def describe(
     If ``classes`` has no name for the largest label, classes are numbered and the dataset is
     partial: its labels count among the model's own classes.
     """
+    check_class_index(int(labels.max()), say=f"dataset {name!r}: a label")
     count = int(labels.max()) + 1
     partial = len(classes) < count
     names = tuple(map(str, range(count))) if partial else classes

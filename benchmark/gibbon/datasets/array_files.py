@@ -7,6 +7,7 @@ Python objects, which are pickles, are refused.  An example id is the position i
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import zipfile
@@ -21,7 +22,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from gibbon.core.archives import check_unpacked_size
 from gibbon.core.errors import DatasetError, suggest
+from gibbon.core.reading import check_regular
 from gibbon.datasets.array_dataset import HeldDataset, Layout
 
 SUFFIX = ".npy"  # of the members of an .npz file
@@ -68,7 +71,9 @@ def open_npz(
     Raises `DatasetError` if it is damaged, the choice of arrays is ambiguous, or they don't fit
     together.
     """
+    check_regular(path, DatasetError)
     with _reading(path), zipfile.ZipFile(path) as archive:
+        check_unpacked_size(archive, path, problem=DatasetError)
         headers = {}
         for member in archive.namelist():
             if member.endswith(SUFFIX):
@@ -90,9 +95,12 @@ def open_npy(name: str, path: Path, *, labels: Path, layout: Layout | None) -> H
     """
     arrays = []
     for each in (path, labels):
+        check_regular(each, DatasetError)
         with _reading(each):
             with each.open("rb") as file:
-                _refuse_objects(_header(file), str(each))
+                header = _header(file)
+                _refuse_objects(header, str(each))
+                _check_size(header, each.stat().st_size)
             arrays.append(np.load(each, mmap_mode="r", allow_pickle=False))
     inputs, numbers = arrays
     _check_layout(str(path), inputs.shape, layout)
@@ -133,6 +141,7 @@ def _member(archive: zipfile.ZipFile, name: str, header: Header, *, path: Path) 
     _refuse_objects(header, f"{path}: {name!r}")
     member = name + SUFFIX
     with archive.open(member) as stream:
+        _check_size(header, archive.getinfo(member).file_size)
         if archive.getinfo(member).file_size <= HELD_BYTES:
             return np.asarray(npy.read_array(stream, allow_pickle=False))
         with tempfile.TemporaryFile(prefix="gibbon-") as file:
@@ -156,6 +165,13 @@ def _header(stream: IO[bytes]) -> Header:
     return Header(*HEADERS[version](stream))
 
 
+def _check_size(header: Header, there: int) -> None:
+    """Raises ValueError if a header promises more numbers than follow it, before they are read."""
+    promised = math.prod(header.shape) * header.dtype.itemsize
+    if promised > there:
+        raise ValueError(f"its header is of {promised:,} bytes of numbers, it has {there:,} bytes")
+
+
 def _refuse_objects(header: Header, say: str) -> None:
     if header.dtype.hasobject:
         raise DatasetError(
@@ -170,7 +186,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (
-        *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError),
+        *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError, SyntaxError),
+        *(MemoryError, OverflowError, TypeError, KeyError),
         *(zipfile.BadZipFile, zlib.error),
     ) as error:
         raise DatasetError(f"{path}: damaged, or not a file of NumPy arrays: {error}") from error

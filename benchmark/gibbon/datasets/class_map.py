@@ -17,10 +17,11 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gibbon.core.errors import DatasetError, suggest
+from gibbon.core.plain_text import shortened, shown
+from gibbon.core.reading import MAP_BYTES, expanded, parse_json, read_text_file, text_problem
 
 IMAGENET = "imagenet"
 COLUMNS = ("class", "index")
@@ -29,6 +30,27 @@ _FORMS = (
     "or a CSV file with the columns class,index"
 )
 _WORDNET = re.compile(r"n\d{8}")
+
+
+# Of the largest classifiers; tables and memory grow with the number of classes.
+MOST_CLASSES = 1_000_000
+LONGEST_NUMBER = 18  # digits
+
+
+def check_class_index(index: int, *, say: str) -> None:
+    """Raises `DatasetError`, which begins with ``say``, if an index is above any classifier's."""
+    if index >= MOST_CLASSES:
+        raise DatasetError(
+            f"{say} has index {index:,} among the model's classes, and at most {MOST_CLASSES:,} "
+            "classes are supported"
+        )
+
+
+def whole_number(digits: str, *, say: str) -> int:
+    """Returns the class index written in digits.  Raises `DatasetError`, which names ``say``."""
+    index = int(digits) if len(digits) <= LONGEST_NUMBER else MOST_CLASSES
+    check_class_index(index, say=say)
+    return index
 
 
 @dataclass(frozen=True)
@@ -78,17 +100,20 @@ def read_class_map(written: str) -> ClassMap:
 
         names = ResNet50_Weights.DEFAULT.meta["categories"]
         return ClassMap(written, tuple((name, place) for place, name in enumerate(names)))
-    path = Path(written).expanduser()
+    path = expanded(written, DatasetError)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"class map {written}: can't be read: {reason}") from error
+        text = read_text_file(path, DatasetError, limit=MAP_BYTES)
+    except DatasetError as error:
+        raise DatasetError(f"class map {error}") from error
     pairs = _from_csv(text, written) if path.suffix == ".csv" else _from_json(text, written)
     indices = tuple(pairs)
     if not indices:
         raise DatasetError(f"class map {written}: is empty")
     for name, index in indices:
+        problem = text_problem(name)
+        if problem:
+            raise DatasetError(f"class map {written}: the class {shown(name)} {problem}")
+        check_class_index(index, say=f"class map {written}: class {shown(name)}")
         if index < 0:
             raise DatasetError(
                 f"class map {written}: class {name!r} has index {index}: indices are positions "
@@ -99,7 +124,7 @@ def read_class_map(written: str) -> ClassMap:
 
 def _from_json(text: str, written: str) -> Iterator[tuple[str, int]]:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise DatasetError(f"class map {written}: malformed JSON: {error}") from error
     if isinstance(content, list):
@@ -116,28 +141,39 @@ def _entry(key: str, value: Any, written: str) -> Iterator[tuple[str, int]]:
         return
     names = value if isinstance(value, list) else [value]
     if not key.isdecimal() or not names or not all(isinstance(name, str) for name in names):
-        raise DatasetError(
-            f"class map {written}: {json.dumps({key: value}, ensure_ascii=False)}: {_FORMS}"
-        )
+        try:
+            text = shortened(json.dumps({key: value}, ensure_ascii=False))
+        except RecursionError:
+            text = shown({key: value})
+        raise DatasetError(f"class map {written}: {text}: {_FORMS}")
     for name in names:
-        yield name, int(key)
+        yield name, whole_number(key, say=f"class map {written}: class {shown(name)}")
 
 
 def _from_csv(text: str, written: str) -> Iterator[tuple[str, int]]:
     reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    try:
+        yield from _rows(reader, written)
+    except csv.Error as error:
+        raise DatasetError(f"class map {written}: not a CSV file: {error}") from error
+
+
+def _rows(reader: csv.DictReader[str], written: str) -> Iterator[tuple[str, int]]:
     header = [name.strip() for name in reader.fieldnames or ()]
     if any(name not in header for name in COLUMNS):
         raise DatasetError(
             f"class map {written}: its first line must be a header with class,index, found "
-            f"{','.join(header)!r}"
+            f"{shown(','.join(header))}"
         )
     reader.fieldnames = header
     for row in reader:
         name, index = ((row[column] or "").strip() for column in COLUMNS)
+        where = f"class map {written}, line {reader.line_num}"
         try:
-            yield name, int(index)
+            number = int(index) if len(index) <= LONGEST_NUMBER else MOST_CLASSES
         except ValueError:
             raise DatasetError(
-                f"class map {written}, line {reader.line_num}: index must be a whole number, "
-                f"got {index!r}"
+                f"{where}: index must be a whole number, got {shown(index)}"
             ) from None
+        check_class_index(number, say=f"{where}: index {shown(index)}")
+        yield name, number

@@ -15,8 +15,9 @@ import json
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from gibbon.core.errors import RunFolderError
+from gibbon.core.errors import DatasetError, RunFolderError
 from gibbon.core.files import write_atomically
+from gibbon.core.reading import RECORD_BYTES, parse_json, read_bytes
 from gibbon.datasets.image_transforms import ImageHeader
 
 FORMAT = 2
@@ -70,12 +71,12 @@ class DecodeCache:
 
 def _read(path: Path) -> dict[str, ImageFacts]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_bytes(path, DatasetError, limit=RECORD_BYTES))
         if content["format"] != FORMAT:
             return {}
         return {
             sha256: ImageFacts(ImageHeader(*header), decoded)
             for sha256, (header, decoded) in content["pictures"].items()
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (DatasetError, OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}

@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.plain_text import printable
+from gibbon.core.reading import expanded, is_special
 from gibbon.datasets.base import Batch, Dataset, DatasetInfo, hash_content
 from gibbon.datasets.decode_cache import DecodeCache, ImageFacts
-from gibbon.datasets.image_listing import Listing
+from gibbon.datasets.image_listing import Listing, is_utf8
 from gibbon.datasets.image_resize import prepare
 from gibbon.datasets.image_transforms import ImageConsistency, Preparation, read_header
 from gibbon.datasets.prefetch import (
@@ -40,6 +42,7 @@ from gibbon.datasets.prefetch import (
 
 # Nothing is written into a folder of images: the cache lies in the folder of downloads.
 CACHE_FOLDER = "pictures"
+SPECIAL = "is a pipe or a device, not a file"
 THREADS = min(8, (os.cpu_count() or 1) + 3)  # they wait for the disk, too
 
 
@@ -137,13 +140,15 @@ class ImageDataset(Dataset):
             if open_ids:
                 self._cache.save()
         paths = self._decoder.paths
-        return {i: f"{paths[i]}: {fault}" for i in ids.tolist() if (fault := files[i].fault)}
+        return {
+            i: printable(f"{paths[i]}: {fault}") for i in ids.tolist() if (fault := files[i].fault)
+        }
 
 
 def open_cache(folder: Path, about: Path) -> DecodeCache:
     """Returns the cache for a folder or CSV file of images; ``folder`` holds the downloads."""
-    key = hashlib.sha256(str(about.resolve()).encode()).hexdigest()[:24]
-    return DecodeCache(folder.expanduser() / CACHE_FOLDER / f"{key}.json")
+    key = hashlib.sha256(os.fsencode(about.resolve())).hexdigest()[:24]
+    return DecodeCache(expanded(folder, DatasetError) / CACHE_FOLDER / f"{key}.json")
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,8 @@ class _Decoder:
         return [each if keep or isinstance(each, str) else None for each in found]
 
     def _decode(self, example: int) -> NDArray[Any] | str:
+        if is_special(Path(self.paths[example])):
+            return SPECIAL
         try:
             with Image.open(self.paths[example]) as picture:
                 return prepare(picture, self.preparation)
@@ -205,6 +212,12 @@ def _look_at_all(paths: Sequence[Path], cache: DecodeCache) -> list[_File]:
 
 def _look_at_one(path: Path, *, cache: DecodeCache) -> _File:
     file = _File("", ImageFacts())
+    if not is_utf8(path.name):
+        file.fault = "its name is not UTF-8"
+        return file
+    if is_special(path):
+        file.fault = SPECIAL
+        return file
     try:
         with path.open("rb") as stream:
             file.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -11,6 +11,7 @@ the model's own classes, of which a folder may hold a few.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError
 from gibbon.core.files import reading
-from gibbon.datasets.class_map import ClassMap
+from gibbon.core.plain_text import printable, shown
+from gibbon.core.reading import RECORD_BYTES, check_regular, expanded, is_special
+from gibbon.datasets.class_map import ClassMap, whole_number
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 COLUMNS = ("path", "label")
@@ -59,6 +62,7 @@ def list_folder(root: Path, class_map: ClassMap | None) -> Listing:
     """
     entries = _entries(root)
     folders = [each for each in entries if each.is_dir()]
+    _check_names(folders, root=root)
     stray = [each.name for each in entries if not each.is_dir()]
     notes = [f"{_listed(stray)} beside the class folders passed over."] if stray else []
     if not folders:
@@ -108,7 +112,10 @@ def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
     not in the class map.
     """
     rows = _rows(path)
-    found = [path.parent / Path(written).expanduser() for written, _ in rows.values()]
+    found = [path.parent / expanded(written, DatasetError) for written, _ in rows.values()]
+    special = next((each for each in found if is_special(each)), None)
+    if special is not None:
+        raise DatasetError(f"{path}: {special}: is no file, but a folder, a pipe or a device")
     missing = [each for each in found if not each.is_file()]
     if missing:
         raise DatasetError(
@@ -117,12 +124,15 @@ def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
             "folder, or absolute"
         )
     written = {line: label for line, (_, label) in rows.items()}
-    numbers = [label.lstrip("+-").isdecimal() for label in written.values()]
+    numbers = [re.fullmatch(r"[+-]?\d+", label) is not None for label in written.values()]
     classes = tuple(sorted(set(written.values())))
     if class_map is not None and not all(numbers):
         labels = [class_map.index(label, where=f"{path}, line {n}") for n, label in written.items()]
     elif all(numbers):
-        labels = [int(label) for label in written.values()]
+        labels = [
+            _number(label, say=f"{path}, line {line}: the label {shown(label)}")
+            for line, label in written.items()
+        ]
         for line, label in zip(written, labels, strict=True):
             if label < 0:
                 raise DatasetError(
@@ -152,10 +162,29 @@ def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
     return Listing(path.parent, tuple(found), numbered, classes, partial=partial)
 
 
+def _number(label: str, *, say: str) -> int:
+    sign = -1 if label.startswith("-") else 1
+    return sign * whole_number(label.lstrip("+-"), say=say)
+
+
 def _entries(folder: Path) -> list[Path]:
     with reading(folder, DatasetError):
         found = sorted(folder.iterdir(), key=lambda path: path.name)
     return [each for each in found if not each.name.startswith(".")]
+
+
+def is_utf8(name: str) -> bool:
+    """Returns whether the name of a file is UTF-8, as it must be in tables and records."""
+    return name.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in name)
+
+
+def _check_names(folders: Sequence[Path], *, root: Path) -> None:
+    for folder in folders:
+        if not is_utf8(folder.name):
+            raise DatasetError(
+                f"{root}: the name of the class folder {folder.name!r} is not UTF-8: rename it, as "
+                "the names of classes are in tables and records"
+            )
 
 
 def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
@@ -177,14 +206,16 @@ def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
 
 def _rows(path: Path) -> dict[int, tuple[str, str]]:
     """Returns path and label of every row, by line."""
+    check_regular(path, DatasetError, limit=RECORD_BYTES)
     try:
         with reading(path, DatasetError), path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True, skipinitialspace=True)
             header = [name.strip() for name in reader.fieldnames or ()]
             if missing := [name for name in COLUMNS if name not in header]:
+                found = shown(",".join(header) or "nothing")
                 raise DatasetError(
                     f"{path}: has no column {' and no column '.join(missing)}: its first line must "
-                    f"be a header with path,label, found {','.join(header) or 'nothing'!r}"
+                    f"be a header with path,label, found {found}"
                 )
             reader.fieldnames = header
             rows: dict[int, tuple[str, str]] = {}
@@ -207,4 +238,4 @@ def _rows(path: Path) -> dict[int, tuple[str, str]]:
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return ", ".join(map(printable, names[:NAMED])) + more

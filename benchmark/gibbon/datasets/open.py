@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from gibbon.core.errors import DatasetError, SpecError, suggest
 from gibbon.core.import_path import is_reference, load_reference
+from gibbon.core.reading import expanded
 from gibbon.core.registry import their_code
 from gibbon.datasets import DATASETS, DataRequest
 from gibbon.specs.suite import DatasetSpec
@@ -86,7 +87,7 @@ def check_dataset(spec: DatasetSpec, *, where: str) -> None:
             )
         files["labels"] = spec.labels
     for option, path in files.items():
-        if path is not None and not Path(path).expanduser().is_file():
+        if path is not None and not expanded(path, SpecError).is_file():
             raise SpecError(f"{option}: no file {path!r}", where=where)
 
 
@@ -101,11 +102,11 @@ def kind_of(source: str, *, where: str = "") -> SourceKind:
 
     Raises `SpecError` if it looks like a path that does not exist, or has no known form.
     """
-    if source in DATASETS.names():
+    if source in DATASETS:
         return KINDS["registered"]
     if source.startswith(TORCHVISION):
         return KINDS["torchvision"]
-    path = Path(source).expanduser()
+    path = expanded(source, SpecError)
     if path.is_dir():
         return KINDS["folder"]
     if path.suffix in (".csv", ".npz", ".npy"):

@@ -10,6 +10,7 @@ import inspect
 from typing import Any
 
 from gibbon.core.errors import DatasetError, SpecError, suggest
+from gibbon.core.reading import expanded
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Dataset
 from gibbon.datasets.image_transforms import Preparation
@@ -44,7 +45,7 @@ def open_torchvision(spec: DatasetSpec, request: DataRequest) -> Dataset:
         raise SpecError(f"torchvision has no dataset {wanted!r}{suggest(wanted, offered)}")
     kind = getattr(datasets, wanted)
     given = _arguments(kind, request, spec.arguments, say=spec.source)
-    folder = request.folder.expanduser()
+    folder = expanded(request.folder, DatasetError)
     try:
         if "root" in given:
             folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ def _arguments(
         if key not in parameters:
             raise SpecError(f"{say} takes no argument {key!r}{suggest(key, parameters)}")
     requested = {
-        "root": request.folder.expanduser(),
+        "root": expanded(request.folder, DatasetError),
         "download": request.download,
         "train": request.split == "train",
         "split": request.split,

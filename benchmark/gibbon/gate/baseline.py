@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from gibbon.core.errors import FlagError, RecordError
-from gibbon.core.files import read_plain_file, write_atomically
+from gibbon.core.files import write_atomically
+from gibbon.core.reading import RECORD_BYTES, parse_json, read_bytes
 from gibbon.core.threat import ZERO, Epsilon, Norm
 from gibbon.gate.accepted_flags import AcceptedFlags
 from gibbon.gate.bit_rows import Bits, pack, unpack, unpack_by_position
@@ -35,6 +36,7 @@ from gibbon.records.checksums import (
     row_checksum,
     with_checksum,
 )
+from gibbon.records.consistency import of_one_record
 from gibbon.records.flag_kinds import KINDS
 from gibbon.records.flags import EARLIER, Flag, sorted_flags
 from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
@@ -217,6 +219,7 @@ class Baseline(Record):
         return sum(1 + len(cell.transfer) for cell in self.cells)
 
 
+@of_one_record
 def read_side(path: Path) -> Side:
     """Reads one side of a comparison from a run's folder or a baseline file.
 
@@ -225,6 +228,7 @@ def read_side(path: Path) -> Side:
     return _from_run(path, RunRecord.read(path)) if path.is_dir() else _from_baseline(path)
 
 
+@of_one_record
 def save_baseline(
     run: Path,
     file: Path,
@@ -683,13 +687,10 @@ def _text(baseline: Baseline) -> str:
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    content = read_bytes(path, RecordError, limit=RECORD_BYTES)
     try:
-        content = read_plain_file(path)
-    except OSError as error:
-        raise RecordError(f"{path}: can't be read: {error.strerror or error}") from error
-    try:
-        written: Any = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        written: Any = parse_json(content)
+    except ValueError as error:
         ours = f'"{KIND}"'.encode() in content
         if ours:
             try:

@@ -32,8 +32,8 @@ def write_junit(comparison: Comparison, path: Path) -> None:
             ElementTree.SubElement(properties, "property", entry)
     for each in comparison.measures:
         names = {
-            "classname": f"{each.key.dataset}.{each.key.model}",
-            "name": measure_name(each.key),
+            "classname": _printable(f"{each.key.dataset}.{each.key.model}"),
+            "name": _printable(measure_name(each.key)),
         }
         case = ElementTree.SubElement(suite, "testcase", {**names, "time": "0"})
         reason = sentence(each)
@@ -68,5 +68,8 @@ def _with_flags(reason: str, each: Compared) -> str:
 
 
 def _printable(text: str) -> str:
-    """Returns a text without the control characters that XML can't hold."""
-    return "".join(each for each in text if each in "\t\n" or each >= " ")
+    """Returns a text without control characters, surrogates and others that XML can't hold."""
+    return "".join(
+        each if each in "\t\n" or each.isprintable() else "?" if each >= " " else ""
+        for each in text
+    )

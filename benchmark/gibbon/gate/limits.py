@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gibbon.core.errors import SpecError, suggest
+from gibbon.core.reading import check_tree
 from gibbon.gate.measures import Key, Measure
 from gibbon.records.flag_kinds import flag_kind
 from gibbon.specs.base import Name, Spec
-from gibbon.specs.decoding import key_path, parse_toml, problem_text, read_text
+from gibbon.specs.decoding import MOST_FAULTS, key_path, parse_toml, problem_text, read_text
 
 MAX_INCREASE = 1.0  # percentage points
 
@@ -104,13 +105,17 @@ class Limits(Spec):
 def read_limits(path: Path) -> Limits:
     """Reads limits from a TOML file.  Raises `SpecError`."""
     try:
-        return Limits.model_validate(parse_toml(read_text(path), where=str(path)))
+        written = parse_toml(read_text(path), where=str(path))
+        check_tree(written)
+        return Limits.model_validate(written)
     except ValidationError as error:
         problems = []
-        for each in error.errors():
+        for each in error.errors()[:MOST_FAULTS]:
             owner = Limit if len(each["loc"]) > 1 else Limits
             problems.append(f"{key_path(each['loc'])}: {problem_text(each, owner.model_fields)}")
         raise SpecError("; ".join(problems), where=str(path)) from error
+    except ValueError as error:
+        raise SpecError(str(error), where=str(path)) from error
 
 
 def default_limits(baseline: Path) -> Path | None:

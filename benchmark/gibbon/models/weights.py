@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gibbon.core.errors import WeightsError
 from gibbon.core.files import reading
+from gibbon.core.reading import check_regular
 
 PICKLE_MARKS = (b"\x80", b"PK\x03\x04")  # a bare pickle's protocol byte; torch.save's zip file
 
@@ -83,6 +84,7 @@ def listed(names: list[str]) -> str:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Returns the tensors of a safetensors file by name.  Raises `WeightsError`."""
+    check_regular(path, WeightsError)
     with reading(path, WeightsError):
         content = path.read_bytes()
     if content.startswith(PICKLE_MARKS) and content[HEADER_START] != b"{":

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from gibbon.core.errors import RecordError
-from gibbon.core.files import read_plain_file, write_atomically
+from gibbon.core.files import write_atomically
+from gibbon.core.reading import RECORD_BYTES, read_bytes
 from gibbon.core.threat import Epsilon, Norm
 from gibbon.records.checks import CheckDone
 from gibbon.records.checksums import checked_content, with_checksum
@@ -487,11 +488,10 @@ class RunRecord(Record):
     def read(cls, folder: Path) -> RunRecord:
         """Returns the record in a run's folder.  Raises `RecordError`."""
         path = folder / RUN_FILE
+        content = read_bytes(path, RecordError, limit=RECORD_BYTES)
         try:
-            content = checked_content(read_plain_file(path))
-            return cls.model_validate_json(json.dumps(content))
-        except OSError as error:
-            raise RecordError(f"{path}: can't be read: {error.strerror or error}") from error
+            written = json.dumps(checked_content(content))
+            record = cls.model_validate_json(written)
         except RecordError as error:
             raise RecordError(f"{path}: {error}") from error
         except ValidationError as error:
@@ -499,6 +499,18 @@ class RunRecord(Record):
             where = "".join(f"{part}." for part in first["loc"])[:-1]
             problem = f"{where}: {first['msg']}" if where else first["msg"]
             raise RecordError(f"{path}: not a run of this version of Gibbon: {problem}") from error
+        record.check_whole(where=str(path))
+        return record
+
+    def check_whole(self, *, where: str) -> None:
+        """Raises `RecordError` if a model has rows under attacks, but no unattacked one."""
+        pairs = {(each.dataset, each.model) for each in self.evaluations}
+        whole = {(e.dataset, e.model) for e in self.evaluations if e.attack == UNATTACKED}
+        for dataset, model in sorted(pairs - whole):
+            raise RecordError(
+                f"{where}: damaged: model {model!r} on {dataset!r} has no unattacked row (attack "
+                f"{UNATTACKED!r}), which every other row is compared with"
+            )
 
     def write(self, folder: Path) -> None:
         """Writes the record into a run's folder, atomically, with a checksum of its content."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from gibbon.core.plain_text import without_controls
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -55,7 +57,7 @@ class RunProgress:
 
     def note(self, text: str) -> None:
         """Prints a note to the user."""
-        self.console.print(escape(text), highlight=False, soft_wrap=True)
+        self.console.print(escape(without_controls(text)), highlight=False, soft_wrap=True)
 
     def checking(self, examples: int, *, of: int, dataset: str) -> None:
         """Advances the bar of images that are read and checked."""
@@ -99,7 +101,9 @@ class RunProgress:
 
     def failed(self, cell: str, *, error: str) -> None:
         """Prints a failure as soon as it happens."""
-        self.console.print(f"[bold red]failed:[/] {escape(f'{cell}: {error}')}", soft_wrap=True)
+        self.console.print(
+            f"[bold red]failed:[/] {escape(without_controls(f'{cell}: {error}'))}", soft_wrap=True
+        )
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +14,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
+from gibbon.core.plain_text import shortened, shown
+from gibbon.core.reading import DEEPEST, check_tree, read_text_file, shown_key
 from gibbon.specs.base import Spec
 from gibbon.specs.naming import suite_name
 from gibbon.specs.paths import resolve
@@ -24,6 +28,12 @@ FILE_KEYS: dict[type[Spec], tuple[str, ...]] = {
     DatasetSpec: ("source", "class_map", "labels"),
     PublishedRow: ("proved",),
 }
+
+MOST_FAULTS = 20  # lines about wrong keys
+
+# A dotted key of so many parts that tomllib would take hours, as its time grows with their square.
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+DEEP_KEY = re.compile(rf"(?<![\w-]){_PART}(?:\.[ \t]*+{_PART}){{{DEEPEST}}}")
 
 WHERE = "evaluate"  # how error messages of `decode_request` name the request
 
@@ -119,30 +129,39 @@ def decode_spec(
     Raises `SpecError`, a line for each key that is wrong: ``where``, the key path, and why.
     """
     try:
+        check_tree(written)
+    except ValueError as error:
+        raise SpecError(str(error), where=where) from error
+    try:
         return kind.model_validate(written)
     except ValidationError as error:
         lines = _explain(error, written, where=where, at=at)
-        raise SpecError("\n".join(lines)) from error
+        text = "\n".join(islice(lines, MOST_FAULTS))
+        more = error.error_count() - MOST_FAULTS
+        raise SpecError(text + (f"\n{where}: and {more:,} more" if more > 0 else "")) from error
 
 
 def read_text(path: Path) -> str:
     """Returns the text of a file without a byte-order mark.  Raises `SpecError`."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpecError(f"can't be read: {reason}", where=str(path)) from error
+    return read_text_file(path, SpecError)
 
 
-def parse_toml(text: str, *, where: str) -> dict[str, Any]:
-    """Decodes a TOML text.  Raises `SpecError` with the line and the column."""
+def parse_toml(text: str, *, where: str, problem: str = "malformed TOML") -> dict[str, Any]:
+    """Decodes a TOML text.  Raises `SpecError`, which begins with ``problem``, with the place."""
+    if DEEP_KEY.search(text):
+        raise SpecError(f"{problem}: a key has more than {DEEPEST} parts", where=where)
     try:
         return tomllib.loads(text)
+    except RecursionError as error:
+        message = f"{problem}: lists or tables are nested too deeply"
+        raise SpecError(message, where=where) from error
     except tomllib.TOMLDecodeError as error:
         lines = text.splitlines() or [""]
         end = f"at line {len(lines)}, column {len(lines[-1]) + 1}, the end of the document"
         message = str(error).replace("at end of document", end)
-        raise SpecError(f"malformed TOML: {message}", where=where) from error
+        raise SpecError(f"{problem}: {shortened(message)}", where=where) from error
+    except ValueError as error:  # of a number or a date; tomllib lets Python's own pass
+        raise SpecError(f"{problem}: {error}", where=where) from error
 
 
 def _with_files(spec: AnySpec, folder: Path) -> AnySpec:
@@ -206,7 +225,7 @@ def problem_text(problem: ErrorDetails, known: Iterable[str]) -> str:
     if problem["type"] == "extra_forbidden":
         return "unknown key" + suggest(str(problem["loc"][-1]), known)
     message = WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    came = repr(problem["input"])
+    came = shown(problem["input"])
     plain = isinstance(problem["input"], str | int | float)
     return f"{message}, got {came}" if plain and came not in message else message
 
@@ -217,7 +236,7 @@ def key_path(location: Sequence[str | int]) -> str:
     >>> key_path(["attacks", 2, "steps"])
     'attacks[2].steps'
     """
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    parts = [f"[{part}]" if isinstance(part, int) else f".{shown_key(part)}" for part in location]
     return "".join(parts).lstrip(".")
 
 

@@ -6,12 +6,16 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
+from gibbon.core.errors import SpecError
+from gibbon.core.reading import usable_path
+
 LONGEST_NAME = 80
 
 
 def name_of(source: str) -> str:
     """Returns a name for a source; ``.`` is named after the folder that it is."""
-    return name_from(source) or name_from(str(Path(source).resolve())) or "data"
+    with usable_path(source, SpecError):
+        return name_from(source) or name_from(str(Path(source).resolve())) or "data"
 
 
 def suite_name(dataset: str, models: Sequence[str], *, precision: str = "float32") -> str:

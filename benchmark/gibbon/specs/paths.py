@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from gibbon.core.errors import SpecError
+from gibbon.core.reading import expanded
 from gibbon.specs.naming import FILE_SUFFIXES
 
 
@@ -42,6 +44,6 @@ def is_path(written: str) -> bool:
 
 def _joined(folder: Path, written: str) -> str:
     """Returns the shorter of a path's forms, if both resolve to one file."""
-    path = folder / Path(written).expanduser()
+    path = folder / expanded(written, SpecError)
     short = os.path.normpath(path) if path.is_absolute() else os.path.relpath(path)
     return short if os.path.realpath(short) == os.path.realpath(path) else str(path)

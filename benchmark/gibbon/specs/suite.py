@@ -8,6 +8,7 @@ later against the registries, before anything is computed (`gibbon.runner.plan.p
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from operator import is_, not_
@@ -62,7 +63,9 @@ class ModelSpec(Spec):
         mean, std: the model's normalisation, a number for each channel: its input is
             (x - mean) / std.
         outputs: rule of its outputs, unless the source declares it; logits by default.
-        trust_pickle: whether files that can run code when they are loaded are accepted.
+        trust_code: whether files that can run any code when they are loaded are accepted: exported
+            programs, pickles, and TorchScript that accesses files.
+        trust_pickle: an earlier name of ``trust_code``.
         ensemble: members of an ensemble (see `gibbon.models.ensemble`): models like this one, or
             names of other models of the experiment.  ``model`` is then ``ensemble:`` and their
             names, and may be given instead.
@@ -71,7 +74,8 @@ class ModelSpec(Spec):
         seeds_of: a name that models share which differ in their training seed alone; the tables
             show their mean and spread under it.
 
-    ``mean``, ``std``, ``outputs`` and ``trust_pickle`` of an ensemble are defaults for its members.
+    ``mean``, ``std``, ``outputs``, ``trust_code`` and ``trust_pickle`` of an ensemble are defaults
+    for its members.
     """
 
     name: Name
@@ -81,11 +85,17 @@ class ModelSpec(Spec):
     mean: tuple[Finite, ...] | None = Field(default=None, min_length=1, exclude_if=not_)
     std: tuple[Positive, ...] | None = Field(default=None, min_length=1, exclude_if=not_)
     outputs: _Outputs | None = Field(default=None, exclude_if=not_)
+    trust_code: bool = Field(default=False, strict=True, exclude_if=not_)
     trust_pickle: bool = Field(default=False, strict=True, exclude_if=not_)
     ensemble: tuple[ModelSpec, ...] = Field(default=(), exclude_if=not_)
     fuse: Literal["probabilities", "logits", "loss"] | None = Field(default=None, exclude_if=not_)
     shares: tuple[Positive, ...] | None = Field(default=None, min_length=1, exclude_if=not_)
     seeds_of: Name | None = Field(default=None, exclude_if=not_)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the user vouches for the model's files, which may then run any code."""
+        return self.trust_code or self.trust_pickle
 
     @model_validator(mode="before")
     @classmethod
@@ -394,6 +404,6 @@ class Suite(Spec):
 
 
 def _refuse_twins(kind: str, names: list[str], *, key: str) -> None:
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise ValueError(f"two {kind}s have the {key} {name!r}; give each its own `{key}`")

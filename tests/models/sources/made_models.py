@@ -196,7 +196,7 @@ def _filed(path: Path, write: Callable[[int], None], *, seed: int = 3, **more: A
     model = more.pop("model", str(path))
     fields = {
         key: more.pop(key)
-        for key in ("arguments", "mean", "std", "trust_pickle")
+        for key in ("arguments", "mean", "std", "trust_code", "trust_pickle")
         if key in more and key != "scale"
     }
     spec = ModelSpec(name="made", model=model, weights=weights, **fields)
@@ -257,14 +257,16 @@ for _how in ("traced", "scripted", "frozen"):
 @kind
 def exported_static(folder: Path, monkeypatch: Any) -> Made:
     path = folder / "net.pt2"
-    return _filed(path, lambda seed: write_program(path, network(seed=seed)), mean=MEAN, std=STD)
+    write = lambda seed: write_program(path, network(seed=seed))  # noqa: E731
+    return _filed(path, write, mean=MEAN, std=STD, trust_code=True)
 
 
 @kind
 def exported_dynamic(folder: Path, monkeypatch: Any) -> Made:
     path = folder / "net.pt2"
     batch = torch.export.Dim("batch", min=2, max=4)
-    return _filed(path, lambda seed: write_program(path, network(seed=seed), batch=batch))
+    write = lambda seed: write_program(path, network(seed=seed), batch=batch)  # noqa: E731
+    return _filed(path, write, trust_code=True)
 
 
 @kind

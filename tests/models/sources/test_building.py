@@ -160,8 +160,8 @@ def test_names_of_sources_need_no_torch() -> None:
 def test_another_package_adds_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("planted", "made_models:Planted", MODEL_SOURCES.group)
     assert MODEL_SOURCES.group == "gibbon.model_sources"
-    monkeypatch.setattr(MODEL_SOURCES, "_entries", dict(MODEL_SOURCES._entries))
-    monkeypatch.setattr(MODEL_SOURCES, "_plugins_read", False)
+    monkeypatch.setattr(MODEL_SOURCES, "_found", {})
+    monkeypatch.setattr(MODEL_SOURCES, "_waiting", None)
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     built = build("planted:3")
     assert built.identity == "planted"

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.reading import expanded
 from gibbon.core.registry import lazily
 from gibbon.datasets import DataRequest, Split
 from gibbon.datasets.base import ArrayDataset
@@ -127,7 +128,7 @@ VERSIONS = (BINARY, PYTHON)
 
 
 def _read_batches(request: DataRequest) -> list[Records]:
-    folder = request.folder.expanduser()
+    folder = expanded(request.folder, DatasetError)
     names = ", ".join(FILES[request.split])
     tried = dict.fromkeys(place for version in VERSIONS for place in _places(folder, version))
     archives = " or ".join(version.archive for version in VERSIONS)

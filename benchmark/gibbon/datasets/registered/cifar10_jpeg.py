@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.reading import expanded
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import ArrayDataset
 from gibbon.datasets.registered.cifar10 import CLASSES, INPUT_SHAPE
@@ -40,7 +41,7 @@ def load(request: DataRequest) -> ArrayDataset:
     Raises `DatasetError`, which names the file or the places, if an image is damaged or of
     another size, a class is unknown, or there are no images.
     """
-    with _opened(request.folder.expanduser()) as (place, names, read):
+    with _opened(expanded(request.folder, DatasetError)) as (place, names, read):
         wanted = sorted(
             name
             for name in names

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError, RunFolderError
 from gibbon.core.files import write_atomically
+from gibbon.core.reading import expanded
 from gibbon.core.threat import Bounds
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import ArrayDataset, Batch, Dataset
@@ -85,7 +86,7 @@ def whitened(name: str, read: Pictures, request: DataRequest) -> WhitenedDataset
     """Returns a split of the images that ``read`` loads, whitened under a registered name."""
     training = read(DataRequest("train", request.folder, request.download, request.workers))
     pictures = training if request.split == "train" else read(request)
-    whitening = _whitening(training, request.folder.expanduser())
+    whitening = _whitening(training, expanded(request.folder, DatasetError))
     return WhitenedDataset(name, pictures, whitening=whitening, learnt_from=training.digest)
 
 

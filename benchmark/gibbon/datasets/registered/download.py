@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.reading import expanded
 from gibbon.datasets import DataRequest
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def find_or_download(
         return found
     if not request.download:
         raise DatasetError(f"{missing}, and downloading is switched off; {remedy}")
-    folder = request.folder.expanduser()
+    folder = expanded(request.folder, DatasetError)
     download_into(folder, download, keep=keep, missing=missing, remedy=remedy)
     found = find()
     if found is None:

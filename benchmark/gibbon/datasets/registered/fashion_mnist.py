@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gibbon.core.errors import DatasetError
+from gibbon.core.reading import expanded
 from gibbon.core.registry import lazily
 from gibbon.datasets import DataRequest, Split
 from gibbon.datasets.base import ArrayDataset
@@ -75,7 +77,7 @@ def load(request: DataRequest) -> ArrayDataset:
 
 def _locate(request: DataRequest) -> list[Path]:
     names = FILES[request.split]
-    folder = request.folder.expanduser()
+    folder = expanded(request.folder, DatasetError)
     places = [folder / TORCHVISION_LAYOUT, folder, DEBIAN_FOLDER]
     return find_or_download(
         lambda: _find(names, places),

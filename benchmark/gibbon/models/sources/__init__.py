@@ -104,7 +104,7 @@ for _name, _reference, _summary in (
     ("python", "python:Python", "a factory: path/to/net.py:build or package.module:Net"),
     ("checkpoint", "checkpoint:PickledModule", "a whole pickled module, if it is trusted"),
     ("torchscript", "torchscript:TorchScript", "a TorchScript file: net.torchscript, net.pt"),
-    ("exported", "exported:Exported", "a torch.export program: net.pt2"),
+    ("exported", "exported:Exported", "a torch.export program, if it is trusted: net.pt2"),
     ("onnx", "onnx:OnnxFile", "an ONNX file through ONNX Runtime, forward only: net.onnx"),
     ("torchvision", "torchvision:Torchvision", "torchvision:resnet50"),
     ("timm", "timm:Timm", "timm:resnet18"),

@@ -25,6 +25,7 @@ from gibbon.core.errors import (
     suggest,
 )
 from gibbon.core.import_path import is_reference
+from gibbon.core.reading import expanded
 from gibbon.core.registry import their_code
 from gibbon.models.classifier import Classifier
 from gibbon.models.ensemble import DEFAULT, check_shares, ensemble
@@ -56,7 +57,7 @@ def check_model(spec: ModelSpec, *, where: str) -> None:
             for member in ensemble_members(spec):
                 check_model(member, where=f"member {member.name!r}")
             return
-        if spec.model in MODELS.names():
+        if spec.model in MODELS:
             _takes_weights(spec, MODELS.load(spec.model))
             _check_weights_file(spec)
             return
@@ -80,7 +81,7 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
             spec, [build_model(each, input_shape=input_shape) for each in ensemble_members(spec)]
         )
     with same_random_numbers():
-        if spec.model in MODELS.names():
+        if spec.model in MODELS:
             return complete(_registered(spec), spec=spec, input_shape=input_shape)
         source = _source(spec)
         with their_code("the model can't be built"):
@@ -93,7 +94,8 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
 
 def ensemble_members(spec: ModelSpec) -> tuple[ModelSpec, ...]:
     """Returns the members of an ensemble, completed by the options that it sets for all of them."""
-    said = {key: getattr(spec, key) for key in ("outputs", "trust_pickle") if getattr(spec, key)}
+    passed_on = ("outputs", "trust_code", "trust_pickle")
+    said = {key: getattr(spec, key) for key in passed_on if getattr(spec, key)}
     normalised = {"mean": spec.mean, "std": spec.std} if spec.mean is not None else {}
 
     def completed(member: ModelSpec) -> ModelSpec:
@@ -140,7 +142,7 @@ def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
     if spec.ensemble:
         first, *others = {preprocessing_of(each) for each in ensemble_members(spec)}
         return None if others else first
-    if spec.model in MODELS.names():
+    if spec.model in MODELS:
         return None
     with their_code("the model's configuration can't be read"):
         return _source(spec).preprocessing(spec)
@@ -166,8 +168,10 @@ def source_of(spec: ModelSpec) -> str:
     Raises `UnknownNameError` or `ModelError` if it has none.
     """
     text = spec.model
+    for place in (text, spec.weights or ""):
+        expanded(place, ModelError)
     scheme = SCHEME.match(text)
-    if scheme and scheme[1] in MODEL_SOURCES.names():
+    if scheme and _is_source(scheme[1], text):
         return scheme[1]
     if scheme and text.startswith("//", scheme.end()):
         raise ModelError(f"model {text!r} is an address: download it, and give the file")
@@ -190,13 +194,24 @@ def source_of(spec: ModelSpec) -> str:
     )
 
 
+def _is_source(scheme: str, text: str) -> bool:
+    """Returns whether a scheme is a source; no plug-in is imported for a user's own module."""
+    if scheme in MODEL_SOURCES.near_names():
+        return True
+    top = scheme.partition(".")[0]
+    own = ".py:" in text or Path(f"{top}.py").is_file() or Path(top).is_dir()
+    if own or top in sys.modules or importlib.util.find_spec(top) is not None:
+        return False
+    return scheme in MODEL_SOURCES
+
+
 def _forms() -> str:
     return f"{FORMS} {', '.join(MODEL_SOURCES.names())}"
 
 
 def _is_typo(scheme: str) -> bool:
     """Returns whether a scheme is not a package, but close to the name of a source."""
-    near = difflib.get_close_matches(scheme, MODEL_SOURCES.names(), n=1, cutoff=0.7)
+    near = difflib.get_close_matches(scheme, MODEL_SOURCES.near_names(), n=1, cutoff=0.7)
     return bool(near) and scheme not in sys.modules and importlib.util.find_spec(scheme) is None
 
 
@@ -246,5 +261,5 @@ def _with_weights(found: OpenedModel, spec: ModelSpec) -> OpenedModel:
             f"weights {spec.weights!r}: expected a file or {RANDOM!r}; there is no such file"
         )
     module = found.module if isinstance(found.module, nn.Module) else found.module.module
-    done = load_checkpoint(module, Path(spec.weights), trust_pickle=spec.trust_pickle)
+    done = load_checkpoint(module, Path(spec.weights), trust_pickle=spec.trusted)
     return replace(found, notes=(*found.notes, *done))

@@ -11,6 +11,7 @@ import argparse
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gibbon.core.archives import check_unpacked_size
 from gibbon.core.errors import ModelError, WeightsError
 from gibbon.core.files import reading
+from gibbon.core.reading import check_regular
 from gibbon.core.registry import their_code
 from gibbon.models.sources import ModelSource, OpenedModel, place_of
 from gibbon.models.sources.error_text import gist
@@ -70,7 +73,7 @@ class PickledModule(ModelSource):
     def open(self, spec: ModelSpec) -> OpenedModel:
         """Returns the module in a file.  Raises a `RequestError` if it only holds tensors."""
         path = Path(place_of(spec, "checkpoint"))
-        read = read_checkpoint(path, trust_pickle=spec.trust_pickle)
+        read = read_checkpoint(path, trust_pickle=spec.trusted)
         module = read.content
         if isinstance(module, Mapping):
             modules = [each for each in module.values() if isinstance(each, nn.Module)]
@@ -107,6 +110,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> CheckpointCont
     """
     if path.is_dir():
         raise WeightsError(f"{path}: is a folder, expected a weights file")
+    check_regular(path, WeightsError)
     kind = kind_of(path)
     if kind in ("onnx", "exported", "torchscript"):
         raise WeightsError(
@@ -183,6 +187,9 @@ def without_prefixes(
 
 
 def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> CheckpointContent:
+    if zipfile.is_zipfile(path):
+        with reading(path, WeightsError), zipfile.ZipFile(path) as archive:
+            check_unpacked_size(archive, path, problem=WeightsError)
     try:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats that read well

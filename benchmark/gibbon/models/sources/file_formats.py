@@ -6,7 +6,9 @@ import hashlib
 import zipfile
 from pathlib import Path
 
+from gibbon.core.archives import check_unpacked_size
 from gibbon.core.errors import ModelError
+from gibbon.core.reading import check_regular
 from gibbon.models.sources import place_of
 from gibbon.specs.suite import ModelSpec
 
@@ -19,6 +21,7 @@ SUFFIXES = {
 }
 TORCHSCRIPT_PART = "constants.pkl"  # torch.save's zip files hold data.pkl alone
 ASIDE, LINES = (".data/", "data/sample_inputs/"), ".debug_pkl"
+VOUCH = "--trust-code (trust_code = true in a suite)"
 EXPORTED_PARTS = ("archive_format", "serialized_exported_program.json")
 
 
@@ -29,10 +32,12 @@ def kind_of(path: Path) -> str:
     for an unknown format.
     """
     named = SUFFIXES.get(path.suffix.lower(), "")
+    if not path.is_file():  # to open a pipe would wait for ever
+        return named
     try:
         with zipfile.ZipFile(path) as archive:
             parts = {name.rpartition("/")[2] for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return named
     if TORCHSCRIPT_PART in parts:
         return "torchscript"
@@ -43,8 +48,9 @@ def check_file(path: Path) -> None:
     """Raises `ModelError` if a model's file does not exist."""
     if path.is_dir():
         raise ModelError(f"{path}: is a folder, expected a model's file")
-    if not path.is_file():
+    if not path.exists():
         raise ModelError(f"{path}: there is no such file")
+    check_regular(path, ModelError)
 
 
 def archive_digest(path: Path) -> str:
@@ -56,6 +62,7 @@ def archive_digest(path: Path) -> str:
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(path) as archive:
+            check_unpacked_size(archive, path, problem=ModelError)
             entries = {name.partition("/")[2]: name for name in archive.namelist()}
             for entry, name in sorted(entries.items()):
                 if not entry.startswith(ASIDE) and not entry.endswith(LINES):

@@ -126,7 +126,7 @@ def _filled(spec: ModelSpec) -> tuple[nn.Module, tuple[str, ...]]:
     transformers copies them itself, since it knows the names that older versions used.
     """
     path = Path(str(spec.weights))
-    read = read_checkpoint(path, trust_pickle=spec.trust_pickle)
+    read = read_checkpoint(path, trust_pickle=spec.trusted)
     tensors, unwrapped = state_dict_of(read.content, where=str(path))
     unweighted: Any = _unweighted(spec)
     options = {"config": unweighted.config, "state_dict": dict(tensors)}

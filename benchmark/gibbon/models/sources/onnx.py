@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError
+from gibbon.core.plain_text import shown
 from gibbon.models.sources import ModelSource, OpenedModel
 from gibbon.models.sources.error_text import gist
 from gibbon.models.sources.file_formats import whole_model
@@ -113,6 +114,10 @@ def digest_of(path: Path) -> str:
     digest = hashlib.sha256(hashlib.sha256(content).digest())
     for name in sorted(_locations(content)):
         beside = path.parent / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ModelError(
+                f"{path}: its tensors are in {shown(name)}, outside its folder: that is not read"
+            )
         if not beside.is_file():
             raise ModelError(
                 f"{path}: its tensors are in {name!r}, which is not there: keep both files together"

@@ -88,7 +88,7 @@ class RobustBench(ModelSource):
         try:
             module = load(trusted=False)
         except pickle.UnpicklingError as error:
-            if not spec.trust_pickle:
+            if not spec.trusted:
                 raise WeightsError(
                     f"the checkpoint of {name!r} is a pickle that refers to code, which can do "
                     f"anything when it is loaded: vouch for it with {VOUCH}"

@@ -1,9 +1,9 @@
 """Models in TorchScript files, whose code can't run Python but can access files.
 
 Some of the code runs while the file is loaded.  It is therefore searched first, and a file that
-names an operation on files or other processes is refused unless it is trusted.  This is no sandbox:
-the list holds the known operations of torch and torchvision, and the file is still parsed by
-torch's own reader.
+names an operation on files or other processes, or operations of an unknown library, is refused
+unless it is trusted.  This is no sandbox: the file is read, and its code run, by torch itself,
+which does not claim to withstand a file that is made to exploit it.
 """
 
 from __future__ import annotations
@@ -11,29 +11,39 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from gibbon.core.archives import check_unpacked_size
 from gibbon.core.errors import ModelError
 from gibbon.models.sources import ModelSource, OpenedModel
-from gibbon.models.sources.checkpoint import VOUCH
 from gibbon.models.sources.error_text import gist
-from gibbon.models.sources.file_formats import archive_digest, whole_model
+from gibbon.models.sources.file_formats import VOUCH, archive_digest, whole_model
 from gibbon.specs.suite import ModelSpec
 
-# Operations of torch and torchvision that access files or other processes.
+# Operations of torch and torchvision that access files, other processes, or memory unchecked.
 REACHING = (
     *("from_file", "save", "read_file", "write_file", "load_tensor"),
     *("rpc_async", "rpc_sync", "rpc_remote"),
+    *("_unsafe_index", "_unsafe_index_put", "_unsafe_masked_index"),
 )
 WORD = re.compile(r"\w+")
+
+# Namespaces of operations and of classes that saved networks use.
+OPERATIONS = re.compile(r"\bops\s*\.\s*(\w+)")
+NAMESPACES = {"aten", "prim", "quantized", "_quantized", "torchvision"}
+NAMESPACES |= {"mkldnn", "mkldnn_prepacked", "onednn", "sparse"}
+CLASSES = re.compile(r"\btorch\.classes\.(\w+)")
+CLASS_NAMESPACES = {"quantized", "sparse", "mkldnn", "xnnpack"}
 
 # torch writes attribute names as plain text; any other form may hide an operation.
 LOOKUP = re.compile(r"\bgetattr\b")
 PLAIN_LOOKUP = re.compile(r'getattr\([\w.]+, "\w+"\)')
 OLD_CODE = "model.json"  # of torch before 1.3: a list of the entries that are code
+CODE = "code/"  # the folder of code, below the archive's name
 
 
 class TorchScript(ModelSource):
@@ -46,8 +56,7 @@ class TorchScript(ModelSource):
     def open(self, spec: ModelSpec) -> OpenedModel:
         """Returns the script.  Raises `ModelError` if the file is damaged or not TorchScript."""
         path = _path(spec)
-        if not spec.trust_pickle:
-            _refuse_reaching(path)
+        _check_archive(path, trusted=spec.trusted)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that TorchScript is deprecated
@@ -63,31 +72,55 @@ def _path(spec: ModelSpec) -> Path:
     return whole_model(spec, scheme="torchscript", what="a TorchScript file")
 
 
-def _refuse_reaching(path: Path) -> None:
+def _check_archive(path: Path, *, trusted: bool) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()  # also those of one name
-            code = [archive.read(each).decode() for each in entries if _is_code(each.filename)]
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            check_unpacked_size(archive, path, problem=ModelError)
+            reason = "" if trusted else _reason(archive)
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: damaged, or no TorchScript file: {error}") from error
-    reason = _reason(entries, code)
     if reason:
         raise ModelError(
             f"{path}: its code {reason}: save the model without, or vouch for the file with {VOUCH}"
         )
 
 
-def _is_code(name: str) -> bool:
-    return name.endswith(".py")
-
-
-def _reason(entries: list[zipfile.ZipInfo], code: list[str]) -> str:
-    if any(each.filename.endswith(OLD_CODE) for each in entries):
+def _reason(archive: zipfile.ZipFile) -> str:
+    entries = archive.infolist()  # also those of one name
+    # torch's reader finds entries by names in any case.
+    names = [each.filename.lower() for each in entries]
+    if any(each.endswith(OLD_CODE) for each in names):
         return "is of a form that is not looked through here, and may reach files"
+    if len(set(names)) < len(names):
+        return "may be another than is looked through here: several entries have one name"
+    code = [archive.read(each) for each in entries if each.filename.lower().endswith(".py")]
+    objects = [archive.read(each) for each in entries if each.filename.lower().endswith(".pkl")]
+    inner = [each.partition("/")[2] for each in names if not each.endswith((".py", ".debug_pkl"))]
+    if any(each.startswith(CODE) for each in inner):
+        return "has parts that are not looked through here"
+    return _reason_in_code([each.decode() for each in code]) or _reason_in_classes(
+        [each.decode("latin-1") for each in (*code, *objects)]
+    )
+
+
+def _reason_in_code(code: Iterable[str]) -> str:
+    code = list(code)
     words = {word for text in code for word in WORD.findall(text)}
     for name in REACHING:
         if name in words:
             return f"names {name!r}, by which it may reach files or processes"
     if any(len(LOOKUP.findall(text)) != len(PLAIN_LOOKUP.findall(text)) for text in code):
         return "looks names up that are not written plainly, and may reach files"
-    return ""
+    used = {name for text in code for name in OPERATIONS.findall(text)}
+    return _unknown(used - NAMESPACES, "operations")
+
+
+def _reason_in_classes(parts: Iterable[str]) -> str:
+    used = {name for text in parts for name in CLASSES.findall(text)}
+    return _unknown(used - CLASS_NAMESPACES, "classes")
+
+
+def _unknown(names: set[str], kind: str) -> str:
+    if not names:
+        return ""
+    return f"uses {kind} of {min(names)!r}, which may reach files or processes"

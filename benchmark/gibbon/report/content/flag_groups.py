@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from gibbon.core.plain_text import printable, printable_lines
 from gibbon.records.flag_kinds import KINDS, Severity
 from gibbon.records.flags import Flag, sorted_flags
 
@@ -100,24 +101,6 @@ def times(count: int) -> str:
     ('once', 'twice', '1,200 times')
     """
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
-
-
-def printable(text: str) -> str:
-    r"""Returns a text on one line, without characters that control a terminal or hide others.
-
-    >>> printable("a\n\x1b[31mb")
-    'a ?[31mb'
-    """
-    line = " ".join(text.split())
-    return "".join(sign if sign.isprintable() else "?" for sign in line)
-
-
-def printable_lines(text: str) -> str:
-    """Returns a text with its lines, each without characters that control a terminal."""
-    lines = (line.rstrip() for line in text.strip("\n").splitlines())
-    return "\n".join(
-        "".join(sign if sign.isprintable() else "?" for sign in line) for line in lines
-    )
 
 
 def _group(flags: list[Flag]) -> FlagGroup:

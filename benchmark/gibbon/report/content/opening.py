@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from gibbon.core.plain_text import printable
 from gibbon.records.checks import CheckDone
 from gibbon.records.run import RunRecord
-from gibbon.report.content.flag_groups import FlagGroup, flag_groups, printable, times
+from gibbon.report.content.flag_groups import FlagGroup, flag_groups, times
 
 DONT_USE: Final = "Don't use these numbers yet"
 PASSED: Final = "These checks passed"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from gibbon.core.plain_text import printable
 from gibbon.records.flag_kinds import MEANINGS
 from gibbon.records.illustration import illustrations
 from gibbon.records.run import RunRecord
@@ -25,7 +26,7 @@ from gibbon.report.content.curves import panels
 from gibbon.report.content.distance_curves import whole_curves
 from gibbon.report.content.error_curves import CURVES
 from gibbon.report.content.failures_and_flags import FAILURES_AND_FLAGS
-from gibbon.report.content.flag_groups import ACCEPTED, FlagGroup, flag_groups, printable
+from gibbon.report.content.flag_groups import ACCEPTED, FlagGroup, flag_groups
 from gibbon.report.content.gallery import GalleryView, galleries, gallery_view
 from gibbon.report.content.headline import HEADLINE
 from gibbon.report.content.heat_map import heat_maps

@@ -7,7 +7,7 @@ from pathlib import Path
 from gibbon.core.errors import RunFolderError
 from gibbon.records.run import RunRecord
 from gibbon.report.content.opening import opening
-from gibbon.report.text.markdown import chapter_markdown, escape, opening_markdown
+from gibbon.report.text.markdown import chapter_markdown, escape_text, opening_markdown
 from gibbon.report.text.terminal import short_chapters
 
 JOB_SUMMARY = "GITHUB_STEP_SUMMARY"  # the environment variable with the path of the file
@@ -47,7 +47,7 @@ def run_markdown(record: RunRecord, *, failed: bool | None = None) -> str:
     """
     chapters = [each for each in short_chapters(record) if not each.empty]
     word = "failed" if (bool(record.failures) if failed is None else failed) else "done"
-    parts = [f"## Robustness of {escape(record.suite.title or record.suite.name)}: {word}"]
+    parts = [f"## Robustness of {escape_text(record.suite.title or record.suite.name)}: {word}"]
     parts.append(opening_markdown(opening(record)))
     parts += [part for each in chapters for part in chapter_markdown(each, level=0)]
     return "\n\n".join(parts) + "\n"

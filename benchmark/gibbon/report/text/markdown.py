@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 
 from tabulate import tabulate
 
+from gibbon.core.plain_text import printable
 from gibbon.records.flag_kinds import MEANINGS
 from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import chapters, report_chapters
-from gibbon.report.content.flag_groups import FlagGroup, FlagLine, printable, times
+from gibbon.report.content.flag_groups import FlagGroup, FlagLine, times
 from gibbon.report.content.layout import Chapter, Table
 from gibbon.report.content.opening import Opening, opening
 from gibbon.report.html.table_view import code_and_text
@@ -129,11 +130,39 @@ def escape(text: str) -> str:
     >>> print(escape("a|b <c> d*e"))
     a\|b \<c> d\*e
     """
-    return _escaped(" ".join(text.split()))
+    return _escaped(printable(text))
 
 
-def _escaped(line: str) -> str:
-    return re.sub(r"([\\|<*])", r"\\\1", line)
+def escape_text(text: str) -> str:
+    r"""Returns text on one line of which nothing is markup: titles and descriptions of suites.
+
+    >>> print(escape_text("# ![a](https://b/c.png) `d` _e_"))
+    \# !\[a\](https://b/c.png) \`d\` \_e\_
+    """
+    line = re.sub(r"([\[\]_~$`])", r"\\\1", _escaped(printable(text), inert=False))
+    return re.sub(r"^([#>+=-]|\d+(?=[.)]))", r"\\\1", line)
+
+
+def code(text: str) -> str:
+    """Returns text on one line as a code span, whatever backticks it holds.
+
+    >>> print(code("a"), code("b `c`"))
+    `a` `` b `c` ``
+    """
+    line = printable(text)
+    if "`" not in line:
+        return f"`{line}`"
+    fence = "`" * (max(len(run) for run in re.findall(r"`+", line)) + 1)
+    return f"{fence} {line} {fence}"
+
+
+def _escaped(line: str, *, inert: bool = True) -> str:
+    """Escapes special characters; with ``inert``, also fences of code, links and pictures."""
+    line = re.sub(r"([\\|<*])", r"\\\1", line)
+    if not inert:
+        return line
+    line = re.sub(r"`{3,}|~{3,}", lambda found: "".join(f"\\{each}" for each in found[0]), line)
+    return line.replace("![", r"!\[").replace("](", r"]\(").replace("][", r"]\[")
 
 
 def escape_prose(text: str) -> str:
@@ -143,16 +172,16 @@ def escape_prose(text: str) -> str:
     !\[a\](b) \_\_c\_\_ \$d\$ `e` \<f>
     """
     return "".join(
-        f"`{part}`" if code else re.sub(r"([\[\]_~$])", r"\\\1", _escaped(part))
+        f"`{part}`" if code else re.sub(r"([\[\]_~$])", r"\\\1", _escaped(part, inert=False))
         for code, part in code_and_text(printable(text))
     )
 
 
 def _document(record: RunRecord, content: Iterable[Chapter]) -> str:
     suite = record.suite
-    parts = [f"# {escape(suite.title or suite.name)}", opening_markdown(opening(record))]
+    parts = [f"# {escape_text(suite.title or suite.name)}", opening_markdown(opening(record))]
     if suite.description:
-        parts.append(escape(suite.description))
+        parts.append(escape_text(suite.description))
     parts.extend(part for chapter in content for part in chapter_markdown(chapter))
     parts.extend(_provenance(record))
     return "\n\n".join(parts) + "\n"
@@ -162,24 +191,27 @@ def _provenance(record: RunRecord) -> Iterator[str]:
     provenance = record.provenance
     limit = "all" if provenance.limit is None else f"the first {provenance.limit:,} of the sample"
     changed = {True: ", with uncommitted changes", False: "", None: ""}[provenance.dirty]
-    commit = f"commit `{provenance.commit}`{changed}" if provenance.commit else "commit not known"
+    commit = (
+        f"commit {code(provenance.commit)}{changed}" if provenance.commit else "commit not known"
+    )
     libraries = ", ".join(
         f"{name} {version}" for name, version in sorted(provenance.libraries.items())
     )
     yield "## Where these numbers come from"
     lines = [
-        f"Suite `{record.suite.name}`, seed {record.suite.seed}; examples: {limit}",
-        f"Gibbon {provenance.gibbon}, {commit}; Python {provenance.python}",
+        f"Suite {code(record.suite.name)}, seed {record.suite.seed}; examples: {limit}",
+        f"Gibbon {escape(provenance.gibbon)}, {commit}; Python {escape(provenance.python)}",
         f"Libraries: {escape(libraries)}" if libraries else "",
         *(
-            f"Dataset `{name}`: {_kind(name, each.name)}{each.examples:,} of {each.of:,} examples, "
-            f"digest `{each.digest}`"
+            f"Dataset {code(name)}: {_kind(name, each.name)}{each.examples:,} of {each.of:,} "
+            f"examples, digest {code(each.digest)}"
             for name, each in record.dataset_cards.items()
         ),
         *(
-            f"Model `{each.name}`: {_kind(each.name, each.model)}{each.parameters:,} parameters, "
-            f"outputs {escape(each.outputs)}, weights `{each.weights_digest}`, with its "
-            f"predictions `{each.digest}`{''.join(f'; {escape(note)}' for note in each.notes)}"
+            f"Model {code(each.name)}: {_kind(each.name, each.model)}{each.parameters:,} "
+            f"parameters, outputs {escape(each.outputs)}, weights {code(each.weights_digest)}, "
+            f"with its predictions {code(each.digest)}"
+            f"{''.join(f'; {escape(note)}' for note in each.notes)}"
             for each in record.models
         ),
         "Device, times and passes: run.json",
@@ -188,4 +220,4 @@ def _provenance(record: RunRecord) -> Iterator[str]:
 
 
 def _kind(name: str, model: str) -> str:
-    return "" if name == model else f"`{model}`, "
+    return "" if name == model else f"{code(model)}, "

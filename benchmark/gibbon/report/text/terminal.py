@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from gibbon.core.plain_text import printable
 from gibbon.records.run import RunRecord
 from gibbon.report.content.attack_comparison import COMPARED
 from gibbon.report.content.distances import NEAREST
 from gibbon.report.content.evaluations import EVALUATIONS
 from gibbon.report.content.failures_and_flags import failures_and_flags
-from gibbon.report.content.flag_groups import MARK, FlagGroup, FlagLine, printable
+from gibbon.report.content.flag_groups import MARK, FlagGroup, FlagLine
 from gibbon.report.content.layout import Chapter, Column, Kind, Table, TableCell
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.opening import Opening, State, opening
@@ -65,7 +66,7 @@ def print_record(record: RunRecord, console: Console, *, more: str = "") -> None
     *chapters, last = short_chapters(record)
     print_chapters(chapters, console)
     if more:
-        console.print(Text(more), soft_wrap=True)
+        console.print(Text(printable(more)), soft_wrap=True)
     print_chapters([last], console)
     _print_opening(first, console)
 
@@ -136,7 +137,7 @@ def _print(text: str, console: Console, *, indent: int = 0, style: str = "") -> 
 
 def print_table(table: Table, console: Console) -> None:
     """Prints one table with its title, as wide as the terminal has room for."""
-    console.print(Text(table.title, style="bold"))
+    console.print(Text(printable(table.title), style="bold"))
     console.print(_fitted(table, console))
 
 
@@ -155,7 +156,10 @@ class _Printed:
     def __init__(self, table: Table, *, level: int) -> None:
         shown = table.filled(level=level)
         self.columns, self.rows = shown.columns, shown.rows
-        bodies = [[row[place].marked for row in self.rows] for place in range(len(self.columns))]
+        bodies = [
+            [printable(row[place].marked) for row in self.rows]
+            for place in range(len(self.columns))
+        ]
         self.widest = [
             max(len(text) for text in (column.header, *body))
             for column, body in zip(self.columns, bodies, strict=True)
@@ -184,13 +188,13 @@ class _Printed:
         printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for place, column in enumerate(self.columns):
             printed.add_column(
-                Text(column.header),
+                Text(printable(column.header)),
                 justify=column.align,
                 overflow="fold",
                 width=widths[place] if widths else None,
             )
         for row in self.rows:
-            printed.add_row(*(Text(each.marked, style=_style(each)) for each in row))
+            printed.add_row(*(Text(printable(each.marked), style=_style(each)) for each in row))
         return printed
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from gibbon.core.errors import RequestError
+from gibbon.core.errors import RequestError, SpecError
+from gibbon.core.reading import expanded
 from gibbon.datasets.class_map import read_class_map
 from gibbon.datasets.image_listing import list_csv, list_folder
 from gibbon.datasets.open import KINDS, kind_of
@@ -57,11 +58,13 @@ def _of_different_sizes(data: DatasetSpec) -> bool:
     if lister is None:
         return False
     class_map = read_class_map(data.class_map) if data.class_map is not None else None
-    sizes = filter(None, map(_size, lister(Path(data.source).expanduser(), class_map).paths))
+    sizes = filter(None, map(_size, lister(expanded(data.source, SpecError), class_map).paths))
     return any(first != size for first, size in pairwise(sizes))
 
 
 def _size(path: Path) -> tuple[int, int] | None:
+    if not path.is_file():  # to open a pipe would wait for ever
+        return None
     try:
         with Image.open(path) as picture:
             return picture.size

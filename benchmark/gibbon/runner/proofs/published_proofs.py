@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import SpecError
+from gibbon.core.reading import read_text_file
 from gibbon.core.threat import ThreatModel
 from gibbon.runner.plan.planned import Plan, PlannedExperiment
 from gibbon.specs.published import PublishedRow
 from gibbon.specs.suite import Suite
 
+LONGEST_ID = 18  # digits
 SHOWN = 40  # letters of a line in an error message
 
 
@@ -54,17 +56,13 @@ def read_ids(path: Path) -> NDArray[np.int64]:
 
     Raises `SpecError` if the file can't be read or a line is no id.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpecError(f"can't be read: {reason}", where=str(path)) from error
+    lines = read_text_file(path, SpecError).splitlines()
     ids = []
     for number, line in enumerate(lines, start=1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > LONGEST_ID:
             raise SpecError(
                 f"line {number} must be the id of an example, a whole number from 0, got "
                 f"{text[:SHOWN]!r}",
