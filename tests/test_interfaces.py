@@ -135,6 +135,7 @@ OF_COMMAND_LINE = {
     "download": "a call that needs a missing dataset downloads it",
     "pictures": "the command line makes a report, the Python call does not",
     "save_suite": "the suite of a call is `Results.record.suite`",
+    "repair": "the folder of a call is repaired by `run --repair`",
 }
 # Arguments whose value has another form in Python than on the command line, so that only the first
 # clause of the text is equal; those that are switched off by an option have a text of their own.
@@ -143,6 +144,8 @@ OTHER_FORM = {
     "backward": "a mapping of paths to functions",
     "strict": "an exception in place of an exit code",
     "accept": "a list, which is not repeated",
+    "cell_timeout": "a number of seconds, without a unit",
+    "cell_memory": "a number of bytes, too",
 }
 
 

@@ -33,6 +33,7 @@ SAME_FUNCTION = {
     "listed": "names as one text",
     "load": "a split of a registered dataset; the registry loads each under this name",
     "main": "what a command runs",
+    "members_of": "the members of a list of attacks, and of an ensemble of models",
     "train": COMMAND,
 }
 # Packages that share a name with a module: `records` stores what a package of this name computes.

@@ -296,7 +296,9 @@ class Recipe(Spec):
                 "above 0 (stopping.epsilon)"
             )
         if stopping and self.optimiser.schedule != "constant":
-            raise ValueError("a learning rate that falls by a fixed end can't be stopped early")
+            raise ValueError(
+                "early stopping needs a constant learning rate: schedules end at a fixed epoch"
+            )
         return self
 
     def override(self, *, seed: int | None = None, epochs: int | None = None) -> Recipe:

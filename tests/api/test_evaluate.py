@@ -891,7 +891,8 @@ def run_script(*lines: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_the_package_imports_no_other() -> None:
+def test_importing_the_package_is_quick_because_it_imports_no_other() -> None:
+    """50 ms are kept by what is imported; no clock is read, which would depend on the machine."""
     run_script(
         "import sys",
         "before = set(sys.modules)",

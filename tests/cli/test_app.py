@@ -727,7 +727,7 @@ def test_an_unknown_suite_is_refused(gibbon: Gibbon) -> None:
         (["run", "--device", "cuda:x"], ["--device: expected auto, cpu", "got 'cuda:x'"]),
         (["run", "--device", "meta"], ["--device: expected auto, cpu", "got 'meta'"]),
         (["run", "--device", "cuda:99"], ["--device: 'cuda:99' is not there: torch sees"]),
-        (["list", "modles"], ["'modles' is not one of"]),
+        (["list", "modles"], ["did you mean 'models'"]),
         (["train", "sofmax"], ["unknown model with a recipe 'sofmax'; did you mean 'softmax'?"]),
         (["train", "softmax", "--parallel", "2"], ["--parallel: there is one training without"]),
         (

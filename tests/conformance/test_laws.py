@@ -244,7 +244,7 @@ def _gradients_on():
         (
             RaisesWithoutGradients,
             "grad-mode",
-            "switched off outside it raised RuntimeError: no grad",
+            "it raised RuntimeError under torch.no_grad: no grad",
         ),
         (NeedsGradientsOutside, "grad-mode", "candidates differ if gradients are switched off"),
         (Follows, "seed", "candidates differ from run to run"),

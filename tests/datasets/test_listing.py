@@ -47,8 +47,8 @@ def test_hidden_files_are_passed_over_and_stray_ones_mentioned(tmp_path):
     listing = list_folder(files(tmp_path, *names, "README.md", "x.jpg"), None)
     assert len(listing.paths) == 2
     assert listing.notes == (
-        "README.md, x.jpg beside the class folders passed over.",
-        "Thumbs.db in class folder 'b' passed over.",
+        "Skipped README.md, x.jpg next to the class folders.",
+        "Skipped Thumbs.db in class folder 'b'.",
     )
 
 

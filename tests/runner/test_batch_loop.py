@@ -74,8 +74,8 @@ def test_the_size_and_the_stream_are_told_of_a_shortage() -> None:
     batches = in_batches(9, size, device=CPU, fetch=stream, compute=compute, note=notes.append)
     assert list(batches) == [(2, 2), (2, 2), (2, 2), (2, 2), (1, 1)]
     assert notes == [
-        "out of memory with 8 examples at a time, going on with 4",
-        "out of memory with 4 examples at a time, going on with 2",
+        "out of memory with 8 examples at a time, continuing with 4",
+        "out of memory with 4 examples at a time, continuing with 2",
     ]
     assert stream.opened == stream.closed == 3
     assert size.now == 2

@@ -239,6 +239,6 @@ def test_the_user_is_told_of_a_smaller_batch(
     progress = Listening()
     run_suite(suite("fgsm"), tmp_path / "run", settings=settings, progress=progress)
     assert progress.notes[0] == (
-        "one, fgsm: out of memory with 60 examples at a time, going on with 30"
+        "one, fgsm: out of memory with 60 examples at a time, continuing with 30"
     )
     assert [text.split()[-1] for text in progress.notes] == ["30", "15", "7"]

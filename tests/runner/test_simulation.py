@@ -1,6 +1,6 @@
 """A seeded simulation: runs on a disk that fails, killed, damaged, renamed, changed and merged.
 
-Hypothesis draws the steps, so that a failure is replayed and made smaller; other seeds are tried
+Hypothesis draws the steps, so that a failure is replayed; other seeds are tried
 with ``--hypothesis-profile=explore --hypothesis-seed=N``.  The clock is simulated.  After each run
 that ends well the record and the outcomes are those of an undisturbed run, and nothing that was
 whole has been computed again.
@@ -20,9 +20,15 @@ from typing import Any, Literal
 
 import planted
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from same_outcomes import assert_same
 
 from gibbon.core.errors import RequestError
@@ -50,7 +56,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {"name": "pgd", "epsilon": ["0.1", "0.2"], "steps": 2},
     "search": {"name": "deepfool", "label": "search", "epsilon": ["0.05", "0.1"], "steps": 2},
 }
-MODELS = ("one", "two", "uno")  # the last is the first under another name
+MODELS: dict[str, Any] = {"one": "one", "two": "two", "uno": {"model": "one", "name": "uno"}}
 ROWS = ("evaluations", "transfers", "agreements", "worst_cases", "members", "failures")
 PASSES = frozenset({"forward_passes", "backward_passes"})
 Fault = Literal["killed", "torn", "lost", "full", "unreadable"]
@@ -145,23 +151,22 @@ class Variant:
 
     @property
     def suite(self) -> Suite:
-        transferred = [each for each in self.attacks if each in ("fgsm", "pgd")]
-        return Suite.model_validate(
-            {
-                "name": "simulated",
-                "dataset": "squares",
-                "models": list(self.models),
-                "attacks": [ATTACKS[each] for each in self.attacks],
-                "transfer": {"attacks": transferred},
-                "accept": list(ACCEPTED),
-            }
-        )
+        written = {
+            "name": "simulated",
+            "dataset": "squares",
+            "models": [MODELS[each] for each in self.models],
+            "attacks": [ATTACKS[each] for each in self.attacks],
+            "accept": list(ACCEPTED),
+        }
+        if transferred := [each for each in self.attacks if each in ("fgsm", "pgd")]:
+            written["transfer"] = {"attacks": transferred}
+        return Suite.model_validate(written)
 
 
 VARIANTS = st.builds(
     Variant,
     st.lists(st.sampled_from(list(ATTACKS)), min_size=1, max_size=3, unique=True).map(tuple),
-    st.lists(st.sampled_from(MODELS), min_size=1, max_size=2, unique=True).map(tuple),
+    st.lists(st.sampled_from(list(MODELS)), min_size=1, max_size=2, unique=True).map(tuple),
 )
 
 
@@ -212,7 +217,7 @@ class Simulation(RuleBasedStateMachine):
     def unusable(self) -> int:
         """The number of cells of the suite whose outcome is missing, damaged or lacks a target."""
         record = RunRecord.read(self.expected(self.variant))
-        digests = {(card.name): card.digest for card in record.models}
+        digests = {card.name: card.digest for card in record.models}
         targets = {
             (row.source, row.attack, row.epsilon): {digests[each] for each in self.variant.models}
             for row in record.transfers
@@ -234,6 +239,9 @@ class Simulation(RuleBasedStateMachine):
         assert record.status == "done"
         assert RunRecord.read(self.folder) == record
 
+    def refused(self, error: RequestError, *words: str) -> None:
+        assert any(word in str(error) for word in words), error
+
     # Steps
 
     @rule(step=st.sampled_from([0.0, 100.0]))
@@ -244,7 +252,7 @@ class Simulation(RuleBasedStateMachine):
         try:
             record = carry_out(self.variant.suite, self.folder)
         except RequestError as error:
-            assert "--repair" in str(error), error
+            self.refused(error, "--repair")
             self.steady = False
             record = carry_out(self.variant.suite, self.folder, repair=True)
         self.steady = self.steady or new
@@ -268,7 +276,7 @@ class Simulation(RuleBasedStateMachine):
         except Killed:
             assert disk.dead
         except RequestError as error:
-            assert any(word in str(error) for word in ("--repair", "can't be", "space")), error
+            self.refused(error, "--repair", "can't be")
         else:
             if record.failures:  # an outcome could not be read back
                 assert fault == "unreadable"
@@ -322,7 +330,7 @@ class Simulation(RuleBasedStateMachine):
     @precondition(lambda self: self.folder.exists())
     @rule()
     def compare_and_report(self) -> None:
-        """Reads the folder in every way: with what is right, or an error that says what is wrong."""
+        """Reads the folder in every way: what is read is right, or an error is raised."""
         baseline = self.place / "baseline.json"
         whole = self.expected(self.variant)
         for read in (
@@ -380,7 +388,7 @@ def test_nothing_is_lost_or_wrong_whatever_happens(
 ) -> None:
     planting = planted.Plant(monkeypatch)
     planting.dataset("squares", lambda request: planted.squares())
-    for name, seed in (("one", 1), ("two", 2), ("uno", 1)):
+    for name, seed in (("one", 1), ("two", 2)):
         planting.model(name, planted.rows(seed))
     monkeypatch.setattr(provenance, "_commit", lambda: ("", None))
     clocks: list[Clock] = []
@@ -399,8 +407,6 @@ def test_nothing_is_lost_or_wrong_whatever_happens(
 
     monkeypatch.setattr(run_job, "time", Time)
     Timed.undisturbed = {}
-    from hypothesis.stateful import run_state_machine_as_test
-
     run_state_machine_as_test(
         Timed,
         settings=settings(
@@ -408,5 +414,6 @@ def test_nothing_is_lost_or_wrong_whatever_happens(
             stateful_step_count=STEPS,
             deadline=None,
             suppress_health_check=list(HealthCheck),
+            phases=(Phase.explicit, Phase.reuse, Phase.generate),  # making it smaller takes hours
         ),
     )

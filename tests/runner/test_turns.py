@@ -16,8 +16,7 @@ from test_execute import Counted, MakeSuite, transfer
 from gibbon.core.errors import SpecError
 from gibbon.models.classifier import Classifier
 from gibbon.models.sources import BuiltModel
-from gibbon.runner import model_pool
-from gibbon.runner.execute import scorer
+from gibbon.runner import model_pool, target_scores
 from gibbon.runner.plan.planned import Supplied
 from gibbon.runner.run_folder import CANDIDATES, RunFolder
 from gibbon.runner.run_suite import run_suite
@@ -158,7 +157,7 @@ def test_an_interrupted_run_goes_on(
         return tick
 
     with monkeypatch.context() as patch:
-        patch.setattr(scorer, "ask", interrupted(scorer.ask))
+        patch.setattr(target_scores, "ask", interrupted(target_scores.ask))
         patch.setattr(RunFolder, "write", interrupted(RunFolder.write))
         patch.setattr(planted.Rows, "forward", interrupted(planted.Rows.forward))
         with pytest.raises(KeyboardInterrupt):

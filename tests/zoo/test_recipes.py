@@ -153,7 +153,7 @@ def test_maxout_adv_is_the_network_and_objective_of_the_paper() -> None:
                 '[optimiser]\nschedule = "linear"',
             ),
             "mine.toml",
-            "can't be stopped early",
+            "early stopping needs a constant learning rate",
         ),
     ],
 )

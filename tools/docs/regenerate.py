@@ -34,11 +34,12 @@ from gibbon.records.illustration import Illustration, digest_of, illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report import table_files
 from gibbon.report.content.attack_comparison import COMPARED, comparison_tables
-from gibbon.report.content.confidence import CONFIDENCE_FILE, confidence_csv, confidences
+from gibbon.report.content.confidence import confidence_csv, confidences
 from gibbon.report.content.evaluations import EVALUATIONS, evaluation_tables
 from gibbon.report.content.layout import Table
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.published import paper_table
+from gibbon.report.file_names import CONFIDENCE_FILE
 from gibbon.report.text.markdown import bullets, escape, heading, table_markdown
 from tools.docs.attack_tables import direction_table, side_by_side_table
 from tools.docs.floors import draw_floors

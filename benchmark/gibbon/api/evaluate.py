@@ -29,6 +29,7 @@ from gibbon.api.results import Results
 from gibbon.attacks.base import Attack
 from gibbon.core.errors import FlagError, SpecError
 from gibbon.core.files import StrPath
+from gibbon.core.global_state import calculating
 from gibbon.core.threat import Norm
 from gibbon.gate.flag_text import serious_flags_text
 from gibbon.records.outcomes import OUTCOMES, read_outcome
@@ -40,8 +41,10 @@ from gibbon.runner.progress_bar import RunProgress
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import Precision, RunSettings
 from gibbon.specs.decoding import WHERE
+from gibbon.specs.memory_sizes import parse_bytes
 
 
+@calculating()
 def evaluate(
     model: Model | Mapping[str, Model],
     data: Data,
@@ -68,6 +71,9 @@ def evaluate(
     limit: int | None = None,
     bounds: Literal["cheap", "all", "none"] | None = None,
     examination: bool = True,
+    isolate: bool = False,
+    cell_timeout: float | None = None,
+    cell_memory: int | str | None = None,
     output: StrPath | None = None,
     strict: bool = False,
     accept: Sequence[str] | None = None,
@@ -107,7 +113,7 @@ def evaluate(
         outputs: meaning of the model's outputs: ``logits``, ``probabilities`` or ``log-scores``;
             what the source declares if None, else logits.
         trust_code: allow loading a file that can run any code as you: an exported program
-            (``.pt2``), a pickle, TorchScript that accesses files.  Trusted files only.
+            (``net.pt2``), a pickle, TorchScript that accesses files.  Trusted files only.
         seed: seed of every random number.
         device: device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; or a torch device.
         batch_size: examples in one pass; ``auto`` estimates the number and halves it if memory runs
@@ -119,6 +125,11 @@ def evaluate(
             ``all`` or ``none``.  The cheap ones if None.
         examination: whether to examine each model before it is attacked, on a few examples, which
             takes at most a tenth of the passes; without it a flag is raised.
+        isolate: run each attack and each model in a process of its own, so that one that exits,
+            crashes or never ends fails its own cell alone.  On the CPU only.
+        cell_timeout: time that a cell may take, in seconds, with ``isolate``.
+        cell_memory: memory that the process of a cell may take, in addition to what it shares with
+            this one, with ``isolate``: a number of bytes, or a text such as ``"4GB"``.
         output: folder for the results.  A call that is interrupted continues from there.  A
             temporary folder if None.
         strict: fail if there is a serious flag that is not accepted: raise a `FlagError` once
@@ -168,6 +179,9 @@ def evaluate(
         limit=limit,
         bounds=bounds,
         examination=examination,
+        isolate=isolate,
+        cell_timeout=cell_timeout,
+        cell_memory=_bytes(cell_memory),
     )
     choose_device(settings.device, where="device")
     if output is not None and not os.fspath(output).strip():
@@ -199,6 +213,13 @@ def evaluate(
             f"the numbers must not be used yet:\n{text}", flags=serious, results=results
         )
     return results
+
+
+def _bytes(size: int | str | None) -> int | None:
+    try:
+        return None if size is None else parse_bytes(size)
+    except ValueError as error:
+        raise SpecError(f"expected {error}, got {size!r}", where="cell_memory") from error
 
 
 def _reporter(progress: Progress | bool) -> AbstractContextManager[Progress]:

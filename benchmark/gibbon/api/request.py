@@ -26,7 +26,7 @@ from gibbon.datasets.open import open_dataset
 from gibbon.datasets.wrap import adopt_data
 from gibbon.models.classifier import Classifier
 from gibbon.models.sources import BuiltModel
-from gibbon.models.sources.build import build_model, ensemble_members, fuse_models
+from gibbon.models.sources.build import build_model, fuse_models, members_of
 from gibbon.models.sources.wrap_module import adopt_model
 from gibbon.records.acceptance import check_kinds
 from gibbon.runner.plan.planned import Supplied
@@ -116,9 +116,7 @@ class PythonRequest:
                         adopted[member.name]
                         if own.get(member.name) == member
                         else build_model(completed, input_shape=dataset.input_shape)
-                        for member, completed in zip(
-                            spec.ensemble, ensemble_members(spec), strict=True
-                        )
+                        for member, completed in zip(spec.ensemble, members_of(spec), strict=True)
                     ]
                     adopted[spec.name] = fuse_models(spec, members)
         return Supplied(adopted, {experiment.dataset.name: dataset}, self.attacks)

@@ -27,6 +27,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
 from gibbon.core.errors import AttackError, SpecError
+from gibbon.core.global_state import GlobalState
+from gibbon.core.plain_tensors import plain, plain_copy
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
 from gibbon.metrics.distances import clip_
@@ -36,6 +38,8 @@ from gibbon.models.classifier import Classifier
 from gibbon.specs.suite import AttackSpec
 
 STOPPING: Literal["first-success"] = "first-success"
+
+OWN_MODULES, ADAPTERS = "gibbon.attacks.", "gibbon.attacks.adapters."
 
 # For our own attacks: parameters are checked on construction, unknown ones refused.
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -264,20 +268,64 @@ def tries_of(
     proposed = attack.propose(
         classifier, inputs, labels=labels.clone(), threat=threat, streams=streams
     )
-    yield from copied(proposed, inputs, what="candidate")
+    yield from copied(proposed, inputs, what="candidate", ours=is_ours(attack))
 
 
-def copied(proposed: object, inputs: Tensor, *, what: str) -> Iterator[Tensor]:
-    """Yields copies of the tensors that an attack returned, of the inputs' shape and dtype.
+def copied(proposed: object, inputs: Tensor, *, what: str, ours: bool = False) -> Iterator[Tensor]:
+    """Yields plain copies of the tensors that an attack returned, of the inputs' shape and dtype.
 
-    A tensor by itself counts as one candidate: an author's ``return`` instead of ``yield``.
+    A tensor by itself counts as one candidate: an author's ``return`` instead of ``yield``.  An
+    attack that is not ``ours`` may yield while it has changed global state, such as inside of
+    autocast: that state is its own until it continues.
+
+    Raises `AttackError` for anything but tensors of the inputs' shape and dtype.
     """
-    tries = [proposed] if isinstance(proposed, Tensor) else proposed
-    if not isinstance(tries, Iterable):
-        raise AttackError(f"an attack must yield tensors, got {type(tries).__name__}")
-    for each in tries:
-        check_form(each, inputs, what=what)
-        yield each.detach().clone()
+    if issubclass(type(proposed), Tensor):
+        yield one_copied(proposed, inputs, what=what)
+        return
+    if not isinstance(proposed, Iterable):
+        raise AttackError(f"an attack must yield tensors, got {type(proposed).__name__}")
+    for each in proposed if ours else _in_own_state(proposed):
+        yield one_copied(each, inputs, what=what)
+
+
+def one_copied(value: object, inputs: Tensor, *, what: str) -> Tensor:
+    """Returns a plain copy of a tensor that an attack returned, of the inputs' shape and dtype.
+
+    Raises `AttackError` for anything else.
+    """
+    tensor = plain(value, what=f"a {what}", problem=AttackError)
+    check_form(tensor, inputs, what=what)
+    return plain_copy(tensor.to(inputs.device))
+
+
+def is_ours(attack: Attack) -> bool:
+    """Returns whether an attack is written here: no plug-in, and none of another library.
+
+    >>> from gibbon.attacks.fgsm import FGSM
+    >>> is_ours(FGSM())
+    True
+    """
+    module = type(attack).__module__
+    own = module.startswith(OWN_MODULES) and not module.startswith(ADAPTERS)
+    return own and all(map(is_ours, attack.made_of))
+
+
+def _in_own_state(tries: Iterable[object]) -> Iterator[object]:
+    """Yields an attack's tries; between two of them global state is ours, and in a step its own."""
+    iterator = iter(tries)
+    inside: GlobalState | None = None
+    while True:
+        outside = GlobalState.now()
+        if inside is not None:
+            inside.put_back()
+        try:
+            found = next(iterator)
+        except StopIteration:
+            return  # what the attack leaves changed in the end is found by its guard
+        inside = GlobalState.now()
+        outside.put_back()
+        yield found
 
 
 def can_stop(attack: type) -> bool:

@@ -125,7 +125,7 @@ def _member(written: object, *, where: str, before: Sequence[object]) -> Member:
     for key in OF_ALL:
         if key in table:
             raise MemberError(
-                f"{where}.{key}: belongs to the whole list: write it beside `attacks`"
+                f"{where}.{key}: belongs to the whole list: write it next to `attacks`"
             )
     label = table.get("label", label_from(name))
     try:

@@ -100,7 +100,7 @@ def _iterative_above_single(facts: Facts) -> ItemAnswer:
     if single and iterative:
         return done_unless(
             facts.flagged("weaker-attack-stronger", "noise-as-strong"),
-            f"{listed(iterative)} beside {listed(single)}: no single step finds more",
+            f"{listed(iterative)} in addition to {listed(single)}: no single step finds more",
             facts=facts,
             checks=(ORDER,),
         )
@@ -306,7 +306,7 @@ def _other_parameters(facts: Facts) -> ItemAnswer:
 def _prior_work(facts: Facts) -> ItemAnswer:
     count = len(facts.record.suite.published)
     if count:
-        return ItemAnswer("done", f"{count} published rows stand beside the measured ones")
+        return ItemAnswer("done", f"{count} published rows are compared with the measured ones")
     return ItemAnswer("not done", "the suite has no [[published]] rows to compare with")
 
 
@@ -330,7 +330,8 @@ def _provable(facts: Facts) -> ItemAnswer:
     proved = [row for row in facts.rows if row.certified_error is not None]
     if proved:
         return done_unless(
-            facts.flagged("proved-example-attacked"), "a certified error stands beside the attacks"
+            facts.flagged("proved-example-attacked"),
+            "a certified error is reported too",
         )
     return ItemAnswer("not done", "no certified error was computed: run it with --bounds all")
 

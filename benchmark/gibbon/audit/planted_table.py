@@ -96,7 +96,7 @@ def _about(results: Sequence[PlantedResult]) -> tuple[str, ...]:
     left_out = f" {left} of {first.made} inputs gave no problem." if left else ""
     return (
         f"Each problem: two classes on the model's own features ({first.features}); a point on "
-        f"the surface of the ball is adversarial, and so is all that goes {CLOSENESS:.1%} of the "
-        f"way to it.{left_out} An attack passes if it solves {PASSING:.0%}; if random points solve "
-        f"more than {EASY:.0%}, passing shows little. Passing is necessary, not sufficient.",
+        f"the surface of the ball is adversarial, and so are points at least {CLOSENESS:.1%} of "
+        f"the way to it.{left_out} An attack passes if it solves {PASSING:.0%}; if random points "
+        f"solve more than {EASY:.0%}, passing shows little. Passing is necessary, not sufficient.",
     )

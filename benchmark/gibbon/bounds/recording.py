@@ -113,14 +113,14 @@ def symbols(nested: object) -> Iterator[Symbol]:
         yield from symbols(list(nested.values()))
 
 
-def plain(nested: Any) -> Any:
+def plain_values(nested: Any) -> Any:
     """Returns arguments with the values of symbols in their places."""
     if isinstance(nested, Symbol):
         return nested.value
     if isinstance(nested, list | tuple):
-        return type(nested)(map(plain, nested))
+        return type(nested)(map(plain_values, nested))
     if isinstance(nested, dict):
-        return {key: plain(each) for key, each in nested.items()}
+        return {key: plain_values(each) for key, each in nested.items()}
     return nested
 
 

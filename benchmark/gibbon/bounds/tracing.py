@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.bounds.network import Network, NoBoundError, Node
-from gibbon.bounds.recording import TRACED, Call, Recording, Symbol, plain, symbols
+from gibbon.bounds.recording import TRACED, Call, Recording, Symbol, plain_values, symbols
 from gibbon.bounds.supported import CONSTANT, RECORDED
 
 FLOATS = (torch.float32, torch.float64)
@@ -71,7 +71,7 @@ class Recorder(Recording):
             if each.stale:
                 raise NoBoundError("changes a tensor in place and then uses a view of it")
             if each.final:
-                raise NoBoundError(f"goes on after its {each.final.replace('_', '-')}")
+                raise NoBoundError(f"continues after its {each.final.replace('_', '-')}")
             if each.node is None:
                 raise NoBoundError(f"uses an index that depends on the input ({call.name})")
         if call.in_place:
@@ -80,7 +80,7 @@ class Recorder(Recording):
 
     def _by_product(self, call: Call) -> Any:
         """Returns what a call makes of indices alone, which no node of the network may use."""
-        result = call.function(*plain(call.arguments), **plain(call.options))
+        result = call.function(*plain_values(call.arguments), **plain_values(call.options))
         if not isinstance(result, Tensor):
             raise NoBoundError(_unsupported(call.name))
         return Symbol(result, self, None)
@@ -99,7 +99,7 @@ class Recorder(Recording):
         return target
 
     def _recorded(self, call: Call, name: str, *, value: Tensor | None = None) -> Any:
-        arguments, options = plain(call.arguments), plain(call.options)
+        arguments, options = plain_values(call.arguments), plain_values(call.options)
         if value is not None:
             arguments = (value, *arguments[1:])
         if name in CONSTANT:

@@ -38,7 +38,7 @@ from gibbon.cli.options import (
 )
 from gibbon.cli.output import say
 from gibbon.core.endings import Terminated
-from gibbon.core.errors import FlagError, RequestError, SpecError
+from gibbon.core.errors import FlagError, RequestError, SpecError, UnknownNameError
 from gibbon.core.plain_text import shown, without_controls
 from gibbon.core.reading import expanded, text_problem
 from gibbon.core.threat import Norm
@@ -79,6 +79,16 @@ class Kind(StrEnum):
     ATTACKS = "attacks"
     DATASETS = "datasets"
     SUITES = "suites"
+
+
+def listed_kind(text: str) -> Kind:
+    """Returns the kind of that name.  Raises `typer.BadParameter` with the nearest name."""
+    try:
+        return Kind(text)
+    except ValueError:
+        raise typer.BadParameter(
+            str(UnknownNameError("kind", text, known=map(str, Kind)))
+        ) from None
 
 
 class WithExamples(TyperCommand):
@@ -193,7 +203,8 @@ def evaluate(context: typer.Context) -> None:
 @with_run_options
 def run(
     suite: Annotated[
-        str, typer.Argument(help="A shipped suite's name, or the path of a TOML file.")
+        str,
+        typer.Argument(metavar="SUITE", help="A shipped suite's name, or the path of a TOML file."),
     ] = DEFAULT_SUITE,
     output: Annotated[
         Path | None,
@@ -365,7 +376,7 @@ def audit(
         typer.Option(parser=path, help="File for the suite with the attacks that are missing."),
     ] = None,
 ) -> None:
-    """Audit a run by published checklists, or test attacks on planted examples.
+    """Audit a run, or test attacks on planted examples.
 
     Exit code 1 if evidence speaks against the figures of the run, or an attack misses more than
     5 % of the adversarial examples that are known to be there.
@@ -383,7 +394,10 @@ def audit(
 
 @app.command("list")
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="Kind of things to list.")],
+    kind: Annotated[
+        Kind,
+        typer.Argument(parser=listed_kind, metavar="KIND", help="Kind of things to list."),
+    ],
     long: Annotated[bool, typer.Option("--long", help="Print cards as well.")] = False,
 ) -> None:
     """List models, attacks, datasets or suites.
@@ -414,12 +428,13 @@ def list_(
 @app.command()
 def explain(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="Kind of flag, such as zero-gradient.")
+        str | None, typer.Argument(metavar="KIND", help="Kind of flag, such as zero-gradient.")
     ] = None,
 ) -> None:
-    """Explain a kind of flag: what was seen, why it matters, and what to do.
+    """Explain a kind of flag.
 
-    Without a kind, lists all kinds with their severity.
+    Prints what was seen, why it matters, and what to do.  Without a kind, lists all kinds with
+    their severity.
     """
     from gibbon.records.flag_kinds import KINDS, MEANINGS, SEVERITIES, flag_page
 
@@ -435,7 +450,7 @@ def explain(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="Name of a model with a recipe.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model with a recipe.")],
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the recipe's.")] = None,
     seeds: Annotated[
         str | None,
@@ -516,7 +531,10 @@ def train(
 @app.command()
 def compare(
     baseline: Annotated[
-        Path, typer.Argument(parser=path, help="Folder of a run, or a saved baseline.")
+        Path,
+        typer.Argument(
+            parser=path, metavar="BASELINE", help="Folder of a run, or a saved baseline."
+        ),
     ],
     run_folder: Annotated[
         Path, typer.Argument(parser=path, metavar="RUN", help="Folder of the new run.")
@@ -529,7 +547,7 @@ def compare(
     limits: Annotated[
         Path | None,
         typer.Option(
-            parser=path, help="TOML file of limits. [default: the file beside the baseline]"
+            parser=path, help="TOML file of limits. [default: the file next to the baseline]"
         ),
     ] = None,
     junit: Annotated[
@@ -655,16 +673,20 @@ def baseline_save(
         Path, typer.Argument(parser=path, metavar="RUN", help="Folder of a run.")
     ],
     file: Annotated[
-        Path, typer.Argument(parser=path, help="File for the baseline, such as robust.json.")
+        Path,
+        typer.Argument(
+            parser=path, metavar="FILE", help="File for the baseline, such as robust.json."
+        ),
     ],
     accept: Annotated[
         list[str] | None, typer.Option(metavar="KIND", help=BY_FLAG[ACCEPT].help)
     ] = None,
 ) -> None:
-    """Save the errors of a run as a baseline, one bit per example and measure.
+    """Save the errors of a run as a baseline file.
 
-    Exit code 1, and no file, if the run has a serious flag that nobody accepted: neither its suite,
-    nor the limits next to the file, nor --accept.
+    The file holds one bit per example and measure.  Exit code 1, and no file, if the run has a
+    serious flag that nobody accepted: neither its suite, nor the limits next to the file, nor
+    --accept.
     """
     from gibbon.gate.baseline import save_baseline
     from gibbon.gate.limits import default_limits, read_limits
@@ -773,7 +795,7 @@ def _sources(kind: Kind) -> list[tuple[str, str]]:
         return [(each.example, each.title) for name, each in KINDS.items() if name != "registered"]
     if kind is Kind.ATTACKS:
         return [(f"{each.name}:NAME", _summary(each)) for each in ATTACK_SOURCES.entries()]
-    ensemble = ("ensemble", "several of these as one: ensemble:NAME,NAME")
+    ensemble = ("ensemble", "an ensemble of models or sources: ensemble:NAME,NAME")
     return [*((each.name, _summary(each)) for each in MODEL_SOURCES.entries()), ensemble]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Literal, get_args
 from gibbon.core.errors import SpecError
 from gibbon.records.flag_kinds import flag_kind
 from gibbon.runner.settings import LEAST, Precision, RunSettings
+from gibbon.specs.memory_sizes import parse_bytes
 
 Group = Literal["Models", "Dataset", "Attacks", "Run"]
 
@@ -115,6 +117,16 @@ def _whole(name: str = "", *, otherwise: str = "", positive: bool = False) -> Ca
 
 def _batch_size(text: str) -> int | None:
     return None if text == "auto" else _whole("batch_size", otherwise="auto or ")(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError("a positive number of seconds")
+    return seconds
 
 
 def _numbers(text: str) -> list[float]:
@@ -369,6 +381,24 @@ _RUN = (
         "--no-examination",
         "Models are examined before they are attacked unless --no-examination is given, which "
         "raises a flag.",
+    ),
+    Option(
+        "--isolate",
+        "Run each attack and each model in a process of its own, so that one that exits, crashes "
+        "or never ends fails its own cell alone. On the CPU only.",
+    ),
+    Option(
+        "--cell-timeout SECONDS",
+        "Time that a cell may take, with --isolate.",
+        "no limit",
+        _seconds,
+    ),
+    Option(
+        "--cell-memory SIZE",
+        "Memory that the process of a cell may take, with --isolate, such as 4GB, in addition to "
+        "what it shares with the run.",
+        "no limit",
+        parse_bytes,
     ),
     Option("--save-suite FILE", "Write the request to a suite file, for `run FILE`.", read=Path),
 )

@@ -191,7 +191,7 @@ def keeps_grad_mode(attack: Attack, norm: Norm) -> Observation:
             found = candidates_of(attack, classifier, batch, threat=threat)
         except Exception as error:  # noqa: BLE001  it worked with gradients on
             name = type(error).__name__
-            return Observation(f"if gradients are switched off outside it raised {name}: {error}")
+            return Observation(f"it raised {name} under torch.no_grad: {error}")
         if torch.is_grad_enabled():
             return Observation("gradients were left switched on")
     if not _same(expected, found):

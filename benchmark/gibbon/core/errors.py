@@ -17,6 +17,7 @@
     └── CellError                 one cell failed: it is recorded as failed, the others go on
         ├── AttackError           an attack broke its contract
         ├── OutputError           a model returned something that can't be scored
+        ├── ProcessEndedError     the process of a cell exited, crashed or exceeded a limit
         └── MemoryShortageError   memory ran out, and no smaller batch may be tried
 
 The message of a `RequestError` states the fault and its place, the expected and the given value,
@@ -117,6 +118,22 @@ class AttackError(CellError):
 
 class OutputError(CellError):
     """A model returned something that can't be scored, such as NaN."""
+
+
+class ProcessEndedError(CellError):
+    """The process of a cell exited, crashed or exceeded a limit.
+
+    Args:
+        message: how it ended.
+        doing: what it was doing; empty if it is the cell itself.
+
+    Attributes:
+        advanced: the work that it reported as done.
+    """
+
+    def __init__(self, message: str, doing: str = "") -> None:
+        super().__init__(message)
+        self.doing, self.advanced = doing, 0
 
 
 class MemoryShortageError(CellError):

@@ -140,7 +140,7 @@ class Registry(Generic[T]):
 
     def _all_of(self, name: str) -> list[Entry[T]]:
         own = [self._entries[name]] if name in self._entries else []
-        return [*own, *self._found.get(name, ())]
+        return [*own, *sorted(self._found.get(name, ()), key=lambda each: each.origin != PACKAGE)]
 
     def _named(self, name: str) -> list[Entry[T]]:
         """Returns the entries of a name, importing as few packages as possible."""

@@ -101,6 +101,8 @@ class HeldDataset(Dataset):
         inputs = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
         if self._inputs.dtype == np.uint8:
             inputs.div_(PIXEL_MAX)
+        else:
+            inputs.add_(0.0)  # -0 becomes 0, as in candidates
         taken = torch.from_numpy(ids.astype(np.int64))
         return Batch(taken, inputs, torch.from_numpy(self.info.labels[ids]))
 

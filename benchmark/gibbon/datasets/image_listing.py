@@ -56,7 +56,7 @@ class Listing:
 
 
 def list_folder(root: Path, class_map: ClassMap | None) -> Listing:
-    """Returns the images of a folder of class folders.  Hidden files and folders are passed over.
+    """Returns the images of a folder of class folders.  Hidden files and folders are skipped.
 
     Raises `DatasetError` if there are too few classes, or one is empty or not in the class map.
     """
@@ -64,7 +64,7 @@ def list_folder(root: Path, class_map: ClassMap | None) -> Listing:
     folders = [each for each in entries if each.is_dir()]
     _check_names(folders, root=root)
     stray = [each.name for each in entries if not each.is_dir()]
-    notes = [f"{_listed(stray)} beside the class folders passed over."] if stray else []
+    notes = [f"Skipped {_listed(stray)} next to the class folders."] if stray else []
     if not folders:
         raise DatasetError(
             f"{root}: has no class folders: expected CLASS/PICTURE.png or .jpg, found "
@@ -81,7 +81,7 @@ def list_folder(root: Path, class_map: ClassMap | None) -> Listing:
     for folder in folders:
         found, others = _pictures(folder)
         if others:
-            notes.append(f"{_listed(others)} in class folder {folder.name!r} passed over.")
+            notes.append(f"Skipped {_listed(others)} in class folder {folder.name!r}.")
         if not found and class_map is None:
             raise DatasetError(
                 f"{folder}: an empty class folder: no picture ({', '.join(SUFFIXES)}) in it; "

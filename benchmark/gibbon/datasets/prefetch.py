@@ -177,6 +177,8 @@ class Assembly:
                 row[...] = content
             if self.kept.scale != 1:
                 inputs.div_(self.kept.scale)
+            else:
+                inputs.add_(0.0)  # -0 becomes 0, as in candidates
             ids = torch.from_numpy(chunk.astype(np.int64))
             yield Batch(ids, inputs, torch.from_numpy(self.info.labels[chunk]))
 

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import tomli_w
 
 from gibbon.attacks import registered_name
-from gibbon.attacks.base import STOPPING, Attack, parameters_of
+from gibbon.attacks.base import STOPPING, Attack, is_ours, parameters_of
 from gibbon.core.threat import Norm
 from gibbon.records.run import Evaluation
 
@@ -28,11 +28,6 @@ ENOUGH_STEPS = 10  # for such a path
 DIGITS = 3
 BEST_LOSS = "best-loss"
 YIELDED = "it may yield several candidates, of which the best one counts"
-
-
-def is_ours(attack: Attack) -> bool:
-    """Returns whether an attack is one of Gibbon, neither a library's nor a plug-in."""
-    return ":" not in (registered_name(type(attack)) or ":")
 
 
 def library_of(attack: Attack) -> str:

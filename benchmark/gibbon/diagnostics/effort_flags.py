@@ -12,13 +12,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gibbon.attacks.base import Attack, parameters_of
+from gibbon.attacks.base import Attack, is_ours, parameters_of
 from gibbon.diagnostics.attack_advice import (
     QUERY_NAMES,
     STEP_NAMES,
     YIELDED,
     changed_attack,
-    is_ours,
     library_of,
     number_of,
 )

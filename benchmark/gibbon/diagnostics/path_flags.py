@@ -15,11 +15,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from gibbon.attacks.base import is_ours
 from gibbon.core.threat import Norm
 from gibbon.diagnostics.attack_advice import (
     PATH_LENGTH,
     best_point,
-    is_ours,
     larger_step,
     library_of,
     more_steps,

@@ -730,7 +730,9 @@ def _validated(written: dict[str, Any]) -> Baseline:
             raise RecordError(f"damaged: no dataset {cell.dataset!r}")
     if version == VERSION:
         return baseline
-    if CHECKSUM in written or any(row.checksum for row in (*baseline.datasets, *baseline.cells)):
+    checksums = [each.checksum for each in baseline.datasets]
+    checksums += [each.checksum for each in baseline.cells]
+    if CHECKSUM in written or any(checksums):
         raise RecordError(f"damaged: it has checksums, which version {version} has not")
     if version == WITHOUT_FLAGS:
         unknown = tuple(cell.model_copy(update={"flags": None}) for cell in baseline.cells)

@@ -13,19 +13,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError, OutputError
+from gibbon.core.global_state import Modes
+from gibbon.core.plain_tensors import plain
 from gibbon.core.threat import Bounds, ThreatModel
 from gibbon.models.memory import is_shortage
 from gibbon.models.outputs import LOGITS, OutputRule
 from gibbon.models.random_draws import ONE_DRAW, Draws
-from gibbon.models.snapshot import Listener, ModuleReferences, Snapshot, move_attributes
+from gibbon.models.snapshot import (
+    Listener,
+    ModuleReferences,
+    Place,
+    Snapshot,
+    equal,
+    move_attributes,
+)
 from gibbon.models.trajectory import ModelCall, Trajectory
 
 PIXELS = Bounds(0.0, 1.0)
+FEW_DIGITS = (torch.float16, torch.bfloat16)
+CHANGED_INPUT = (
+    "the model changed its input in place, which it did not do when it was loaded: "
+    "let forward begin with inputs = inputs.clone()"
+)
 
 
 @dataclass
@@ -42,13 +57,15 @@ class Watch:
 
     ``outputs`` are the model's outputs on exactly these inputs, or None if it was not called on
     them; they save a second forward pass for the clean prediction.  ``path`` holds the evidence of
-    all passes since `begin`.
+    all passes since `begin`.  ``original`` is a tensor of the values that the inputs must still
+    have; None if the attack is trusted not to hide a change of them.
     """
 
     inputs: Tensor
     version: int
     room: int
     path: Trajectory
+    original: Tensor | None = None
     outputs: Tensor | None = None
     _faults: list[Tensor] = field(default_factory=list)
 
@@ -88,10 +105,12 @@ class Watch:
     def covers(self, inputs: Tensor) -> bool:
         """Returns whether a tensor has the storage, shape and unchanged content of these inputs."""
         return (
-            inputs.data_ptr() == self.inputs.data_ptr()
+            type(inputs) is Tensor
+            and inputs.data_ptr() == self.inputs.data_ptr()
             and inputs.shape == self.inputs.shape
             and inputs.stride() == self.inputs.stride()
             and self.inputs._version == self.version
+            and (self.original is None or equal(self.inputs, self.original))
         )
 
 
@@ -112,6 +131,7 @@ class Classifier:
     Attributes:
         passes: number of passes so far.
         snapshot: during evaluation, the module's state, which must not change.
+        own_places: tensors of the module that its own calls change, such as a counter of calls.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> classifier = Classifier(net, classes=3, input_shape=(1, 2, 2))
@@ -132,6 +152,7 @@ class Classifier:
     draws: Draws = ONE_DRAW
     eager: nn.Module | None = None
     snapshot: Snapshot | None = field(default=None, init=False, repr=False)
+    own_places: frozenset[Place] = field(default=frozenset(), init=False, repr=False)
     _watch: Watch | None = field(default=None, init=False, repr=False)
     _listening: bool = field(default=False, init=False, repr=False)
     _viewed: Classifier | None = field(default=None, init=False, repr=False)
@@ -140,9 +161,20 @@ class Classifier:
     def __call__(self, inputs: Tensor) -> Tensor:
         """Returns the outputs, shape (N, K), differentiable if the inputs require gradients.
 
-        Raises `OutputError` if the module returns anything of another shape.
+        The module gets a tensor that must stay as it is.  Modes of torch that it leaves changed are
+        restored.
+
+        Raises `OutputError` if the module returns anything of another shape, or changes its input.
         """
-        outputs = self.checked(self.module(inputs), inputs)
+        version, modes = version_of(inputs), Modes.now()
+        try:
+            returned: object = self.module(inputs)
+        finally:
+            if Modes.now() != modes:
+                modes.put_back()
+        outputs = self.checked(returned, inputs)
+        if version_of(inputs) != version:
+            raise OutputError(CHANGED_INPUT)
         if self._viewed is not None:
             call = self._record(inputs, outputs)  # counted where the passes were made
             if call is not None and outputs.requires_grad and self._watch is not None:
@@ -153,14 +185,18 @@ class Classifier:
         return outputs
 
     def checked(self, outputs: object, inputs: Tensor) -> Tensor:
-        """Returns outputs of the right shape, (N, K); raises `OutputError` for any others."""
-        if not isinstance(outputs, Tensor) or outputs.shape != (len(inputs), self.classes):
-            came = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise OutputError(
-                f"the model must return a tensor of shape ({len(inputs)}, {self.classes}), "
-                f"got {came}"
-            )
-        return outputs
+        """Returns outputs of the right shape, (N, K), as a plain tensor of at least float32.
+
+        Raises `OutputError` for any others.
+        """
+        expected = (len(inputs), self.classes)
+        came: object = type(outputs).__name__
+        if issubclass(type(outputs), Tensor):
+            found = _readable(outputs, inputs)
+            if found.shape == expected:
+                return found
+            came = tuple(found.shape)
+        raise OutputError(f"the model must return a tensor of shape {expected}, got {came}")
 
     @property
     def room(self) -> int:
@@ -289,12 +325,15 @@ class Classifier:
         return self._watch is not None
 
     @contextmanager
-    def watching(self, inputs: Tensor, *, room: int = 0) -> Iterator[Watch]:
+    def watching(
+        self, inputs: Tensor, *, room: int = 0, original: Tensor | None = None
+    ) -> Iterator[Watch]:
         """Records outputs and gradients on these inputs in a `Watch`, for a ``with`` block.
 
-        ``room`` is the size of a full batch, if these inputs are fewer.
+        ``room`` is the size of a full batch, if these inputs are fewer; ``original`` as in `Watch`.
         """
-        watch = Watch(inputs, inputs._version, max(room, len(inputs)), Trajectory(inputs))
+        full = max(room, len(inputs))
+        watch = Watch(inputs, inputs._version, full, Trajectory(inputs), original)
         previous, self._watch = self._watch, watch
         try:
             yield self._watch
@@ -333,7 +372,8 @@ class Classifier:
 
         ``call`` is what the path of the attack knows of the forward pass.
         """
-        outputs.register_hook(partial(self._count_backward, call))  # type: ignore[no-untyped-call]
+        with torch._C.DisableTorchFunctionSubclass():
+            Tensor.register_hook(outputs, partial(self._count_backward, call))  # type: ignore[no-untyped-call]
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
@@ -361,12 +401,13 @@ class Classifier:
     def _saw(self, module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
         """Counts a forward pass, and its backward pass later; records what the watch needs."""
         inputs = arguments[0] if arguments else None
-        if not isinstance(inputs, Tensor) or not isinstance(outputs, Tensor):
+        if not isinstance(inputs, Tensor) or not issubclass(type(outputs), Tensor):
             return
         self.passes.forward += len(inputs)
-        call = self._record(inputs, outputs)
-        if outputs.requires_grad:
-            self.note_backward(outputs, call)
+        call = self._record(inputs, _readable(outputs, inputs))
+        given = cast("Tensor", outputs)
+        if given.requires_grad:
+            self.note_backward(given, call)
 
     def _record(self, inputs: Tensor, outputs: Tensor) -> ModelCall | None:
         """Records clean outputs, and a point of the attack's path, in the watch.
@@ -404,6 +445,19 @@ class Classifier:
         with nullcontext() if self._watch is None else self._watch.path.own_gradient():
             (gradient,) = torch.autograd.grad(outputs, inputs, upstream, retain_graph=again)
         return gradient
+
+
+def version_of(tensor: Tensor) -> int:
+    """Returns the number of in-place operations on a tensor; -1 if torch does not count them."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _readable(outputs: object, inputs: Tensor) -> Tensor:
+    """Returns outputs as a plain tensor of at least float32, where the inputs are."""
+    found = plain(outputs, what="the model's output", problem=OutputError)
+    if found.dtype in FEW_DIGITS:
+        found = found.float()
+    return found if found.device == inputs.device else found.to(inputs.device)
 
 
 def probe(classifier: Classifier, inputs: Tensor) -> Tensor:

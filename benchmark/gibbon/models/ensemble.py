@@ -31,11 +31,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gibbon.core.errors import ModelError, suggest
+from gibbon.core.errors import ModelError, OutputError, suggest
+from gibbon.core.plain_tensors import plain
 from gibbon.core.rng import seeded_globals
 from gibbon.models.classifier import Classifier, PassCount, probe
 from gibbon.models.memory import tensors_of
 from gibbon.models.outputs import LOGITS, LOSS_SCORES, OutputRule
+from gibbon.models.shielding import shielded
 
 Fuse = Literal["probabilities", "logits", "loss"]
 DEFAULT: Fuse = "probabilities"
@@ -162,6 +164,8 @@ def ensemble(
         _check_classifier(member, name)
         _check_alike(member, name, first=members[0], first_name=called[0])
         _check_answers(member, name)
+    # A member that writes into its input would change that of the members after it.
+    members = [shielded(each, _trial_inputs(each)) for each in members]
     fusion = FUSIONS[fuse]
     reasons = zip(called, (each.forward_only for each in members), strict=True)
     first = members[0]
@@ -227,18 +231,24 @@ def _check_alike(member: Classifier, name: str, *, first: Classifier, first_name
 
 def _check_answers(member: Classifier, name: str) -> None:
     """Checks a member against its declaration, since fused outputs would hide a fault."""
-    home = next((each.device for each in tensors_of(member.module)), torch.device("cpu"))
-    draws = torch.rand(TRIED, *member.input_shape, generator=torch.Generator().manual_seed(SEED))
-    bounds = member.bounds
-    inputs = (bounds.low + draws * bounds.width).to(home)
+    inputs = _trial_inputs(member)
     alone = copy.copy(member)
     alone.passes = PassCount()  # the trial does not count as a pass
     try:
-        with seeded_globals(SEED, home), alone.evaluating():
-            probe(alone, inputs)
+        with seeded_globals(SEED, inputs.device), alone.evaluating():
+            probe(shielded(alone, inputs), inputs)
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error
 
 
-def _precise(outputs: Tensor) -> Tensor:
+def _trial_inputs(member: Classifier) -> Tensor:
+    """Returns random inputs within the bounds of a member, where its tensors are."""
+    home = next((each.device for each in tensors_of(member.module)), torch.device("cpu"))
+    draws = torch.rand(TRIED, *member.input_shape, generator=torch.Generator().manual_seed(SEED))
+    bounds = member.bounds
+    return (bounds.low + draws * bounds.width).to(home)
+
+
+def _precise(returned: object) -> Tensor:
+    outputs = plain(returned, what="the output of a member", problem=OutputError)
     return outputs if outputs.dtype in (torch.float32, torch.float64) else outputs.float()

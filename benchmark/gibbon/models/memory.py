@@ -83,14 +83,15 @@ def kept_bytes(module: nn.Module, inputs: Tensor) -> int:
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        if tensor.layout is torch.strided:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     leaf = inputs.detach().clone().requires_grad_()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         outputs = module(leaf)
-    if not isinstance(outputs, Tensor) or not outputs.requires_grad:
+    if not issubclass(type(outputs), Tensor) or not outputs.requires_grad:
         return 0
     total = sum(size for place, size in kept.items() if place not in own)
     return -(-total // max(1, len(inputs)))

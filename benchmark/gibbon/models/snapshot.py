@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 _NUMPY_DTYPES = (torch.float32, torch.float64, torch.int64)
+Place = tuple[int, str]  # identity of a module, and the name of a tensor that it holds
+METHODS = ("forward", "__call__")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -31,6 +33,13 @@ class _Place:
     storage: Tensor
     copy: Tensor
     requires_grad: bool
+
+    @property
+    def key(self) -> Place:
+        return id(self.owner), self.name
+
+
+CHANGED_TENSORS = "changed the model's parameters or buffers"
 
 
 class Snapshot:
@@ -57,26 +66,36 @@ class Snapshot:
         self._ways = [(each, _ways(each)) for each in module.modules()]
         self._versions = [place.tensor._version for place in self._places]
 
-    def difference(self) -> str | None:
-        """Returns a verb phrase for the change since the snapshot, or None if there is none."""
+    def difference(self, *, but: frozenset[Place] = frozenset()) -> str | None:
+        """Returns a verb phrase for the change since the snapshot, or None if there is none.
+
+        Tensors at the places ``but`` may change.
+        """
         if any(module.training != ways.training for module, ways in self._ways):
             return "left the model in another mode (training or eval)"
         parts = list(self._module.modules())
         same_parts = parts == [each for each, _ in self._ways]
         if not same_parts or any(ways.differ(_ways(each)) for each, ways in self._ways):
             return "hooked or patched the model"
-        now = [tensor for _, _, tensor in _tensors(self._module)]
-        same = len(now) == len(self._places) and all(
-            tensor is place.tensor and tensor.data_ptr() == place.storage.data_ptr()
-            for tensor, place in zip(now, self._places, strict=True)
-        )
-        if not same or [each._version for each in now] != self._versions:
-            return "changed the model's parameters or buffers"
+        if self.changed_places() - but:
+            return CHANGED_TENSORS
         if any(place.tensor.requires_grad != place.requires_grad for place in self._places):
             return "changed which of the model's parameters are frozen"
-        if not all(equal(place.tensor, place.copy) for place in self._places):
-            return "changed the model's parameters or buffers"
         return None
+
+    def changed_places(self) -> frozenset[Place]:
+        """Returns the places of parameters and buffers that changed since the snapshot."""
+        now = {(id(owner), name): tensor for owner, name, tensor in _tensors(self._module)}
+        before = {place.key for place in self._places}
+        changed = now.keys() ^ before
+        for place, version in zip(self._places, self._versions, strict=True):
+            tensor = now.get(place.key)
+            if tensor is None:
+                continue
+            same = tensor is place.tensor and tensor.data_ptr() == place.storage.data_ptr()
+            if not same or tensor._version != version or not equal(tensor, place.copy):
+                changed.add(place.key)
+        return frozenset(changed)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -84,6 +103,10 @@ class Snapshot:
         for module, ways in self._ways:
             module.training = ways.training
             ways.restore(module)
+        before = {place.key for place in self._places}
+        for owner, name, _ in list(_tensors(self._module)):
+            if (id(owner), name) not in before:
+                delattr(owner, name)
         for place in self._places:
             if getattr(place.owner, place.name, None) is not place.tensor:
                 setattr(place.owner, place.name, place.tensor)
@@ -118,6 +141,7 @@ class _Ways:
     training: bool
     kind: type
     patch: object
+    methods: tuple[tuple[type, str, object], ...]
     hooks: tuple[tuple[str, tuple[tuple[object, object], ...]], ...]
 
     def differ(self, now: _Ways) -> bool:
@@ -132,10 +156,18 @@ class _Ways:
             ]
 
         hooks = tuple((name, tuple(relevant(items))) for name, items in now.hooks)
-        return (now.kind, now.patch, hooks) != (self.kind, self.patch, self.hooks)
+        own = self.kind, self.patch, self.methods, self.hooks
+        return (now.kind, now.patch, now.methods, hooks) != own
 
     def restore(self, module: nn.Module) -> None:
         module.__class__ = self.kind
+        before = {(kind, name): method for kind, name, method in self.methods}
+        for kind, name, _ in _methods(self.kind):
+            if (kind, name) not in before:
+                delattr(kind, name)
+        for (kind, name), method in before.items():
+            if vars(kind).get(name) is not method:
+                setattr(kind, name, method)
         if self.patch is None:
             module.__dict__.pop("forward", None)
         else:
@@ -150,7 +182,18 @@ class _Ways:
 def _ways(module: nn.Module) -> _Ways:
     own = module.__dict__
     hooks = tuple((name, tuple(own[name].items())) for name in HOOKS if name in own)
-    return _Ways(module.training, type(module), own.get("forward"), hooks)
+    kind = type(module)
+    return _Ways(module.training, kind, own.get("forward"), _methods(kind), hooks)
+
+
+def _methods(kind: type) -> tuple[tuple[type, str, object], ...]:
+    """Returns the methods that a call runs, of a class and its bases, each with its class."""
+    return tuple(
+        (each, name, vars(each)[name])
+        for each in kind.__mro__
+        for name in METHODS
+        if name in vars(each)
+    )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -107,7 +107,34 @@ def file_digest(path: Path) -> str:
 def state_digest(module: nn.Module) -> str:
     """Returns a digest of a module's tensors: names, dtypes, shapes and values, on any device."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, value in sorted(module.state_dict().items()):
+        for tensor in _tensors_in(value):
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+            whole = tensor.detach().cpu().contiguous().flatten()
+            digest.update(whole.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _tensors_in(value: object) -> Iterator[Tensor]:
+    """Yields the tensors of an entry of a state dict, which may be a tuple or a packed weight.
+
+    The layers of a quantised network keep weight, bias and scales together.
+    """
+    if isinstance(value, tuple | list):
+        for each in value:
+            yield from _tensors_in(each)
+    elif isinstance(value, Tensor):
+        if value.is_quantized:
+            yield value.int_repr()
+            value = _scales(value)
+        yield value
+    elif isinstance(value, bool | int | float):
+        yield torch.tensor(value)
+
+
+def _scales(value: Tensor) -> Tensor:
+    """Returns scales and zero points of a quantised tensor, float64."""
+    if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return torch.tensor([value.q_scale(), value.q_zero_point()], dtype=torch.float64)
+    scales, points = value.q_per_channel_scales(), value.q_per_channel_zero_points()
+    return torch.stack([scales.double(), points.double()])

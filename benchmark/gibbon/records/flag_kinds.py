@@ -15,7 +15,7 @@ from gibbon.core.errors import SpecError, suggest
 Severity = Literal["serious", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "note")
 MEANINGS: Final[dict[Severity, str]] = {
-    "serious": "the number must not be used as it stands",
+    "serious": "the number must not be used as it is",
     "warning": "check the number before using it",
     "note": "for information",
 }
@@ -54,7 +54,7 @@ class FlagKind:
     Args:
         name: its name in tables and files.
         severity: how much it matters, unless a flag says otherwise.  ``serious``: the number must
-            not be used as it stands; ``warning``: check it; ``note``: know it.
+            not be used as it is; ``warning``: check it; ``note``: know it.
         title: what it says, in a few words.
         advice: what to do, in one line.
         source: where the check is described.

@@ -27,7 +27,7 @@ class Flag(Record):
 
     Args:
         kind: name of its kind, of a closed list (`gibbon.records.flag_kinds`).
-        severity: ``serious``: the number must not be used as it stands; ``warning``: it needs a
+        severity: ``serious``: the number must not be used as it is; ``warning``: it needs a
             check; ``note``: a reader should know.  That of the kind by default.
         dataset, model, attack, epsilon: the rows that it is about; an empty one stands for all.
         figure: the figure seen, such as ``"300 of 300"``.

@@ -7,14 +7,16 @@ looked at, by the digests of their cells: other results are checked anew.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from gibbon.core.errors import RunFolderError
-from gibbon.core.files import write_atomically
+from gibbon.core.errors import RecordError, RunFolderError
+from gibbon.core.files import own_folder, read_plain_file, write_atomically
 from gibbon.core.threat import Norm
+from gibbon.records.checksums import checked_content, with_checksum
 from gibbon.records.examination import EXAMINATIONS
 from gibbon.records.record import Record
 
@@ -74,8 +76,9 @@ def _file(folder: Path, cells: tuple[str, ...]) -> Path:
 def read_survivor_check(folder: Path, cells: tuple[str, ...]) -> SurvivorCheck | None:
     """Returns the stored check of these cells in a run's folder, or None if none is usable."""
     try:
-        found = SurvivorCheck.model_validate_json(_file(folder, cells).read_bytes())
-    except (OSError, ValidationError):
+        content = checked_content(read_plain_file(_file(folder, cells)))
+        found = SurvivorCheck.model_validate_json(json.dumps(content))
+    except (OSError, RecordError, ValidationError):
         return None
     return found if found.cells == cells else None
 
@@ -84,7 +87,7 @@ def write_survivor_check(folder: Path, check: SurvivorCheck) -> None:
     """Writes a check into a run's folder, atomically.  Raises `RunFolderError`."""
     path = _file(folder, check.cells)
     try:
-        path.parent.mkdir(exist_ok=True)
+        own_folder(path.parent)
     except OSError as error:
         raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
-    write_atomically(path, check.model_dump_json(indent=1) + "\n")
+    write_atomically(path, with_checksum(check.model_dump_json(indent=1)))

@@ -47,4 +47,4 @@ def in_batches(
         if position < count:
             size.halve(tried)
             give_back(device)
-            note(f"out of memory with {tried} examples at a time, going on with {size.now}")
+            note(f"out of memory with {tried} examples at a time, continuing with {size.now}")

@@ -33,7 +33,9 @@ from gibbon.runner.examine_models import Examined, passes_made
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.plan.precision import uncompiled_classifier
+from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.worker import IN_THIS_PROCESS, Worker
 
 FEWEST = 4  # survivors of a threat model that are worth an attack
 MOST_GROUPS = 3  # threat models of a model
@@ -63,11 +65,14 @@ class Group:
         return tuple(sorted({cell.digest for cell in self.cells}))
 
 
-def check_survivors(plan: Plan, folder: RunFolder, examined: Examined) -> tuple[SurvivorCheck, ...]:
+def check_survivors(
+    plan: Plan, folder: RunFolder, examined: Examined, *, worker: Worker = IN_THIS_PROCESS
+) -> tuple[SurvivorCheck, ...]:
     """Returns the checks of the survivors of each model; new ones are stored.
 
     Of each attack, the largest epsilon with survivors is looked at, with all other attacks at this
     epsilon.  Nothing is raised: what an exception prevents is recorded with the reason.
+    ``worker`` runs the models.
     """
     if not plan.settings.examination:
         return ()
@@ -83,7 +88,8 @@ def check_survivors(plan: Plan, folder: RunFolder, examined: Examined) -> tuple[
             if not known.at_candidates and left >= 4 * FOR_CANDIDATES:
                 left -= FOR_CANDIDATES
             for number, group in enumerate(groups):
-                found = _check(plan, folder, experiment, group, left // (len(groups) - number))
+                check = _check_of(group, left // (len(groups) - number))
+                found = _checked(plan, folder, experiment, group, check, worker)
                 left -= found.passes
                 checks.append(found)
     return tuple(checks)
@@ -147,11 +153,10 @@ def _targeted(cell: Cell) -> bool:
     return attack is not None and parameters_of(attack.attack).get("target", "none") != "none"
 
 
-def _check(
-    plan: Plan, folder: RunFolder, experiment: PlannedExperiment, group: Group, budget: int
-) -> SurvivorCheck:
+def _check_of(group: Group, budget: int) -> SurvivorCheck:
+    """Returns the check of a group, before anything is attacked."""
     cell = group.cells[0]
-    check = SurvivorCheck(
+    return SurvivorCheck(
         dataset=cell.dataset,
         model=cell.source.name,
         norm=group.threat.norm.value,
@@ -162,22 +167,36 @@ def _check(
         examples=group.examples,
         budget=max(0, budget),
     )
+
+
+def _checked(
+    plan: Plan,
+    folder: RunFolder,
+    experiment: PlannedExperiment,
+    group: Group,
+    check: SurvivorCheck,
+    worker: Worker,
+) -> SurvivorCheck:
+    """Returns the stored check of a group, or a new one, which is stored."""
     stored = read_survivor_check(folder.path, check.cells)
-    if stored is not None and not (stored.reason and budget >= MORE * stored.budget):
+    if stored is not None and not (stored.reason and check.budget >= MORE * stored.budget):
         names = {"dataset": check.dataset, "model": check.model, "attacks": check.attacks}
         return stored.model_copy(update=names)
-    effort = Effort.within(budget, len(group.survivors))
+    effort = Effort.within(check.budget, len(group.survivors))
     if effort is None:
         reason = f"it needs more than the {check.budget} passes that are left"
         return check.model_copy(update={"reason": reason})
+
+    def work(_: Progress) -> SurvivorCheck:
+        plan.pool.load([group.cells[0].source.handle])
+        return _attacked(plan, experiment, group, check, effort)
+
     errors: list[BaseException] = []
+    found = check
     with boundary(errors.append):
-        plan.pool.load([cell.source.handle])
-        check = _attacked(plan, experiment, group, check, effort)
-        write_survivor_check(folder.path, check)
-    if errors:
-        return check.model_copy(update={"reason": described(errors[0])})
-    return check
+        found = worker.run(work, SILENT)
+        write_survivor_check(folder.path, found)
+    return found.model_copy(update={"reason": described(errors[0])}) if errors else found
 
 
 def _attacked(

@@ -32,8 +32,9 @@ from gibbon.runner.keep_candidates import CandidateKeeper
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, Plan, PlannedAttack, PlannedExperiment
 from gibbon.runner.plan.precision import in_float32, uncompiled_classifier
-from gibbon.runner.progress import Progress
+from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.worker import IN_THIS_PROCESS, Worker
 
 Key = tuple[str, str]  # digests of model and dataset
 LATER_SHARE = 3  # of the passes, one in this many is kept for candidates and survivors
@@ -113,13 +114,18 @@ def _for_attacks(flag: Flag, experiment: PlannedExperiment) -> Iterator[Flag]:
 
 
 def examine_models(
-    plan: Plan, folder: RunFolder, *, progress: Progress, known: Iterable[Examination] = ()
+    plan: Plan,
+    folder: RunFolder,
+    *,
+    progress: Progress,
+    known: Iterable[Examination] = (),
+    worker: Worker = IN_THIS_PROCESS,
 ) -> Examined:
     """Returns the examinations of a plan's models: the stored ones, or new ones, which are stored.
 
     ``known`` are those in the record of an earlier run: they stand in for files that were lost,
     because the candidates that a model was examined at are not made again.  A model that can't be
-    examined, such as one that raises, is reported to ``progress``.
+    examined, such as one that raises, is reported to ``progress``.  ``worker`` runs the models.
     """
     examined = Examined()
     if not plan.settings.examination:
@@ -142,8 +148,12 @@ def examine_models(
             continue
         errors: list[BaseException] = []
         with boundary(errors.append):
-            plan.pool.load([model.handle])
-            made = _examine(model, budget, plan)
+
+            def work(_: Progress, model: LoadedModel = model, budget: int = budget) -> Examination:
+                plan.pool.load([model.handle])
+                return _examine(model, budget, plan)
+
+            made = worker.run(work, progress)
             examined.found[key] = made.model_copy(update={"model": key[0], "dataset": key[1]})
         if errors:
             examined.errors[key] = described(errors[0])
@@ -156,7 +166,9 @@ def examine_models(
     return examined
 
 
-def examine_at_candidates(plan: Plan, folder: RunFolder, examined: Examined) -> None:
+def examine_at_candidates(
+    plan: Plan, folder: RunFolder, examined: Examined, *, worker: Worker = IN_THIS_PROCESS
+) -> None:
     """Checks the gradients at candidates of the first attack with gradients, and stores the result.
 
     The passes that the run has made on the model by then allow it more or fewer.
@@ -175,16 +187,17 @@ def examine_at_candidates(plan: Plan, folder: RunFolder, examined: Examined) -> 
             continue
         errors: list[BaseException] = []
         with boundary(errors.append):
-            plan.pool.load([model.handle])
-            main, exact = _classifiers(model)
-            later = examine_candidates(
-                main,
-                model.probed.observed,
-                Candidates(kept.inputs, kept.ids, kept.labels),
-                budget=budget,
-                exact=exact,
-                device=plan.device,
-            )
+            points = Candidates(kept.inputs, kept.ids, kept.labels)
+
+            def work(
+                _: Progress,
+                model: LoadedModel = model,
+                points: Candidates = points,
+                budget: int = budget,
+            ) -> Examination:
+                return _examine_at(model, points, budget, plan)
+
+            later = worker.run(work, SILENT)
             examined.found[key] = before.then(later)
             write_examination(folder.path, examined.found[key])
 
@@ -238,6 +251,15 @@ def _examine(model: LoadedModel, budget: int, plan: Plan) -> Examination:
     main, exact = _classifiers(model)
     return examine(
         main, observed.sample, budget=budget, observed=observed, exact=exact, device=plan.device
+    )
+
+
+def _examine_at(model: LoadedModel, points: Candidates, budget: int, plan: Plan) -> Examination:
+    plan.pool.load([model.handle])
+    main, exact = _classifiers(model)
+    observed = model.probed.observed
+    return examine_candidates(
+        main, observed, points, budget=budget, exact=exact, device=plan.device
     )
 
 

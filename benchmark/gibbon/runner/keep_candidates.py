@@ -11,8 +11,9 @@ from torch import Tensor
 from gibbon.datasets.base import Batch
 from gibbon.records.outcomes import Outcome
 from gibbon.runner.boundary import Attempt
-from gibbon.runner.execute.scorer import Scorer, TargetScores
+from gibbon.runner.execute.scorer import Scorer
 from gibbon.runner.plan.planned import Cell
+from gibbon.runner.target_scores import TargetScores
 
 MOST = 8
 

@@ -190,6 +190,7 @@ class RunFolder:
             with open_new(path) as file:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_2_0(file, header)
+                file.flush()  # before a process inherits it
                 yield file
         except OSError as error:
             raise unwritable(path, error) from error

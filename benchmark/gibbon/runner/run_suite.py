@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from gibbon.core.errors import RunFolderError
+from gibbon.core.global_state import calculating
 from gibbon.records.acceptance import check_kinds
 from gibbon.records.run import (
     RUN_FILE,
@@ -23,8 +25,10 @@ from gibbon.runner.finished import finished_record, remember_inputs
 from gibbon.runner.gallery.recover import recover_galleries
 from gibbon.runner.lost import counted_cells, lost_results
 from gibbon.runner.make_record import make_record
+from gibbon.runner.own_process import in_own_process, requesting
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Plan, Supplied
+from gibbon.runner.process_limits import NO_LIMITS, check_isolation, limits_of
 from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.proofs.check_proofs import with_proofs
 from gibbon.runner.proofs.prove import prove_all
@@ -32,11 +36,20 @@ from gibbon.runner.proofs.published_proofs import check_published_proofs
 from gibbon.runner.provenance import now, provenance
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
+from gibbon.runner.worker import (
+    IN_THIS_PROCESS,
+    CountedProgress,
+    InOwnProcesses,
+    SentProgress,
+    Worker,
+    activity,
+)
 from gibbon.specs.suite import Suite
 
 Publish = Callable[[RunRecord, Path], object]
 
 
+@calculating()
 def run_suite(
     suite: Suite,
     output: Path,
@@ -62,70 +75,105 @@ def run_suite(
     `RunFolderError` if the folder can't be used.
     """
     check_kinds(suite.accept, where=where or f"suite {suite.name}")
-    plan = make_plan(suite, settings, where=where, supplied=supplied, progress=progress)
-    check_published_proofs(plan)
-    for sentence in dict.fromkeys(_notes(plan)):
-        progress.note(sentence)
-    opened = RunFolder.open(output, suite=suite.name, repair=settings.repair)
-    with opened as folder, plan.pool:
-        started, origin = time.monotonic(), provenance(plan)
-        earlier = _claim(folder, plan, origin)
-        record = finished_record(plan, folder, earlier, origin)
-        cells = len(tuple(plan.cells))
-        if record is None:
-            record, reused = _computed(plan, folder, earlier, progress=progress, origin=origin)
-        else:
-            reused = cells
-            progress.start(work=0, cells=0, reused=reused)
-        finished = {
-            "finished": now(),
-            "seconds": time.monotonic() - started,
-            "computed_cells": cells - reused,
-            "reused_cells": reused,
-        }
-        origin = origin.model_copy(update=finished)
-        record = record.model_copy(update={"provenance": origin})
-        record.write(folder.path)
-        remember_inputs(plan, folder, record)
-        if publish is not None:
-            with _unwritable_is_reported(folder.path):
-                publish(record, folder.path)
-        return record
+    request = _Request(suite, output, settings, where, supplied, publish)
+    limits = limits_of(suite, settings)
+    if limits is None:
+        return request.run(progress, IN_THIS_PROCESS)
+    check_isolation(settings, where=where)
+    with requesting("the run"):
+        return in_own_process(
+            lambda send: request.run(SentProgress(send, limits.seconds), InOwnProcesses(limits)),
+            limits=NO_LIMITS,
+            heard=CountedProgress(progress).receive,
+        )
 
 
-def _computed(
-    plan: Plan,
-    folder: RunFolder,
-    earlier: RunRecord | None,
-    *,
-    progress: Progress,
-    origin: Provenance,
-) -> tuple[RunRecord, int]:
-    """Computes what is missing, and returns the record and the number of cells that were reused.
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of `run_suite` but for its progress."""
 
-    ``earlier`` is the record of an earlier run in the folder, if there is one.
-    """
-    folder.counted = counted_cells(earlier)
-    lost = lost_results(plan, folder, earlier)
-    if lost:
-        progress.note(lost)
-    known = earlier.examinations if earlier is not None else ()
-    examined = examine_models(plan, folder, progress=progress, known=known)
-    jobs = find_jobs(plan, folder)
-    if jobs and earlier is not None:
-        _mark_running(folder, earlier)
-    computed, reused = _cells_to_compute(plan, jobs)
-    work = sum(job.work * len(job.experiment.ids) for job in jobs)
-    progress.start(work=work, cells=computed, reused=reused)
-    keeper = examined.candidates
-    failures = run_jobs(jobs, Execution(plan, folder, progress, keeper.around))
-    examined.survivors = check_survivors(plan, folder, examined)
-    examine_at_candidates(plan, folder, examined)
-    proofs = prove_all(plan, folder, progress=progress)
-    if plan.settings.pictures:
-        recover_galleries(plan, folder, progress=progress)
-    record = make_record(plan, folder, examined, failures, origin)
-    return with_proofs(record, plan, folder, proofs), reused
+    suite: Suite
+    output: Path
+    settings: RunSettings
+    where: str
+    supplied: Supplied
+    publish: Publish | None
+
+    def run(self, progress: Progress, worker: Worker) -> RunRecord:
+        """Runs the suite, its attacks and models on a worker, and returns the record."""
+        settings = self.settings
+        plan = make_plan(
+            self.suite, settings, where=self.where, supplied=self.supplied, progress=progress
+        )
+        check_published_proofs(plan)
+        for sentence in dict.fromkeys(_notes(plan)):
+            progress.note(sentence)
+        opened = RunFolder.open(self.output, suite=self.suite.name, repair=settings.repair)
+        with opened as folder, plan.pool:
+            started, origin = time.monotonic(), provenance(plan)
+            earlier = _claim(folder, plan, origin)
+            record = finished_record(plan, folder, earlier, origin)
+            cells = len(tuple(plan.cells))
+            if record is None:
+                computation = _Computation(plan, folder, progress, worker)
+                record, reused = computation.record(earlier, origin)
+            else:
+                reused = cells
+                progress.start(work=0, cells=0, reused=reused)
+            finished = {
+                "finished": now(),
+                "seconds": time.monotonic() - started,
+                "computed_cells": cells - reused,
+                "reused_cells": reused,
+            }
+            origin = origin.model_copy(update=finished)
+            record = record.model_copy(update={"provenance": origin})
+            record.write(folder.path)
+            remember_inputs(plan, folder, record)
+            if self.publish is not None:
+                with _unwritable_is_reported(folder.path):
+                    self.publish(record, folder.path)
+            return record
+
+
+@dataclass(frozen=True)
+class _Computation:
+    """Computes what a run's folder lacks; ``worker`` runs attacks and models."""
+
+    plan: Plan
+    folder: RunFolder
+    progress: Progress
+    worker: Worker
+
+    def record(self, earlier: RunRecord | None, origin: Provenance) -> tuple[RunRecord, int]:
+        """Returns the record, and the number of cells that were reused.
+
+        ``earlier`` is the record of an earlier run in the folder, if there is one.
+        """
+        plan, folder, progress, worker = self.plan, self.folder, self.progress, self.worker
+        folder.counted = counted_cells(earlier)
+        lost = lost_results(plan, folder, earlier)
+        if lost:
+            progress.note(lost)
+        known = earlier.examinations if earlier is not None else ()
+        examined = examine_models(plan, folder, progress=progress, known=known, worker=worker)
+        jobs = find_jobs(plan, folder)
+        if jobs and earlier is not None:
+            _mark_running(folder, earlier)
+        computed, reused = _cells_to_compute(plan, jobs)
+        work = sum(job.work * len(job.experiment.ids) for job in jobs)
+        progress.start(work=work, cells=computed, reused=reused)
+        keeper = examined.candidates
+        on = worker.sharing(keeper)
+        failures = run_jobs(jobs, Execution(plan, folder, progress, keeper.around, on))
+        examined.survivors = check_survivors(plan, folder, examined, worker=worker)
+        examine_at_candidates(plan, folder, examined, worker=worker)
+        with activity(progress, "the certified bounds"):
+            proofs = prove_all(plan, folder, progress=progress)
+        if plan.settings.pictures:
+            recover_galleries(plan, folder, progress=progress, worker=worker)
+        record = make_record(plan, folder, examined, failures, origin)
+        return with_proofs(record, plan, folder, proofs), reused
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -15,7 +16,7 @@ Bounding = Literal["cheap", "all", "none"]
 SAVE_EVERY = 10.0
 
 # The smallest value of each setting that is a count.
-LEAST = {"batch_size": 1, "models_in_memory": 1, "workers": 0, "limit": 1}
+LEAST = {"batch_size": 1, "models_in_memory": 1, "workers": 0, "limit": 1, "cell_memory": 1}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class RunSettings:
             `gibbon.runner.gallery.select`).
         examination: examine each model before it is attacked (see
             `gibbon.diagnostics.examination`); without it a flag is raised.
+        isolate: run each attack and each model in a process of its own, so that one that exits,
+            crashes or never ends fails its own cell alone (see `gibbon.runner.process_limits`);
+            what the suite says if None, else not.
+        cell_timeout: seconds that a cell may take in its process; what the suite says if None.
+        cell_memory: bytes that the process of a cell may take beside what it shares with the run;
+            what the suite says if None.
 
     Raises `SpecError` if a value is impossible, naming the field.  Whether the device exists is
     checked when a plan is made.
@@ -66,6 +73,9 @@ class RunSettings:
     bounds: Bounding | None = None
     pictures: bool = False
     examination: bool = True
+    isolate: bool | None = None
+    cell_timeout: float | None = None
+    cell_memory: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
@@ -82,3 +92,10 @@ class RunSettings:
         if self.bounds is not None and self.bounds not in get_args(Bounding):
             expected = ", ".join(get_args(Bounding))
             raise SpecError(f"must be one of {expected}, got {self.bounds!r}", where="bounds")
+        seconds = self.cell_timeout
+        if seconds is not None and not (
+            isinstance(seconds, int | float)
+            and not isinstance(seconds, bool)
+            and 0 < seconds < math.inf
+        ):
+            raise SpecError(f"must be positive seconds, got {seconds!r}", where="cell_timeout")

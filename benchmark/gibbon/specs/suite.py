@@ -15,6 +15,7 @@ from operator import is_, not_
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -37,6 +38,7 @@ from gibbon.specs.base import (
     Source,
     Spec,
 )
+from gibbon.specs.memory_sizes import parse_bytes
 from gibbon.specs.naming import ENSEMBLE, is_composed, label_from, members_in_text, name_from
 from gibbon.specs.published import PublishedRow
 
@@ -370,12 +372,20 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)]
+
+
 class Suite(Spec):
     """A named list of experiments, with one seed.
 
     ``accept`` lists the kinds of flags that the author takes responsibility for.  ``bounds`` says
     which certified bounds are computed: true for all, false for none; those that cost little beside
     the attacks if it is missing.
+
+    With ``isolate`` each attack and each model runs in a process of its own, and a cell that exits,
+    crashes or exceeds a limit fails alone.  ``cell_timeout`` is in seconds, ``cell_memory`` a text
+    such as ``"4GB"`` or a number of bytes; both limit the process of one cell.
     """
 
     name: Name
@@ -387,6 +397,16 @@ class Suite(Spec):
     source: str = ""
     accept: tuple[Name, ...] = Field(default=(), exclude_if=not_)
     bounds: bool | None = Field(default=None, strict=True, exclude_if=_is_none)
+    isolate: bool = Field(default=False, strict=True, exclude_if=not_)
+    cell_timeout: Seconds | None = Field(default=None, exclude_if=_is_none)
+    cell_memory: Bytes | None = Field(default=None, exclude_if=_is_none)
+
+    @model_validator(mode="after")
+    def _limits_are_of_processes(self) -> Self:
+        for key in ("cell_timeout", "cell_memory"):
+            if getattr(self, key) is not None and not self.isolate:
+                raise ValueError(f"{key} limits the process of a cell: set isolate = true")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -1,19 +1,31 @@
-"""The guard around an attack: copies of inputs, seeded generators, and a check of the model."""
+"""The guard around an attack: copies of inputs, seeded generators, and a check of the model.
+
+What an attack left changed fails its cell.  A model may change the same things in a pass of its
+own: then the model is run alone on a copy of the inputs, and what that changes is not the attack's
+fault (`gibbon.verify.own_doing`).
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from gibbon.attacks.base import Attack, is_ours
 from gibbon.attacks.toolkit.gradients import check_finite_gradients
-from gibbon.core.errors import AttackError
+from gibbon.core.errors import AttackError, OutputError
+from gibbon.core.global_state import Changes, GlobalState
 from gibbon.core.rng import seeded_globals
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import Classifier, Watch
-from gibbon.models.snapshot import Snapshot, equal
+from gibbon.models.classifier import CHANGED_INPUT, Classifier, Watch
+from gibbon.models.snapshot import CHANGED_TENSORS, Snapshot, equal
+from gibbon.verify.own_doing import own_doing
+
+LEFT_THREADS = "an attack left threads running"
+ISOLATE = "run it with --isolate"
 
 
 @dataclass(frozen=True)
@@ -26,38 +38,71 @@ class Guarded:
 
 @contextmanager
 def guarding(
-    source: Classifier, batch: Batch, *, seed: int = 0, room: int = 0
+    source: Classifier,
+    batch: Batch,
+    *,
+    seed: int = 0,
+    room: int = 0,
+    attack: Attack | None = None,
 ) -> Iterator[Guarded]:
     """Lends an attack a copy of the inputs, and restores the model and global state afterwards.
 
     Our own attacks draw from streams.  Attacks of other libraries may draw from the generators of
-    torch, numpy or random, which start from ``seed``.  Generators, torch's global settings, the
-    model and the classifier are put back, also after an exception.  ``room`` is the size of a full
-    batch, if this one is smaller.
+    torch, numpy or random, which start from ``seed``.  Generators, global state, the model and the
+    classifier are put back, also after an exception.  ``room`` is the size of a full batch, if this
+    one is smaller.  ``attack`` is the attack, of which ours are trusted with global state.
 
-    Raises `AttackError` if the attack changed its inputs, the model or the classifier, and
-    `OutputError` if an input gradient was NaN: ``sign(NaN)`` is 0 in torch, so that the attack
-    would have stayed at its starting point and shown nothing.
+    Raises `AttackError` if the attack changed its inputs, the model or the classifier, replaced
+    functions of torch or hooked all modules, and `OutputError` if an input gradient was NaN:
+    ``sign(NaN)`` is 0 in torch, so that the attack would have stayed at its starting point and
+    shown nothing; or if it was the model that changed the inputs.
     """
     snapshot = source.snapshot or Snapshot(source.module)
     fields = dict(source.__dict__)
-    given = Batch(batch.ids, batch.inputs.clone(), batch.labels)
-    watching = source.watching(given.inputs, room=room)
+    trusted = attack is not None and is_ours(attack)
+    given = Batch(batch.ids.clone(), batch.inputs.clone(), batch.labels.clone())
+    original = None if trusted else batch.inputs
+    watching = source.watching(given.inputs, room=room, original=original)
+    state = None if trusted else GlobalState.now()
+    changes = Changes()
     with _global_state(batch.inputs.device, seed), watching as watch:
         try:
             yield Guarded(given, watch)
         finally:
-            difference = snapshot.difference()
-            if difference is not None:
+            if state is not None:
+                changes = state.put_back()
+            difference = snapshot.difference(but=source.own_places)
+            places = frozenset() if difference is None else snapshot.changed_places()
+            if difference is not None or source.own_places:
                 snapshot.restore()
-            elif _changed(source, fields):
+            if difference is None and _changed(source, fields):
                 difference = "changed the classifier"
             source.__dict__.clear()
             source.__dict__.update(fields)
+    changed_input = given.inputs._version != watch.version or not equal(given.inputs, batch.inputs)
+    if difference is not None or changed_input or changes.code:
+        own = own_doing(source, batch, snapshot)
+        if difference == CHANGED_TENSORS and places <= own.places:
+            source.own_places |= places
+            difference = None
+        if changed_input and own.changes_input:
+            raise OutputError(CHANGED_INPUT)
+        changes = changes._replace(code=tuple(set(changes.code) - set(own.changes.code)))
     if difference is not None:
         raise AttackError(f"the attack {difference}")
-    if given.inputs._version != watch.version or not equal(given.inputs, batch.inputs):
+    if changed_input:
         raise AttackError("the attack changed its inputs in place")
+    if changes.code:
+        raise AttackError(
+            f"the attack left global state changed ({', '.join(sorted(changes.code))}), which "
+            f"would change the numbers of other cells; it was put back: {ISOLATE}"
+        )
+    if state is not None and (running := state.new_threads()):
+        warnings.warn(
+            f"{LEFT_THREADS} ({', '.join(running)}), which may change other numbers: {ISOLATE}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     check_finite_gradients(watch.gradients)
 
 

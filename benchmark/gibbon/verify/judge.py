@@ -134,7 +134,7 @@ def _carried(
     now = judge(source, left, proposed=remaining, threat=threat)
     old, new = before.answers, now.answers
     if old is None or new is None or before.margin is None or now.margin is None:
-        raise AttackError("what misled can't be carried before the source is asked")
+        raise AttackError("misclassified examples can't be carried before the source is evaluated")
 
     def put(earlier: Tensor, anew: Tensor) -> Tensor:
         return earlier.index_copy(0, rows, anew)

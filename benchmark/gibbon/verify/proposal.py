@@ -11,7 +11,7 @@ Which leaf of `Proposal` an attack gets follows from the work that it shares bet
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import cast
@@ -19,7 +19,16 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from gibbon.attacks.base import Attack, DirectionAttack, SharedWork, copied, move, tries_of
+from gibbon.attacks.base import (
+    Attack,
+    DirectionAttack,
+    SharedWork,
+    copied,
+    is_ours,
+    move,
+    one_copied,
+    tries_of,
+)
 from gibbon.attacks.minimal import MinimalNormAttack
 from gibbon.attacks.toolkit.minimal_search import within
 from gibbon.core.errors import AttackError
@@ -27,12 +36,12 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.datasets.base import Batch
 from gibbon.metrics.distances import distances, like
-from gibbon.metrics.validity import LINF_TOLERANCE, check_form, outside
+from gibbon.metrics.validity import LINF_TOLERANCE, outside
 from gibbon.models.classifier import Classifier, Watch
 from gibbon.models.votes import Votes
 from gibbon.verify.answers import clean_votes, votes_for
 
-NOT_CARRIED = "what misled before is carried within a batch along one direction only"
+NOT_CARRIED = "misclassified examples are carried within a batch along one direction only"
 
 
 @dataclass(frozen=True)
@@ -250,34 +259,72 @@ def propose(
     threats: Sequence[ThreatModel],
     streams: ExampleStreams,
 ) -> Iterator[Proposal]:
-    """Yields the proposal of an attack for each threat model, in order.
+    """Returns an iterator over the proposals of an attack, one for each threat model, in order.
 
     Work that the threat models share is done once, before the first proposal that needs it.
     """
-    if attack.shares is SharedWork.DIRECTION:
-        direction = cast("DirectionAttack", attack).direction(
-            source, batch.inputs, labels=batch.labels.clone(), streams=streams
+    make = MAKERS[attack.shares]
+    return make(attack, source, batch, threats=threats, streams=streams)
+
+
+def _directions(
+    attack: Attack,
+    source: Classifier,
+    batch: Batch,
+    *,
+    threats: Sequence[ThreatModel],
+    streams: ExampleStreams,
+) -> Iterator[DirectionProposal]:
+    direction = cast("DirectionAttack", attack).direction(
+        source, batch.inputs, labels=batch.labels.clone(), streams=streams
+    )
+    direction = one_copied(direction, batch.inputs, what="direction")
+    for threat in threats:
+        yield DirectionProposal(batch.inputs, direction, threat)
+
+
+def _searches(
+    attack: Attack,
+    source: Classifier,
+    batch: Batch,
+    *,
+    threats: Sequence[ThreatModel],
+    streams: ExampleStreams,
+) -> Iterator[SearchProposal]:
+    searching = cast("MinimalNormAttack", attack)
+
+    @cache
+    def search(norm: Norm, bounds: Bounds | None) -> MinimalNormSearch:
+        labels = batch.labels.clone()
+        found = searching.nearest(
+            source, batch.inputs, labels=labels, norm=norm, bounds=bounds, streams=streams
         )
-        check_form(direction, batch.inputs, what="direction")
-        for threat in threats:
-            yield DirectionProposal(batch.inputs, direction, threat)
-    elif attack.shares is SharedWork.SEARCH:
-        searching = cast("MinimalNormAttack", attack)
+        ours = is_ours(attack)
+        points = list(copied(found, batch.inputs, what="point found", ours=ours))
+        return MinimalNormSearch(points, norm=norm, bounds=bounds)
 
-        @cache
-        def search(norm: Norm, bounds: Bounds | None) -> MinimalNormSearch:
-            labels = batch.labels.clone()
-            found = searching.nearest(
-                source, batch.inputs, labels=labels, norm=norm, bounds=bounds, streams=streams
-            )
-            points = list(copied(found, batch.inputs, what="point found"))
-            return MinimalNormSearch(points, norm=norm, bounds=bounds)
+    for threat in threats:
+        yield SearchProposal(search(threat.norm, threat.bounds), batch.inputs, threat)
 
-        for threat in threats:
-            yield SearchProposal(search(threat.norm, threat.bounds), batch.inputs, threat)
-    else:
-        for threat in threats:
-            tries = tries_of(
-                attack, source, batch.inputs, labels=batch.labels, threat=threat, streams=streams
-            )
-            yield Tries(tries)
+
+def _separate_tries(
+    attack: Attack,
+    source: Classifier,
+    batch: Batch,
+    *,
+    threats: Sequence[ThreatModel],
+    streams: ExampleStreams,
+) -> Iterator[Tries]:
+    for threat in threats:
+        tries = tries_of(
+            attack, source, batch.inputs, labels=batch.labels, threat=threat, streams=streams
+        )
+        yield Tries(tries)
+
+
+# The maker of an attack's proposals, by the work that it shares between threat models.
+MAKERS: Mapping[SharedWork, Callable[..., Iterator[Proposal]]] = {
+    SharedWork.DIRECTION: _directions,
+    SharedWork.SEARCH: _searches,
+    SharedWork.NOTHING: _separate_tries,
+}

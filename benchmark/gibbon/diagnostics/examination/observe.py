@@ -93,7 +93,8 @@ def off_the_data(classifier: Classifier, batch: Batch, *, key: str) -> Off:
             ascent = classifier.outputs.ascent(outputs.detach(), batch.labels[part])
             # The same gradient as with `grad_outputs`, for which torch imports sympy.
             (found,) = torch.autograd.grad((outputs * ascent).sum(), leaf, allow_unused=True)
-            gradients[part.start] = torch.zeros_like(leaf) if found is None else found
+            if found is not None:  # as of layers in integers, which have none
+                gradients[part.start] = found
         return outputs.detach().cpu()
 
     outputs = torch.cat(in_pieces(run, len(points), device=points.device))

@@ -106,10 +106,18 @@ for _name, _reference, _summary in (
     ("torchscript", "torchscript:TorchScript", "a TorchScript file: net.torchscript, net.pt"),
     ("exported", "exported:Exported", "a torch.export program, if it is trusted: net.pt2"),
     ("onnx", "onnx:OnnxFile", "an ONNX file through ONNX Runtime, forward only: net.onnx"),
-    ("torchvision", "torchvision:Torchvision", "torchvision:resnet50"),
-    ("timm", "timm:Timm", "timm:resnet18"),
-    ("robustbench", "robustbench:RobustBench", "robustbench:NAME"),
-    ("hf", "huggingface:HuggingFace", "hf:org/name or hf:folder, through transformers"),
+    ("torchvision", "torchvision:Torchvision", "a model of torchvision: torchvision:resnet50"),
+    ("timm", "timm:Timm", "a model of timm: timm:resnet18"),
+    (
+        "robustbench",
+        "robustbench:RobustBench",
+        "a model of RobustBench: robustbench:NAME",
+    ),
+    (
+        "hf",
+        "huggingface:HuggingFace",
+        "a model of transformers: hf:org/name or hf:folder",
+    ),
 ):
     _load = lazily(f"gibbon.models.sources.{_reference}")
     MODEL_SOURCES.register(Entry(_name, _summary, _load, package=_PACKAGES.get(_name, "")))

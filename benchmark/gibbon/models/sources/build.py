@@ -54,7 +54,7 @@ def check_model(spec: ModelSpec, *, where: str) -> None:
     """
     try:
         if spec.ensemble:
-            for member in ensemble_members(spec):
+            for member in members_of(spec):
                 check_model(member, where=f"member {member.name!r}")
             return
         if spec.model in MODELS:
@@ -78,7 +78,7 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
     """
     if spec.ensemble:
         return fuse_models(
-            spec, [build_model(each, input_shape=input_shape) for each in ensemble_members(spec)]
+            spec, [build_model(each, input_shape=input_shape) for each in members_of(spec)]
         )
     with same_random_numbers():
         if spec.model in MODELS:
@@ -92,7 +92,7 @@ def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
     )
 
 
-def ensemble_members(spec: ModelSpec) -> tuple[ModelSpec, ...]:
+def members_of(spec: ModelSpec) -> tuple[ModelSpec, ...]:
     """Returns the members of an ensemble, completed by the options that it sets for all of them."""
     passed_on = ("outputs", "trust_code", "trust_pickle")
     said = {key: getattr(spec, key) for key in passed_on if getattr(spec, key)}
@@ -140,7 +140,7 @@ def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
     The model is not built.  Raises a `RequestError`.
     """
     if spec.ensemble:
-        first, *others = {preprocessing_of(each) for each in ensemble_members(spec)}
+        first, *others = {preprocessing_of(each) for each in members_of(spec)}
         return None if others else first
     if spec.model in MODELS:
         return None

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gibbon.core.errors import ModelError, RequestError, suggest
+from gibbon.core.global_state import GlobalState
+from gibbon.core.plain_tensors import plain
 from gibbon.core.rng import seeded_globals
 from gibbon.models.classifier import PIXELS, Classifier
 from gibbon.models.memory import tensors_of
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
+from gibbon.models.shielding import needs_gradients
 from gibbon.models.snapshot import Snapshot
 from gibbon.models.sources import BuiltModel, OpenedModel, Preprocessing, Size
 from gibbon.models.sources.error_text import gist, many
@@ -64,6 +67,24 @@ class Normalised(nn.Module):
         """Returns the network's outputs for inputs of shape (N, C, ...)."""
         outputs: Tensor = self.network((inputs - self.mean) / self.std)
         return outputs
+
+
+class ConvertedInput(nn.Module):
+    """Converts inputs to the dtype of a network's parameters.
+
+    Args:
+        network: takes inputs of this dtype.
+        dtype: the dtype.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+        self.training = network.training
+
+    def forward(self, inputs: Tensor) -> object:
+        """Returns the network's outputs for inputs of any floating-point dtype."""
+        return self.network(inputs.to(self.dtype))
 
 
 def adopt_model(
@@ -123,6 +144,10 @@ def complete(
     notes = list(found.notes)
     with _advice(module, input_shape, prepared, own=own):
         _check_tensors(module)
+        dtype = _other_dtype(module)
+        if dtype is not None:
+            module = ConvertedInput(module, dtype)
+            notes.append(f"its parameters are {dtype}: inputs are converted to that")
         if mean is not None and std is not None:
             if spec.mean is not None:
                 _check_scale(mean, std)
@@ -195,6 +220,18 @@ def _check_tensors(module: nn.Module) -> None:
             )
         if tensor.is_meta:
             raise ModelError(f"its {name!r} is on the meta device, without values")
+        if tensor.is_inference():
+            raise ModelError(
+                f"its {name!r} was made inside of torch.inference_mode(), so that no gradient and "
+                "no change of it can be followed: build the model and load its weights outside, or "
+                "copy it outside with copy.deepcopy(model)"
+            )
+
+
+def _other_dtype(module: nn.Module) -> torch.dtype | None:
+    """Returns the dtype of all floating-point parameters if it is not float32; None else."""
+    kinds = {each.dtype for each in module.parameters() if each.is_floating_point()}
+    return kinds.pop() if len(kinds) == 1 and torch.float32 not in kinds else None
 
 
 def _check_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -301,16 +338,18 @@ def _try(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
     """Returns the outputs for two inputs of zeros, shape (2, K); restores the module."""
     home = next((each.device for each in tensors_of(module)), None)
     zeros = torch.zeros(TRIED, *input_shape, device=home)
-    snapshot = Snapshot(module)
+    snapshot, state = Snapshot(module), GlobalState.now()
     try:
         with same_random_numbers(), torch.no_grad():
             module.eval()
-            outputs: object = module(zeros)
+            outputs = _call(module, zeros)
     finally:
+        state.put_back()
         if snapshot.difference() is not None:
             snapshot.restore()
-    if not isinstance(outputs, Tensor):
+    if not issubclass(type(outputs), Tensor):
         raise ModelError(_no_tensor(outputs))
+    outputs = plain(outputs, what="its output", problem=ModelError)
     if outputs.ndim != 2 or len(outputs) != TRIED:
         raise ModelError(
             f"it must return one row of outputs an example, shape (N, classes): {TRIED} inputs "
@@ -326,6 +365,18 @@ def _try(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
             f"it must return floating-point numbers, got {outputs.dtype}: return the logits, not "
             "the predicted class"
         )
+    return outputs
+
+
+def _call(module: nn.Module, inputs: Tensor) -> object:
+    """Returns the outputs for inputs, with gradients recorded inside if the module needs them."""
+    try:
+        outputs: object = module(inputs)
+    except RuntimeError as error:
+        if not needs_gradients(error):
+            raise
+        with torch.enable_grad():
+            outputs = module(inputs)
     return outputs
 
 

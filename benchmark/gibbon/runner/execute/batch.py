@@ -23,6 +23,7 @@ from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import Scorer
 from gibbon.runner.outcome_arrays import as_array, judged_outcome, target_outcome
 from gibbon.runner.plan.planned import Cell, PlannedAttack
+from gibbon.runner.plan.selection import read_batch
 from gibbon.verify.answers import clean_answers
 from gibbon.verify.guard import Guarded, guarding
 from gibbon.verify.judge import Judged, judge, judge_clean, unattacked
@@ -55,7 +56,8 @@ def run_batch(task: BatchTask) -> None:
     if job.attack is not None and attacked:
         watch = _attack(task, job.attack, batch, attacked)
         if watch is None:  # the attack may have changed the inputs
-            batch = job.experiment.dataset.batch(task.given.ids.cpu().numpy()).to(task.device)
+            batch = read_batch(job.experiment.dataset, task.given.ids.cpu().numpy())
+            batch = batch.to(task.device)
     for cell in live:
         if cell.attack is None:
             with boundary(partial(result.fail, [cell]), task.attempt):
@@ -77,7 +79,9 @@ def _attack(
         result.fail(cells, error)
 
     seed = derive_key(planned.stream_key, int(task.given.ids[0]))
-    guard = guarding(job.source.classifier, batch, seed=seed, room=task.attempt.room)
+    guard = guarding(
+        job.source.classifier, batch, seed=seed, room=task.attempt.room, attack=planned.attack
+    )
     watch: Watch | None = None
     with boundary(fail_all, task.attempt), guard as guarded:
         watch = guarded.watch

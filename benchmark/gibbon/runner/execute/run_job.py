@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gibbon.core.errors import AttackError
+from gibbon.core.errors import AttackError, ProcessEndedError
 from gibbon.datasets.base import Batch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.records.run import Failure
@@ -28,6 +28,7 @@ from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.selection import read_batches
 from gibbon.runner.progress import Progress
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.worker import IN_THIS_PROCESS, Worker
 
 NOT_REPEATED = (
     "the attack did not make the same candidates again, so that a new target can't be scored on "
@@ -43,6 +44,7 @@ class Execution:
     folder: RunFolder
     progress: Progress
     scorer: Callable[[Scorer], Scorer] = lambda each: each  # what is around a job's scorer
+    worker: Worker = IN_THIS_PROCESS
 
 
 def run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
@@ -51,6 +53,20 @@ def run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
     A cell that raises is recorded as failed, and the others continue.  If the earlier outcome is
     missing, all cells fail; members of a list that follow a failed one are not reported again.
     """
+
+    def work(progress: Progress) -> Mapping[str, Failure]:
+        return _run_job(job, replace(run, progress=progress), run.scorer(scorer))
+
+    try:
+        return run.worker.run(work, run.progress, cells=len(job.cells))
+    except ProcessEndedError as error:
+        result, total = JobResult(), len(job.experiment.ids) * job.work
+        result.fail(job.cells, error)
+        run.progress.advance(max(0, total - error.advanced), doing=job.name)
+        return _reported(job, result, run)
+
+
+def _run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
     earlier = run.folder.read(job.follows) if job.follows is not None else None
     result = JobResult()
     with boundary(partial(result.fail, job.cells)):
@@ -72,6 +88,10 @@ def run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
         run.folder.drop_partial(job.digest)
         if result.failures:
             job.batch_size.reset()
+    return _reported(job, result, run)
+
+
+def _reported(job: Job, result: JobResult, run: Execution) -> Mapping[str, Failure]:
     for digest in job.again & result.failures.keys():  # it is recorded, and stays so
         del result.failures[digest]
     for each in result.failures.values():

@@ -1,4 +1,4 @@
-"""Runs all jobs, with deferred scoring if the models of a job don't fit into memory together."""
+"""Runs all jobs, with deferred scoring if the models of a job may not be in memory together."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def run_jobs(jobs: Sequence[Job], run: Execution) -> list[Failure]:
     queue = ScoringQueue(run)
     failures: list[Failure] = []
     for job in jobs:
-        fits = run.plan.pool.fits(each.handle for each in job.models)
-        failed = run_job(job, run, run.scorer(ScoreNow())) if fits else queue.run(job)
+        alone = run.worker.separates and len(job.models) > 1
+        fits = not alone and run.plan.pool.fits(each.handle for each in job.models)
+        failed = run_job(job, run, ScoreNow()) if fits else queue.run(job)
         failures.extend(failed.values())
     queue.score_all()
     return failures

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.datasets.base import Batch
-from gibbon.records.outcomes import Outcome, TargetOutcome
-from gibbon.runner.boundary import Attempt, boundary, described
-from gibbon.runner.outcome_arrays import target_outcome
-from gibbon.runner.plan.load_model import LoadedModel
+from gibbon.records.outcomes import Outcome
+from gibbon.runner.boundary import Attempt
 from gibbon.runner.plan.planned import Cell
-from gibbon.verify.answers import ask
-
-
-@dataclass
-class TargetScores:
-    """The answers of targets to a cell's candidates, and their errors; by target digest."""
-
-    answers: dict[str, TargetOutcome] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
-
-    def score(self, target: LoadedModel, candidates: Batch, attempt: Attempt) -> None:
-        """Appends the answers of a target to the next candidates, or records its error."""
-        with boundary(partial(self.fail, target), attempt):
-            more = target_outcome(ask(target.classifier, candidates.inputs, batch=candidates))
-            before = self.answers.get(target.digest)
-            self.answers[target.digest] = more if before is None else before.then(more)
-
-    def fail(self, target: LoadedModel, error: BaseException) -> None:
-        """Records the error of a target."""
-        self.errors[target.digest] = described(error)
+from gibbon.runner.target_scores import TargetScores, scores_of
 
 
 class Scorer(ABC):
@@ -61,10 +38,7 @@ class ScoreNow(Scorer):
 
     def score(self, cell: Cell, candidates: Batch, attempt: Attempt) -> TargetScores:
         """Returns the answers of the targets."""
-        scores = TargetScores()
-        for target in cell.others:
-            scores.score(target, candidates, attempt)
-        return scores
+        return scores_of(cell.others, candidates, attempt)
 
     def accept(self, cells: Mapping[str, Outcome]) -> None:
         """Does nothing: the candidates are scored already."""
@@ -89,3 +63,4 @@ class DeferScoring(Scorer):
         """Appends the candidates of a batch to the files of these cells."""
         for digest in self._files.keys() & cells.keys():
             self._files[digest].write(np.ascontiguousarray(self._batch[digest], dtype="<f4").data)
+            self._files[digest].flush()  # this process may end without closing the file

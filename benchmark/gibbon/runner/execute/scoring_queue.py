@@ -6,22 +6,25 @@ So a model is loaded twice, as a source and as a target, or more often if the di
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
+from gibbon.core.errors import ProcessEndedError
 from gibbon.records.outcomes import OutcomeMeta
 from gibbon.records.run import Failure
 from gibbon.runner.batch_loop import in_batches
 from gibbon.runner.boundary import boundary
 from gibbon.runner.execute.jobs import Job, recorded_of
 from gibbon.runner.execute.run_job import Execution, run_job
-from gibbon.runner.execute.scorer import DeferScoring, TargetScores
+from gibbon.runner.execute.scorer import DeferScoring
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell
+from gibbon.runner.progress import Progress
+from gibbon.runner.target_scores import TargetScores
 
 DISK_SHARE = 0.5  # share of the free disk space for candidates
 
@@ -33,6 +36,10 @@ class _Waiting:
     job: Job
     cell: Cell
     scores: TargetScores = field(default_factory=TargetScores)
+
+    @property
+    def others(self) -> set[str]:
+        return {other.digest for other in self.cell.others}
 
 
 class ScoringQueue:
@@ -55,7 +62,7 @@ class ScoringQueue:
             files = {
                 each.cell.digest: stack.enter_context(writing(each.cell.digest)) for each in waiting
             }
-            failed = run_job(job.on_source, self._run, self._run.scorer(DeferScoring(files)))
+            failed = run_job(job.on_source, self._run, DeferScoring(files))
         folder.drop_partial(job.digest)
         for each in waiting:
             if each.cell.digest in failed:
@@ -70,33 +77,47 @@ class ScoringQueue:
         targets = {other.digest: other for each in self._waiting for other in each.cell.others}
         pool, progress = self._run.plan.pool, self._run.progress
         for target in sorted(targets.values(), key=lambda model: not pool.has_loaded(model.handle)):
-            errors: list[BaseException] = []
-            with boundary(errors.append):
-                pool.load([target.handle])
-            for each in self._waiting:
-                if target.digest not in {other.digest for other in each.cell.others}:
-                    continue
-                if errors:
-                    each.scores.fail(target, errors[0])
-                    progress.advance(len(each.job.experiment.ids), doing=each.job.name)
-                else:
-                    self._score(each, target)
+            waiting = [each for each in self._waiting if target.digest in each.others]
+            work = partial(self._scored, target, waiting)
+            try:
+                found = self._run.worker.run(work, progress, cells=len(waiting))
+            except ProcessEndedError as error:
+                found = [TargetScores() for _ in waiting]
+                for scores in found:
+                    scores.fail(target, error)
+            for each, scores in zip(waiting, found, strict=True):
+                each.scores.update(scores)
                 self._write(each)
         self._run.folder.drop_candidates(*(each.cell.digest for each in self._waiting))
         self._waiting.clear()
 
-    def _score(self, waiting: _Waiting, target: LoadedModel) -> None:
+    def _scored(
+        self, target: LoadedModel, waiting: Sequence[_Waiting], progress: Progress
+    ) -> list[TargetScores]:
+        """Returns the answers of a target to the candidates of each cell, or its errors."""
+        errors: list[BaseException] = []
+        with boundary(errors.append):
+            self._run.plan.pool.load([target.handle])
+        found = [TargetScores() for _ in waiting]
+        for each, scores in zip(waiting, found, strict=True):
+            if errors:
+                scores.fail(target, errors[0])
+                progress.advance(len(each.job.experiment.ids), doing=each.job.name)
+            else:
+                self._score(each, target, scores, progress)
+        return found
+
+    def _score(
+        self, waiting: _Waiting, target: LoadedModel, scores: TargetScores, progress: Progress
+    ) -> None:
         points = self._run.folder.read_candidates(waiting.cell.digest)
-        device, progress = self._run.plan.device, self._run.progress
-        name = f"{waiting.job.name} on {target.name}"
+        device, name = self._run.plan.device, f"{waiting.job.name} on {target.name}"
         for _, count in in_batches(
             len(points),
             waiting.job.batch_size,
             device=device,
             fetch=lambda parts: (waiting.job.experiment.batch_of(points, each) for each in parts),
-            compute=lambda stream, attempt: waiting.scores.score(
-                target, next(stream).to(device), attempt
-            ),
+            compute=lambda stream, attempt: scores.score(target, next(stream).to(device), attempt),
             note=lambda text: progress.note(f"{name}: {text}"),
         ):
             progress.advance(count, doing=name)

@@ -26,8 +26,10 @@ from gibbon.runner.gallery.draw import draw_examples, shrunk
 from gibbon.runner.gallery.select import GalleryFrame, Ranks, frames, unattacked_cell
 from gibbon.runner.outcome_arrays import as_array
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
+from gibbon.runner.plan.selection import read_batch
 from gibbon.runner.progress import Progress
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.worker import IN_THIS_PROCESS, Worker
 from gibbon.verify.guard import guarding
 from gibbon.verify.judge import Judged, judge, judge_clean
 from gibbon.verify.proposal import propose
@@ -35,11 +37,13 @@ from gibbon.verify.proposal import propose
 NOT_REPEATED = "the candidates that were made again are not the recorded ones"
 
 
-def recover_galleries(plan: Plan, folder: RunFolder, *, progress: Progress) -> None:
+def recover_galleries(
+    plan: Plan, folder: RunFolder, *, progress: Progress, worker: Worker = IN_THIS_PROCESS
+) -> None:
     """Writes the missing galleries, and removes those of cells that are not in the plan.
 
     A cell whose pictures can't be made has no gallery; the reason is reported to ``progress``.
-    Raises `RunFolderError` if a file can't be written.
+    ``worker`` runs the attacks again.  Raises `RunFolderError` if a file can't be written.
     """
     framed = frames(plan)
     keep = {digest for frame in framed.values() for digest in frame.digests}
@@ -50,8 +54,12 @@ def recover_galleries(plan: Plan, folder: RunFolder, *, progress: Progress) -> N
         lost: list[BaseException] = []
         made: list[Gallery] = []
         with boundary(lost.append, Attempt(wanted.frame.count)):
-            plan.pool.load([wanted.cell.source.handle])
-            made.append(_recovered(wanted, plan.device, folder))
+
+            def work(_: Progress, wanted: _Wanted = wanted) -> Gallery:
+                plan.pool.load([wanted.cell.source.handle])
+                return _recovered(wanted, plan.device, folder)
+
+            made.append(worker.run(work, progress))
         if lost:
             progress.note(f"no pictures of {wanted.cell}: {described(lost[0])}")
         for each in made:
@@ -101,7 +109,7 @@ def _recovered(wanted: _Wanted, device: torch.device, folder: RunFolder) -> Gall
     )
     chosen = ranks.chosen(wanted.frame)
     places = np.array(list(chosen), dtype=np.int64)
-    batch = wanted.experiment.dataset.batch(outcome.example_id[places]).to(device)
+    batch = read_batch(wanted.experiment.dataset, outcome.example_id[places]).to(device)
     remade = _remade(wanted, batch, places, folder)
     same = remade.predicted == recorded.predicted[places]
     same &= remade.verdict == outcome.verdict[places]
@@ -162,7 +170,8 @@ def _judged(cell: Cell, batch: Batch) -> Judged:
         return judge_clean(source, batch)
     key = cell.attack.stream_key
     streams = ExampleStreams.derive(key, batch.ids)
-    with guarding(source, batch, seed=derive_key(key, int(batch.ids[0]))) as guarded:
+    seed = derive_key(key, int(batch.ids[0]))
+    with guarding(source, batch, seed=seed, attack=cell.attack.attack) as guarded:
         seen = cell.attack.seen(source, guarded.batch.inputs)
         (proposed,) = propose(
             cell.attack.attack, seen, guarded.batch, threats=[cell.threat], streams=streams

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from gibbon.core.errors import ModelError
+from gibbon.core.global_state import Changes, GlobalState
 from gibbon.core.registry import their_code
 from gibbon.datasets.base import Batch, Dataset
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import state_bytes
+from gibbon.models.shielding import habits_of
 from gibbon.models.sources import BuiltModel
 from gibbon.models.sources.build import build_model
 from gibbon.models.weights import state_digest
@@ -28,6 +30,7 @@ from gibbon.runner.plan.probe_model import ProbedAnswers, probe_model
 from gibbon.runner.settings import Precision
 from gibbon.specs.suite import ModelSpec
 
+LEFT_CHANGED = "loading it left global state changed ({}): it was put back"
 UNREADABLE = (
     "it answers at random and its code can't be read (typed into a console or a notebook, or "
     "changed since it was imported), so that its results are never taken from an earlier run"
@@ -83,13 +86,24 @@ def load_model(
     not fit the dataset or breaks its declaration, and `WeightsError` if its weights can't be read.
     """
 
-    def build() -> tuple[BuiltModel, Classifier]:
-        built = given or build_model(spec, input_shape=dataset.input_shape)
-        return built, vary(built.classifier, precision=variant.precision, compiled=variant.compiled)
+    def build() -> tuple[BuiltModel, Changes]:
+        state = GlobalState.now()
+        try:
+            built = given or build_model(spec, input_shape=dataset.input_shape)
+        finally:
+            changes = state.put_back()
+        return built, changes
 
-    built, classifier = build()
+    def varied(built: BuiltModel) -> Classifier:
+        around = habits.around(built.classifier)
+        return vary(around, precision=variant.precision, compiled=variant.compiled)
+
+    built, changes = build()
     own = built.classifier.module
-    _check_fit(classifier, dataset)
+    _check_fit(built.classifier, dataset)
+    with their_code("the model can't be run"):
+        habits = habits_of(built.classifier, sample.inputs.to(device))
+    classifier = varied(built)
     with their_code("the model can't be run"), classifier.evaluating(device):
         coarse = variant.precision != "float32"
         probed = probe_model(classifier, sample, device=device, coarse=coarse)
@@ -112,24 +126,31 @@ def load_model(
         outputs=classifier.outputs.name,
         classes=classifier.classes,
         parameters=sum(parameter.numel() for parameter in own.parameters()),
-        notes=(*built.notes, *(["computed in bfloat16"] if other else []), *notes),
+        notes=(
+            *built.notes,
+            *([LEFT_CHANGED.format(", ".join(changes.numeric))] if changes.numeric else []),
+            *habits.notes,
+            *(["computed in bfloat16"] if other else []),
+            *notes,
+        ),
     )
-    rebuild = _again(build, weights) if given is None and built.rebuilds else None
+    again = _again(lambda: build()[0], varied, weights)
+    rebuild = again if given is None and built.rebuilds else None
     handle = Handle(classifier, size=COPIES * state_bytes(own), rebuild=rebuild)
     return LoadedModel(spec.name, handle, digest, card, probed)
 
 
 def _again(
-    build: Callable[[], tuple[BuiltModel, Classifier]], weights: str
+    build: Callable[[], BuiltModel], varied: Callable[[BuiltModel], Classifier], weights: str
 ) -> Callable[[], Classifier]:
     def rebuilt() -> Classifier:
-        built, classifier = build()
+        built = build()
         if state_digest(built.classifier.module) != weights:
             raise ModelError(
                 "built again it has other weights: its factory is random, or its file changed; "
                 "give --models-in-memory a number that holds all models"
             )
-        return classifier
+        return varied(built)
 
     return rebuilt
 

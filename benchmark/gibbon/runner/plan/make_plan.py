@@ -53,6 +53,7 @@ from gibbon.runner.plan.stream_names import stream_text
 from gibbon.runner.plan.views import CHECKED, check_views
 from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
+from gibbon.runner.worker import activity
 from gibbon.specs.suite import AttackSpec, Experiment, ModelSpec, Suite
 
 STREAMS_OF_A_LIST = "attacks in turn"
@@ -269,16 +270,17 @@ class _Loader:
     ) -> LoadedModel:
         self.pool.reserve()
         try:
-            model = load_model(
-                spec,
-                dataset=dataset,
-                sample=selection.sample,
-                device=self.device,
-                variant=Variant(self.settings.precision, self.settings.compile),
-                given=self.supplied.models.get(spec.name),
-            )
-            inputs = selection.sample.inputs.to(self.device)
-            model = with_draws(model, inputs, draws=draws, seed=self.seed)
+            with activity(self.progress, f"{where}: the model is loaded and tried"):
+                model = load_model(
+                    spec,
+                    dataset=dataset,
+                    sample=selection.sample,
+                    device=self.device,
+                    variant=Variant(self.settings.precision, self.settings.compile),
+                    given=self.supplied.models.get(spec.name),
+                )
+                inputs = selection.sample.inputs.to(self.device)
+                model = with_draws(model, inputs, draws=draws, seed=self.seed)
         except RequestError as error:
             kind = WeightsError if isinstance(error, WeightsError) else ModelError
             raise kind(f"{where}: {error}") from error

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.plain_tensors import plain, plain_copy
 from gibbon.datasets.base import Batch, Dataset, sample_ids
+from gibbon.runner.plan.code_digest import PACKAGE
 from gibbon.runner.plan.probe_model import probe_ids
 from gibbon.runner.progress import Progress
 
@@ -67,7 +69,7 @@ def select(
     probed = probe_ids(dataset, unreadable=lost)
     if len(probed) == 0:
         probed = left[:1]
-    sample = dataset.batch(probed)
+    sample = read_batch(dataset, probed)
     _check_sample(dataset, probed, sample)
     return Selection(left, sample, tuple(bad[int(each)] for each in skipped))
 
@@ -135,12 +137,39 @@ def read_batches(
     with closing(_stream(dataset, chunks)) as stream:
         for chunk in chunks:
             batch = next(stream, None)
+            batch = None if batch is None else _own(dataset, batch)
             if batch is None or not np.array_equal(batch.ids.cpu().numpy(), chunk):
                 raise DatasetError(
                     f"dataset {dataset.name!r}: batches() must give the examples that were asked "
                     "for, in that order"
                 )
+            if not _is_ours(dataset):
+                _check_sample(dataset, chunk, batch)
             yield batch
+
+
+def read_batch(dataset: Dataset, ids: NDArray[np.int64]) -> Batch:
+    """Returns the examples of these ids as plain tensors.  Raises `DatasetError`."""
+    return _own(dataset, dataset.batch(ids))
+
+
+def _own(dataset: Dataset, batch: Batch) -> Batch:
+    """Returns a batch of plain tensors, with memory of their own.
+
+    Our datasets make a new tensor for each batch, of numbers that are no negative zeros.
+    """
+    if _is_ours(dataset):
+        return batch
+    parts = []
+    for name in ("ids", "inputs", "labels"):
+        what = f"dataset {dataset.name!r}: {name} of a batch"
+        value: object = getattr(batch, name, None)
+        parts.append(plain_copy(plain(value, what=what, problem=DatasetError)).cpu())
+    return Batch(*parts)
+
+
+def _is_ours(dataset: Dataset) -> bool:
+    return type(dataset).__module__.partition(".")[0] == PACKAGE
 
 
 def _stream(dataset: Dataset, chunks: Sequence[NDArray[np.int64]]) -> Generator[Batch, None, None]:

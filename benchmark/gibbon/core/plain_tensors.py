@@ -1,0 +1,80 @@
+"""Conversion of tensors that other people's code returns to plain ones.
+
+An attack, a model or a dataset may return a tensor of a subclass, which decides for itself what its
+methods, its comparisons and its copies do, or a tensor whose memory is changed after it was
+checked.  Numbers are read from plain tensors only: of the class `torch.Tensor` itself, dense, and
+for candidates and inputs with memory of their own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gibbon.core.errors import GibbonError
+
+
+def plain(value: object, *, what: str, problem: type[GibbonError]) -> Tensor:
+    """Returns the tensor of the class `torch.Tensor` that has a tensor's values.
+
+    It shares the memory and the graph of the tensor, unless that is sparse or quantised.  No method
+    of a subclass is called.
+
+    Args:
+        value: the tensor.
+        what: its name in error messages, with an article.
+        problem: class of the error.
+
+    Raises ``problem`` if it is no tensor, or has no values of its own: on the meta device, nested,
+    or of a subclass that wraps other tensors.
+
+    >>> class Odd(Tensor):
+    ...     @classmethod
+    ...     def __torch_function__(cls, func, types, args=(), kwargs=None):
+    ...         return "anything"
+    >>> plain(torch.ones(2).as_subclass(Odd), what="a candidate", problem=GibbonError)
+    tensor([1., 1.])
+    """
+    kind = type(value)
+    if kind is not Tensor:
+        if not issubclass(kind, Tensor):
+            raise problem(f"{what} must be a tensor, got {kind.__name__}")
+        value = _without_subclass(value, what=what, problem=problem)
+    tensor: Tensor = value  # type: ignore[assignment]  # checked above
+    if tensor.is_meta:
+        raise problem(f"{what} must have values, got a tensor on the meta device")
+    if tensor.is_nested:
+        raise problem(f"{what} must be a dense tensor, got a nested one")
+    if tensor.layout is not torch.strided:
+        return tensor.to_dense()
+    return tensor.dequantize() if tensor.is_quantized else tensor
+
+
+def plain_copy(tensor: Tensor) -> Tensor:
+    """Returns a copy of a plain tensor with memory of its own, without a graph; -0 becomes 0.
+
+    A negative zero is at distance 0 from zero, and a model may answer it otherwise.
+
+    >>> plain_copy(torch.tensor([-0.0, 1.0]).expand(2, 2))
+    tensor([[0., 1.],
+            [0., 1.]])
+    """
+    values = tensor.detach()
+    return torch.add(values, 0.0) if values.is_floating_point() else values.clone()
+
+
+def _without_subclass(value: object, *, what: str, problem: type[GibbonError]) -> Tensor:
+    kind = type(value)
+    with torch._C.DisableTorchFunctionSubclass(), torch._C._DisableTorchDispatch():
+        try:
+            tensor = Tensor.as_subclass(value, Tensor)  # type: ignore[arg-type]
+            dense = tensor.layout is torch.strided and not tensor.is_meta
+            empty = dense and tensor.numel() > 0 and tensor.data_ptr() == 0
+        except RuntimeError:
+            empty = True
+    if empty:
+        raise problem(
+            f"{what} must be a plain tensor, got {kind.__module__}.{kind.__qualname__}, a subclass "
+            "that wraps other tensors: return the torch.Tensor that it stands for"
+        )
+    return tensor

@@ -1,0 +1,283 @@
+"""Runs work in a process of its own, within limits of time and memory.
+
+The process is a fork: it starts in milliseconds, with everything that is loaded, and shares memory
+until one of the two writes.  What the work changes, starts or leaks ends with it.  It runs in a
+thread of its own, since the OpenMP threads of torch do not survive a fork, and belong to the thread
+that started them.
+
+Results and messages come back pickled, through a pipe; the pipe is only as trusted as the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from gibbon.core.errors import GibbonError, ProcessEndedError, RequestError
+
+try:
+    import resource
+except ImportError:  # there is none on Windows, which has no fork either
+    resource = None  # type: ignore[assignment]
+
+T = TypeVar("T")
+
+CHECK_SECONDS = 0.2  # between two looks at the clock and at the parent
+GRACE_SECONDS = 10.0  # for saving what is done after an interruption
+STATUS = Path("/proc/self/status")
+DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+
+
+@dataclass(frozen=True)
+class ProcessLimits:
+    """ProcessLimits of a process.
+
+    Args:
+        seconds: of time; None for no limit.
+        memory: bytes that it may take beside what it shares at the start; None for no limit.
+    """
+
+    seconds: float | None = None
+    memory: int | None = None
+
+    def times(self, count: int) -> ProcessLimits:
+        """Returns the limits of a process that computes several cells, one after another."""
+        return ProcessLimits(None if self.seconds is None else self.seconds * count, self.memory)
+
+
+@dataclass(frozen=True)
+class Doing:
+    """A message: the activity that begins, empty if one ends, and the seconds that it may take."""
+
+    text: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class _Result(Generic[T]):
+    """The last message: the value that the work returned, or the exception that it raised."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+
+Send = Callable[[Any], None]
+
+
+def can_fork() -> bool:
+    """Returns whether processes can be forked here."""
+    return "fork" in multiprocessing.get_all_start_methods()
+
+
+def in_own_process(
+    work: Callable[[Send], T],
+    *,
+    limits: ProcessLimits,
+    heard: Callable[[Any], None] = lambda message: None,
+) -> T:
+    """Runs a function in a process of its own, and returns its result.
+
+    Args:
+        work: the function; it receives a function that sends a message to this process.
+        limits: of the process.
+        heard: receives the messages, except for `Doing`, which limits the time of an activity.
+
+    An interruption is passed on to the process, which has a few seconds to save what it has done.
+
+    Raises `ProcessEndedError` if the process exits, crashes or exceeds a limit, and the exception
+    that the work raises.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(work, sender, limits.memory, os.getpid()))
+    process.start()
+    sender.close()
+    running: _Running[T] = _Running(process, receiver, limits, heard)
+    try:
+        return running.result()
+    except Exception:
+        raise
+    except BaseException:  # an interruption or a termination
+        running.interrupt()
+        raise
+    finally:
+        running.end()
+
+
+class _Running(Generic[T]):
+    """A process at work, seen from its parent."""
+
+    def __init__(
+        self,
+        process: BaseProcess,
+        receiver: Connection,
+        limits: ProcessLimits,
+        heard: Callable[[Any], None],
+    ) -> None:
+        self.process, self.receiver, self.limits, self.heard = process, receiver, limits, heard
+        self.doing = Doing(seconds=limits.seconds)
+        self.since = time.monotonic()
+
+    def result(self) -> T:
+        """Waits for the result, and raises the exception of the work or `ProcessEndedError`."""
+        while True:
+            message = self._message()
+            if isinstance(message, _Result):
+                if message.error is not None:
+                    raise message.error
+                return message.value  # type: ignore[return-value]  # of the work's type
+            if isinstance(message, Doing):
+                self.doing, self.since = message, time.monotonic()
+            elif message is not None:
+                self.heard(message)
+
+    def _message(self) -> Any:
+        """Returns the next message, or None if there is none yet."""
+        ready = wait([self.receiver, self.process.sentinel], timeout=CHECK_SECONDS)
+        if self.receiver in ready or self.receiver.poll():
+            try:
+                return pickle.loads(self.receiver.recv_bytes())  # noqa: S301  of our own process
+            except (EOFError, OSError, pickle.UnpicklingError):
+                self.process.join(GRACE_SECONDS)
+                raise self._ended() from None
+        if ready:
+            self.process.join()
+            raise self._ended()
+        seconds = self.doing.seconds
+        if seconds is not None and time.monotonic() - self.since > seconds:
+            raise ProcessEndedError(
+                f"its process took more than {seconds:g} seconds and was ended", self.doing.text
+            )
+        return None
+
+    def _ended(self) -> ProcessEndedError:
+        code = self.process.exitcode
+        if code is None:
+            reason = "its process closed the connection and did not end"
+        elif code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+            reason = f"its process was ended by {name}"
+            if name in ("SIGKILL", "SIGABRT"):
+                reason += ", perhaps for want of memory"
+        else:
+            reason = f"its process ended by itself, with exit code {code}"
+        return ProcessEndedError(reason, self.doing.text)
+
+    def interrupt(self) -> None:
+        """Interrupts the process, and gives it time to save what it has done."""
+        self.process.terminate()
+        until = time.monotonic() + GRACE_SECONDS
+        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+            while self.process.is_alive() and time.monotonic() < until:
+                if self.receiver.poll(CHECK_SECONDS):  # a full pipe would stop it
+                    self.receiver.recv_bytes()
+
+    def end(self) -> None:
+        """Ends the process and those that it started, if they have not ended."""
+        if self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.join()
+        self.process.close()
+        self.receiver.close()
+
+
+def _run(work: Callable[[Send], Any], sender: Connection, memory: int | None, parent: int) -> None:
+    """Runs the work in a new process, sends its result, and ends the process."""
+    os.setpgid(0, 0)
+    _end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes interruptions on
+    lock = threading.Lock()
+
+    def send(message: Any) -> None:
+        data = pickle.dumps(message)
+        with lock:
+            sender.send_bytes(data)
+
+    def run() -> None:
+        try:
+            _limit_memory(memory)
+            message = _Result(work(send))
+        except BaseException as error:  # noqa: BLE001  it is raised in the parent
+            message = _Result(error=_portable(error))
+        try:
+            send(message)
+        except Exception as error:  # noqa: BLE001  a result that can't be pickled
+            send(_Result(error=_portable(error)))
+
+    thread = threading.Thread(target=run, name="work")
+    signal.signal(signal.SIGTERM, lambda *_: _raise_in(thread, KeyboardInterrupt))
+    thread.start()
+    while thread.is_alive():
+        thread.join(CHECK_SECONDS)
+        if os.getppid() != parent:
+            os.killpg(0, signal.SIGKILL)
+    sender.close()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)  # without waiting for threads that the work left running
+
+
+def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error)
+    )
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+
+
+def _limit_memory(memory: int | None) -> None:
+    """ProcessLimits the memory of this process to what it has now and so many bytes more."""
+    if memory is None or resource is None or not STATUS.exists():
+        return
+    held = next(
+        int(line.split()[1]) * 1024
+        for line in STATUS.read_text().splitlines()
+        if line.startswith("VmData:")
+    )
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (held + memory, hard))
+
+
+def _portable(error: BaseException) -> BaseException:
+    """Returns an exception that can be pickled, with its message as it is."""
+    try:
+        if str(pickle.loads(pickle.dumps(error))) == str(error):  # noqa: S301  our own bytes
+            return error
+    except Exception:  # noqa: BLE001, S110  an exception that can't be pickled
+        pass
+    for kind in type(error).__mro__:
+        if issubclass(kind, GibbonError) and kind.__module__ == GibbonError.__module__:
+            made: BaseException = kind.__new__(kind)  # without its own arguments
+            made.args = (str(error),)
+            return made
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def requesting(doing: str) -> Iterator[None]:
+    """Turns a `ProcessEndedError` into a `RequestError` that names the activity, in a block."""
+    try:
+        yield
+    except ProcessEndedError as error:
+        raise RequestError(f"{error.doing or doing}: {error}") from error

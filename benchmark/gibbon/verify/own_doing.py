@@ -1,0 +1,59 @@
+"""Finds what a model changes in passes of its own, so that no attack is blamed for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gibbon.core.global_state import Changes, GlobalState
+from gibbon.core.rng import seeded_globals
+from gibbon.datasets.base import Batch
+from gibbon.models.classifier import Classifier
+from gibbon.models.snapshot import Place, Snapshot, equal
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class OwnDoing:
+    """The changes that passes of a model alone make.
+
+    Args:
+        places: parameters and buffers.
+        changes_input: whether it writes into its input.
+        changes: global state.
+    """
+
+    places: frozenset[Place]
+    changes_input: bool
+    changes: Changes
+
+
+def own_doing(source: Classifier, batch: Batch, snapshot: Snapshot) -> OwnDoing:
+    """Returns the changes that a model makes if it is run alone on copies of a batch.
+
+    It is run without and with gradients, on the whole batch and on a part of it.  Everything is put
+    back, and the passes are not counted.  ``snapshot`` is of the model's state.
+    """
+    state, original = GlobalState.now(), batch.inputs
+    places, changes_input = frozenset[Place](), False
+    code: set[str] = set()
+    with source.uncounted(), source.counting_only(), seeded_globals(SEED, original.device):
+        for count in (len(original), max(1, len(original) // 2)):
+            for gradients in (False, True):
+                leaf = original[:count].detach().clone().requires_grad_(gradients)
+                given = leaf.clone() if gradients else leaf
+                try:
+                    with torch.set_grad_enabled(gradients):
+                        source.module(given)
+                except Exception:  # noqa: BLE001, S112  that it fails shows in its own cells
+                    continue
+                finally:
+                    code |= set(state.put_back().code)
+                    places |= snapshot.changed_places()
+                    if given._version > 0 or not equal(given.detach(), original[:count]):
+                        changes_input = True
+    if places:
+        snapshot.restore()
+    return OwnDoing(places, changes_input, Changes(code=tuple(code)))

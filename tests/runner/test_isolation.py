@@ -1,0 +1,322 @@
+"""Attacks and models in processes of their own: what ends a process fails its own cells alone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import nets
+import pytest
+import torch
+from pydantic.dataclasses import dataclass
+from same_outcomes import assert_same_records
+from torch import Tensor, nn
+
+from gibbon import evaluate
+from gibbon.attacks.base import STRICT, Attack
+from gibbon.core.errors import ProcessEndedError, RequestError, SpecError
+from gibbon.runner.own_process import Doing, ProcessLimits, can_fork, in_own_process
+from gibbon.runner.settings import RunSettings
+from gibbon.specs.decoding import decode_suite
+from gibbon.specs.memory_sizes import parse_bytes
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="needs forked processes")
+
+COUNT = 40
+EPSILON = 0.05
+KNOWN = {"bounds": "none"}
+UNENDING = 1000.0
+
+
+def in_process(work: Any, **limits: Any) -> Any:
+    return in_own_process(work, limits=ProcessLimits(**limits))
+
+
+def test_results_messages_and_errors_come_back():
+    heard: list[object] = []
+
+    def work(send: Any) -> int:
+        send("half")
+        return 7
+
+    assert in_own_process(work, limits=ProcessLimits(), heard=heard.append) == 7
+    assert heard == ["half"]
+
+    def wrong(send: Any) -> None:
+        raise SpecError("is wrong", where="there")
+
+    with pytest.raises(SpecError, match="there: is wrong"):
+        in_process(wrong)
+
+    class OwnError(Exception):
+        def __init__(self, one: int, two: int) -> None:
+            super().__init__(f"{one} and {two}")
+
+    def unusual(send: Any) -> None:
+        raise OwnError(1, 2)
+
+    with pytest.raises(RuntimeError, match="OwnError: 1 and 2"):
+        in_process(unusual)
+    with pytest.raises(Exception, match=r"pickle|local object"):
+        in_process(lambda send: lambda: None)
+
+
+def test_the_work_changes_nothing_here():
+    before = torch.get_default_dtype(), os.getcwd()  # noqa: PTH109
+
+    def work(send: Any) -> None:
+        torch.set_default_dtype(torch.float64)
+        Tensor.argmax = None
+        os.chdir("/")
+        threading.Thread(target=time.sleep, args=(UNENDING,)).start()
+
+    in_process(work)
+    assert (torch.get_default_dtype(), os.getcwd()) == before  # noqa: PTH109
+    assert torch.ones(2).argmax() == 0
+
+
+def test_torch_computes_with_its_threads():
+    one, many = torch.rand(300, 300), torch.get_num_threads()
+    product = one @ one
+    found = in_process(lambda send: ((one @ one).sum().item(), torch.get_num_threads()))
+    assert found == (pytest.approx(product.sum().item(), rel=1e-4), many)
+
+
+def run_forever(send: Any) -> None:
+    while True:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("work", "limits", "told"),
+    [
+        (lambda send: os._exit(3), {}, "ended by itself, with exit code 3"),
+        (lambda send: os._exit(0), {}, "ended by itself, with exit code 0"),
+        (lambda send: os.kill(os.getpid(), signal.SIGKILL), {}, "ended by SIGKILL, perhaps for"),
+        (lambda send: ctypes.string_at(0), {}, "ended by SIGSEGV"),
+        (run_forever, {"seconds": 0.5}, "took more than 0.5 seconds"),
+    ],
+)
+def test_a_process_without_a_result_is_an_error(work, limits, told):
+    with pytest.raises(ProcessEndedError, match=told):
+        in_process(work, **limits)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_memory_beyond_the_limit_is_refused_in_the_process():
+    def work(send: Any) -> str:
+        held = bytearray(20_000_000)
+        try:
+            bytearray(400_000_000)
+        except MemoryError:
+            return f"{len(held)} only"
+        return "all"
+
+    assert in_process(work, memory=200_000_000) == "20000000 only"
+    assert in_process(work) == "all"
+
+
+def test_the_time_of_an_activity_begins_with_it():
+    def work(send: Any) -> None:
+        for _ in range(3):
+            send(Doing("a part", 0.6))
+            time.sleep(0.3)
+        send(Doing())
+        time.sleep(0.8)
+        send(Doing("the last part", 0.3))
+        run_forever(send)
+
+    with pytest.raises(ProcessEndedError) as ended:
+        in_process(work)
+    assert ended.value.doing == "the last part"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Ends(Attack):
+    """Ends its process, if the model is that of its name."""
+
+    needs_gradient: ClassVar[bool] = False
+    on: ClassVar[int] = 0
+    how: str = "exit"
+
+    def propose(self, classifier, inputs, *, labels, threat, streams) -> Iterator[Tensor]:
+        """Yields the inputs."""
+        if getattr(classifier.module, "victim", False):
+            if self.how == "exit":
+                os._exit(3)
+            elif self.how == "hang":
+                run_forever(None)
+            elif self.how == "crash":
+                ctypes.string_at(0)
+            else:
+                threading.Thread(target=time.sleep, args=(UNENDING,)).start()
+        yield inputs.clone()
+
+
+def model(seed: int = 1, *, victim: bool = False) -> nn.Module:
+    net = nets.linear(seed=seed).module
+    net.victim = victim
+    return net
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Tensor, Tensor]:
+    batch = nets.random_batch(count=COUNT)
+    return batch.inputs, nets.linear().module(batch.inputs).argmax(1)
+
+
+def test_isolated_cells_have_the_outcomes_of_others(data, tmp_path):
+    attacks = [{"name": "fgsm"}, {"name": "pgd", "steps": 3}]
+    known = {"attack": attacks, "epsilon": [0.02, EPSILON], "bounds": "none"}
+    models = {"one": model(), "two": model(5)}
+    plain = evaluate(models, data, **known)
+    apart = evaluate(models, data, output=tmp_path / "apart", isolate=True, **known)
+    assert_same_records(apart.record, plain.record)
+    again = evaluate(models, data, output=tmp_path / "apart", **known)
+    assert again.record.provenance.computed_cells == 0
+
+
+def test_what_ends_a_process_fails_its_own_cell(data):
+    models = {"one": model(victim=True), "two": model(5)}
+    attacks = [{"name": "fgsm"}, *(Ends(how=how) for how in ("exit", "hang", "crash", "thread"))]
+    found = evaluate(
+        models, data, attack=attacks, epsilon=EPSILON, isolate=True, cell_timeout=5, **KNOWN
+    )
+    plain = evaluate(models, data, attack="fgsm", epsilon=EPSILON, **KNOWN)
+    failed = {each.attack: each.error for each in found.failures}
+    assert {each.model for each in found.failures} == {"one"}
+    assert list(failed) == ["ends", "ends-2", "ends-3"]
+    assert "with exit code 3" in failed["ends"]
+    assert "took more than 5 seconds" in failed["ends-2"]
+    assert "SIGSEGV" in failed["ends-3"]
+    expected = {(row.source, row.target): row.error for row in plain.record.transfers}
+    rows = [row for row in found.record.transfers if row.attack == "fgsm"]
+    assert {(row.source, row.target): row.error for row in rows} == expected
+
+
+class DiesAsTarget(nn.Module):
+    """Exits when it is evaluated at points of FGSM: each coordinate has moved by epsilon."""
+
+    def __init__(self, clean: Tensor) -> None:
+        super().__init__()
+        self.net, self.clean = nets.linear(seed=5).module, clean
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.shape == self.clean.shape:
+            moved = (inputs.detach() - self.clean).abs()
+            if float(((moved - EPSILON).abs() < 1e-5).float().mean()) > 0.5:
+                os._exit(4)
+        return self.net(inputs)
+
+
+def test_a_model_that_exits_as_a_target_leaves_the_sources_alone(data):
+    models = {"one": model(), "dies": DiesAsTarget(data[0]), "two": model(7)}
+    found = evaluate(models, data, attack="fgsm", epsilon=EPSILON, isolate=True, **KNOWN)
+    plain = evaluate(
+        {"one": model(), "two": model(7)}, data, attack="fgsm", epsilon=EPSILON, **KNOWN
+    )
+    assert all(
+        "dies" in (each.model, *each.error.split()) or "dies:" in each.error
+        for each in found.failures
+    )
+    assert any("scored on dies: ProcessEndedError" in each.error for each in found.failures)
+    kept = {(row.source, row.target): row.error for row in found.record.transfers}
+    for row in plain.record.transfers:
+        assert kept[row.source, row.target] == row.error
+
+
+class DiesAtOnce(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.home = nets.linear().module, os.getpid()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if os.getpid() != self.home:
+            os._exit(5)
+        return self.net(inputs)
+
+
+def test_a_model_that_ends_the_process_while_it_is_loaded_is_named(data):
+    with pytest.raises(RequestError, match=r"models\[0\].*'bad'.* is loaded.*exit code 5"):
+        evaluate({"bad": DiesAtOnce()}, data, attack="fgsm", epsilon=EPSILON, isolate=True)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Slow(Attack):
+    """Waits at each batch, and says so in a file."""
+
+    needs_gradient: ClassVar[bool] = False
+    note: ClassVar[Path]
+
+    def propose(self, classifier, inputs, *, labels, threat, streams) -> Iterator[Tensor]:
+        """Yields the inputs."""
+        with type(self).note.open("a") as file:
+            file.write("x")
+        time.sleep(0.4)
+        yield inputs.clone()
+
+
+def test_an_interruption_saves_what_was_done(data, tmp_path):
+    Slow.note = note = tmp_path / "batches"
+    known = {
+        "attack": Slow(),
+        "epsilon": EPSILON,
+        "batch_size": 4,
+        "isolate": True,
+        "output": tmp_path / "run",
+        "examination": False,
+        **KNOWN,
+    }
+
+    def interrupt() -> None:
+        while not note.exists() or len(note.read_text()) < 4:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model(), data, **known)
+    done = len(note.read_text())
+    assert done < COUNT // 4
+    found = evaluate(model(), data, **known)
+    assert not found.failures
+    assert len(note.read_text()) < done + COUNT // 4  # some batches were not attacked again
+
+
+def test_limits_need_processes_and_are_read():
+    assert [parse_bytes(each) for each in ("4GB", "512 MiB", "2k", 7)] == [
+        4_000_000_000,
+        536_870_912,
+        2000,
+        7,
+    ]
+    for wrong in ("", "GB", "four", "-1", "1.5.2", "0"):
+        with pytest.raises(ValueError, match="an amount of memory such as 4GB"):
+            parse_bytes(wrong)
+    with pytest.raises(SpecError, match="cell_timeout: must be positive seconds"):
+        RunSettings(cell_timeout=0)
+    written = {
+        "name": "s",
+        "dataset": "mnist",
+        "models": ["softmax"],
+        "attacks": [{"name": "fgsm", "epsilon": "0.1"}],
+    }
+    suite = decode_suite(
+        {**written, "isolate": True, "cell_timeout": 60, "cell_memory": "1GB"}, where="s.toml"
+    )
+    assert (suite.isolate, suite.cell_timeout, suite.cell_memory) == (True, 60.0, 10**9)
+    with pytest.raises(SpecError, match="set isolate = true"):
+        decode_suite({**written, "cell_timeout": 60}, where="s.toml")
+    with pytest.raises(SpecError, match="an amount of memory such as 4GB"):
+        decode_suite({**written, "isolate": True, "cell_memory": "much"}, where="s.toml")
+
+
+def test_a_limit_without_processes_is_refused(data):
+    with pytest.raises(SpecError, match="cell_timeout: limits the process of a cell"):
+        evaluate(model(), data, attack="fgsm", epsilon=EPSILON, cell_timeout=3)
