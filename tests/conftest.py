@@ -38,10 +38,12 @@ def _other_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """The command line handles SIGTERM in the process that calls it: put back after each test."""
-    before = signal.getsignal(signal.SIGTERM)
+    """The command line handles signals in the process that calls it: put back after each test."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [(number, signal.getsignal(number)) for number in numbers]
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before:
+        signal.signal(number, handler)
 
 
 KINDS = {"linear": nets.linear, "mlp": nets.mlp, "conv": nets.conv}

@@ -141,6 +141,7 @@ OF_COMMAND_LINE = {
 # clause of the text is equal; those that are switched off by an option have a text of their own.
 OTHER_FORM = {
     "epsilon": "numbers, texts or a list of these",
+    "bounds": "a pair of numbers; a word is the earlier form of `certify`",
     "backward": "a mapping of paths to functions",
     "strict": "an exception in place of an exit code",
     "accept": "a list, which is not repeated",

@@ -14,8 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gibbon.core.threat import Bounds
-from gibbon.datasets.base import PIXEL_BOUNDS
+from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 from gibbon.models.outputs import OutputRule
 
 # Factors for the units of each layer that dropout acts on, shape (N, width); None leaves a layer

@@ -34,7 +34,8 @@ sources = st.sampled_from(
     ]
 )
 files = st.sampled_from(["w.safetensors", "x/w.pt", "random", "/abs/w.pt", "../w", "./w"])
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+# A suite may not hold NUL or lone surrogates, see `gibbon.core.reading.text_problem`.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
 scalars = (
     st.booleans()
     | st.integers(-(2**63), 2**63 - 1)

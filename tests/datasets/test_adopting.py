@@ -104,7 +104,7 @@ NUMBERS = ("0", "1", "2", "3")
         (Subset(Subset(named(classes=FOUR), [0, 1, 4]), [1]), FOUR, False),
         (ConcatDataset([named(classes=FOUR), named(classes=FOUR)]), FOUR, False),
         (DataLoader(named(classes=FOUR), shuffle=True), FOUR, False),
-        (ConcatDataset([named(classes=FOUR), named(classes=FOUR[::-1])]), NUMBERS, True),
+        (ConcatDataset([named(classes=FOUR), named(classes=FOUR[:3])]), NUMBERS, True),
         (named(), NUMBERS, True),
         (named(classes=["ant", "bee"]), NUMBERS, True),
         (named(classes=4), NUMBERS, True),
@@ -334,10 +334,10 @@ def test_a_stream_that_ends_after_one_reading_is_taken():
             "label",
         ),
         ([("a.jpg", 2)], "item 0 holds a str: expected a tensor, an array or a PIL picture"),
-        ([(INPUTS[0], "cat")], "item 0: a label must be the index of one class, got str: give its "
-            "index"),
-        ([(INPUTS[0], 0.5)], "item 0: a label must be the index of one class, got float: give its "
-            "index"),
+        ([(INPUTS[0], "cat")], "item 0: a label must be the index of one class, got str "
+            "'cat': give its index"),
+        ([(INPUTS[0], 0.5)], "item 0: a label must be the index of one class, got float "
+            "0.5: give its index"),
         (
             [(INPUTS[0], torch.rand(4))],
             "item 0: a label must be the index of one class, got torch.float32 of shape (4,): for "
@@ -353,8 +353,14 @@ def test_a_stream_that_ends_after_one_reading_is_taken():
         ),
         (
             [(INPUTS[0].long(), 0)],
-            "item 0: inputs must be uint8, of which 255 stands for 1, or floating-point in [0, 1], "
-            "got int64",
+            ["item 0: inputs must be uint8, of which 255 stands for 1, or floating-point in [0, "
+            "1], got int64", "discrete inputs, such as token ids, are not supported: attack the "
+            "embeddings", "network.embedding(ids)"],
+        ),
+        (
+            ConcatDataset([named(classes=FOUR), named(classes=FOUR[::-1])]),
+            "the datasets of a ConcatDataset number their classes differently: 'ant' is 0 in one "
+            "and 3 in another: give them one order, with a target_transform",
         ),
         (
             [(INPUTS[0] * 4 - 2, 0)],
@@ -373,7 +379,9 @@ def test_a_stream_that_ends_after_one_reading_is_taken():
     ],
 )  # fmt: skip
 def test_data_of_another_kind_are_refused(data, message):
-    if message is None:
+    if isinstance(message, list):
+        assert all(part in refused(data) for part in message)
+    elif message is None:
         assert "leave Normalize out of the transform and give mean and std" in refused(data)
     else:
         assert refused(data) == message.removeprefix("dataset 'mine': ")

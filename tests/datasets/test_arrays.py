@@ -82,7 +82,8 @@ def test_the_order_of_axes_is_never_guessed(tmp_path, inputs):
     layouts = {3: "NHW", 4: "NCHW or NHWC"}[inputs.ndim]
     assert refused(path) == (
         f"{path}: 'x' has shape {inputs.shape}, and the order of axes is never guessed: declare "
-        f"the layout, {layouts}"
+        f"the layout, {layouts}; for inputs that are no pictures declare their bounds instead, "
+        "such as --bounds=-1,1"
     )
 
 
@@ -136,10 +137,16 @@ def test_a_layout_that_can_not_be_is_refused(inputs, layout, message):
         (FLOATS * 255, "inputs must be in [0, 1], found [0, 255]: divide them by 255, or give "
             "them as uint8"),
         (FLOATS * 2 - 1, "inputs must be in [0, 1], found [-1, 1]: attacks work on pixels: leave "
-            "Normalize out of the transform and give mean and std to the model"),
+            "Normalize out of the transform and give mean and std to the model; inputs that are no "
+            "pictures: declare bounds, bounds=(-1, 1) (--bounds=-1,1)"),
         (np.where(FLOATS.max() == FLOATS, np.nan, FLOATS), "inputs must be in [0, 1], found NaN"),
         (BYTES.astype(np.int64), "inputs must be uint8, of which 255 stands for 1, or "
-            "floating-point in [0, 1], got int64"),
+            "floating-point in [0, 1], got int64: pictures: convert them to uint8; numbers on a "
+            "scale: convert them with .float() and declare their bounds, such as bounds=(0, 100) "
+            "(--bounds 0,100); discrete inputs, such as token ids, are not supported: attack the "
+            "embeddings. Give the embeddings as inputs, with their bounds, and the network after "
+            "the embedding as the model: inputs = network.embedding(ids).detach(), "
+            "bounds=(inputs.min().item(), inputs.max().item())"),
         (FLOATS[:, 0, 0, 0], "inputs must have shape (N, ...), got (6,)"),
         (FLOATS[:, :0], "inputs must have shape (N, ...), got (6, 0, 5, 3)"),
     ],
@@ -172,7 +179,8 @@ def test_floats_of_every_width_become_float32(kind):
     ("labels", "message"),
     [
         (LABELS[:5], "dataset 'mine' has 6 inputs but 5 labels"),
-        (LABELS.astype(float), "labels must be integers of shape (N,), got float64 of shape (6,)"),
+        (LABELS + 0.5, "labels must be integers of shape (N,), got float64 of shape (6,), such as "
+            "0.5"),
         (LABELS[:, None], "labels must be integers of shape (N,), got int64 of shape (6, 1)"),
         (np.eye(6), "labels must be one class index an example, shape (N,), got shape (6, 6): for "
             "one-hot or soft labels give the index of the largest"),

@@ -92,19 +92,19 @@ def test_what_is_not_there_is_told_with_the_forms_that_exist(
             "x.npz",
             {"resize": 8},
             "'x.npz' is a file of arrays, which has no use for resize; it takes inputs, labels, "
-            "layout",
+            "layout, bounds",
         ),
         (
             "photos",
             {"layout": "NCHW"},
             "'photos' is a folder of pictures, which has no use for layout; it takes class_map, "
-            "resize, crop, interpolation, colour",
+            "class_order, resize, crop, interpolation, colour",
         ),
         (
             "photos",
             {"split": "train"},
             "'photos' is a folder of pictures, which has no use for split; it takes class_map, "
-            "resize, crop, interpolation, colour",
+            "class_order, resize, crop, interpolation, colour",
         ),
         (
             "mnist",

@@ -6,7 +6,8 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -96,16 +97,6 @@ class HangsUp(planted._Planted):
         return inputs
 
 
-@pytest.fixture
-def _handlers() -> Iterator[None]:
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("_handlers")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_saves_what_is_done(
     plant: planted.Plant,
@@ -125,14 +116,12 @@ def test_a_signal_saves_what_is_done(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 128 + number
-    assert signal.getsignal(number) is signal.SIG_IGN  # a second one does not end the saving
     assert list((tmp_path / "run" / "outcomes").glob("*.partial.parquet"))
     record = run(suite("hangs-up"), batch_size=20)
     assert record.status == "done"
     assert HangsUp.calls == 4  # two batches were saved, and one is computed
 
 
-@pytest.mark.usefixtures("_handlers")
 def test_nohup_is_respected() -> None:
     if not hasattr(signal, "SIGHUP"):
         pytest.skip("this system has no SIGHUP")
@@ -224,3 +213,29 @@ def test_an_empty_output_is_refused_in_python() -> None:
     net, data = planted.Rows(), planted.squares()
     with pytest.raises(SpecError, match=r"output: must be the path of a folder, got \'\'"):
         evaluate(net, data, attack="fgsm", epsilon=0.1, output="")
+
+
+@checked(frozen=True, kw_only=True, config=STRICT)
+class SwallowsCtrlC(planted._Planted):
+    """It turns Ctrl-C into an error of its own, as a library does in the middle of an import."""
+
+    def change(self, inputs: Tensor, threat: ThreatModel) -> Tensor:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            raise AttributeError("half an import") from None
+        return inputs
+
+
+def test_ctrl_c_that_a_library_swallows_ends_the_run(
+    plant: planted.Plant, run: Run, suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.attack("swallows", SwallowsCtrlC)
+    monkeypatch.setattr(cli, "app", lambda: run(suite("swallows")))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cli.main()
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -39,7 +39,9 @@ from gibbon.records.run import RUN_FILE, RunRecord
 from gibbon.report import table_files
 from gibbon.report.documents import Document, document
 from gibbon.runner import provenance
-from gibbon.runner.execute import run_job
+from gibbon.runner import run_suite as runs
+from gibbon.runner.execute import batch, run_job
+from gibbon.runner.proofs import prove
 from gibbon.runner.run_folder import DAMAGED_FILE
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
@@ -60,6 +62,8 @@ MODELS: dict[str, Any] = {"one": "one", "two": "two", "uno": {"model": "one", "n
 ROWS = ("evaluations", "transfers", "agreements", "worst_cases", "members", "failures")
 PASSES = frozenset({"forward_passes", "backward_passes"})
 Fault = Literal["killed", "torn", "lost", "full", "unreadable"]
+# Of a file among all, and of a byte in it: what is drawn must not depend on what is there.
+PLACES = st.integers(0, 2**20)
 FAULTS: tuple[Fault, ...] = ("killed", "torn", "lost", "full", "unreadable")
 
 
@@ -285,21 +289,21 @@ class Simulation(RuleBasedStateMachine):
                 self.judge(record)
 
     @precondition(lambda self: self.folder.exists())
-    @rule(draw=st.data(), bit=st.integers(0, 7))
-    def damage(self, draw: st.DataObject, bit: int) -> None:
+    @rule(which=PLACES, place=PLACES, bit=st.integers(0, 7))
+    def damage(self, which: int, place: int, bit: int) -> None:
         """Flips a bit of a file."""
-        file = self._file(draw)
+        file = self._file(which)
         content = bytearray(file.read_bytes())
         if content:
-            content[draw.draw(st.integers(0, len(content) - 1))] ^= 1 << bit
+            content[place % len(content)] ^= 1 << bit
             file.write_bytes(content)
         self._touched(file)
 
     @precondition(lambda self: self.folder.exists())
-    @rule(draw=st.data(), share=st.sampled_from([0.0, 0.5, 0.99, None]))
-    def lose(self, draw: st.DataObject, share: float | None) -> None:
+    @rule(which=PLACES, share=st.sampled_from([0.0, 0.5, 0.99, None]))
+    def lose(self, which: int, share: float | None) -> None:
         """Removes a file, or its end."""
-        file = self._file(draw)
+        file = self._file(which)
         if share is None:
             file.unlink()
         else:
@@ -347,13 +351,13 @@ class Simulation(RuleBasedStateMachine):
                 assert each.verdict not in ("regressed", "doubtful", "improved"), each
 
     @precondition(lambda self: (self.place / "baseline.json").exists())
-    @rule(draw=st.data(), bit=st.integers(0, 6))
-    def damage_the_baseline(self, draw: st.DataObject, bit: int) -> None:
+    @rule(place=PLACES, bit=st.integers(0, 6))
+    def damage_the_baseline(self, place: int, bit: int) -> None:
         file = self.place / "baseline.json"
         content = file.read_bytes()
         before = read_side(file)
         damaged = bytearray(content)
-        damaged[draw.draw(st.integers(0, len(content) - 1))] ^= 1 << bit
+        damaged[place % len(content)] ^= 1 << bit
         file.write_bytes(damaged)
         try:
             after = read_side(file)
@@ -374,9 +378,9 @@ class Simulation(RuleBasedStateMachine):
             assert record.status in ("running", "done", "failed")
             assert not (record.status == "done" and record.failures)
 
-    def _file(self, draw: st.DataObject) -> Path:
+    def _file(self, which: int) -> Path:
         files = sorted(each for each in self.folder.rglob("*") if each.is_file())
-        return draw.draw(st.sampled_from(files))
+        return files[which % len(files)]
 
     def _touched(self, file: Path) -> None:
         if file.name in (RUN_FILE, DAMAGED_FILE):
@@ -405,7 +409,12 @@ def test_nothing_is_lost_or_wrong_whatever_happens(
         def monotonic() -> float:
             return clocks[-1].monotonic()
 
-    monkeypatch.setattr(run_job, "time", Time)
+        perf_counter = monotonic
+
+    for module in (run_job, batch, prove, runs):
+        monkeypatch.setattr(module, "time", Time)
+    monkeypatch.setattr(provenance, "now", lambda: "2026-01-01T00:00:00+00:00")
+    monkeypatch.setattr(runs, "now", provenance.now)
     Timed.undisturbed = {}
     run_state_machine_as_test(
         Timed,

@@ -69,7 +69,7 @@ def streamed(plant: planted.Plant) -> Streamed:
 def test_batches_come_from_the_stream_and_it_is_closed(
     run: Run, suite: MakeSuite, streamed: Streamed
 ) -> None:
-    record = run(suite("fgsm", "brightens"), batch_size=25, bounds="none")
+    record = run(suite("fgsm", "brightens"), batch_size=25, certify="none")
     assert record.status == "done"
     assert (streamed.opened, streamed.closed) == (3, 3)  # the first looks for copies
     assert streamed.fetched == 1  # the sample that models are probed on

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from gibbon.core.errors import SpecError, UnknownNameError
 from gibbon.core.threat import Epsilon, Norm
@@ -323,11 +324,18 @@ def test_a_file_of_published_proofs_is_relative_to_the_suite():
     assert suite.published[0].proved == "suites/ids.txt"
 
 
-def test_bounds_of_a_suite_are_all_none_or_not_said():
-    assert [parse(BASE + text).bounds for text in ("bounds = true", "bounds = false", "")] == [
-        True,
-        False,
-        None,
-    ]
-    assert "x.toml: bounds" in fault_of(BASE + 'bounds = "yes"')
-    assert "bounds" not in parse(BASE).model_dump()
+@pytest.mark.parametrize("key", ["certify", "bounds"])
+def test_certified_bounds_of_a_suite_are_all_none_or_not_said(key):
+    texts = (f"{key} = true", f"{key} = false", "")
+    assert [parse(BASE + text).certify for text in texts] == [True, False, None]
+    assert "certify" not in parse(BASE).model_dump()
+
+
+def test_bounds_of_inputs_belong_to_the_dataset():
+    assert "certify" in fault_of(BASE + 'certify = "yes"')
+    assert "bounds of inputs belong to the dataset" in fault_of(BASE + "bounds = [-1, 1]")
+    assert "both given" in fault_of(BASE + "bounds = true\ncertify = true")
+    dataset = DatasetSpec.model_validate({"source": "x.npz", "bounds": [-1, 1]})
+    assert dataset.bounds == (-1.0, 1.0)
+    with pytest.raises(ValidationError, match="the lower one must come first"):
+        DatasetSpec.model_validate({"source": "x.npz", "bounds": [1, -1]})

@@ -837,10 +837,14 @@ def switches(last: float) -> Build:
 @pytest.mark.parametrize(
     "build",
     [
-        *(Alternating, Drifting, Remembering),
-        *(switches(2), switches(3), switches(5), switches(7), switches(12)),
+        Alternating,
+        Drifting,
+        Remembering,
+        switches(7),
+        switches(9),
+        switches(12),
     ],
-    ids=["alternates", "drifts", "remembers", "2", "3", "5", "7", "12"],
+    ids=["alternates", "drifts", "remembers", "7", "9", "12"],
 )
 @pytest.mark.parametrize("examination", [False, True])
 def test_a_run_says_that_calls_change_the_answers_and_not_chance(

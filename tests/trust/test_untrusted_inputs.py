@@ -31,6 +31,7 @@ from gibbon.models.sources.checkpoint import read_checkpoint
 from gibbon.models.sources.onnx import digest_of
 from gibbon.models.sources.torchscript import TorchScript
 from gibbon.records import outcomes
+from gibbon.records.checksums import with_checksum
 from gibbon.records.run import RunRecord
 from gibbon.report.text.markdown import tables_markdown
 from gibbon.report.text.terminal import print_record
@@ -401,8 +402,9 @@ def changed(run: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 
     shutil.copytree(run, "changed")
     written = json.loads((run / "run.json").read_text())
+    del written["checksum"]
     change(written)
-    Path("changed/run.json").write_text(json.dumps(written))
+    Path("changed/run.json").write_text(with_checksum(json.dumps(written, indent=1)))
     return Path("changed")
 
 
@@ -444,10 +446,16 @@ def test_rows_that_do_not_belong_together_are_a_damaged_record(
 
 def test_a_record_that_is_nested_too_deeply_is_refused(refused: Callable[..., str]) -> None:
     Path("changed").mkdir()
-    for text in (DEEP, f'{{"format": {LONG}}}', "\0", '{"a": "\\ud800"}'):
+    texts = {
+        DEEP: "damaged: not JSON",
+        f'{{"format": {LONG}}}': "damaged: not JSON",
+        "\0": "damaged: not JSON",
+        '{"a": "\\ud800"}': "not a run of this version",
+    }
+    for text, reason in texts.items():
         Path("changed/run.json").write_text(text)
         Path("b.json").write_text(text)
-        assert "not a run of this version" in refused("report", "changed")
+        assert reason in refused("report", "changed")
         assert "b.json" in refused("compare", "b.json", "changed")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from rich.console import Console
@@ -39,7 +39,7 @@ from gibbon.runner.plan.preprocessing import with_preprocessing
 from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.progress_bar import RunProgress
 from gibbon.runner.run_suite import run_suite
-from gibbon.runner.settings import Precision, RunSettings
+from gibbon.runner.settings import Bounding, Precision, RunSettings
 from gibbon.specs.decoding import WHERE
 from gibbon.specs.memory_sizes import parse_bytes
 
@@ -69,7 +69,8 @@ def evaluate(
     precision: Precision = "float32",
     compile: bool = False,  # noqa: A002  # the name that it has everywhere else
     limit: int | None = None,
-    bounds: Literal["cheap", "all", "none"] | None = None,
+    bounds: tuple[float, float] | str | None = None,
+    certify: Bounding | None = None,
     examination: bool = True,
     isolate: bool = False,
     cell_timeout: float | None = None,
@@ -86,7 +87,7 @@ def evaluate(
         model: a torch module, a `Classifier`, a source such as ``"torchvision:resnet50"`` or a
             path, a `ModelSpec`, or a mapping of names to these, in which ``"ensemble:one,two"`` is
             made of the models of these names.  A module takes inputs of shape (N, *input_shape) in
-            the bounds of the data, which are [0, 1] for images.
+            the bounds of the data.
         data: a torch ``Dataset`` of (input, label), a ``DataLoader`` of batches of these, a pair
             of tensors (inputs, labels), a `Dataset` of Gibbon, a `DatasetSpec`, or a source such as
             ``"mnist"`` or a folder of images.
@@ -121,7 +122,10 @@ def evaluate(
         precision: number format that models compute in: ``float32`` or ``bfloat16``.
         compile: compile models with ``torch.compile``.
         limit: evaluate a fixed sample of this many examples of each dataset.
-        bounds: certified bounds to compute: ``cheap`` (those that cost little beside the attacks),
+        bounds: lowest and highest value of an input that is no picture, such as ``(-3, 3)`` for a
+            table of z-scores or ``(-1, 1)`` for waveforms; epsilon is in the same units.  [0, 1],
+            as for images, if None.  (A word is the earlier form of ``certify``.)
+        certify: certified bounds to compute: ``cheap`` (those that cost little beside the attacks),
             ``all`` or ``none``.  The cheap ones if None.
         examination: whether to examine each model before it is attacked, on a few examples, which
             takes at most a tenth of the passes; without it a flag is raised.
@@ -159,6 +163,10 @@ def evaluate(
     >>> results.to_frame()[["attack", "epsilon", "examples"]].to_dict("list")
     {'attack': ['none', 'pgd'], 'epsilon': ['0', '8/255'], 'examples': [40, 40]}
     """
+    if isinstance(bounds, str):
+        if certify is not None:
+            raise SpecError("certify and bounds, its earlier name, are both given", where="bounds")
+        bounds, certify = None, cast("Bounding", bounds)  # checked by `RunSettings`
     request = PythonRequest.of(
         model if isinstance(model, Mapping) else {model_name(model): model},
         os.fspath(data) if isinstance(data, os.PathLike) else data,
@@ -170,6 +178,7 @@ def evaluate(
         experiment={"seed": seed, "error_only": error_only, "draws": draws},
         accept=() if accept is None else accept,
         transfer=transfer,
+        bounds=bounds,
     )
     settings = RunSettings(
         device=str(device),
@@ -177,7 +186,7 @@ def evaluate(
         precision=precision,
         compile=compile,
         limit=limit,
-        bounds=bounds,
+        certify=certify,
         examination=examination,
         isolate=isolate,
         cell_timeout=cell_timeout,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -17,12 +17,12 @@ from torch.utils.data import Dataset as TorchDataset
 from gibbon.attacks.base import Attack, parameters_of
 from gibbon.attacks.factory import build_attack, check_adaptation
 from gibbon.attacks.toolkit.parameter_text import parameter_texts
-from gibbon.core.errors import ModelError, RequestError, SpecError
+from gibbon.core.errors import DatasetError, ModelError, RequestError, SpecError
 from gibbon.core.files import StrPath
-from gibbon.core.threat import Epsilon
+from gibbon.core.threat import Bounds, Epsilon
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Dataset
-from gibbon.datasets.open import open_dataset
+from gibbon.datasets.open import bounds_of, open_dataset
 from gibbon.datasets.wrap import adopt_data
 from gibbon.models.classifier import Classifier
 from gibbon.models.sources import BuiltModel
@@ -41,6 +41,13 @@ Data = TorchDataset[Any] | DataLoader[Any] | tuple[Array, Array] | Dataset | Dat
 AttackLike = str | Mapping[str, Any] | Attack
 Budget = float | str | Epsilon
 DESCRIBED = (str, os.PathLike, ModelSpec)  # forms of a model that are not the model itself
+
+
+class _InputForm(TypedDict):
+    """Shape and bounds of one input."""
+
+    input_shape: tuple[int, ...]
+    bounds: Bounds
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class PythonRequest:
         experiment: Mapping[str, Any],
         accept: Sequence[str],
         transfer: bool,
+        bounds: Sequence[float] | None = None,
     ) -> PythonRequest:
         """Returns the request that a call's arguments make.  Raises a `RequestError`."""
         if parameters and (len(attacks) != 1 or isinstance(attacks[0], Attack)):
@@ -81,7 +89,8 @@ class PythonRequest:
                 raise SpecError(f"attack {label!r}: epsilon is missing: give epsilon=8 / 255")
             keys |= {**parameters, "label": label}
         described = [{**_model_keys(each, declared), "name": name} for name, each in models.items()]
-        request = {"dataset": _dataset_spec(data), "models": described, "attacks": written}
+        dataset = _with_bounds(_dataset_spec(data), bounds)
+        request = {"dataset": dataset, "models": described, "attacks": written}
         suite = decode_request({**experiment, **request, "accept": accept}, transfer=transfer)
         check_kinds(suite.accept, where=WHERE)
         given = zip(labels, attacks, strict=True)
@@ -105,17 +114,17 @@ class PythonRequest:
         dataset = self._dataset(experiment.dataset, settings)
         own = {spec.name: spec for spec in experiment.models if spec.name in self.models}
         adopted: dict[str, BuiltModel] = {}
+        form: _InputForm = {"input_shape": dataset.input_shape, "bounds": dataset.bounds}
         for name, spec in own.items():
             with _naming(spec):
-                shape = dataset.input_shape
-                adopted[name] = adopt_model(self.models[name], spec=spec, input_shape=shape)
+                adopted[name] = adopt_model(self.models[name], spec=spec, **form)
         for spec in experiment.models:
             if any(member in own.values() for member in spec.ensemble):
                 with _naming(spec):
                     members = [
                         adopted[member.name]
                         if own.get(member.name) == member
-                        else build_model(completed, input_shape=dataset.input_shape)
+                        else build_model(completed, **form)
                         for member, completed in zip(spec.ensemble, members_of(spec), strict=True)
                     ]
                     adopted[spec.name] = fuse_models(spec, members)
@@ -123,7 +132,7 @@ class PythonRequest:
 
     def _dataset(self, spec: DatasetSpec, settings: RunSettings) -> Dataset:
         if self.data is not None:
-            return adopt_data(self.data, name=spec.name)
+            return adopt_data(self.data, name=spec.name, bounds=bounds_of(spec))
         request = DataRequest(
             spec.split, settings.data_folder, settings.download, workers=settings.workers
         )
@@ -135,6 +144,8 @@ def _naming(spec: ModelSpec) -> Iterator[None]:
     """While inside, puts the model's name in front of what is wrong with it."""
     try:
         yield
+    except DatasetError as error:
+        raise DatasetError(f"dataset, for model {spec.name!r}: {error}") from error
     except RequestError as error:
         raise ModelError(f"model {spec.name!r}: {error}") from error
 
@@ -196,6 +207,24 @@ def _dataset_spec(data: Data) -> DatasetSpec | dict[str, str]:
     name = held.name if isinstance(held, Dataset) else type(held).__name__
     name = "data" if isinstance(held, tuple | list) else name_from(name) or "data"
     return DatasetSpec(name=name, source=name)
+
+
+def _with_bounds(
+    dataset: DatasetSpec | dict[str, str], bounds: Sequence[float] | None
+) -> DatasetSpec | dict[str, Any]:
+    """Returns a dataset's spec with the bounds of its inputs.  Raises `SpecError`."""
+    if bounds is None:
+        return dataset
+    try:
+        low, high = (float(each) for each in bounds)
+    except (TypeError, ValueError):
+        raise SpecError(
+            "must be the lowest and the highest value of all inputs, such as (-3, 3), got "
+            f"{bounds!r}; columns of different ranges: scale each to one range first",
+            where="bounds",
+        ) from None
+    own = dict(dataset) if isinstance(dataset, DatasetSpec) else dataset
+    return {**own, "bounds": (low, high)}
 
 
 def parse_budgets(epsilon: Budget | Sequence[Budget] | None) -> tuple[Epsilon, ...]:

@@ -223,7 +223,7 @@ class Results:
         (row,) = rows
         if row.status == "failed":
             reason = next(
-                failure.error
+                failure.text
                 for failure in self.failures
                 if (failure.model, failure.attack) == (row.model, row.attack)
                 and (row.unattacked or failure.epsilon == row.epsilon)

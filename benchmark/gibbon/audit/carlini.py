@@ -333,7 +333,7 @@ def _provable(facts: Facts) -> ItemAnswer:
             facts.flagged("proved-example-attacked"),
             "a certified error is reported too",
         )
-    return ItemAnswer("not done", "no certified error was computed: run it with --bounds all")
+    return ItemAnswer("not done", "no certified error was computed: run it with --certify all")
 
 
 def _noise(facts: Facts) -> ItemAnswer:

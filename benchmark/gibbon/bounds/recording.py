@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gibbon.bounds.network import NoBoundError, Node, Operation, Shape
+from gibbon.core.plain_tensors import STAND_INS
 
 TRACED = 2  # examples: enough to see whether one influences another
 
@@ -100,6 +101,9 @@ class Symbol(Tensor):
         except NoBoundError as error:
             recorder.failure = recorder.failure or error
             raise
+
+
+STAND_INS.add(Symbol)
 
 
 def symbols(nested: object) -> Iterator[Symbol]:

@@ -37,7 +37,7 @@ from gibbon.cli.options import (
     run_settings,
 )
 from gibbon.cli.output import say
-from gibbon.core.endings import Terminated
+from gibbon.core.endings import ENDING, Terminated
 from gibbon.core.errors import FlagError, RequestError, SpecError, UnknownNameError
 from gibbon.core.plain_text import shown, without_controls
 from gibbon.core.reading import expanded, text_problem
@@ -146,14 +146,14 @@ def _parameter(option: Option) -> inspect.Parameter:
     """Returns an option as a parameter that typer reads; None if it is not given."""
     annotation: Any = bool | None
     keys: dict[str, Any] = {}
-    flags = option.flag
+    flags = [option.flag, *([option.formerly] if option.formerly else [])]
     if option.many:
         annotation, keys = list[str] | None, {"metavar": option.value}
     elif option.value:
         annotation, keys = Any, {"metavar": option.value, "parser": option.parse}
     elif option.negative:
-        flags = f"{option.flag.replace('--no-', '--')}/{option.flag}"
-    annotation = Annotated[annotation, typer.Option(flags, help=option.full_help, **keys)]
+        flags = [f"{option.flag.replace('--no-', '--')}/{option.flag}"]
+    annotation = Annotated[annotation, typer.Option(*flags, help=option.full_help, **keys)]
     keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(option.name, keyword, default=None, annotation=annotation)
 
@@ -709,6 +709,13 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _save_at_signals()
     try:
+        _run_command()
+    finally:
+        ENDING.reason = None
+
+
+def _run_command() -> None:
+    try:
         _check_words(sys.argv[1:])
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
@@ -762,17 +769,15 @@ def _environment_sentence(error: BaseException) -> str:
 def _save_at_signals() -> None:
     """Lets the signals that end a process raise `Terminated`, so that a run saves what is done.
 
-    A signal that is ignored, as ``nohup`` does with SIGHUP, stays ignored.
+    SIGHUP stays ignored if it is, as by ``nohup``, and SIGINT in a background job of a shell.
     """
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _terminate)
-
-
-def _terminate(number: int, _: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # saving must not be interrupted by a second one
-    raise Terminated(number)
+    ENDING.reason = None
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, ENDING.interrupt)
+    signal.signal(signal.SIGTERM, ENDING.terminate)
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        signal.signal(hang_up, ENDING.terminate)
 
 
 def _registry(kind: Kind) -> Registry[Any]:
@@ -829,7 +834,7 @@ def _print_failures(record: RunRecord) -> None:
     for failure in record.failures:
         say(
             f"failed: {failure.dataset}, {failure.model}, {failure.attack} at epsilon "
-            f"{failure.epsilon}: {failure.error} (traceback in run.json)",
+            f"{failure.epsilon}: {failure.text} (traceback in run.json)",
             err=True,
         )
 

@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gibbon.cli.options import (
     BY_FLAG,
     GROUP_OF,
     GROUPS,
     KEY_FLAGS,
+    RENAMED,
     REQUIRED,
     Group,
     Option,
@@ -29,7 +30,7 @@ from gibbon.core.errors import SpecError, suggest
 from gibbon.core.reading import expanded
 from gibbon.datasets import DATASETS
 from gibbon.models.registry import MODELS
-from gibbon.runner.settings import RunSettings
+from gibbon.runner.settings import Bounding, RunSettings
 from gibbon.specs.decoding import WHERE, decode_request
 from gibbon.specs.naming import label_from, name_of, unlike
 from gibbon.specs.paths import is_path
@@ -70,7 +71,9 @@ def parse_request(words: Sequence[str], *, data_folder: Path | None = None) -> C
     """
     given = _GivenOptions()
     for flag, text in _split(words, known=BY_FLAG):
-        given.add(flag, text)
+        # "--bounds all" was --certify before inputs had bounds.
+        renamed = flag in RENAMED and text in get_args(Bounding)
+        given.add(RENAMED[flag] if renamed else flag, text)
     given.check_required()
     (dataset,), (run,) = given.scopes["Dataset"], given.scopes["Run"]
     models, attacks = given.complete_models(), given.complete_attacks()

@@ -35,6 +35,7 @@ class Option:
             argument of `evaluate`; made from the flag, without ``no-``, if empty.
         many: whether the option may be repeated, its values being collected.
         constant: what an option without a value sets; always False for ``--no-...``.
+        formerly: an earlier flag of the option, which `run` still takes.
     """
 
     usage: str
@@ -44,6 +45,7 @@ class Option:
     name: str = ""
     many: bool = False
     constant: bool = True
+    formerly: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -136,6 +138,13 @@ def _numbers(text: str) -> list[float]:
         raise ValueError("numbers with commas between them, such as 0.485,0.456,0.406") from None
 
 
+def _bounds(text: str) -> list[float]:
+    numbers = _numbers(text) if re.search(r"\d", text) else []
+    if len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise ValueError("the lowest and the highest value of all inputs, such as -3,3")
+    return numbers
+
+
 def _size(text: str) -> int | list[int]:
     if not re.fullmatch(r"0*[1-9][0-9]{0,17}(x0*[1-9][0-9]{0,17})?", text.lower()):
         raise ValueError("one side such as 224, or height and width such as 224x160")
@@ -190,6 +199,16 @@ _MODELS = (
         "source knows, such as random.",
     ),
     Option(
+        "--weights-key KEY",
+        "Key of the state dict in the weights file, such as ema or state.model.",
+        "that which fits the model",
+    ),
+    Option(
+        "--weights-prefix PREFIX",
+        "Prefix to strip from the names of tensors in the weights file, such as module.model.",
+        "that which fits the model",
+    ),
+    Option(
         "--mean R,G,B", "Mean of the normalisation (x - mean) / std, per channel.", read=_numbers
     ),
     Option(
@@ -238,9 +257,22 @@ _DATASET = (
         "--class-map FILE",
         "JSON or CSV file of each class's index among the model's classes, or imagenet.",
     ),
+    Option(
+        "--class-order ORDER",
+        "Order of the classes of a folder or CSV file: text (as torchvision's ImageFolder), "
+        "numeric or index (names are positions among the model's classes).",
+        "text if the names have no numbers that disagree with it",
+    ),
     Option("--labels FILE", "An .npy file of labels, or the name of their array in an .npz file."),
     Option("--inputs NAME", "Name of the array of inputs in an .npz file."),
     Option("--layout AXES", "Order of the axes of an array: NCHW, NHWC or NHW."),
+    Option(
+        "--bounds LOW,HIGH",
+        "Lowest and highest value of an input that is no picture, such as --bounds=-3,3, of arrays "
+        "and factories.",
+        "0,1",
+        _bounds,
+    ),
     Option("--resize N|HxW", "Resize images: the shorter side to N, or to HxW.", _BY_MODELS, _size),
     Option("--crop N|HxW", "Crop images from the centre, after resizing.", _BY_MODELS, _size),
     Option(
@@ -360,10 +392,11 @@ _RUN = (
         _whole(positive=True),
     ),
     Option(
-        "--bounds KIND",
+        "--certify KIND",
         "Certified bounds to compute: cheap (those that cost little beside the attacks), all or "
         "none.",
         "as the suite says, else cheap",
+        formerly="--bounds",
     ),
     Option(
         "--no-pictures",
@@ -430,6 +463,7 @@ GROUP_OF = {option.flag: group for group, (_, options) in GROUPS.items() for opt
 KEY_FLAGS = {(GROUP_OF[option.flag], option.name): option.flag for option in OPTIONS}
 _SETTINGS = {each.name for each in fields(RunSettings)}
 RUN_OPTIONS = tuple(option for option in OPTIONS if option.name in _SETTINGS)
+RENAMED = {option.formerly: option.flag for option in RUN_OPTIONS if option.formerly}
 VERDICT_OPTIONS = (BY_FLAG["--strict"], BY_FLAG["--accept"])
 EXAMPLES = """\
 A model that comes with the package:

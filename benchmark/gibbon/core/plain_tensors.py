@@ -13,6 +13,9 @@ from torch import Tensor
 
 from gibbon.core.errors import GibbonError
 
+# Classes of ours whose objects stand for tensors while a module is recorded.
+STAND_INS: set[type[Tensor]] = set()
+
 
 def plain(value: object, *, what: str, problem: type[GibbonError]) -> Tensor:
     """Returns the tensor of the class `torch.Tensor` that has a tensor's values.

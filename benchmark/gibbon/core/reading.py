@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,15 @@ def read_text_file(path: Path, problem: type[RequestError], *, limit: int = TEXT
         raise problem(f"{path}: can't be read: {error}") from error
 
 
-def parse_json(content: str | bytes) -> Any:
-    """Returns decoded JSON.  Raises ValueError that says what is wrong, whatever it is."""
+def parse_json(
+    content: str | bytes, *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
+    """Returns decoded JSON.  Raises ValueError that says what is wrong, whatever it is.
+
+    ``pairs`` makes an object of its pairs, in which a key may come twice; a dictionary if None.
+    """
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=pairs)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except json.JSONDecodeError:

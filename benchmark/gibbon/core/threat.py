@@ -118,6 +118,9 @@ class Bounds:
         return self.high - self.low
 
 
+PIXEL_BOUNDS = Bounds(0.0, 1.0)  # of a picture's inputs, and of inputs that declare nothing else
+
+
 @dataclass(frozen=True)
 class ThreatModel:
     """All points within ``epsilon`` of an input in ``norm``, inside ``bounds`` if there are any.

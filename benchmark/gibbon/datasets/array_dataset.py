@@ -1,6 +1,7 @@
 """Datasets of arrays, in memory or in a memory-mapped file.
 
-Inputs are uint8, divided by 255, or floating-point numbers in [0, 1].
+Inputs are uint8, divided by 255, or floating-point numbers in [0, 1]; with declared bounds they are
+numbers of any kind in these bounds.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 from gibbon.datasets.base import (
-    PIXEL_BOUNDS,
     PIXEL_MAX,
     Batch,
     Dataset,
@@ -23,17 +24,12 @@ from gibbon.datasets.base import (
     hash_content,
     read_only,
 )
-from gibbon.datasets.class_map import check_class_index
+from gibbon.datasets.class_order import POSITIONS, check_class_index, order_sentence
+from gibbon.datasets.input_range import FEW_CHANNELS, check_dtype, check_range
 
 Layout = Literal["NCHW", "NHWC", "NHW"]
 
 BLOCK_BYTES = 16 << 20  # of an array that is gone through
-FEW_CHANNELS = 4  # red, green, blue, and one more
-NORMALISED = (
-    "attacks work on pixels: leave Normalize out of the transform and give mean and std to the "
-    "model"
-)
-BYTES_AS_FLOATS = "divide them by 255, or give them as uint8"
 
 
 class HeldDataset(Dataset):
@@ -42,14 +38,16 @@ class HeldDataset(Dataset):
     Args:
         name: name in tables and messages.
         inputs: uint8, or floating-point in [0, 1]; shape (N, ...).  It is not copied.
-        labels: integers, shape (N,), 0 or more.
+        labels: integers, shape (N,), 0 or more; or floating-point numbers that are integers.
         layout: order of the axes, from which inputs become (N, C, H, W); kept if None.
         classes: names of the classes, by label, if known; they are the model's, one for one,
             unless a label exceeds them.
+        bounds: lowest and highest value of an input; [0, 1] if None.  With other bounds, uint8 are
+            numbers like others, and are not divided.
         notes: sentences for a reader of the results.
 
-    Raises `DatasetError` if it is empty, its parts don't fit together, or an input is outside
-    [0, 1].
+    Raises `DatasetError` if it is empty, its parts don't fit together, or an input is outside of
+    the bounds.
 
     >>> pair = HeldDataset("pair", np.array([[0.0, 0.25], [0.5, 1.0]]), labels=np.array([0, 2]))
     >>> pair.batch(np.array([1])).inputs, pair.classes
@@ -64,42 +62,45 @@ class HeldDataset(Dataset):
         labels: NDArray[Any],
         layout: Layout | None = None,
         classes: tuple[str, ...] = (),
+        bounds: Bounds | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         labels = check_labels(labels, name=name)
         _check_inputs(inputs, name=name, count=len(labels))
         self._inputs = inputs if layout is None else _channels_first(inputs, layout, name=name)
         shape = tuple(self._inputs.shape[1:])
-        self.info = describe(name, labels, shape, classes=classes, notes=notes)
-        if self._inputs.dtype != np.uint8:
+        self.info = describe(name, labels, shape, classes=classes, bounds=bounds, notes=notes)
+        self._are_bytes = inputs.dtype == np.uint8 and self.info.bounds == PIXEL_BOUNDS
+        if not self._are_bytes:
             blocks = [(float(part.min()), float(part.max())) for part in self._blocks()]
             # numpy's minimum and maximum propagate NaN.
             lows, highs = np.array(blocks).T
-            check_range(float(lows.min()), float(highs.max()), name=name)
+            low, high = float(lows.min()), float(highs.max())
+            check_range(low, high, name=name, shape=shape, declared=bounds)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over dtype, shape, classes, inputs and labels."""
-        kind = "uint8" if self._inputs.dtype == np.uint8 else "float32"
+        kind = "uint8" if self._are_bytes else "float32"
         header = repr((kind, self._inputs.shape, self.info.classes))
         return hash_content(header, (part.data for part in self._blocks()), self.info.labels)
 
     def _blocks(self) -> Iterator[NDArray[Any]]:
         """Yields all inputs in order, a bounded number at a time, as bytes or float32."""
-        kind = np.uint8 if self._inputs.dtype == np.uint8 else np.dtype("<f4")
+        kind = np.uint8 if self._are_bytes else np.dtype("<f4")
         step = max(1, BLOCK_BYTES // max(1, self._inputs[0].nbytes))
         for start in range(0, len(self._inputs), step):
             yield np.ascontiguousarray(self._inputs[start : start + step], dtype=kind)
 
     def batch(self, ids: NDArray[np.int64]) -> Batch:
-        """Returns the examples with these ids, as float32 in [0, 1].
+        """Returns the examples with these ids, as float32.
 
         Raises `DatasetError` if there is no example with such an id.
         """
         self.info.check_ids(ids)
         rows = self._inputs[ids]
         inputs = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
-        if self._inputs.dtype == np.uint8:
+        if self._are_bytes:
             inputs.div_(PIXEL_MAX)
         else:
             inputs.add_(0.0)  # -0 becomes 0, as in candidates
@@ -108,16 +109,22 @@ class HeldDataset(Dataset):
 
 
 def check_labels(labels: NDArray[Any], *, name: str) -> NDArray[np.int64]:
-    """Returns labels as int64, read-only.  Raises `DatasetError` if they are no indices."""
+    """Returns labels as int64, read-only.  Raises `DatasetError` if they are no indices.
+
+    Floating-point numbers that are integers, as pandas makes them of a column with gaps, are taken.
+    """
+    labels = _as_integers(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise DatasetError(
             f"dataset {name!r}: labels must be one class index an example, shape (N,), got shape "
             f"{labels.shape}: for one-hot or soft labels give the index of the largest"
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        floats = np.issubdtype(labels.dtype, np.floating)
+        such = f", such as {_first_broken(labels)}" if floats and labels.size else ""
         raise DatasetError(
             f"dataset {name!r}: labels must be integers of shape (N,), got {labels.dtype} of shape "
-            f"{labels.shape}"
+            f"{labels.shape}{such}"
         )
     if len(labels) == 0:
         raise DatasetError(f"dataset {name!r} is empty")
@@ -127,27 +134,22 @@ def check_labels(labels: NDArray[Any], *, name: str) -> NDArray[np.int64]:
             f"dataset {name!r}: example {first} has label {labels[first]}: labels are positions "
             "among the model's classes, counted from 0"
         )
+    check_class_index(int(labels.max()), say=f"dataset {name!r}: a label")
     return read_only(labels.astype(np.int64))
 
 
-def check_dtype(dtype: np.dtype[Any], *, say: str) -> None:
-    """Raises `DatasetError`, which begins with ``say``, if inputs are neither bytes nor floats."""
-    if dtype != np.uint8 and not np.issubdtype(dtype, np.floating):
-        raise DatasetError(
-            f"{say}: inputs must be uint8, of which 255 stands for 1, or floating-point in [0, 1], "
-            f"got {dtype}"
-        )
+def _first_broken(labels: NDArray[Any]) -> float:
+    """Returns the first number that is no integer, or the first number."""
+    broken = ~(np.isfinite(labels) & (labels == np.trunc(labels)))
+    return float(labels[broken][0] if broken.any() else labels.flat[0])
 
 
-def check_range(low: float, high: float, *, name: str) -> None:
-    """Raises `DatasetError`, with the range found and a remedy, if inputs are outside [0, 1]."""
-    if low >= PIXEL_BOUNDS.low and high <= PIXEL_BOUNDS.high:  # NaN is not in any box
-        return
-    found = f"dataset {name!r}: inputs must be in [0, 1], found [{low:.4g}, {high:.4g}]"
-    if np.isnan(low) or np.isnan(high):
-        raise DatasetError(f"dataset {name!r}: inputs must be in [0, 1], found NaN")
-    cure = BYTES_AS_FLOATS if low >= 0 and high <= PIXEL_MAX else NORMALISED
-    raise DatasetError(f"{found}: {cure}")
+def _as_integers(labels: NDArray[Any]) -> NDArray[Any]:
+    """Returns floating-point labels that are integers as such; any others as they are."""
+    if not np.issubdtype(labels.dtype, np.floating) or labels.size == 0:
+        return labels
+    whole = np.isfinite(labels).all() and (labels == np.trunc(labels)).all()
+    return labels.clip(-1, 2.0**53).astype(np.int64) if whole else labels
 
 
 def describe(
@@ -156,18 +158,28 @@ def describe(
     input_shape: tuple[int, ...],
     *,
     classes: tuple[str, ...],
+    bounds: Bounds | None,
     notes: tuple[str, ...],
 ) -> DatasetInfo:
-    """Returns the description of a user's dataset with inputs in [0, 1].
+    """Returns the description of a user's dataset, with inputs in [0, 1] if ``bounds`` is None.
 
     If ``classes`` has no name for the largest label, classes are numbered and the dataset is
     partial: its labels count among the model's own classes.
     """
-    check_class_index(int(labels.max()), say=f"dataset {name!r}: a label")
     count = int(labels.max()) + 1
     partial = len(classes) < count
     names = tuple(map(str, range(count))) if partial else classes
-    return DatasetInfo(name, labels, names, input_shape, partial=partial, notes=notes)
+    order = POSITIONS if partial else order_sentence("labels of the dataset's own classes", names)
+    return DatasetInfo(
+        name,
+        labels,
+        names,
+        input_shape,
+        PIXEL_BOUNDS if bounds is None else bounds,
+        partial=partial,
+        class_order=order,
+        notes=notes,
+    )
 
 
 def _check_inputs(inputs: NDArray[Any], *, name: str, count: int) -> None:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from gibbon.core.archives import check_unpacked_size
 from gibbon.core.errors import DatasetError, suggest
 from gibbon.core.reading import check_regular
+from gibbon.core.threat import Bounds
 from gibbon.datasets.array_dataset import HeldDataset, Layout
 
 SUFFIX = ".npy"  # of the members of an .npz file
@@ -57,7 +58,13 @@ class Header:
 
 
 def open_npz(
-    name: str, path: Path, *, inputs: str | None, labels: str | None, layout: Layout | None
+    name: str,
+    path: Path,
+    *,
+    inputs: str | None,
+    labels: str | None,
+    layout: Layout | None,
+    bounds: Bounds | None = None,
 ) -> HeldDataset:
     """Returns the dataset of an ``.npz`` file.
 
@@ -66,7 +73,9 @@ def open_npz(
         path: the file.
         inputs: the name of the array of inputs; the only suitable array if None.
         labels: the name of the array of labels; the only suitable array if None.
-        layout: the order of the axes; required for inputs of three or four axes.
+        layout: the order of the axes; required for pictures of three or four axes.
+        bounds: lowest and highest value of an input; [0, 1] if None.  Inputs with declared bounds
+            need no layout.
 
     Raises `DatasetError` if it is damaged, the choice of arrays is ambiguous, or they don't fit
     together.
@@ -80,15 +89,17 @@ def open_npz(
                 with archive.open(member) as stream:
                     headers[member.removesuffix(SUFFIX)] = _header(stream)
         wanted = _choose(path, headers, inputs, option="inputs")
-        _check_layout(f"{path}: {wanted!r}", headers[wanted].shape, layout)
+        _check_layout(f"{path}: {wanted!r}", headers[wanted].shape, layout, bounds)
         targets = _choose(path, headers, labels, option="labels")
         pixels, numbers = (
             _member(archive, each, headers[each], path=path) for each in (wanted, targets)
         )
-    return HeldDataset(name, pixels, labels=numbers, layout=layout)
+    return HeldDataset(name, pixels, labels=numbers, layout=layout, bounds=bounds)
 
 
-def open_npy(name: str, path: Path, *, labels: Path, layout: Layout | None) -> HeldDataset:
+def open_npy(
+    name: str, path: Path, *, labels: Path, layout: Layout | None, bounds: Bounds | None = None
+) -> HeldDataset:
     """Returns the dataset of an ``.npy`` file of inputs and another one of labels.
 
     Raises `DatasetError` if one is damaged, or they don't fit together.
@@ -103,8 +114,8 @@ def open_npy(name: str, path: Path, *, labels: Path, layout: Layout | None) -> H
                 _check_size(header, each.stat().st_size)
             arrays.append(np.load(each, mmap_mode="r", allow_pickle=False))
     inputs, numbers = arrays
-    _check_layout(str(path), inputs.shape, layout)
-    return HeldDataset(name, inputs, labels=np.asarray(numbers), layout=layout)
+    _check_layout(str(path), inputs.shape, layout, bounds)
+    return HeldDataset(name, inputs, labels=np.asarray(numbers), layout=layout, bounds=bounds)
 
 
 def _choose(
@@ -129,11 +140,14 @@ def _choose(
     )
 
 
-def _check_layout(say: str, shape: tuple[int, ...], layout: Layout | None) -> None:
-    if layout is None and len(shape) in LAYOUTS:
+def _check_layout(
+    say: str, shape: tuple[int, ...], layout: Layout | None, bounds: Bounds | None
+) -> None:
+    if layout is None and len(shape) in LAYOUTS and bounds is None:
         raise DatasetError(
             f"{say} has shape {shape}, and the order of axes is never guessed: declare the layout, "
-            f"{LAYOUTS[len(shape)]}"
+            f"{LAYOUTS[len(shape)]}; for inputs that are no pictures declare their bounds instead, "
+            "such as --bounds=-1,1"
         )
 
 

@@ -20,12 +20,11 @@ from torch import Tensor
 
 from gibbon.core.errors import DatasetError, SpecError
 from gibbon.core.rng import ExampleStreams, derive_key
-from gibbon.core.threat import Bounds
+from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 
 T = TypeVar("T", bound=np.generic)
 
 PIXEL_MAX = 255.0  # of an 8-bit picture
-PIXEL_BOUNDS = Bounds(0.0, 1.0)
 SAMPLE_KEY = derive_key("gibbon", "the one fixed shuffle")
 
 
@@ -60,6 +59,8 @@ class DatasetInfo:
         bounds: lowest and highest value of an input.
         partial: whether labels count among the model's own classes, of which some may have no
             example.  Otherwise the dataset's classes are the model's, one for one.
+        class_order: how classes got their labels, such as ``"names sorted as text: 0 is cat"``;
+            empty if the dataset defines its labels.
         notes: sentences for a reader of the results about how the data were read.
     """
 
@@ -69,6 +70,7 @@ class DatasetInfo:
     input_shape: tuple[int, ...]
     bounds: Bounds = PIXEL_BOUNDS
     partial: bool = False
+    class_order: str = ""
     notes: tuple[str, ...] = ()
 
     def check_ids(self, ids: NDArray[np.int64]) -> None:
@@ -118,6 +120,11 @@ class Dataset(ABC):
     def partial(self) -> bool:
         """Whether labels count among the model's own classes; see `DatasetInfo`."""
         return self.info.partial
+
+    @property
+    def class_order(self) -> str:
+        """How classes got their labels; empty if the dataset defines its labels."""
+        return self.info.class_order
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -15,13 +15,15 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gibbon.core.errors import DatasetError, suggest
 from gibbon.core.plain_text import shortened, shown
 from gibbon.core.reading import MAP_BYTES, expanded, parse_json, read_text_file, text_problem
+from gibbon.datasets.class_order import OrderedClasses, check_class_index, whole_number
 
 IMAGENET = "imagenet"
 COLUMNS = ("class", "index")
@@ -30,27 +32,6 @@ _FORMS = (
     "or a CSV file with the columns class,index"
 )
 _WORDNET = re.compile(r"n\d{8}")
-
-
-# Of the largest classifiers; tables and memory grow with the number of classes.
-MOST_CLASSES = 1_000_000
-LONGEST_NUMBER = 18  # digits
-
-
-def check_class_index(index: int, *, say: str) -> None:
-    """Raises `DatasetError`, which begins with ``say``, if an index is above any classifier's."""
-    if index >= MOST_CLASSES:
-        raise DatasetError(
-            f"{say} has index {index:,} among the model's classes, and at most {MOST_CLASSES:,} "
-            "classes are supported"
-        )
-
-
-def whole_number(digits: str, *, say: str) -> int:
-    """Returns the class index written in digits.  Raises `DatasetError`, which names ``say``."""
-    index = int(digits) if len(digits) <= LONGEST_NUMBER else MOST_CLASSES
-    check_class_index(index, say=say)
-    return index
 
 
 @dataclass(frozen=True)
@@ -65,9 +46,33 @@ class ClassMap:
     written: str
     indices: tuple[tuple[str, int], ...]
 
+    @property
+    def shown(self) -> str:
+        """Its name in tables: without the folders of its file."""
+        return self.written if self.written == IMAGENET else Path(self.written).name
+
+    def key(self, name: str) -> str | None:
+        """Returns the name under which a class is in the map: ``3.0`` may be there as ``3``."""
+        known = {known for known, _ in self.indices}
+        number = whole_number(name)
+        return next((each for each in (name, str(number)) if each in known), None)
+
+    def order(self, places: Mapping[str, str], *, rule: str) -> OrderedClasses:
+        """Returns the labels of classes.
+
+        Args:
+            places: the place of each name, for error messages.
+            rule: how names become labels.
+
+        Raises `DatasetError` for a name that is not in the map.
+        """
+        labels = {name: self.index(name, where=where) for name, where in places.items()}
+        return OrderedClasses(labels, self.names(max(labels.values()) + 1), partial=True, rule=rule)
+
     def index(self, name: str, *, where: str) -> int:
         """Returns the index of a class.  Raises `DatasetError` with the nearest name."""
-        found = sorted({index for known, index in self.indices if known == name})
+        key = self.key(name)
+        found = sorted({index for known, index in self.indices if known == key})
         if len(found) == 1:
             return found[0]
         if found:
@@ -122,32 +127,39 @@ def read_class_map(written: str) -> ClassMap:
     return ClassMap(written, indices)
 
 
+class _Pairs(list[Any]):
+    """The pairs of a JSON object, in which a key may come twice."""
+
+
 def _from_json(text: str, written: str) -> Iterator[tuple[str, int]]:
     try:
-        content = parse_json(text)
+        content = parse_json(text, pairs=_Pairs)
     except ValueError as error:
         raise DatasetError(f"class map {written}: malformed JSON: {error}") from error
-    if isinstance(content, list):
-        content = {str(place): [name] for place, name in enumerate(content)}
-    if not isinstance(content, dict):
+    if isinstance(content, list) and not isinstance(content, _Pairs):
+        content = _Pairs((str(place), [name]) for place, name in enumerate(content))
+    if not isinstance(content, _Pairs):
         raise DatasetError(f"class map {written}: {_FORMS}, got {type(content).__name__}")
-    for key, value in content.items():
+    for key, value in content:
         yield from _entry(key, value, written)
 
 
 def _entry(key: str, value: Any, written: str) -> Iterator[tuple[str, int]]:
+    if isinstance(value, float) and value.is_integer():  # as pandas writes whole numbers
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         yield key, value
         return
     names = value if isinstance(value, list) else [value]
-    if not key.isdecimal() or not names or not all(isinstance(name, str) for name in names):
+    index = whole_number(key) if key.isdecimal() else None
+    if index is None or not names or not all(isinstance(name, str) for name in names):
         try:
             text = shortened(json.dumps({key: value}, ensure_ascii=False))
         except RecursionError:
             text = shown({key: value})
         raise DatasetError(f"class map {written}: {text}: {_FORMS}")
     for name in names:
-        yield name, whole_number(key, say=f"class map {written}: class {shown(name)}")
+        yield name, index
 
 
 def _from_csv(text: str, written: str) -> Iterator[tuple[str, int]]:
@@ -169,11 +181,8 @@ def _rows(reader: csv.DictReader[str], written: str) -> Iterator[tuple[str, int]
     for row in reader:
         name, index = ((row[column] or "").strip() for column in COLUMNS)
         where = f"class map {written}, line {reader.line_num}"
-        try:
-            number = int(index) if len(index) <= LONGEST_NUMBER else MOST_CLASSES
-        except ValueError:
-            raise DatasetError(
-                f"{where}: index must be a whole number, got {shown(index)}"
-            ) from None
+        number = whole_number(index)
+        if number is None:
+            raise DatasetError(f"{where}: index must be a whole number, got {shown(index)}")
         check_class_index(number, say=f"{where}: index {shown(index)}")
         yield name, number

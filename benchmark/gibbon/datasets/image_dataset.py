@@ -89,6 +89,7 @@ class ImageDataset(Dataset):
             listing.classes,
             preparation.input_shape(header),
             partial=listing.partial,
+            class_order=listing.class_order,
             notes=(*listing.notes, *agreement.notes),
         )
         self._kept = ExampleCache(len(self), self.info.input_shape, dtype=np.dtype(np.uint8))

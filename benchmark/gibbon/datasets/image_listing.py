@@ -3,15 +3,15 @@
 An example id is the position in the listing: of a folder, sorted by the class folder's name and
 then by the file's; of a CSV file, in the order of its rows.
 
-Without a class map the folders' names, sorted, are the classes, one for one the model's.  With one
-(see `gibbon.datasets.class_map`), or with numbers for labels in the CSV file, labels count among
-the model's own classes, of which a folder may hold a few.
+Without a class map the folders' names, sorted, are the classes, one for one the model's, see
+`gibbon.datasets.class_order`.  With one (see `gibbon.datasets.class_map`), or with numbers for
+labels in the CSV file, labels count among the model's own classes, of which a folder may hold a
+few.
 """
 
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,23 @@ from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError
 from gibbon.core.files import reading
-from gibbon.core.plain_text import printable, shown
+from gibbon.core.plain_text import printable, shortened, shown
 from gibbon.core.reading import RECORD_BYTES, check_regular, expanded, is_special
-from gibbon.datasets.class_map import ClassMap, whole_number
+from gibbon.datasets.class_map import ClassMap
+from gibbon.datasets.class_order import (
+    POSITIONS,
+    ClassOrder,
+    OrderedClasses,
+    check_class_index,
+    is_number,
+    order_classes,
+    order_sentence,
+    whole_number,
+)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 COLUMNS = ("path", "label")
+FOLDERS = "class folders"
 NAMED = 5  # of many, an error names so many
 
 
@@ -40,6 +51,7 @@ class Listing:
         labels: int64, shape (N,).
         classes: names, by label.
         partial: whether labels count among the model's own classes.
+        class_order: how names became labels.
         notes: sentences about the files passed over.
     """
 
@@ -48,6 +60,7 @@ class Listing:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     partial: bool
+    class_order: str = ""
     notes: tuple[str, ...] = ()
 
     def say(self, path: Path) -> str:
@@ -55,10 +68,13 @@ class Listing:
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
 
-def list_folder(root: Path, class_map: ClassMap | None) -> Listing:
+def list_folder(root: Path, class_map: ClassMap | None, order: ClassOrder | None = None) -> Listing:
     """Returns the images of a folder of class folders.  Hidden files and folders are skipped.
 
-    Raises `DatasetError` if there are too few classes, or one is empty or not in the class map.
+    ``order`` gives the order of the classes without a class map.
+
+    Raises `DatasetError` if there are too few classes, one is empty or not in the class map, or
+    their order is ambiguous.
     """
     entries = _entries(root)
     folders = [each for each in entries if each.is_dir()]
@@ -91,25 +107,24 @@ def list_folder(root: Path, class_map: ClassMap | None) -> Listing:
         names += [folder.name] * len(found)
     if not paths:
         raise DatasetError(f"{root}: no picture ({', '.join(SUFFIXES)}) in any class folder")
-    index = {
-        folder.name: class_map.index(folder.name, where=str(folder)) if class_map else place
-        for place, folder in enumerate(folders)
-    }
-    labels = np.array([index[name] for name in names], dtype=np.int64)
-    classes = class_map.names(int(labels.max()) + 1) if class_map else tuple(index)
-    return Listing(
-        root, tuple(paths), labels, classes, partial=class_map is not None, notes=tuple(notes)
+    classes = (
+        class_map.order(
+            {folder.name: str(folder) for folder in folders}, rule=_by_class_map(class_map)
+        )
+        if class_map
+        else order_classes([each.name for each in folders], order, where=str(root), what=FOLDERS)
     )
+    return _listing(root, paths, names, classes, notes=tuple(notes))
 
 
-def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
+def list_csv(path: Path, class_map: ClassMap | None, order: ClassOrder | None = None) -> Listing:
     """Returns the images of a CSV file with the columns ``path`` and ``label``.
 
     Paths are relative to the file's folder, or absolute.  Labels are positions among the model's
-    classes, or names.
+    classes (``3.0`` is 3), or names.  Numbers that the class map has as names are names.
 
-    Raises `DatasetError` if it is not such a file, images are missing, or a label is negative or
-    not in the class map.
+    Raises `DatasetError` if it is not such a file, images are missing, a label is negative, no
+    whole number or not in the class map, or the order of names is ambiguous.
     """
     rows = _rows(path)
     found = [path.parent / expanded(written, DatasetError) for written, _ in rows.values()]
@@ -124,47 +139,94 @@ def list_csv(path: Path, class_map: ClassMap | None) -> Listing:
             "folder, or absolute"
         )
     written = {line: label for line, (_, label) in rows.items()}
-    numbers = [re.fullmatch(r"[+-]?\d+", label) is not None for label in written.values()]
-    classes = tuple(sorted(set(written.values())))
-    if class_map is not None and not all(numbers):
-        labels = [class_map.index(label, where=f"{path}, line {n}") for n, label in written.items()]
-    elif all(numbers):
-        labels = [
-            _number(label, say=f"{path}, line {line}: the label {shown(label)}")
-            for line, label in written.items()
-        ]
-        for line, label in zip(written, labels, strict=True):
-            if label < 0:
-                raise DatasetError(
-                    f"{path}, line {line}: label {label}: labels are positions among the model's "
-                    "classes, counted from 0"
-                )
-    elif any(numbers):
-        lines = list(written)
-        number, name = lines[numbers.index(True)], lines[numbers.index(False)]
-        raise DatasetError(
-            f"{path}: line {number} has a number for a label, {written[number]!r}, and line "
-            f"{name} a name, {written[name]!r}: give either, or a class map for the names"
-        )
-    elif len(classes) == 1:
-        raise DatasetError(
-            f"{path}: has one class only, {classes[0]!r}, and an error rate needs at least two; if "
-            "it is one of the model's classes, give its number or a class map"
-        )
-    else:
-        index = {name: place for place, name in enumerate(classes)}
-        labels = [index[label] for label in written.values()]
-    partial = class_map is not None or all(numbers)
-    if partial:
-        count = max(labels) + 1
-        classes = class_map.names(count) if class_map else tuple(map(str, range(count)))
-    numbered = np.array(labels, dtype=np.int64)
-    return Listing(path.parent, tuple(found), numbered, classes, partial=partial)
+    classes = _csv_classes(path, written, class_map, order)
+    return _listing(path.parent, found, list(written.values()), classes)
 
 
-def _number(label: str, *, say: str) -> int:
-    sign = -1 if label.startswith("-") else 1
-    return sign * whole_number(label.lstrip("+-"), say=say)
+def _csv_classes(
+    path: Path, written: dict[int, str], class_map: ClassMap | None, order: ClassOrder | None
+) -> OrderedClasses:
+    """Returns the label of each text in the column of labels; ``written`` holds them by line."""
+    lines = {label: line for line, label in reversed(written.items())}
+    numbers = {label: is_number(label) for label in lines}
+    are_numbers = all(numbers.values())
+    if class_map is not None:
+        keys = {label: class_map.key(label) for label in lines}
+        if not are_numbers or any(key is not None for key in keys.values()):
+            places = {label: f"{path}, line {line}" for label, line in lines.items()}
+            return class_map.order(places, rule=_by_class_map(class_map))
+    if are_numbers:
+        _check_numbers(path, lines)
+        if order in (None, "index"):
+            return _csv_positions(path, lines, class_map)
+    elif any(numbers.values()):
+        number = next(label for label in lines if numbers[label])
+        name = next(label for label in lines if not numbers[label])
+        raise DatasetError(
+            f"{path}: line {lines[number]} has a number for a label, {shown(number)}, and "
+            f"line {lines[name]} a name, {shown(name)}: give either, or a class map for the names"
+        )
+    elif len(lines) == 1:
+        raise DatasetError(
+            f"{path}: has one class only, {shown(next(iter(lines)))}, and an error rate needs at "
+            "least two; if it is one of the model's classes, give its number or a class map"
+        )
+    return order_classes(list(lines), order, where=str(path), what="labels")
+
+
+def _check_numbers(path: Path, lines: dict[str, int]) -> None:
+    """Raises `DatasetError` if a label is negative or no whole number."""
+    for label, line in lines.items():
+        number = whole_number(label)
+        if number is None:
+            raise DatasetError(
+                f"{path}, line {line}: label {shortened(label)} is no whole number: labels are "
+                "positions among the model's classes, counted from 0, or names"
+            )
+        if number < 0:
+            raise DatasetError(
+                f"{path}, line {line}: label {shortened(str(number))}: labels are positions among "
+                "the model's classes, counted from 0"
+            )
+
+
+def _csv_positions(path: Path, lines: dict[str, int], class_map: ClassMap | None) -> OrderedClasses:
+    labels = {label: whole_number(label) or 0 for label in lines}
+    for label, line in lines.items():
+        check_class_index(labels[label], say=f"{path}, line {line}: label {shortened(label)}")
+    count = max(labels.values()) + 1
+    names = class_map.names(count) if class_map else tuple(map(str, range(count)))
+    floats = any(not label.lstrip("+-").isdecimal() for label in lines)
+    rule = f"{POSITIONS}{', written as decimals' if floats else ''}"
+    return OrderedClasses(labels, names, partial=True, rule=rule)
+
+
+def _by_class_map(class_map: ClassMap) -> str:
+    return f"by the class map {class_map.shown}"
+
+
+def _listing(
+    root: Path,
+    paths: Sequence[Path],
+    names: Sequence[str],
+    classes: OrderedClasses,
+    *,
+    notes: tuple[str, ...] = (),
+) -> Listing:
+    """Returns the listing of images whose classes have these names."""
+    labels = np.array([classes.labels[name] for name in names], dtype=np.int64)
+    used = set(labels.tolist()) if classes.partial else None
+    # Labels of a class map beyond the largest one of the images need no name.
+    known = classes.names[: int(labels.max()) + 1] if classes.partial else classes.names
+    return Listing(
+        root,
+        tuple(paths),
+        labels,
+        known,
+        partial=classes.partial,
+        class_order=order_sentence(classes.rule, known, used),
+        notes=notes,
+    )
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.threat import Bounds
 from gibbon.datasets.array_dataset import HeldDataset
 
 Example = tuple[NDArray[Any], int]
@@ -23,6 +24,7 @@ def store_stream(
     examples: Iterable[Example],
     *,
     classes: tuple[str, ...] = (),
+    bounds: Bounds | None = None,
     notes: tuple[str, ...] = (),
 ) -> HeldDataset:
     """Returns a dataset of these examples, in the order in which they come.
@@ -31,6 +33,7 @@ def store_stream(
         name: name in tables and messages.
         examples: pairs of an input, uint8 or float32, and a label.
         classes: names of the classes, by label, if known.
+        bounds: lowest and highest value of an input; [0, 1] if None.
         notes: sentences for a reader of the results.
 
     Raises `DatasetError` if there are none, or they differ in shape or dtype.
@@ -53,4 +56,4 @@ def store_stream(
         shape = (len(labels), *first.shape)
         inputs = np.memmap(file, dtype=first.dtype, mode="r", shape=shape)
     numbers = np.array(labels, dtype=np.int64)
-    return HeldDataset(name, inputs, labels=numbers, classes=classes, notes=notes)
+    return HeldDataset(name, inputs, labels=numbers, classes=classes, bounds=bounds, notes=notes)

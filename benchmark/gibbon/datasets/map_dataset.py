@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from gibbon.core.errors import DatasetError
-from gibbon.datasets.array_dataset import check_dtype, check_labels, check_range, describe
+from gibbon.core.threat import PIXEL_BOUNDS, Bounds
+from gibbon.datasets.array_dataset import check_labels, describe
 from gibbon.datasets.base import Batch, Dataset
 from gibbon.datasets.image_transforms import ImageConsistency, ImageHeader, Preparation, read_header
+from gibbon.datasets.input_range import check_dtype, check_range
 from gibbon.datasets.prefetch import (
     Assembly,
     ExampleCache,
@@ -53,7 +55,8 @@ class Items(Protocol):
 class MapDataset(Dataset):
     """The items of a map-style dataset, each a pair of an input and a label.
 
-    Inputs are uint8, floating-point in [0, 1], or PIL's pictures.
+    Inputs are uint8, floating-point in [0, 1], or PIL's pictures; with declared bounds they are
+    numbers of any kind in these bounds.
 
     Args:
         name: name in tables and messages.
@@ -64,6 +67,7 @@ class MapDataset(Dataset):
         classes: names of the classes, by label, if known; they are the model's, one for one,
             unless a label exceeds them.
         positions: positions of the items to take; all if None.
+        bounds: lowest and highest value of an input; [0, 1] if None.
         notes: sentences for a reader of the results.
 
     Raises `DatasetError` if items are not such pairs, differ in shape or dtype, or change.
@@ -79,6 +83,7 @@ class MapDataset(Dataset):
         workers: int | None,
         classes: tuple[str, ...] = (),
         positions: Ids | None = None,
+        bounds: Bounds | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         count = len(items) if positions is None else len(positions)
@@ -86,12 +91,12 @@ class MapDataset(Dataset):
             raise DatasetError(f"dataset {name!r} is empty")
         if positions is None:
             positions = np.arange(count)
-        reader = _Reader(name, items, collate, preparation)
+        reader = _Reader(name, items, collate, preparation, bounds)
         survey, kept = _read_all(reader, positions, workers=workers)
         labels = check_labels(np.array(survey.labels, dtype=np.int64), name=name)
         notes = (*notes, *survey.agreement.notes)
         shape = tuple(survey.first.content.shape)
-        self.info = describe(name, labels, shape, classes=classes, notes=notes)
+        self.info = describe(name, labels, shape, classes=classes, bounds=bounds, notes=notes)
         self._kind = survey.first.kind
         self._again = _Again(reader, positions, survey.digests)
         self._assembly = Assembly(self._again, self.info, kept, workers)
@@ -136,7 +141,8 @@ def _read_all(
         for item in found:
             survey.add(item)
             kept.add(len(survey.digests) - 1, item.content)
-    check_range(survey.low, survey.high, name=name)
+    shape = tuple(content.shape)
+    check_range(survey.low, survey.high, name=name, shape=shape, declared=reader.bounds)
     return survey, kept
 
 
@@ -197,6 +203,7 @@ class _Reader:
     items: Items
     collate: Callable[[list[Any]], Any] | None
     preparation: Preparation
+    bounds: Bounds | None
 
     def __call__(self, positions: Ids) -> list[_Item]:
         return [self._read(position) for position in positions.tolist()]
@@ -213,7 +220,7 @@ class _Reader:
         if self.collate is not None:
             given, written = _only(given, say=say), _only(written, say=say)
         header = read_header(given) if isinstance(given, Image) else None
-        content = as_input(given, self.preparation, say=say)
+        content = as_input(given, self.preparation, say=say, bounds=self.bounds)
         label = as_label(written, say=say)
         return _Item(position, content, label, header, digest_of(content, label))
 
@@ -256,9 +263,19 @@ def pair_of(found: Any, *, say: str) -> tuple[Any, Any]:
     raise DatasetError(f"{say} is a {came}: expected a pair of an input and a label")
 
 
-def as_input(given: Any, preparation: Preparation, *, say: str) -> NDArray[Any]:
-    """Returns an input as an array of uint8 or float32.  Raises `DatasetError`."""
+def as_input(
+    given: Any, preparation: Preparation, *, say: str, bounds: Bounds | None = None
+) -> NDArray[Any]:
+    """Returns an input as an array of uint8, which are divided by 255, or of float32.
+
+    With other declared bounds than [0, 1] it is float32.  Raises `DatasetError`.
+    """
     if isinstance(given, Image):
+        if bounds not in (None, PIXEL_BOUNDS):
+            raise DatasetError(
+                f"{say} holds a picture, whose inputs are in [0, 1]: leave out the bounds, or give "
+                "tensors"
+            )
         from gibbon.datasets.image_resize import prepare
 
         return prepare(given, preparation)
@@ -269,7 +286,8 @@ def as_input(given: Any, preparation: Preparation, *, say: str) -> NDArray[Any]:
         )
     array = as_array(given, say=say)
     check_dtype(array.dtype, say=say)
-    kind = np.uint8 if array.dtype == np.uint8 else np.float32
+    are_bytes = array.dtype == np.uint8 and bounds in (None, PIXEL_BOUNDS)
+    kind = np.uint8 if are_bytes else np.float32
     return np.ascontiguousarray(array, dtype=kind)
 
 
@@ -287,15 +305,21 @@ def as_array(given: Any, *, say: str) -> NDArray[Any]:
 
 
 def as_label(written: Any, *, say: str) -> int:
-    """Returns a label as an integer.  Raises `DatasetError` if it is not an integer."""
+    """Returns a label as an integer; ``3.0`` is 3.  Raises `DatasetError` for anything else."""
     try:
         return operator.index(written)
     except TypeError:
         pass
+    single = getattr(written, "ndim", 0) == 0  # the number of a tensor or an array without axes
+    number = written.item() if single and hasattr(written, "item") else written
+    if isinstance(number, float) and number.is_integer():
+        return int(number)
     came = type(written).__name__
     shape = tuple(getattr(written, "shape", ()))
     if shape:
         came = f"{getattr(written, 'dtype', came)} of shape {shape}"
+    elif isinstance(number, float | str):
+        came = f"{came} {number!r}"
     cure = "for one-hot or soft labels give the index of the largest" if shape else "give its index"
     raise DatasetError(f"{say}: a label must be the index of one class, got {came}: {cure}")
 

@@ -26,6 +26,7 @@ from gibbon.core.errors import DatasetError, SpecError, suggest
 from gibbon.core.import_path import is_reference, load_reference
 from gibbon.core.reading import expanded
 from gibbon.core.registry import their_code
+from gibbon.core.threat import Bounds
 from gibbon.datasets import DATASETS, DataRequest
 from gibbon.specs.suite import DatasetSpec
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 TORCHVISION = "torchvision:"
 IMAGENET = "imagenet"
+CLASSES = ("class_map", "class_order")
 PREPARATION = ("resize", "crop", "interpolation", "colour")
 EVERYWHERE = ("name", "source", "skip_unreadable")
 FORMS = (
@@ -70,6 +72,12 @@ def check_dataset(spec: DatasetSpec, *, where: str) -> None:
         default = fields[option].get_default(call_default_factory=True)
         if option in (*EVERYWHERE, *kind.options) or getattr(spec, option) == default:
             continue
+        if option == "bounds":
+            raise SpecError(
+                f"{spec.source!r} is {kind.title}, whose inputs have their own bounds, [0, 1] for "
+                "pictures: bounds are for arrays and factories",
+                where=f"{where}.bounds",
+            )
         takes = ", ".join(kind.options) or "no options"
         raise SpecError(
             f"{spec.source!r} is {kind.title}, which has no use for {option}; it takes {takes}",
@@ -147,7 +155,7 @@ def _open_images(spec: DatasetSpec, request: DataRequest) -> Dataset:
     class_map = read_class_map(spec.class_map) if spec.class_map is not None else None
     return ImageDataset(
         spec.name,
-        listed(place, class_map),
+        listed(place, class_map, spec.class_order),
         preparation=Preparation.of(spec),
         cache=open_cache(request.folder, place),
         workers=request.workers,
@@ -158,14 +166,21 @@ def _open_npz(spec: DatasetSpec, request: DataRequest) -> Dataset:
     from gibbon.datasets.array_files import open_npz
 
     path = Path(spec.source).expanduser()
-    return open_npz(spec.name, path, inputs=spec.inputs, labels=spec.labels, layout=spec.layout)
+    return open_npz(
+        spec.name,
+        path,
+        inputs=spec.inputs,
+        labels=spec.labels,
+        layout=spec.layout,
+        bounds=bounds_of(spec),
+    )
 
 
 def _open_npy(spec: DatasetSpec, request: DataRequest) -> Dataset:
     from gibbon.datasets.array_files import open_npy
 
     path, labels = Path(spec.source).expanduser(), Path(str(spec.labels)).expanduser()
-    return open_npy(spec.name, path, labels=labels, layout=spec.layout)
+    return open_npy(spec.name, path, labels=labels, layout=spec.layout, bounds=bounds_of(spec))
 
 
 def _open_torchvision(spec: DatasetSpec, request: DataRequest) -> Dataset:
@@ -189,7 +204,18 @@ def _open_factory(spec: DatasetSpec, request: DataRequest) -> Dataset:
         data = factory(**spec.arguments)
     # Whether a user's code works in several processes is the user's to say.
     workers = request.workers or 0
-    return adopt_data(data, name=spec.name, preparation=Preparation.of(spec), workers=workers)
+    return adopt_data(
+        data,
+        name=spec.name,
+        preparation=Preparation.of(spec),
+        workers=workers,
+        bounds=bounds_of(spec),
+    )
+
+
+def bounds_of(spec: DatasetSpec) -> Bounds | None:
+    """Returns the bounds of inputs that a spec declares, or None if it declares none."""
+    return None if spec.bounds is None else Bounds(*spec.bounds)
 
 
 def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], *, say: str) -> None:
@@ -212,13 +238,15 @@ def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], *, 
 KINDS = {
     "registered": SourceKind("a registered dataset", "mnist", ("split",), _open_registered),
     "folder": SourceKind(
-        "a folder of pictures", "photos/val", ("class_map", *PREPARATION), _open_images
+        "a folder of pictures", "photos/val", (*CLASSES, *PREPARATION), _open_images
     ),
     ".csv": SourceKind(
-        "a CSV file of pictures", "photos.csv", ("class_map", *PREPARATION), _open_images
+        "a CSV file of pictures", "photos.csv", (*CLASSES, *PREPARATION), _open_images
     ),
-    ".npz": SourceKind("a file of arrays", "data.npz", ("inputs", "labels", "layout"), _open_npz),
-    ".npy": SourceKind("a file of an array", "data.npy", ("labels", "layout"), _open_npy),
+    ".npz": SourceKind(
+        "a file of arrays", "data.npz", ("inputs", "labels", "layout", "bounds"), _open_npz
+    ),
+    ".npy": SourceKind("a file of an array", "data.npy", ("labels", "layout", "bounds"), _open_npy),
     "torchvision": SourceKind(
         "a dataset of torchvision's",
         "torchvision:CIFAR100",
@@ -226,6 +254,6 @@ KINDS = {
         _open_torchvision,
     ),
     "factory": SourceKind(
-        "a factory", "path/to/data.py:load", ("arguments", *PREPARATION), _open_factory
+        "a factory", "path/to/data.py:load", ("arguments", "bounds", *PREPARATION), _open_factory
     ),
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.utils.data import (
     ConcatDataset,
@@ -19,6 +21,7 @@ from torch.utils.data import (
 )
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.threat import Bounds
 from gibbon.datasets.array_dataset import HeldDataset
 from gibbon.datasets.base import Dataset
 from gibbon.datasets.image_transforms import Preparation
@@ -47,7 +50,12 @@ NOT_REPEATED = (
 
 
 def adopt_data(
-    data: object, *, name: str, preparation: Preparation = AS_THEY_ARE, workers: int | None = 0
+    data: object,
+    *,
+    name: str,
+    preparation: Preparation = AS_THEY_ARE,
+    workers: int | None = 0,
+    bounds: Bounds | None = None,
 ) -> Dataset:
     """Returns a dataset of tensors, a torch dataset or a loader.
 
@@ -73,9 +81,11 @@ def adopt_data(
         name: name in tables and messages.
         preparation: transforms of PIL images.
         workers: processes that read a map-style dataset; chosen if None.  A loader has its own.
+        bounds: lowest and highest value of an input, for inputs that are no pictures, such as
+            tables, waveforms and embeddings; [0, 1] if None.
 
-    Raises `DatasetError` if the data are of another kind, do not fit together, lie outside [0, 1],
-    or differ when they are read again.
+    Raises `DatasetError` if the data are of another kind, do not fit together, lie outside of their
+    bounds, or differ when they are read again.
 
     >>> import torch
     >>> adopted = adopt_data((torch.rand(4, 3, 8, 8), torch.tensor([0, 3, 1, 1])), name="mine")
@@ -83,18 +93,43 @@ def adopt_data(
     (4, (3, 8, 8), True)
     """
     if isinstance(data, Dataset):
+        if bounds not in (None, data.bounds):
+            raise DatasetError(
+                f"dataset {name!r} declares its own bounds, [{data.bounds.low:g}, "
+                f"{data.bounds.high:g}]: leave out bounds"
+            )
         return data
+    form = _InputsForm(name, preparation, bounds)
     if isinstance(data, DataLoader):
-        return _adopt_loader(data, name, preparation)
+        return _adopt_loader(data, form)
     if isinstance(data, IterableDataset):
-        return _adopt_stream(data, name, preparation, classes=class_names(data))
+        return _adopt_stream(data, form, classes=class_names(data))
     tensors = data.tensors if isinstance(data, TensorDataset) else data
     if isinstance(tensors, tuple | list) and len(tensors) == 2 and _is_array(tensors[0]):
-        return _adopt_arrays(tensors, name, preparation)
+        return _adopt_arrays(tensors, form)
     if isinstance(data, Items) and not isinstance(data, str | bytes | dict):
         classes = class_names(data)
-        return MapDataset(name, data, preparation=preparation, workers=workers, classes=classes)
+        return MapDataset(
+            name,
+            data,
+            preparation=preparation,
+            workers=workers,
+            classes=classes,
+            bounds=bounds,
+        )
     raise DatasetError(f"dataset {name!r}: {ACCEPTED}, got {type(data).__name__}")
+
+
+@dataclass(frozen=True)
+class _InputsForm:
+    """The name of a dataset, and how its inputs are read."""
+
+    name: str
+    preparation: Preparation
+    bounds: Bounds | None
+
+    def input(self, given: Any, *, say: str) -> NDArray[Any]:
+        return as_input(given, self.preparation, say=say, bounds=self.bounds)
 
 
 def class_names(data: object) -> tuple[str, ...]:
@@ -109,6 +144,8 @@ def class_names(data: object) -> tuple[str, ...]:
         return class_names(data.dataset)
     if isinstance(data, ConcatDataset):
         first, *others = map(class_names, data.datasets)
+        for other in others:
+            _refuse_other_order(first, other)
         return first if all(each == first for each in others) else ()
     if getattr(data, "target_transform", None) is not None:
         return ()
@@ -126,46 +163,62 @@ def class_names(data: object) -> tuple[str, ...]:
     return tuple(map(", ".join, synonyms))
 
 
+def _refuse_other_order(first: Sequence[str], other: Sequence[str]) -> None:
+    """Raises `DatasetError` if two datasets that are joined have different labels for a class."""
+    for name in first:
+        if name in other and first.index(name) != other.index(name):
+            raise DatasetError(
+                f"the datasets of a ConcatDataset number their classes differently: {name!r} is "
+                f"{first.index(name)} in one and {other.index(name)} in another: give them one "
+                "order, with a target_transform"
+            )
+
+
 def _is_index(thing: object) -> TypeGuard[dict[str, int]]:
     return isinstance(thing, dict) and all(isinstance(each, int) for each in thing.values())
 
 
 def _adopt_arrays(
-    pair: Sequence[Any], name: str, preparation: Preparation, *, notes: tuple[str, ...] = ()
+    pair: Sequence[Any], form: _InputsForm, *, notes: tuple[str, ...] = ()
 ) -> Dataset:
-    say = f"dataset {name!r}"
-    if preparation.declared:
+    say = f"dataset {form.name!r}"
+    if form.preparation.declared:
         raise DatasetError(
-            f"{say}: {', '.join(preparation.declared)} apply to pictures, and these are arrays"
+            f"{say}: {', '.join(form.preparation.declared)} apply to pictures, and these are arrays"
         )
     inputs, labels = pair_of(pair, say=say)
     if isinstance(labels, list | tuple):
         labels = np.asarray(labels)
     return HeldDataset(
-        name, as_array(inputs, say=say), labels=as_array(labels, say=say), notes=notes
+        form.name,
+        as_array(inputs, say=say),
+        labels=as_array(labels, say=say),
+        bounds=form.bounds,
+        notes=notes,
     )
 
 
-def _adopt_loader(loader: DataLoader[Any], name: str, preparation: Preparation) -> Dataset:
+def _adopt_loader(loader: DataLoader[Any], form: _InputsForm) -> Dataset:
     items: Any = loader.dataset
     if isinstance(items, IterableDataset) or not isinstance(items, Items):
         data, notes = _in_one_process(loader)
-        return _adopt_stream(data, name, preparation, classes=class_names(items), notes=notes)
+        return _adopt_stream(data, form, classes=class_names(items), notes=notes)
     batched = loader.batch_sampler is not None
-    if not batched and len(items) and _is_batch(pair_of(items[0], say=f"dataset {name!r}")[1]):
+    if not batched and len(items) and _is_batch(pair_of(items[0], say=f"dataset {form.name!r}")[1]):
         in_order = (items[position] for position in range(len(items)))
-        return _adopt_stream(in_order, name, preparation, classes=class_names(items))
-    positions, notes = _positions(loader, items, name)
-    if isinstance(items, TensorDataset) and positions is None and not preparation.declared:
-        return _adopt_arrays(items.tensors, name, preparation, notes=notes)
+        return _adopt_stream(in_order, form, classes=class_names(items))
+    positions, notes = _positions(loader, items, form.name)
+    if isinstance(items, TensorDataset) and positions is None and not form.preparation.declared:
+        return _adopt_arrays(items.tensors, form, notes=notes)
     return MapDataset(
-        name,
+        form.name,
         items,
         collate=loader.collate_fn if batched else None,
-        preparation=preparation,
+        preparation=form.preparation,
         workers=loader.num_workers,
         classes=class_names(items),
         positions=positions,
+        bounds=form.bounds,
         notes=notes,
     )
 
@@ -190,18 +243,13 @@ def _positions(
 
 
 def _adopt_stream(
-    data: Any,
-    name: str,
-    preparation: Preparation,
-    *,
-    classes: tuple[str, ...],
-    notes: tuple[str, ...] = (),
+    data: Any, form: _InputsForm, *, classes: tuple[str, ...], notes: tuple[str, ...] = ()
 ) -> Dataset:
-    say = f"dataset {name!r}"
+    say = f"dataset {form.name!r}"
     digests: list[bytes] = []
-    examples = _noted(_examples(data, preparation, say=say), digests)
-    dataset = store_stream(name, examples, classes=classes, notes=notes)
-    again = islice(_examples(data, preparation, say=say), COMPARED)
+    examples = _noted(_examples(data, form, say=say), digests)
+    dataset = store_stream(form.name, examples, classes=classes, bounds=form.bounds, notes=notes)
+    again = islice(_examples(data, form, say=say), COMPARED)
     found = [digest_of(content, label) for content, label in again]
     # The second pass over a stream that can be read only once is empty.
     if found and found != digests:
@@ -237,14 +285,14 @@ def _in_one_process(loader: DataLoader[Any]) -> tuple[DataLoader[Any], tuple[str
     return alone, (note,)
 
 
-def _examples(data: Any, preparation: Preparation, *, say: str) -> Iterator[Example]:
+def _examples(data: Any, form: _InputsForm, *, say: str) -> Iterator[Example]:
     """Yields input and label of every example in a stream of pairs or of batches."""
     for count, found in enumerate(data):
         each = f"{say}: number {count} of what it gives"
         given, written = pair_of(found, say=each)
         pairs = zip(given, written, strict=True) if _is_batch(written) else [(given, written)]
         for single, label in pairs:
-            yield as_input(single, preparation, say=each), as_label(label, say=each)
+            yield form.input(single, say=each), as_label(label, say=each)
 
 
 def _is_batch(written: Any) -> bool:

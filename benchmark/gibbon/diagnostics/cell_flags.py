@@ -37,6 +37,8 @@ def cell_flags(cell: AttackedCell) -> Iterator[Flag]:
     yield from _invalid(cell)
     yield from _unchanged(cell)
     zero = outcome.zero_gradient
+    if zero is not None and cell.clean is not None:
+        zero = zero & cell.right  # no attack needs a gradient of what is misclassified already
     if zero is not None and np.mean(zero) >= ZERO_GRADIENT_SHARE:
         count = f"{int(np.count_nonzero(zero))} of {cell.count}"
         severity, few = weighed(int(np.count_nonzero(zero)), cell.count)

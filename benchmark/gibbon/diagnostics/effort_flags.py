@@ -8,7 +8,7 @@ a few steps, whatever number it declares (N. Carlini et al., "On evaluating adve
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from gibbon.diagnostics.attack_advice import (
     QUERY_NAMES,
     STEP_NAMES,
     YIELDED,
-    changed_attack,
     library_of,
     number_of,
 )
@@ -31,11 +30,23 @@ SOURCE_SHARE, FAR_BELOW = 10, 100  # fewer than one in so many steps of the sour
 
 
 def effort_flags(cell: AttackedCell) -> Iterator[Flag]:
-    """Yields the flags of an attack's steps and queries; none if no example survived."""
-    if cell.attack is None or not cell.epsilon or not cell.survivors.any():
-        return
-    yield from _not_taken(cell, cell.attack)
-    yield from _below_source(cell, cell.attack)
+    """Yields the flag of an attack that took few of its steps or queries on a model."""
+    if cell.attack is not None and cell.epsilon:
+        yield from _not_taken(cell, cell.attack)
+
+
+def source_flags(cells: Iterable[AttackedCell]) -> Iterator[Flag]:
+    """Yields a flag for each attack that is given far fewer steps or queries than in its source.
+
+    None if no example survived it on any model.
+    """
+    groups: dict[tuple[str, str], list[AttackedCell]] = {}
+    for cell in cells:
+        if cell.epsilon and cell.survivors.any():
+            groups.setdefault((cell.row.dataset, cell.row.attack), []).append(cell)
+    for group in groups.values():
+        if group[0].attack is not None:
+            yield from _below_source(group, group[0].attack)
 
 
 def _not_taken(cell: AttackedCell, attack: Attack) -> Iterator[Flag]:
@@ -70,21 +81,25 @@ def _not_taken(cell: AttackedCell, attack: Attack) -> Iterator[Flag]:
     )
 
 
-def _below_source(cell: AttackedCell, attack: Attack) -> Iterator[Flag]:
+def _below_source(cells: Sequence[AttackedCell], attack: Attack) -> Iterator[Flag]:
     """Compares the number with the default of our attacks, which is the paper's, or a library's."""
     few = [found for each in attack.made_of or (attack,) if (found := _few(each)) is not None]
     if not few:
         return
+    row = cells[0].row
     name, label, count, usual, where = min(few, key=lambda each: each[2] / each[3])
-    member = f"{label} (member of {cell.row.attack})" if attack.made_of else "the attack"
-    yield cell.flag(
-        KIND,
+    member = f"{label} (member of {row.attack})" if attack.made_of else "the attack"
+    survivors = sum(int(cell.survivors.sum()) for cell in cells)
+    yield Flag(
+        kind=KIND,
         severity="warning" if FAR_BELOW * count < usual else "note",
+        dataset=row.dataset,
+        attack=row.attack,
         figure=f"{count:,} against {usual:,}",
-        sentence=f"{member} has {name} = {count:,}, where {where} uses {usual:,}: the "
-        f"{int(cell.survivors.sum())} examples that survived say little",
+        sentence=f"{member} has {name} = {count:,}, where {where} uses {usual:,}: that examples "
+        f"survived it ({survivors:,} over models and epsilons) says little",
         advice=f"Use {name} = {usual:,}.",
-        suite="" if attack.made_of else changed_attack(cell.row, {name: usual}, label=str(usual)),
+        suite="" if attack.made_of else f"{name} = {usual}",
     )
 
 

@@ -155,7 +155,7 @@ def judge_check(
     """
     serious = tuple(flag for flag in record.flags if flag.counts)
     problems = [serious_flags_text(serious)] if serious else []
-    problems += [f"{_cell_name(failure)} failed: {failure.error}" for failure in record.failures]
+    problems += [f"{_cell_name(failure)} failed: {failure.text}" for failure in record.failures]
     notes = _notes(record.flags)
     notes += [each.traceback.rstrip() for each in record.failures[:1] if each.traceback]
     found = list(_lines(record, side, allowed))

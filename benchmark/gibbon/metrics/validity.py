@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -44,9 +43,8 @@ class Checked:
 
 def check_form(candidates: object, inputs: Tensor, *, what: str) -> None:
     """Raises `AttackError` unless these are a tensor of the inputs' shape and dtype."""
-    if not issubclass(type(candidates), Tensor):
+    if not isinstance(candidates, Tensor):
         raise AttackError(f"a {what} must be a tensor, got {type(candidates).__name__}")
-    candidates = cast("Tensor", candidates)
     if candidates.shape != inputs.shape or candidates.dtype != inputs.dtype:
         raise AttackError(
             f"a {what} must have shape {tuple(inputs.shape)} and dtype {inputs.dtype}, "

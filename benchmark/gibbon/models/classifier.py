@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError, OutputError
 from gibbon.core.global_state import Modes
-from gibbon.core.plain_tensors import plain
+from gibbon.core.plain_tensors import STAND_INS, plain
 from gibbon.core.threat import Bounds, ThreatModel
 from gibbon.models.memory import is_shortage
 from gibbon.models.outputs import LOGITS, OutputRule
@@ -36,6 +35,7 @@ from gibbon.models.snapshot import (
 from gibbon.models.trajectory import ModelCall, Trajectory
 
 PIXELS = Bounds(0.0, 1.0)
+NO_TARGET = -1  # in place of a class: the example has no target
 FEW_DIGITS = (torch.float16, torch.bfloat16)
 CHANGED_INPUT = (
     "the model changed its input in place, which it did not do when it was loaded: "
@@ -191,8 +191,8 @@ class Classifier:
         """
         expected = (len(inputs), self.classes)
         came: object = type(outputs).__name__
-        if issubclass(type(outputs), Tensor):
-            found = _readable(outputs, inputs)
+        if isinstance(outputs, Tensor):
+            found = self._readable(outputs, inputs)
             if found.shape == expected:
                 return found
             came = tuple(found.shape)
@@ -282,6 +282,16 @@ class Classifier:
         finally:
             self.snapshot = outer
             references.put_back()
+
+    def aim(self, targets: Tensor) -> None:
+        """Reports the target classes of the attack that is running, if it is targeted.
+
+        Args:
+            targets: int64, shape (N,): a class for each example of the batch, `NO_TARGET` for one
+                without.  If a list of attacks aims at parts of a batch, no targets are known.
+        """
+        if self._watch is not None:
+            self._watch.path.aim(targets)
 
     @contextmanager
     def run_on(self, rows: Tensor | None = None) -> Iterator[None]:
@@ -401,13 +411,24 @@ class Classifier:
     def _saw(self, module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
         """Counts a forward pass, and its backward pass later; records what the watch needs."""
         inputs = arguments[0] if arguments else None
-        if not isinstance(inputs, Tensor) or not issubclass(type(outputs), Tensor):
+        if not isinstance(inputs, Tensor) or not isinstance(outputs, Tensor):
             return
         self.passes.forward += len(inputs)
-        call = self._record(inputs, _readable(outputs, inputs))
-        given = cast("Tensor", outputs)
-        if given.requires_grad:
-            self.note_backward(given, call)
+        call = self._record(inputs, self._readable(outputs, inputs))
+        if outputs.requires_grad:
+            self.note_backward(outputs, call)
+
+    def _readable(self, outputs: Tensor, inputs: Tensor) -> Tensor:
+        """Returns outputs as a plain tensor of at least float32, where the inputs are.
+
+        If nothing is attacked, a stand-in for a tensor stays what it is, for `gibbon.bounds`.
+        """
+        if self._watch is None and type(outputs) in STAND_INS:
+            return outputs
+        found = plain(outputs, what="the model's output", problem=OutputError)
+        if found.dtype in FEW_DIGITS:
+            found = found.float()
+        return found if found.device == inputs.device else found.to(inputs.device)
 
     def _record(self, inputs: Tensor, outputs: Tensor) -> ModelCall | None:
         """Records clean outputs, and a point of the attack's path, in the watch.
@@ -450,14 +471,6 @@ class Classifier:
 def version_of(tensor: Tensor) -> int:
     """Returns the number of in-place operations on a tensor; -1 if torch does not count them."""
     return -1 if tensor.is_inference() else tensor._version
-
-
-def _readable(outputs: object, inputs: Tensor) -> Tensor:
-    """Returns outputs as a plain tensor of at least float32, where the inputs are."""
-    found = plain(outputs, what="the model's output", problem=OutputError)
-    if found.dtype in FEW_DIGITS:
-        found = found.float()
-    return found if found.device == inputs.device else found.to(inputs.device)
 
 
 def probe(classifier: Classifier, inputs: Tensor) -> Tensor:

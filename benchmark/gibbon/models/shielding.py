@@ -127,9 +127,6 @@ class Habits:
         return around
 
 
-NONE = Habits()
-
-
 def habits_of(classifier: Classifier, inputs: Tensor) -> Habits:
     """Returns the habits that a model shows in calls on copies of a few inputs.
 
@@ -171,7 +168,7 @@ def needs_gradients(error: BaseException) -> bool:
 
 
 class _Seen:
-    """What calls of a model did."""
+    """Collects the changes that calls of a model make."""
 
     def __init__(self, inputs: Tensor) -> None:
         self.inputs = inputs[:SOME]

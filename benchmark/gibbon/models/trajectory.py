@@ -134,7 +134,22 @@ class Trajectory:
         self._asked: Tensor | None = None  # tracks that the next calls are about
         self._run: _Run | None = None
         self._over = _Examples(inputs)
+        self.targets: Tensor | None = None
+        self._aimed = False
         self._hooked: dict[int, tuple[weakref.ref[Tensor], list[ModelCall]]] = {}
+
+    def aim(self, targets: Tensor) -> None:
+        """Records the target classes of the attack, int64, shape (N,).
+
+        Afterwards ``targets`` holds them; None if they are of a part of the batch, or if several
+        attacks aim at different ones.
+        """
+        whole = len(targets) == len(self._all) and not self._on
+        if self._aimed and self.targets is not None:
+            whole &= torch.equal(targets, self.targets)
+        elif self._aimed:
+            whole = False
+        self._aimed, self.targets = True, targets if whole else None
 
     @contextmanager
     def run_on(self, rows: Tensor | None) -> Iterator[None]:

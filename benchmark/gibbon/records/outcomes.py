@@ -44,14 +44,11 @@ _ARRAYS: Final = {
     "misled_by": pa.int16(),
     "margin": pa.float32(),
     "changed_share": pa.float32(),
+    "target_class": pa.int32(),
 }
 _COLUMNS: Final = {"nearest": "nearest_distance"}  # the others have their array's name
-_OPTIONAL: Final = (
-    "nearest",
-    "misled_by",
-    "margin",
-    "changed_share",
-)  # without them a file has no such column
+# Without them a file has no such column.
+_OPTIONAL: Final = ("nearest", "misled_by", "margin", "changed_share", "target_class")
 _NULLABLE: Final = ("saturated", "zero_gradient", *_OPTIONAL)
 _PATH: Final = "path_"  # before the names of the columns of the path's evidence
 
@@ -119,6 +116,8 @@ class Outcome:
     class minus that for the true one, at the candidate; None if the source was not asked.
     ``changed_share`` is the share of the coordinates in which the candidate differs from the input,
     NaN for examples that were not looked at.  ``path`` and it are None for unattacked examples.
+    ``target_class`` is the class that a targeted attack aimed at, -1 for an example without a
+    target; None for untargeted attacks and those of earlier versions.
     """
 
     example_id: NDArray[np.int64]
@@ -135,6 +134,7 @@ class Outcome:
     margin: NDArray[np.float32] | None = None
     changed_share: NDArray[np.float32] | None = None
     path: PathEvidence | None = None
+    target_class: NDArray[np.int32] | None = None
 
     @property
     def first_misled(self) -> NDArray[np.int16]:
@@ -151,6 +151,19 @@ class Outcome:
         wrong: NDArray[np.bool_] = self.scores[target].predicted != self.label
         valid: NDArray[np.bool_] = self.verdict == Verdict.VALID
         return np.logical_and(wrong, valid)
+
+    def reached_target(self, target: str) -> NDArray[np.bool_] | None:
+        """Returns which valid candidates the model of that digest takes for their target class.
+
+        Shape (M,), only of the examples that have a target; None if the attack was not targeted.
+        """
+        if self.target_class is None:
+            return None
+        aimed = self.target_class >= 0
+        reached = self.scores[target].predicted == self.target_class
+        valid: NDArray[np.bool_] = self.verdict == Verdict.VALID
+        found: NDArray[np.bool_] = (reached & valid)[aimed]
+        return found
 
     def wrong_share(self, target: str) -> NDArray[np.float64]:
         """Returns the share of answers to each candidate that are wrong, 0 if it is not valid.
@@ -244,6 +257,7 @@ class Outcome:
             margin=margin,
             changed_share=changed,
             path=path,
+            target_class=None,
         )
 
     @property

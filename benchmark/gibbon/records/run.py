@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -70,6 +71,8 @@ class Evaluation(CellRecord):
     ``certified_error`` is the share of examples that are not proved robust under the row's threat
     model, whatever the attack: an upper bound of the error under any attack.  ``certified_by`` is
     the strongest method that proved an example: ``exact``, ``ibp`` or ``crown``.
+    ``target_rate`` is the share of the ``targeted`` examples whose adversarial example is predicted
+    as the class that a targeted attack aimed at; an example of a fixed target class has no target.
     """
 
     examples: int
@@ -120,6 +123,10 @@ class Evaluation(CellRecord):
     certified_error_low: Rate = None
     certified_error_high: Rate = None
     certified_by: ProofMethod | None = None
+    target_rate: Rate = None
+    target_rate_low: Rate = None
+    target_rate_high: Rate = None
+    targeted: Count = None
 
     @property
     def unattacked(self) -> bool:
@@ -316,17 +323,27 @@ class MemberEvaluation(CellRecord):
 
 
 class Failure(CellRecord):
-    """A cell that raised an error, with the error and its traceback."""
+    """A cell that raised an error, with the error and its traceback.
+
+    ``raised_by`` says whose code raised it; empty if the error's own text does.
+    """
 
     error: str
     traceback: str
+    raised_by: str = Field(default="", exclude_if=not_)
+
+    @property
+    def text(self) -> str:
+        """The first line of the error, with the party that raised it."""
+        line = (self.error.splitlines() or [""])[0]
+        return f"{line} (raised by {self.raised_by})" if self.raised_by else line
 
 
 class ModelCard(Record):
     """A model of the run, with digests of its weights and of its predictions.
 
     ``notes`` describe how it was loaded, such as a prefix that was stripped from the names of its
-    tensors.
+    tensors; ``class_names`` are those of its outputs, if it states them.
     """
 
     name: str
@@ -337,10 +354,16 @@ class ModelCard(Record):
     classes: int
     parameters: int
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = Field(default=(), exclude_if=not_)
 
 
 class DatasetCard(Record):
-    """A dataset of the run; ``skipped`` names the files that could not be read."""
+    """A dataset of the run; ``skipped`` names the files that could not be read.
+
+    ``classes`` are in the order of the labels, and ``class_order`` says how names became labels;
+    empty for a dataset that defines its labels.  ``bounds`` are the lowest and the highest value of
+    an input, [0, 1] if None.
+    """
 
     name: str
     digest: str
@@ -350,6 +373,8 @@ class DatasetCard(Record):
     input_shape: tuple[int, ...]
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    class_order: str = Field(default="", exclude_if=not_)
+    bounds: tuple[float, float] | None = Field(default=None, exclude_if=not_)
 
 
 class Provenance(Record):

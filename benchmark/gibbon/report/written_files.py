@@ -21,8 +21,10 @@ from gibbon.records.checksums import checked_content, file_checksum, with_checks
 from gibbon.records.gallery import gallery_file
 from gibbon.records.outcomes import OUTCOMES
 from gibbon.records.run import RunRecord
+from gibbon.report.file_names import TENSORBOARD_FOLDER
 
-WRITTEN_FILE: Final = ".gibbon.outputs.json"
+# In a folder that nobody looks into, beside the files that take longest to draw.
+WRITTEN_FILE: Final = f"{TENSORBOARD_FOLDER}/.written.json"
 
 # What they draw may change with their version.
 _LIBRARIES: Final = ("jinja2", "matplotlib", "numpy", "pillow", "tabulate", "tensorboard")
@@ -62,6 +64,7 @@ def remember(folder: Path, made_from: str, *, files: Iterable[Path]) -> None:
     """Writes down which files were written, and what they were made from."""
     checksums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
     text = json.dumps({"made_from": made_from, "files": checksums}, indent=1)
+    (folder / WRITTEN_FILE).parent.mkdir(exist_ok=True)
     write_atomically(folder / WRITTEN_FILE, with_checksum(text))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gibbon.core.endings import Terminated
+from gibbon.core.endings import ENDING, Terminated
 from gibbon.core.errors import MemoryShortageError
 from gibbon.models.memory import is_shortage
 
@@ -51,7 +51,9 @@ def boundary(
         yield
     except (TooLarge, *ENDINGS):
         raise
-    except BaseException as error:  # noqa: BLE001  the one place where all is caught
+    except BaseException as error:
+        if ENDING.reason is not None:  # a library has swallowed it
+            raise ENDING.reason from error
         halve = is_shortage(error) and attempt.may_halve
         if not halve:
             on_error(_explained(error, attempt.count) if is_shortage(error) else error)
@@ -77,8 +79,8 @@ def described(error: BaseException) -> str:
 def storable(text: str) -> str:
     r"""Returns a text that can be encoded: lone surrogates are written as escapes.
 
-    >>> storable("caf\udce9")
-    'caf\\udce9'
+    >>> storable("a\udce9")
+    'a\\udce9'
     """
     return text.encode(errors="backslashreplace").decode()
 

@@ -277,6 +277,9 @@ def _evaluation_columns(cell: Cell, outcome: Outcome, clean: Outcome | None) -> 
             columns |= _rate("attack_success_rate", success)
     if cell.attack is not None:
         columns |= _candidate_columns(outcome)
+    reached = outcome.reached_target(source)
+    if reached is not None and len(reached):
+        columns |= {**_rate("target_rate", share(reached)), "targeted": len(reached)}
     if outcome.nearest is not None:
         columns |= {
             "nearest_found": int(np.count_nonzero(np.isfinite(outcome.nearest))),

@@ -70,7 +70,7 @@ def remember_inputs(plan: Plan, folder: RunFolder, record: RunRecord) -> None:
 
 
 def _record_checksum(folder: RunFolder) -> str:
-    return file_checksum(read_plain_file(folder.path / RUN_FILE))
+    return _checksum(folder.path / RUN_FILE)
 
 
 def _inputs(plan: Plan, folder: RunFolder, origin: Provenance) -> str:
@@ -82,7 +82,7 @@ def _inputs(plan: Plan, folder: RunFolder, origin: Provenance) -> str:
             key: value for key, value in origin.model_dump().items() if key not in _OF_ONE_RUN
         },
         "suite": plan.suite.model_dump(mode="json"),
-        "bounds": settings.bounds,
+        "certify": settings.certify,
         "examination": settings.examination,
         "pictures": settings.pictures,
         "experiments": [

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from gibbon.attacks.base import SearchMethod
 from gibbon.diagnostics.attacked_cell import AttackedCell
 from gibbon.diagnostics.cell_flags import cell_flags
+from gibbon.diagnostics.effort_flags import source_flags
 from gibbon.diagnostics.gradient_use_flags import gradient_use_flags
 from gibbon.diagnostics.order_flags import ComparedCell, order_flags
 from gibbon.diagnostics.paired_flags import paired_flags
@@ -101,7 +102,7 @@ def make_record(
         attacked = list(_attacked_cells(experiment, rows, outcomes))
         followed += sum(cell.steps > 0 for cell in attacked)
         flags.extend(flag for cell in attacked for flag in cell_flags(cell))
-        flags.extend((*paired_flags(attacked), *experiment.flags))
+        flags.extend((*paired_flags(attacked), *source_flags(attacked), *experiment.flags))
         transfers.extend(scored)
         agreements.extend(agreed)
         worst = tuple(count.worst_cases(experiment, outcomes))

@@ -38,6 +38,7 @@ def judged_outcome(
     """
     nearest, first, margin = judged.nearest, judged.misled_by, judged.margin
     zero = None if path is None else path.zero_gradient
+    targets = None if path is None else path.targets
     return Outcome(
         example_id=as_array(batch.ids, np.int64),
         label=as_array(batch.labels, np.int32),
@@ -53,6 +54,7 @@ def judged_outcome(
         margin=None if margin is None else as_array(margin, np.float32),
         changed_share=None if path is None else _changed_share(batch.inputs, judged.candidates),
         path=None if path is None else _path_evidence(path),
+        target_class=None if targets is None else as_array(targets, np.int32),
     )
 
 

@@ -224,6 +224,8 @@ def _mark_running(folder: RunFolder, record: RunRecord) -> None:
 def _notes(plan: Plan) -> Iterator[str]:
     """Yields what the user should know before anything is computed."""
     for experiment in plan.experiments:
+        if experiment.dataset.class_order:
+            yield f"{experiment.spec.dataset.name}: classes: {experiment.dataset.class_order}"
         for note in experiment.dataset.notes:
             yield f"{experiment.spec.dataset.name}: {note}"
         for model in experiment.models:

@@ -39,7 +39,7 @@ class RunSettings:
         data_folder: folder of datasets that are not embedded, and of downloads.
         download: whether a missing dataset may be downloaded.
         save_every: seconds between two intermediate saves of a running job.
-        bounds: certified bounds to compute: those that cost little beside the attacks
+        certify: certified bounds to compute: those that cost little beside the attacks
             (``"cheap"``), ``"all"`` or ``"none"``; what the suite says if None, else the cheap ones
             (see `gibbon.runner.proofs.plan_proofs`).
         pictures: store images of a few examples of each attack (see
@@ -70,7 +70,7 @@ class RunSettings:
     data_folder: Path = DataRequest.folder
     download: bool = True
     save_every: float = SAVE_EVERY
-    bounds: Bounding | None = None
+    certify: Bounding | None = None
     pictures: bool = False
     examination: bool = True
     isolate: bool | None = None
@@ -89,9 +89,9 @@ class RunSettings:
         if self.precision not in get_args(Precision):
             expected = " or ".join(get_args(Precision))
             raise SpecError(f"must be {expected}, got {self.precision!r}", where="precision")
-        if self.bounds is not None and self.bounds not in get_args(Bounding):
+        if self.certify is not None and self.certify not in get_args(Bounding):
             expected = ", ".join(get_args(Bounding))
-            raise SpecError(f"must be one of {expected}, got {self.bounds!r}", where="bounds")
+            raise SpecError(f"must be one of {expected}, got {self.certify!r}", where="certify")
         seconds = self.cell_timeout
         if seconds is not None and not (
             isinstance(seconds, int | float)

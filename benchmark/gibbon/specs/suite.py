@@ -61,6 +61,10 @@ class ModelSpec(Spec):
             ``path/to/net.py:build``, ``package.module:Net`` or ``net.onnx`` (see
             `gibbon.models.sources`).
         weights: a weights file, or a name that the source knows, such as ``random``.
+        weights_key: key of the state dict in the weights file, such as ``ema`` or ``state.model``;
+            that which fits the model by default.
+        weights_prefix: prefix to strip from the names of its tensors, such as ``module.model``;
+            that which fits the model by default.
         arguments: keyword arguments for the model's factory.
         mean, std: the model's normalisation, a number for each channel: its input is
             (x - mean) / std.
@@ -83,6 +87,8 @@ class ModelSpec(Spec):
     name: Name
     model: Source
     weights: str | None = Field(default=None, min_length=1)
+    weights_key: str | None = Field(default=None, min_length=1, exclude_if=not_)
+    weights_prefix: str | None = Field(default=None, min_length=1, exclude_if=not_)
     arguments: dict[str, Any] = Field(default_factory=dict, exclude_if=not_)
     mean: tuple[Finite, ...] | None = Field(default=None, min_length=1, exclude_if=not_)
     std: tuple[Positive, ...] | None = Field(default=None, min_length=1, exclude_if=not_)
@@ -113,7 +119,7 @@ class ModelSpec(Spec):
                         f"{key} is for an ensemble: give its members, ensemble = [...]"
                     )
             return self
-        for key in ("weights", "arguments"):
+        for key in ("weights", "weights_key", "weights_prefix", "arguments"):
             if getattr(self, key):
                 raise ValueError(f"{key} are for one model: give them to a member of the ensemble")
         if any(member.ensemble for member in self.ensemble):
@@ -149,9 +155,12 @@ class DatasetSpec(Spec):
         split: the split, if the source has several.
         class_map: JSON or CSV file with the index of each class among the model's classes, or
             ``imagenet``.
+        class_order: order of the classes of a folder or CSV file without a class map: ``text``,
+            ``numeric``, or ``index`` if names are the positions among the model's classes.
         labels: an ``.npy`` file of labels; in an ``.npz`` file, the array of that name.
         inputs: in an ``.npz`` file, the name of the array of inputs.
         layout: the order of the axes of an array.
+        bounds: lowest and highest value of an input, of arrays and factories; [0, 1] by default.
         resize: new length of the shorter side of images, or (height, width).
         crop: side of a square that is cropped from the centre, or (height, width).
         interpolation: filter that resizes.
@@ -164,9 +173,11 @@ class DatasetSpec(Spec):
     source: Source
     split: Literal["train", "test"] = Field(default="test", exclude_if="test".__eq__)
     class_map: str | None = Field(default=None, min_length=1, exclude_if=not_)
+    class_order: Literal["text", "numeric", "index"] | None = Field(default=None, exclude_if=not_)
     labels: str | None = Field(default=None, min_length=1, exclude_if=not_)
     inputs: str | None = Field(default=None, min_length=1, exclude_if=not_)
     layout: Literal["NCHW", "NHWC", "NHW"] | None = Field(default=None, exclude_if=not_)
+    bounds: tuple[Finite, Finite] | None = Field(default=None, exclude_if=not_)
     resize: Size | None = Field(default=None, exclude_if=not_)
     crop: Size | None = Field(default=None, exclude_if=not_)
     interpolation: _Interpolation = Field(default="bilinear", exclude_if="bilinear".__eq__)
@@ -178,6 +189,13 @@ class DatasetSpec(Spec):
     @classmethod
     def _short_form(cls, written: Any) -> Any:
         return _named(written, key="source")
+
+    @field_validator("bounds")
+    @classmethod
+    def _low_before_high(cls, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+        if bounds is not None and not bounds[0] < bounds[1]:
+            raise ValueError(f"the lower one must come first, got {bounds[0]:g}, {bounds[1]:g}")
+        return bounds
 
     @model_serializer(mode="wrap")
     def _shortened(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any] | str:
@@ -379,9 +397,9 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)]
 class Suite(Spec):
     """A named list of experiments, with one seed.
 
-    ``accept`` lists the kinds of flags that the author takes responsibility for.  ``bounds`` says
+    ``accept`` lists the kinds of flags that the author takes responsibility for.  ``certify`` says
     which certified bounds are computed: true for all, false for none; those that cost little beside
-    the attacks if it is missing.
+    the attacks if it is missing.  It was called ``bounds``, which is still read.
 
     With ``isolate`` each attack and each model runs in a process of its own, and a cell that exits,
     crashes or exceeds a limit fails alone.  ``cell_timeout`` is in seconds, ``cell_memory`` a text
@@ -396,7 +414,7 @@ class Suite(Spec):
     published: tuple[PublishedRow, ...] = ()
     source: str = ""
     accept: tuple[Name, ...] = Field(default=(), exclude_if=not_)
-    bounds: bool | None = Field(default=None, strict=True, exclude_if=_is_none)
+    certify: bool | None = Field(default=None, strict=True, exclude_if=_is_none)
     isolate: bool = Field(default=False, strict=True, exclude_if=not_)
     cell_timeout: Seconds | None = Field(default=None, exclude_if=_is_none)
     cell_memory: Bytes | None = Field(default=None, exclude_if=_is_none)
@@ -411,6 +429,7 @@ class Suite(Spec):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, written: Any) -> Any:
+        written = _with_certify(written)
         if not isinstance(written, dict) or "experiments" in written:
             return written
         own = {key: value for key, value in written.items() if key in Experiment.model_fields}
@@ -421,6 +440,20 @@ class Suite(Spec):
     def _datasets_tell_apart(self) -> Self:
         _refuse_twins("experiment", [each.dataset.name for each in self.experiments], key="dataset")
         return self
+
+
+def _with_certify(written: Any) -> Any:
+    """Returns a suite in which ``bounds = true`` or ``false`` is called ``certify``."""
+    if not isinstance(written, dict) or "bounds" not in written:
+        return written
+    if not isinstance(written["bounds"], bool):
+        raise ValueError(
+            "bounds of inputs belong to the dataset: dataset = { source = "
+            '"data.npz", bounds = [-1, 1] }; certified bounds are certify = true'
+        )
+    if "certify" in written:
+        raise ValueError("certify and bounds, its earlier name, are both given")
+    return {("certify" if key == "bounds" else key): each for key, each in written.items()}
 
 
 def _refuse_twins(kind: str, names: list[str], *, key: str) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError, RequestError, WeightsError
 from gibbon.models.sources import BuiltModel
-from gibbon.models.sources.build import build_model
+from gibbon.models.sources.build import build_model, check_model
 from gibbon.models.sources.checkpoint import load_checkpoint
 from gibbon.models.weights import state_digest
 from gibbon.specs.suite import ModelSpec
@@ -33,13 +33,18 @@ def prefixed(prefix: str) -> State:
     return {f"{prefix}{name}": tensor for name, tensor in state().items()}
 
 
+def other() -> State:
+    """Weights that were averaged, or those of another epoch."""
+    return dict(network(seed=8).state_dict())
+
+
 def without(name: str) -> State:
     return {key: tensor for key, tensor in state().items() if key != name}
 
 
-def load(path: Path, *, trust_pickle: bool = False) -> tuple[nn.Module, tuple[str, ...]]:
+def load(path: Path, **options: Any) -> tuple[nn.Module, tuple[str, ...]]:
     module = network(seed=2)
-    return module, load_checkpoint(module, path, trust_pickle=trust_pickle)
+    return module, load_checkpoint(module, path, **options).notes
 
 
 def refusal(path: Path, **fields: Any) -> str:
@@ -123,7 +128,7 @@ def test_a_prefix_that_the_model_has_itself_stays(tmp_path: Path) -> None:
 
     torch.save(Wrapped(7).state_dict(), tmp_path / "w.pt")
     module = Wrapped(2)
-    assert load_checkpoint(module, tmp_path / "w.pt") == ()
+    assert load_checkpoint(module, tmp_path / "w.pt").notes == ()
     assert state_digest(module) == state_digest(Wrapped(7))
 
 
@@ -168,12 +173,13 @@ ALL = sorted(state())
             "(and 1 more do not fit)",
         ),
         ({**state(), "5.bias": torch.full((4,), torch.nan)}, "'5.bias' holds NaN or infinity"),
-        ({"weights": state()}, "holds no state dict: expected tensors by name, or those under one"),
-        ({"epoch": 3}, "of state_dict, model_state_dict, model; got the keys epoch"),
+        ({"epoch": 3}, "holds no state dict: expected tensors by name, or those under a key, such"),
+        ({"epoch": 3}, "state_dict, model_state_dict, model, net, ema; got the keys epoch"),
         ({}, "got the keys (none)"),
         (
-            {"model": state(), "state_dict": state()},
-            "holds tensors under 'state_dict' and under 'model': which of them is not known",
+            {"model": state(), "ema": other(), "optimizer": {"state": {}}},
+            "holds tensors that fit the model under 'model' and under 'ema': which of them is not "
+            "known; say it with --weights-key (weights_key in a suite), such as model",
         ),
         ([torch.zeros(1)], "holds a list, expected a state dict: tensors by name"),
         (torch.zeros(1), "holds a Tensor, expected a state dict"),
@@ -283,3 +289,165 @@ def test_what_was_done_to_weights_stands_in_the_models_notes(tmp_path: Path) -> 
     spec = ModelSpec(name="made", model=code, weights=str(tmp_path / "w.pt"))
     built = build_model(spec, input_shape=SHAPE)
     assert built.notes == (TAKEN.format("state_dict"), STRIPPED.format("module."))
+
+
+def wrapped(prefix: str, content: State | None = None) -> State:
+    return {f"{prefix}{name}": each for name, each in (content or state()).items()}
+
+
+def inside(part: str) -> State:
+    """Names of a model of which each layer was wrapped, as torch.compile and FSDP do."""
+    return {name.replace(".", f".{part}.", 1): each for name, each in state().items()}
+
+
+ROBUSTNESS = {
+    **wrapped("module.model."),
+    **wrapped("module.attacker.model."),
+    "module.normalizer.new_mean": torch.tensor([0.5]).view(1, 1, 1),
+    "module.normalizer.new_std": torch.tensor([0.25]).view(1, 1, 1),
+    "module.attacker.normalize.new_mean": torch.tensor([0.5]).view(1, 1, 1),
+}
+AVERAGED = torch.optim.swa_utils.AveragedModel(network(seed=7)).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"net": state(), "acc": 91.2, "epoch": 3}, ["taken from 'net'", "left aside: acc, epoch"]),
+        ({"net": wrapped("module.")}, ["taken from 'net'", "the prefix 'module.' was stripped"]),
+        ({"weights": {"params": state()}}, ["taken from 'weights'", "taken from 'params'"]),
+        ({"state": {"model": wrapped("module.")}}, ["taken from 'state'", "taken from 'model'"]),
+        ([state(), {"lr": 0.1}], ["the weights were taken from '0' in the checkpoint"]),
+        (
+            {"state_dict": state(), "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}},
+            ["taken from 'state_dict'"],
+        ),
+        ({**state(), "epoch": 3, "lr": 0.1}, ["left aside beside the weights: epoch, lr"]),
+        ({"model": ROBUSTNESS, "epoch": 1}, [
+            "the prefix 'module.' was stripped from the names of 9 tensors",
+            "the prefix 'model.' was stripped from the names of 9 tensors",
+            "left aside were tensors that the model has not: module.attacker.* (10), "
+            "module.normalizer.* (2)",
+            "normalises inputs by mean 0.5 and std 0.25, which was left aside: give --mean 0.5 "
+            "--std 0.25",
+        ]),
+        (wrapped("attacker.model."), ["prefix 'attacker.' was stripped", "prefix 'model.' was"]),
+        (dict(AVERAGED), ["the prefix 'module.' was stripped", "has not: n_averaged"]),
+        ({"ema": dict(AVERAGED), "step": 7}, ["taken from 'ema'", "the prefix 'module.'"]),
+        (
+            {"state_dict": {**wrapped("model."), "criterion.weight": torch.ones(4)},
+             "hyper_parameters": {"lr": 0.1}},
+            ["the prefix 'model.' was stripped", "has not: criterion.*"],
+        ),
+        ({"state_dict": wrapped("net.backbone.")}, ["prefix 'net.'", "prefix 'backbone.'"]),
+        (inside("_orig_mod"), ["'_orig_mod' was stripped from within the names of tensors"]),
+        (wrapped("model.", inside("_checkpoint_wrapped_module")), ["from within", "'model.'"]),
+        ({"model": state(), "ema": {k: v.clone() for k, v in state().items()}}, ["'model'"]),
+        ({"student": state(), "teacher": {"0.weight": torch.ones(1)}}, ["taken from 'student'"]),
+    ],
+)  # fmt: skip
+def test_the_weights_that_fit_are_found_however_they_are_wrapped(
+    tmp_path: Path, content: Any, said: list[str]
+) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    module, notes = load(tmp_path / "w.pt")
+    assert state_digest(module) == state_digest(network(seed=7))
+    for part in said:
+        assert any(part in note for note in notes), notes
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ({"state_dict": state(), "state_dict_ema": other()}, "such as state_dict"),
+        (
+            {**wrapped("online_model."), **wrapped("ema_model.", other()), "step": torch.ones(())},
+            "under the prefixes 'ema_model.' and 'online_model.': which of them is not known; say "
+            "it with --weights-prefix (weights_prefix in a suite), such as ema_model.",
+        ),
+        ({**state(), **wrapped("ema.", other())}, "under the prefixes '' and 'ema.'"),
+    ],
+)
+def test_of_several_weights_that_fit_none_is_guessed(
+    tmp_path: Path, content: Any, fault: str
+) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    assert fault in refusal(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ({"model": other(), "ema": state()}, {"key": "ema"}),
+        ({"model": other(), "ema": dict(AVERAGED)}, {"key": "ema", "prefix": "module"}),
+        ({"a": {"b": {"net": state()}}, "c": other()}, {"key": "a.b.net"}),
+        ({"a.b": {"net": state()}, "c": other()}, {"key": "a.b.net"}),
+        ({"a": {"net": state()}, "c": other()}, {"key": "a"}),
+        ({**wrapped("one.", other()), **wrapped("two.")}, {"prefix": "two."}),
+        ({**wrapped("one.", other()), **wrapped("two.")}, {"prefix": "two"}),
+        ({**wrapped("one.", other()), **wrapped("two.", inside("module"))}, {"prefix": "two"}),
+        ([{"lr": 0.1}, other(), state()], {"key": "2"}),
+    ],
+)
+def test_the_user_says_which_weights_are_meant(
+    tmp_path: Path, content: Any, options: dict[str, str]
+) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    module, notes = load(tmp_path / "w.pt", **options)
+    assert state_digest(module) == state_digest(network(seed=7))
+    assert notes
+
+
+def test_a_key_or_prefix_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    torch.save({"model": wrapped("net."), "emma": {"net": other()}}, tmp_path / "w.pt")
+    assert "there is no 'ema'; did you mean 'emma'? Keys: model, emma" in refusal(
+        tmp_path / "w.pt", key="ema"
+    )
+    assert "there is no 'x' under 'emma'. Keys: net" in refusal(tmp_path / "w.pt", key="emma.x")
+    told = refusal(tmp_path / "w.pt", key="model", prefix="nett")
+    assert "no name of a tensor starts with it; did you mean 'net'? Names start with net" in told
+
+
+def test_a_checkpoint_that_refers_to_itself_ends(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"net": state()}
+    content["self"] = content
+    torch.save(content, tmp_path / "w.pt")
+    assert state_digest(load(tmp_path / "w.pt")[0]) == state_digest(network(seed=7))
+
+
+def test_key_and_prefix_are_options_of_a_model(tmp_path: Path) -> None:
+    torch.save({"model": other(), "ema": wrapped("module.")}, tmp_path / "w.pt")
+    code = f"{write_code(tmp_path)}:build"
+    fields = {"name": "made", "model": code, "weights": str(tmp_path / "w.pt")}
+    spec = ModelSpec(**fields, weights_key="ema", weights_prefix="module")
+    built = build_model(spec, input_shape=SHAPE)
+    assert state_digest(built.classifier.module) == state_digest(network(seed=7))
+    assert any("taken from 'ema'" in note for note in built.notes)
+    lone = ModelSpec(name="made", model=code, weights_key="ema")
+    with pytest.raises(RequestError, match="weights_key is a part of a weights file"):
+        check_model(lone, where="models[0]")
+    registered = ModelSpec(
+        name="x", model="softmax", weights=str(tmp_path / "w.pt"), weights_key="ema"
+    )
+    with pytest.raises(RequestError, match="'softmax' reads its weights file itself"):
+        check_model(registered, where="models[0]")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"class_to_idx": {"eel": 3, "cat": 0, "dog": 2, "bee": 1}},
+        {"idx_to_class": {0: "cat", 1: "bee", 2: "dog", 3: "eel"}},
+        {"classes": ["cat", "bee", "dog", "eel"]},
+        {"hyper_parameters": {"class_names": ["cat", "bee", "dog", "eel"]}},
+        {"meta": {"CLASSES": ["cat", "bee", "dog", "eel"]}},
+    ],
+)
+def test_the_classes_that_a_checkpoint_states_are_those_of_the_model(
+    tmp_path: Path, content: State
+) -> None:
+    torch.save({"net": state(), **content}, tmp_path / "w.pt")
+    code = f"{write_code(tmp_path)}:build"
+    spec = ModelSpec(name="made", model=code, weights=str(tmp_path / "w.pt"))
+    built = build_model(spec, input_shape=SHAPE)
+    assert built.class_names == ("cat", "bee", "dog", "eel")

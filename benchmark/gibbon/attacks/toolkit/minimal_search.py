@@ -10,7 +10,7 @@ from torch import Tensor
 from gibbon.attacks.toolkit.example_rows import ExampleRows
 from gibbon.attacks.toolkit.objectives import RESOLUTION
 from gibbon.attacks.toolkit.projections import choose
-from gibbon.attacks.toolkit.targets import Target, choose_targets
+from gibbon.attacks.toolkit.targets import Target, aim, choose_targets
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.metrics.distances import distances
@@ -55,6 +55,7 @@ class Criterion(ExampleRows):
         with torch.no_grad():
             outputs = classifier(inputs)
         targets = choose_targets(target, outputs, labels, streams)
+        aim(target, classifier, labels, targets)
         return cls(targets, targeted=True, confidence=confidence)
 
     def margin(self, outputs: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ OPPOSITE = 1.8  # relative error of a gradient that points the other way
 MOST = 48  # examples
 MOST_CANDIDATES = 8
 AGAIN = 12  # examples that are measured at other steps
-FEW = 3  # examples, of which one wrong one is enough
-SURE = 0.6  # relative error that is enough in one example
+FEW = 3  # examples, whose median says nothing
+SURE = 0.6  # relative error that is enough if one example was decided
 SETTLES = 0.5  # part of the error at the first step that another step must come below
 COARSE_STEP = 0.02  # of a model that computes with few digits
 COARSE_FALL = 0.2  # part of the predicted rise by which the objective falls
@@ -251,7 +251,7 @@ def _checked(subject: Subject, points: Points, notes: Notebook, *, directions: i
 def _is_wrong(known: Tensor, wrong: int, median: float) -> bool:
     if len(known) > FEW and median > ALL_WRONG:
         return True
-    enough = wrong >= 2 or (len(known) <= FEW and float(known.max()) > SURE)
+    enough = wrong >= SURE_LEAST or (len(known) == 1 and float(known.max()) > SURE)
     return wrong > 0 and enough and wrong / len(known) >= LEAST_SHARE
 
 

@@ -12,6 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from gibbon.core.threat import PIXEL_BOUNDS
+from gibbon.datasets.input_range import looks_like_picture
 from gibbon.diagnostics.examination.significance import gain
 from gibbon.diagnostics.examination.subject import Notebook, Report, Subject
 from gibbon.records.examination import ExaminedFlag
@@ -58,7 +60,7 @@ def other_preprocessing(subject: Subject, allowance: int) -> Report:
     labels, predicted = observed.sample.labels.cpu(), observed.outputs.argmax(1)
     wrong, total = int((predicted != labels).sum()), len(labels)
     if not may_repair(subject):
-        notes.looked_at = f"{wrong} errors in {total} examples, too few for a repair to show"
+        notes.looked_at = f"{wrong} errors in {total} examples: no repair of pixels can show"
         return notes.report()
     shape, bounds = tuple(observed.sample.inputs.shape[1:]), subject.classifier.bounds
     kinds = list(_kinds(shape, low=bounds.low, high=bounds.high))
@@ -102,8 +104,10 @@ def other_preprocessing(subject: Subject, allowance: int) -> Report:
 
 
 def may_repair(subject: Subject) -> bool:
-    """Returns whether there are enough errors for other preprocessing to be tried."""
-    observed = subject.observed
+    """Returns whether inputs are of pixels, with enough errors to try other preprocessing."""
+    observed, bounds = subject.observed, subject.classifier.bounds
+    if bounds != PIXEL_BOUNDS and not looks_like_picture(tuple(observed.sample.inputs.shape[1:])):
+        return False  # of tables, waveforms and embeddings no usual preprocessing is known
     wrong = int((observed.outputs.argmax(1) != observed.sample.labels.cpu()).sum())
     return wrong >= LEAST_WRONG and wrong / len(observed.outputs) >= LEAST_ERROR
 

@@ -43,6 +43,7 @@ class OpenedModel:
             precedence.
         weights_used: whether the source has loaded the spec's weights.
         forward_only: reason why there are no gradients; empty if there are.
+        class_names: names of the classes by output, if the source states them.
         notes: sentences about how the module was made.
     """
 
@@ -52,6 +53,7 @@ class OpenedModel:
     std: tuple[float, ...] | None = None
     weights_used: bool = False
     forward_only: str = ""
+    class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -65,12 +67,14 @@ class BuiltModel:
         notes: sentences about how it was made.
         rebuilds: whether a second build gives an equal model, so that this one may be dropped from
             memory.
+        class_names: names of its classes by output, if it states them.
     """
 
     classifier: Classifier
     identity: str
     notes: tuple[str, ...] = ()
     rebuilds: bool = True
+    class_names: tuple[str, ...] = ()
 
 
 class ModelSource(ABC):

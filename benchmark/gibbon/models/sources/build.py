@@ -27,6 +27,7 @@ from gibbon.core.errors import (
 from gibbon.core.import_path import is_reference
 from gibbon.core.reading import expanded
 from gibbon.core.registry import their_code
+from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 from gibbon.models.classifier import Classifier
 from gibbon.models.ensemble import DEFAULT, check_shares, ensemble
 from gibbon.models.registry import MODELS, ModelBuilder
@@ -57,6 +58,7 @@ def check_model(spec: ModelSpec, *, where: str) -> None:
             for member in members_of(spec):
                 check_model(member, where=f"member {member.name!r}")
             return
+        _check_parts(spec)
         if spec.model in MODELS:
             _takes_weights(spec, MODELS.load(spec.model))
             _check_weights_file(spec)
@@ -70,25 +72,32 @@ def check_model(spec: ModelSpec, *, where: str) -> None:
         raise kind(f"{where}: {error}" if where else str(error)) from error
 
 
-def build_model(spec: ModelSpec, *, input_shape: tuple[int, ...]) -> BuiltModel:
-    """Returns the classifier of a spec, for inputs of a dataset's shape.
+def build_model(
+    spec: ModelSpec, *, input_shape: tuple[int, ...], bounds: Bounds = PIXEL_BOUNDS
+) -> BuiltModel:
+    """Returns the classifier of a spec, for inputs of a dataset's shape and bounds.
 
     The random numbers that a model starts from are seeded.  Raises a `RequestError` that names the
     source and a remedy.
     """
     if spec.ensemble:
+        members = members_of(spec)
         return fuse_models(
-            spec, [build_model(each, input_shape=input_shape) for each in members_of(spec)]
+            spec, [build_model(each, input_shape=input_shape, bounds=bounds) for each in members]
         )
     with same_random_numbers():
         if spec.model in MODELS:
-            return complete(_registered(spec), spec=spec, input_shape=input_shape)
+            return complete(_registered(spec), spec=spec, input_shape=input_shape, bounds=bounds)
         source = _source(spec)
         with their_code("the model can't be built"):
             found = source.open(spec)
             found = _with_weights(found, spec)
     return complete(
-        found, spec=spec, input_shape=input_shape, prepared=lambda: source.preprocessing(spec)
+        found,
+        spec=spec,
+        input_shape=input_shape,
+        bounds=bounds,
+        prepared=lambda: source.preprocessing(spec),
     )
 
 
@@ -131,7 +140,26 @@ def fuse_models(spec: ModelSpec, members: Sequence[BuiltModel]) -> BuiltModel:
         f"ensemble {json.dumps(identity, sort_keys=True)}",
         tuple(notes),
         rebuilds=all(each.rebuilds for each in members),
+        class_names=_common_names(spec, members),
     )
+
+
+def _common_names(spec: ModelSpec, members: Sequence[BuiltModel]) -> tuple[str, ...]:
+    """Returns the class names that members state.  Raises `ModelError` if two orders differ."""
+    stated = [
+        (each.name, member.class_names)
+        for each, member in zip(spec.ensemble, members, strict=True)
+        if member.class_names
+    ]
+    for name, names in stated[1:]:
+        for label, known in enumerate(names):
+            first = stated[0][1]
+            if known in first and first.index(known) != label:
+                raise ModelError(
+                    f"members {stated[0][0]!r} and {name!r} have their classes in another order: "
+                    f"{known!r} is {first.index(known)} in one and {label} in the other"
+                )
+    return stated[0][1] if stated else ()
 
 
 def preprocessing_of(spec: ModelSpec) -> Preprocessing | None:
@@ -215,6 +243,20 @@ def _is_typo(scheme: str) -> bool:
     return bool(near) and scheme not in sys.modules and importlib.util.find_spec(scheme) is None
 
 
+def _check_parts(spec: ModelSpec) -> None:
+    """Raises `SpecError` if a part of a checkpoint is named that is not read."""
+    for option in ("weights_key", "weights_prefix"):
+        if getattr(spec, option) is None:
+            continue
+        if spec.weights is None or not names_file(spec.weights):
+            raise SpecError(f"{option} is a part of a weights file: give the file with weights")
+        if spec.model in MODELS.names():
+            raise SpecError(
+                f"{option}: the registered model {spec.model!r} reads its weights file itself: "
+                "give the file of a state dict alone"
+            )
+
+
 def _check_weights_file(spec: ModelSpec) -> None:
     if spec.weights is None or Path(spec.weights).exists():
         return
@@ -261,5 +303,12 @@ def _with_weights(found: OpenedModel, spec: ModelSpec) -> OpenedModel:
             f"weights {spec.weights!r}: expected a file or {RANDOM!r}; there is no such file"
         )
     module = found.module if isinstance(found.module, nn.Module) else found.module.module
-    done = load_checkpoint(module, Path(spec.weights), trust_pickle=spec.trusted)
-    return replace(found, notes=(*found.notes, *done))
+    done = load_checkpoint(
+        module,
+        Path(spec.weights),
+        key=spec.weights_key,
+        prefix=spec.weights_prefix,
+        trust_pickle=spec.trusted,
+    )
+    names = done.class_names or found.class_names
+    return replace(found, notes=(*found.notes, *done.notes), class_names=names)

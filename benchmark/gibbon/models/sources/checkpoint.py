@@ -2,7 +2,8 @@
 
 Nothing in a file is executed: a pickle is read by torch's restricted reader (``weights_only``),
 which only makes tensors, numbers and containers.  A file that needs more is refused, unless the
-user trusts it (``trust_pickle``).
+user trusts it (``trust_pickle``).  Where a checkpoint has its state dict is found out by
+`gibbon.models.sources.state_dicts`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gibbon.core.archives import check_unpacked_size
 from gibbon.core.errors import ModelError, WeightsError
@@ -27,18 +28,13 @@ from gibbon.core.files import reading
 from gibbon.core.reading import check_regular
 from gibbon.core.registry import their_code
 from gibbon.models.sources import ModelSource, OpenedModel, place_of
+from gibbon.models.sources.class_names import names_in
 from gibbon.models.sources.error_text import gist
 from gibbon.models.sources.file_formats import check_file, kind_of
-from gibbon.models.weights import HEADER_START, LISTED, PICKLE_MARKS, fit_weights, read_weights
+from gibbon.models.sources.state_dicts import COUNTS, find_state
+from gibbon.models.weights import HEADER_START, PICKLE_MARKS, fit_weights, read_weights
 from gibbon.specs.suite import ModelSpec
 
-# Keys under which training scripts store a state dict, and prefixes that wrappers add to names:
-# DataParallel, torch.compile, Lightning.
-NESTS = ("state_dict", "model_state_dict", "model")
-PREFIXES = ("module.", "_orig_mod.", "model.")
-
-# Batch normalisation counts batches since torch 0.4.1; the count is used in training alone.
-COUNTS = "num_batches_tracked"
 VOUCH = "--trust-pickle (trust_pickle = true in a suite)"
 SAVE_SAFELY = "save the state dict with safetensors.torch.save_file"
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -86,20 +82,45 @@ class PickledModule(ModelSource):
         return OpenedModel(module=module, identity="", notes=read.notes)
 
 
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A record of how a checkpoint was copied into a module.
+
+    Args:
+        notes: sentences about where the tensors were found and what was stripped.
+        class_names: names of the classes that the checkpoint states, by index.
+    """
+
+    notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+
 def load_checkpoint(
-    module: nn.Module, path: Path, *, trust_pickle: bool = False
-) -> tuple[str, ...]:
-    """Copies a checkpoint's tensors into a module, and returns sentences about how.
+    module: nn.Module,
+    path: Path,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    trust_pickle: bool = False,
+) -> LoadedWeights:
+    """Copies a checkpoint's tensors into a module, and returns a record of how.
+
+    Args:
+        module: the module.
+        path: the file.
+        key: the key of the state dict in the checkpoint; that which fits if None.
+        prefix: the prefix that is stripped from names; that which fits if None.
+        trust_pickle: whether code in the file may run.
 
     Raises `WeightsError` if the file can't be read, holds no state dict, needs code that is not
-    trusted, or does not fit the module.
+    trusted, does not fit the module, or holds several that do.
     """
     read = read_checkpoint(path, trust_pickle=trust_pickle)
-    tensors, unwrapped = state_dict_of(read.content, where=str(path))
-    tensors, stripped = without_prefixes(tensors, module.state_dict())
+    own = module.state_dict()
+    found = find_state(read.content, own, key=key, prefix=prefix, where=str(path))
     with their_code(f"{path}: the tensors can't be copied into the model"):
-        fit_weights(module, tensors, where=str(path), optional=COUNTS)
-    return (*read.notes, *unwrapped, *stripped)
+        fit_weights(module, found.tensors, where=str(path), optional=COUNTS)
+    return LoadedWeights((*read.notes, *found.notes), names_in(read.content))
 
 
 def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> CheckpointContent:
@@ -122,68 +143,6 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> CheckpointCont
     if safe and not (start.startswith(PICKLE_MARKS) and start[HEADER_START] != b"{"):
         return CheckpointContent(read_weights(path))
     return _unpickle(path, start, trust_pickle=trust_pickle)
-
-
-def state_dict_of(content: object, *, where: str) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
-    """Returns the state dict in a checkpoint's content, and sentences about where it was found.
-
-    It is the content itself, or under a key of `NESTS`.  Raises `WeightsError`.
-    """
-    notes: list[str] = []
-    while isinstance(content, Mapping):
-        if content and all(isinstance(each, Tensor) for each in content.values()):
-            return content, tuple(notes)
-        places = [name for name in NESTS if isinstance(content.get(name), Mapping | nn.Module)]
-        if len(places) > 1:
-            raise WeightsError(
-                f"{where}: holds tensors under {' and under '.join(map(repr, places))}: which of "
-                "them is not known; save the state dict alone"
-            )
-        if not places:
-            raise WeightsError(
-                f"{where}: holds no state dict: expected tensors by name, or those under one of "
-                f"{', '.join(NESTS)}; got the keys {_some(content)}"
-            )
-        others = [str(name) for name in content if name != places[0]]
-        left = f"; left aside: {', '.join(others)}" if others else ""
-        notes.append(f"the weights were taken from {places[0]!r} in the checkpoint{left}")
-        content = content[places[0]]
-    if isinstance(content, nn.Module):
-        return content.state_dict(), (*notes, "the weights were taken from a pickled module")
-    raise WeightsError(
-        f"{where}: holds a {type(content).__name__}, expected a state dict: tensors by name"
-    )
-
-
-def without_prefixes(
-    tensors: Mapping[str, Tensor], wanted: Iterable[str]
-) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
-    """Returns tensors by a module's names for them, and a sentence for each prefix stripped.
-
-    A prefix is stripped if all names have it, but not all names of the module do.
-
-    >>> named, notes = without_prefixes({"module.w": torch.ones(1)}, ["w"])
-    >>> list(named), notes
-    (['w'], ("the prefix 'module.' was stripped from the names of all 1 tensors",))
-    """
-    own = list(wanted)
-    notes: list[str] = []
-    while True:
-        prefix = next(
-            (
-                each
-                for each in PREFIXES
-                if all(name.startswith(each) for name in tensors)
-                and not all(name.startswith(each) for name in own)
-            ),
-            None,
-        )
-        if prefix is None or not tensors:
-            return tensors, tuple(notes)
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        notes.append(
-            f"the prefix {prefix!r} was stripped from the names of all {len(tensors)} tensors"
-        )
 
 
 def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> CheckpointContent:
@@ -221,8 +180,3 @@ def _refers_to_code(error: pickle.UnpicklingError) -> bool:
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
     return WeightsError(f"{path}: damaged, or not a checkpoint: {gist(error)}")
-
-
-def _some(content: Mapping[Any, Any]) -> str:
-    names = [str(name) for name in content]
-    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "") or "(none)"

@@ -18,13 +18,15 @@ from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError, WeightsError
 from gibbon.models.sources import ModelSource, OpenedModel, Preprocessing, Size, place_of
-from gibbon.models.sources.checkpoint import read_checkpoint, state_dict_of
+from gibbon.models.sources.checkpoint import read_checkpoint
+from gibbon.models.sources.class_names import names_in
 from gibbon.models.sources.optional_libraries import (
     check_library,
     fetching,
     library,
     without_pickles,
 )
+from gibbon.models.sources.state_dicts import ModelTensors, find_only_state, strip
 from gibbon.models.sources.weight_names import DEFAULT, RANDOM, word_of
 from gibbon.models.weights import listed
 from gibbon.specs.suite import ModelSpec
@@ -80,6 +82,7 @@ class HuggingFace(ModelSource):
             mean=mean,
             std=std,
             weights_used=True,
+            class_names=names_in(network) if spec.weights != RANDOM else (),
             notes=notes if processor is not None else (*notes, NOT_NORMALISED),
         )
 
@@ -127,11 +130,15 @@ def _filled(spec: ModelSpec) -> tuple[nn.Module, tuple[str, ...]]:
     """
     path = Path(str(spec.weights))
     read = read_checkpoint(path, trust_pickle=spec.trusted)
-    tensors, unwrapped = state_dict_of(read.content, where=str(path))
+    where, prefix = str(path), spec.weights_prefix
+    state = find_only_state(read.content, key=spec.weights_key, where=where)
     unweighted: Any = _unweighted(spec)
-    options = {"config": unweighted.config, "state_dict": dict(tensors)}
-    network = _loaded(type(unweighted), None, options, where=str(path))
-    return network, (*read.notes, *unwrapped)
+    found = ModelTensors(state.tensors)
+    if prefix is not None:
+        found = strip(state.tensors, prefix, unweighted.state_dict(), where=where)
+    options = {"config": unweighted.config, "state_dict": dict(found.tensors)}
+    network = _loaded(type(unweighted), None, options, where=where)
+    return network, (*read.notes, *state.notes, *found.notes)
 
 
 def _loaded(kind: Any, place: str | None, options: dict[str, Any], *, where: str) -> nn.Module:

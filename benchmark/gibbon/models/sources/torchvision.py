@@ -14,6 +14,7 @@ from torch import nn
 
 from gibbon.core.errors import ModelError, WeightsError, suggest
 from gibbon.models.sources import ModelSource, OpenedModel, Preprocessing, place_of
+from gibbon.models.sources.class_names import names_in
 from gibbon.models.sources.optional_libraries import fetching, library, without_pickles
 from gibbon.models.sources.weight_names import DEFAULT, word_of
 from gibbon.specs.suite import ModelSpec
@@ -43,6 +44,7 @@ class Torchvision(ModelSource):
             mean=config and tuple(config.mean),
             std=config and tuple(config.std),
             weights_used=weights is not None,
+            class_names=names_in({"classes": weights.meta.get("categories")}) if weights else (),
             notes=(f"its weights are torchvision's {weights.name}",) if weights else (),
         )
 

@@ -13,16 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from gibbon.core.errors import ModelError, RequestError, suggest
+from gibbon.core.errors import DatasetError, ModelError, RequestError, suggest
 from gibbon.core.global_state import GlobalState
 from gibbon.core.plain_tensors import plain
 from gibbon.core.rng import seeded_globals
+from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 from gibbon.models.classifier import PIXELS, Classifier
 from gibbon.models.memory import tensors_of
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
 from gibbon.models.shielding import needs_gradients
 from gibbon.models.snapshot import Snapshot
 from gibbon.models.sources import BuiltModel, OpenedModel, Preprocessing, Size
+from gibbon.models.sources.class_names import names_in
 from gibbon.models.sources.error_text import gist, many
 from gibbon.models.sources.exported_module import Program, is_program
 from gibbon.models.sources.torchscript_module import Script
@@ -32,6 +34,8 @@ RULES: dict[str, OutputRule] = {rule.name: rule for rule in (LOGITS, PROBABILITI
 TRIED = 2  # examples in the trial batch that gives the number of classes
 SEED = 0  # of a model's initial random numbers
 CHANNELS_IN_ERROR = re.compile(r"to have (\d+) channels, but got")  # by torch's convolutions
+
+MORE_INPUTS = re.compile(r"missing \d+ required positional arguments?: (.*)")
 
 # By the channels of a model and of the images: the images' colour, and how to convert them.
 COLOUR_CURES = {
@@ -88,7 +92,11 @@ class ConvertedInput(nn.Module):
 
 
 def adopt_model(
-    model: nn.Module | Classifier, *, spec: ModelSpec, input_shape: tuple[int, ...]
+    model: nn.Module | Classifier,
+    *,
+    spec: ModelSpec,
+    input_shape: tuple[int, ...],
+    bounds: Bounds = PIXEL_BOUNDS,
 ) -> BuiltModel:
     """Returns a classifier of a caller's module, which is not changed.
 
@@ -113,7 +121,11 @@ def adopt_model(
         if getattr(spec, key):
             raise ModelError(f"{key} are for a model that is yet to be made: this one is there")
     return complete(
-        OpenedModel(module=model, identity=""), spec=spec, input_shape=input_shape, own=False
+        OpenedModel(module=model, identity=""),
+        spec=spec,
+        input_shape=input_shape,
+        bounds=bounds,
+        own=False,
     )
 
 
@@ -122,6 +134,7 @@ def complete(
     *,
     spec: ModelSpec,
     input_shape: tuple[int, ...],
+    bounds: Bounds = PIXEL_BOUNDS,
     own: bool = True,
     prepared: Callable[[], Preprocessing | None] = lambda: None,
 ) -> BuiltModel:
@@ -131,6 +144,7 @@ def complete(
         found: the loaded model.
         spec: its spec.
         input_shape: shape of one input.
+        bounds: lowest and highest value of an input.
         own: whether the module was built here, so that it can be built again.
         prepared: returns the image transforms of the source's configuration, for messages.
 
@@ -138,10 +152,14 @@ def complete(
     """
     if isinstance(found.module, Classifier):
         _check_says_all(found.module, spec)
-        return BuiltModel(found.module, found.identity, found.notes, rebuilds=own)
+        names = found.class_names or names_in(found.module.module)
+        return BuiltModel(
+            found.module, found.identity, found.notes, rebuilds=own, class_names=names
+        )
     mean, std = (spec.mean, spec.std) if spec.mean is not None else (found.mean, found.std)
     module = _plain(found.module, own=own)
     notes = list(found.notes)
+    names = found.class_names or names_in(found.module)
     with _advice(module, input_shape, prepared, own=own):
         _check_tensors(module)
         dtype = _other_dtype(module)
@@ -150,7 +168,7 @@ def complete(
             notes.append(f"its parameters are {dtype}: inputs are converted to that")
         if mean is not None and std is not None:
             if spec.mean is not None:
-                _check_scale(mean, std)
+                _check_scale(mean, std, bounds)
             _check_channels(mean, input_shape, declared=spec.mean is not None, own=own)
             module = Normalised(module, mean=mean, std=std, axes=len(input_shape))
             if spec.mean is None:
@@ -158,7 +176,7 @@ def complete(
                     f"inputs are normalised as its configuration says: mean {_row(mean)}, "
                     f"std {_row(std)}"
                 )
-        outputs = _try(module, input_shape)
+        outputs = _try(module, input_shape, bounds)
     size_note = _size_note(input_shape, prepared())
     if size_note:
         notes.append(f"{size_note}; its inputs here are {'x'.join(map(str, input_shape[1:]))}")
@@ -173,9 +191,12 @@ def complete(
         classes=outputs.shape[1],
         input_shape=tuple(input_shape),
         outputs=rule,
+        bounds=bounds,
         forward_only=found.forward_only,
     )
-    return BuiltModel(classifier, found.identity, tuple(notes), rebuilds=own)
+    if len(names) != classifier.classes:
+        names = ()  # of another output, or of another dataset
+    return BuiltModel(classifier, found.identity, tuple(notes), rebuilds=own, class_names=names)
 
 
 @contextmanager
@@ -234,11 +255,13 @@ def _other_dtype(module: nn.Module) -> torch.dtype | None:
     return kinds.pop() if len(kinds) == 1 and torch.float32 not in kinds else None
 
 
-def _check_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+def _check_scale(mean: tuple[float, ...], std: tuple[float, ...], bounds: Bounds) -> None:
+    if bounds != PIXEL_BOUNDS:
+        return  # a normalisation of a table may be of any scale
     if not all(PIXELS.low <= each <= PIXELS.high for each in mean) or max(std) > PIXELS.width:
         raise ModelError(
             "mean and std are of pixels in [0, 1]: divide by 255; got mean "
-            f"{_row(mean)}, std {_row(std)}"
+            f"{_row(mean)}, std {_row(std)}; for inputs that are no pictures declare their bounds"
         )
 
 
@@ -276,14 +299,37 @@ def _advice(
     except RequestError:
         raise
     except Exception as error:
+        axes = _axes_advice(module, input_shape)
+        if axes:
+            raise DatasetError(axes) from error
         found = CHANNELS_IN_ERROR.search(str(error))
         taken = int(found[1]) if found else _channels_of(module)
         if taken is not None and len(input_shape) == 3 and taken != input_shape[0]:
             raise _other_channels(taken, input_shape[0], own=own) from error
         raise ModelError(
             f"it can't be run on inputs of shape {tuple(input_shape)}: "
-            f"{type(error).__name__}: {gist(error)}{_cure(module, input_shape, prepared())}"
+            f"{type(error).__name__}: {gist(error)}{_cure(module, input_shape, prepared(), error)}"
         ) from error
+
+
+def _axes_advice(module: nn.Module, input_shape: tuple[int, ...]) -> str:
+    """Returns the fault in the axes of data for a model of pictures; empty if there is none."""
+    taken = _channels_of(module)
+    if taken is None:
+        return ""
+    if len(input_shape) == 2:
+        return (
+            f"inputs of shape {tuple(input_shape)} have no channel axis, and the model takes "
+            f"(channels, height, width) with {many(taken, 'channel')}: add a channel axis: "
+            "inputs[:, None]" + (f".expand(-1, {taken}, -1, -1)" if taken > 1 else "")
+        )
+    if len(input_shape) == 3 and input_shape[2] == taken != input_shape[0]:
+        return (
+            f"inputs of shape {tuple(input_shape)} have their channels last, and the model takes "
+            "(channels, height, width): put them first: inputs.permute(0, 3, 1, 2), or declare the "
+            "layout NHWC of arrays in files"
+        )
+    return ""
 
 
 def _channels_of(module: nn.Module) -> int | None:
@@ -310,10 +356,21 @@ def _colour_cure(taken: int, given: int, *, own: bool) -> str:
     )
 
 
-def _cure(module: nn.Module, input_shape: tuple[int, ...], prepared: Preprocessing | None) -> str:
+def _cure(
+    module: nn.Module,
+    input_shape: tuple[int, ...],
+    prepared: Preprocessing | None,
+    error: Exception,
+) -> str:
     kinds = {each.dtype for each in module.parameters() if each.is_floating_point()}
     if kinds and torch.float32 not in kinds:
-        return f". Its parameters are {kinds.pop()} and inputs float32: convert it with .float()"
+        return f". Its parameters are {kinds.pop()}: convert it with .float()"
+    more = MORE_INPUTS.search(str(error)) if isinstance(error, TypeError) else None
+    if more is not None:
+        return (
+            f". It takes more than one input ({more[1]}): wrap it in a module whose "
+            "forward(inputs) calls it with the others fixed, such as self.model(inputs, self.other)"
+        )
     note = _size_note(input_shape, prepared)
     return f". {note[0].upper()}{note[1:]}" if note else ""
 
@@ -334,10 +391,11 @@ def _pair(size: Size) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def _try(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
-    """Returns the outputs for two inputs of zeros, shape (2, K); restores the module."""
+def _try(module: nn.Module, input_shape: tuple[int, ...], bounds: Bounds) -> Tensor:
+    """Returns the outputs for two inputs near zero, shape (2, K); restores the module."""
     home = next((each.device for each in tensors_of(module)), None)
-    zeros = torch.zeros(TRIED, *input_shape, device=home)
+    zero = min(max(bounds.low, 0.0), bounds.high)
+    zeros = torch.full((TRIED, *input_shape), zero, device=home)
     snapshot, state = Snapshot(module), GlobalState.now()
     try:
         with same_random_numbers(), torch.no_grad():

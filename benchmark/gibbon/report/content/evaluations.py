@@ -31,7 +31,8 @@ from gibbon.report.content.number_format import (
     state_cell,
     yes_no,
 )
-from gibbon.report.content.table_parts import attack_notes
+from gibbon.report.content.table_parts import attack_notes, class_notes
+from gibbon.report.content.targeted import target_cells, target_columns, target_notes
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
 
@@ -68,6 +69,7 @@ def evaluation_tables(results: RunLookup) -> Iterator[Table]:
                 *columns("Misclassified", "Worst-case error", level=2),
                 Column("Success rate", level=1),
                 Column("of correct when clean", level=2),
+                *target_columns(results, experiment),
                 Column("Confidence on misclassified"),
                 *columns("Mean confidence", "Saturated", "Zero gradient", level=2),
                 Column("Clipped", level=1),
@@ -76,6 +78,8 @@ def evaluation_tables(results: RunLookup) -> Iterator[Table]:
             _evaluation_rows(results, experiment),
             notes=(
                 *([_ERROR_ONLY_NOTE] if experiment.error_only else []),
+                *class_notes(results, experiment),
+                *target_notes(results, experiment),
                 *certified_notes(results, experiment),
                 *attack_notes(results, experiment, experiment.attacks),
             ),
@@ -97,14 +101,16 @@ def _evaluation_rows(results: RunLookup, experiment: Experiment) -> Iterator[Row
             if found is None or found.status == "failed":
                 word = state_cell(results.state(condition, model.name))
                 flags = found.flags if found else ""
-                rest = *certified_cells(None, results, experiment), *[NOTHING] * 10
+                gaps = *certified_cells(None, results, experiment), *[NOTHING] * 4
+                rest = *gaps, *target_cells(None, results, experiment), *[NOTHING] * 6
                 yield (*head, word, word, NOTHING, *rest, TableCell(flags, kind="flags"))
             else:
                 certified = certified_cells(found, results, experiment)
-                yield (*head, *_evaluation_cells(results, found, certified))
+                targets = target_cells(found, results, experiment)
+                yield (*head, *_evaluation_cells(results, found, certified, targets))
 
 
-def _evaluation_cells(results: RunLookup, found: Evaluation, certified: Row) -> Row:
+def _evaluation_cells(results: RunLookup, found: Evaluation, certified: Row, targets: Row) -> Row:
     flags = results.flags(found)
     clean, success = clean_error(found), success_rate(found)
     unattacked = found.unattacked
@@ -119,6 +125,7 @@ def _evaluation_cells(results: RunLookup, found: Evaluation, certified: Row) -> 
         percent(None if unattacked else found.worst_case_error).flagged(flags),
         percent(None if unattacked else success.rate).flagged(flags),
         NOTHING if unattacked else count_of(success.part, success.whole),
+        *targets,
         mean_cell(
             found.confidence_on_misclassified,
             found.confidence_on_misclassified_low,

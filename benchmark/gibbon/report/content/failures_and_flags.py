@@ -14,9 +14,8 @@ def failures_and_flags(record: RunRecord) -> Chapter:
     tables = []
     if record.failures:
         rows = tuple(
-            cells(each.dataset, each.model, each.attack, each.epsilon, error)
+            cells(each.dataset, each.model, each.attack, each.epsilon, each.text)
             for each in record.failures
-            for error in (each.error.splitlines() or [""])[:1]
         )
         tables.append(
             Table(

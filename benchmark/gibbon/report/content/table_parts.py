@@ -31,6 +31,18 @@ def _attack_text(results: RunLookup, experiment: Experiment, attack: AttackSpec)
     return ", ".join(word for word in words if word)
 
 
+def class_notes(results: RunLookup, experiment: Experiment) -> Iterator[str]:
+    """Yields how the names of a user's classes became labels, and other bounds than [0, 1]."""
+    card = results.record.dataset_cards.get(experiment.dataset.name)
+    if card is None:
+        return
+    if card.class_order:
+        yield f"Classes: {card.class_order}."
+    if card.bounds is not None:
+        low, high = card.bounds
+        yield f"Inputs are in [{low:g}, {high:g}], and ε is in their units."
+
+
 def any_done(results: RunLookup, experiment: Experiment, attack: AttackSpec) -> Evaluation | None:
     """Returns a finished evaluation of an attack on any model, if there is one."""
     return next(evaluated(results, experiment, attack), None)

@@ -15,12 +15,13 @@ import torch
 from gibbon.core.errors import AttackError
 from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import Classifier, Watch
+from gibbon.models.classifier import Watch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.runner.boundary import Attempt, boundary
 from gibbon.runner.execute.job_result import JobResult
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import Scorer
+from gibbon.runner.meter import Meter
 from gibbon.runner.outcome_arrays import as_array, judged_outcome, target_outcome
 from gibbon.runner.plan.planned import Cell, PlannedAttack
 from gibbon.runner.plan.selection import read_batch
@@ -111,7 +112,7 @@ def _attacked(
     source, watch, result = task.job.source.classifier, guarded.watch, task.result
     streams = ExampleStreams.derive(planned.stream_key, batch.ids)
     threats = [threat for cell in cells if (threat := cell.threat) is not None]
-    since = _reading(source)
+    meter = Meter.start(source)
     seen = planned.seen(source, guarded.batch.inputs)
     proposals = propose(planned.attack, seen, guarded.batch, threats=threats, streams=streams)
     carried, before = planned.carries_in_batch, None
@@ -139,9 +140,8 @@ def _attacked(
                     before=before,
                 )
             before = judged if carried else None
-            spent = _spent(source, since)
-            found[cell.digest] = _outcome(task, cell, batch, judged, watch, spent)
-        since = _reading(source)
+            found[cell.digest] = _outcome(task, cell, batch, judged, watch, meter.spent())
+        meter = Meter.start(source)
     return found
 
 
@@ -169,16 +169,3 @@ def _unattacked(cell: Cell, batch: Batch, watch: Watch | None) -> Outcome:
     meta = OutcomeMeta(cell=str(cell), forward_passes=made, seconds=spent, targets=names)
     outcome = judged_outcome(batch, unattacked(clean, batch), path=None, scores=scores, meta=meta)
     return replace(outcome, saturated=as_array(clean.saturated, np.bool_))
-
-
-def _reading(source: Classifier) -> tuple[int, int, float]:
-    return source.passes.forward, source.passes.backward, time.perf_counter()
-
-
-def _spent(source: Classifier, since: tuple[int, int, float]) -> OutcomeMeta:
-    forward, backward, started = since
-    return OutcomeMeta(
-        forward_passes=source.passes.forward - forward,
-        backward_passes=source.passes.backward - backward,
-        seconds=time.perf_counter() - started,
-    )

@@ -10,6 +10,7 @@ from gibbon.records.outcomes import Outcome
 from gibbon.records.run import Failure
 from gibbon.runner.boundary import described, storable
 from gibbon.runner.plan.planned import Cell
+from gibbon.runner.raised_by import raised_by
 
 
 @dataclass
@@ -30,7 +31,9 @@ class JobResult:
 
     def fail(self, cells: Iterable[Cell], error: BaseException) -> None:
         """Marks cells as failed, unless they failed before, and removes their outcomes."""
+        party = raised_by(error)
         for cell in cells:
             self.outcomes.pop(cell.digest, None)
             trace = storable("".join(traceback.format_exception(error)))
-            self.failures.setdefault(cell.digest, cell.failure(described(error), traceback=trace))
+            failure = cell.failure(described(error), traceback=trace, raised_by=party)
+            self.failures.setdefault(cell.digest, failure)

@@ -96,7 +96,7 @@ def _reported(job: Job, result: JobResult, run: Execution) -> Mapping[str, Failu
         del result.failures[digest]
     for each in result.failures.values():
         name = f"{each.dataset}, {each.model}, {each.attack} at epsilon {each.epsilon}"
-        run.progress.failed(name, error=each.error)
+        run.progress.failed(name, error=each.text)
     return result.failures
 
 

@@ -23,6 +23,7 @@ from gibbon.models.weights import state_digest
 from gibbon.records.run import ModelCard
 from gibbon.runner.model_pool import COPIES, Handle
 from gibbon.runner.plan.cell_digest import digest_of
+from gibbon.runner.plan.class_agreement import check_class_names
 from gibbon.runner.plan.code_digest import PACKAGE, code_digest
 from gibbon.runner.plan.model_code import model_code
 from gibbon.runner.plan.precision import vary
@@ -87,9 +88,9 @@ def load_model(
     """
 
     def build() -> tuple[BuiltModel, Changes]:
-        state = GlobalState.now()
+        shape, state = dataset.input_shape, GlobalState.now()
         try:
-            built = given or build_model(spec, input_shape=dataset.input_shape)
+            built = given or build_model(spec, input_shape=shape, bounds=dataset.bounds)
         finally:
             changes = state.put_back()
         return built, changes
@@ -101,6 +102,7 @@ def load_model(
     built, changes = build()
     own = built.classifier.module
     _check_fit(built.classifier, dataset)
+    check_class_names(built.class_names, dataset)
     with their_code("the model can't be run"):
         habits = habits_of(built.classifier, sample.inputs.to(device))
     classifier = varied(built)
@@ -126,6 +128,7 @@ def load_model(
         outputs=classifier.outputs.name,
         classes=classifier.classes,
         parameters=sum(parameter.numel() for parameter in own.parameters()),
+        class_names=built.class_names,
         notes=(
             *built.notes,
             *([LEFT_CHANGED.format(", ".join(changes.numeric))] if changes.numeric else []),

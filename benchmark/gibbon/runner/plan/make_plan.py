@@ -13,6 +13,7 @@ import torch
 from gibbon.attacks.base import STOPPING, Attack, SharedWork, can_stop, iterates_of, threats_of
 from gibbon.attacks.factory import build_attack, check_adaptation
 from gibbon.core.errors import (
+    DatasetError,
     MissingLibraryError,
     ModelError,
     RequestError,
@@ -23,6 +24,7 @@ from gibbon.core.registry import their_code
 from gibbon.core.rng import derive_key
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Batch, Dataset
+from gibbon.datasets.input_range import looks_like_picture
 from gibbon.datasets.open import check_dataset, open_dataset
 from gibbon.diagnostics.budget_flags import budget_flags, small_budget_flags
 from gibbon.diagnostics.data_flags import data_flags
@@ -58,7 +60,6 @@ from gibbon.specs.suite import AttackSpec, Experiment, ModelSpec, Suite
 
 STREAMS_OF_A_LIST = "attacks in turn"
 LOOKED_AT = 40_000_000  # numbers: 10,000 pictures of CIFAR-10, some hundred of ImageNet
-PICTURE_AXES = 3  # channels, height, width
 BARELY = (
     "an example is done once its own model misclassifies it, and only just does: read its transfer "
     "as a lower bound, and set keep to last or best-loss for another"
@@ -182,6 +183,7 @@ class _Loader:
             replace(each, threats=threats_of(each.spec, each.attack, bounds=dataset.bounds))
             for each in checked.attacks
         )
+        _check_targets(models, attacks, where=where)
         views = self._check_views(models, attacks, selection.sample, where=where)
         left_out = _left_out(models, attacks, views, where=where)
         ids_digest = hashlib.sha256(selection.ids.astype("<i8").tobytes()).hexdigest()
@@ -282,7 +284,8 @@ class _Loader:
                 inputs = selection.sample.inputs.to(self.device)
                 model = with_draws(model, inputs, draws=draws, seed=self.seed)
         except RequestError as error:
-            kind = WeightsError if isinstance(error, WeightsError) else ModelError
+            own = isinstance(error, WeightsError | DatasetError)
+            kind = type(error) if own else ModelError
             raise kind(f"{where}: {error}") from error
         self.pool.add(model.handle)
         return model
@@ -307,6 +310,23 @@ class _Loader:
             )
             for model in models
         }
+
+
+def _check_targets(
+    models: Sequence[LoadedModel], attacks: Sequence[PlannedAttack], *, where: str
+) -> None:
+    """Raises `SpecError` if an attack's fixed target is no class of a model."""
+    for place, planned in enumerate(attacks):
+        target = getattr(planned.attack, "target", None)
+        if not isinstance(target, int):
+            continue
+        for model in models:
+            if target >= model.card.classes:
+                raise SpecError(
+                    f"class {target} is no class of model {model.name!r}, whose classes are 0 to "
+                    f"{model.card.classes - 1}",
+                    where=f"{where}attacks[{place}].target",
+                )
 
 
 def _left_out(
@@ -370,7 +390,7 @@ def _flags(
         )
     for planned in experiment.attacks:
         yield from budget_flags(dataset, planned.label, planned.threats)
-        if len(experiment.dataset.input_shape) == PICTURE_AXES:
+        if looks_like_picture(experiment.dataset.input_shape):
             yield from small_budget_flags(dataset, planned.label, planned.threats)
         about = {"dataset": dataset, "attack": planned.label}
         if planned.transferred and STOPPING in iterates_of(planned.attack):

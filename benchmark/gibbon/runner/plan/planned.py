@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gibbon.attacks.base import Attack, SharedWork, parameters_of
 from gibbon.attacks.worst_of import members_of
-from gibbon.core.threat import ZERO, Epsilon, ThreatModel
+from gibbon.core.threat import PIXEL_BOUNDS, ZERO, Epsilon, ThreatModel
 from gibbon.datasets.base import Batch, Dataset
 from gibbon.models.attacked_view import attacked_view
 from gibbon.models.classifier import Classifier
@@ -147,7 +147,7 @@ class Cell:
         """The targets other than the source."""
         return tuple(each for each in self.targets if each.digest != self.source.digest)
 
-    def failure(self, error: str, *, traceback: str = "") -> Failure:
+    def failure(self, error: str, *, traceback: str = "", raised_by: str = "") -> Failure:
         """Returns the record of an error that made the cell, or one of its targets, fail."""
         return Failure(
             dataset=self.dataset,
@@ -156,6 +156,7 @@ class Cell:
             epsilon=self.epsilon,
             error=error,
             traceback=traceback,
+            raised_by=raised_by,
         )
 
     def __str__(self) -> str:
@@ -214,6 +215,7 @@ class PlannedExperiment:
     @property
     def card(self) -> DatasetCard:
         """The record of the dataset."""
+        bounds = self.dataset.bounds
         return DatasetCard(
             name=self.dataset.name,
             digest=self.dataset.digest,
@@ -223,6 +225,8 @@ class PlannedExperiment:
             input_shape=self.dataset.input_shape,
             notes=self.dataset.notes,
             skipped=self.skipped,
+            class_order=self.dataset.class_order,
+            bounds=None if bounds == PIXEL_BOUNDS else (bounds.low, bounds.high),
         )
 
 

@@ -104,10 +104,10 @@ def plan_proofs(plan: Plan) -> Iterator[PlannedProof]:
 
 def wanted_bounds(plan: Plan) -> Bounding:
     """Returns which bounds a plan computes: the setting's, else the suite's, else cheap ones."""
-    if plan.settings.bounds is not None:
-        return plan.settings.bounds
+    if plan.settings.certify is not None:
+        return plan.settings.certify
     suite: dict[bool | None, Bounding] = {True: "all", False: "none", None: "cheap"}
-    return suite[plan.suite.bounds]
+    return suite[plan.suite.certify]
 
 
 def _work(experiment: PlannedExperiment, cells: list[Cell]) -> int:
