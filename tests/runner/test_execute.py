@@ -708,3 +708,15 @@ def test_models_are_left_as_they_came(run: Run, suite: MakeSuite, plant: planted
     assert all(parameter.requires_grad for parameter in layers.parameters())
     assert int(layers[0].num_batches_tracked) == 0
     assert torch.equal(layers[0].running_mean, torch.zeros(1))
+
+
+def test_an_experiment_without_attacks_gives_clean_errors(run: Run, suite: MakeSuite) -> None:
+    asked = suite("towards-corner")
+    (experiment,) = asked.experiments
+    alone = asked.model_copy(
+        update={"experiments": (experiment.model_copy(update={"attacks": ()}),)}
+    )
+    record = run(alone)
+    assert record.status == "done"
+    assert {row.attack for row in record.evaluations} == {"none"}
+    assert all(row.clean_error is not None for row in record.evaluations)

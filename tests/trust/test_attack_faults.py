@@ -402,7 +402,7 @@ def test_an_attack_no_better_than_noise_is_flagged(raised, honest, attacks):
 )
 def test_a_sound_run_is_not_flagged(raised, attack, model, epsilon):
     found = raised(attack, model=model, epsilon=epsilon)
-    assert not found.keys() - {"wide-budget"}
+    assert not found.keys() - {"wide-budget", "noise-only"}
 
 
 def test_what_only_transfers_is_not_judged(raised, honest):
@@ -720,3 +720,21 @@ def test_a_loss_that_is_constant_on_misclassified_examples_is_not_flagged() -> N
     labels = torch.where(torch.arange(60) < 20, order[:, 2], order[:, 0])
     flags = evaluate(net, (inputs, labels), attack="apgd-dlr", epsilon=0.02, steps=5).record.flags
     assert "zero-gradient" not in {each.kind for each in flags}
+
+
+@pytest.mark.parametrize("noise", ["noise-uniform", "noise-sign"])
+def test_noise_alone_is_flagged_and_beside_an_attack_is_not(noise, mnist, honest) -> None:
+    model = honest("softmax")
+    alone = evaluate(model, mnist, attack=noise, epsilon=0.1).record.flags
+    assert "noise-only" in {each.kind for each in alone}
+    both = evaluate(model, mnist, attack=["fgsm", noise], epsilon=0.1).record.flags
+    assert "noise-only" not in {each.kind for each in both}
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "flagged"),
+    [("8/255", True), ("2/255", True), ("0.5", False), ("128/255", False), ("2", False)],
+)
+def test_a_budget_of_linf_in_l2_is_flagged(epsilon, flagged, flags, honest) -> None:
+    raised = flags(honest("softmax"), norm="l2", epsilon=epsilon, steps=5)
+    assert ("tiny-budget" in {each.kind for each in raised}) == flagged

@@ -707,11 +707,14 @@ def main() -> None:
     # Threads that spin while they wait occupy cores that other processes need: on two busy cores
     # the default suite took 4.5 minutes with spinning and 1.9 without.  Read once by torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    interrupting = signal.getsignal(signal.SIGINT)
     _save_at_signals()
     try:
         _run_command()
     finally:
         ENDING.reason = None
+        if interrupting is not None:  # it was installed by Python
+            signal.signal(signal.SIGINT, interrupting)
 
 
 def _run_command() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from gibbon.core.threat import PIXEL_STEPS, Norm, ThreatModel
 from gibbon.records.flags import Flag
 
+LINF_STEPS = 32  # of 255: budgets of so many steps or fewer are usual in L∞
 HALF_STEP = 0.5 / PIXEL_STEPS  # of the width of the bounds: less is lost in an 8-bit picture
 
 
@@ -14,10 +15,25 @@ def small_budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]
     """Yields the flags of budgets in L∞ that are less than half a step of an 8-bit picture.
 
     Such a perturbation disappears when the picture is stored.  The usual reason is a division by
-    255 too many.
+    255 too many.  In L2, a budget of a few steps of 255 is flagged: it is one of L∞.
     """
     for threat in threats:
         bounds = threat.bounds
+        steps_of_255 = threat.epsilon.value * PIXEL_STEPS
+        few = steps_of_255.denominator == 1 and 0 < steps_of_255 <= LINF_STEPS
+        if threat.norm is Norm.L2 and bounds is not None and bounds.width == 1 and few:
+            yield Flag(
+                kind="tiny-budget",
+                dataset=dataset,
+                attack=attack,
+                epsilon=threat.epsilon,
+                figure=f"{steps_of_255} steps of 255 in one number",
+                sentence=f"epsilon {threat.epsilon} in L2 allows a change of {steps_of_255} of 255 "
+                "steps in one number of an input, or less in each of several: budgets of this size "
+                "are usual in L∞",
+                advice="Use a budget of L2, such as 0.5 for CIFAR-10, 1.5 to 2 for MNIST and 3 for "
+                "ImageNet, or the norm L∞.",
+            )
         if threat.norm is not Norm.LINF or bounds is None:
             continue
         if 0 < threat.radius < HALF_STEP * bounds.width:

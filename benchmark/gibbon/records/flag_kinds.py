@@ -283,6 +283,13 @@ _KINDS = (
         CARLINI,
     ),
     FlagKind(
+        "noise-only",
+        "warning",
+        "nothing but noise was tried on the model",
+        "Add an attack, such as pgd or autoattack: noise is a control, and bounds nothing.",
+        CARLINI,
+    ),
+    FlagKind(
         "no-gradient-taken",
         "warning",
         "the attack took no gradient of the model that it was run on",

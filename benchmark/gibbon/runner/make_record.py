@@ -9,7 +9,7 @@ from gibbon.attacks.base import SearchMethod
 from gibbon.diagnostics.attacked_cell import AttackedCell
 from gibbon.diagnostics.cell_flags import cell_flags
 from gibbon.diagnostics.effort_flags import source_flags
-from gibbon.diagnostics.gradient_use_flags import gradient_use_flags
+from gibbon.diagnostics.gradient_use_flags import gradient_use_flags, noise_only_flags
 from gibbon.diagnostics.order_flags import ComparedCell, order_flags
 from gibbon.diagnostics.paired_flags import paired_flags
 from gibbon.diagnostics.perturbed_share import gradient_share
@@ -49,6 +49,7 @@ OF_CANDIDATES = (
     "no-gradient-taken",
     "partial-perturbation",
 )
+OF_ORDER = ("weaker-attack-stronger", "black-box-stronger", "transfer-stronger", "noise-only")
 OF_PATHS = (
     "zero-gradient-on-path",
     "loss-did-not-rise",
@@ -117,7 +118,7 @@ def make_record(
             methods[experiment.spec.dataset.name, model][label] = method
         flags.extend(sample_size_flags(worst, compared))
     flags.extend(order_flags(ordered))
-    flags.extend(gradient_use_flags(ordered))
+    flags.extend((*gradient_use_flags(ordered), *noise_only_flags(ordered)))
     for check in examined.survivors:
         flags.extend(survivor_flags(check, methods[check.dataset, check.model]))
     cards = {
@@ -183,9 +184,8 @@ def _checks(
     scored = sum(row.status == "done" and row.source != row.target for row in transfers)
     if len(attacked) > models or scored:
         also = f" and {_number(scored, 'transfer')}" if scored else ""
-        kinds = ("weaker-attack-stronger", "black-box-stronger", "transfer-stronger")
         looked_at = f"the errors of {_number(len(attacked), 'attacked cell')}{also}, in pairs"
-        yield check("order of attacks", looked_at, *kinds)
+        yield check("order of attacks", looked_at, *OF_ORDER)
 
 
 def _survivor_checks(examined: Examined, flags: Iterable[Flag]) -> Iterator[CheckDone]:

@@ -130,7 +130,7 @@ def _jobs_of(experiment: PlannedExperiment, own: Sequence[Cell], folder: RunFold
     unattacked = [cell for cell in own if cell.attack is None]
     missing = any(cell.targets for cell in unattacked)
     head = jobs[0].cells[0] if jobs and jobs[0].follows is None else None
-    first = [cell.digest for cell in _ordered(own, experiment.attacks[0])[:1]]
+    first = [cell.digest for each in experiment.attacks[:1] for cell in _ordered(own, each)[:1]]
     if head is None or [head.digest] != first:
         return [*(Job(experiment, (cell,)) for cell in unattacked if missing), *jobs]
     lost = head.digest not in jobs[0].again and folder.was_made(head.digest)
