@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from gibbon.api.evaluate import evaluate
 from gibbon.attacks.base import STRICT
 from gibbon.cli import app as cli
-from gibbon.core.endings import Terminated
+from gibbon.core.endings import ENDING, Terminated
 from gibbon.core.errors import RunFolderError, SpecError
 from gibbon.core.files import write_atomically
 from gibbon.core.threat import ThreatModel
@@ -51,6 +51,17 @@ RAISED: tuple[BaseException, ...] = (
     ValueError("planted \udce9 and \0"),
     BaseExceptionGroup("planted", [Stopped()]),
 )
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """Restores the handlers of signals, and forgets a signal that came."""
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    before = {each: signal.getsignal(each) for each in numbers if each is not None}
+    yield
+    ENDING.reason = None
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @checked(frozen=True, kw_only=True, config=STRICT)

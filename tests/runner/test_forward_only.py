@@ -53,7 +53,7 @@ def test_what_needs_gradients_is_refused_with_the_reason(
 def test_what_needs_none_works(run: Run, suite: MakeSuite, reason: str) -> None:
     record = run(suite("noise-sign", "noise-uniform", models=("two",)))
     assert {each.status for each in record.evaluations} == {"done"}
-    assert {each.kind for each in record.flags} == {"not-examined"}
+    assert {each.kind for each in record.flags} == {"not-examined", "noise-only"}
 
 
 @pytest.mark.parametrize("places", [None, 1])
