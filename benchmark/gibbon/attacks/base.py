@@ -237,6 +237,11 @@ def parameters_of(attack: Attack) -> Mapping[str, Any]:
     return {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
 
 
+def is_targeted(attack: Attack) -> bool:
+    """Returns whether an attack looks for examples of a target class only: its ``target``."""
+    return bool(parameters_of(attack).get("target", "none") != "none")
+
+
 def iterates_of(attack: Attack) -> tuple[str, ...]:
     """Returns the iterates that an attack returns, or that the attacks of its list return."""
     if not attack.made_of:

@@ -31,7 +31,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from gibbon.attacks.apgd import APGD, APGDDLR, APGDT
-from gibbon.attacks.base import STOPPING, Attack, SearchMethod, iterates_of, parameters_of
+from gibbon.attacks.base import (
+    STOPPING,
+    Attack,
+    SearchMethod,
+    is_targeted,
+    iterates_of,
+    parameters_of,
+)
 from gibbon.attacks.toolkit.parameter_text import parameter_texts
 from gibbon.core.threat import Bounds, Norm, ThreatModel
 
@@ -114,7 +121,7 @@ class Attacker:
         """
         if self.method is not SearchMethod.ITERATIVE:
             return False
-        if parameters_of(self.attack).get("target", "none") != "none":
+        if is_targeted(self.attack):
             return False
         length = self.attack.path_length(self.threat, bounds=self.bounds)
         return length >= radii - ROUNDING and self.has_steps(steps)

@@ -13,15 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gibbon.attacks.base import parameters_of
+from gibbon.attacks.base import is_targeted
 from gibbon.core.threat import ThreatModel
 from gibbon.diagnostics.examination.examine import budget_of_run, undisturbed
-from gibbon.diagnostics.examination.short_attack import (
-    Effort,
-    ShortAttack,
-    spread_over_classes,
-)
-from gibbon.diagnostics.examination.subject import Subject
+from gibbon.diagnostics.examination.short_attack import Effort, ShortAttack
+from gibbon.diagnostics.examination.subject import Subject, by_class_in_turn
 from gibbon.records.outcomes import Outcome
 from gibbon.records.survivor_check import (
     SurvivorCheck,
@@ -84,7 +80,7 @@ def check_survivors(
             groups = groups_of(experiment, model, outcomes)
             if known is None or not groups:
                 continue
-            left = budget_of_run(passes_made(experiment, model, folder)) - known.passes
+            left = budget_of_run(passes_made(experiment, model, outcomes)) - known.passes
             if not known.at_candidates and left >= 4 * FOR_CANDIDATES:
                 left -= FOR_CANDIDATES
             for number, group in enumerate(groups):
@@ -135,7 +131,9 @@ def _group(
     outcomes: Mapping[str, Outcome | None],
 ) -> Group | None:
     found = [outcomes.get(cell.digest) for cell in cells]
-    untargeted = tuple(cell for cell in cells if not _targeted(cell))
+    untargeted = tuple(
+        cell for cell in cells if cell.attack is None or not is_targeted(cell.attack.attack)
+    )
     survives = ~clean.any_misclassified
     for outcome in found:
         if outcome is None or not np.array_equal(outcome.example_id, clean.example_id):
@@ -145,12 +143,6 @@ def _group(
     if not untargeted or len(survivors) < FEWEST:
         return None
     return Group(threat, untargeted, survivors, len(clean.example_id))
-
-
-def _targeted(cell: Cell) -> bool:
-    """Returns whether an attack looks for a given class only."""
-    attack = cell.attack
-    return attack is not None and parameters_of(attack.attack).get("target", "none") != "none"
 
 
 def _check_of(group: Group, budget: int) -> SurvivorCheck:
@@ -205,10 +197,9 @@ def _attacked(
     """Returns a check with what the short attack finds."""
     source = group.cells[0].source
     labels = experiment.dataset.labels[group.survivors].tolist()
-    ids = group.survivors[spread_over_classes(labels, effort.examples)]
+    ids = group.survivors[sorted(by_class_in_turn(labels)[: effort.examples])]
     batch = experiment.dataset.batch(ids).to(plan.device)
     classifier = uncompiled_classifier(source.classifier)
-    passes = classifier.passes.forward + classifier.passes.backward
     with undisturbed(classifier, plan.device):
         subject = Subject(classifier, source.probed.observed, plan.device, check.budget)
         attack = ShortAttack(subject, batch, group.threat, effort.steps)
@@ -218,6 +209,6 @@ def _attacked(
             "tried": len(ids),
             "misclassified": tuple(batch.ids[attack.done].cpu().tolist()),
             "methods": tuple(attack.methods),
-            "passes": classifier.passes.forward + classifier.passes.backward - passes,
+            "passes": subject.spent,
         }
     )

@@ -6,7 +6,7 @@ and is made once.  It is made again if checks were left out and a run allows mor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gibbon.attacks import registered_name
@@ -26,6 +26,7 @@ from gibbon.records.examination import (
     write_examination,
 )
 from gibbon.records.flags import Flag
+from gibbon.records.outcomes import Outcome
 from gibbon.records.survivor_check import SurvivorCheck
 from gibbon.runner.boundary import boundary, described
 from gibbon.runner.keep_candidates import CandidateKeeper
@@ -177,7 +178,9 @@ def examine_at_candidates(
         kept, before = examined.candidates.of(key[0]), examined.found.get(key)
         if kept is None or before is None or before.at_candidates:
             continue
-        budget = budget_of_run(passes_made(experiment, model, folder)) - before.passes
+        own = {cell.digest for cell in experiment.cells if cell.source is model}
+        outcomes = {digest: folder.read(digest) for digest in own}
+        budget = budget_of_run(passes_made(experiment, model, outcomes)) - before.passes
         budget -= sum(
             each.passes
             for each in examined.survivors
@@ -202,10 +205,12 @@ def examine_at_candidates(
             write_examination(folder.path, examined.found[key])
 
 
-def passes_made(experiment: PlannedExperiment, model: LoadedModel, folder: RunFolder) -> int:
+def passes_made(
+    experiment: PlannedExperiment, model: LoadedModel, outcomes: Mapping[str, Outcome | None]
+) -> int:
     """Returns the passes on a model that its recorded outcomes count."""
-    outcomes = (folder.read(cell.digest) for cell in experiment.cells if cell.source is model)
-    metas = [outcome.meta for outcome in outcomes if outcome is not None]
+    found = (outcomes.get(cell.digest) for cell in experiment.cells if cell.source is model)
+    metas = [outcome.meta for outcome in found if outcome is not None]
     return sum(each.forward_passes + each.backward_passes for each in metas)
 
 

@@ -6,7 +6,6 @@ were too weak; what it does not misclassify shows nothing.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 import torch
@@ -118,13 +117,13 @@ class ShortAttack:
             rows, points, gradient = rows[open_], points[open_], gradient[open_]
             if not len(rows):
                 return
-            allowed = region(self.batch.inputs[rows], threat=self.threat)
+            allowed = self._allowed(rows)
             points = self._step(allowed, points, gradient, step)
         self._look(rows, points)
         rows = rows[~self.done[rows]]
         if self._spare >= 3 * len(rows) > 0:
             inputs, gradient = self._gradient(rows, self.batch.inputs[rows])
-            allowed = region(self.batch.inputs[rows], threat=self.threat)
+            allowed = self._allowed(rows)
             self._look(rows, self._step(allowed, inputs, gradient, -1.0))
 
     def _climb_averaged(self) -> None:
@@ -147,7 +146,7 @@ class ShortAttack:
             rows, points, total = rows[open_], points[open_], total[open_]
             if not len(rows):
                 return
-            allowed = region(self.batch.inputs[rows], threat=self.threat)
+            allowed = self._allowed(rows)
             points = self._step(allowed, points, total, step)
         self._look(rows, points)
 
@@ -195,7 +194,10 @@ class ShortAttack:
 
     def _part(self, rows: Tensor) -> tuple[Region, ExampleStreams]:
         streams = ExampleStreams.derive(derive_key("gibbon", "short attack"), self.batch.ids[rows])
-        return region(self.batch.inputs[rows], threat=self.threat), streams
+        return self._allowed(rows), streams
+
+    def _allowed(self, rows: Tensor) -> Region:
+        return region(self.batch.inputs[rows], threat=self.threat)
 
     def _step(self, allowed: Region, points: Tensor, gradient: Tensor, length: float) -> Tensor:
         return allowed.project(
@@ -221,15 +223,3 @@ class ShortAttack:
         self._best[rows] = choose(better, points.detach(), self._best[rows])
         self._margin[rows] = torch.where(better, found, self._margin[rows])
         self.done[rows] |= (outputs.argmax(1) != labels) & outputs.isfinite().all(1)
-
-
-def spread_over_classes(labels: list[int], count: int) -> list[int]:
-    """Returns positions of examples, one of each class before a second one, at most ``count``.
-
-    >>> spread_over_classes([0, 0, 1, 0, 2], 4)
-    [0, 1, 2, 4]
-    """
-    turns: dict[int, itertools.count[int]] = {}
-    turn = [next(turns.setdefault(label, itertools.count())) for label in labels]
-    order = sorted(range(len(labels)), key=lambda row: (turn[row], row))
-    return sorted(order[:count])

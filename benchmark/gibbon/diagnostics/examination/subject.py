@@ -104,13 +104,7 @@ class Subject:
 
         ``of`` restricts them to the first examples of the sample.
         """
-        labels = self.observed.sample.labels[:of].tolist()
-        seen: dict[int, int] = {}
-        turn = []
-        for label in labels:
-            turn.append(seen.get(label, 0))
-            seen[label] = turn[-1] + 1
-        return sorted(range(len(labels)), key=lambda row: (turn[row], row))[: max(0, count)]
+        return by_class_in_turn(self.observed.sample.labels[:of].tolist())[: max(0, count)]
 
     def batch(self, rows: list[int]) -> Batch:
         """Returns examples of the sample, on the model's device."""
@@ -222,3 +216,17 @@ def counted(count: int, thing: str) -> str:
     ('1 example', '12 examples')
     """
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def by_class_in_turn(labels: list[int]) -> list[int]:
+    """Returns the positions of examples, one of each class before a second one.
+
+    >>> by_class_in_turn([0, 0, 1, 0, 2])
+    [0, 2, 4, 1, 3]
+    """
+    seen: dict[int, int] = {}
+    turn = []
+    for label in labels:
+        turn.append(seen.get(label, 0))
+        seen[label] = turn[-1] + 1
+    return sorted(range(len(labels)), key=lambda row: (turn[row], row))
