@@ -3,6 +3,7 @@
 ``pytest --other-kernels``: on any processor, a test that holds results equal to the last bit over
 batch sizes fails here, and one whose network's arithmetic is exact does not.  Replaced are the
 functions that networks and attacks call from Python; gradients are summed in another order, too.
+Tracebacks leave them out: what raises in them is whoever called them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def other(inputs: Tensor) -> bool:
 
 
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    __tracebackhide__ = True
     if not other(inputs) or weight.ndim != 2:
         return LINEAR(inputs, weight, bias)
     turned = None if bias is None else bias.flip(0)
@@ -31,6 +33,7 @@ def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 def _conv2d(
     inputs: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **named: Any
 ) -> Tensor:
+    __tracebackhide__ = True
     groups = named.get("groups", rest[3] if len(rest) > 3 else 1)
     if not other(inputs) or inputs.ndim != 4 or groups != 1:
         return CONV2D(inputs, weight, bias, *rest, **named)
@@ -39,6 +42,7 @@ def _conv2d(
 
 
 def _matmul(left: Tensor, right: Tensor) -> Tensor:
+    __tracebackhide__ = True
     if not isinstance(left, Tensor) or left.ndim != 2 or right.ndim != 2 or not other(left):
         return MATMUL(left, right)
     return MATMUL(left.flip(1), right.flip(0))
@@ -48,6 +52,7 @@ def _along(what: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Returns a function that sums along a dimension in the other direction, as a softmax does."""
 
     def turned(inputs: Tensor, dim: int, *rest: Any, **named: Any) -> Tensor:
+        __tracebackhide__ = True
         if not other(inputs):
             return what(inputs, dim, *rest, **named)
         return what(inputs.flip(dim), dim, *rest, **named).flip(dim)
@@ -56,6 +61,7 @@ def _along(what: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _vector_norm(inputs: Tensor, *rest: Any, **named: Any) -> Tensor:
+    __tracebackhide__ = True
     return NORM(inputs.flip(-1) if other(inputs) else inputs, *rest, **named)
 
 

@@ -69,5 +69,8 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def _is_library(frame: FrameType) -> bool:
+    """Returns whether a frame is another library's, or asks to be left out as pytest's do."""
+    if frame.f_locals.get("__tracebackhide__") is True:
+        return True
     name = frame.f_code.co_filename
     return "site-packages" in name or name.startswith(("<frozen", STANDARD))
