@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 RELEASE := .venv-release
 TOOLS := $(RELEASE)/.ready
 ARGS ?=
+# Tests run in one process for each core, at most eight; each computes with one thread.
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/what-the-paper-could-not-see.md
 PROSE := benchmark model_zoo tools README.md CONTRIBUTING.md docs CHANGELOG.md
 PORTABLE := tests/runner tests/attacks tests/api tests/verify tests/conformance \
@@ -21,15 +23,15 @@ bench: $(READY)
 	$(BIN)/python run_benchmark.py run $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 # Results must not depend on the processor: the plainest kernels of torch, and sums in another order.
 test-portable: $(READY)
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
-		$(BIN)/python -m pytest -m "not slow" --other-kernels $(PORTABLE) $(ARGS)
+		$(PYTEST) -m "not slow" --other-kernels $(PORTABLE) $(ARGS)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -78,18 +78,25 @@ class RunProgress:
             self.task = self.bar.add_task("starting", total=work)
 
     def advance(self, work: int, *, doing: str) -> None:
-        """Advances the bar, or prints a line if the last one was some time ago."""
+        """Advances the bar, or prints a line if the last one was some time ago.
+
+        What follows the planned work, such as certified bounds, says itself how long it takes.
+        """
         self.done += work
         if self.task is not None:
             self.bar.update(self.task, advance=work, description=doing)
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.printed > QUIET_SECONDS and self.done:
-            self.printed = now
+        if self.console.is_terminal or now - self.printed <= QUIET_SECONDS:
+            return
+        if self.done >= self.work:
+            line = doing
+        elif self.done:
             left = (now - self.began) * (self.work - self.done) / self.done
-            self.console.print(
-                f"{self.done / self.work:.0%} done, about {left:.0f} s left ({doing})",
-                highlight=False,
-            )
+            line = f"{self.done / self.work:.0%} done, about {left:.0f} s left ({doing})"
+        else:
+            return
+        self.printed = now
+        self.console.print(escape(line), highlight=False, soft_wrap=True)
 
     def reach(self, done: int, *, of: int, task: str, doing: str) -> None:
         """Advances the bar to ``done``; the whole, ``of``, may change on the way."""

@@ -157,7 +157,8 @@ class _Prover:
     ) -> Proofs:
         rows = rows[~proofs.has_tried(method)[rows]]
         dataset = self.planned.experiment.dataset
-        done, saved = 0, time.monotonic()
+        done, began = 0, time.monotonic()
+        saved = began
         failed: list[str] = []
         total = sum(math.prod(node.shape) for node in network.nodes)
         size = max(1, min(MOST_TOGETHER, RANGE_BYTES // (8 * RANGE_COPIES * total)))
@@ -185,7 +186,12 @@ class _Prover:
                         return proofs.with_meta(reason=f"{method} failed: {failed[-1]}")
                     proofs = _with_found(proofs, rows[done : done + count], method, found)
                     done += count
-                    self.progress.advance(0, doing=self.name)
+                    left = (time.monotonic() - began) * (len(rows) - done) / done
+                    self.progress.advance(
+                        0,
+                        doing=f"{self.name} by {method}: {done} of {len(rows)} examples, "
+                        f"about {left:.0f} s left",
+                    )
                     if time.monotonic() - saved > self.plan.settings.save_every:
                         write_proofs(self.folder.path, proofs)
                         saved = time.monotonic()
