@@ -290,8 +290,8 @@ def _reading(
     if any(row.bound for row in rows):
         yield (
             "≤: no attack may find more errors, as with a certified error. ≥: an attack that was "
-            "published finds as many. Between: the strongest attack of the row does neither "
-            "exceed the one nor miss the other."
+            "published finds as many. Between: the strongest attack of the row neither exceeds "
+            "the one nor misses the other."
         )
     if any(row.target for row in rows):
         yield "a → b: examples made on a, scored on b; a is the source, b the target."
