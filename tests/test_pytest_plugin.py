@@ -194,6 +194,38 @@ def test_robust(robustness):
     assert not (pytester.path / "b.json").exists()
 
 
+def test_a_failed_cell_names_whose_code_raised(run) -> None:
+    result = run(
+        """
+from dataclasses import dataclass
+from gibbon import Attack
+
+@dataclass(frozen=True)
+class Mine(Attack):
+    def propose(self, classifier, inputs, *, labels, threat, streams):
+        raise KeyError("no table")
+
+def test_attack(robustness):
+    robustness.check(Halves(), data, attack=Mine(), epsilon=0.01, max_error=1)
+
+def test_model(robustness):
+    robustness.check(Breaks(), data, attack="fgsm", epsilon=0.01, max_error=1)
+
+class Data:
+    def __len__(self): return 20
+    def __getitem__(self, index): raise KeyError("no row")
+
+def test_data(robustness):
+    robustness.check(Halves(), Data(), attack="fgsm", epsilon=0.01, max_error=1)
+"""
+    )
+    result.assert_outcomes(failed=3)
+    text = result.stdout.str()
+    assert "KeyError: 'no table' (raised by the attack Mine, " in text
+    assert re.search(r"model.*RuntimeError: planted trouble", text)
+    assert "dataset 'Data': item 0 can't be read: KeyError: 'no row'" in text
+
+
 def test_candidates_out_of_budget_are_not_robustness(run) -> None:
     result = run("""
 import planted

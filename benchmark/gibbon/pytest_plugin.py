@@ -148,10 +148,14 @@ class Robustness:
         arguments: Mapping[str, Any],
     ) -> tuple[Results, str]:
         """Returns the results, and the message of a failed test."""
+        from gibbon.core.errors import SpecError
+        from gibbon.core.reading import expanded
         from gibbon.gate.model_check import Line, judge_check, named_side, update_baseline
 
         allowed.check(compared=baseline is not None)
-        file = self._item.path.parent / baseline if baseline is not None else None
+        file = None
+        if baseline is not None:
+            file = self._item.path.parent / expanded(baseline, SpecError)
         if file is not None and not self._update and not file.exists():
             self._report(LINES, [vars(Line(name, verdict="no baseline"))])
             pytest.fail(

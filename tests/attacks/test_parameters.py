@@ -107,7 +107,7 @@ def test_an_attack_of_ours_is_filed_under_its_reprs() -> None:
     assert parameter_texts(attack)["keep"] == repr(attack.keep)
 
 
-@pytest.mark.parametrize("value", [Plain(), [Plain()], {"a": (Plain(), LONG)}, lambda x: x])
+@pytest.mark.parametrize("value", [Plain(), [Plain()], {"a": (Plain(), LONG)}])
 def test_an_address_is_refused(value: Any) -> None:
     with pytest.raises(SpecError, match=r"at 0x.*: a memory address does not say what it is"):
         parameter_text(value)

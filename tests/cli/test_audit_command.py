@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from gibbon.attacks.base import Attack
+from gibbon.attacks.fgsm import FGSM
+from gibbon.audit.checklist import Audit
+from gibbon.audit.facts import facts_of
+from gibbon.audit.suggest import suggested_suite, vouches
 from gibbon.cli.app import app
 from gibbon.core.errors import RequestError
 from gibbon.records.run import RunRecord
 from gibbon.specs.decoding import read_suite
+from gibbon.specs.suite import ModelSpec
 
 RUN = "results/mnist-linf"
 MODEL = ["audit", "softmax", "--unit-test", "--dataset", "mnist", "--limit", "2"]
@@ -40,6 +46,41 @@ def test_the_suggested_suite_is_the_run_with_more_attacks(tmp_path: Path) -> Non
     first, before = better.experiments[0], run.suite.experiments[0]
     assert {each.label for each in before.attacks} < {each.label for each in first.attacks}
     assert "square" in {each.name for each in first.attacks}
+
+
+@pytest.mark.parametrize("key", ["trust_code", "trust_pickle"])
+def test_a_suggested_suite_vouches_for_no_file(tmp_path: Path, key: str) -> None:
+    run = RunRecord.read(Path(RUN))
+    first = run.suite.experiments[0]
+    trusted = first.models[0].model_copy(update={key: True})
+    around = ModelSpec(name="both", model="ensemble:a,b", ensemble=(trusted, first.models[1]))
+    models = (trusted, around, *first.models[1:])
+    suite = run.suite.model_copy(
+        update={"experiments": (first.model_copy(update={"models": models}),)}
+    )
+    record, audited = run.model_copy(update={"suite": suite}), Audit.of((), facts_of(run))
+    assert vouches(record.suite) == (trusted.name, "both")
+    suggested = suggested_suite(record, audited)
+    assert not vouches(suggested)
+    assert [each.name for each in suggested.experiments[0].models] == [each.name for each in models]
+
+
+def test_an_attack_that_raises_in_a_unit_test_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def direction(self: Attack, *_: object, **__: object) -> None:
+        raise KeyError("no table")
+
+    monkeypatch.setattr(FGSM, "direction", direction)
+    words = [*MODEL, "--attack", "fgsm", "--epsilon", "0.1"]
+    with pytest.raises(RequestError, match=r"unit test of fgsm at epsilon 0\.1 .*KeyError.*line"):
+        audit(*words)
+    monkeypatch.undo()
+
+    def audited(*_: object, **__: object) -> None:
+        raise KeyError("no table")
+
+    monkeypatch.setattr("gibbon.audit.planted.audit_attack", audited)
+    with pytest.raises(RequestError, match="raised by Gibbon itself"):
+        audit(*words)
 
 
 def test_a_sound_attack_passes_and_a_blind_one_fails() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import planted
@@ -409,9 +410,9 @@ def test_what_a_dataset_raises_is_told_with_its_item(workers):
             raise KeyError("no such file")
         return PAIRS[position]
 
-    assert refused(Changing(make, count=40), workers=workers) in (
-        "item 5 can't be read: KeyError: 'no such file'"
-    )
+    said = refused(Changing(make, count=40), workers=workers)
+    assert said.startswith("item 5 can't be read: KeyError: 'no such file' (")
+    assert f"{Path(__file__).name}, line" in said
 
 
 def test_a_collate_fn_that_is_given_one_item_must_give_one():

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from gibbon.api.evaluate import evaluate
 from gibbon.attacks.base import STRICT
 from gibbon.cli import app as cli
+from gibbon.cli.grammar import parse_request
 from gibbon.core.endings import ENDING, Terminated
 from gibbon.core.errors import RunFolderError, SpecError
 from gibbon.core.files import write_atomically
@@ -222,6 +223,32 @@ def test_an_empty_path_is_refused(words: list[str], empty: str) -> None:
     assert refused or done.exit_code == 2, done.output
     said = str(done.exception) + done.output
     assert "got ''" in said or "got ' '" in said or "needs a value" in said, said
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell leaves it as it is in ``--output=~/runs``."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert cli.path("~/runs") == tmp_path / "runs"
+    request = parse_request(
+        [
+            *("--model", "rbf", "--dataset", "mnist", "--attack", "fgsm", "--epsilon", "0.1"),
+            *("--output=~/runs", "--data-dir=~/data", "--save-suite=~/suite.toml"),
+        ]
+    )
+    assert request.output == tmp_path / "runs"
+    assert request.save_suite == tmp_path / "suite.toml"
+    assert request.settings.data_folder == tmp_path / "data"
+    for word in ("--output=~nosuchuser/x", "--data-dir=~nosuchuser/x"):
+        with pytest.raises(SpecError, match="nosuchuser"):
+            parse_request(["--model", "rbf", "--dataset", "mnist", "--attack", "fgsm", word])
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {"examination": False, "output": "~/in-python"}
+    evaluate(planted.Rows(), planted.squares(), attack="fgsm", epsilon=0.1, **known)
+    assert (tmp_path / "in-python" / "run.json").exists()
+    assert not (tmp_path / "~").exists()
 
 
 def test_an_empty_output_is_refused_in_python() -> None:

@@ -14,6 +14,7 @@ from test_execute import MakeSuite
 from torch import Tensor, nn
 
 from gibbon import evaluate
+from gibbon.core.frames import REPORT
 from gibbon.datasets.base import Batch
 from gibbon.diagnostics.examination import examine as examine_module
 from gibbon.diagnostics.examination.examine import FULL_BUDGET, Candidates, budget_of_run, examine
@@ -233,7 +234,8 @@ def test_a_check_that_raises_fails_alone(
     results = {each.name: each for each in found.checks}
     failed = results["gradient at the data"]
     assert failed.result == "failed"
-    assert failed.reason == "this check could not be made: RuntimeError: planted trouble"
+    said = "this check could not be made: RuntimeError: planted trouble"
+    assert failed.reason == f"{said} (raised by {REPORT})"
     assert results["autograd inside of forward"].result == "failed"
     assert results["alone, among others and in another order"].result == "passed"
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gibbon import evaluate
 from gibbon.attacks.base import STRICT, Attack
+from gibbon.cli import app as cli
 from gibbon.core.errors import ProcessEndedError, RequestError, SpecError
 from gibbon.runner.own_process import Doing, ProcessLimits, can_fork, in_own_process
 from gibbon.runner.settings import RunSettings
@@ -287,6 +288,67 @@ def test_an_interruption_saves_what_was_done(data, tmp_path):
     found = evaluate(model(), data, **known)
     assert not found.failures
     assert len(note.read_text()) < done + COUNT // 4  # some batches were not attacked again
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Notes(Attack):
+    """Waits at each batch, and writes down in which process."""
+
+    needs_gradient: ClassVar[bool] = False
+    note: ClassVar[Path]
+
+    def propose(self, classifier, inputs, *, labels, threat, streams) -> Iterator[Tensor]:
+        """Yields the inputs."""
+        with type(self).note.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.4)
+        yield inputs.clone()
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_termination_ends_the_processes_and_saves_what_was_done(data, tmp_path, monkeypatch):
+    """As the scheduler of a cluster ends a run: by SIGTERM to the process that was started."""
+    Notes.note = note = tmp_path / "batches"
+    known = {
+        "attack": Notes(),
+        "epsilon": EPSILON,
+        "batch_size": 4,
+        "isolate": True,
+        "output": tmp_path / "run",
+        "examination": False,
+        **KNOWN,
+    }
+    monkeypatch.setattr(cli, "app", lambda: evaluate(model(), data, **known))
+
+    def terminate() -> None:
+        while not note.exists() or note.read_text().count("\n") < 4:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        threading.Thread(target=terminate, daemon=True).start()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + signal.SIGTERM
+    processes = {int(line) for line in note.read_text().split()}
+    assert processes
+    assert os.getpid() not in processes
+    assert not any(map(is_running, processes))
+    done = note.read_text().count("\n")
+    assert done < COUNT // 4
+    found = evaluate(model(), data, **known)
+    assert not found.failures
+    assert note.read_text().count("\n") < done + COUNT // 4  # some batches were saved
 
 
 def test_limits_need_processes_and_are_read():

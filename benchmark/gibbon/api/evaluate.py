@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
@@ -30,6 +29,7 @@ from gibbon.attacks.base import Attack
 from gibbon.core.errors import FlagError, SpecError
 from gibbon.core.files import StrPath
 from gibbon.core.global_state import calculating
+from gibbon.core.reading import expanded
 from gibbon.core.threat import Norm
 from gibbon.gate.flag_text import serious_flags_text
 from gibbon.records.outcomes import OUTCOMES, read_outcome
@@ -198,7 +198,7 @@ def evaluate(
     suite, supplied = request.suite, request.supplied(settings)
     place = nullcontext(output) if output is not None else TemporaryDirectory(prefix="gibbon-")
     with place as folder_name, _reporter(progress) as reporter:
-        folder = Path(folder_name)
+        folder = expanded(os.fspath(folder_name), SpecError)
         if not supplied.datasets:
             suite, notes = with_preprocessing(suite)
             for note in notes:

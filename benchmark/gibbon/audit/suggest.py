@@ -7,14 +7,17 @@ from typing import Any
 from gibbon.audit.checklist import Audit
 from gibbon.records.run import RunRecord
 from gibbon.specs.naming import label_from, unlike
-from gibbon.specs.suite import Suite
+from gibbon.specs.suite import ModelSpec, Suite
+
+VOUCHES = ("trust_code", "trust_pickle")
 
 
 def suggested_suite(record: RunRecord, audit: Audit) -> Suite:
     """Returns the suite of a run with the attacks that its audit misses.
 
     Attacks that several items miss are added once.  Its name is the run's, so that it continues in
-    the run's folder: cells that are there are not computed again.
+    the run's folder: cells that are there are not computed again.  It vouches for no file: that a
+    run was trusted with a file says nothing of the file that is there when the suite is run.
     """
     experiments = []
     for experiment in record.suite.experiments:
@@ -28,6 +31,7 @@ def suggested_suite(record: RunRecord, audit: Audit) -> Suite:
             for more in answer.attacks:
                 _add(attacks, dict(more))
         written["attacks"] = attacks
+        written["models"] = [_without_vouch(each) for each in written["models"]]
         if wanted and len(experiment.models) > 1 and attacks and not experiment.error_only:
             done = written.get("transfer") or {"attacks": ()}
             labels = [_label(each) for each in attacks if not _is_noise(each)]
@@ -35,6 +39,24 @@ def suggested_suite(record: RunRecord, audit: Audit) -> Suite:
         experiments.append(written)
     own = record.suite.model_dump(exclude_defaults=True, exclude={"experiments"})
     return Suite.model_validate({**own, "experiments": experiments})
+
+
+def vouches(suite: Suite) -> tuple[str, ...]:
+    """Returns the names of the models of a suite whose files may run code."""
+    models = [each for experiment in suite.experiments for each in experiment.models]
+    return tuple(dict.fromkeys(each.name for each in models if _is_trusted(each)))
+
+
+def _is_trusted(model: ModelSpec) -> bool:
+    return model.trusted or any(map(_is_trusted, model.ensemble))
+
+
+def _without_vouch(model: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a model, and of its members, without those that vouch for its files."""
+    kept = {key: value for key, value in model.items() if key not in VOUCHES}
+    if "ensemble" in kept:
+        kept["ensemble"] = [_without_vouch(each) for each in kept["ensemble"]]
+    return kept
 
 
 def _label(entry: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gibbon.bounds.network import Network, NoBoundError, Node
 from gibbon.bounds.recording import TRACED, Call, Recording, Symbol, plain_values, symbols
 from gibbon.bounds.supported import CONSTANT, RECORDED
+from gibbon.core.frames import raised_in
 
 FLOATS = (torch.float32, torch.float64)
 
@@ -42,7 +43,8 @@ def trace(module: nn.Module, inputs: Tensor) -> Network:
     except NoBoundError as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001  # the user's module: it may raise anything
-        problem = f"can't be traced: {type(error).__name__}: {_gist(error)}"
+        problem = f"can't be traced: {type(error).__name__}: {_gist(error)} "
+        problem += f"(raised by {raised_in(error)})"
     # The first failure is the reason, also if the module caught it.  An exception that is kept
     # would keep the frames of the module, and with them the module.
     failure, recorder.failure = recorder.failure, None

@@ -124,10 +124,13 @@ class OrderedCommand(WithExamples):
 
 
 def path(text: str) -> Path:
-    """Returns a path given on the command line; an empty one would be the current folder."""
+    """Returns a path given on the command line; an empty one would be the current folder.
+
+    A shell leaves the ``~`` of ``--output=~/runs`` as it is.
+    """
     if not text.strip():
         raise typer.BadParameter(f"expected a path, got {text!r}")
-    return Path(text)
+    return expanded(text, SpecError)
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -245,7 +248,7 @@ def _accepted(texts: list[str] | None) -> tuple[Acceptance, ...]:
 
 def _data_folder() -> Path | None:
     """Returns the folder of datasets that the environment names, if it does."""
-    return Path(os.environ[DATA_DIR]) if os.environ.get(DATA_DIR) else None
+    return expanded(os.environ[DATA_DIR], SpecError) if os.environ.get(DATA_DIR) else None
 
 
 def _run(

@@ -87,11 +87,17 @@ def audit_run(words: AuditWords, folder: Path) -> bool:
             counted[answer.state] += 1
     say("\n" + ", ".join(f"{count} {state}" for state, count in counted.items()))
     if words.suggest is not None:
-        from gibbon.audit.suggest import suggested_suite
+        from gibbon.audit.suggest import suggested_suite, vouches
         from gibbon.cli.suite_writer import save_suite
 
         save_suite(suggested_suite(record, audit), words.suggest)
         say(f"{words.suggest}: the suite with the attacks that are missing", err=True)
+        if trusted := vouches(record.suite):
+            say(
+                f"{words.suggest}: vouches for no file: if you still trust those of "
+                f"{', '.join(trusted)}, write trust_code = true into the suite",
+                err=True,
+            )
     return not audit.failures
 
 
@@ -105,6 +111,7 @@ def audit_model(words: AuditWords, data_folder: Path | None) -> bool:
     from gibbon.report.text.terminal import print_table
     from gibbon.runner.plan.make_plan import make_plan
     from gibbon.runner.progress_bar import checking_bar
+    from gibbon.runner.raised_by import blaming
 
     if words.suggest is not None:
         raise SpecError(f"--suggest is for a run: leave out {UNIT_TEST}")
@@ -129,8 +136,8 @@ def audit_model(words: AuditWords, data_folder: Path | None) -> bool:
             def report(done: int, *, doing: str = doing, at: int = at) -> None:
                 bar(doing, at * len(batch.ids) + done, len(tests) * len(batch.ids))
 
-            results.append(
-                audit_attack(
+            with blaming(f"the unit test of {doing} can't be run"):
+                found = audit_attack(
                     source,
                     batch,
                     attack=planned.attack,
@@ -140,7 +147,7 @@ def audit_model(words: AuditWords, data_folder: Path | None) -> bool:
                     adaptation=planned.adaptation,
                     progress=report,
                 )
-            )
+            results.append(found)
     table = planted_table(model.name, experiment.spec.dataset.name, results)
     print_table(table, Console())
     for note in table.notes:

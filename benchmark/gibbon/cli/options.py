@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gibbon.core.errors import SpecError
+from gibbon.core.reading import expanded
 from gibbon.records.flag_kinds import flag_kind
 from gibbon.runner.settings import LEAST, Precision, RunSettings
 from gibbon.specs.memory_sizes import parse_bytes
@@ -103,6 +104,10 @@ def scalar(text: str) -> Any:
         return text
     value = read["value"]
     return value if len(read) == 1 and isinstance(value, bool | int | float | str | list) else text
+
+
+def _path(text: str) -> Path:
+    return expanded(text, SpecError)
 
 
 def _whole(name: str = "", *, otherwise: str = "", positive: bool = False) -> Callable[[str], int]:
@@ -331,7 +336,7 @@ _ATTACKS = (
     Option("--label NAME", "Name of the attack in the tables.", "its own name"),
 )
 _RUN = (
-    Option("--output DIR", "Folder for the results.", "results/runs/DATASET-MODELS", Path),
+    Option("--output DIR", "Folder for the results.", "results/runs/DATASET-MODELS", _path),
     Option("--device DEVICE", "Device: auto, cpu, cuda, cuda:1 or mps.", "auto"),
     Option(
         "--batch-size auto|N",
@@ -373,7 +378,7 @@ _RUN = (
         "--data-dir DIR",
         "Folder of datasets that are not embedded.",
         "GIBBON_DATA of the environment, else ~/.cache/gibbon",
-        Path,
+        _path,
         name="data_folder",
     ),
     Option("--offline", "Never download a dataset.", name="download", constant=False),
@@ -433,7 +438,7 @@ _RUN = (
         "no limit",
         parse_bytes,
     ),
-    Option("--save-suite FILE", "Write the request to a suite file, for `run FILE`.", read=Path),
+    Option("--save-suite FILE", "Write the request to a suite file, for `run FILE`.", read=_path),
 )
 
 # What --help says of each group of options, and the options.

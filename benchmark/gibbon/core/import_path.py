@@ -102,10 +102,7 @@ def running(problem: str) -> Iterator[None]:
     Its message holds the problem, the exception, and the file and line.
     """
     with their_code(problem):
-        try:
-            yield
-        except SystemExit as error:
-            raise RuntimeError(f"it ended the program, with exit code {error.code}") from error
+        yield
 
 
 def _parts(text: str, *, what: str) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, distributions, entry_points
+from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +34,7 @@ from gibbon.core.errors import RequestError, UnknownNameError
 T = TypeVar("T")
 PACKAGE = "gibbon-bench"
 _OURS = "gibbon"
+_FOLDER = Path(__file__).parents[1]
 # Texts that no registered name has: paths and references, which name no plug-in either.
 NO_NAME = re.compile(r"[:/\\]|\.(py|pt|pth|pt2|ckpt|onnx|safetensors|torchscript|npz|npy|csv)$")
 
@@ -189,10 +191,11 @@ class Registry(Generic[T]):
 
 
 @contextmanager
-def their_code(problem: str) -> Iterator[None]:
+def their_code(problem: str, *, kind: type[RequestError] = RequestError) -> Iterator[None]:
     """Turns exceptions and exits of third-party code into a `RequestError`, for a ``with`` block.
 
-    Its message holds the problem, the exception, and the file and line.
+    Its message holds the problem, the exception, and the file and line, unless these are ours, as
+    for a value of the wrong type that their code returned.  ``kind`` is the class of the error.
     """
     try:
         yield
@@ -202,12 +205,12 @@ def their_code(problem: str) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] == _OURS and not isinstance(error, Exception):
             raise  # a signal to this process
         frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f" ({frame.filename}, line {frame.lineno})"
         raised = f"{type(error).__name__}: {error}"
         if isinstance(error, SystemExit):
             raised = f"it ended the program, with exit code {error.code}"
-        raise RequestError(
-            f"{problem}: {raised} ({frame.filename}, line {frame.lineno})"
-        ) from error
+        ours = Path(frame.filename).is_relative_to(_FOLDER)
+        raise kind(f"{problem}: {raised}{'' if ours else place}") from error
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.fixed_inputs import FIXED_INPUTS
+from gibbon.core.registry import their_code
 from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 from gibbon.datasets.array_dataset import check_labels, describe
 from gibbon.datasets.base import Batch, Dataset
@@ -86,7 +88,7 @@ class MapDataset(Dataset):
         bounds: Bounds | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
-        count = len(items) if positions is None else len(positions)
+        count = length_of(items, name=name) if positions is None else len(positions)
         if count == 0:
             raise DatasetError(f"dataset {name!r} is empty")
         if positions is None:
@@ -210,12 +212,10 @@ class _Reader:
 
     def _read(self, position: int) -> _Item:
         say = f"dataset {self.name!r}: item {position}"
-        try:
+        with their_code(f"{say} can't be read", kind=DatasetError):
             found = self.items[position]
             if self.collate is not None:
                 found = self.collate([found])
-        except Exception as error:  # raised by the user's code
-            raise DatasetError(f"{say} can't be read: {type(error).__name__}: {error}") from error
         given, written = pair_of(found, say=say)
         if self.collate is not None:
             given, written = _only(given, say=say), _only(written, say=say)
@@ -244,6 +244,12 @@ class _Again:
         return [item.content for item in items]
 
 
+def length_of(items: Any, *, name: str) -> int:
+    """Returns the number of items of a user's dataset.  Raises `DatasetError` if it has none."""
+    with their_code(f"dataset {name!r}: its __len__ can't be used", kind=DatasetError):
+        return len(items)
+
+
 def digest_of(content: NDArray[Any], label: int) -> bytes:
     """Returns a digest of the content and label of an example."""
     digest = hashlib.blake2b(content.data, digest_size=DIGEST_BYTES)
@@ -254,13 +260,34 @@ def digest_of(content: NDArray[Any], label: int) -> bytes:
 def pair_of(found: Any, *, say: str) -> tuple[Any, Any]:
     """Returns input and label of an item.  Raises `DatasetError` if it is not a pair."""
     if isinstance(found, tuple | list) and len(found) == 2:
+        if isinstance(found[0], tuple | list) and len(found[0]) > 1:
+            raise DatasetError(
+                f"{say}: its input is a {type(found[0]).__name__} of {len(found[0])}, expected a "
+                f"tensor. For {_several(len(found[0]), '(item[0][0], item[1])')}"
+            )
         return found[0], found[1]
+    if isinstance(found, tuple | list) and len(found) > 2:
+        raise DatasetError(
+            f"{say} is a {type(found).__name__} of {len(found)}: expected a pair of an input and "
+            "a label. If more follows the label, leave it out: [(item[0], item[1]) for item in "
+            f"items]. For {_several(len(found) - 1, '(item[0], item[-1])')}"
+        )
     came = type(found).__name__
     if isinstance(found, tuple | list):
         came += f" of {len(found)}"
     elif isinstance(found, dict):
         came += f" with the keys {', '.join(map(repr, found))}"
     raise DatasetError(f"{say} is a {came}: expected a pair of an input and a label")
+
+
+def _several(count: int, pair: str) -> str:
+    """Returns what to do about items of several inputs, for messages."""
+    return (
+        f"more than one input ({count}), wrap the model in a module that holds the others, the "
+        f"same for all examples, and give pairs:\n{FIXED_INPUTS}\n"
+        f"    data = [{pair} for item in items]\n\n"
+        "If the others differ from example to example, join them to the first as channels"
+    )
 
 
 def as_input(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,7 @@ from torch.utils.data import (
 )
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.registry import their_code
 from gibbon.core.threat import Bounds
 from gibbon.datasets.array_dataset import HeldDataset
 from gibbon.datasets.base import Dataset
@@ -33,6 +35,7 @@ from gibbon.datasets.map_dataset import (
     as_input,
     as_label,
     digest_of,
+    length_of,
     pair_of,
 )
 from gibbon.datasets.prefetch import Ids
@@ -204,7 +207,12 @@ def _adopt_loader(loader: DataLoader[Any], form: _InputsForm) -> Dataset:
         data, notes = _in_one_process(loader)
         return _adopt_stream(data, form, classes=class_names(items), notes=notes)
     batched = loader.batch_sampler is not None
-    if not batched and len(items) and _is_batch(pair_of(items[0], say=f"dataset {form.name!r}")[1]):
+    say = f"dataset {form.name!r}"
+    first: Any = None
+    if not batched and length_of(items, name=form.name):
+        with their_code(f"{say}: item 0 can't be read", kind=DatasetError):
+            first = items[0]
+    if first is not None and _is_batch(pair_of(first, say=say)[1]):
         in_order = (items[position] for position in range(len(items)))
         return _adopt_stream(in_order, form, classes=class_names(items))
     positions, notes = _positions(loader, items, form.name)
@@ -230,16 +238,21 @@ def _positions(
     sampler: Any = loader.sampler
     if isinstance(sampler, SequentialSampler):
         return None, ()
-    if isinstance(sampler, RandomSampler) and sampler.num_samples == len(items):
+    count = length_of(items, name=name)
+    if isinstance(sampler, RandomSampler) and sampler.num_samples == count:
         return None, ("The loader's shuffling changes nothing: ids are positions in its dataset.",)
-    taken, again = (sorted(set(sampler)) for _ in range(2))
+    with their_code(f"dataset {name!r}: the loader's sampler can't be used", kind=DatasetError):
+        taken, again = (sorted(set(sampler)) for _ in range(2))
     if taken != again:
         raise DatasetError(
             f"dataset {name!r}: the loader's sampler takes other items each time, so that the "
             "result can't be repeated: give a Subset of its dataset"
         )
-    note = f"The loader's sampler takes {len(taken):,} of {len(items):,} items, in their order."
+    note = f"The loader's sampler takes {len(taken):,} of {count:,} items, in their order."
     return np.array(taken, dtype=np.int64), (note,)
+
+
+_END = object()
 
 
 def _adopt_stream(
@@ -287,8 +300,14 @@ def _in_one_process(loader: DataLoader[Any]) -> tuple[DataLoader[Any], tuple[str
 
 def _examples(data: Any, form: _InputsForm, *, say: str) -> Iterator[Example]:
     """Yields input and label of every example in a stream of pairs or of batches."""
-    for count, found in enumerate(data):
+    with their_code(f"{say} can't be read", kind=DatasetError):
+        stream = iter(data)
+    for count in itertools.count():
         each = f"{say}: number {count} of what it gives"
+        with their_code(f"{each} can't be read", kind=DatasetError):
+            found = next(stream, _END)
+        if found is _END:
+            return
         given, written = pair_of(found, say=each)
         pairs = zip(given, written, strict=True) if _is_batch(written) else [(given, written)]
         for single, label in pairs:

@@ -24,12 +24,13 @@ from gibbon.records.survivor_check import (
     read_survivor_check,
     write_survivor_check,
 )
-from gibbon.runner.boundary import boundary, described
+from gibbon.runner.boundary import boundary
 from gibbon.runner.examine_models import Examined, passes_made
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.plan.precision import uncompiled_classifier
 from gibbon.runner.progress import SILENT, Progress
+from gibbon.runner.raised_by import attributed
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.worker import IN_THIS_PROCESS, Worker
 
@@ -188,7 +189,7 @@ def _checked(
     with boundary(errors.append):
         found = worker.run(work, SILENT)
         write_survivor_check(folder.path, found)
-    return found.model_copy(update={"reason": described(errors[0])}) if errors else found
+    return found.model_copy(update={"reason": attributed(errors[0])}) if errors else found
 
 
 def _attacked(

@@ -28,12 +28,13 @@ from gibbon.records.examination import (
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
 from gibbon.records.survivor_check import SurvivorCheck
-from gibbon.runner.boundary import boundary, described
+from gibbon.runner.boundary import boundary
 from gibbon.runner.keep_candidates import CandidateKeeper
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, Plan, PlannedAttack, PlannedExperiment
 from gibbon.runner.plan.precision import in_float32, uncompiled_classifier
 from gibbon.runner.progress import SILENT, Progress
+from gibbon.runner.raised_by import attributed
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.worker import IN_THIS_PROCESS, Worker
 
@@ -157,8 +158,8 @@ def examine_models(
             made = worker.run(work, progress)
             examined.found[key] = made.model_copy(update={"model": key[0], "dataset": key[1]})
         if errors:
-            examined.errors[key] = described(errors[0])
-            progress.note(f"{model.name} could not be examined: {described(errors[0])}")
+            examined.errors[key] = attributed(errors[0])
+            progress.note(f"{model.name} could not be examined: {examined.errors[key]}")
         else:
             write_examination(folder.path, examined.found[key])
     for key, each in examined.found.items():

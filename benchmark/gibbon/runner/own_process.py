@@ -270,8 +270,14 @@ def _portable(error: BaseException) -> BaseException:
         if issubclass(kind, GibbonError) and kind.__module__ == GibbonError.__module__:
             made: BaseException = kind.__new__(kind)  # without its own arguments
             made.args = (str(error),)
-            return made
-    return RuntimeError(f"{type(error).__name__}: {error}")
+            return _with_notes(made, error)
+    return _with_notes(RuntimeError(f"{type(error).__name__}: {error}"), error)
+
+
+def _with_notes(made: BaseException, error: BaseException) -> BaseException:
+    """Returns an exception with the words that another one holds."""
+    vars(made).update({name: each for name, each in vars(error).items() if isinstance(each, str)})
+    return made
 
 
 @contextmanager

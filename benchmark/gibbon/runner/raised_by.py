@@ -8,6 +8,8 @@ called with inputs of another shape than it declares is not at fault; who called
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -15,12 +17,13 @@ from torch import Tensor, nn
 
 from gibbon.attacks.base import Attack
 from gibbon.core.errors import CellError, RequestError
+from gibbon.core.frames import REPORT, in_gibbon, in_library
+from gibbon.core.registry import their_code
 from gibbon.datasets.base import Dataset
 from gibbon.models.classifier import Classifier
+from gibbon.runner.boundary import described
 
-OURS = Path(__file__).parents[1]
-STANDARD = str(Path(traceback.__file__).parent)
-REPORT = "Gibbon itself: please report it"
+CARRIED = "_gibbon_raised_by"
 _NAMED = (CellError, RequestError)  # their text says who
 
 
@@ -29,20 +32,66 @@ def raised_by(error: BaseException) -> str:
 
     Empty for an exception whose own text names the party.
     """
+    known = vars(error).get(CARRIED)
+    if isinstance(known, str):
+        return known
     if isinstance(error, _NAMED):
         return ""
-    party = ""
+    party = part = ""
     place: tuple[str, int] | None = None
     for frame, line in traceback.walk_tb(error.__traceback__):
-        found = _party(frame)
+        found, part = _party(frame), part or _part_of(frame)
         if found:
             party = found
-        if party and not _is_ours(frame) and not _is_library(frame):
+        if party and not in_gibbon(frame) and not in_library(frame):
             place = frame.f_code.co_filename, line
+    if not party and part:
+        return part
     if not party:
         return REPORT
     where = f", {Path(place[0]).name}:{place[1]}" if place else ""
     return f"{party}{where}"
+
+
+def attributed(error: BaseException) -> str:
+    """Returns the type and the message of an exception, and whose code raised it."""
+    party = raised_by(error)
+    return f"{described(error)} (raised by {party})" if party else described(error)
+
+
+@contextmanager
+def carrying_party() -> Iterator[None]:
+    """Notes on an exception whose code raised it, for a ``with`` block in another process.
+
+    The traceback, from which it is read, does not survive the way back.
+    """
+    try:
+        yield
+    except BaseException as error:
+        with suppress(Exception):  # an exception of any library
+            vars(error)[CARRIED] = raised_by(error)
+        raise
+
+
+@contextmanager
+def blaming(problem: str) -> Iterator[None]:
+    """Turns exceptions into a `RequestError` that names whose code raised them, in a block.
+
+    `gibbon.core.registry.their_code` takes for granted that it is the code of others.
+    """
+    with their_code(problem):
+        try:
+            yield
+        except Exception as error:
+            if raised_by(error) != REPORT:
+                raise
+            raise RequestError(f"{problem}: {attributed(error)}") from error
+
+
+def _part_of(frame: FrameType) -> str:
+    """Returns the name of a layer of a library, to be named if nobody else is found."""
+    this = frame.f_locals.get("self")
+    return f"the model's part {type(this).__name__}" if isinstance(this, nn.Module) else ""
 
 
 def _party(frame: FrameType) -> str:
@@ -59,18 +108,6 @@ def _party(frame: FrameType) -> str:
         return f"the attack {type(this).__name__}"
     if isinstance(this, Dataset):
         return f"the dataset {this.name!r}"
-    if isinstance(this, nn.Module) and not _is_ours(frame) and not _is_library(frame):
+    if isinstance(this, nn.Module) and not in_gibbon(frame) and not in_library(frame):
         return f"the model's part {type(this).__name__}"
     return ""
-
-
-def _is_ours(frame: FrameType) -> bool:
-    return Path(frame.f_code.co_filename).is_relative_to(OURS)
-
-
-def _is_library(frame: FrameType) -> bool:
-    """Returns whether a frame is another library's, or asks to be left out as pytest's do."""
-    if frame.f_locals.get("__tracebackhide__") is True:
-        return True
-    name = frame.f_code.co_filename
-    return "site-packages" in name or name.startswith(("<frozen", STANDARD))

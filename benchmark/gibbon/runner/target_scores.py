@@ -9,9 +9,10 @@ from functools import partial
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import version_of
 from gibbon.records.outcomes import TargetOutcome
-from gibbon.runner.boundary import Attempt, boundary, described
+from gibbon.runner.boundary import Attempt, boundary
 from gibbon.runner.outcome_arrays import target_outcome
 from gibbon.runner.plan.load_model import LoadedModel
+from gibbon.runner.raised_by import attributed
 from gibbon.verify.answers import ask
 
 
@@ -31,7 +32,7 @@ class TargetScores:
 
     def fail(self, target: LoadedModel, error: BaseException) -> None:
         """Records the error of a target."""
-        self.errors[target.digest] = described(error)
+        self.errors[target.digest] = attributed(error)
 
     def update(self, other: TargetScores) -> None:
         """Takes over the answers and errors of other targets."""

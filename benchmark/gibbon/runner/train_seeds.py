@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from gibbon.core.errors import RequestError, RunFolderError, SpecError
+from gibbon.core.registry import their_code
 from gibbon.models.registry import TRAINERS, TrainingProgress, TrainingRequest, TrainingResult
 
 REPORT_SECONDS = 0.5  # between two reports of one process, and two looks at their queue
@@ -91,7 +92,8 @@ def train_seeds(
     results: list[TrainingResult | RequestError] = []
     for job in jobs:
         try:
-            results.append(trainer(replace(job.request, report=partial(report, job.seed))))
+            with their_code(f"the trainer of {job.model!r} failed"):
+                results.append(trainer(replace(job.request, report=partial(report, job.seed))))
         except RequestError as error:
             results.append(error)
         report(job.seed, ENDED)
@@ -190,7 +192,8 @@ def _train(job: _Job) -> TrainingResult | RequestError:
             line.reports.put((job.seed, progress))
 
     try:
-        return TRAINERS.load(job.model)(replace(job.request, report=send))
+        with their_code(f"the trainer of {job.model!r} failed"):
+            return TRAINERS.load(job.model)(replace(job.request, report=send))
     except RequestError as error:
         # The class of an error may not survive the way back; its message does.
         return RunFolderError(str(error))

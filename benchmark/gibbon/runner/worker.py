@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from gibbon.core.errors import ProcessEndedError
 from gibbon.runner.own_process import Doing, ProcessLimits, Send, in_own_process
 from gibbon.runner.progress import Progress
+from gibbon.runner.raised_by import carrying_party
 from gibbon.verify.guard import LEFT_THREADS
 
 T = TypeVar("T")
@@ -72,7 +73,8 @@ class InOwnProcesses(Worker):
 
         def apart(send: Send) -> tuple[T, list[dict[str, Any]]]:
             warnings.filterwarnings("ignore", message=LEFT_THREADS)  # they end with the process
-            found = work(SentProgress(send))
+            with carrying_party():
+                found = work(SentProgress(send))
             return found, [vars(each) for each in self.shared]
 
         counted = CountedProgress(progress)

@@ -244,7 +244,7 @@ def test_pictures_of_another_size_than_the_configurations_are_noted() -> None:
     ("model", "fields", "fault"),
     [
         ("net.py:raises", {}, "raises raised: ValueError: no such thing"),
-        ("net.py:ends", {}, "ends raised: RuntimeError: it ended the program, with exit code 3"),
+        ("net.py:ends", {}, "ends raised: it ended the program, with exit code 3"),
         ("net.py:nothing", {}, "nothing returned None: expected a torch.nn.Module"),
         ("net.py:number", {}, "number is of type int: expected a function or a class"),
         (

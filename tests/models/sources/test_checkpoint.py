@@ -228,7 +228,7 @@ def test_a_pickle_that_asks_for_code_is_refused_and_not_run(
     told = refusal(tmp_path / "w.pt")
     assert "this is a pickle that refers to code (_pytest.outcomes." in told
     assert "save the state dict with safetensors.torch.save_file, or vouch for" in told
-    assert "--trust-pickle (trust_pickle = true in a suite)" in told
+    assert "--trust-code (trust_code = true in a suite)" in told
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -10,6 +10,8 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from types import FunctionType, MethodType
 
 import numpy as np
 import torch
@@ -44,6 +46,7 @@ def parameter_text(value: object) -> str:
     """Returns the ``repr`` of a parameter, with a digest of all bytes for tensors and arrays.
 
     Tensors and arrays may be on any device and inside lists, mappings, dataclasses and modules.
+    A function is named; its code has its own part in the digest of a cell.
     Raises `SpecError` if the ``repr`` holds a memory address.
 
     >>> parameter_text(("a", 1.5))
@@ -53,6 +56,13 @@ def parameter_text(value: object) -> str:
     """
     if isinstance(value, str):
         return repr(value)
+    if isinstance(value, FunctionType):
+        return f"function {value.__qualname__}"
+    if isinstance(value, MethodType):
+        return f"method {value.__func__.__qualname__} of {parameter_text(value.__self__)}"
+    if isinstance(value, partial):
+        given = ", ".join(map(parameter_text, (value.func, value.args, value.keywords)))
+        return f"partial({given})"
     if isinstance(value, Tensor):
         return _tensor(value)
     if isinstance(value, np.ndarray):
@@ -76,8 +86,8 @@ def parameter_text(value: object) -> str:
 
 
 def holds_arrays(value: object) -> bool:
-    """Returns whether a value is, or holds, tensors, arrays or modules."""
-    if isinstance(value, Tensor | np.ndarray | nn.Module):
+    """Returns whether a value is, or holds, tensors, arrays, modules or functions."""
+    if isinstance(value, Tensor | np.ndarray | nn.Module | FunctionType | MethodType | partial):
         return True
     if isinstance(value, Mapping):
         return any(holds_arrays(each) for pair in value.items() for each in pair)

@@ -2,7 +2,7 @@
 
 Nothing in a file is executed: a pickle is read by torch's restricted reader (``weights_only``),
 which only makes tensors, numbers and containers.  A file that needs more is refused, unless the
-user trusts it (``trust_pickle``).  Where a checkpoint has its state dict is found out by
+user trusts it (``trust_code``).  Where a checkpoint has its state dict is found out by
 `gibbon.models.sources.state_dicts`.
 """
 
@@ -30,12 +30,11 @@ from gibbon.core.registry import their_code
 from gibbon.models.sources import ModelSource, OpenedModel, place_of
 from gibbon.models.sources.class_names import names_in
 from gibbon.models.sources.error_text import gist
-from gibbon.models.sources.file_formats import check_file, kind_of
+from gibbon.models.sources.file_formats import VOUCH, check_file, kind_of
 from gibbon.models.sources.state_dicts import COUNTS, find_state
 from gibbon.models.weights import HEADER_START, PICKLE_MARKS, fit_weights, read_weights
 from gibbon.specs.suite import ModelSpec
 
-VOUCH = "--trust-pickle (trust_pickle = true in a suite)"
 SAVE_SAFELY = "save the state dict with safetensors.torch.save_file"
 _SCALAR = np.float64(0).__reduce__()[0]
 

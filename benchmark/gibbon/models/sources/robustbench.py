@@ -21,7 +21,7 @@ from torch import nn
 
 from gibbon.core.errors import ModelError, SpecError, WeightsError, suggest
 from gibbon.models.sources import ModelSource, OpenedModel, Preprocessing, place_of
-from gibbon.models.sources.checkpoint import VOUCH
+from gibbon.models.sources.file_formats import VOUCH
 from gibbon.models.sources.optional_libraries import (
     check_library,
     fetching,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gibbon.core.errors import DatasetError, ModelError, RequestError, suggest
+from gibbon.core.fixed_inputs import FIXED_INPUTS
 from gibbon.core.global_state import GlobalState
 from gibbon.core.plain_tensors import plain
 from gibbon.core.rng import seeded_globals
@@ -369,7 +370,8 @@ def _cure(
     if more is not None:
         return (
             f". It takes more than one input ({more[1]}): wrap it in a module whose "
-            "forward(inputs) calls it with the others fixed, such as self.model(inputs, self.other)"
+            "forward(inputs) calls it with the others fixed, the same for all examples, such as\n"
+            f"{FIXED_INPUTS}"
         )
     note = _size_note(input_shape, prepared)
     return f". {note[0].upper()}{note[1:]}" if note else ""

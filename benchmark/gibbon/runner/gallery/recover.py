@@ -21,13 +21,14 @@ from gibbon.core.threat import Verdict
 from gibbon.datasets.base import Batch
 from gibbon.records.gallery import FOLDER, Gallery, read_gallery
 from gibbon.records.outcomes import Outcome, TargetOutcome
-from gibbon.runner.boundary import Attempt, boundary, described
+from gibbon.runner.boundary import Attempt, boundary
 from gibbon.runner.gallery.draw import draw_examples, shrunk
 from gibbon.runner.gallery.select import GalleryFrame, Ranks, frames, unattacked_cell
 from gibbon.runner.outcome_arrays import as_array
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.plan.selection import read_batch
 from gibbon.runner.progress import Progress
+from gibbon.runner.raised_by import attributed
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.worker import IN_THIS_PROCESS, Worker
 from gibbon.verify.guard import guarding
@@ -61,7 +62,7 @@ def recover_galleries(
 
             made.append(worker.run(work, progress))
         if lost:
-            progress.note(f"no pictures of {wanted.cell}: {described(lost[0])}")
+            progress.note(f"no pictures of {wanted.cell}: {attributed(lost[0])}")
         for each in made:
             folder.write_gallery(each)
 

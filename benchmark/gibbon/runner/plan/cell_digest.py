@@ -9,30 +9,26 @@ its author's code.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
-from types import FunctionType
-
-from torch import nn
 
 from gibbon.attacks import registered_name
-from gibbon.attacks.base import Attack, parameters_of
-from gibbon.attacks.toolkit.parameter_text import MANY, parameter_texts
+from gibbon.attacks.base import Attack
+from gibbon.attacks.toolkit.parameter_text import parameter_texts
 from gibbon.attacks.worst_of import members_of
 from gibbon.core.threat import ThreatModel
 from gibbon.models.attacked_view import stand_in
-from gibbon.runner.plan.code_digest import code_digest
+from gibbon.runner.plan.attack_code import attack_code, callable_code
 from gibbon.specs.adaptation import UNCHANGED, Adaptation
 from gibbon.specs.base import UNATTACKED
 
 DIGEST_FORMAT = 2  # goes up when the meaning of a stored outcome changes
 UNREADABLE = (
-    "the code of the attack can't be read (it was typed into a console or a notebook, or its file "
-    "has changed since it was imported), so that results are never taken from an earlier run; "
-    "write it into a file and import it from there"
+    "the code of the attack can't be read (it, or a function that it uses, was typed into a "
+    "console or a notebook, its file has changed since it was imported, or it holds an object "
+    "without a readable state), so that results are never taken from an earlier run; write it into "
+    "a file and import it from there"
 )
 
 
@@ -81,7 +77,7 @@ def attack_part(attack: Attack) -> list[object]:
     kind = type(attack)
     name = registered_name(kind)
     named = [name] if name is not None else [kind.__module__, kind.__qualname__]
-    code = [] if name is not None else [_code(attack) or uuid.uuid4().hex]
+    code = [each if each is not None else uuid.uuid4().hex for each in attack_code(attack)]
     members = map(attack_part, attack.made_of)
     own = [adaptation_part(each.adaptation(UNCHANGED)) for each in members_of(attack)]
     adapted = [{"adapted": own}] if any(own) else []
@@ -104,33 +100,10 @@ def _function(reference: str) -> list[str]:
     function = stand_in(reference)
     if function is None:
         return [reference]
-    kind = type(function)
-    if isinstance(function, FunctionType):  # the class stands for the module of the function
-        kind = type("Function", (), {"__module__": function.__module__, "call": function})
-    name = getattr(function, "__qualname__", kind.__qualname__)
-    return [name, code_digest([kind]) or uuid.uuid4().hex]
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return [name, callable_code(function) or uuid.uuid4().hex]
 
 
 def is_readable(attack: Attack) -> bool:
     """Says whether the code of an attack and of its members can be read, unless it is ours."""
-    own = registered_name(type(attack)) is not None or _code(attack) is not None
-    return own and all(map(is_readable, attack.made_of))
-
-
-def _code(attack: Attack) -> str | None:
-    return code_digest([type(attack)], values=_kinds(parameters_of(attack)))
-
-
-def _kinds(value: object) -> Iterator[type]:
-    """Yields the classes of a value and of what it holds."""
-    yield type(value)
-    if isinstance(value, Mapping):
-        for pair in value.items():
-            yield from (kind for each in pair for kind in _kinds(each))
-    elif isinstance(value, MANY):
-        yield from (kind for each in value for kind in _kinds(each))
-    elif isinstance(value, nn.Module):
-        yield from map(type, value.modules())
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type | Attack):
-        for field in dataclasses.fields(value):
-            yield from _kinds(getattr(value, field.name))
+    return None not in attack_code(attack) and all(map(is_readable, attack.made_of))

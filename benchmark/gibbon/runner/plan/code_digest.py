@@ -15,27 +15,38 @@ import inspect
 import json
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from gibbon.runner.plan.bytecode import codes_in
 
 PACKAGE = __name__.partition(".")[0]
 MAIN = "__main__"
 INSTALLED = {"site-packages", "dist-packages"}
+BUILDERS = {"pip", "uv"}
 STANDARD = tuple(Path(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib"))
 
 
-def code_digest(kinds: Iterable[type], *, values: Iterable[type] = ()) -> str | None:
+def code_digest(
+    kinds: Iterable[type],
+    *,
+    values: Iterable[type] = (),
+    functions: Iterable[FunctionType] = (),
+) -> str | None:
     """Returns a digest of the code behind classes, or None if that code can't be read.
 
     It covers the modules of the classes and of their bases, and the author's own modules that these
     import, also inside functions.  Docstrings, comments, layout, the order and form of imports,
     unused imports of libraries, and the names of modules are left out.  Of ``values``, classes that
-    libraries may have defined, those of the author count.
+    libraries may have defined, those of the author count; all ``functions`` are the author's.
 
     Code can't be read if it was typed into a console or a notebook, was compiled from text, or if
     its file has changed since it was imported.
@@ -47,15 +58,71 @@ def code_digest(kinds: Iterable[type], *, values: Iterable[type] = ()) -> str | 
             walk.start(kind, always=True)
         for kind in set(values):
             walk.start(kind)
+        for function in functions:
+            walk.start_function(function)
         return _hash("".join(sorted(set(walk.digests()))).encode())
-    except (OSError, SyntaxError, _NoSourceError):
+    except (OSError, SyntaxError, ValueError, _NoSourceError):
         return None
 
 
+def text_in_file(function: FunctionType) -> str | None:
+    """Returns a text for a function whose code is that of its file; None for another function.
+
+    The text is a digest of the file, as `code_digest` reads it, and the place of the function among
+    all functions of the file.  So it is the same after a change of comments and layout.  Another
+    function was typed into a console, was compiled from text, or its file has changed since.
+    """
+    path = Path(function.__code__.co_filename)
+    try:
+        content = path.read_bytes()
+        codes = _compiled(content)
+        place = codes.index(function.__code__)
+        return f"{_parsed(importlib.util.decode_source(content), '').code}:{place}"
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(content: bytes) -> tuple[CodeType, ...]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tuple(codes_in(compile(content, "", "exec", dont_inherit=True)))
+
+
 def is_library(file: str) -> bool:
-    """Returns whether a file of code is installed, or of the standard library."""
+    """Returns whether a file of code is of an installed package, or of the standard library.
+
+    A package that was installed from a folder or a repository counts as its author's, who may
+    change it under one version number.
+    """
     path = Path(file)
-    return not INSTALLED.isdisjoint(path.parts) or any(each in path.parents for each in STANDARD)
+    for place, part in enumerate(path.parts):
+        if part in INSTALLED:
+            folder, *inside = Path(*path.parts[: place + 1]), *path.parts[place + 1 : place + 2]
+            return not inside or Path(inside[0]).stem not in _built_here(folder)
+    return any(each in path.parents for each in STANDARD)
+
+
+@lru_cache(maxsize=64)
+def _built_here(folder: Path) -> frozenset[str]:
+    """Returns the names of the packages of a folder that were installed from a place of their own.
+
+    Such an installation writes down where from (PEP 610).  Other package managers than pip and uv
+    write it too, for packages that they have built once and for all.
+    """
+    found: set[str] = set()
+    for origin in folder.glob("*.dist-info/direct_url.json"):
+        try:
+            if (origin.parent / "INSTALLER").read_text().strip() not in BUILDERS:
+                continue
+            place = json.loads(origin.read_text())
+            local = urlsplit(place["url"])
+            if "vcs_info" in place or Path(url2pathname(local.path)).exists():
+                lines = (origin.parent / "RECORD").read_text().splitlines()
+                found |= {Path(each.split(",")[0]).parts[0].partition(".")[0] for each in lines}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+            continue  # metadata in pieces
+    return frozenset(found - {""})
 
 
 class _NoSourceError(Exception):
@@ -109,7 +176,7 @@ class _Walk:
                 continue
             functions = list(_functions(each))
             home = _home(each, functions)
-            spec, file = home.get("__spec__"), home.get("__file__")
+            file = home.get("__file__")
             known = file or getattr(sys.modules.get(top), "__file__", None)
             theirs = known is not None and not self._is_own(each.__module__, known)
             if theirs and not needed and top != MAIN:  # which may be a console's
@@ -117,12 +184,26 @@ class _Walk:
             written = {function.__code__.co_filename for function in functions} - {file}
             if file is None or not all(Path(each).exists() for each in written):  # "<stdin>"
                 raise _NoSourceError
-            package = home.get("__package__") or ""
-            if not package:
-                self.folders.append(str(Path(file).resolve().parent))
-            if not isinstance(spec, ModuleSpec):  # a script
-                spec = ModuleSpec(each.__module__, None, origin=file)
-            self._add(each.__module__, spec, package=package)
+            self._add_home(each.__module__, home, file)
+
+    def start_function(self, function: FunctionType) -> None:
+        """Adds the module that a function is defined in, and raises as `start` does."""
+        home = function.__globals__
+        name, file = home.get("__name__"), home.get("__file__")
+        written = function.__code__.co_filename
+        if not isinstance(name, str) or file is None:
+            raise _NoSourceError
+        if written != file and not Path(written).exists():
+            raise _NoSourceError
+        self._add_home(name, home, file)
+
+    def _add_home(self, name: str, home: Mapping[str, Any], file: str) -> None:
+        spec, package = home.get("__spec__"), home.get("__package__") or ""
+        if not package:
+            self.folders.append(str(Path(file).resolve().parent))
+        if not isinstance(spec, ModuleSpec):  # a script
+            spec = ModuleSpec(name, None, origin=file)
+        self._add(name, spec, package=package)
 
     def digests(self) -> Iterator[str]:
         """Yields a digest of each module, after all that they import is reached."""

@@ -12,7 +12,6 @@ from torch import nn
 
 from gibbon.core.errors import ModelError
 from gibbon.core.global_state import Changes, GlobalState
-from gibbon.core.registry import their_code
 from gibbon.datasets.base import Batch, Dataset
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import state_bytes
@@ -28,6 +27,7 @@ from gibbon.runner.plan.code_digest import PACKAGE, code_digest
 from gibbon.runner.plan.model_code import model_code
 from gibbon.runner.plan.precision import vary
 from gibbon.runner.plan.probe_model import ProbedAnswers, probe_model
+from gibbon.runner.raised_by import blaming
 from gibbon.runner.settings import Precision
 from gibbon.specs.suite import ModelSpec
 
@@ -35,6 +35,10 @@ LEFT_CHANGED = "loading it left global state changed ({}): it was put back"
 UNREADABLE = (
     "it answers at random and its code can't be read (typed into a console or a notebook, or "
     "changed since it was imported), so that its results are never taken from an earlier run"
+)
+TOO_MUCH = (
+    "its code reaches more functions and objects than are followed, so that its results are never "
+    "taken from an earlier run"
 )
 
 
@@ -103,10 +107,10 @@ def load_model(
     own = built.classifier.module
     _check_fit(built.classifier, dataset)
     check_class_names(built.class_names, dataset)
-    with their_code("the model can't be run"):
+    with blaming("the model can't be run"):
         habits = habits_of(built.classifier, sample.inputs.to(device))
     classifier = varied(built)
-    with their_code("the model can't be run"), classifier.evaluating(device):
+    with blaming("the model can't be run"), classifier.evaluating(device):
         coarse = variant.precision != "float32"
         probed = probe_model(classifier, sample, device=device, coarse=coarse)
     weights = state_digest(own)
@@ -168,15 +172,16 @@ def _identity(probed: ProbedAnswers, module: nn.Module) -> tuple[dict[str, objec
     holds draws from a fixed seed, and the code of the model's parts with the numbers and words that
     they hold.  No other run has the digest if the draws can't be repeated or code can't be read.
     """
+    reached = model_code(module)
     if probed.steady:
         steady: dict[str, object] = {
             "predictions": probed.predictions,
             "means": probed.means,
             "projections": probed.projections,
             "modes": probed.modes,
-            "code": model_code(module),
+            "code": uuid.uuid4().hex if reached is None else reached,
         }
-        return steady, []
+        return steady, [TOO_MUCH] if reached is None else []
     parts = list(module.named_modules())
     code = code_digest({type(part) for _, part in parts if not _is_library(type(part))})
     identity: dict[str, object] = {
@@ -186,8 +191,9 @@ def _identity(probed: ProbedAnswers, module: nn.Module) -> tuple[dict[str, objec
         "between": probed.means[2:],
         "settings": [[name, type(part).__qualname__, _values(part)] for name, part in parts],
         "code": code or uuid.uuid4().hex,
+        "reached": uuid.uuid4().hex if reached is None else reached,
     }
-    return identity, [UNREADABLE] if code is None else []
+    return identity, [UNREADABLE] if code is None or reached is None else []
 
 
 def _values(part: nn.Module) -> dict[str, str]:

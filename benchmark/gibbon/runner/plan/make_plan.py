@@ -187,7 +187,11 @@ class _Loader:
         views = self._check_views(models, attacks, selection.sample, where=where)
         left_out = _left_out(models, attacks, views, where=where)
         ids_digest = hashlib.sha256(selection.ids.astype("<i8").tobytes()).hexdigest()
-        data_digest = digest_of(content=dataset.digest, ids=ids_digest)
+        with (
+            activity(self.progress, f"{where}dataset: {spec.dataset.name!r} is read"),
+            their_code(f"{where}dataset: {spec.dataset.name!r} can't be read"),
+        ):
+            data_digest = digest_of(content=dataset.digest, ids=ids_digest)
         cells = make_cells(spec, data_digest, models, attacks)
         planned = PlannedExperiment(
             spec,
@@ -201,7 +205,10 @@ class _Loader:
             data_digest=data_digest,
         )
         flags = [*_flags(planned, left_out, checked.missing)]
-        with their_code(f"{where}dataset: {dataset.name!r} can't be read"):
+        with (
+            activity(self.progress, f"{where}dataset: {dataset.name!r} is read"),
+            their_code(f"{where}dataset: {dataset.name!r} can't be read"),
+        ):
             flags.extend(self._data_flags(planned))
         return replace(planned, flags=tuple(flags))
 
@@ -225,7 +232,9 @@ class _Loader:
         request = DataRequest(
             wanted.split, settings.data_folder, settings.download, workers=settings.workers
         )
-        with their_code(f"{where}dataset: {wanted.name!r} can't be loaded"):
+        doing = f"{where}dataset: {wanted.name!r} is opened and read"
+        problem = f"{where}dataset: {wanted.name!r} can't be loaded"
+        with activity(self.progress, doing), their_code(problem):
             if dataset is None:
                 dataset = open_dataset(wanted, request)
             selection = select(

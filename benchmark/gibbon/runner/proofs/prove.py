@@ -27,12 +27,13 @@ from gibbon.models.memory import BatchSize
 from gibbon.records.outcomes import Outcome
 from gibbon.records.proofs import ProofMethod, Proofs, read_proofs, write_proofs
 from gibbon.runner.batch_loop import in_batches
-from gibbon.runner.boundary import ENDINGS, Attempt, boundary, described
+from gibbon.runner.boundary import ENDINGS, Attempt, boundary
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.precision import uncompiled
 from gibbon.runner.plan.selection import read_batches
 from gibbon.runner.progress import Progress
 from gibbon.runner.proofs.plan_proofs import PlannedProof, plan_proofs
+from gibbon.runner.raised_by import attributed
 from gibbon.runner.run_folder import RunFolder
 
 CHECKED = 8  # examples that a traced network is compared with its model on
@@ -108,7 +109,7 @@ class _Prover:
         key = self.planned.source.digest, make == self._traced
         if key not in self.networks:
             found: list[Network | str] = []
-            with boundary(lambda error: found.append(f"can't be traced: {described(error)}")):
+            with boundary(lambda error: found.append(f"can't be traced: {attributed(error)}")):
                 self.plan.pool.load([self.planned.source.handle])
                 try:
                     found.append(make())
@@ -165,7 +166,7 @@ class _Prover:
 
         def compute(stream: Iterator[Batch], attempt: Attempt) -> Certificates | None:
             found: list[Certificates] = []
-            with boundary(lambda error: failed.append(described(error)), attempt):
+            with boundary(lambda error: failed.append(attributed(error)), attempt):
                 found.append(self._certified(network, next(stream), method))
             return found[0] if found else None
 
