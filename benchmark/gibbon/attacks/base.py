@@ -16,6 +16,7 @@ returned) is printed in the tables.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from abc import ABC, abstractmethod
@@ -265,15 +266,17 @@ def tries_of(
 ) -> Iterator[Tensor]:
     """Yields copies of the candidates of an attack, each of the inputs' shape and dtype.
 
-    The attack gets a copy of the labels, and its candidates are copied: it may go on working in
-    place on a tensor that was judged already.  Raises `AttackError` for anything but tensors of the
-    inputs' shape and dtype.
+    The attack gets copies of the labels and of the threat model, so that it can't widen its budget,
+    and its candidates are copied: it may go on working in place on a tensor that was judged
+    already.  Raises `AttackError` for anything but tensors of the inputs' shape and dtype.
     """
     redraw(classifier, 0)  # whatever step an attack before this one ended at
+    ours = is_ours(attack)
+    own = threat if ours else copy.deepcopy(threat)
     proposed = attack.propose(
-        classifier, inputs, labels=labels.clone(), threat=threat, streams=streams
+        classifier, inputs, labels=labels.clone(), threat=own, streams=streams
     )
-    yield from copied(proposed, inputs, what="candidate", ours=is_ours(attack))
+    yield from copied(proposed, inputs, what="candidate", ours=ours)
 
 
 def copied(proposed: object, inputs: Tensor, *, what: str, ours: bool = False) -> Iterator[Tensor]:

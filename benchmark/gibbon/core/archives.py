@@ -1,7 +1,12 @@
-"""Bounds of zip archives, checked in the archive's directory before anything is unpacked."""
+"""Bounds of zip archives, checked in the archive's directory before anything is unpacked.
+
+An archive that torch reads is looked through by Python's reader first, so that both must find the
+same directory in it (`check_directory`).
+"""
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 
@@ -10,6 +15,39 @@ from gibbon.core.errors import RequestError
 SPARE = 256 << 20  # bytes that compressed entries may unpack to, whatever the size of the file
 RATIO = 200  # above SPARE: how many times its size a file may unpack to; deflate reaches 1032
 ENTRIES = 1_000_000
+
+# The records at the end of an archive (APPNOTE.TXT of PKWARE, 4.3.14 to 4.3.16).
+END, END_MARK = struct.Struct("<4s4H2LH"), b"PK\5\6"
+LOCATOR, LOCATOR_MARK = struct.Struct("<4sLQL"), b"PK\6\7"
+END64, END64_MARK = struct.Struct("<4sQ2H2L4Q"), b"PK\6\6"
+AMBIGUOUS = "its directory is ambiguous: readers may find other entries in it than were checked"
+
+
+def check_directory(path: Path, *, problem: type[RequestError]) -> None:
+    """Raises ``problem`` unless every reader of zip archives finds the same directory in a file.
+
+    The last records of the file must be those of one directory that ends where they begin, without
+    a comment, and a reference to a 64-bit record must be to the one in front of it.
+    """
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        size = file.tell()
+        length = LOCATOR.size + END64.size + END.size
+        file.seek(max(0, size - length))
+        tail = file.read()
+    if len(tail) < END.size:
+        raise problem(f"{path}: {AMBIGUOUS}")
+    end = END.unpack(tail[-END.size :])
+    place, offset, directory = size - END.size, end[6], end[5]
+    sound = end[0] == END_MARK and end[7] == 0
+    locator = tail[-END.size - LOCATOR.size : -END.size]
+    if locator.startswith(LOCATOR_MARK) and len(tail) == length:
+        record = END64.unpack(tail[: END64.size])
+        place = size - length
+        offset, directory = record[9], record[8]
+        sound &= record[0] == END64_MARK and LOCATOR.unpack(locator)[2] == place
+    if not sound or offset + directory != place:
+        raise problem(f"{path}: {AMBIGUOUS}")
 
 
 def check_unpacked_size(

@@ -15,19 +15,21 @@ and is checked after each call of a model.
 from __future__ import annotations
 
 import builtins
-import logging
+import copy
+import gc
+import hashlib
+import json
 import math
 import operator
 import os
 import random
-import signal
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+import time
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -37,9 +39,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
+from gibbon.core.process_settings import NUMERIC_SETTINGS, SETTINGS, read
+
 _TORCH = str(Path(torch.__file__).parent)
+_GIBBON = str(Path(__file__).parents[1])
 MODE_NAMES = ("the grad mode", "inference mode", "the default dtype", "autocast")
-TINY = 1e-40  # a denormal float32, which is read as 0 if denormal numbers are flushed
+PACKAGE = __name__.partition(".")[0]
 
 # Guards that undo an inference mode which somebody entered and never left; they must stay alive.
 _LEAVING: list[object] = []
@@ -140,180 +145,43 @@ def plain_modes() -> Iterator[None]:
     torch.set_grad_enabled(before.gradients)  # which leaving an inference mode may have changed
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """A setting of the process: its name, and how it is read and written.
+_NUMERIC = NUMERIC_SETTINGS | frozenset(MODE_NAMES)
 
-    ``numeric`` says whether it may change what torch or numpy compute.
-    """
-
-    name: str
-    read: Callable[[], Any]
-    write: Callable[[Any], object]
-    numeric: bool = True
-
-
-def _numpy_errors() -> tuple[Any, ...]:
-    return (*np.geterr().items(), np.geterrcall())
-
-
-def _set_numpy_errors(value: tuple[Any, ...]) -> None:
-    np.seterr(**dict(value[:-1]))
-    np.seterrcall(value[-1])
-
-
-def _filters() -> tuple[Any, ...]:
-    return tuple(warnings.filters), warnings.showwarning
-
-
-def _set_filters(value: tuple[Any, ...]) -> None:
-    filters, show = value
-    warnings.filters[:] = filters  # type: ignore[index]  # a list, whatever the stubs say
-    changed = getattr(warnings, "_filters_mutated", None)
-    if changed is not None:
-        changed()
-    warnings.showwarning = show
-
-
-def _set_environment(value: Mapping[str, str]) -> None:
-    for name in os.environ.keys() - value.keys():
-        del os.environ[name]
-    os.environ.update(value)
-
-
-def _folder() -> str | None:
-    try:
-        return os.getcwd()  # noqa: PTH109  a string is compared
-    except FileNotFoundError:
-        return None
-
-
-def _set_folder(value: str | None) -> None:
-    if value is not None:
-        os.chdir(value)
-
-
-def _set_path(value: tuple[str, ...]) -> None:
-    sys.path[:] = value
-
-
-def _streams() -> tuple[Any, Any, Any]:
-    return sys.stdin, sys.stdout, sys.stderr
-
-
-def _set_streams(value: tuple[Any, Any, Any]) -> None:
-    sys.stdin, sys.stdout, sys.stderr = value
-
-
-def _handlers() -> tuple[Any, ...]:
-    return tuple(map(signal.getsignal, _signals()))
-
-
-@cache
-def _signals() -> tuple[signal.Signals, ...]:
-    fixed = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
-    return tuple(sorted(signal.valid_signals() & set(signal.Signals) - fixed))
-
-
-def _set_handlers(value: tuple[Any, ...]) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for number, handler in zip(_signals(), value, strict=True):
-        if handler is not None and signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
-
-
-def _flushes() -> bool:
-    return bool(torch.tensor(TINY).mul_(1.0).item() == 0)
-
-
-def _saved_tensor_hooks() -> object:
-    return torch._C._autograd._top_saved_tensors_default_hooks(False)
-
-
-def _deterministic() -> tuple[bool, bool]:
-    return (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-
-
-def _set_threads(value: int) -> None:
-    if torch.get_num_threads() != value:
-        torch.set_num_threads(value)
-
-
-def _backend(name: str, place: Any, key: str) -> _Setting:
-    return _Setting(name, lambda: getattr(place, key), lambda value: setattr(place, key, value))
-
-
-def _default_device() -> str:
-    return str(torch.get_default_device())
-
-
-def _set_default_device(value: str) -> None:
-    torch.set_default_device(None if value == "cpu" else value)
-
-
-def _cuda_device() -> int | None:
-    ready = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return torch.cuda.current_device() if ready else None
-
-
-def _set_cuda_device(value: int | None) -> None:
-    if value is not None:
-        torch.cuda.set_device(value)
-
-
-_CUDNN, _MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
-_SETTINGS = (
-    _Setting("deterministic algorithms", _deterministic, lambda value: _set_deterministic(*value)),
-    _Setting("the number of threads", torch.get_num_threads, _set_threads),
-    _Setting("the default device", _default_device, _set_default_device),
-    _Setting("CUDA's device", _cuda_device, _set_cuda_device),
-    _Setting("anomaly detection", torch.is_anomaly_enabled, torch.set_anomaly_enabled),
-    _Setting("flushing of denormal numbers", _flushes, torch.set_flush_denormal),
-    _backend("TF32 of products", _MATMUL, "allow_tf32"),
-    _backend("TF32 of convolutions", _CUDNN, "allow_tf32"),
-    _backend("cuDNN", _CUDNN, "enabled"),
-    _backend("the choice of cuDNN's algorithms", _CUDNN, "benchmark"),
-    _backend("cuDNN's determinism", _CUDNN, "deterministic"),
-    _Setting("numpy.errstate", _numpy_errors, _set_numpy_errors),
-    _Setting("warnings filters", _filters, _set_filters, numeric=False),
-    _Setting("logging", lambda: logging.root.manager.disable, logging.disable, numeric=False),
-    _Setting("os.environ", lambda: dict(os.environ), _set_environment, numeric=False),
-    _Setting("the working folder", _folder, _set_folder, numeric=False),
-    _Setting("sys.path", lambda: tuple(sys.path), _set_path, numeric=False),
-    _Setting("standard streams", _streams, _set_streams, numeric=False),
-    _Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit, numeric=False),
-    _Setting("signal handlers", _handlers, _set_handlers, numeric=False),
-)
-_NUMERIC = frozenset(each.name for each in _SETTINGS if each.numeric) | frozenset(MODE_NAMES)
-
-
-def _set_deterministic(strict: bool, lenient: bool) -> None:
-    torch.use_deterministic_algorithms(strict, warn_only=lenient)
-
-
-# Modules and classes whose functions decide what a number is.
+# Modules and classes whose functions decide what a number is, and what is written.
 _NAMESPACES: tuple[tuple[str, Any], ...] = (
     ("torch", torch),
     ("torch.Tensor", Tensor),
     ("torch.nn.functional", nn.functional),
+    ("torch.nn.init", nn.init),
     ("torch.nn.Module", nn.Module),
+    ("torch.nn.Parameter", nn.Parameter),
     ("torch.autograd", torch.autograd),
+    ("torch.autograd.Function", torch.autograd.Function),
+    ("torch.autograd.graph", torch.autograd.graph),
+    ("torch.random", torch.random),
+    ("torch.func", torch.func),
     ("torch.linalg", torch.linalg),
+    ("torch.special", torch.special),
+    ("torch.fft", torch.fft),
+    ("torch._C._nn", torch._C._nn),
     ("numpy", np),
+    ("numpy.linalg", np.linalg),
+    ("numpy.random", np.random),
     ("math", math),
     ("random", random),
     ("builtins", builtins),
+    ("copy", copy),
+    ("hashlib", hashlib),
+    ("json", json),
+    ("os", os),
+    ("time", time),
+    ("pathlib.Path", Path),
+    *(
+        (f"torch.nn.{name}", value)
+        for name, value in vars(nn).items()
+        if isinstance(value, type) and issubclass(value, nn.Module) and value is not nn.Module
+    ),
 )
-_LAYERS = tuple(
-    (f"torch.nn.{name}", value)
-    for name, value in vars(nn).items()
-    if isinstance(value, type) and issubclass(value, nn.Module) and value is not nn.Module
-)
-_CALLS = ("forward", "__call__")  # of layers
 
 
 class Changes(NamedTuple):
@@ -351,22 +219,25 @@ class GlobalState:
     saving: object
     settings: tuple[Any, ...]
     hooks: tuple[tuple[tuple[Any, Any], ...], ...]
+    places: tuple[tuple[str, Any], ...]
     functions: tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...]
-    layers: tuple[Any, ...]
+    kernels: frozenset[str]
     threads: frozenset[threading.Thread]
 
     @classmethod
-    def now(cls) -> GlobalState:
-        """Returns the present state."""
+    def now(cls, *, ours: bool = False) -> GlobalState:
+        """Returns the present state; ``ours`` is whether it includes the functions of Gibbon."""
+        places = (*_NAMESPACES, *_ours(len(sys.modules))) if ours else _NAMESPACES
         return cls(
             Modes.now(),
             _autocast_depth(),
             _stacks(),
             _saved_tensor_hooks(),
-            tuple(each.read() for each in _SETTINGS),
+            tuple(map(read, SETTINGS)),
             tuple(tuple(each.items()) for each in _HOOKS),
-            tuple((tuple(vars(place)), tuple(vars(place).values())) for _, place in _NAMESPACES),
-            _layers(),
+            places,
+            tuple((tuple(own), tuple(own.values())) for own in (vars(each) for _, each in places)),
+            frozenset(torch.library._impls),
             frozenset(threading.enumerate()),
         )
 
@@ -379,9 +250,12 @@ class GlobalState:
                 registry.update(items)
                 code.append("a hook on all modules")
         code += self._put_functions_back()
+        if added := torch.library._impls - self.kernels:
+            _remove_kernels(added)
+            code.append("operations of torch")
         settings = [*self._put_modes_back()]
-        for setting, before in zip(_SETTINGS, self.settings, strict=True):
-            if setting.read() != before:
+        for setting, before in zip(SETTINGS, self.settings, strict=True):
+            if read(setting) != before:
                 settings.append(setting.name)
                 with suppress(RuntimeError, ValueError, OSError):
                     setting.write(before)
@@ -389,28 +263,18 @@ class GlobalState:
 
     def _put_functions_back(self) -> Iterator[str]:
         """Restores replaced functions of torch, numpy and Python, and yields their names."""
-        for (name, place), (keys, values) in zip(_NAMESPACES, self.functions, strict=True):
+        for (name, place), (keys, values) in zip(self.places, self.functions, strict=True):
             own = vars(place)
             if len(own) == len(keys) and all(map(operator.is_, own.values(), values)):
                 continue
             before = dict(zip(keys, values, strict=True))
             for key, value in before.items():
                 now = own.get(key, _ABSENT)
-                if now is not value and _decides(place, key, value) and not _of_torch(key, now):
+                if now is not value and _decides(place, key, value) and not _lazy(key, now):
                     setattr(place, key, value)
                     yield f"{name}.{key}"
             for key in [key for key in own if key not in before and _hides(place, key)]:
                 delattr(place, key)
-                yield f"{name}.{key}"
-        if not all(map(operator.is_, _layers(), self.layers)):
-            calls = [(name, kind, key) for name, kind in _LAYERS for key in _CALLS]
-            for (name, kind, key), value in zip(calls, self.layers, strict=True):
-                if vars(kind).get(key, _ABSENT) is value:
-                    continue
-                if value is _ABSENT:
-                    delattr(kind, key)
-                else:
-                    setattr(kind, key, value)
                 yield f"{name}.{key}"
 
     def new_threads(self) -> list[str]:
@@ -469,8 +333,32 @@ def calculating() -> Iterator[None]:
 _ABSENT = object()
 
 
-def _layers() -> tuple[Any, ...]:
-    return tuple(vars(kind).get(key, _ABSENT) for _, kind in _LAYERS for key in _CALLS)
+@lru_cache(maxsize=1)
+def _ours(modules: int) -> tuple[tuple[str, Any], ...]:
+    """Returns Gibbon's modules and classes, by name; ``modules`` is the number of those loaded."""
+    loaded = [
+        (name, module)
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == PACKAGE and module is not None
+    ]
+    classes = {
+        f"{value.__module__}.{value.__qualname__}": value
+        for name, module in loaded
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == name
+    }
+    return (*loaded, *classes.items())
+
+
+def _remove_kernels(added: set[str]) -> None:
+    """Removes operations of torch that were registered since, with those that their owner has."""
+    for each in gc.get_objects():
+        if type(each) is torch.library.Library and each._op_impls & added:
+            each._destroy()
+
+
+def _saved_tensor_hooks() -> object:
+    return torch._C._autograd._top_saved_tensors_default_hooks(False)
 
 
 def _decides(place: Any, key: str, value: object) -> bool:
@@ -479,21 +367,24 @@ def _decides(place: Any, key: str, value: object) -> bool:
     return (callable(value) or isinstance(place, type)) and not ordinary
 
 
-def _of_torch(key: str, value: object) -> bool:
-    """Returns whether torch itself put this function in place of another: it does so lazily."""
+def _lazy(key: str, value: object) -> bool:
+    """Returns whether torch or Gibbon put this function in place of another, as they do lazily."""
     if isinstance(value, type):
-        return value.__module__.partition(".")[0] == "torch"
+        return value.__module__.partition(".")[0] in ("torch", PACKAGE)
     code = getattr(value, "__code__", None)
     return (
         code is not None
         and getattr(value, "__name__", "") == key
-        and str(code.co_filename).startswith(_TORCH)
+        and str(code.co_filename).startswith((_TORCH, _GIBBON))
     )
 
 
 def _hides(place: Any, key: str) -> bool:
-    """Returns whether an attribute of a class hides that of a base class."""
-    return isinstance(place, type) and any(key in vars(base) for base in place.__mro__[1:])
+    """Returns whether a new name hides that of a base class or of Python, or is called by it."""
+    if not isinstance(place, type):
+        return place is not builtins and hasattr(builtins, key) and not key.startswith("__")
+    special = key.startswith("__") and callable(vars(place)[key])
+    return special or any(key in vars(base) for base in place.__mro__[1:])
 
 
 def _stacks() -> tuple[tuple[object, ...], tuple[object, ...]]:

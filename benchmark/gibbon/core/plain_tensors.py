@@ -8,6 +8,7 @@ for candidates and inputs with memory of their own.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from gibbon.core.errors import GibbonError
 
 # Classes of ours whose objects stand for tensors while a module is recorded.
 STAND_INS: set[type[Tensor]] = set()
+
+NUMPY_DTYPES = (torch.float32, torch.float64, torch.int64)
 
 
 def plain(value: object, *, what: str, problem: type[GibbonError]) -> Tensor:
@@ -44,6 +47,8 @@ def plain(value: object, *, what: str, problem: type[GibbonError]) -> Tensor:
             raise problem(f"{what} must be a tensor, got {kind.__name__}")
         value = _without_subclass(value, what=what, problem=problem)
     tensor: Tensor = value  # type: ignore[assignment]  # checked above
+    if stand_in := _stand_in(tensor):
+        raise problem(f"{what} must be a plain tensor, got one of {stand_in} that has no values")
     if tensor.is_meta:
         raise problem(f"{what} must have values, got a tensor on the meta device")
     if tensor.is_nested:
@@ -64,6 +69,38 @@ def plain_copy(tensor: Tensor) -> Tensor:
     """
     values = tensor.detach()
     return torch.add(values, 0.0) if values.is_floating_point() else values.clone()
+
+
+@torch.no_grad()
+def equal(one: Tensor, other: Tensor) -> bool:
+    """Returns whether two tensors have equal values; NaN equals NaN."""
+    if one.device.type == "cpu" and one.dtype in NUMPY_DTYPES and one.dtype == other.dtype:
+        # A quarter of the time that torch.equal takes; NaN goes on below.
+        if np.array_equal(one.detach().numpy(), other.detach().numpy()):
+            return True
+    elif torch.equal(one, other):
+        return True
+    if not one.is_floating_point() or one.shape != other.shape:
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())  # a NaN stays a NaN
+
+
+def version_of(tensor: Tensor) -> int:
+    """Returns the number of in-place operations on a tensor; -1 if torch does not count them."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _stand_in(tensor: Tensor) -> str:
+    """Returns the part of torch that a tensor is a stand-in of; empty if it has values.
+
+    Those of `torch.func` have values while one of its transformations runs.
+    """
+    if torch.compiler.is_compiling():
+        return ""
+    functions = torch._C._functorch
+    if functions.is_functorch_wrapped_tensor(tensor) and functions.maybe_current_level() is None:
+        return "torch.func"
+    return "functionalization" if torch._is_functional_tensor(tensor) else ""
 
 
 def _without_subclass(value: object, *, what: str, problem: type[GibbonError]) -> Tensor:

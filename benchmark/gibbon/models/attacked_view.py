@@ -181,6 +181,7 @@ def attacked_view(
         bounds=whole.bounds,
         passes=whole.passes,
         draws=whole.draws,
+        foreign=whole.foreign,
     )
     view.show(whole, unchanged=adaptation.eot == 1 and not adaptation.before)
     return view

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gibbon.core.errors import ModelError, OutputError
 from gibbon.core.global_state import Modes
-from gibbon.core.plain_tensors import STAND_INS, plain
+from gibbon.core.plain_tensors import STAND_INS, equal, plain, version_of
 from gibbon.core.threat import Bounds, ThreatModel
 from gibbon.models.memory import is_shortage
 from gibbon.models.outputs import LOGITS, OutputRule
@@ -29,7 +30,6 @@ from gibbon.models.snapshot import (
     ModuleReferences,
     Place,
     Snapshot,
-    equal,
     move_attributes,
 )
 from gibbon.models.trajectory import ModelCall, Trajectory
@@ -114,6 +114,14 @@ class Watch:
         )
 
 
+class Lent(NamedTuple):
+    """A call of a module: the inputs, the tensor that the module got, and the modes of torch."""
+
+    inputs: Tensor
+    given: Tensor
+    modes: Modes
+
+
 @dataclass(eq=False)
 class Classifier:
     """A torch module with declared classes, inputs and outputs, whose passes are counted.
@@ -127,6 +135,8 @@ class Classifier:
         forward_only: reason why the module has no gradients; empty if it has.
         draws: draws of its random numbers that an input is judged by, if it answers at random.
         eager: the module without `torch.compile`; None if that is the module itself.
+        foreign: whether the module is code of a user, which in any call may write into its input,
+            overwrite its last output and leave global state changed; it gets copies.
 
     Attributes:
         passes: number of passes so far.
@@ -151,28 +161,34 @@ class Classifier:
     forward_only: str = ""
     draws: Draws = ONE_DRAW
     eager: nn.Module | None = None
+    foreign: bool = False
     snapshot: Snapshot | None = field(default=None, init=False, repr=False)
     own_places: frozenset[Place] = field(default=frozenset(), init=False, repr=False)
     _watch: Watch | None = field(default=None, init=False, repr=False)
     _listening: bool = field(default=False, init=False, repr=False)
     _viewed: Classifier | None = field(default=None, init=False, repr=False)
     _unchanged: bool = field(default=True, init=False, repr=False)
+    _lent: Lent | None = field(default=None, init=False, repr=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Returns the outputs, shape (N, K), differentiable if the inputs require gradients.
 
-        The module gets a tensor that must stay as it is.  Modes of torch that it leaves changed are
-        restored.
+        The module gets a tensor that must stay as it is, or, if it is foreign, a copy.  Modes of
+        torch that it leaves changed are restored.
 
         Raises `OutputError` if the module returns anything of another shape, or changes its input.
         """
-        version, modes = version_of(inputs), Modes.now()
+        version, modes, outer = version_of(inputs), Modes.now(), self._lent
+        lent = self._lent = Lent(inputs, inputs.clone() if self.foreign else inputs, modes)
         try:
-            returned: object = self.module(inputs)
+            returned: object = self.module(lent.given)
         finally:
+            self._lent = outer
             if Modes.now() != modes:
                 modes.put_back()
         outputs = self.checked(returned, inputs)
+        if self.foreign and type(outputs) is Tensor:
+            outputs = outputs.clone()
         if version_of(inputs) != version:
             raise OutputError(CHANGED_INPUT)
         if self._viewed is not None:
@@ -411,6 +427,10 @@ class Classifier:
     def _saw(self, module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
         """Counts a forward pass, and its backward pass later; records what the watch needs."""
         inputs = arguments[0] if arguments else None
+        if (lent := self._lent) is not None:
+            if Modes.now() != lent.modes:
+                lent.modes.put_back()
+            inputs = lent.inputs if inputs is lent.given else inputs
         if not isinstance(inputs, Tensor) or not isinstance(outputs, Tensor):
             return
         self.passes.forward += len(inputs)
@@ -466,11 +486,6 @@ class Classifier:
         with nullcontext() if self._watch is None else self._watch.path.own_gradient():
             (gradient,) = torch.autograd.grad(outputs, inputs, upstream, retain_graph=again)
         return gradient
-
-
-def version_of(tensor: Tensor) -> int:
-    """Returns the number of in-place operations on a tensor; -1 if torch does not count them."""
-    return -1 if tensor.is_inference() else tensor._version
 
 
 def probe(classifier: Classifier, inputs: Tensor) -> Tensor:

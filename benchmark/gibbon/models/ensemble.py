@@ -119,9 +119,12 @@ class Ensemble(nn.Module):
         self.register_buffer("shares", torch.tensor(shares).view(-1, 1, 1))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the fused outputs, shape (N, K), for inputs of shape (N, ...)."""
+        """Returns the fused outputs, shape (N, K), for inputs of shape (N, ...).
+
+        Each member gets a copy of the inputs, into which it may write.
+        """
         parts = [
-            self.fusion.part(_precise(member(inputs)), rule)
+            self.fusion.part(_precise(member(inputs.clone())), rule)
             for member, rule in zip(self.members, self.rules, strict=True)
         ]
         return self.fusion.whole(torch.stack(parts), self.shares)

@@ -2,24 +2,28 @@
 
 A model may write into its input, return a tensor that its next call overwrites, leave global state
 changed, or need gradients inside of ``forward``.  `shielded` calls a model on copies of a few
-inputs, and puts a module around it for each of these habits that it shows.  A model without them
-stays as it is, so that nothing is copied for it.
+inputs, and puts a module around it for each of these habits that it shows.  A model of known code
+(`gibbon.models.known_code`) without them stays as it is, so that nothing is copied for it.  Any
+other model may do such things for other inputs or later on: it is marked as foreign, and gets
+copies in each call (`gibbon.models.classifier`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gibbon.core.global_state import GlobalState
+from gibbon.core.global_state import Changes, GlobalState
+from gibbon.core.plain_tensors import equal
 from gibbon.models.classifier import Classifier
+from gibbon.models.known_code import is_known
 from gibbon.models.memory import give_back, is_shortage
-from gibbon.models.snapshot import Snapshot, equal
+from gibbon.models.snapshot import Snapshot
 
 SOME, FEW = 16, 4  # inputs of the first and of the second call
 NEEDS_GRADIENTS = ("does not require grad", "does not have a grad_fn")
@@ -103,6 +107,9 @@ class WithoutCudnn(nn.Module):
             backend.enabled = before
 
 
+_SHIELDS = (CopiedInput, CopiedOutput, GradientsEnabled, RestoredState, WithoutCudnn)
+
+
 @dataclass(frozen=True)
 class Habits:
     """The modules to put around a model, the innermost first, and a sentence for each.
@@ -110,20 +117,30 @@ class Habits:
     Args:
         shields: the modules.
         notes: sentences for the model's card.
+        foreign: whether the model's code is unknown.
     """
 
     shields: tuple[Callable[[nn.Module], nn.Module], ...] = ()
     notes: tuple[str, ...] = ()
+    foreign: bool = False
+
+    def with_state(self, changes: Changes) -> Habits:
+        """Returns these habits and that of leaving this global state changed."""
+        if RestoredState in self.shields:
+            return self
+        shields, notes = (*self.shields, RestoredState), (*self.notes, _leaves(changes.numeric))
+        return replace(self, shields=shields, notes=notes)
 
     def around(self, classifier: Classifier) -> Classifier:
         """Returns a classifier with these modules around it; itself if there are none."""
-        if not self.shields:
+        if not self.shields and not self.foreign:
             return classifier
         module = classifier.module
         for shield in self.shields:
             module = shield(module)
         around = copy.copy(classifier)
         around.module = module
+        around.foreign = self.foreign
         return around
 
 
@@ -150,16 +167,25 @@ def habits_of(classifier: Classifier, inputs: Tensor) -> Habits:
         recurrent = inputs.device.type == "cuda" and any(
             isinstance(each, nn.RNNBase) for each in classifier.module.modules()
         )
+        foreign = not is_known(classifier.module)
     found = [*seen.habits()]
     if recurrent and not classifier.forward_only:
         note = "its recurrent layers run without cuDNN, which has no gradients in eval mode"
         found.append((WithoutCudnn, note))
-    return Habits(tuple(shield for shield, _ in found), tuple(note for _, note in found))
+    shields, notes = zip(*found, strict=True) if found else ((), ())
+    return Habits(shields, notes, foreign)
 
 
 def shielded(classifier: Classifier, inputs: Tensor) -> Classifier:
     """Returns a classifier with a module around it for each habit of `habits_of`."""
     return habits_of(classifier, inputs).around(classifier)
+
+
+def unshielded(module: nn.Module) -> nn.Module:
+    """Returns the network inside of the modules that `habits_of` put around it."""
+    while isinstance(module, _SHIELDS):
+        module = module.network
+    return module
 
 
 def needs_gradients(error: BaseException) -> bool:
@@ -225,5 +251,8 @@ class _Seen:
         if self.needs_gradients:
             yield GradientsEnabled, "it differentiates in forward: gradients are recorded there"
         if self.changed:
-            what = ", ".join(self.changed)
-            yield RestoredState, f"its calls leave global state changed ({what}): it is put back"
+            yield RestoredState, _leaves(self.changed)
+
+
+def _leaves(changed: Iterable[str]) -> str:
+    return f"its calls leave global state changed ({', '.join(changed)}): it is put back"

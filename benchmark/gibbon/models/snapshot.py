@@ -1,7 +1,8 @@
 """Detects and undoes changes to a module's state.
 
-`Snapshot` holds copies of the state, and reports changes that an attack makes.  `ModuleReferences`
-holds references to the parts of a module, which evaluation moves or changes, and restores them.
+`Snapshot` holds copies of the state, attributes included (`gibbon.models.attributes`), and reports
+changes that an attack makes.  `ModuleReferences` holds references to the parts of a module, which
+evaluation moves or changes, and restores them.
 
 Attacks may be third-party code.  One that trains, normalises anew, unfreezes, hooks or patches the
 model would invalidate every later result, so the state is compared after each batch.  Tensors are
@@ -15,11 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-_NUMPY_DTYPES = (torch.float32, torch.float64, torch.int64)
+from gibbon.core.plain_tensors import equal
+from gibbon.models.attributes import Attributes
+
 Place = tuple[int, str]  # identity of a module, and the name of a tensor that it holds
 METHODS = ("forward", "__call__")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -40,6 +42,7 @@ class _Place:
 
 
 CHANGED_TENSORS = "changed the model's parameters or buffers"
+CHANGED_ATTRIBUTES = "changed the model's attributes"
 
 
 class Snapshot:
@@ -65,6 +68,7 @@ class Snapshot:
         ]
         self._ways = [(each, _ways(each)) for each in module.modules()]
         self._versions = [place.tensor._version for place in self._places]
+        self._attributes = Attributes(module)
 
     def difference(self, *, but: frozenset[Place] = frozenset()) -> str | None:
         """Returns a verb phrase for the change since the snapshot, or None if there is none.
@@ -77,17 +81,18 @@ class Snapshot:
         same_parts = parts == [each for each, _ in self._ways]
         if not same_parts or any(ways.differ(_ways(each)) for each, ways in self._ways):
             return "hooked or patched the model"
-        if self.changed_places() - but:
-            return CHANGED_TENSORS
+        if changed := self.changed_places() - but:
+            tensors = changed - self._attributes.changed()
+            return CHANGED_TENSORS if tensors else CHANGED_ATTRIBUTES
         if any(place.tensor.requires_grad != place.requires_grad for place in self._places):
             return "changed which of the model's parameters are frozen"
         return None
 
     def changed_places(self) -> frozenset[Place]:
-        """Returns the places of parameters and buffers that changed since the snapshot."""
+        """Returns the places of parameters, buffers and attributes that changed since then."""
         now = {(id(owner), name): tensor for owner, name, tensor in _tensors(self._module)}
         before = {place.key for place in self._places}
-        changed = now.keys() ^ before
+        changed = (now.keys() ^ before) | self._attributes.changed()
         for place, version in zip(self._places, self._versions, strict=True):
             tensor = now.get(place.key)
             if tensor is None:
@@ -114,6 +119,7 @@ class Snapshot:
             place.tensor.copy_(place.copy)
             place.tensor.requires_grad_(place.requires_grad)
         self._versions = [place.tensor._version for place in self._places]
+        self._attributes.restore()
 
 
 class Listener:
@@ -276,20 +282,6 @@ def _put_tensors_back(own: MutableMapping[str, Any], before: dict[str, Any]) -> 
             own[name] = old
         else:
             del own[name]
-
-
-@torch.no_grad()
-def equal(one: Tensor, other: Tensor) -> bool:
-    """Returns whether two tensors have equal values; NaN equals NaN."""
-    if one.device.type == "cpu" and one.dtype in _NUMPY_DTYPES and one.dtype == other.dtype:
-        # A quarter of the time that torch.equal takes; NaN goes on below.
-        if np.array_equal(one.detach().numpy(), other.detach().numpy()):
-            return True
-    elif torch.equal(one, other):
-        return True
-    if not one.is_floating_point() or one.shape != other.shape:
-        return False
-    return bool(((one == other) | (one.isnan() & other.isnan())).all())  # a NaN stays a NaN
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:

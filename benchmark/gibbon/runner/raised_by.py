@@ -21,7 +21,9 @@ from gibbon.core.frames import REPORT, in_gibbon, in_library
 from gibbon.core.registry import their_code
 from gibbon.datasets.base import Dataset
 from gibbon.models.classifier import Classifier
+from gibbon.models.shielding import unshielded
 from gibbon.runner.boundary import described
+from gibbon.runner.plan.precision import Bfloat16, uncompiled
 
 CARRIED = "_gibbon_raised_by"
 _NAMED = (CellError, RequestError)  # their text says who
@@ -101,9 +103,9 @@ def _party(frame: FrameType) -> str:
         inputs = frame.f_locals.get("inputs")
         if isinstance(inputs, Tensor) and tuple(inputs.shape[1:]) != this.input_shape:
             return ""  # whoever called it gave it other inputs
-        return f"the model {type(this.module).__name__}"
+        return f"the model {_name(this)}"
     if isinstance(this, Classifier) and frame.f_code.co_name == "_gradient":
-        return f"the model {type(this.module).__name__}, in its backward pass"
+        return f"the model {_name(this)}, in its backward pass"
     if isinstance(this, Attack):
         return f"the attack {type(this).__name__}"
     if isinstance(this, Dataset):
@@ -111,3 +113,10 @@ def _party(frame: FrameType) -> str:
     if isinstance(this, nn.Module) and not in_gibbon(frame) and not in_library(frame):
         return f"the model's part {type(this).__name__}"
     return ""
+
+
+def _name(model: Classifier) -> str:
+    """Returns the name of the user's class, without the modules that Gibbon puts around it."""
+    module = unshielded(uncompiled(model.module))
+    inner = unshielded(module.inner) if isinstance(module, Bfloat16) else module
+    return type(inner).__name__

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from gibbon.core.plain_tensors import version_of
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import version_of
 from gibbon.records.outcomes import TargetOutcome
 from gibbon.runner.boundary import Attempt, boundary
 from gibbon.runner.outcome_arrays import target_outcome

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gibbon.core.errors import ProcessEndedError
+from gibbon.core.global_state import GlobalState
 from gibbon.runner.own_process import Doing, ProcessLimits, Send, in_own_process
 from gibbon.runner.progress import Progress
 from gibbon.runner.raised_by import carrying_party
@@ -43,8 +44,12 @@ class InThisProcess(Worker):
     separates = False
 
     def run(self, work: Callable[[Progress], T], progress: Progress, *, cells: int = 1) -> T:
-        """Returns the result of the function."""
-        return work(progress)
+        """Returns the result of the function; global state that it leaves changed is put back."""
+        state = GlobalState.now()
+        try:
+            return work(progress)
+        finally:
+            state.put_back()
 
 
 IN_THIS_PROCESS = InThisProcess()

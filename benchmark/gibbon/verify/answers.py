@@ -11,6 +11,7 @@ from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier, Watch
 from gibbon.models.outputs import margin
 from gibbon.models.votes import Votes, votes
+from gibbon.verify.unchanged_state import unchanged_state
 
 JUDGING = "judging"  # purpose of the draws that candidates and clean inputs are judged by
 
@@ -73,7 +74,8 @@ def votes_for(
     ``purpose``.  Raises `OutputError` if an output is NaN or infinite.
     """
     streams = classifier.draws.streams(batch.ids, purpose)
-    return votes(classifier, points, labels=batch.labels, streams=streams)
+    with unchanged_state(classifier):
+        return votes(classifier, points, labels=batch.labels, streams=streams)
 
 
 def answers_from(found: Votes) -> Answers:
@@ -90,5 +92,6 @@ def ask(classifier: Classifier, inputs: Tensor, *, batch: Batch | None = None) -
     """
     if batch is not None:
         return answers_from(votes_for(classifier, batch, inputs))
-    outputs = classifier.predict(inputs)
+    with unchanged_state(classifier):
+        outputs = classifier.predict(inputs)
     return Answers(outputs.argmax(1), classifier.outputs.confidence(outputs))

@@ -18,14 +18,17 @@ from gibbon.attacks.base import Attack, is_ours
 from gibbon.attacks.toolkit.gradients import check_finite_gradients
 from gibbon.core.errors import AttackError, OutputError
 from gibbon.core.global_state import Changes, GlobalState
+from gibbon.core.plain_tensors import equal
 from gibbon.core.rng import seeded_globals
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import CHANGED_INPUT, Classifier, Watch
-from gibbon.models.snapshot import CHANGED_TENSORS, Snapshot, equal
+from gibbon.models.snapshot import CHANGED_ATTRIBUTES, CHANGED_TENSORS, Snapshot
 from gibbon.verify.own_doing import own_doing
+from gibbon.verify.unchanged_state import LEFT_LATER
 
 LEFT_THREADS = "an attack left threads running"
 ISOLATE = "run it with --isolate"
+OF_CALLS = ("_watch", "_lent")  # fields of a classifier that its own calls set
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def guarding(
     given = Batch(batch.ids.clone(), batch.inputs.clone(), batch.labels.clone())
     original = None if trusted else batch.inputs
     watching = source.watching(given.inputs, room=room, original=original)
-    state = None if trusted else GlobalState.now()
+    state = None if trusted and not source.foreign else GlobalState.now(ours=not trusted)
+    rules = [(each, dict(vars(each))) for each in (source.bounds, source.outputs, source.draws)]
     changes = Changes()
     with _global_state(batch.inputs.device, seed), watching as watch:
         try:
@@ -75,14 +79,17 @@ def guarding(
             places = frozenset() if difference is None else snapshot.changed_places()
             if difference is not None or source.own_places:
                 snapshot.restore()
-            if difference is None and _changed(source, fields):
+            if difference is None and _changed(source, fields, rules):
                 difference = "changed the classifier"
             source.__dict__.clear()
             source.__dict__.update(fields)
+            for rule, values in rules:
+                vars(rule).clear()
+                vars(rule).update(values)
     changed_input = given.inputs._version != watch.version or not equal(given.inputs, batch.inputs)
     if difference is not None or changed_input or changes.code:
         own = own_doing(source, batch, snapshot)
-        if difference == CHANGED_TENSORS and places <= own.places:
+        if difference in (CHANGED_TENSORS, CHANGED_ATTRIBUTES) and places <= own.places:
             source.own_places |= places
             difference = None
         if changed_input and own.changes_input:
@@ -92,12 +99,14 @@ def guarding(
         raise AttackError(f"the attack {difference}")
     if changed_input:
         raise AttackError("the attack changed its inputs in place")
+    if changes.code and trusted:
+        raise OutputError(LEFT_LATER.format(", ".join(sorted(changes.code))))
     if changes.code:
         raise AttackError(
             f"the attack left global state changed ({', '.join(sorted(changes.code))}), which "
             f"would change the numbers of other cells; it was put back: {ISOLATE}"
         )
-    if state is not None and (running := state.new_threads()):
+    if state is not None and not trusted and (running := state.new_threads()):
         warnings.warn(
             f"{LEFT_THREADS} ({', '.join(running)}), which may change other numbers: {ISOLATE}",
             RuntimeWarning,
@@ -106,10 +115,17 @@ def guarding(
     check_finite_gradients(watch.gradients)
 
 
-def _changed(source: Classifier, fields: dict[str, object]) -> bool:
-    """Returns whether a field of the classifier was added, removed or replaced."""
-    own = {key: value for key, value in source.__dict__.items() if key != "_watch"}
-    before = {key: value for key, value in fields.items() if key != "_watch"}
+def _changed(
+    source: Classifier, fields: dict[str, object], rules: list[tuple[object, dict[str, object]]]
+) -> bool:
+    """Returns whether a field of the classifier was added, removed or replaced.
+
+    ``rules`` are its bounds and other rules, each with what it held.
+    """
+    if any(vars(rule) != values for rule, values in rules):
+        return True
+    own = {key: value for key, value in source.__dict__.items() if key not in OF_CALLS}
+    before = {key: value for key, value in fields.items() if key not in OF_CALLS}
     return own.keys() != before.keys() or any(own[key] is not before[key] for key in own)
 
 

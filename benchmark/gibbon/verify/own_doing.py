@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from gibbon.core.global_state import Changes, GlobalState
+from gibbon.core.plain_tensors import equal
 from gibbon.core.rng import seeded_globals
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
-from gibbon.models.snapshot import Place, Snapshot, equal
+from gibbon.models.snapshot import Place, Snapshot
 
 SEED = 0
 

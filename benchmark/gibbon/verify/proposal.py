@@ -10,6 +10,7 @@ Which leaf of `Proposal` an attack gets follows from the work that it shares bet
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -296,10 +297,10 @@ def _searches(
     @cache
     def search(norm: Norm, bounds: Bounds | None) -> MinimalNormSearch:
         labels = batch.labels.clone()
+        ours, box = is_ours(attack), copy.deepcopy(bounds)
         found = searching.nearest(
-            source, batch.inputs, labels=labels, norm=norm, bounds=bounds, streams=streams
+            source, batch.inputs, labels=labels, norm=norm, bounds=box, streams=streams
         )
-        ours = is_ours(attack)
         points = list(copied(found, batch.inputs, what="point found", ours=ours))
         return MinimalNormSearch(points, norm=norm, bounds=bounds)
 

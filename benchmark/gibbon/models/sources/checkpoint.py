@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gibbon.core.archives import check_unpacked_size
+from gibbon.core.archives import check_directory, check_unpacked_size
 from gibbon.core.errors import ModelError, WeightsError
 from gibbon.core.files import reading
 from gibbon.core.reading import check_regular
@@ -148,6 +148,7 @@ def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> CheckpointCont
     if zipfile.is_zipfile(path):
         with reading(path, WeightsError), zipfile.ZipFile(path) as archive:
             check_unpacked_size(archive, path, problem=WeightsError)
+            check_directory(path, problem=WeightsError)
     try:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats that read well

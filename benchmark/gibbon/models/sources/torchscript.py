@@ -12,12 +12,13 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from gibbon.core.archives import check_unpacked_size
+from gibbon.core.archives import check_directory, check_unpacked_size
 from gibbon.core.errors import ModelError
 from gibbon.models.sources import ModelSource, OpenedModel
 from gibbon.models.sources.error_text import gist
@@ -30,6 +31,7 @@ REACHING = (
     *("rpc_async", "rpc_sync", "rpc_remote"),
     *("_unsafe_index", "_unsafe_index_put", "_unsafe_masked_index"),
 )
+PRINTS = re.compile(r"\bprint\s*\(")
 WORD = re.compile(r"\w+")
 
 # Namespaces of operations and of classes that saved networks use.
@@ -56,11 +58,11 @@ class TorchScript(ModelSource):
     def open(self, spec: ModelSpec) -> OpenedModel:
         """Returns the script.  Raises `ModelError` if the file is damaged or not TorchScript."""
         path = _path(spec)
-        _check_archive(path, trusted=spec.trusted)
+        content = _checked(path, trusted=spec.trusted)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that TorchScript is deprecated
-                module: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+                module: nn.Module = torch.jit.load(content, map_location="cpu")  # type: ignore[no-untyped-call]
         except Exception as error:
             raise ModelError(f"{path}: damaged, or no TorchScript file: {gist(error)}") from error
         return OpenedModel(
@@ -72,17 +74,29 @@ def _path(spec: ModelSpec) -> Path:
     return whole_model(spec, scheme="torchscript", what="a TorchScript file")
 
 
-def _check_archive(path: Path, *, trusted: bool) -> None:
+def _checked(path: Path, *, trusted: bool) -> Path | BytesIO:
+    """Returns what torch may load: a copy of the entries that were searched, or a trusted file.
+
+    An archive can be made such that Python's reader and torch's find different entries in it.
+    """
+    content = BytesIO()
     try:
         with zipfile.ZipFile(path) as archive:
             check_unpacked_size(archive, path, problem=ModelError)
+            check_directory(path, problem=ModelError)
             reason = "" if trusted else _reason(archive)
+            if not trusted and not reason:
+                with zipfile.ZipFile(content, "w") as copy:
+                    for entry in archive.infolist():
+                        copy.writestr(zipfile.ZipInfo(entry.filename), archive.read(entry))
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: damaged, or no TorchScript file: {error}") from error
     if reason:
         raise ModelError(
             f"{path}: its code {reason}: save the model without, or vouch for the file with {VOUCH}"
         )
+    content.seek(0)
+    return path if trusted else content
 
 
 def _reason(archive: zipfile.ZipFile) -> str:
@@ -109,6 +123,8 @@ def _reason_in_code(code: Iterable[str]) -> str:
     for name in REACHING:
         if name in words:
             return f"names {name!r}, by which it may reach files or processes"
+    if any(map(PRINTS.search, code)):
+        return "prints, by which it may control the terminal"
     if any(len(LOOKUP.findall(text)) != len(PLAIN_LOOKUP.findall(text)) for text in code):
         return "looks names up that are not written plainly, and may reach files"
     used = {name for text in code for name in OPERATIONS.findall(text)}

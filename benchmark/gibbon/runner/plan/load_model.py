@@ -109,10 +109,21 @@ def load_model(
     check_class_names(built.class_names, dataset)
     with blaming("the model can't be run"):
         habits = habits_of(built.classifier, sample.inputs.to(device))
-    classifier = varied(built)
-    with blaming("the model can't be run"), classifier.evaluating(device):
+
+    def probe() -> tuple[Classifier, ProbedAnswers, Changes]:
+        classifier, state = varied(built), GlobalState.now()
         coarse = variant.precision != "float32"
-        probed = probe_model(classifier, sample, device=device, coarse=coarse)
+        try:
+            with blaming("the model can't be run"), classifier.evaluating(device):
+                probed = probe_model(classifier, sample, device=device, coarse=coarse)
+        finally:
+            later = state.put_back()
+        return classifier, probed, later
+
+    classifier, probed, later = probe()
+    if later.numeric and habits.foreign:  # not in its first calls
+        habits = habits.with_state(later)
+        classifier, probed, _ = probe()
     weights = state_digest(own)
     answers, notes = _identity(probed, own)
     other = {} if variant.precision == "float32" else {"precision": variant.precision}

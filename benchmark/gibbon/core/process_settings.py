@@ -1,0 +1,445 @@
+"""Settings of torch, numpy and the process that other people's code may leave changed.
+
+Each `Setting` is read before and after such code, and written back if it differs
+(`gibbon.core.global_state`).  Settings that this version of torch or this system does not have are
+left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import decimal
+import gc
+import locale
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+with suppress(ImportError):  # Windows has none
+    import resource
+
+import numpy as np
+import torch
+
+TINY = 1e-40  # a denormal float32, which is read as 0 if denormal numbers are flushed
+UNREADABLE = "unreadable"  # in place of a value that can't be read at the moment
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of the process: its name, and how it is read and written.
+
+    ``numeric`` says whether it may change what torch or numpy compute.
+    """
+
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+    numeric: bool = True
+
+
+def _numpy_errors() -> tuple[Any, ...]:
+    return (*np.geterr().items(), np.geterrcall())
+
+
+def _set_numpy_errors(value: tuple[Any, ...]) -> None:
+    np.seterr(**dict(value[:-1]))
+    np.seterrcall(value[-1])
+
+
+def _filters() -> tuple[Any, ...]:
+    return tuple(warnings.filters), *(getattr(warnings, name) for name in _OF_WARNINGS)
+
+
+def _set_filters(value: tuple[Any, ...]) -> None:
+    warnings.filters[:] = value[0]  # type: ignore[index]  # a list, whatever the stubs say
+    changed = getattr(warnings, "_filters_mutated", None)
+    if changed is not None:
+        changed()
+    for name, function in zip(_OF_WARNINGS, value[1:], strict=True):
+        setattr(warnings, name, function)
+
+
+def _set_environment(value: Mapping[str, str]) -> None:
+    zone = os.environ.get("TZ")
+    for name in os.environ.keys() - value.keys():
+        del os.environ[name]
+    os.environ.update(value)
+    if zone != os.environ.get("TZ") and hasattr(time, "tzset"):
+        time.tzset()
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109  a string is compared
+    except FileNotFoundError:
+        return None
+
+
+def _set_folder(value: str | None) -> None:
+    if value is not None:
+        os.chdir(value)
+
+
+def _set_umask(value: int) -> None:
+    os.umask(value)
+
+
+def _set_locale(value: str) -> None:
+    locale.setlocale(locale.LC_ALL, value)
+
+
+def _streams() -> tuple[Any, Any, Any]:
+    return sys.stdin, sys.stdout, sys.stderr
+
+
+def _set_streams(value: tuple[Any, Any, Any]) -> None:
+    sys.stdin, sys.stdout, sys.stderr = value
+
+
+def _handlers() -> tuple[Any, ...]:
+    return tuple(map(signal.getsignal, _signals()))
+
+
+@cache
+def _signals() -> tuple[signal.Signals, ...]:
+    fixed = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
+    return tuple(sorted(signal.valid_signals() & set(signal.Signals) - fixed))
+
+
+def _set_handlers(value: tuple[Any, ...]) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number, handler in zip(_signals(), value, strict=True):
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+def _flushes() -> bool:
+    return bool(torch.tensor(TINY).mul_(1.0).item() == 0)
+
+
+def _deterministic() -> tuple[bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+
+
+def _set_threads(value: int) -> None:
+    if torch.get_num_threads() != value:
+        torch.set_num_threads(value)
+
+
+def _backend(name: str, place: Any, key: str) -> Setting:
+    return Setting(name, lambda: getattr(place, key), lambda value: setattr(place, key, value))
+
+
+def _default_device() -> str:
+    return str(torch.get_default_device())
+
+
+def _set_default_device(value: str) -> None:
+    torch.set_default_device(None if value == "cpu" else value)
+
+
+def _cuda_device() -> int | None:
+    ready = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.current_device() if ready else None
+
+
+def _set_cuda_device(value: int | None) -> None:
+    if value is not None:
+        torch.cuda.set_device(value)
+
+
+def _set_deterministic(strict: bool, lenient: bool) -> None:
+    torch.use_deterministic_algorithms(strict, warn_only=lenient)
+
+
+def _set_saving(message: str | None) -> None:
+    if message is None:
+        torch._C._autograd._saved_tensors_hooks_enable()
+    else:
+        torch._C._autograd._saved_tensors_hooks_disable(message)
+
+
+def _decimals() -> tuple[Any, ...]:
+    context = decimal.getcontext()
+    traps = tuple(each for each, on in context.traps.items() if on)
+    return (*(getattr(context, name) for name in _DECIMALS), traps)
+
+
+def _set_decimals(value: tuple[Any, ...]) -> None:
+    given = dict(zip(_DECIMALS, value[:-1], strict=True))
+    decimal.setcontext(decimal.Context(**given, traps=list(value[-1])))
+
+
+def _umask() -> int:
+    value = os.umask(0o077)
+    os.umask(value)
+    return value
+
+
+def _timers() -> tuple[bool, ...]:
+    kinds = signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF
+    return tuple(any(signal.getitimer(kind)) for kind in kinds)
+
+
+def _set_timers(value: tuple[bool, ...]) -> None:
+    kinds = signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF
+    for kind, ran in zip(kinds, value, strict=True):
+        if not ran:
+            signal.setitimer(kind, 0)
+
+
+def _blocked() -> frozenset[int]:
+    return frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+
+def _set_blocked(value: frozenset[int]) -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, value)
+
+
+def _in_list(name: str, values: list[Any]) -> Setting:
+    def write(value: tuple[Any, ...]) -> None:
+        values[:] = value
+
+    return Setting(name, lambda: tuple(values), write, numeric=False)
+
+
+def _excepthooks() -> tuple[Any, ...]:
+    return sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook
+
+
+def _set_excepthooks(value: tuple[Any, ...]) -> None:
+    sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook = value
+
+
+def _tracing() -> tuple[Any, ...]:
+    return sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile()
+
+
+def _set_tracing(value: tuple[Any, ...]) -> None:
+    sys.settrace(value[0])
+    sys.setprofile(value[1])
+    threading.settrace(value[2])
+    threading.setprofile(value[3])
+
+
+def _printing() -> tuple[Any, ...]:
+    return copy.copy(vars(torch._tensor_str.PRINT_OPTS)), np.get_printoptions()
+
+
+def _set_printing(value: tuple[Any, ...]) -> None:
+    vars(torch._tensor_str.PRINT_OPTS).update(value[0])
+    np.set_printoptions(**value[1])
+
+
+def _logging() -> tuple[Any, ...]:
+    root = logging.root
+    return root.manager.disable, root.level, tuple(root.handlers)
+
+
+def _set_logging(value: tuple[Any, ...]) -> None:
+    logging.root.manager.disable, logging.root.level = value[:2]
+    logging.root.handlers[:] = value[2]
+    logging.root.manager._clear_cache()  # type: ignore[attr-defined]
+
+
+def _garbage() -> tuple[bool, tuple[int, int, int]]:
+    return gc.isenabled(), gc.get_threshold()
+
+
+def _set_garbage(value: tuple[bool, tuple[int, int, int]]) -> None:
+    enabled, thresholds = value
+    gc.set_threshold(*thresholds)
+    (gc.enable if enabled else gc.disable)()
+
+
+# Kinds of operations whose precision torch stores separately, each with its backend.
+_PRECISIONS = tuple(
+    (backend, kind)
+    for backend, kinds in (
+        ("generic", ("all",)),
+        ("cuda", ("all", "matmul", "conv", "rnn")),
+        ("mkldnn", ("all", "matmul", "conv", "rnn")),
+    )
+    for kind in kinds
+)
+
+
+def _precisions() -> tuple[Any, ...]:
+    get = torch._C._get_fp32_precision_getter
+    return tuple(get(*each) for each in _PRECISIONS)
+
+
+def _set_precisions(value: tuple[Any, ...]) -> None:
+    for each, precision in zip(_PRECISIONS, value, strict=True):
+        torch._C._set_fp32_precision_setter(*each, precision)
+
+
+def _attention() -> tuple[bool, ...]:
+    backends = torch.backends.cuda
+    return (
+        backends.flash_sdp_enabled(),
+        backends.mem_efficient_sdp_enabled(),
+        backends.math_sdp_enabled(),
+        backends.cudnn_sdp_enabled(),
+    )
+
+
+def _set_attention(value: tuple[bool, ...]) -> None:
+    backends = torch.backends.cuda
+    backends.enable_flash_sdp(value[0])
+    backends.enable_mem_efficient_sdp(value[1])
+    backends.enable_math_sdp(value[2])
+    backends.enable_cudnn_sdp(value[3])
+
+
+def _mkldnn() -> tuple[bool, ...]:
+    torch_c = torch._C
+    return (
+        torch_c._get_mkldnn_enabled(),
+        torch_c._get_mkldnn_deterministic(),
+        torch_c._get_nnpack_enabled(),
+    )
+
+
+def _set_mkldnn(value: tuple[bool, ...]) -> None:
+    torch._C._set_mkldnn_enabled(value[0])
+    torch._C._set_mkldnn_deterministic(value[1])
+    torch._C._set_nnpack_enabled(value[2])
+
+
+def _limits() -> tuple[tuple[int, int], ...]:
+    return tuple(resource.getrlimit(getattr(resource, name)) for name in _LIMITS)
+
+
+def _set_limits(value: tuple[tuple[int, int], ...]) -> None:
+    for name, limit in zip(_LIMITS, value, strict=True):
+        if resource.getrlimit(getattr(resource, name)) != limit:
+            resource.setrlimit(getattr(resource, name), limit)
+
+
+_OF_WARNINGS = ("warn", "warn_explicit", "showwarning", "formatwarning")
+_DECIMALS = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+_LIMITS = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE")
+_CUDNN, _MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
+_CONVERSION = torch.__future__
+_ALL = (
+    Setting("deterministic algorithms", _deterministic, lambda value: _set_deterministic(*value)),
+    Setting("the number of threads", torch.get_num_threads, _set_threads),
+    Setting("the default device", _default_device, _set_default_device),
+    Setting("CUDA's device", _cuda_device, _set_cuda_device),
+    Setting("anomaly detection", torch.is_anomaly_enabled, torch.set_anomaly_enabled),
+    Setting("flushing of denormal numbers", _flushes, torch.set_flush_denormal),
+    Setting(
+        "the precision of products",
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+    ),
+    _backend("TF32 of products", _MATMUL, "allow_tf32"),
+    _backend("TF32 of convolutions", _CUDNN, "allow_tf32"),
+    _backend("sums in float16", _MATMUL, "allow_fp16_accumulation"),
+    _backend("reduced precision of float16", _MATMUL, "allow_fp16_reduced_precision_reduction"),
+    _backend("reduced precision of bfloat16", _MATMUL, "allow_bf16_reduced_precision_reduction"),
+    Setting("the precision of float32", _precisions, _set_precisions),
+    _backend("cuDNN", _CUDNN, "enabled"),
+    _backend("the choice of cuDNN's algorithms", _CUDNN, "benchmark"),
+    _backend("cuDNN's determinism", _CUDNN, "deterministic"),
+    Setting("the kernels of attention", _attention, _set_attention),
+    Setting("oneDNN and NNPACK", _mkldnn, _set_mkldnn),
+    _backend("the engine of quantised layers", torch.backends.quantized, "engine"),
+    _backend(
+        "filling of uninitialised memory",
+        torch.utils.deterministic,  # type: ignore[attr-defined]
+        "fill_uninitialized_memory",
+    ),
+    Setting(
+        "threads of backward passes",
+        torch._C._is_multithreading_enabled,
+        torch._C._set_multithreading_enabled,
+    ),
+    Setting(
+        "replay of views",
+        torch._C._is_view_replay_enabled,
+        torch._C._set_view_replay_enabled,
+    ),
+    Setting("autocast's cache", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
+    Setting(
+        "hooks on saved tensors",
+        torch._C._autograd._saved_tensors_hooks_get_disabled_error_message,
+        _set_saving,
+    ),
+    Setting(
+        "how modules are moved",
+        lambda: (
+            _CONVERSION.get_overwrite_module_params_on_conversion(),
+            _CONVERSION.get_swap_module_params_on_conversion(),
+        ),
+        lambda value: (
+            _CONVERSION.set_overwrite_module_params_on_conversion(value[0]),
+            _CONVERSION.set_swap_module_params_on_conversion(value[1]),
+        ),
+    ),
+    Setting("numpy.errstate", _numpy_errors, _set_numpy_errors),
+    Setting("the decimal context", _decimals, _set_decimals),
+    Setting("warnings filters", _filters, _set_filters, numeric=False),
+    Setting("torch's warnings", torch.is_warn_always_enabled, torch.set_warn_always, numeric=False),
+    Setting("how numbers are printed", _printing, _set_printing, numeric=False),
+    Setting("logging", _logging, _set_logging, numeric=False),
+    Setting("os.environ", lambda: dict(os.environ), _set_environment, numeric=False),
+    Setting("the working folder", _folder, _set_folder, numeric=False),
+    Setting("the umask", _umask, _set_umask, numeric=False),
+    Setting("limits of the process", _limits, _set_limits, numeric=False),
+    Setting("the locale", partial(locale.setlocale, locale.LC_ALL), _set_locale, numeric=False),
+    _in_list("sys.path", sys.path),
+    _in_list("sys.argv", sys.argv),
+    Setting("standard streams", _streams, _set_streams, numeric=False),
+    Setting("sys.excepthook", _excepthooks, _set_excepthooks, numeric=False),
+    Setting("tracing", _tracing, _set_tracing, numeric=False),
+    Setting(
+        "garbage collection", lambda: (gc.isenabled(), gc.get_threshold()), _set_garbage, False
+    ),
+    Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit, numeric=False),
+    Setting("digits of integers", sys.get_int_max_str_digits, sys.set_int_max_str_digits, False),
+    Setting("the switch interval", sys.getswitchinterval, sys.setswitchinterval, numeric=False),
+    Setting("timeouts of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout, False),
+    Setting("signal handlers", _handlers, _set_handlers, numeric=False),
+    Setting("blocked signals", _blocked, _set_blocked, numeric=False),
+    Setting("timers", _timers, _set_timers, numeric=False),
+)
+
+
+def _readable(setting: Setting) -> bool:
+    try:
+        setting.read()
+    except (AttributeError, NameError, RuntimeError, OSError):
+        return False
+    return True
+
+
+SETTINGS = tuple(filter(_readable, _ALL))
+NUMERIC_SETTINGS = frozenset(each.name for each in SETTINGS if each.numeric)
+
+
+def read(setting: Setting) -> Any:
+    """Returns the present value of a setting; `UNREADABLE` if torch refuses to read it.
+
+    It refuses a precision that was set by one interface and is read by an earlier one.
+    """
+    try:
+        return setting.read()
+    except (RuntimeError, OSError):
+        return UNREADABLE
