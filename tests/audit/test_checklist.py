@@ -28,6 +28,7 @@ from gibbon.audit.suggest import suggested_suite
 from gibbon.cli.suite_writer import suite_toml
 from gibbon.core.threat import Norm
 from gibbon.records.checks import CheckDone
+from gibbon.records.flag_kinds import KINDS
 from gibbon.records.flags import Flag
 from gibbon.records.run import Evaluation, RunRecord
 from gibbon.specs.decoding import parse_suite
@@ -184,3 +185,34 @@ def test_the_names_of_checks_are_those_of_a_run() -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
     found = evaluate(net, (inputs, labels), attack=["pgd", "fgsm"], epsilon=0.1)
     assert {each.name for each in found.record.checks} >= set(CHECKS)
+
+
+# Kinds that need what this record does not have, and those about the record itself.
+ELSEWHERE = {"transfer-stronger", "proved-example-attacked"}
+ABOUT_THE_RECORD = {"earlier-version", "examples-left-out", "not-examined"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    sorted(
+        each.name
+        for each in KINDS.values()
+        if each.severity != "note" and each.name not in ELSEWHERE | ABOUT_THE_RECORD
+    ),
+)
+def test_every_flag_that_puts_a_number_in_doubt_shows_in_a_list(kind: str) -> None:
+    attacks = (
+        {"name": "fgsm", "epsilon": ["0.1"]},
+        {"name": "pgd", "epsilon": ["0.1", "0.2", "1"]},
+        SQUARE,
+        {"name": "noise-sign", "epsilon": ["0.1"]},
+    )
+    flag = Flag(kind=kind, dataset="data", model="net", attack="pgd", sentence="made up here")
+    plain, flagged = record(*attacks), record(*attacks, flags=(flag,))
+    changed = {
+        item: answer
+        for each in LISTS
+        for item, answer in answers(flagged, each.name).items()
+        if answer.state in ("fails", "not done") and answer != answers(plain, each.name)[item]
+    }
+    assert any("made up here" in answer.evidence for answer in changed.values()), changed

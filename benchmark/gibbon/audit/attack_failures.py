@@ -24,7 +24,14 @@ def _no_gradients(facts: Facts) -> ItemAnswer | None:
 
 def _unavailable(facts: Facts) -> ItemAnswer:
     return _no_gradients(facts) or done_unless(
-        facts.flagged("zero-gradient", "zero-gradient-on-path", "gradient-mismatch"),
+        facts.flagged(
+            "zero-gradient",
+            "zero-gradient-on-path",
+            "gradient-mismatch",
+            "discontinuous-loss",
+            "rounded-inputs",
+            "no-gradient-taken",
+        ),
         f"gradients of {listed(_with_gradients(facts))} are there along the way",
         facts=facts,
         checks=(PATHS,),
@@ -33,7 +40,13 @@ def _unavailable(facts: Facts) -> ItemAnswer:
 
 def _unstable(facts: Facts) -> ItemAnswer:
     return done_unless(
-        facts.flagged("random-answers", "stateful-answers", "batch-dependent", "training-layers"),
+        facts.flagged(
+            "random-answers",
+            "stateful-answers",
+            "batch-dependent",
+            "training-layers",
+            "detects-gradients",
+        ),
         "the same inputs got the same answers",
         facts=facts,
         checks=(TWICE,),
@@ -54,7 +67,7 @@ def _incomplete(facts: Facts) -> ItemAnswer:
         more = (entry(facts, "pgd", steps=STEPS),)
         return ItemAnswer("not done", "there is no iterative attack", more)
     return done_unless(
-        facts.flagged("not-converged"),
+        facts.flagged("not-converged", "few-steps", "budget-unused"),
         "the loss no longer rose in the last quarter of the steps",
         facts=facts,
         checks=(PATHS,),

@@ -61,7 +61,9 @@ def _square(facts: Facts) -> ItemAnswer:
 
 def _dynamic(facts: Facts) -> ItemAnswer:
     return _unexamined(facts) or done_unless(
-        facts.flagged("autograd-in-forward", "stateful-answers", "batch-dependent"),
+        facts.flagged(
+            "autograd-in-forward", "stateful-answers", "batch-dependent", "detects-gradients"
+        ),
         "no model optimises or differentiates while it answers, and none remembers calls",
         facts=facts,
         checks=(AUTOGRAD, CALLS),

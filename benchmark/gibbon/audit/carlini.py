@@ -33,7 +33,10 @@ def _threat_model(facts: Facts) -> ItemAnswer:
     }
     if not found:
         return ItemAnswer("not done", "no attack was run", (entry(facts, "pgd", steps=STEPS),))
-    return ItemAnswer("done", f"stated in the suite: {listed(sorted(found))}")
+    return done_unless(
+        facts.flagged("wide-budget", "tiny-budget", "invalid-candidates"),
+        f"stated in the suite: {listed(sorted(found))}",
+    )
 
 
 def _adaptive(facts: Facts) -> ItemAnswer:
@@ -42,6 +45,11 @@ def _adaptive(facts: Facts) -> ItemAnswer:
         return ItemAnswer("done", f"adapted to the model: {listed(adaptive)}")
     defended = facts.flagged(
         "gradient-mismatch",
+        "discontinuous-loss",
+        "detects-gradients",
+        "outputs-are-probabilities",
+        "saturated-outputs",
+        "tiny-outputs",
         "random-answers",
         "zero-gradient",
         "zero-gradient-on-path",
@@ -62,6 +70,8 @@ def _adaptive(facts: Facts) -> ItemAnswer:
 
 
 def _adapted(facts: Facts) -> dict[str, object]:
+    if facts.flagged("discontinuous-loss") and not facts.flagged("gradient-mismatch"):
+        return dict(entry(facts, "apgd-ce", label="apgd-restarts", restarts=RESTARTS))
     keys: dict[str, object] = {}
     if facts.flagged("random-answers"):
         keys["eot"] = 20
@@ -91,7 +101,16 @@ def _clean(facts: Facts) -> ItemAnswer:
     if not rows:
         return ItemAnswer("not done", "the unattacked cells failed")
     found = listed(f"{row.model} {100 * (row.clean_error or 0):.2f} %" for row in rows)
-    return ItemAnswer("done", f"clean error: {found}")
+    return done_unless(
+        facts.flagged(
+            "error-at-chance",
+            "preprocessing",
+            "duplicated-examples",
+            "conflicting-labels",
+            "constant-inputs",
+        ),
+        f"clean error: {found}",
+    )
 
 
 def _iterative_above_single(facts: Facts) -> ItemAnswer:
@@ -99,7 +118,7 @@ def _iterative_above_single(facts: Facts) -> ItemAnswer:
     iterative = [each.spec.label for each in facts.attacks if each.iterative]
     if single and iterative:
         return done_unless(
-            facts.flagged("weaker-attack-stronger", "noise-as-strong"),
+            facts.flagged("weaker-attack-stronger", "noise-as-strong", "error-below-clean"),
             f"{listed(iterative)} in addition to {listed(single)}: no single step finds more",
             facts=facts,
             checks=(ORDER,),
@@ -173,6 +192,10 @@ def _hyperparameters(facts: Facts) -> ItemAnswer:
 
 
 def _diverse(facts: Facts) -> ItemAnswer:
+    control = facts.flagged("noise-only")
+    if control:
+        more = (entry(facts, "pgd", steps=STEPS), entry(facts, "square", queries=QUERIES))
+        return ItemAnswer("not done", str(control[0]), more)
     kinds = {
         "single-step": any(each.single_step for each in facts.attacks),
         "iterative": any(each.iterative for each in facts.attacks),
@@ -247,7 +270,11 @@ def _randomness(facts: Facts) -> ItemAnswer:
 
 def _differentiable(facts: Facts) -> ItemAnswer:
     flags = facts.flagged(
-        "gradient-mismatch", "rounded-inputs", "zero-gradient", "zero-gradient-on-path"
+        "gradient-mismatch",
+        "discontinuous-loss",
+        "rounded-inputs",
+        "zero-gradient",
+        "zero-gradient-on-path",
     )
     if not flags and not facts.made(GRADIENT):
         return _unchecked(GRADIENT)
@@ -268,7 +295,7 @@ def _converged(facts: Facts) -> ItemAnswer:
         more = (entry(facts, "pgd", steps=STEPS),)
         return ItemAnswer("not done", "there is no iterative attack", more)
     return done_unless(
-        facts.flagged("not-converged", "loss-did-not-rise"),
+        facts.flagged("not-converged", "loss-did-not-rise", "few-steps", "budget-unused"),
         f"the loss of {listed(each.spec.label for each in iterative)} no longer rose at the end",
         facts=facts,
         checks=(PATHS,),
@@ -276,6 +303,9 @@ def _converged(facts: Facts) -> ItemAnswer:
 
 
 def _other_parameters(facts: Facts) -> ItemAnswer:
+    survivors = facts.flagged("survivors-misclassified")
+    if survivors:  # found by an attack with other parameters
+        return done_unless(survivors, "")
     names: dict[str, list[str]] = {}
     for each in facts.attacks:
         if each.iterative:
@@ -369,6 +399,17 @@ def _worst_for_each(facts: Facts) -> ItemAnswer:
 
 
 def _own_attacks(facts: Facts) -> ItemAnswer:
+    broken = facts.flagged(
+        "partial-perturbation",
+        "few-steps",
+        "no-gradient-taken",
+        "budget-unused",
+        "inputs-unchanged",
+        "invalid-candidates",
+        "success-lost",
+    )
+    if broken:
+        return done_unless(broken, "")
     new = [each.spec.name for each in facts.attacks if "." in each.spec.name]
     if not new:
         return ItemAnswer("not applicable", "every attack is a registered one")

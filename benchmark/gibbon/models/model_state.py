@@ -28,7 +28,7 @@ class ModelState:
     """A copy of the state of a model under evaluation.
 
     Args:
-        classifier: the model.
+        model: the model, or its module.
         generators: whether the random generators that it keeps are part of the state.
 
     Attributes:
@@ -45,13 +45,15 @@ class ModelState:
     0
     """
 
-    def __init__(self, classifier: Classifier, *, generators: bool = True) -> None:
-        self._snapshot = classifier.snapshot or Snapshot(classifier.module)
-        self._buffers = [(each, each.clone()) for each in classifier.module.buffers()]
+    def __init__(self, model: Classifier | nn.Module, *, generators: bool = True) -> None:
+        evaluated = model.snapshot if isinstance(model, Classifier) else None
+        module = model.module if isinstance(model, Classifier) else model
+        self._snapshot = evaluated or Snapshot(module)
+        self._buffers = [(each, each.clone()) for each in module.buffers()]
         self._names: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._contents: list[Callable[[], object]] = []
         self.has_generators = False
-        for part in classifier.module.modules():
+        for part in module.modules():
             own = vars(part)
             held = {name: value for name, value in own.items() if name not in BOOKKEEPING}
             self._names.append((own, held))
@@ -66,6 +68,8 @@ class ModelState:
     @torch.no_grad()
     def restore(self) -> None:
         """Puts the state back; parameters only if they have changed."""
+        if self._snapshot.difference() is not None:
+            self._snapshot.restore()
         for own, held in self._names:
             for name in own.keys() - held.keys() - BOOKKEEPING:
                 del own[name]
@@ -75,8 +79,6 @@ class ModelState:
         for buffer, copy in self._buffers:
             if not torch.equal(buffer, copy):
                 buffer.copy_(copy)
-        if self._snapshot.difference() is not None:
-            self._snapshot.restore()
 
 
 def _restorer(value: Any) -> Callable[[], object] | None:

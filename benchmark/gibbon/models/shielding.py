@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from gibbon.core.global_state import Changes, GlobalState
 from gibbon.core.plain_tensors import equal
 from gibbon.models.classifier import Classifier
+from gibbon.models.first_answers import FirstAnswers
 from gibbon.models.known_code import is_known
 from gibbon.models.memory import give_back, is_shortage
-from gibbon.models.snapshot import Snapshot
+from gibbon.models.model_state import ModelState
 
 SOME, FEW = 16, 4  # inputs of the first and of the second call
 NEEDS_GRADIENTS = ("does not require grad", "does not have a grad_fn")
@@ -118,11 +119,13 @@ class Habits:
         shields: the modules.
         notes: sentences for the model's card.
         foreign: whether the model's code is unknown.
+        first: its answers in the first of these calls, if it did not fail.
     """
 
     shields: tuple[Callable[[nn.Module], nn.Module], ...] = ()
     notes: tuple[str, ...] = ()
     foreign: bool = False
+    first: FirstAnswers | None = field(default=None, compare=False)
 
     def with_state(self, changes: Changes) -> Habits:
         """Returns these habits and that of leaving this global state changed."""
@@ -156,14 +159,13 @@ def habits_of(classifier: Classifier, inputs: Tensor) -> Habits:
     """
     seen = _Seen(inputs)
     with classifier.uncounted(), classifier.evaluating(inputs.device):
-        snapshot, state = Snapshot(classifier.module), GlobalState.now()
+        kept, state = ModelState(classifier), GlobalState.now()
         try:
             for gradients in (False, True):
                 seen.look(classifier.module, state, gradients=gradients)
         finally:
             state.put_back()
-            if snapshot.difference() is not None:
-                snapshot.restore()
+            kept.restore()
         recurrent = inputs.device.type == "cuda" and any(
             isinstance(each, nn.RNNBase) for each in classifier.module.modules()
         )
@@ -172,8 +174,8 @@ def habits_of(classifier: Classifier, inputs: Tensor) -> Habits:
     if recurrent and not classifier.forward_only:
         note = "its recurrent layers run without cuDNN, which has no gradients in eval mode"
         found.append((WithoutCudnn, note))
-    shields, notes = zip(*found, strict=True) if found else ((), ())
-    return Habits(shields, notes, foreign)
+    shields, notes = (tuple(each[place] for each in found) for place in (0, 1))
+    return Habits(shields, notes, foreign, seen.first)
 
 
 def shielded(classifier: Classifier, inputs: Tensor) -> Classifier:
@@ -200,6 +202,7 @@ class _Seen:
         self.inputs = inputs[:SOME]
         self.writes = self.reuses = self.needs_gradients = False
         self.changed: dict[str, None] = {}
+        self.first: FirstAnswers | None = None
 
     def look(self, module: nn.Module, state: GlobalState, *, gradients: bool) -> None:
         """Calls the model twice, on all inputs and on a few; on fewer if memory is short."""
@@ -217,6 +220,8 @@ class _Seen:
     def _look(self, module: nn.Module, state: GlobalState, *, gradients: bool) -> None:
         first = self._call(module, self.inputs, state, gradients=gradients)
         kept = None if first is None else first.detach().clone()
+        if kept is not None and not gradients and self.first is None:
+            self.first = FirstAnswers(self.inputs.detach().clone(), kept)
         second = self._call(module, self.inputs[:FEW].flip(0), state, gradients=gradients)
         if first is not None and kept is not None and second is not None:
             overwritten = not equal(first.detach(), kept)

@@ -21,7 +21,7 @@ from gibbon.records.flags import Flag
 from gibbon.records.record import Record
 
 EXAMINATIONS = "examinations"  # folder of the files
-EXAMINATION_FORMAT: Literal[1] = 1  # goes up when a check changes, so that it is made again
+EXAMINATION_FORMAT: Literal[2] = 2  # goes up when a check changes, so that it is made again
 
 Result = Literal["passed", "flagged", "abstained", "left out", "failed"]
 
@@ -79,7 +79,7 @@ class Examination(Record):
         at_candidates: whether the gradient was checked at an attack's candidates, too.
     """
 
-    format: Literal[1] = EXAMINATION_FORMAT
+    format: Literal[1, 2] = EXAMINATION_FORMAT
     model: str = ""
     dataset: str = ""
     examples: int = 0
@@ -95,6 +95,11 @@ class Examination(Record):
     def passes(self) -> int:
         """Forward and backward passes together."""
         return self.forward_passes + self.backward_passes
+
+    @property
+    def outdated(self) -> bool:
+        """Whether checks have been added or changed since it was made."""
+        return self.format != EXAMINATION_FORMAT
 
     @property
     def incomplete(self) -> bool:
@@ -156,6 +161,8 @@ def load_examination(folder: Path, model: str, *, dataset: str) -> Examination:
         raise RecordError("is damaged, or of another version") from error
     if (found.model, found.dataset) != (model, dataset):
         raise RecordError("is the file of another model")
+    if found.outdated:
+        raise RecordError("was made before checks were added or changed")
     return found
 
 

@@ -86,6 +86,14 @@ _KINDS = (
         ATHALYE,
     ),
     FlagKind(
+        "discontinuous-loss",
+        "serious",
+        "the loss jumps between neighbouring inputs",
+        "Add apgd-ce with restarts and square with thousands of queries: they step over jumps; or "
+        "give the part another backward pass, such as that of a smooth activation.",
+        TRAMER,
+    ),
+    FlagKind(
         "random-answers",
         "serious",
         "the model answers the same inputs differently each time",

@@ -17,6 +17,7 @@ from gibbon.diagnostics.examination.examine import (
     examine,
     examine_candidates,
 )
+from gibbon.diagnostics.examination.loss_jumps import are_serious
 from gibbon.models.classifier import Classifier
 from gibbon.records.checks import CheckDone
 from gibbon.records.examination import (
@@ -142,7 +143,7 @@ def examine_models(
         budget = budget_of_run(budgets[key])
         budget -= budget // LATER_SHARE
         stored = read_examination(folder.path, model=key[0], dataset=key[1])
-        if stored is None and key in recorded:
+        if stored is None and key in recorded and not recorded[key].outdated:
             stored = recorded[key]
             write_examination(folder.path, stored)
         if stored is not None and not (stored.incomplete and budget >= MORE * stored.budget):
@@ -198,8 +199,9 @@ def examine_at_candidates(
                 model: LoadedModel = model,
                 points: Candidates = points,
                 budget: int = budget,
+                jumps: bool = are_serious(before.found),
             ) -> Examination:
-                return _examine_at(model, points, budget, plan)
+                return _examine_at(model, points, budget, plan, jumps=jumps)
 
             later = worker.run(work, SILENT)
             examined.found[key] = before.then(later)
@@ -260,12 +262,14 @@ def _examine(model: LoadedModel, budget: int, plan: Plan) -> Examination:
     )
 
 
-def _examine_at(model: LoadedModel, points: Candidates, budget: int, plan: Plan) -> Examination:
+def _examine_at(
+    model: LoadedModel, points: Candidates, budget: int, plan: Plan, *, jumps: bool
+) -> Examination:
     plan.pool.load([model.handle])
     main, exact = _classifiers(model)
     observed = model.probed.observed
     return examine_candidates(
-        main, observed, points, budget=budget, exact=exact, device=plan.device
+        main, observed, points, budget=budget, exact=exact, device=plan.device, jumps=jumps
     )
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from gibbon.attacks.base import SearchMethod
+from gibbon.diagnostics.answers_in_run import answers_in_run_flags
 from gibbon.diagnostics.attacked_cell import AttackedCell
 from gibbon.diagnostics.cell_flags import cell_flags
 from gibbon.diagnostics.effort_flags import source_flags
@@ -85,6 +86,8 @@ def make_record(
     followed = 0
     flags = [*examined.flags(plan)]
     known = {(each.dataset, each.model) for each in flags if each.kind == "stateful-answers"}
+    batches = {(each.dataset, each.model) for each in flags if each.kind == "batch-dependent"}
+    explained = known | batches  # why a run gives other answers than loading
     flags.extend(_model_flags(plan, known))
     for experiment in plan.experiments:
         outcomes = {
@@ -103,6 +106,7 @@ def make_record(
         attacked = list(_attacked_cells(experiment, rows, outcomes))
         followed += sum(cell.steps > 0 for cell in attacked)
         flags.extend(flag for cell in attacked for flag in cell_flags(cell))
+        flags.extend(_changed_since_loading(experiment, outcomes, explained))
         flags.extend((*paired_flags(attacked), *source_flags(attacked), *experiment.flags))
         transfers.extend(scored)
         agreements.extend(agreed)
@@ -222,6 +226,29 @@ def _model_flags(plan: Plan, known: Collection[tuple[str, str]]) -> Iterator[Fla
                     repeatable=bool(model.probed.draws),
                     eot={each.label: each.least_eot for each in experiment.attacks},
                 )
+
+
+def _changed_since_loading(
+    experiment: PlannedExperiment,
+    outcomes: Mapping[str, Outcome],
+    known: Collection[tuple[str, str]],
+) -> Iterator[Flag]:
+    """Yields the flags of models that give examples other answers than when they were loaded.
+
+    ``known`` are dataset and model of those whose flags say why.
+    """
+    dataset = experiment.spec.dataset.name
+    for cell in experiment.cells:
+        clean, model = outcomes.get(cell.digest), cell.source
+        if cell.attack is None and clean is not None and (dataset, model.name) not in known:
+            yield from answers_in_run_flags(
+                dataset,
+                model.name,
+                observed=model.probed.observed,
+                rule=model.classifier.outputs,
+                clean=clean,
+                digest=model.digest,
+            )
 
 
 def _attacked_cells(

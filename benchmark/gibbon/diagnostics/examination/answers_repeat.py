@@ -13,6 +13,7 @@ from gibbon.models.repeatability import Cause
 from gibbon.records.examination import ExaminedFlag
 
 NAME, LATER = "the same inputs twice", "the same inputs after many calls"
+AFTER = "the same inputs after the attacks"
 UNSTEADY = "answers the same inputs differently each time: its numbers are one draw of many"
 FROM = {
     Cause.SEEDED: UNSTEADY,
@@ -25,6 +26,7 @@ CHANGING = "answers the same inputs differently from call to call: by state that
 DRAWS = "eot = 20"
 TRIED, CALLS_AGAIN = 2, 5  # examples and calls that show randomness which two calls did not
 REMEMBERED = 4  # examples whose first answers are compared with later ones
+AFTER_SHARE = 8  # of what is left after attacks, one pass in so many compares answers
 MOST_LATER = 200  # calls before the first inputs are given again
 CALLS_SHARE = 4  # calls take at most this part of what is left
 
@@ -98,13 +100,40 @@ def changed_since(subject: Subject, inputs: Tensor, outputs: Tensor) -> Examined
     return _later_flag(found)
 
 
-def _later_flag(found: OtherAnswers) -> ExaminedFlag:
+def _later_flag(found: OtherAnswers, when: str = "after many calls") -> ExaminedFlag:
     return ExaminedFlag(
         kind="stateful-answers",
         figure=f"{found.difference:.2g} of the outputs' range",
-        sentence="answers the same inputs differently after many calls: "
+        sentence=f"answers the same inputs differently {when}: "
         f"{found.changed} of {found.count} classes changed",
     )
+
+
+def same_inputs_after_attacks(subject: Subject) -> Report:
+    """Compares answers after the attacks of a run with the first; raises ``stateful-answers``.
+
+    It is the only check that sees a model change late, by a count or a clock.
+    """
+    notes, observed = Notebook(AFTER), subject.observed
+    if not observed.steady:
+        return notes.abstain("its answers can't be repeated")
+    if subject.left < 1:
+        return notes.leave_out(1)
+    count = min(REMEMBERED, len(observed.outputs), max(1, subject.left // AFTER_SHARE))
+    rows = subject.rows(count)
+    notes.looked_at = counted(count, "example")
+    found = comparison(observed.outputs[rows], subject.ask(subject.batch(rows).inputs))
+    notes.figures["relative difference"] = found.difference
+    if found.difference > observed.tolerance and not _mixes(subject):
+        subject.remembers = True
+        notes.found.append(_later_flag(found, "after the attacks"))
+    return notes.report()
+
+
+def _mixes(subject: Subject) -> bool:
+    """Returns whether examples were seen to be answered otherwise among fewer."""
+    alone = subject.observed.alone
+    return subject.mixes or (alone is not None and alone.difference > subject.observed.tolerance)
 
 
 def same_inputs_later(subject: Subject, first: Tensor, rows: list[int]) -> Report:

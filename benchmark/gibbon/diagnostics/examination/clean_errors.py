@@ -85,7 +85,7 @@ def class_order(subject: Subject) -> Report:
     """Tries other orders of the classes, without a pass; raises ``preprocessing``.
 
     Known orders are tried on all examples: shifted by one, sorted as text, reversed.  Any other is
-    found on one half, by matching the confusion matrix, and tested on the other half.
+    found on each half, by matching the confusion matrix, and tested on the other one.
     """
     observed = subject.observed
     labels, predicted = observed.sample.labels.cpu(), observed.outputs.argmax(1)
@@ -105,12 +105,15 @@ def class_order(subject: Subject) -> Report:
         if found.sure and (best is None or found.after < best[0].after):
             best = found, name
     if best is None:
-        fitted, tested = torch.arange(0, total, 2), torch.arange(1, total, 2)
-        order = _matched(predicted[fitted], labels[fitted], classes)
-        found = gain(labels[tested], before=predicted[tested], after=order[predicted[tested]])
+        halves = torch.arange(0, total, 2), torch.arange(1, total, 2)
+        after = predicted.clone()
+        for fitted, tested in (halves, halves[::-1]):
+            order = _matched(predicted[fitted], labels[fitted], classes)
+            after[tested] = order[predicted[tested]]
+        found = gain(labels, before=predicted, after=after)
         tried += 1
         if found.sure:
-            best = found, _described(order)
+            best = found, _described(_matched(predicted, labels, classes))
     notes.figures["orders tried"] = tried
     if best is not None:
         found, name = best

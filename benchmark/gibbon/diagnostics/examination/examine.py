@@ -20,6 +20,7 @@ from gibbon.diagnostics.examination import (
     gradient_modes,
     inner_work,
     input_rounding,
+    loss_jumps,
     other_preprocessing,
     output_form,
 )
@@ -33,7 +34,13 @@ from gibbon.diagnostics.examination.observe import (
     plain_answers,
 )
 from gibbon.diagnostics.examination.observed import Observed, OtherAnswers
-from gibbon.diagnostics.examination.subject import SEED, Notebook, Report, Subject
+from gibbon.diagnostics.examination.subject import (
+    SEED,
+    Notebook,
+    OutOfPassesError,
+    Report,
+    Subject,
+)
 from gibbon.models.classifier import Classifier
 from gibbon.models.model_state import ModelState
 from gibbon.records.examination import Examination
@@ -48,7 +55,8 @@ LATER = 8  # examples whose first answers are compared with their last
 
 # Parts of what is left when a check begins.
 SMALL = 20  # passes: with fewer the gradient comes first
-PREPROCESSING_PART, ROUNDING_PART, GRADIENT_PART = 0.65, 0.16, 0.6
+PREPROCESSING_PART, ROUNDING_PART = 0.65, 0.16
+GRADIENT_PART, JUMPS_PART = 0.6, 0.35
 
 
 def budget_of_run(passes: int) -> int:
@@ -147,16 +155,24 @@ def examine_candidates(
     budget: int,
     device: torch.device,
     exact: Classifier | None = None,
+    jumps: bool = False,
 ) -> Examination:
-    """Checks the gradient at candidates of an attack; arguments and result as of `examine`."""
+    """Checks answers and gradient after an attack; arguments and result as of `examine`.
+
+    ``jumps`` is whether the loss was found to jump at the data.
+    """
     started, passes = time.monotonic(), classifier.passes
     before = (passes.forward, passes.backward)
     with undisturbed(classifier, device):
         subject = Subject(classifier, observed, device, budget, exact)
+        subject.jumps = jumps
+        after = _made(
+            answers_repeat.AFTER, lambda: answers_repeat.same_inputs_after_attacks(subject)
+        )
         report = _candidates(subject, candidates)
     return Examination(
-        checks=(report.check,),
-        found=report.found,
+        checks=(after.check, report.check),
+        found=(*after.found, *report.found),
         budget=budget,
         forward_passes=passes.forward - before[0],
         backward_passes=passes.backward - before[1],
@@ -200,6 +216,12 @@ def _at_data(subject: Subject) -> Iterator[Report]:
         lambda: input_rounding.input_rounding(subject.exactly, int(ROUNDING_PART * subject.left)),
     )
     if not small:
+        jumps = _made(
+            loss_jumps.NAME,
+            lambda: loss_jumps.loss_jumps(subject.exactly, int(JUMPS_PART * subject.left)),
+        )
+        subject.jumps = loss_jumps.are_serious(jumps.found)
+        yield jumps
         yield _made(
             gradient_differences.AT_DATA,
             lambda: gradient_differences.gradient_at_data(
@@ -225,6 +247,8 @@ def _made(name: str, check: Callable[[], Report]) -> Report:
     """Returns the report of a check, or of the exception that it raised."""
     try:
         return check()
+    except OutOfPassesError as error:
+        return Notebook(name).leave_out(error.passes)
     except Exception as error:  # noqa: BLE001  a check must not end the run
         return Notebook(name).fail(error)
 

@@ -1,6 +1,8 @@
 """Tries other preprocessing of the inputs, if many clean examples are misclassified.
 
-Each kind is tried on a few examples; the best one is tested on others.
+Each kind is tried on a few examples, the best ones on a few more, and the best of these is tested
+on others.  Kinds are compared by the rank of the true class among the outputs, which says more than
+right and wrong on few examples, and which does not depend on the outputs' scale.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ from gibbon.records.examination import ExaminedFlag
 NAME = "other preprocessing"
 LEAST_ERROR, LEAST_WRONG = 0.15, 8
 FEWEST, MOST = 4, 24  # examples that each kind is tried on
-TESTED = 64  # other examples at most that the best is tested on
-FEWEST_TESTED = 12
+FIRST_PART, SECOND_PART = 0.4, 0.15  # of the passes, for all kinds and for the best ones
+BEST, MOST_AGAIN = 3, 40  # kinds, and examples that they are tried on
+FEWEST_TESTED = 12  # other examples that the best kind is tested on
+LEAST_GAIN = 0.05  # of the error
+ABOVE_CHANCE = 0.12
 BRIGHTEST = 255.0
 
 Channels = tuple[float, ...]
@@ -64,28 +69,35 @@ def other_preprocessing(subject: Subject, allowance: int) -> Report:
         return notes.report()
     shape, bounds = tuple(observed.sample.inputs.shape[1:]), subject.classifier.bounds
     kinds = list(_kinds(shape, low=bounds.low, high=bounds.high))
-    each = min(MOST, total // 3, (allowance - FEWEST_TESTED) // len(kinds))
-    if each < FEWEST:
-        return notes.leave_out(FEWEST * len(kinds) + FEWEST_TESTED)
-    shuffled = subject.rows(total)
-    screened, rest = shuffled[:each], shuffled[each:]
-    given = subject.batch(screened)
-    rights = [
-        int((subject.ask(kind.apply(given.inputs)).argmax(1) == given.labels.cpu()).sum())
-        for kind in kinds
-    ]
-    before = int((predicted[screened] == labels[screened]).sum())
-    best = max(range(len(kinds)), key=lambda place: rights[place])
-    notes.looked_at = f"{len(kinds)} kinds of preprocessing on {each} examples"
     notes.figures["kinds tried"] = len(kinds)
-    notes.figures["right as given"] = before
-    notes.figures["right with the best kind"] = rights[best]
-    if rights[best] - before < max(2, each // 8):
+    each = min(MOST, total // 4, int(FIRST_PART * allowance) // len(kinds))
+    if each < FEWEST and allowance >= FEWEST * len(kinds) + BEST + FEWEST_TESTED:
+        each = FEWEST
+    if each < FEWEST:
+        return notes.leave_out(FEWEST * len(kinds) + BEST + FEWEST_TESTED)
+    again = min(MOST_AGAIN, total // 4, max(1, int(SECOND_PART * allowance) // BEST))
+    shuffled, screened = subject.rows(total), each + again
+    tried, ranks = len(kinds), _ranks(subject, kinds, shuffled[:each])
+    best = sorted(range(len(kinds)), key=lambda place: float(ranks[place].sum()))[:BEST]
+    kinds, ranks = [kinds[place] for place in best], ranks[best]
+    ranks = torch.cat([ranks, _ranks(subject, kinds, shuffled[each:screened])], 1)
+    kind = kinds[int(ranks.sum(1).argmin())]
+    given = _rank(observed.outputs[shuffled[:screened]], labels[shuffled[:screened]])
+    notes.looked_at = f"{tried} kinds of preprocessing on {each} examples"
+    notes.figures["rank of the true class"] = float(given.mean())
+    notes.figures["its rank with the best kind"] = float(ranks.mean(1).min())
+    if ranks.mean(1).min() >= given.mean():
         return notes.report()
-    tested = rest[: min(TESTED, max(FEWEST_TESTED, allowance - each * len(kinds)), subject.left)]
-    kind = kinds[best]
+    left = min(allowance - each * tried - again * len(kinds), subject.left)
+    tested = shuffled[screened : screened + max(left, 1)]
     after = subject.ask(kind.apply(subject.batch(tested).inputs)).argmax(1)
-    found = gain(labels[tested], before=predicted[tested], after=after)
+    found = gain(
+        labels[tested],
+        before=predicted[tested],
+        after=after,
+        least=LEAST_GAIN,
+        above_chance=ABOVE_CHANCE,
+    )
     notes.looked_at += f", the best one on {len(tested)} others"
     notes.figures["clean error"] = found.before
     notes.figures["clean error with the best kind"] = found.after
@@ -101,6 +113,20 @@ def other_preprocessing(subject: Subject, allowance: int) -> Report:
             )
         )
     return notes.report()
+
+
+def _ranks(subject: Subject, kinds: list[Repair], rows: list[int]) -> Tensor:
+    """Returns the ranks of the true classes with each kind, shape (kinds, M)."""
+    given = subject.batch(rows)
+    return torch.stack(
+        [_rank(subject.ask(kind.apply(given.inputs)), given.labels.cpu()) for kind in kinds]
+    )
+
+
+def _rank(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Returns the share of the other classes whose output is as large as the true one's, (N,)."""
+    true = outputs.gather(1, labels[:, None])
+    return ((outputs >= true).double().sum(1) - 1) / max(1, outputs.shape[1] - 1)
 
 
 def may_repair(subject: Subject) -> bool:

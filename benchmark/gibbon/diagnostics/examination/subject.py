@@ -22,6 +22,14 @@ from gibbon.records.examination import ExaminedCheck, ExaminedFlag, Result
 SEED = 0  # of random numbers that the model draws
 
 
+class OutOfPassesError(Exception):
+    """Raised if a check is about to make more passes than are left; says how many it needs."""
+
+    def __init__(self, passes: int) -> None:
+        super().__init__(f"it needs {passes} passes, more than are left")
+        self.passes = passes
+
+
 @dataclass(eq=False)
 class Subject:
     """A model, its answers to a sample, and a budget of passes.
@@ -38,6 +46,10 @@ class Subject:
         coarse: whether rounding hides small differences of its outputs.
         remembers: whether its answers were found to depend on earlier calls.
         mixes: whether its answers were found to depend on the other examples of a batch.
+        jumps: whether the loss was found to jump at a large share of the points.
+
+    No check makes more passes than are left, whatever it finds on its way: a call that would raises
+    `OutOfPassesError`.
     """
 
     classifier: Classifier
@@ -48,6 +60,7 @@ class Subject:
     coarse: bool = field(init=False)
     remembers: bool = field(default=False, init=False)
     mixes: bool = field(default=False, init=False)
+    jumps: bool = field(default=False, init=False)
     _start: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +88,7 @@ class Subject:
             return self
         subject = Subject(self.exact, self.observed, self.device, self.left)
         subject.remembers, subject.mixes = self.remembers, self.mixes
+        subject.jumps = self.jumps
         inputs = self.batch(self.rows(1)).inputs
         subject.coarse, _ = has_few_digits(
             lambda given: plain_answers(subject.classifier, given), inputs
@@ -114,11 +128,13 @@ class Subject:
 
     def ask(self, inputs: Tensor) -> Tensor:
         """Returns outputs on the CPU, float64, without gradients."""
+        self._afford(len(inputs))
         with self.seeded():
             return plain_answers(self.classifier, inputs.to(self.device)).double()
 
     def ask_with_gradients(self, inputs: Tensor) -> Tensor:
         """Returns outputs on the CPU, float64, while gradients are recorded."""
+        self._afford(len(inputs))
         with self.seeded():
             return answers_with_gradients(self.classifier, inputs.to(self.device)).double()
 
@@ -129,6 +145,7 @@ class Subject:
 
         The cotangent is ``ascent`` of the outputs and the labels: the gradient of an objective.
         """
+        self._afford(2 * len(inputs))
         found: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         inputs, labels = inputs.to(self.device), labels.to(self.device)
 
@@ -148,6 +165,10 @@ class Subject:
             *(found[start] for start in sorted(found)), strict=True
         )
         return torch.cat(outputs), torch.cat(cotangents), torch.cat(gradients)
+
+    def _afford(self, passes: int) -> None:
+        if passes > self.left:
+            raise OutOfPassesError(passes)
 
     @contextmanager
     def seeded(self) -> Iterator[None]:

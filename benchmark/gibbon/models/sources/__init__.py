@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gibbon.models.classifier import Classifier
+    from gibbon.models.first_answers import FirstAnswers
     from gibbon.specs.suite import ModelSpec
 
 Size = int | tuple[int, int]
@@ -68,6 +69,7 @@ class BuiltModel:
         rebuilds: whether a second build gives an equal model, so that this one may be dropped from
             memory.
         class_names: names of its classes by output, if it states them.
+        first: its first answers, if it was called when it was made.
     """
 
     classifier: Classifier
@@ -75,6 +77,7 @@ class BuiltModel:
     notes: tuple[str, ...] = ()
     rebuilds: bool = True
     class_names: tuple[str, ...] = ()
+    first: FirstAnswers | None = None
 
 
 class ModelSource(ABC):

@@ -20,10 +20,11 @@ from gibbon.core.plain_tensors import plain
 from gibbon.core.rng import seeded_globals
 from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 from gibbon.models.classifier import PIXELS, Classifier
+from gibbon.models.first_answers import FirstAnswers
 from gibbon.models.memory import tensors_of
+from gibbon.models.model_state import ModelState
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
 from gibbon.models.shielding import needs_gradients
-from gibbon.models.snapshot import Snapshot
 from gibbon.models.sources import BuiltModel, OpenedModel, Preprocessing, Size
 from gibbon.models.sources.class_names import names_in
 from gibbon.models.sources.error_text import gist, many
@@ -177,7 +178,8 @@ def complete(
                     f"inputs are normalised as its configuration says: mean {_row(mean)}, "
                     f"std {_row(std)}"
                 )
-        outputs = _try(module, input_shape, bounds)
+        first = _try(module, input_shape, bounds)
+        outputs = first.outputs
     size_note = _size_note(input_shape, prepared())
     if size_note:
         notes.append(f"{size_note}; its inputs here are {'x'.join(map(str, input_shape[1:]))}")
@@ -197,7 +199,9 @@ def complete(
     )
     if len(names) != classifier.classes:
         names = ()  # of another output, or of another dataset
-    return BuiltModel(classifier, found.identity, tuple(notes), rebuilds=own, class_names=names)
+    return BuiltModel(
+        classifier, found.identity, tuple(notes), rebuilds=own, class_names=names, first=first
+    )
 
 
 @contextmanager
@@ -393,20 +397,20 @@ def _pair(size: Size) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def _try(module: nn.Module, input_shape: tuple[int, ...], bounds: Bounds) -> Tensor:
+def _try(module: nn.Module, input_shape: tuple[int, ...], bounds: Bounds) -> FirstAnswers:
     """Returns the outputs for two inputs near zero, shape (2, K); restores the module."""
     home = next((each.device for each in tensors_of(module)), None)
     zero = min(max(bounds.low, 0.0), bounds.high)
     zeros = torch.full((TRIED, *input_shape), zero, device=home)
-    snapshot, state = Snapshot(module), GlobalState.now()
+    kept, state = ModelState(module), GlobalState.now()
+    given = zeros.clone()
     try:
         with same_random_numbers(), torch.no_grad():
             module.eval()
             outputs = _call(module, zeros)
     finally:
         state.put_back()
-        if snapshot.difference() is not None:
-            snapshot.restore()
+        kept.restore()
     if not issubclass(type(outputs), Tensor):
         raise ModelError(_no_tensor(outputs))
     outputs = plain(outputs, what="its output", problem=ModelError)
@@ -425,7 +429,7 @@ def _try(module: nn.Module, input_shape: tuple[int, ...], bounds: Bounds) -> Ten
             f"it must return floating-point numbers, got {outputs.dtype}: return the logits, not "
             "the predicted class"
         )
-    return outputs
+    return FirstAnswers(given, outputs.detach().clone())
 
 
 def _call(module: nn.Module, inputs: Tensor) -> object:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.datasets.base import Batch, Dataset, sample_ids
+from gibbon.diagnostics.examination.closeness import TOLERANCE
 from gibbon.diagnostics.examination.observe import (
     GRADIENT_MODES,
     Off,
     cause_of,
+    comparison,
     in_other_modes,
     largest,
     off_the_data,
 )
 from gibbon.diagnostics.examination.observed import Observed, OtherAnswers
 from gibbon.models.classifier import Classifier, probe
+from gibbon.models.first_answers import FirstAnswers
 from gibbon.models.memory import in_pieces, kept_bytes
 from gibbon.models.repeatability import Cause
 from gibbon.models.sources.wrap_module import same_random_numbers
@@ -154,6 +158,35 @@ def probe_model(
         kept=_measured(classifier, batch.inputs),
         observed=observed,
     )
+
+
+def since_first(
+    probed: ProbedAnswers, first: Iterable[FirstAnswers], module: nn.Module, device: torch.device
+) -> ProbedAnswers:
+    """Returns the answers of a model, as those of one that remembers if its first ones are gone.
+
+    The probe begins after a few calls have been made.  A model that answers otherwise from its
+    second call on, by a count that can't be put back, answers the probe alike each time.
+    """
+    for each in first:
+        now = each.again(module, device) if probed.steady else None
+        if now is None or now.shape != each.outputs.shape:
+            continue
+        found = comparison(each.outputs, now)
+        if found.difference > TOLERANCE:
+            observed = replace(
+                probed.observed,
+                steady=False,
+                repeats=False,
+                cause=Cause.STATE,
+                changed=found.changed,
+                alone=None,
+                with_gradients=None,
+            )
+            probed = replace(
+                probed, projections=(), modes=(), steady=False, draws="", observed=observed
+            )
+    return probed
 
 
 def _cause(classifier: Classifier, inputs: Tensor) -> Cause:
