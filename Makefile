@@ -1,4 +1,4 @@
-# make bench · make test · make check · make perf
+# make bench · make test · make check · make perf · make fuzz
 # The first of them makes .venv and installs everything; after that nothing is installed again
 # until pyproject.toml or constraints.txt changes.
 
@@ -13,11 +13,13 @@ ARGS ?=
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/verified.md docs/what-the-paper-could-not-see.md
 PROSE := benchmark model_zoo tools README.md CONTRIBUTING.md docs CHANGELOG.md
+SECONDS ?= 120
+SEED ?= 0
 PORTABLE := tests/runner tests/attacks tests/api tests/verify tests/conformance \
 	tests/models/test_ensemble.py tests/metrics/test_transfer.py
 RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
 
-.PHONY: bench test test-portable test-slow check perf readme records wheel release advisories clean
+.PHONY: bench test test-portable test-slow fuzz check perf readme records wheel release advisories clean
 
 bench: $(READY)
 	$(BIN)/python run_benchmark.py run $(ARGS)
@@ -32,6 +34,11 @@ test-portable: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow $(ARGS)
+
+# Mutants of the files that Gibbon reads: SECONDS are divided among the targets, or ARGS="--cases 1000"
+# gives their number; ARGS may name targets.  Another SEED gives other mutants.
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tools.fuzz --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -65,15 +72,16 @@ release: $(READY) $(TOOLS)
 	$(RELEASE)/bin/pyproject-build --outdir dist .
 	$(BIN)/python -m tools.release.check_archives dist
 	$(BIN)/python -m tools.release.runtime_requirements > dist/requirements.txt
-	$(RELEASE)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	PYTHONWARNINGS=ignore $(RELEASE)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 		--output-format JSON --output-file dist/sbom.cdx.json dist/requirements.txt
+	$(BIN)/python -m tools.release.dependency_graph dist/sbom.cdx.json
 	cd dist && sha256sum *.whl *.tar.gz requirements.txt sbom.cdx.json > SHA256SUMS
 	@echo "Sign-off list: docs/security.md, \"Releases\""
 
 # Known vulnerabilities of the exact versions; needs a network with the advisory service, and fails
 # if a package could not be looked up.
-advisories: $(TOOLS)
-	$(RELEASE)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt $(ARGS)
+advisories: $(READY) $(TOOLS)
+	$(BIN)/python -m tools.release.advisories $(RELEASE)/bin/pip-audit constraints.txt $(ARGS)
 
 $(TOOLS): tools/release/requirements.txt
 	@test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)

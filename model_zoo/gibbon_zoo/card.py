@@ -10,8 +10,9 @@ from typing import Self
 from pydantic import ValidationError
 
 from gibbon.core.errors import WeightsError
-from gibbon.core.files import reading
+from gibbon.core.reading import TEXT_BYTES, read_bytes
 from gibbon.specs.base import Spec
+from gibbon.specs.decoding import key_path
 from gibbon_zoo.atomic import write_in_folder
 from gibbon_zoo.recipe import TEXTS, Optimiser, Ramp, Recipe
 
@@ -193,12 +194,12 @@ def write_card(path: Path, card: Card) -> None:
 def read_card(path: Path) -> Card:
     """Returns the card in a JSON file.  Raises `WeightsError` if it can't be read."""
     try:
-        with reading(path, WeightsError):
-            return Card.model_validate_json(path.read_bytes())
+        return Card.model_validate_json(read_bytes(path, WeightsError, limit=TEXT_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise WeightsError(f"{path}: not a card: {key}: {first['msg']}") from None
+        raise WeightsError(
+            f"{path}: not a card: {key_path(first['loc'])}: {first['msg']}"
+        ) from None
 
 
 def _percent(fraction: float | None) -> str:

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
 from gibbon.core.reading import check_tree, read_text_file
 from gibbon.specs.base import EpsilonField, Positive, Spec
-from gibbon.specs.decoding import parse_toml
+from gibbon.specs.decoding import key_path, parse_toml
 from gibbon_zoo.catalogue import ARCHITECTURES, RECIPES
 
 TEXTS = ("summary", "chosen", "scaled")  # fields of a recipe that do not change the training
@@ -341,20 +341,19 @@ def _validated(content: object, *, where: str) -> Recipe:
         # A misspelt key gives one missing and one unknown key: the unknown one is more helpful.
         problems = error.errors()
         first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-        key = ".".join(str(part) for part in first["loc"])
-        message = _sentence(first["type"], first["msg"], key)
-        raise SpecError(message, where=f"{where}: {key}") from None
+        message = _sentence(first["type"], first["msg"], first["loc"])
+        raise SpecError(message, where=f"{where}: {key_path(first['loc'])}") from None
 
 
-def _sentence(kind: str, message: str, key: str) -> str:
+def _sentence(kind: str, message: str, location: tuple[str | int, ...]) -> str:
     if kind != "extra_forbidden":
         return message
-    *parents, name = key.split(".")
+    *parents, name = location
     table: object = Recipe
     for parent in parents:
-        table = _fields(table)[parent].annotation
+        table = _fields(table)[str(parent)].annotation
     known = list(_fields(table))
-    return f"unknown key{suggest(name, known)} Known: {', '.join(known)}"
+    return f"unknown key{suggest(str(name), known)} Known: {', '.join(known)}"
 
 
 def _fields(table: object) -> dict[str, FieldInfo]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from gibbon.core.errors import RunFolderError, WeightsError
+from gibbon.core.files import read_plain_file
+from gibbon.core.plain_text import shortened
 from gibbon_zoo.atomic import write_in_folder
 from gibbon_zoo.recipe import TEXTS, Recipe
 
@@ -59,7 +61,7 @@ def read_training_checkpoint(path: Path, recipe: Recipe) -> TrainingCheckpoint |
     by another recipe, seed or number of epochs.
     """
     try:
-        content = path.read_bytes()
+        content = read_plain_file(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -73,7 +75,7 @@ def read_training_checkpoint(path: Path, recipe: Recipe) -> TrainingCheckpoint |
         recorded = Recipe.model_validate_json(made_by)
         checkpoint = TrainingCheckpoint(**stored)
     except Exception as error:  # a damaged file can raise any exception
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = shortened(str(error).partition("\n")[0]) or type(error).__name__
         raise WeightsError(
             f"{path}: damaged, or not a checkpoint of this version ({reason}); "
             "delete it or start fresh (--fresh)"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 PACKAGE = "gibbon-bench"
 
@@ -22,20 +22,33 @@ def runtime_requirements(package: str = PACKAGE) -> list[str]:
 
     Raises PackageNotFoundError if one of them is not installed.
     """
-    found: dict[str, str] = {}
-    waiting = list(_needed(package, extras=frozenset()))
+    names = sorted(needed_packages(package).keys() - {canonicalize_name(package)})
+    # Without the local label of a build of a version, such as +cu130.
+    return [f"{name}=={distribution(name).version.partition('+')[0]}" for name in names]
+
+
+def needed_packages(package: str = PACKAGE) -> dict[str, set[str]]:
+    """Returns the packages that a package and all packages that it needs need directly, by name.
+
+    Raises PackageNotFoundError if one of them is not installed.
+    """
+    found: dict[str, set[str]] = {}
+    waiting = [(canonicalize_name(package), frozenset[str]())]
     done: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         name, extras = waiting.pop()
         if (name, extras) in done:
             continue
         done.add((name, extras))
-        found[name] = distribution(name).version.partition("+")[0]  # a local build of the version
-        waiting += _needed(name, extras=extras)
-    return [f"{name}=={version}" for name, version in sorted(found.items())]
+        needed = list(_needed(name, extras=extras))
+        found.setdefault(name, set()).update(each for each, _ in needed)
+        waiting += needed
+    return found
 
 
-def _needed(package: str, *, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
+def _needed(
+    package: str, *, extras: frozenset[str]
+) -> Iterator[tuple[NormalizedName, frozenset[str]]]:
     for text in distribution(package).requires or ():
         requirement = Requirement(text)
         chosen = [{"extra": extra} for extra in (*extras, "")]

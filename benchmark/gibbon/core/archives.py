@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gibbon.core.errors import RequestError
+from gibbon.core.plain_text import shortened
 
 SPARE = 256 << 20  # bytes that compressed entries may unpack to, whatever the size of the file
 RATIO = 200  # above SPARE: how many times its size a file may unpack to; deflate reaches 1032
@@ -48,6 +51,30 @@ def check_directory(path: Path, *, problem: type[RequestError]) -> None:
         sound &= record[0] == END64_MARK and LOCATOR.unpack(locator)[2] == place
     if not sound or offset + directory != place:
         raise problem(f"{path}: {AMBIGUOUS}")
+
+
+@contextmanager
+def opened_archive(
+    path: Path, *, problem: type[RequestError], what: str
+) -> Iterator[zipfile.ZipFile]:
+    """Opens a zip archive of torch within bounds, for a ``with`` block that reads its entries.
+
+    Args:
+        path: its file.
+        problem: the error to raise for whatever is wrong with it: a damaged archive may raise any
+            error, at its directory and at each entry.
+        what: what the file should be, such as ``"a TorchScript file"``.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked_size(archive, path, problem=problem)
+            check_directory(path, problem=problem)
+            yield archive
+    except RequestError:
+        raise
+    except Exception as error:
+        reason = shortened(str(getattr(error, "strerror", None) or error)) or type(error).__name__
+        raise problem(f"{path}: damaged, or not {what}: {reason}") from error
 
 
 def check_unpacked_size(

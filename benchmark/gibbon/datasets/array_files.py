@@ -11,7 +11,6 @@ import math
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from gibbon.core.archives import check_unpacked_size
-from gibbon.core.errors import DatasetError, suggest
+from gibbon.core.errors import DatasetError, RequestError, suggest
+from gibbon.core.plain_text import shortened
 from gibbon.core.reading import check_regular
 from gibbon.core.threat import Bounds
 from gibbon.datasets.array_dataset import HeldDataset, Layout
@@ -196,12 +196,14 @@ def _refuse_objects(header: Header, say: str) -> None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turns errors of reading into a `DatasetError` about a damaged file."""
+    """Turns errors of reading into a `DatasetError` about a damaged file.
+
+    NumPy parses a header as Python's source, so that a damaged one may raise any error.
+    """
     try:
         yield
-    except (
-        *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError, SyntaxError),
-        *(MemoryError, OverflowError, TypeError, KeyError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
-        raise DatasetError(f"{path}: damaged, or not a file of NumPy arrays: {error}") from error
+    except RequestError:
+        raise
+    except Exception as error:
+        reason = shortened(str(error)) or type(error).__name__
+        raise DatasetError(f"{path}: damaged, or not a file of NumPy arrays: {reason}") from error

@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from gibbon.datasets.class_order import OrderedClasses, check_class_index, whole
 
 IMAGENET = "imagenet"
 COLUMNS = ("class", "index")
+SHOWN = 5  # indices of one name that an error shows
 _FORMS = (
     'expected {"name": index}, a list of names, {"0": ["n01440764", "tench"]}, '
     "or a CSV file with the columns class,index"
@@ -46,6 +48,14 @@ class ClassMap:
     written: str
     indices: tuple[tuple[str, int], ...]
 
+    @cached_property
+    def _by_name(self) -> dict[str, set[int]]:
+        """The indices of each name: of an ambiguous one several."""
+        found: dict[str, set[int]] = {}
+        for name, index in self.indices:
+            found.setdefault(name, set()).add(index)
+        return found
+
     @property
     def shown(self) -> str:
         """Its name in tables: without the folders of its file."""
@@ -53,9 +63,8 @@ class ClassMap:
 
     def key(self, name: str) -> str | None:
         """Returns the name under which a class is in the map: ``3.0`` may be there as ``3``."""
-        known = {known for known, _ in self.indices}
         number = whole_number(name)
-        return next((each for each in (name, str(number)) if each in known), None)
+        return next((each for each in (name, str(number)) if each in self._by_name), None)
 
     def order(self, places: Mapping[str, str], *, rule: str) -> OrderedClasses:
         """Returns the labels of classes.
@@ -72,22 +81,23 @@ class ClassMap:
     def index(self, name: str, *, where: str) -> int:
         """Returns the index of a class.  Raises `DatasetError` with the nearest name."""
         key = self.key(name)
-        found = sorted({index for known, index in self.indices if known == key})
+        found = sorted(self._by_name[key]) if key is not None else []
         if len(found) == 1:
             return found[0]
         if found:
+            several = " and ".join(map(str, found[:SHOWN]))
+            more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
             raise DatasetError(
-                f"{where}: class {name!r} stands for the classes "
-                f"{' and '.join(map(str, found))} in class map {self.written}: names must be "
-                "unambiguous"
+                f"{where}: class {shown(name)} stands for the classes {several}{more} in class map "
+                f"{self.written}: names must be unambiguous"
             )
-        hint = suggest(name, {known for known, _ in self.indices})
+        hint = suggest(name, self._by_name)
         if self.written == IMAGENET and _WORDNET.fullmatch(name):
             hint = (
                 '; torchvision knows names such as "tench" only: give a JSON file of the form '
                 '{"0": ["n01440764", "tench"], ...}'
             )
-        raise DatasetError(f"{where}: class {name!r} is not in class map {self.written}{hint}")
+        raise DatasetError(f"{where}: class {shown(name)} is not in class map {self.written}{hint}")
 
     def names(self, count: int) -> tuple[str, ...]:
         """Returns the names of the first ``count`` classes; the number of a class without one."""
@@ -121,8 +131,8 @@ def read_class_map(written: str) -> ClassMap:
         check_class_index(index, say=f"class map {written}: class {shown(name)}")
         if index < 0:
             raise DatasetError(
-                f"class map {written}: class {name!r} has index {index}: indices are positions "
-                "among the model's classes, counted from 0"
+                f"class map {written}: class {shown(name)} has index {shown(index)}: indices are "
+                "positions among the model's classes, counted from 0"
             )
     return ClassMap(written, indices)
 

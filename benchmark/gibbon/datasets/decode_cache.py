@@ -15,12 +15,15 @@ import json
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
+from PIL.ImageMode import getmode
+
 from gibbon.core.errors import DatasetError, RunFolderError
 from gibbon.core.files import write_atomically
 from gibbon.core.reading import RECORD_BYTES, parse_json, read_bytes
 from gibbon.datasets.image_transforms import ImageHeader
 
 FORMAT = 2
+MOST_PIXELS = 1 << 28  # of a picture: PIL decodes none that is larger
 
 
 @dataclass
@@ -75,8 +78,26 @@ def _read(path: Path) -> dict[str, ImageFacts]:
         if content["format"] != FORMAT:
             return {}
         return {
-            sha256: ImageFacts(ImageHeader(*header), decoded)
+            sha256: _facts(header, decoded)
             for sha256, (header, decoded) in content["pictures"].items()
         }
     except (DatasetError, OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
+
+
+def _facts(header: list[object], decoded: object) -> ImageFacts:
+    """Returns the facts of an entry.  Raises ValueError if no picture has such ones."""
+    height, width, mode, *rest = header
+    if not (
+        isinstance(height, int)
+        and isinstance(width, int)
+        and isinstance(mode, str)
+        and all(isinstance(each, bool) for each in (*rest, decoded))
+        and not isinstance(height, bool)
+        and not isinstance(width, bool)
+    ):
+        raise ValueError("a value of another type")
+    getmode(mode)  # raises KeyError if PIL has no such mode
+    if min(height, width) < 1 or height * width > MOST_PIXELS:
+        raise ValueError("no such picture")
+    return ImageFacts(ImageHeader(height, width, mode, *map(bool, rest)), bool(decoded))

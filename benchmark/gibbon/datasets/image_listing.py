@@ -127,7 +127,10 @@ def list_csv(path: Path, class_map: ClassMap | None, order: ClassOrder | None = 
     whole number or not in the class map, or the order of names is ambiguous.
     """
     rows = _rows(path)
-    found = [path.parent / expanded(written, DatasetError) for written, _ in rows.values()]
+    found = [
+        expanded(path.parent / expanded(written, DatasetError), DatasetError)
+        for written, _ in rows.values()
+    ]
     special = next((each for each in found if is_special(each)), None)
     if special is not None:
         raise DatasetError(f"{path}: {special}: is no file, but a folder, a pipe or a device")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gibbon.core.errors import WeightsError
 from gibbon.core.files import reading
+from gibbon.core.plain_text import shortened
 from gibbon.core.reading import check_regular
 
 PICKLE_MARKS = (b"\x80", b"PK\x03\x04")  # a bare pickle's protocol byte; torch.save's zip file
@@ -95,11 +96,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return parse(content)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: damaged, or not a safetensors file: {error}") from error
+        raise WeightsError(
+            f"{path}: damaged, or not a safetensors file: {shortened(str(error))}"
+        ) from error
 
 
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file, in hexadecimal.  Raises `WeightsError`."""
+    check_regular(path, WeightsError)
     with reading(path, WeightsError):
         return hashlib.sha256(path.read_bytes()).hexdigest()
 

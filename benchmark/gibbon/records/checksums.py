@@ -57,14 +57,23 @@ def checked_content(text: bytes) -> Any:
     """
     try:
         content = json.loads(text)
+        sealed = isinstance(content, dict) and CHECKSUM in content
+        matches = not sealed or content.pop(CHECKSUM) == content_checksum(content)
     except (ValueError, RecursionError) as error:
         check_merged(text)
         raise RecordError(f"damaged: not JSON: {error}") from error
-    if isinstance(content, dict) and CHECKSUM in content:
-        expected = content.pop(CHECKSUM)
-        if expected != content_checksum(content):
-            raise RecordError(MISMATCH)
+    if not matches:
+        raise RecordError(MISMATCH)
     return content
+
+
+def checked_text(text: bytes) -> str:
+    """Returns the JSON text of a file without its checksum.  Raises as `checked_content` does."""
+    content = checked_content(text)
+    try:
+        return json.dumps(content)
+    except RecursionError as error:
+        raise RecordError("damaged: it is nested too deeply") from error
 
 
 def check_merged(text: bytes) -> None:

@@ -6,7 +6,6 @@ stored in the run's folder, and serves every later run with the same model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.files import own_folder, read_plain_file, write_atomically
-from gibbon.records.checksums import checked_content, with_checksum
+from gibbon.records.checksums import checked_text, with_checksum
 from gibbon.records.flag_kinds import Severity
 from gibbon.records.flags import Flag
 from gibbon.records.record import Record
@@ -150,7 +149,7 @@ def load_examination(folder: Path, model: str, *, dataset: str) -> Examination:
     """
     try:
         path = examination_file(folder, model=model, dataset=dataset)
-        found = Examination.model_validate_json(json.dumps(checked_content(read_plain_file(path))))
+        found = Examination.model_validate_json(checked_text(read_plain_file(path)))
     except FileNotFoundError as error:
         raise RecordError("is missing") from error
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gibbon.core.files import read_plain_file
 from gibbon.core.npz import packed, unpacked
 
 FOLDER: Final = "pictures"
@@ -115,7 +116,7 @@ def read_gallery(run: Path, digest: str) -> Gallery | None:
     """Returns the gallery of a cell in a run's folder, or None if no usable one is stored."""
     path = gallery_file(run, digest)
     try:
-        about, arrays = unpacked(path.read_bytes())
+        about, arrays = unpacked(read_plain_file(path))
         about |= {"why": tuple(about["why"]), "shape": tuple(about["shape"])}
         gallery = Gallery(**about, **arrays)
         usable = gallery.digest == digest and _fits(gallery)

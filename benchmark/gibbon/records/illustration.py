@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError, RunFolderError
-from gibbon.core.files import write_atomically
+from gibbon.core.files import read_plain_file, write_atomically
 from gibbon.core.npz import packed, unpacked
 
 FOLDER: Final = "figures"
@@ -184,7 +184,7 @@ def illustrations(run: Path) -> Iterator[Illustration]:
 
 def _read(kind: type[Illustration], path: Path) -> Illustration:
     try:
-        about, arrays = unpacked(path.read_bytes())
+        about, arrays = unpacked(read_plain_file(path))
         given: dict[str, Any] = {name: _value(value) for name, value in about.items()}
         return kind(**given, **arrays)
     except Exception as error:  # a damaged archive may raise any error

@@ -29,6 +29,7 @@ META_KEY = b"gibbon"
 OUTCOME_FORMAT = 3  # 3: with a checksum of the whole file
 UNCHECKED_FORMAT = 2  # the earlier format that is still read: it differs only in having none
 SHARES = "wrong_share"  # column of a file: only if a target's answers are random
+OTHER_EXAMPLES = "holds other examples than the cell has"
 SAME_SHARE = 0.95  # of candidates that were made again: see `Outcome.has_candidates_of`
 
 # The arrays of an outcome that are equal for all its targets, and their types in a file.
@@ -318,8 +319,10 @@ class Outcome:
         return replace(self, scores=kept, meta=self.meta.model_copy(update={"targets": names}))
 
 
-def load_outcome(outcomes: Path, digest: str) -> Outcome:
-    """Returns the outcome of a cell in a folder of outcomes.
+def load_outcome(
+    outcomes: Path, digest: str, *, examples: NDArray[np.int64] | None = None
+) -> Outcome:
+    """Returns the outcome of a cell in a folder of outcomes; ``examples`` are its ids if known.
 
     Raises `RecordError`, whose message is a reason such as "is missing", if it can't be used.
     """
@@ -330,13 +333,18 @@ def load_outcome(outcomes: Path, digest: str) -> Outcome:
         stored.check_format(meta.format, now=OUTCOME_FORMAT, unchecked=UNCHECKED_FORMAT)
         if meta.digest != digest:
             raise RecordError("is the file of another cell")
-        return outcome_of_table(stored.table, meta)
+        outcome = outcome_of_table(stored.table, meta)
+        if examples is not None and not np.array_equal(outcome.example_id, examples):
+            raise RecordError(OTHER_EXAMPLES)
+        return outcome
 
 
-def read_outcome(outcomes: Path, digest: str) -> Outcome | None:
+def read_outcome(
+    outcomes: Path, digest: str, *, examples: NDArray[np.int64] | None = None
+) -> Outcome | None:
     """Returns the outcome of a cell in a folder of outcomes, or None if it can't be used."""
     try:
-        return load_outcome(outcomes, digest)
+        return load_outcome(outcomes, digest, examples=examples)
     except RecordError:
         return None
 
@@ -391,7 +399,11 @@ def _shares_column(outcome: Outcome) -> pa.Array | None:
 
 
 def outcome_of_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
-    """Returns the outcome that a table made by `outcome_table` holds."""
+    """Returns the outcome that a table made by `outcome_table` holds.
+
+    A table that is damaged may raise any error; one that is not may still be refused, if its rows
+    do not belong together.
+    """
     coded = table.column("target_digest").unify_dictionaries().combine_chunks()
     digests: list[str] = coded.dictionary.to_pylist()
     target = coded.indices.to_numpy()
@@ -401,14 +413,19 @@ def outcome_of_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
     for name, kind in _ARRAYS.items():
         column = _COLUMNS.get(name, name)
         if column in table.column_names and not table.column(column).null_count:
-            arrays[name] = table.column(column).to_numpy()[first].astype(kind.to_pandas_dtype())
+            arrays[name] = _numbers(table, column, kind)[first]
         elif name in _NULLABLE:
             arrays[name] = None
         else:
             raise RecordError(f"an outcome file lacks values of {name}")
-    predicted = table.column("predicted").to_numpy()
-    confidence = table.column("confidence").to_numpy()
-    share = table.column(SHARES).to_numpy() if SHARES in table.column_names else None
+    _check_examples(_numbers(table, "example_id", _ARRAYS["example_id"]), target, present)
+    if not {digests[code] for code in present} <= meta.targets.keys():
+        raise RecordError("is damaged: it holds the answers of a model that it does not name")
+    predicted = _numbers(table, "predicted", pa.int32())
+    confidence = _numbers(table, "confidence", pa.float32())
+    share = None
+    if SHARES in table.column_names:  # null for targets whose answers are not random
+        share = table.column(SHARES).cast(pa.float32()).to_numpy()
     scores = {
         digests[code]: TargetOutcome(
             predicted[own],
@@ -421,6 +438,24 @@ def outcome_of_table(table: pa.Table, meta: OutcomeMeta) -> Outcome:
     return Outcome(scores=scores, meta=meta, path=_path_of(table, first), **arrays)
 
 
+def _numbers(table: pa.Table, name: str, kind: pa.DataType) -> NDArray[Any]:
+    """Returns a column as an array.  Raises an error of pyarrow if it holds anything else."""
+    column = table.column(name)
+    if column.null_count:
+        raise RecordError(f"is damaged: it lacks values of {name}")
+    values: NDArray[Any] = column.cast(kind).to_numpy()
+    return values
+
+
+def _check_examples(ids: NDArray[np.int64], target: NDArray[Any], present: Iterable[int]) -> None:
+    """Raises `RecordError` unless all targets have the same examples, each once."""
+    rows = [ids[target == code] for code in present]
+    if any(not np.array_equal(each, rows[0]) for each in rows) or len(set(rows[0].tolist())) < len(
+        rows[0]
+    ):
+        raise RecordError("is damaged: its targets have other examples, or one comes twice")
+
+
 def _path_of(table: pa.Table, rows: NDArray[np.bool_]) -> PathEvidence | None:
     """Returns the evidence of the path in some rows of a table, or None if it has none."""
     columns = {name: _PATH + name for name in PATH_ARRAYS}
@@ -430,7 +465,7 @@ def _path_of(table: pa.Table, rows: NDArray[np.bool_]) -> PathEvidence | None:
         return None
     return PathEvidence(
         **{
-            name: table.column(columns[name]).to_numpy()[rows].astype(kind)
+            name: _numbers(table, columns[name], pa.from_numpy_dtype(kind))[rows]
             for name, kind in PATH_ARRAYS.items()
         }
     )

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError
-from gibbon.records.outcomes import META_KEY, read_table, unusable_as_reason, write_table
+from gibbon.records.outcomes import (
+    META_KEY,
+    OTHER_EXAMPLES,
+    read_table,
+    unusable_as_reason,
+    write_table,
+)
 from gibbon.records.record import Record
 
 PROOFS = "bounds"
 PROOF_FORMAT = 2  # 2: with a checksum of the whole file
+_COLUMNS = {
+    "example_id": pa.int64(),
+    "margin": pa.float64(),
+    "proved_by": pa.int8(),
+    "tried": pa.uint8(),
+}
 UNCHECKED_FORMAT = 1  # the earlier format that is still read: it differs only in having none
 
 # In the order in which they are tried; the code of a method in a file is its position from 1.
@@ -124,8 +136,8 @@ def code_of(method: ProofMethod) -> int:
     return PROOF_METHODS.index(method) + 1
 
 
-def load_proofs(folder: Path, digest: str) -> Proofs:
-    """Returns the proofs stored in a run's folder.
+def load_proofs(folder: Path, digest: str, *, examples: NDArray[np.int64] | None = None) -> Proofs:
+    """Returns the proofs stored in a run's folder; ``examples`` are their ids if known.
 
     Raises `RecordError`, whose message is a reason such as "is missing", if they can't be used.
     """
@@ -135,14 +147,29 @@ def load_proofs(folder: Path, digest: str) -> Proofs:
         stored.check_format(meta.format, now=PROOF_FORMAT, unchecked=UNCHECKED_FORMAT)
         if meta.digest != digest:
             raise RecordError("is the file of other proofs")
-        columns = {name: stored.table.column(name).to_numpy() for name in stored.table.column_names}
-        return Proofs(**columns, meta=meta)
+        proofs = Proofs(**{name: _column(stored.table, name) for name in _COLUMNS}, meta=meta)
+        if not np.isin(proofs.proved_by, range(len(PROOF_METHODS) + 1)).all():
+            raise RecordError("is damaged: it names a method that there is not")
+        if examples is not None and not np.array_equal(proofs.example_id, examples):
+            raise RecordError(OTHER_EXAMPLES)
+        return proofs
 
 
-def read_proofs(folder: Path, digest: str) -> Proofs | None:
+def _column(table: pa.Table, name: str) -> NDArray[Any]:
+    """Returns a column as an array.  Raises an error of pyarrow if it holds anything else."""
+    column = table.column(name)
+    if column.null_count:
+        raise RecordError(f"is damaged: it lacks values of {name}")
+    values: NDArray[Any] = column.cast(_COLUMNS[name]).to_numpy()
+    return values
+
+
+def read_proofs(
+    folder: Path, digest: str, *, examples: NDArray[np.int64] | None = None
+) -> Proofs | None:
     """Returns the proofs stored in a run's folder, or None if there are none that can be used."""
     try:
-        return load_proofs(folder, digest)
+        return load_proofs(folder, digest, examples=examples)
     except RecordError:
         return None
 

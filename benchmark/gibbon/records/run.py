@@ -20,7 +20,7 @@ from gibbon.core.files import write_atomically
 from gibbon.core.reading import RECORD_BYTES, read_bytes
 from gibbon.core.threat import Epsilon, Norm
 from gibbon.records.checks import CheckDone
-from gibbon.records.checksums import checked_content, with_checksum
+from gibbon.records.checksums import checked_text, with_checksum
 from gibbon.records.examination import Examination
 from gibbon.records.flags import Flag, FlagIndex, kinds_text, sorted_flags, with_accepted
 from gibbon.records.proofs import ProofMethod
@@ -138,7 +138,7 @@ class Evaluation(CellRecord):
         """The attack's parameters by name; empty if they can't be read."""
         try:
             values = json.loads(self.parameters or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return values if isinstance(values, dict) else {}
 
@@ -515,8 +515,7 @@ class RunRecord(Record):
         path = folder / RUN_FILE
         content = read_bytes(path, RecordError, limit=RECORD_BYTES)
         try:
-            written = json.dumps(checked_content(content))
-            record = cls.model_validate_json(written)
+            record = cls.model_validate_json(checked_text(content))
         except RecordError as error:
             raise RecordError(f"{path}: {error}") from error
         except ValidationError as error:

@@ -7,7 +7,6 @@ looked at, by the digests of their cells: other results are checked anew.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,7 @@ from pydantic import Field, ValidationError
 from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.files import own_folder, read_plain_file, write_atomically
 from gibbon.core.threat import Norm
-from gibbon.records.checksums import checked_content, with_checksum
+from gibbon.records.checksums import checked_text, with_checksum
 from gibbon.records.examination import EXAMINATIONS
 from gibbon.records.record import Record
 
@@ -76,8 +75,8 @@ def _file(folder: Path, cells: tuple[str, ...]) -> Path:
 def read_survivor_check(folder: Path, cells: tuple[str, ...]) -> SurvivorCheck | None:
     """Returns the stored check of these cells in a run's folder, or None if none is usable."""
     try:
-        content = checked_content(read_plain_file(_file(folder, cells)))
-        found = SurvivorCheck.model_validate_json(json.dumps(content))
+        content = checked_text(read_plain_file(_file(folder, cells)))
+        found = SurvivorCheck.model_validate_json(content)
     except (OSError, RecordError, ValidationError):
         return None
     return found if found.cells == cells else None

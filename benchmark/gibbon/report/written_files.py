@@ -79,7 +79,10 @@ def _written(folder: Path) -> dict[str, Any]:
         content = checked_content(read_plain_file(folder / WRITTEN_FILE))
     except (OSError, RecordError):
         return {}
-    return content if isinstance(content, dict) else {}
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(each, str) for each in files.values()):
+        return {}
+    return {"made_from": content.get("made_from"), "files": files}
 
 
 def _checksum(path: Path) -> str:

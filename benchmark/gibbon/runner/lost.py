@@ -56,15 +56,18 @@ def _lost_outcomes(plan: Plan, folder: RunFolder, earlier: RunRecord | None) -> 
     counted = counted_cells(earlier)
     parts = {part.digest: (part, cell) for cell in plan.cells for part in (*cell.members, cell)}
     for digest, (part, cell) in parts.items():
-        reason = _reason(load_outcome, folder.outcomes, digest)
+        reason = _reason(
+            partial(load_outcome, examples=folder.examples.get(digest)), folder.outcomes, digest
+        )
         if reason and (reason != MISSING or cell.digest in counted):
             yield f"{OUTCOMES}/{digest}.parquet ({part}) {reason}"
 
 
 def _lost_proofs(plan: Plan, folder: RunFolder, earlier: RunRecord | None) -> Iterator[str]:
     counted = {row.digest for row in earlier.bounds} if earlier is not None else set()
-    for digest in dict.fromkeys(planned.digest for planned in plan_proofs(plan)):
-        reason = _reason(load_proofs, folder.path, digest)
+    planned = {each.digest: each.experiment.ids for each in plan_proofs(plan)}
+    for digest, ids in planned.items():
+        reason = _reason(partial(load_proofs, examples=ids), folder.path, digest)
         if reason and (reason != MISSING or digest in counted):
             yield f"{proofs_file(folder.path, digest).relative_to(folder.path)} {reason}"
 

@@ -63,12 +63,15 @@ STORES = {
 class RunFolder:
     """A run's folder, locked while it is open.
 
-    ``counted`` holds the digests of the cells that the record of an earlier run counts.
+    ``counted`` holds the digests of the cells that the record of an earlier run counts,
+    ``examples`` the ids of the examples that a cell has, by digest: what is stored of others can't
+    be used.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.counted: frozenset[str] = frozenset()
+        self.examples: Mapping[str, NDArray[np.int64]] = {}
 
     @classmethod
     @contextmanager
@@ -117,7 +120,7 @@ class RunFolder:
 
     def read(self, digest: str) -> Outcome | None:
         """Returns the outcome of a cell, or None if no usable one is stored."""
-        return read_outcome(self.outcomes, digest)
+        return read_outcome(self.outcomes, digest, examples=self.examples.get(digest))
 
     def was_made(self, digest: str) -> bool:
         """Returns whether a cell was computed before, even if its outcome has been lost."""

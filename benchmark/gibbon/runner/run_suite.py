@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gibbon.core.errors import RunFolderError
 from gibbon.core.global_state import calculating
 from gibbon.records.acceptance import check_kinds
@@ -152,6 +155,7 @@ class _Computation:
         """
         plan, folder, progress, worker = self.plan, self.folder, self.progress, self.worker
         folder.counted = counted_cells(earlier)
+        folder.examples = _examples(plan)
         lost = lost_results(plan, folder, earlier)
         if lost:
             progress.note(lost)
@@ -174,6 +178,16 @@ class _Computation:
             recover_galleries(plan, folder, progress=progress, worker=worker)
         record = make_record(plan, folder, examined, failures, origin)
         return with_proofs(record, plan, folder, proofs), reused
+
+
+def _examples(plan: Plan) -> dict[str, NDArray[np.int64]]:
+    """Returns the ids of each cell's examples, by its digest."""
+    return {
+        part.digest: experiment.ids
+        for experiment in plan.experiments
+        for cell in experiment.cells
+        for part in (cell, *cell.members)
+    }
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def _opened(folder: Path) -> Iterator[tuple[Path, list[PurePosixPath], Reader]]:
                 names = [PurePosixPath(name) for name in opened.namelist()]
                 yield archive, names, lambda name: _member(opened, str(name))
         except (
-            *(OSError, EOFError, KeyError, RuntimeError, NotImplementedError),
+            *(OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError),
             *(zipfile.BadZipFile, zlib.error),
         ) as error:
             raise DatasetError(f"{archive}: damaged archive: {error}; replace it") from error
@@ -108,7 +108,9 @@ def _decoded(content: bytes, *, where: str) -> NDArray[np.uint8]:
                     f"got {height} x {width}"
                 )
             return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DatasetError:
+        raise
+    except Exception as error:  # a decoder raises anything on damaged bytes
         raise DatasetError(f"{where}: damaged picture: {error}") from error
 
 

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError, RunFolderError
-from gibbon.core.files import write_atomically
+from gibbon.core.files import read_plain_file, write_atomically
 from gibbon.core.reading import expanded
 from gibbon.core.threat import Bounds
 from gibbon.datasets import DataRequest
@@ -115,7 +115,7 @@ def _as_npy(rows: NDArray[np.float32]) -> bytes:
 def _read(path: Path, *, width: int) -> Whitening | None:
     """Returns the whitening in a file, or None if there is none that fits."""
     try:
-        rows = np.asarray(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
+        rows = np.asarray(np.load(io.BytesIO(read_plain_file(path)), allow_pickle=False))
     except Exception:  # noqa: BLE001  NumPy's reader raises anything on a damaged head
         return None
     if rows.shape != (width + 1, width) or rows.dtype != np.float32 or not np.isfinite(rows).all():

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import DatasetError
+from gibbon.core.files import read_plain_file
 
 ITEM_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 PREFIX_BYTES = 4  # two zeros, the type, the number of dimensions
@@ -34,7 +35,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 def read_file(path: Path) -> bytes:
     """Returns a file's bytes.  Raises `DatasetError` if it is missing or can't be read."""
     try:
-        return path.read_bytes()
+        return read_plain_file(path)
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such file") from None
     except OSError as error:

@@ -9,11 +9,14 @@ user trusts it (``trust_code``).  Where a checkpoint has its state dict is found
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import pickle
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gibbon.core.archives import check_directory, check_unpacked_size
+from gibbon.core.archives import opened_archive
 from gibbon.core.errors import ModelError, WeightsError
 from gibbon.core.files import reading
 from gibbon.core.reading import check_regular
@@ -145,14 +148,17 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> CheckpointCont
 
 
 def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> CheckpointContent:
-    if zipfile.is_zipfile(path):
-        with reading(path, WeightsError), zipfile.ZipFile(path) as archive:
-            check_unpacked_size(archive, path, problem=WeightsError)
-            check_directory(path, problem=WeightsError)
+    archive = zipfile.is_zipfile(path)
+    if archive:
+        with opened_archive(path, problem=WeightsError, what="a checkpoint"):
+            pass  # its directory is checked
     try:
-        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+        with ExitStack() as stack:
+            stack.enter_context(torch.serialization.safe_globals(HARMLESS))
+            stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")  # of old formats that read well
-            return CheckpointContent(torch.load(path, map_location="cpu", weights_only=True))
+            file = path if archive else stack.enter_context(_Clipped(path.open("rb", buffering=0)))
+            return CheckpointContent(torch.load(file, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
         if not start.startswith(PICKLE_MARKS) or not _refers_to_code(error):
             raise _damaged(path, error) from error
@@ -172,6 +178,22 @@ def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> CheckpointCont
     return CheckpointContent(
         content, (f"{path.name} was loaded as a trusted pickle, running its code{what}",)
     )
+
+
+class _Clipped(io.BufferedReader):
+    """A file of which no more can be requested than there is.
+
+    A pickle states the length of a text before the text, and Python allocates what is requested.
+    """
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self._size = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Returns at most so many bytes, all that follow if negative or None."""
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _refers_to_code(error: pickle.UnpicklingError) -> bool:

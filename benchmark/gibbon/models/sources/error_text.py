@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gibbon.core.plain_text import shortened
+
 LONG = 200  # characters: longer messages are cut after their first sentence
 
 
@@ -16,7 +18,7 @@ def gist(error: BaseException) -> str:
         return type(error).__name__
     # TorchScript puts a traceback in front of the message.
     line = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
-    return (line.partition(". ")[0] if len(line) > LONG else line).rstrip(". ")
+    return shortened(line.partition(". ")[0] if len(line) > LONG else line).rstrip(". ")
 
 
 def many(number: int, noun: str) -> str:

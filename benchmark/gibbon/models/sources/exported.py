@@ -8,14 +8,13 @@ unless the user vouches for it.
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from gibbon.core.archives import check_unpacked_size
+from gibbon.core.archives import opened_archive
 from gibbon.core.errors import ModelError
 from gibbon.models.sources import ModelSource, OpenedModel
 from gibbon.models.sources.error_text import gist
@@ -33,11 +32,8 @@ class Exported(ModelSource):
     def open(self, spec: ModelSpec) -> OpenedModel:
         """Returns the program as a module.  Raises `ModelError`."""
         path = _trusted_path(spec)
-        try:
-            with zipfile.ZipFile(path) as archive:
-                check_unpacked_size(archive, path, problem=ModelError)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ModelError(f"{path}: damaged, or no exported program: {error}") from error
+        with opened_archive(path, problem=ModelError, what="an exported program"):
+            pass  # its directory is checked
         try:
             with _quiet(), path.open("rb") as file:
                 program = torch.export.load(file)

@@ -6,7 +6,7 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-from gibbon.core.archives import check_unpacked_size
+from gibbon.core.archives import opened_archive
 from gibbon.core.errors import ModelError
 from gibbon.core.reading import check_regular
 from gibbon.models.sources import place_of
@@ -37,7 +37,7 @@ def kind_of(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             parts = {name.rpartition("/")[2] for name in archive.namelist()}
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+    except Exception:  # noqa: BLE001  what only looks like an archive may raise any error
         return named
     if TORCHSCRIPT_PART in parts:
         return "torchscript"
@@ -60,16 +60,12 @@ def archive_digest(path: Path) -> str:
     inputs and debugging information.  Raises `ModelError`.
     """
     digest = hashlib.sha256()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            check_unpacked_size(archive, path, problem=ModelError)
-            entries = {name.partition("/")[2]: name for name in archive.namelist()}
-            for entry, name in sorted(entries.items()):
-                if not entry.startswith(ASIDE) and not entry.endswith(LINES):
-                    digest.update(f"{entry}:".encode())
-                    digest.update(hashlib.sha256(archive.read(name)).digest())
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: damaged, or not an archive of torch's: {error}") from error
+    with opened_archive(path, problem=ModelError, what="an archive of torch's") as archive:
+        entries = {name.partition("/")[2]: name for name in archive.namelist()}
+        for entry, name in sorted(entries.items()):
+            if not entry.startswith(ASIDE) and not entry.endswith(LINES):
+                digest.update(f"{entry}:".encode())
+                digest.update(hashlib.sha256(archive.read(name)).digest())
     return digest.hexdigest()
 
 

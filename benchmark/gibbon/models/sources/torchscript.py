@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gibbon.core.archives import check_directory, check_unpacked_size
+from gibbon.core.archives import opened_archive
 from gibbon.core.errors import ModelError
 from gibbon.models.sources import ModelSource, OpenedModel
 from gibbon.models.sources.error_text import gist
@@ -80,17 +80,12 @@ def _checked(path: Path, *, trusted: bool) -> Path | BytesIO:
     An archive can be made such that Python's reader and torch's find different entries in it.
     """
     content = BytesIO()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            check_unpacked_size(archive, path, problem=ModelError)
-            check_directory(path, problem=ModelError)
-            reason = "" if trusted else _reason(archive)
-            if not trusted and not reason:
-                with zipfile.ZipFile(content, "w") as copy:
-                    for entry in archive.infolist():
-                        copy.writestr(zipfile.ZipInfo(entry.filename), archive.read(entry))
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: damaged, or no TorchScript file: {error}") from error
+    with opened_archive(path, problem=ModelError, what="a TorchScript file") as archive:
+        reason = "" if trusted else _reason(archive)
+        if not trusted and not reason:
+            with zipfile.ZipFile(content, "w") as copy:
+                for entry in archive.infolist():
+                    copy.writestr(zipfile.ZipInfo(entry.filename), archive.read(entry))
     if reason:
         raise ModelError(
             f"{path}: its code {reason}: save the model without, or vouch for the file with {VOUCH}"

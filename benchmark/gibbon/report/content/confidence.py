@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError
+from gibbon.core.reading import RECORD_BYTES, check_regular
 from gibbon.records.checksums import MISMATCH
 from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
 from gibbon.records.run import Evaluation, RunRecord
@@ -134,6 +135,7 @@ def _histogram(confidence: NDArray[np.float32]) -> Confidence:
 def _read(path: Path) -> dict[CellKey, Confidences]:
     if not path.exists():
         return {}
+    check_regular(path, RecordError, limit=RECORD_BYTES)
     if is_damaged(path):
         raise RecordError(f"{path}: {MISMATCH}; remove it, or run the suite again")
     try:

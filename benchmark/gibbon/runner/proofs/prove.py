@@ -51,9 +51,11 @@ def prove_all(
     found: list[tuple[PlannedProof, Proofs]] = []
     networks: dict[tuple[str, bool], Network | str] = {}
     for planned in plan_proofs(plan):
-        proofs = None if plan.settings.fresh else read_proofs(folder.path, planned.digest)
+        proofs, ids = None, planned.experiment.ids
+        if not plan.settings.fresh:
+            proofs = read_proofs(folder.path, planned.digest, examples=ids)
         if proofs is None:
-            proofs = Proofs.none_of(planned.experiment.ids, digest=planned.digest)
+            proofs = Proofs.none_of(ids, digest=planned.digest)
         if planned.request not in proofs.meta.settled:
             clean = folder.read(planned.clean.digest)
             if clean is None:  # it failed, and nothing is known of its mistakes
