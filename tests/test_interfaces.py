@@ -142,6 +142,7 @@ OF_COMMAND_LINE = {
 OTHER_FORM = {
     "epsilon": "numbers, texts or a list of these",
     "bounds": "a pair of numbers; a word is the earlier form of `certify`",
+    "against": "the data themselves, too",
     "backward": "a mapping of paths to functions",
     "strict": "an exception in place of an exit code",
     "accept": "a list, which is not repeated",
@@ -200,7 +201,9 @@ def test_the_check_of_a_test_has_the_defaults_and_texts_of_evaluate_and_compare(
     texts, original = documented(Robustness.check), documented(gibbon.evaluate)
     shared = (check.keys() & SIGNATURE.keys()) - {"parameters"}
     assert {"attack", "epsilon", "limit", "seed", "accept"} <= shared
-    for name in shared:
+    # Inputs without a class need no attack; a check is of errors, which need one.
+    assert SIGNATURE["attack"].default is None
+    for name in shared - {"attack"}:
         assert (check[name].default or None) == (SIGNATURE[name].default or None)
         if name not in OF_PYTHON:
             assert original[name].startswith(first_clause(texts[name]))

@@ -37,10 +37,10 @@ SAME_FUNCTION = {
     "train": COMMAND,
 }
 # Packages that share a name with a module: `records` stores what a package of this name computes.
-STORED = {"examination", "gallery", "proofs"}
+STORED = {"examination", "gallery", "no_class", "proofs"}
 # Sections of the report are named after the module whose values they show.
 SECTIONS = Path("benchmark/gibbon/report/content")
-SHOWN = {"distances", "gallery", "published", "transfer"}
+SHOWN = {"distances", "gallery", "no_class", "published", "transfer"}
 
 
 def sources() -> Iterator[Path]:

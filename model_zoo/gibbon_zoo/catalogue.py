@@ -23,6 +23,7 @@ ARCHITECTURES = {
     "softmax": "gibbon_zoo.softmax:Softmax",
     "logistic": "gibbon_zoo.logistic:Logistic",
     "maxout": "gibbon_zoo.maxout:Maxout",
+    "maxout-sigmoid": "gibbon_zoo.maxout_sigmoid:MaxoutSigmoid",
     "conv-maxout": "gibbon_zoo.conv_maxout:ConvMaxout",
     "rbf": "gibbon_zoo.rbf:Rbf",
 }

@@ -62,8 +62,8 @@ def test_a_source_is_told_by_what_it_is(tmp_path, monkeypatch, source, kind):
             "unknown dataset 'mnits'; did you mean 'mnist'? Known: cifar10, cifar10-jpeg, "
             "cifar10-jpeg-whitened, cifar10-whitened, fashion-mnist, mnist, mnist-3v7; or give "
             "a folder of class folders, a .csv file of paths and labels, an "
-            ".npz or .npy file, torchvision:NAME, path/to/data.py:FACTORY or "
-            "package.module:FACTORY",
+            ".npz or .npy file, torchvision:NAME, path/to/data.py:FACTORY, "
+            "package.module:FACTORY or rubbish:gaussian",
         ),
         ("photos/val", "no file or folder 'photos/val'"),
         ("list.csv", "no file 'list.csv'"),
@@ -73,7 +73,8 @@ def test_a_source_is_told_by_what_it_is(tmp_path, monkeypatch, source, kind):
             "notes.txt",
             "'notes.txt' is a file of no kind that is known; expected a registered name, "
             "a folder of class folders, a .csv file of paths and labels, an .npz or .npy file, "
-            "torchvision:NAME, path/to/data.py:FACTORY or package.module:FACTORY",
+            "torchvision:NAME, path/to/data.py:FACTORY, package.module:FACTORY or "
+            "rubbish:gaussian",
         ),
     ],
 )

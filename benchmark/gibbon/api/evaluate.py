@@ -20,6 +20,7 @@ from gibbon.api.request import (
     Budget,
     Data,
     Model,
+    NoClassQuestion,
     PythonRequest,
     model_name,
     parse_budgets,
@@ -49,7 +50,7 @@ def evaluate(
     model: Model | Mapping[str, Model],
     data: Data,
     *,
-    attack: AttackLike | Sequence[AttackLike],
+    attack: AttackLike | Sequence[AttackLike] | None = None,
     epsilon: Budget | Sequence[Budget] | None = None,
     norm: Norm | Literal["linf", "l2", "l1"] | None = None,
     clip: bool = True,
@@ -59,6 +60,12 @@ def evaluate(
     transfer: bool = True,
     error_only: bool = False,
     draws: int | None = None,
+    classes: Literal["none"] | None = None,
+    count: int | None = None,
+    against: Data | None = None,
+    threshold: float = 0.5,
+    fooling: Budget | None = None,
+    fooling_direction: Literal["gradient", "unit", "sign"] = "sign",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     outputs: Literal["logits", "probabilities", "log-scores"] | None = None,
@@ -90,9 +97,10 @@ def evaluate(
             the bounds of the data.
         data: a torch ``Dataset`` of (input, label), a ``DataLoader`` of batches of these, a pair
             of tensors (inputs, labels), a `Dataset` of Gibbon, a `DatasetSpec`, or a source such as
-            ``"mnist"`` or a folder of images.
+            ``"mnist"``, a folder of images or ``"rubbish:gaussian"``; inputs without a class may be
+            a tensor alone.
         attack: an attack's name, a mapping such as ``{"name": "pgd", "steps": 20}``, an `Attack`,
-            or a list of these.
+            or a list of these; None for inputs without a class.
         epsilon: perturbation budgets in units of the input, such as ``8 / 255``, ``"8/255"`` or
             ``[0.1, 0.25]``, for every attack whose mapping gives none.
         norm: norm of the perturbation: ``linf``, ``l2`` or ``l1``; the attack's first norm if None.
@@ -108,6 +116,17 @@ def evaluate(
             success.  Confidence and transfer are left out.
         draws: evaluations of each input by a model whose answers are random; its errors are mean
             shares of wrong answers.  20 if None.
+        classes: classes of the inputs: ``none`` if they belong to no class, so that labels are not
+            read.
+        count: number of draws of ``rubbish:gaussian`` or ``rubbish:uniform``.  10,000 if None.
+        against: source of a dataset with classes, or the data themselves in any form of ``data``,
+            whose inputs the confidences on inputs without a class are compared with (AUROC).
+        threshold: probability of the predicted class above which an input without a class is a
+            false positive.
+        fooling: size of one gradient step towards each class, from inputs without a class: measures
+            how often the model then sees that class.
+        fooling_direction: direction of the step of fooling images: ``gradient`` of the class's
+            probability, ``unit`` (that gradient divided by its L2 norm) or ``sign``.
         mean: mean of the normalisation (x - mean) / std, per channel, which is put in front of
             every model.
         std: divisor of the normalisation (x - mean) / std, per channel.
@@ -148,6 +167,8 @@ def evaluate(
     An attack or a model that raises while it is measured makes a failed cell, listed in
     `Results.failures` and in the tables; its numbers raise `CellError`.
 
+    Inputs without a class have neither errors nor attacks: their results are `Results.no_class`.
+
     Signs that a number may be wrong are in `Results.flags`; those that count, serious and not
     accepted, in `Results.serious_flags`.
 
@@ -167,6 +188,10 @@ def evaluate(
         if certify is not None:
             raise SpecError("certify and bounds, its earlier name, are both given", where="bounds")
         bounds, certify = None, cast("Bounding", bounds)  # checked by `RunSettings`
+    question = NoClassQuestion(classes, count, against, threshold, fooling, fooling_direction)
+    if attack is None:
+        question.check_no_attack(data)
+        attack = ()
     request = PythonRequest.of(
         model if isinstance(model, Mapping) else {model_name(model): model},
         os.fspath(data) if isinstance(data, os.PathLike) else data,
@@ -179,6 +204,7 @@ def evaluate(
         accept=() if accept is None else accept,
         transfer=transfer,
         bounds=bounds,
+        question=question,
     )
     settings = RunSettings(
         device=str(device),

@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypedDict
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -23,21 +24,31 @@ from gibbon.core.threat import Bounds, Epsilon
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Dataset
 from gibbon.datasets.open import bounds_of, open_dataset
-from gibbon.datasets.wrap import adopt_data
+from gibbon.datasets.without_classes import WithoutClasses
+from gibbon.datasets.wrap import adopt_data, with_placeholders
 from gibbon.models.classifier import Classifier
 from gibbon.models.sources import BuiltModel
 from gibbon.models.sources.build import build_model, fuse_models, members_of
 from gibbon.models.sources.wrap_module import adopt_model
 from gibbon.records.acceptance import check_kinds
+from gibbon.runner.plan.no_class_data import Form, noise_form
 from gibbon.runner.plan.planned import Supplied
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.decoding import WHERE, decode_request
-from gibbon.specs.naming import label_from, name_from, name_of, unlike
-from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec, Suite
+from gibbon.specs.naming import RUBBISH, label_from, name_from, name_of, unlike
+from gibbon.specs.suite import THRESHOLD, AttackSpec, DatasetSpec, Direction, ModelSpec, Suite
 
 Model = nn.Module | Classifier | ModelSpec | StrPath
 Array = Tensor | NDArray[Any]
-Data = TorchDataset[Any] | DataLoader[Any] | tuple[Array, Array] | Dataset | DatasetSpec | StrPath
+Data = (
+    TorchDataset[Any]
+    | DataLoader[Any]
+    | tuple[Array, Array]
+    | Array
+    | Dataset
+    | DatasetSpec
+    | StrPath
+)
 AttackLike = str | Mapping[str, Any] | Attack
 Budget = float | str | Epsilon
 DESCRIBED = (str, os.PathLike, ModelSpec)  # forms of a model that are not the model itself
@@ -51,13 +62,65 @@ class _InputForm(TypedDict):
 
 
 @dataclass(frozen=True)
+class NoClassQuestion:
+    """The arguments of a call that are about inputs without a class, as in `evaluate`."""
+
+    classes: Literal["none"] | None = None
+    count: int | None = None
+    against: Data | None = None
+    threshold: float = THRESHOLD
+    fooling: Budget | None = None
+    direction: Direction = "sign"
+
+    def check_no_attack(self, data: Data) -> None:
+        """Raises `SpecError` if the data have classes, so that an attack is missing."""
+        if self.classes is not None or _is_no_class(data):
+            return
+        raise SpecError(
+            'missing: attack="pgd", or attack=[] for the clean error alone; inputs without a '
+            'class, which need no attack, are declared by classes="none"'
+        )
+
+    @property
+    def of_dataset(self) -> dict[str, Any]:
+        """The keys that a dataset's spec takes."""
+        given = {"classes": self.classes, "count": self.count}
+        return {key: value for key, value in given.items() if value is not None}
+
+    @property
+    def of_experiment(self) -> dict[str, Any]:
+        """The keys that the experiment takes."""
+        found: dict[str, Any] = {"threshold": self.threshold}
+        if self.fooling is not None:
+            step = Epsilon.parse(self.fooling, where="fooling")
+            found["fooling"] = {"step": step, "direction": self.direction}
+        return found
+
+
+NO_QUESTION = NoClassQuestion()
+
+
+def _is_no_class(data: Data) -> bool:
+    """Returns whether data belong to no class by what they are."""
+    if isinstance(data, DatasetSpec):
+        return data.no_class
+    if isinstance(data, Dataset):
+        return data.info.no_class
+    return isinstance(data, str) and data.startswith(RUBBISH)
+
+
+@dataclass(frozen=True)
 class PythonRequest:
-    """A request made in Python: a suite, and the models, data and attacks given as objects."""
+    """A request made in Python: a suite, and the models, data and attacks given as objects.
+
+    ``against`` holds the data that confidences are compared with, if they are given as objects.
+    """
 
     suite: Suite
     models: Mapping[str, nn.Module | Classifier]
     data: Any
     attacks: Mapping[str, Attack]
+    against: Any = None
 
     @classmethod
     def of(
@@ -74,6 +137,7 @@ class PythonRequest:
         accept: Sequence[str],
         transfer: bool,
         bounds: Sequence[float] | None = None,
+        question: NoClassQuestion = NO_QUESTION,
     ) -> PythonRequest:
         """Returns the request that a call's arguments make.  Raises a `RequestError`."""
         if parameters and (len(attacks) != 1 or isinstance(attacks[0], Attack)):
@@ -89,9 +153,17 @@ class PythonRequest:
                 raise SpecError(f"attack {label!r}: epsilon is missing: give epsilon=8 / 255")
             keys |= {**parameters, "label": label}
         described = [{**_model_keys(each, declared), "name": name} for name, each in models.items()]
-        dataset = _with_bounds(_dataset_spec(data), bounds)
+        if isinstance(data, Dataset) and data.info.no_class:
+            question = replace(question, classes="none")
+        dataset = _with(_with_bounds(_dataset_spec(data), bounds), question.of_dataset)
+        against = question.against
         request = {"dataset": dataset, "models": described, "attacks": written}
-        suite = decode_request({**experiment, **request, "accept": accept}, transfer=transfer)
+        request |= question.of_experiment
+        suite = decode_request(
+            {**experiment, **request, "accept": accept},
+            transfer=transfer,
+            against=None if against is None else _compared(against, bounds),
+        )
         check_kinds(suite.accept, where=WHERE)
         given = zip(labels, attacks, strict=True)
         return cls(
@@ -99,6 +171,7 @@ class PythonRequest:
             {name: each for name, each in models.items() if not isinstance(each, DESCRIBED)},
             None if isinstance(data, str | DatasetSpec) else data,
             {label: attack for label, attack in given if isinstance(attack, Attack)},
+            None if isinstance(against, str | os.PathLike | DatasetSpec) else against,
         )
 
     def supplied(self, settings: RunSettings) -> Supplied:
@@ -106,12 +179,20 @@ class PythonRequest:
 
         Raises a `RequestError`.
         """
-        (experiment,) = self.suite.experiments
+        *clean, experiment = self.suite.experiments
         for attack in experiment.attacks:
             _check_attack(attack, self.attacks.get(attack.label))
-        if self.data is None and not self.models:
+        if self.data is None and self.against is None and not self.models:
             return Supplied(attacks=self.attacks)
-        dataset = self._dataset(experiment.dataset, settings)
+        datasets = {
+            each.dataset.name: self._dataset(each.dataset, self.against, settings) for each in clean
+        }
+        like = next(iter(datasets.values()), None)
+        described = experiment.dataset
+        if self.data is None and experiment.no_class:
+            described = noise_form(experiment, like, self._forms, where="data")
+        dataset = self._dataset(described, self.data, settings)
+        datasets[described.name] = dataset
         own = {spec.name: spec for spec in experiment.models if spec.name in self.models}
         adopted: dict[str, BuiltModel] = {}
         form: _InputForm = {"input_shape": dataset.input_shape, "bounds": dataset.bounds}
@@ -128,13 +209,28 @@ class PythonRequest:
                         for member, completed in zip(spec.ensemble, members_of(spec), strict=True)
                     ]
                     adopted[spec.name] = fuse_models(spec, members)
-        return Supplied(adopted, {experiment.dataset.name: dataset}, self.attacks)
+        return Supplied(adopted, datasets, self.attacks)
 
-    def _dataset(self, spec: DatasetSpec, settings: RunSettings) -> Dataset:
-        if self.data is not None:
-            return adopt_data(self.data, name=spec.name, bounds=bounds_of(spec))
+    @property
+    def _forms(self) -> dict[str, Form | None]:
+        """Shape and bounds of the inputs of the models; None for a module, which has none."""
+        return {
+            name: (each.input_shape, each.bounds) if isinstance(each, Classifier) else None
+            for name, each in self.models.items()
+        }
+
+    def _dataset(self, spec: DatasetSpec, data: Any, settings: RunSettings) -> Dataset:
+        if data is not None:
+            given = with_placeholders(data) if spec.no_class else data
+            adopted = adopt_data(given, name=spec.name, bounds=bounds_of(spec))
+            bare = spec.no_class and not adopted.info.no_class
+            return WithoutClasses(adopted) if bare else adopted
         request = DataRequest(
-            spec.split, settings.data_folder, settings.download, workers=settings.workers
+            spec.split,
+            settings.data_folder,
+            settings.download,
+            workers=settings.workers,
+            seed=self.suite.seed,
         )
         return open_dataset(spec, request)
 
@@ -205,8 +301,29 @@ def _dataset_spec(data: Data) -> DatasetSpec | dict[str, str]:
         return {"name": name_of(data), "source": data}
     held: object = data.dataset if isinstance(data, DataLoader) else data
     name = held.name if isinstance(held, Dataset) else type(held).__name__
-    name = "data" if isinstance(held, tuple | list) else name_from(name) or "data"
+    bare = isinstance(held, tuple | list | Tensor | np.ndarray)
+    name = "data" if bare else name_from(name) or "data"
     return DatasetSpec(name=name, source=name)
+
+
+def _with(
+    dataset: DatasetSpec | dict[str, Any], keys: Mapping[str, Any]
+) -> DatasetSpec | dict[str, Any]:
+    """Returns a dataset's spec with more keys, which replace its own."""
+    if not keys:
+        return dataset
+    own = dict(dataset) if isinstance(dataset, DatasetSpec) else dataset
+    return {**own, **keys}
+
+
+def _compared(against: Data, bounds: Sequence[float] | None) -> DatasetSpec | dict[str, Any]:
+    """Returns the spec of the data that confidences are compared with.
+
+    Objects of both have the same bounds; those of a source are its own.
+    """
+    given = os.fspath(against) if isinstance(against, os.PathLike) else against
+    described = isinstance(given, str | DatasetSpec)
+    return _with_bounds(_dataset_spec(given), None if described else bounds)
 
 
 def _with_bounds(

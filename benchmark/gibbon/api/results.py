@@ -15,6 +15,7 @@ from gibbon.api.request import Budget
 from gibbon.core.errors import CellError, SpecError, UnknownNameError
 from gibbon.core.threat import Epsilon
 from gibbon.records.flags import Flag
+from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
 from gibbon.records.outcomes import Outcome
 from gibbon.records.run import Agreement, Evaluation, Failure, RunRecord, Transfer, flags_of
 from gibbon.report.text.notebook import record_html
@@ -85,6 +86,21 @@ class Results:
     def transfers(self) -> tuple[Transfer, ...]:
         """One row per source, target, attack and epsilon; empty for a single model."""
         return self.record.transfers
+
+    @property
+    def no_class(self) -> tuple[NoClassEvaluation, ...]:
+        """One row per model on inputs without a class; empty for other data."""
+        return self.record.no_class
+
+    @property
+    def no_class_shares(self) -> tuple[NoClassShare, ...]:
+        """One row per model and class: its share of the false positives."""
+        return self.record.no_class_shares
+
+    @property
+    def fooling(self) -> tuple[FoolingRate, ...]:
+        """One row per model and wanted class; empty unless fooling images were requested."""
+        return self.record.fooling
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -191,6 +207,12 @@ class Results:
 
         return frame(Transfer, self.transfers)
 
+    def no_class_frame(self) -> pd.DataFrame:
+        """Returns the rows of inputs without a class with the columns of ``no_class.csv``."""
+        from gibbon.report.text.csv import frame
+
+        return frame(NoClassEvaluation, self.no_class)
+
     def __str__(self) -> str:
         text = StringIO()
         print_record(self.record, Console(file=text, color_system=None))
@@ -199,10 +221,9 @@ class Results:
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
         serious = len(self.serious_flags)
+        rows = len(self.evaluations) + len(self.no_class)
         flagged = f", {serious} serious flag{'s' if serious > 1 else ''}" if serious else ""
-        return (
-            f"<Results {self.record.suite.name!r}: {len(self.evaluations)} rows{flagged}{failed}>"
-        )
+        return f"<Results {self.record.suite.name!r}: {rows} rows{flagged}{failed}>"
 
     def _repr_html_(self) -> str:
         return record_html(self.record)
@@ -284,6 +305,11 @@ def _narrowed(
         "worst_cases": tuple(
             row for row in record.worst_cases if whole_attacks and model in (None, row.model)
         ),
+        "no_class": tuple(row for row in record.no_class if model in (None, row.model)),
+        "no_class_shares": tuple(
+            row for row in record.no_class_shares if model in (None, row.model)
+        ),
+        "fooling": tuple(row for row in record.fooling if model in (None, row.model)),
         "failures": tuple(filter(kept, record.failures)),
         "flags": tuple(flag for flag in record.flags if about(flag) or flag in affecting),
     }

@@ -427,7 +427,7 @@ def _by_hand(why: str) -> ItemAnswer:
 
 
 def _other_domains(facts: Facts) -> ItemAnswer:
-    names = [each.dataset.name for each in facts.record.suite.experiments]
+    names = [each.dataset.name for each in facts.record.suite.with_classes]
     if len(names) > 1:
         return ItemAnswer("done", f"datasets: {listed(names)}")
     return _by_hand("needed if the claim is about more than this dataset")

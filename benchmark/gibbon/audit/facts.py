@@ -174,5 +174,5 @@ class Facts:
 
 def facts_of(record: RunRecord) -> Iterator[Facts]:
     """Yields the facts of each experiment of a run."""
-    for experiment in record.suite.experiments:
+    for experiment in record.suite.with_classes:
         yield Facts(record, experiment)

@@ -116,6 +116,11 @@ def audit_model(words: AuditWords, data_folder: Path | None) -> bool:
     if words.suggest is not None:
         raise SpecError(f"--suggest is for a run: leave out {UNIT_TEST}")
     suite, settings = _planted_request(words, data_folder)
+    if suite.without_classes:
+        raise SpecError(
+            f"{suite.without_classes[0].dataset.name!r} has inputs without a class: examples are "
+            "planted in data with classes"
+        )
     plan = make_plan(suite, settings, where=words.suite or WHERE)
     (experiment,) = plan.experiments
     (model,) = experiment.models
@@ -188,11 +193,12 @@ def _with_model(suite: Suite, subject: str) -> Suite:
 
     named = [
         (experiment, model)
-        for experiment in suite.experiments
+        for experiment in suite.with_classes
         for model in experiment.models
         if model.name == subject
     ]
-    found = named[0] if named else (suite.experiments[0], ModelSpec.model_validate(subject))
+    first = (*suite.with_classes, *suite.experiments)[0]
+    found = named[0] if named else (first, ModelSpec.model_validate(subject))
     experiment, model = found
     nothing: TransferSpec | None = None
     alone = experiment.model_copy(update={"models": (model,), "transfer": nothing})

@@ -29,12 +29,17 @@ from gibbon.cli.options import (
 from gibbon.core.errors import SpecError, suggest
 from gibbon.core.reading import expanded
 from gibbon.datasets import DATASETS
+from gibbon.datasets.open import OF_CLASSES, kind_of
 from gibbon.models.registry import MODELS
 from gibbon.runner.settings import Bounding, RunSettings
-from gibbon.specs.decoding import WHERE, decode_request
-from gibbon.specs.naming import label_from, name_of, unlike
+from gibbon.specs.decoding import AGAINST, WHERE, decode_request
+from gibbon.specs.naming import RUBBISH, label_from, name_of, unlike
 from gibbon.specs.paths import is_path
 from gibbon.specs.suite import Suite
+
+# Options of a run that are keys of its experiment.
+OF_EXPERIMENT = ("seed", "error_only", "draws", "accept", "threshold")
+UNREADABLE = "skip_unreadable"
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class CommandRequest:
 
     def in_options(self, message: str) -> str:
         """Returns an error message with its key paths replaced by the options they came from."""
-        (experiment,) = self.suite.experiments
+        experiment = self.suite.experiments[-1]
         models = [each.model for each in experiment.models]
         return _in_options(message, models, [each.name for each in experiment.attacks])
 
@@ -76,22 +81,30 @@ def parse_request(words: Sequence[str], *, data_folder: Path | None = None) -> C
         given.add(RENAMED[flag] if renamed else flag, text)
     given.check_required()
     (dataset,), (run,) = given.scopes["Dataset"], given.scopes["Run"]
+    against = None
+    if "against" in run:
+        dataset, against = _divided(dataset, run["against"])
     models, attacks = given.complete_models(), given.complete_attacks()
     source = dataset["source"]
     written: dict[str, Any] = {
-        "dataset": {
-            "name": name_of(source),
-            **dataset,
-            "source": _as_path(source, DATASETS),
-        },
+        "dataset": _dataset(source, dataset),
         "models": models,
         "attacks": attacks,
-        **{key: run[key] for key in ("seed", "error_only", "draws", "accept") if key in run},
+        **{key: run[key] for key in OF_EXPERIMENT if key in run},
     }
+    if "fooling_direction" in run and "fooling" not in run:
+        raise SpecError("--fooling-direction: is that of a step: give its size, --fooling STEP")
+    if "fooling" in run:
+        written["fooling"] = {"step": run["fooling"]}
+        if "fooling_direction" in run:
+            written["fooling"]["direction"] = run["fooling_direction"]
     settings = run_settings(run, data_folder=data_folder)
     try:
         suite = decode_request(
-            written, transfer=run.get("transfer", True), precision=settings.precision
+            written,
+            transfer=run.get("transfer", True),
+            precision=settings.precision,
+            against=against,
         )
     except SpecError as error:
         sources, names = [each["model"] for each in models], [each["name"] for each in attacks]
@@ -103,6 +116,26 @@ def parse_request(words: Sequence[str], *, data_folder: Path | None = None) -> C
         run.get("save_suite"),
         strict=run.get("strict", False),
     )
+
+
+def _dataset(source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a dataset's spec."""
+    return {"name": name_of(source), **options, "source": _as_path(source, DATASETS)}
+
+
+def _divided(given: Mapping[str, Any], against: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the options of inputs without a class, and the spec that they are compared with.
+
+    Each option describes both datasets, as far as they take it: ``--resize`` both of two folders,
+    ``--count`` the noise alone, ``--class-map`` the classes alone.
+    """
+    source = given["source"]
+    own = kind_of(_as_path(source, DATASETS), where="--dataset")
+    other = kind_of(_as_path(against, DATASETS), where="--against")
+    clean = {key: value for key, value in given.items() if key in (*other.options, UNREADABLE)}
+    taken = {*own.options, "source", "classes", UNREADABLE} - set(OF_CLASSES)
+    kept = {key: value for key, value in given.items() if key in taken or key not in clean}
+    return kept, _dataset(against, clean)
 
 
 def read_parameters(words: Sequence[str]) -> dict[str, Any]:
@@ -186,6 +219,9 @@ class _GivenOptions:
         missing = [
             flag for flag in REQUIRED if BY_FLAG[flag].name not in self.scopes[GROUP_OF[flag]][-1]
         ]
+        (dataset,) = self.scopes["Dataset"]
+        if "classes" in dataset or str(dataset.get("source", "")).startswith(RUBBISH):
+            missing = [flag for flag in missing if flag != "--attack"]  # it would need classes
         if not missing:
             return
         for flag in self.unknown:
@@ -267,7 +303,8 @@ def _in_options(message: str, models: Sequence[str], attacks: Sequence[str]) -> 
 
 def _line_in_options(line: str, models: Sequence[str], attacks: Sequence[str]) -> str:
     found = re.match(
-        rf"{WHERE}: (?:(?P<list>models|attacks)\[(?P<place>\d+)\]|(?P<one>dataset))?"
+        rf"(?:{WHERE}|(?P<against>{AGAINST})): (?:experiments\[(?P<first>0)?\d*\]\.)?"
+        r"(?:(?P<list>models|attacks)\[(?P<place>\d+)\]|(?P<one>dataset))?"
         r"(?:\.?(?P<key>[A-Za-z_]\w*)(?:\[\d+\]|\.\w+)*)?: ",
         line,
     )
@@ -281,7 +318,8 @@ def _line_in_options(line: str, models: Sequence[str], attacks: Sequence[str]) -
     elif found["list"]:
         group, owner = "Attacks", [f"--attack {attacks[place]}"]
     elif found["one"]:
-        group, owner = "Dataset", ["--dataset"]
+        clean = found["against"] or found["first"]
+        group, owner = "Dataset", ["--against" if clean else "--dataset"]
     key = found["key"]
     flag = KEY_FLAGS.get((group, key), as_flag(key)) if key else ""
     if flag and flag not in REQUIRED:

@@ -15,6 +15,7 @@ from gibbon.core.reading import expanded
 from gibbon.records.flag_kinds import flag_kind
 from gibbon.runner.settings import LEAST, Precision, RunSettings
 from gibbon.specs.memory_sizes import parse_bytes
+from gibbon.specs.suite import Direction
 
 Group = Literal["Models", "Dataset", "Attacks", "Run"]
 
@@ -150,6 +151,34 @@ def _bounds(text: str) -> list[float]:
     return numbers
 
 
+def _shape(text: str) -> list[int]:
+    if not re.fullmatch(r"0*[1-9][0-9]{0,17}(,0*[1-9][0-9]{0,17})*", text):
+        raise ValueError("whole numbers with commas between them, such as 3,224,224")
+    return list(map(int, text.split(",")))
+
+
+def _probability(text: str) -> float:
+    try:
+        probability = float(text)
+    except ValueError:
+        probability = math.nan
+    if not 0 <= probability < 1:
+        raise ValueError("a probability from 0 to below 1")
+    return probability
+
+
+def _direction(text: str) -> str:
+    if text not in get_args(Direction):
+        raise ValueError(" or ".join(get_args(Direction)))
+    return text
+
+
+def _no_classes(text: str) -> str:
+    if text != "none":
+        raise ValueError("none")
+    return text
+
+
 def _size(text: str) -> int | list[int]:
     if not re.fullmatch(r"0*[1-9][0-9]{0,17}(x0*[1-9][0-9]{0,17})?", text.lower()):
         raise ValueError("one side such as 224, or height and width such as 224x160")
@@ -253,8 +282,8 @@ _DATASET = (
     Option(
         "--dataset SOURCE",
         "Source of the data: a name of `list datasets`, a folder of images (CLASS/image.png), a "
-        "CSV file of paths and labels, an .npz or .npy file, torchvision:NAME, or a factory such "
-        "as path/to/data.py:load.",
+        "CSV file of paths and labels, an .npz or .npy file, torchvision:NAME, a factory such as "
+        "path/to/data.py:load, or noise: rubbish:gaussian, rubbish:uniform.",
         name="source",
     ),
     Option("--split SPLIT", "Split of the dataset: test or train.", "test"),
@@ -287,6 +316,23 @@ _DATASET = (
     ),
     Option("--colour KIND", "Convert images to grey or rgb."),
     Option("--skip-unreadable", "Leave out images that can't be read, and list them."),
+    Option(
+        "--classes KIND",
+        "Classes of the inputs: none if they belong to no class, so that labels are not read.",
+        read=_no_classes,
+    ),
+    Option(
+        "--count N",
+        "Number of draws of rubbish:gaussian or rubbish:uniform.",
+        "10,000",
+        _whole(positive=True),
+    ),
+    Option(
+        "--shape N[,N...]",
+        "Shape of one draw of rubbish:gaussian or rubbish:uniform, such as 3,224,224.",
+        "that of the models' inputs",
+        _shape,
+    ),
     Option(
         "--dataset-arg KEY=VALUE",
         "Keyword argument of the dataset's factory; may be repeated.",
@@ -397,6 +443,30 @@ _RUN = (
         _whole(positive=True),
     ),
     Option(
+        "--against SOURCE",
+        "Source of a dataset with classes, whose inputs the confidences on inputs without a class "
+        "are compared with (AUROC).",
+    ),
+    Option(
+        "--threshold P",
+        "Probability of the predicted class above which an input without a class is a false "
+        "positive.",
+        "0.5",
+        _probability,
+    ),
+    Option(
+        "--fooling STEP",
+        "Size of one gradient step towards each class, from inputs without a class: measures how "
+        "often the model then sees that class.",
+    ),
+    Option(
+        "--fooling-direction KIND",
+        "Direction of the step of fooling images: gradient of the class's probability, unit (that "
+        "gradient divided by its L2 norm) or sign.",
+        "sign",
+        _direction,
+    ),
+    Option(
         "--certify KIND",
         "Certified bounds to compute: cheap (those that cost little beside the attacks), all or "
         "none.",
@@ -457,8 +527,8 @@ GROUPS: dict[Group, tuple[str, tuple[Option, ...]]] = {
         _ATTACKS,
     ),
     "Run": (
-        "How the evaluation is carried out. Of these only --limit, --precision, --seed, --draws "
-        "and --error-only change a result.",
+        "How the evaluation is carried out. Of these only --limit, --precision, --seed, --draws, "
+        "--error-only, and those about inputs without a class, change a result.",
         _RUN,
     ),
 }
@@ -481,7 +551,9 @@ Your own network and images, two attacks:
 Transfer between two models, saved as a suite:
     evaluate --model torchvision:resnet50 --model timm:vit_small_patch16_224 \\
         --dataset photos/val --class-map imagenet --attack pgd --epsilon 4/255 \\
-        --save-suite suites/transfer.toml"""
+        --save-suite suites/transfer.toml
+Inputs that belong to no class, compared with some that do:
+    evaluate --model maxout --dataset rubbish:gaussian --against mnist"""
 REQUIRED = ("--model", "--dataset", "--attack")
 
 

@@ -11,7 +11,7 @@ from gibbon.core.errors import SpecError
 
 def check_parameters(request: CommandRequest) -> None:
     """Raises `SpecError` if an attack lacks a parameter, which may be a misspelt option."""
-    (experiment,) = request.suite.experiments
+    experiment = request.suite.experiments[-1]
     for spec in experiment.attacks:
         kind = attack_class(spec.name, where="--attack")
         if not dataclasses.is_dataclass(kind):

@@ -19,6 +19,8 @@ from gibbon.specs.paths import is_path
 from gibbon.specs.suite import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite
 
 PYTHON_FILE = ".py:"
+# Keys of an experiment that change its results.
+SAME = ("dataset", "error_only", "draws", "against", "threshold", "fooling")
 
 
 def save_suite(suite: Suite, file: Path) -> None:
@@ -55,6 +57,9 @@ def suite_toml(suite: Suite, *, folder: Path) -> str:
 def _experiment(experiment: Experiment, folder: Path) -> dict[str, Any]:
     more: dict[str, Any] = {"error_only": True} if experiment.error_only else {}
     more |= {"draws": experiment.draws} if experiment.draws is not None else {}
+    more |= experiment.model_dump(
+        exclude_defaults=True, include={"against", "threshold", "fooling"}
+    )
     models = [_source(each, "model", folder) for each in experiment.models]
     if not all(isinstance(each, str) for each in models):
         models = [{"model": each} if isinstance(each, str) else each for each in models]
@@ -92,14 +97,18 @@ def _continues(folder: Path, suite: Suite, limit: int | None) -> bool:
 
 
 def _includes(suite: Suite, before: Suite) -> bool:
-    """Says whether a suite of one experiment holds all that an earlier one held."""
-    if (suite.name, suite.seed) != (before.name, before.seed) or len(before.experiments) != 1:
+    """Says whether the suite of a request holds all that an earlier one held."""
+    both = suite.experiments, before.experiments
+    if (suite.name, suite.seed) != (before.name, before.seed) or len(both[0]) != len(both[1]):
         return False
-    (new,), (old,) = suite.experiments, before.experiments
+    return all(_continues_experiment(new, old) for new, old in zip(*both, strict=True))
+
+
+def _continues_experiment(new: Experiment, old: Experiment) -> bool:
     attacks = {each.label: each for each in new.attacks}
     transferred = new.transfer.attacks if new.transfer else ()
     return (
-        (new.dataset, new.error_only, new.draws) == (old.dataset, old.error_only, old.draws)
+        all(getattr(new, key) == getattr(old, key) for key in SAME)
         and all(model in new.models for model in old.models)
         and all(
             each.label in attacks and _same_attack(each, attacks[each.label])

@@ -31,6 +31,7 @@ class DataRequest:
             folder.
         download: whether missing files may be fetched from the network.
         workers: processes that decode images; chosen by the number of processors if None.
+        seed: seed of data that are drawn.
 
     Raises `SpecError` if there is no such split, or the number of workers is negative.
     """
@@ -39,6 +40,7 @@ class DataRequest:
     folder: Path = Path("~/.cache/gibbon")
     download: bool = True
     workers: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.split not in get_args(Split):

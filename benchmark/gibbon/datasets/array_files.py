@@ -65,6 +65,7 @@ def open_npz(
     labels: str | None,
     layout: Layout | None,
     bounds: Bounds | None = None,
+    labelled: bool = True,
 ) -> HeldDataset:
     """Returns the dataset of an ``.npz`` file.
 
@@ -76,6 +77,7 @@ def open_npz(
         layout: the order of the axes; required for pictures of three or four axes.
         bounds: lowest and highest value of an input; [0, 1] if None.  Inputs with declared bounds
             need no layout.
+        labelled: whether it has labels; those of inputs without a class are 0, and are not read.
 
     Raises `DatasetError` if it is damaged, the choice of arrays is ambiguous, or they don't fit
     together.
@@ -90,22 +92,30 @@ def open_npz(
                     headers[member.removesuffix(SUFFIX)] = _header(stream)
         wanted = _choose(path, headers, inputs, option="inputs")
         _check_layout(f"{path}: {wanted!r}", headers[wanted].shape, layout, bounds)
-        targets = _choose(path, headers, labels, option="labels")
-        pixels, numbers = (
-            _member(archive, each, headers[each], path=path) for each in (wanted, targets)
-        )
+        pixels = _member(archive, wanted, headers[wanted], path=path)
+        numbers: NDArray[Any] = np.zeros(len(pixels), dtype=np.int64)
+        if labelled:
+            targets = _choose(path, headers, labels, option="labels")
+            numbers = _member(archive, targets, headers[targets], path=path)
     return HeldDataset(name, pixels, labels=numbers, layout=layout, bounds=bounds)
 
 
 def open_npy(
-    name: str, path: Path, *, labels: Path, layout: Layout | None, bounds: Bounds | None = None
+    name: str,
+    path: Path,
+    *,
+    labels: Path | None,
+    layout: Layout | None,
+    bounds: Bounds | None = None,
 ) -> HeldDataset:
     """Returns the dataset of an ``.npy`` file of inputs and another one of labels.
+
+    Without the latter, which inputs without a class don't need, all labels are 0.
 
     Raises `DatasetError` if one is damaged, or they don't fit together.
     """
     arrays = []
-    for each in (path, labels):
+    for each in (path, *([] if labels is None else [labels])):
         check_regular(each, DatasetError)
         with _reading(each):
             with each.open("rb") as file:
@@ -113,7 +123,8 @@ def open_npy(
                 _refuse_objects(header, str(each))
                 _check_size(header, each.stat().st_size)
             arrays.append(np.load(each, mmap_mode="r", allow_pickle=False))
-    inputs, numbers = arrays
+    inputs, *given = arrays
+    numbers = given[0] if given else np.zeros(len(inputs) if inputs.ndim else 0, dtype=np.int64)
     _check_layout(str(path), inputs.shape, layout, bounds)
     return HeldDataset(name, inputs, labels=np.asarray(numbers), layout=layout, bounds=bounds)
 

@@ -62,6 +62,8 @@ class DatasetInfo:
         class_order: how classes got their labels, such as ``"names sorted as text: 0 is cat"``;
             empty if the dataset defines its labels.
         notes: sentences for a reader of the results about how the data were read.
+        no_class: whether the inputs belong to no class; the labels are then -1.
+        bounded: whether the inputs lie within the bounds.
     """
 
     name: str
@@ -72,6 +74,8 @@ class DatasetInfo:
     partial: bool = False
     class_order: str = ""
     notes: tuple[str, ...] = ()
+    no_class: bool = False
+    bounded: bool = True
 
     def check_ids(self, ids: NDArray[np.int64]) -> None:
         """Raises `DatasetError` if there is no example with one of these ids."""

@@ -38,6 +38,7 @@ from gibbon.datasets.class_order import (
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 COLUMNS = ("path", "label")
 FOLDERS = "class folders"
+UNKNOWN = "none"  # the only class of images that belong to no class
 NAMED = 5  # of many, an error names so many
 
 
@@ -117,6 +118,44 @@ def list_folder(root: Path, class_map: ClassMap | None, order: ClassOrder | None
     return _listing(root, paths, names, classes, notes=tuple(notes))
 
 
+def list_pictures(place: Path) -> Listing:
+    """Returns the images of a folder, in whatever folders, or of the column ``path`` of a CSV file.
+
+    They belong to no class; their labels are 0, and are not read.  Of a folder they are sorted by
+    their path in it; hidden files and folders are skipped.
+
+    Raises `DatasetError` if there is no image, or one that a CSV file names is missing.
+    """
+    if place.is_dir():
+        found, others = _all_pictures(place)
+        notes = (f"Skipped {_listed(others)}, which are no pictures.",) if others else ()
+        if not found:
+            raise DatasetError(f"{place}: no picture ({', '.join(SUFFIXES)}) in it")
+        root = place
+    else:
+        rows = _rows(place, columns=COLUMNS[:1])
+        found = _present_files(place, [each[0] for each in rows.values()])
+        root, notes = place.parent, ()
+    labels = np.zeros(len(found), dtype=np.int64)
+    return Listing(root, tuple(found), labels, (UNKNOWN,), partial=True, notes=notes)
+
+
+def _all_pictures(folder: Path) -> tuple[list[Path], list[str]]:
+    """Returns the images of a folder and of all folders in it, and the names of other files."""
+    found: list[Path] = []
+    others: list[str] = []
+    for each in _entries(folder):
+        if each.is_dir() and not each.is_symlink():  # a link may lead back to where it is
+            more, strays = _all_pictures(each)
+            found += more
+            others += strays
+        elif each.suffix.lower() in SUFFIXES:
+            found.append(each)
+        else:
+            others.append(each.name)
+    return found, others
+
+
 def list_csv(path: Path, class_map: ClassMap | None, order: ClassOrder | None = None) -> Listing:
     """Returns the images of a CSV file with the columns ``path`` and ``label``.
 
@@ -127,9 +166,16 @@ def list_csv(path: Path, class_map: ClassMap | None, order: ClassOrder | None = 
     whole number or not in the class map, or the order of names is ambiguous.
     """
     rows = _rows(path)
+    found = _present_files(path, [each[0] for each in rows.values()])
+    written = {line: label for line, (_, label) in rows.items()}
+    classes = _csv_classes(path, written, class_map, order)
+    return _listing(path.parent, found, list(written.values()), classes)
+
+
+def _present_files(path: Path, written: Sequence[str]) -> list[Path]:
+    """Returns the images that a CSV file names.  Raises `DatasetError` if one is no file."""
     found = [
-        expanded(path.parent / expanded(written, DatasetError), DatasetError)
-        for written, _ in rows.values()
+        expanded(path.parent / expanded(each, DatasetError), DatasetError) for each in written
     ]
     special = next((each for each in found if is_special(each)), None)
     if special is not None:
@@ -137,13 +183,11 @@ def list_csv(path: Path, class_map: ClassMap | None, order: ClassOrder | None = 
     missing = [each for each in found if not each.is_file()]
     if missing:
         raise DatasetError(
-            f"{path}: {len(missing):,} of {len(rows):,} pictures are not there: "
+            f"{path}: {len(missing):,} of {len(found):,} pictures are not there: "
             f"{_listed([str(each) for each in missing])}; paths are relative to the CSV file's "
             "folder, or absolute"
         )
-    written = {line: label for line, (_, label) in rows.items()}
-    classes = _csv_classes(path, written, class_map, order)
-    return _listing(path.parent, found, list(written.values()), classes)
+    return found
 
 
 def _csv_classes(
@@ -269,29 +313,29 @@ def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
     return found, others
 
 
-def _rows(path: Path) -> dict[int, tuple[str, str]]:
-    """Returns path and label of every row, by line."""
+def _rows(path: Path, *, columns: Sequence[str] = COLUMNS) -> dict[int, tuple[str, ...]]:
+    """Returns the columns, path and label, of every row, by line."""
     check_regular(path, DatasetError, limit=RECORD_BYTES)
     try:
         with reading(path, DatasetError), path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True, skipinitialspace=True)
             header = [name.strip() for name in reader.fieldnames or ()]
-            if missing := [name for name in COLUMNS if name not in header]:
+            if missing := [name for name in columns if name not in header]:
                 found = shown(",".join(header) or "nothing")
                 raise DatasetError(
                     f"{path}: has no column {' and no column '.join(missing)}: its first line must "
-                    f"be a header with path,label, found {found}"
+                    f"be a header with {','.join(columns)}, found {found}"
                 )
             reader.fieldnames = header
-            rows: dict[int, tuple[str, str]] = {}
+            rows: dict[int, tuple[str, ...]] = {}
             for row in reader:
-                values = [(row[name] or "").strip() for name in COLUMNS]
+                values = [(row[name] or "").strip() for name in columns]
                 if not all(values):
                     lacking = " and no ".join(
-                        name for name, value in zip(COLUMNS, values, strict=True) if not value
+                        name for name, value in zip(columns, values, strict=True) if not value
                     )
                     raise DatasetError(f"{path}, line {reader.line_num}: no {lacking}")
-                rows[reader.line_num] = (values[0], values[1])
+                rows[reader.line_num] = tuple(values)
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: is not UTF-8: {error}; save it as UTF-8") from error
     except csv.Error as error:

@@ -8,7 +8,12 @@
 ``torchvision:CIFAR100``              a dataset of torchvision's, by the name of its class
 ``path/to/data.py:load``,             a factory: a function that returns tensors, a torch
 ``package.module:load``               ``Dataset``, a ``DataLoader`` or a Gibbon ``Dataset``
+``rubbish:gaussian``,                 noise that belongs to no class
+``rubbish:uniform``
 ====================================  ==========================================================
+
+With ``classes = "none"`` the inputs of any of these are taken without their labels: a folder may
+then hold its pictures in any way, a CSV file needs a column ``path`` alone, and arrays no labels.
 
 A registered name takes precedence over a path: write ``./mnist`` for a folder of that name.  An
 option that does not apply to the source is an error.
@@ -26,8 +31,9 @@ from gibbon.core.errors import DatasetError, SpecError, suggest
 from gibbon.core.import_path import is_reference, load_reference
 from gibbon.core.reading import expanded
 from gibbon.core.registry import their_code
-from gibbon.core.threat import Bounds
+from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 from gibbon.datasets import DATASETS, DataRequest
+from gibbon.specs.naming import RUBBISH
 from gibbon.specs.suite import DatasetSpec
 
 if TYPE_CHECKING:
@@ -37,10 +43,12 @@ TORCHVISION = "torchvision:"
 IMAGENET = "imagenet"
 CLASSES = ("class_map", "class_order")
 PREPARATION = ("resize", "crop", "interpolation", "colour")
-EVERYWHERE = ("name", "source", "skip_unreadable")
+EVERYWHERE = ("name", "source", "skip_unreadable", "classes")
+OF_CLASSES = (*CLASSES, "labels")
 FORMS = (
     "a registered name, a folder of class folders, a .csv file of paths and labels, an .npz or "
-    ".npy file, torchvision:NAME, path/to/data.py:FACTORY or package.module:FACTORY"
+    ".npy file, torchvision:NAME, path/to/data.py:FACTORY, package.module:FACTORY or "
+    "rubbish:gaussian"
 )
 
 
@@ -78,6 +86,12 @@ def check_dataset(spec: DatasetSpec, *, where: str) -> None:
                 "pictures: bounds are for arrays and factories",
                 where=f"{where}.bounds",
             )
+        if option == "shape":
+            raise SpecError(
+                f"{spec.source!r} is {kind.title}, whose inputs have their own shape: shape is for "
+                "noise",
+                where=f"{where}.shape",
+            )
         takes = ", ".join(kind.options) or "no options"
         raise SpecError(
             f"{spec.source!r} is {kind.title}, which has no use for {option}; it takes {takes}",
@@ -87,8 +101,15 @@ def check_dataset(spec: DatasetSpec, *, where: str) -> None:
         raise SpecError(
             "interpolation only applies to resized pictures: give resize, too", where=where
         )
+    if spec.no_class:
+        for option in OF_CLASSES:
+            if getattr(spec, option) is not None:
+                raise SpecError(
+                    f"{spec.name!r} has inputs without a class: leave out {option}",
+                    where=f"{where}.{option}",
+                )
     files = {"class_map": spec.class_map if spec.class_map != IMAGENET else None}
-    if kind is KINDS[".npy"]:
+    if kind is KINDS[".npy"] and not spec.no_class:
         if spec.labels is None:
             raise SpecError(
                 f"{spec.source!r} holds inputs alone: give labels, another .npy file", where=where
@@ -101,8 +122,11 @@ def check_dataset(spec: DatasetSpec, *, where: str) -> None:
 
 def open_dataset(spec: DatasetSpec, request: DataRequest) -> Dataset:
     """Returns the dataset of a spec.  Raises a `RequestError` that names source and cure."""
+    from gibbon.datasets.without_classes import WithoutClasses
+
     check_dataset(spec, where=f"dataset {spec.name!r}")
-    return kind_of(spec.source).open(spec, request)
+    opened = kind_of(spec.source).open(spec, request)
+    return WithoutClasses(opened) if spec.no_class and not opened.info.no_class else opened
 
 
 def kind_of(source: str, *, where: str = "") -> SourceKind:
@@ -114,6 +138,11 @@ def kind_of(source: str, *, where: str = "") -> SourceKind:
         return KINDS["registered"]
     if source.startswith(TORCHVISION):
         return KINDS["torchvision"]
+    if source.startswith(RUBBISH):
+        from gibbon.datasets.rubbish import distribution_of
+
+        distribution_of(source, where=where)
+        return KINDS["rubbish"]
     path = expanded(source, SpecError)
     if path.is_dir():
         return KINDS["folder"]
@@ -147,15 +176,19 @@ def _open_registered(spec: DatasetSpec, request: DataRequest) -> Dataset:
 def _open_images(spec: DatasetSpec, request: DataRequest) -> Dataset:
     from gibbon.datasets.class_map import read_class_map
     from gibbon.datasets.image_dataset import ImageDataset, open_cache
-    from gibbon.datasets.image_listing import list_csv, list_folder
+    from gibbon.datasets.image_listing import list_csv, list_folder, list_pictures
     from gibbon.datasets.image_transforms import Preparation
 
     place = Path(spec.source).expanduser()
-    listed = list_folder if place.is_dir() else list_csv
-    class_map = read_class_map(spec.class_map) if spec.class_map is not None else None
+    if spec.no_class:
+        listing = list_pictures(place)
+    else:
+        listed = list_folder if place.is_dir() else list_csv
+        class_map = read_class_map(spec.class_map) if spec.class_map is not None else None
+        listing = listed(place, class_map, spec.class_order)
     return ImageDataset(
         spec.name,
-        listed(place, class_map, spec.class_order),
+        listing,
         preparation=Preparation.of(spec),
         cache=open_cache(request.folder, place),
         workers=request.workers,
@@ -173,13 +206,15 @@ def _open_npz(spec: DatasetSpec, request: DataRequest) -> Dataset:
         labels=spec.labels,
         layout=spec.layout,
         bounds=bounds_of(spec),
+        labelled=not spec.no_class,
     )
 
 
 def _open_npy(spec: DatasetSpec, request: DataRequest) -> Dataset:
     from gibbon.datasets.array_files import open_npy
 
-    path, labels = Path(spec.source).expanduser(), Path(str(spec.labels)).expanduser()
+    path = Path(spec.source).expanduser()
+    labels = None if spec.no_class else Path(str(spec.labels)).expanduser()
     return open_npy(spec.name, path, labels=labels, layout=spec.layout, bounds=bounds_of(spec))
 
 
@@ -191,7 +226,7 @@ def _open_torchvision(spec: DatasetSpec, request: DataRequest) -> Dataset:
 
 def _open_factory(spec: DatasetSpec, request: DataRequest) -> Dataset:
     from gibbon.datasets.image_transforms import Preparation
-    from gibbon.datasets.wrap import adopt_data
+    from gibbon.datasets.wrap import adopt_data, with_placeholders
 
     factory = load_reference(spec.source, what="dataset")
     if not callable(factory):
@@ -202,6 +237,8 @@ def _open_factory(spec: DatasetSpec, request: DataRequest) -> Dataset:
     check_arguments(factory, spec.arguments, say=f"dataset {spec.source!r}")
     with their_code(f"dataset {spec.source!r} can't be made"):
         data = factory(**spec.arguments)
+    if spec.no_class:
+        data = with_placeholders(data)
     # Whether a user's code works in several processes is the user's to say.
     workers = request.workers or 0
     return adopt_data(
@@ -210,6 +247,24 @@ def _open_factory(spec: DatasetSpec, request: DataRequest) -> Dataset:
         preparation=Preparation.of(spec),
         workers=workers,
         bounds=bounds_of(spec),
+    )
+
+
+def _open_rubbish(spec: DatasetSpec, request: DataRequest) -> Dataset:
+    from gibbon.datasets.rubbish import DEFAULT_COUNT, Rubbish, distribution_of
+
+    if spec.shape is None:
+        raise SpecError(
+            f"the shape of a draw of {spec.source!r} is not known: give shape, such as [1, 28, 28]",
+            where=f"dataset {spec.name!r}",
+        )
+    return Rubbish(
+        spec.name,
+        distribution_of(spec.source),
+        shape=spec.shape,
+        count=DEFAULT_COUNT if spec.count is None else spec.count,
+        bounds=bounds_of(spec) or PIXEL_BOUNDS,
+        seed=request.seed,
     )
 
 
@@ -255,5 +310,11 @@ KINDS = {
     ),
     "factory": SourceKind(
         "a factory", "path/to/data.py:load", ("arguments", "bounds", *PREPARATION), _open_factory
+    ),
+    "rubbish": SourceKind(
+        "noise that belongs to no class",
+        "rubbish:gaussian",
+        ("count", "shape", "bounds"),
+        _open_rubbish,
     ),
 }

@@ -123,6 +123,19 @@ def adopt_data(
     raise DatasetError(f"dataset {name!r}: {ACCEPTED}, got {type(data).__name__}")
 
 
+def with_placeholders(data: object) -> object:
+    """Returns an array of inputs, shape (N, ...), as a pair with labels of 0; any other data as is.
+
+    For inputs without a class, whose labels are not read.
+    """
+    if isinstance(data, TensorDataset) and len(data.tensors) == 1:
+        data = data.tensors[0]
+    if _is_array(data):
+        inputs: Any = data
+        return inputs, np.zeros(len(inputs), dtype=np.int64)
+    return data
+
+
 @dataclass(frozen=True)
 class _InputsForm:
     """The name of a dataset, and how its inputs are read."""

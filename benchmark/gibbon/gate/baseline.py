@@ -2,8 +2,9 @@
 
 A baseline stores one bit for each example and measure, packed, and what decides whether another
 run can be compared with it: names, dataset digests and example ids.  It stores the measures that
-are shares of examples: clean error, adversarial error, worst-case error and transfer error; and of
-each measure the kinds of its serious flags.  Each row has a checksum, and so has the whole file.
+are shares of examples: clean error, adversarial error, worst-case error and transfer error, and of
+inputs without a class the false-positive rate, unless the model's answers are random; and of each
+measure the kinds of its serious flags.  Each row has a checksum, and so has the whole file.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from gibbon.records.checksums import (
 from gibbon.records.consistency import of_one_record
 from gibbon.records.flag_kinds import KINDS
 from gibbon.records.flags import EARLIER, Flag, sorted_flags
+from gibbon.records.no_class import NoClassEvaluation
+from gibbon.records.no_class_answers import NoClassAnswers, read_answers
 from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
 from gibbon.records.record import Record
 from gibbon.records.run import Evaluation, RunRecord, Transfer, WorstCase, flags_of
@@ -188,7 +191,7 @@ class BaselineCell(Record):
     model: str
     attack: str
     epsilon: EpsilonField
-    measure: Literal["clean_error", "adversarial_error", "worst_case_error"]
+    measure: Literal["clean_error", "adversarial_error", "worst_case_error", "false_positive_rate"]
     made_with: AttackSetup = Field(default_factory=AttackSetup)
     invalid: int = Field(default=0, ge=0)
     wrong: str
@@ -288,13 +291,20 @@ def write_baseline(side: Side, file: Path, *, gibbon: str) -> Baseline:
     return baseline
 
 
-def side_of(record: RunRecord, outcome: Callable[[str], Outcome | None], *, name: str) -> Side:
+def side_of(
+    record: RunRecord,
+    outcome: Callable[[str], Outcome | None],
+    *,
+    name: str,
+    answers: Callable[[str], NoClassAnswers | None] = lambda digest: None,
+) -> Side:
     """Returns the errors of a run as one side of a comparison.
 
     Args:
         record: the run's record.
         outcome: returns the outcome of a cell, given its digest.
         name: of the run, in tables and messages.
+        answers: returns a model's answers to inputs without a class, given their digest.
 
     Raises `RecordError` if an outcome is missing.
     """
@@ -325,10 +335,17 @@ def side_of(record: RunRecord, outcome: Callable[[str], Outcome | None], *, name
             for row in record.worst_cases
             if len(row.attacks) > 1
         ),
+        *(
+            _false_positives(row, answers(row.digest), name)
+            for row in record.no_class
+            if row.status != "failed" and row.draws == 1
+        ),
     ]
     failed = [evaluation_key(row) for row in record.evaluations if row.status == "failed"]
     failed += [_transfer_key(row) for row in record.transfers if row.status == "failed"]
-    datasets = {card.name: Content(card.digest, card.of) for card in record.datasets}
+    failed += [_no_class_key(row) for row in record.no_class if row.status == "failed"]
+    cards = record.dataset_cards  # by the names in the suite, as the rows have them
+    datasets = {called: Content(card.digest, card.of) for called, card in cards.items()}
     suite = record.suite
     return Side(
         name,
@@ -355,6 +372,28 @@ def unaccepted_flags(side: Side, accepted: AcceptedFlags) -> tuple[Flag, ...]:
         if flag.severity == "serious" and flag not in affecting
     ]
     return sorted_flags(flag for flag, acceptance in found if acceptance is None)
+
+
+def _false_positives(row: NoClassEvaluation, answers: NoClassAnswers | None, name: str) -> Wrong:
+    """Returns which inputs without a class a model takes for one.  Raises `RecordError`."""
+    if answers is None:
+        raise RecordError(
+            f"{name}: the answers {row.digest} to inputs without a class are missing or damaged; "
+            "run the suite again"
+        )
+    order = np.argsort(answers.example_id)
+    return Wrong(
+        _no_class_key(row),
+        AttackSetup(parameters={"threshold": row.threshold}),
+        0,
+        answers.example_id[order],
+        answers.confidence[order] > row.threshold,
+        flags={UNATTACKED: ()},
+    )
+
+
+def _no_class_key(row: NoClassEvaluation) -> Key:
+    return Key(row.dataset, row.model, UNATTACKED, ZERO, "false_positive_rate")
 
 
 class _Outcomes:
@@ -446,7 +485,12 @@ def _from_run(folder: Path, record: RunRecord) -> Side:
         raise RecordError(
             f"{folder}: the run is not finished ({record.status}): run it again first"
         )
-    return side_of(record, lambda digest: read_outcome(folder / OUTCOMES, digest), name=str(folder))
+    return side_of(
+        record,
+        lambda digest: read_outcome(folder / OUTCOMES, digest),
+        name=str(folder),
+        answers=lambda digest: read_answers(folder, digest),
+    )
 
 
 def _from_baseline(path: Path) -> Side:

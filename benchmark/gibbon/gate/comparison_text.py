@@ -15,7 +15,7 @@ from gibbon.gate.flag_text import (
     kinds_in_words,
 )
 from gibbon.gate.limits import MAX_INCREASE
-from gibbon.gate.measures import Key
+from gibbon.gate.measures import UNATTACKED_MEASURES, Key
 from gibbon.metrics.paired_tests import rounded
 from gibbon.records.acceptance import acceptance_text
 from gibbon.records.flags import Flag
@@ -155,7 +155,7 @@ def _row(each: Compared) -> tuple[TableCell, ...]:
         key.dataset,
         f"{key.model} → {key.target}" if key.target else key.model,
         key.attack,
-        str(key.epsilon) if key.measure != "clean_error" else NOTHING,
+        NOTHING if key.measure in UNATTACKED_MEASURES else str(key.epsilon),
         key.measure.removesuffix("_error").replace("_", " "),
         _hundredths(each.old),
         _hundredths(each.new),
@@ -220,7 +220,7 @@ def _flag_bullets(comparison: Comparison) -> Iterator[str]:
 def measure_name(key: Key) -> str:
     """Returns the name of a measure, without its dataset and source model."""
     words = key.measure.replace("_", " ")
-    if key.measure == "clean_error":
+    if key.measure in UNATTACKED_MEASURES:
         return words
     on = f" on {key.target}" if key.target else ""
     return f"{words}{on} under {key.attack} at epsilon {key.epsilon}"

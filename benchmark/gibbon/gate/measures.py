@@ -7,7 +7,14 @@ from typing import Literal
 
 from gibbon.core.threat import Epsilon
 
-Measure = Literal["clean_error", "adversarial_error", "worst_case_error", "transfer_error"]
+Measure = Literal[
+    "clean_error",
+    "adversarial_error",
+    "worst_case_error",
+    "transfer_error",
+    "false_positive_rate",
+]
+UNATTACKED_MEASURES: tuple[Measure, ...] = ("clean_error", "false_positive_rate")
 
 
 @dataclass(frozen=True)

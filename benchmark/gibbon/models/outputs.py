@@ -49,6 +49,15 @@ class OutputRule(ABC):
     def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the model's probability for the true class, rounded to float32."""
 
+    def log_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the logarithm of the model's probability for these classes, shape (N,).
+
+        Its gradient does not underflow as that of the probability does, unless the model has
+        rounded the probability to zero itself: then it is zero.
+        """
+        probability = self.true_class_probability(outputs, labels)
+        return probability.clamp(min=torch.finfo(outputs.dtype).tiny).log()
+
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss that the model was trained with."""
@@ -103,6 +112,10 @@ class Logits(OutputRule):
     def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the softmax of the true class."""
         return _at(functional.softmax(outputs, dim=1), labels)
+
+    def log_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the log-softmax of these classes."""
+        return _at(functional.log_softmax(outputs, dim=1), labels)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the softmax cross-entropy."""
@@ -205,6 +218,10 @@ class LogScores(OutputRule):
         """Returns the true class's unit's own output."""
         return _at(outputs, labels).exp()
 
+    def log_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the outputs of these classes' units."""
+        return _at(outputs, labels)
+
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         r"""Returns :math:`-u_y - \sum_{k \ne y} \log(1 - e^{u_k})`."""
         missed = -torch.log(-torch.expm1(_below_zero(outputs)))
@@ -249,6 +266,10 @@ class LossScores(OutputRule):
     def true_class_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
         r"""Returns :math:`e^{-L_y}`."""
         return _at(outputs, labels).neg().exp().neg().exp()
+
+    def log_probability(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns minus the losses of these classes."""
+        return _at(outputs, labels).neg().exp().neg()
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss of the true class."""

@@ -23,6 +23,7 @@ from gibbon.records.checks import CheckDone
 from gibbon.records.checksums import checked_text, with_checksum
 from gibbon.records.examination import Examination
 from gibbon.records.flags import Flag, FlagIndex, kinds_text, sorted_flags, with_accepted
+from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
 from gibbon.records.proofs import ProofMethod
 from gibbon.records.record import Record
 from gibbon.records.survivor_check import SurvivorCheck
@@ -362,7 +363,7 @@ class DatasetCard(Record):
 
     ``classes`` are in the order of the labels, and ``class_order`` says how names became labels;
     empty for a dataset that defines its labels.  ``bounds`` are the lowest and the highest value of
-    an input, [0, 1] if None.
+    an input, [0, 1] if None.  ``no_class`` says that the inputs belong to no class.
     """
 
     name: str
@@ -375,6 +376,7 @@ class DatasetCard(Record):
     skipped: tuple[str, ...] = ()
     class_order: str = Field(default="", exclude_if=not_)
     bounds: tuple[float, float] | None = Field(default=None, exclude_if=not_)
+    no_class: bool = Field(default=False, exclude_if=not_)
 
 
 class Provenance(Record):
@@ -476,6 +478,9 @@ class RunRecord(Record):
     checks: tuple[CheckDone, ...] = ()
     examinations: tuple[Examination, ...] = ()
     survivors: tuple[SurvivorCheck, ...] = ()
+    no_class: tuple[NoClassEvaluation, ...] = Field(default=(), exclude_if=not_)
+    no_class_shares: tuple[NoClassShare, ...] = Field(default=(), exclude_if=not_)
+    fooling: tuple[FoolingRate, ...] = Field(default=(), exclude_if=not_)
 
     def with_flags(self, flags: Iterable[Flag]) -> RunRecord:
         """Returns the record with these flags in place of its own, also in the rows they affect."""

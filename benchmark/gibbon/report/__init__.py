@@ -36,8 +36,8 @@ def write_report(record: RunRecord, folder: Path) -> bool:
     """Writes the tables, CSV files and TensorBoard folder of a record, each file atomically.
 
     ``evaluations.csv``, ``transfer.csv``, ``worst_case.csv``, ``agreement.csv``, ``members.csv``
-    if an attack is a list of others, ``bounds.csv`` if there are bounds, ``confidence.csv``,
-    ``tables.md`` and ``tensorboard/``.
+    if an attack is a list of others, ``bounds.csv`` if there are bounds, ``no_class.csv`` if a
+    dataset has inputs without a class, ``confidence.csv``, ``tables.md`` and ``tensorboard/``.
     Histograms of confidence and error curves are made from the outcomes in the folder.
 
     Returns whether they were written: nothing is, if they are there and were made from the same

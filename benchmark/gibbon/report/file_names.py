@@ -17,9 +17,16 @@ BOUNDS_FILE: Final = "bounds.csv"
 # Written if there are at least two models to compare, and if models differ in their seed.
 COMPARISONS_FILE: Final = "model_comparisons.csv"
 SEEDS_FILE: Final = "training_seeds.csv"
+# Written if a dataset has inputs without a class; the last if fooling images were requested.
+NO_CLASS_FILE: Final = "no_class.csv"
+NO_CLASS_CLASSES_FILE: Final = "no_class_classes.csv"
+FOOLING_FILE: Final = "fooling.csv"
 
 # Those that a run may lack.
-OPTIONAL_FILES: Final = (BOUNDS_FILE, MEMBERS_FILE, COMPARISONS_FILE, SEEDS_FILE, CONFIDENCE_FILE)
+OPTIONAL_FILES: Final = (
+    *(BOUNDS_FILE, MEMBERS_FILE, COMPARISONS_FILE, SEEDS_FILE, CONFIDENCE_FILE),
+    *(NO_CLASS_FILE, NO_CLASS_CLASSES_FILE, FOOLING_FILE),
+)
 TEXT_FILES: Final = (
     *(EVALUATIONS_FILE, TRANSFER_FILE, WORST_CASE_FILE, AGREEMENT_FILE, TABLES_FILE),
     *OPTIONAL_FILES,

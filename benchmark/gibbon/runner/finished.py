@@ -24,9 +24,11 @@ from gibbon.records.checksums import (
 )
 from gibbon.records.examination import examination_file
 from gibbon.records.gallery import gallery_file
+from gibbon.records.no_class_answers import answers_file
 from gibbon.records.outcomes import OUTCOMES
 from gibbon.records.proofs import proofs_file
 from gibbon.records.run import RUN_FILE, Provenance, RunRecord
+from gibbon.runner.no_class.plan_no_class import plan_answers
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.proofs.plan_proofs import plan_proofs
 from gibbon.runner.run_folder import RunFolder
@@ -97,7 +99,7 @@ def _inputs(plan: Plan, folder: RunFolder, origin: Provenance) -> str:
                     for cell in experiment.cells
                 ],
             }
-            for experiment in plan.experiments
+            for experiment in plan.all_experiments
         ],
     }
     found = hashlib.sha256(content_checksum(parts).encode())
@@ -114,6 +116,8 @@ def _stored_files(plan: Plan, folder: Path) -> Iterator[Path]:
         yield gallery_file(folder, cell.digest)
     for planned in plan_proofs(plan):
         yield proofs_file(folder, planned.digest)
+    for answers in plan_answers(plan):
+        yield answers_file(folder, answers.digest)
     for experiment in plan.experiments:
         for model in experiment.models:
             yield examination_file(folder, model=model.digest, dataset=experiment.dataset.digest)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gibbon.core.errors import RecordError
 from gibbon.records.examination import examination_file, load_examination
+from gibbon.records.no_class_answers import answers_file, load_answers
 from gibbon.records.outcomes import OUTCOMES, load_outcome
 from gibbon.records.proofs import load_proofs, proofs_file
 from gibbon.records.run import (
@@ -17,6 +18,7 @@ from gibbon.records.run import (
     RunRecord,
     Transfer,
 )
+from gibbon.runner.no_class.plan_no_class import plan_answers
 from gibbon.runner.plan.planned import Plan, PlannedExperiment
 from gibbon.runner.proofs.plan_proofs import plan_proofs
 from gibbon.runner.run_folder import RunFolder
@@ -43,6 +45,7 @@ def lost_results(plan: Plan, folder: RunFolder, earlier: RunRecord | None) -> st
     found = [
         *_lost_outcomes(plan, folder, earlier),
         *_lost_proofs(plan, folder, earlier),
+        *_lost_answers(plan, folder, earlier),
         *_lost_examinations(plan, folder, earlier),
     ]
     if not found:
@@ -70,6 +73,18 @@ def _lost_proofs(plan: Plan, folder: RunFolder, earlier: RunRecord | None) -> It
         reason = _reason(partial(load_proofs, examples=ids), folder.path, digest)
         if reason and (reason != MISSING or digest in counted):
             yield f"{proofs_file(folder.path, digest).relative_to(folder.path)} {reason}"
+
+
+def _lost_answers(plan: Plan, folder: RunFolder, earlier: RunRecord | None) -> Iterator[str]:
+    counted: set[str] = set()
+    if earlier is not None:
+        counted |= {row.digest for row in earlier.no_class if row.status == "done"}
+        counted |= {row.digest for row in earlier.fooling if row.status == "done"}
+    for planned in {each.digest: each for each in plan_answers(plan)}.values():
+        reason = _reason(load_answers, folder.path, planned.digest)
+        if reason and (reason != MISSING or planned.digest in counted):
+            file = answers_file(folder.path, planned.digest).relative_to(folder.path)
+            yield f"{file} ({planned}) {reason}"
 
 
 def _lost_examinations(plan: Plan, folder: RunFolder, earlier: RunRecord | None) -> Iterator[str]:

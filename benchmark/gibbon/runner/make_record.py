@@ -27,6 +27,7 @@ from gibbon.records.run import (
     Evaluation,
     Failure,
     MemberEvaluation,
+    ModelCard,
     ModelComparison,
     Provenance,
     RunRecord,
@@ -39,6 +40,7 @@ from gibbon.runner.compare_models import model_comparisons, seed_statistics
 from gibbon.runner.compared_cells import compared_cells
 from gibbon.runner.examine_models import Examined
 from gibbon.runner.lost import unexplained_failures
+from gibbon.runner.no_class.count_no_class import NoClassRows, count_no_class
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.run_folder import RunFolder
 
@@ -125,17 +127,14 @@ def make_record(
     flags.extend((*gradient_use_flags(ordered), *noise_only_flags(ordered)))
     for check in examined.survivors:
         flags.extend(survivor_flags(check, methods[check.dataset, check.model]))
-    cards = {
-        (model.name, model.digest): model.card
-        for experiment in plan.experiments
-        for model in experiment.models
-    }
+    no_class = count_no_class(plan, folder, failures)
+    failures.extend(no_class.failures)
     return RunRecord(
         suite=plan.suite,
         status="failed" if failures else "done",
         provenance=origin,
-        models=tuple(cards.values()),
-        datasets=tuple(experiment.card for experiment in plan.experiments),
+        models=tuple(_cards(plan)),
+        datasets=tuple(experiment.card for experiment in plan.all_experiments),
         evaluations=tuple(evaluations),
         transfers=tuple(transfers),
         agreements=tuple(agreements),
@@ -150,8 +149,45 @@ def make_record(
             *examined.checks(plan),
             *_checks(plan, evaluations, transfers, flags, followed),
             *_survivor_checks(examined, flags),
+            *_no_class_checks(no_class),
         ),
+        no_class=tuple(no_class.evaluations),
+        no_class_shares=tuple(no_class.shares),
+        fooling=tuple(no_class.fooling),
     ).with_flags(flags)
+
+
+def _cards(plan: Plan) -> Iterator[ModelCard]:
+    """Yields the cards of all models, each once.
+
+    A model has one digest for each dataset that it is evaluated on.  Inputs without a class add
+    none to a model that is evaluated on others, too.
+    """
+    cards = {
+        (model.name, model.digest): model.card
+        for experiment in plan.experiments
+        for model in experiment.models
+    }
+    known = {(each.name, each.weights_digest) for each in cards.values()}
+    for experiment in plan.without_classes:
+        for model in experiment.models:
+            if (model.name, model.card.weights_digest) not in known:
+                cards[model.name, model.digest] = model.card
+    yield from cards.values()
+
+
+def _no_class_checks(rows: NoClassRows) -> Iterator[CheckDone]:
+    """Yields the check that a model's outputs keep their rule off the data, too.
+
+    A model that breaks it fails.
+    """
+    done = [each for each in rows.evaluations if each.status == "done"]
+    if done:
+        total, models = sum(each.examples for each in done), len({each.model for each in done})
+        looked_at = (
+            f"outputs for {_number(total, 'input')} without a class of {_number(models, 'model')}"
+        )
+        yield check_done("finite outputs off the data", looked_at, ())
 
 
 def _checks(

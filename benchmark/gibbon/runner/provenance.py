@@ -31,7 +31,9 @@ def provenance(plan: Plan) -> Provenance:
         platform=f"{platform.system()} {platform.machine()}",
         device=_device(plan.device),
         threads=torch.get_num_threads(),
-        batch_size=max(size.now for each in plan.experiments for size in each.batch_sizes.values()),
+        batch_size=max(
+            size.now for each in plan.all_experiments for size in each.batch_sizes.values()
+        ),
         limit=plan.settings.limit,
         started=now(),
     )

@@ -24,6 +24,7 @@ from gibbon.core.files import open_new, own_folder, write_atomically
 from gibbon.records.examination import EXAMINATIONS
 from gibbon.records.gallery import FOLDER as PICTURES
 from gibbon.records.gallery import Gallery, gallery_bytes, gallery_file
+from gibbon.records.no_class_answers import NO_CLASS
 from gibbon.records.outcomes import (
     OUTCOME_FORMAT,
     OUTCOMES,
@@ -49,12 +50,21 @@ DAMAGED_FILE = f"{RUN_FILE}.damaged"  # a record that could not be read, after a
 REPAIR = f"make {RUN_FILE} again from the outcomes with --repair"
 
 # Files of a run; a folder that holds one of these but no record is not the folder of a run.
-OUR_FILES = ("evaluations.csv", "transfer.csv", "tables.md", "tensorboard", OUTCOMES, PROOFS)
+OUR_FILES = (
+    "evaluations.csv",
+    "transfer.csv",
+    "tables.md",
+    "tensorboard",
+    OUTCOMES,
+    PROOFS,
+    NO_CLASS,
+)
 
 # Folders of stored results, and the temporary files in them.
 STORES = {
     OUTCOMES: ".*.parquet.tmp",
     PROOFS: ".*.parquet.tmp",
+    NO_CLASS: ".*.parquet.tmp",
     EXAMINATIONS: ".*.json.tmp",
     PICTURES: ".*.npz.tmp",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gibbon.core.errors import RunFolderError
 from gibbon.core.global_state import calculating
 from gibbon.records.acceptance import check_kinds
+from gibbon.records.no_class_answers import answers_file
 from gibbon.records.run import (
     RUN_FILE,
     Provenance,
@@ -28,6 +29,8 @@ from gibbon.runner.finished import finished_record, remember_inputs
 from gibbon.runner.gallery.recover import recover_galleries
 from gibbon.runner.lost import counted_cells, lost_results
 from gibbon.runner.make_record import make_record
+from gibbon.runner.no_class.measure import measure_no_class, missing_answers
+from gibbon.runner.no_class.plan_no_class import PlannedAnswers, plan_answers
 from gibbon.runner.own_process import in_own_process, requesting
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Plan, Supplied
@@ -116,7 +119,7 @@ class _Request:
             started, origin = time.monotonic(), provenance(plan)
             earlier = _claim(folder, plan, origin)
             record = finished_record(plan, folder, earlier, origin)
-            cells = len(tuple(plan.cells))
+            cells = len(tuple(plan.cells)) + len(tuple(plan_answers(plan)))
             if record is None:
                 computation = _Computation(plan, folder, progress, worker)
                 record, reused = computation.record(earlier, origin)
@@ -161,15 +164,17 @@ class _Computation:
             progress.note(lost)
         known = earlier.examinations if earlier is not None else ()
         examined = examine_models(plan, folder, progress=progress, known=known, worker=worker)
-        jobs = find_jobs(plan, folder)
-        if jobs and earlier is not None:
+        jobs, missing = find_jobs(plan, folder), missing_answers(plan, folder)
+        if (jobs or missing) and earlier is not None:
             _mark_running(folder, earlier)
-        computed, reused = _cells_to_compute(plan, jobs)
+        computed, reused = _cells_to_compute(plan, jobs, missing)
         work = sum(job.work * len(job.experiment.ids) for job in jobs)
+        work += sum(each.work * len(each.experiment.ids) for each in missing)
         progress.start(work=work, cells=computed, reused=reused)
         keeper = examined.candidates
         on = worker.sharing(keeper)
         failures = run_jobs(jobs, Execution(plan, folder, progress, keeper.around, on))
+        failures += measure_no_class(missing, plan, folder, progress=progress, worker=worker)
         examined.survivors = check_survivors(plan, folder, examined, worker=worker)
         examine_at_candidates(plan, folder, examined, worker=worker)
         with activity(progress, "the certified bounds"):
@@ -209,7 +214,9 @@ def _claim(folder: RunFolder, plan: Plan, origin: Provenance) -> RunRecord | Non
         RunRecord(suite=plan.suite, status="running", provenance=origin).write(folder.path)
     record = RunRecord.read(folder.path)
     recorded = {row.digest for row in record.evaluations}
-    if record.suite != plan.suite and recorded.isdisjoint(cell.digest for cell in plan.cells):
+    recorded |= {row.digest for row in record.no_class}
+    planned = {*(cell.digest for cell in plan.cells), *(each.digest for each in plan_answers(plan))}
+    if record.suite != plan.suite and recorded.isdisjoint(planned):
         before, now = (
             {experiment.dataset.name for experiment in suite.experiments}
             for suite in (record.suite, plan.suite)
@@ -223,6 +230,8 @@ def _claim(folder: RunFolder, plan: Plan, origin: Provenance) -> RunRecord | Non
         return record
     _mark_running(folder, record)
     folder.forget(part.digest for cell in plan.cells for part in (cell, *cell.members))
+    for each in plan_answers(plan):
+        answers_file(folder.path, each.digest).unlink(missing_ok=True)
     return None
 
 
@@ -237,7 +246,7 @@ def _mark_running(folder: RunFolder, record: RunRecord) -> None:
 
 def _notes(plan: Plan) -> Iterator[str]:
     """Yields what the user should know before anything is computed."""
-    for experiment in plan.experiments:
+    for experiment in plan.all_experiments:
         if experiment.dataset.class_order:
             yield f"{experiment.spec.dataset.name}: classes: {experiment.dataset.class_order}"
         for note in experiment.dataset.notes:
@@ -248,12 +257,18 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield from map(str, experiment.flags)
 
 
-def _cells_to_compute(plan: Plan, jobs: Iterable[Job]) -> tuple[int, int]:
-    """Returns how many cells of the plan the jobs compute, and how many are reused."""
+def _cells_to_compute(
+    plan: Plan, jobs: Iterable[Job], missing: Sequence[PlannedAnswers]
+) -> tuple[int, int]:
+    """Returns how many cells of the plan are computed, and how many are reused.
+
+    Answers to inputs without a class are counted as cells; ``missing`` are those to compute.
+    """
     planned = {cell.digest for cell in plan.cells}  # members of lists are not counted
     computed = sum(
         cell.digest in planned and cell.digest not in job.again
         for job in jobs
         for cell in job.cells
     )
-    return computed, len(tuple(plan.cells)) - computed
+    computed += len(missing)
+    return computed, len(tuple(plan.cells)) + len(tuple(plan_answers(plan))) - computed

@@ -17,10 +17,18 @@ from gibbon.core.errors import SpecError, UnknownNameError, suggest
 from gibbon.core.plain_text import shortened, shown
 from gibbon.core.reading import DEEPEST, check_tree, read_text_file, shown_key
 from gibbon.specs.base import Spec
-from gibbon.specs.naming import suite_name
+from gibbon.specs.naming import suite_name, unlike
 from gibbon.specs.paths import resolve
 from gibbon.specs.published import PublishedRow
-from gibbon.specs.suite import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite, TransferSpec
+from gibbon.specs.suite import (
+    AttackSpec,
+    DatasetSpec,
+    Experiment,
+    FoolingSpec,
+    ModelSpec,
+    Suite,
+    TransferSpec,
+)
 
 # The keys of specs that may hold a path.
 FILE_KEYS: dict[type[Spec], tuple[str, ...]] = {
@@ -35,11 +43,16 @@ MOST_FAULTS = 20  # lines about wrong keys
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
 DEEP_KEY = re.compile(rf"(?<![\w-]){_PART}(?:\.[ \t]*+{_PART}){{{DEEPEST}}}")
 
+AGAINST = "against"
 WHERE = "evaluate"  # how error messages of `decode_request` name the request
 
 
 def decode_request(
-    written: Mapping[str, Any], *, transfer: bool, precision: str = "float32"
+    written: Mapping[str, Any],
+    *,
+    transfer: bool,
+    precision: str = "float32",
+    against: Any = None,
 ) -> Suite:
     """Returns the suite of a request: one experiment, named after its dataset and its models.
 
@@ -49,6 +62,8 @@ def decode_request(
         transfer: whether several models are scored on each other's adversarial examples, as far as
             the attacks allow it.
         precision: see `suite_name`.
+        against: dataset with classes, that the confidences on inputs without a class are compared
+            with: the suite then has an experiment with it, unattacked, as its first.
 
     Raises `SpecError`, a line for each key that is wrong.
     """
@@ -60,7 +75,30 @@ def decode_request(
         experiment = experiment.model_copy(update={"transfer": crossed})
     models = [each.name for each in experiment.models]
     name = suite_name(experiment.dataset.name, models, precision=precision)
-    return suite.model_copy(update={"name": name, "experiments": (experiment,)})
+    experiments: tuple[Experiment, ...] = (experiment,)
+    if against is not None:
+        experiments = _compared(experiment, against)
+    return suite.model_copy(update={"name": name, "experiments": experiments})
+
+
+def _compared(experiment: Experiment, against: Any) -> tuple[Experiment, Experiment]:
+    """Returns an experiment after one with the dataset that its confidences are compared with."""
+    if not experiment.no_class:
+        raise SpecError(
+            f"{WHERE}: against: is for inputs without a class, and {experiment.dataset.name!r} has "
+            'classes: give it classes = "none", or leave out against'
+        )
+    keys = {"dataset": against, "models": experiment.models, "draws": experiment.draws}
+    clean = decode_spec(Experiment, keys, where=AGAINST)
+    if clean.no_class:
+        raise SpecError(
+            f"{WHERE}: against: {clean.dataset.name!r} has no classes itself: name a dataset with "
+            "classes"
+        )
+    _, name = unlike([experiment.dataset.name, clean.dataset.name])
+    dataset = clean.dataset.model_copy(update={"name": name})
+    clean = clean.model_copy(update={"dataset": dataset})
+    return clean, experiment.model_copy(update={"against": name})
 
 
 # pydantic's messages about Python values, reworded for TOML.
@@ -249,6 +287,7 @@ def _known_keys(location: list[str | int], *, short: bool) -> list[str]:
         "dataset": DatasetSpec,
         "attacks": AttackSpec,
         "transfer": TransferSpec,
+        "fooling": FoolingSpec,
         "published": PublishedRow,
     }
     owner = owners.get(parents[-1], Suite) if parents else Suite

@@ -56,6 +56,7 @@ FILE_SUFFIXES = (
     *(".npz", ".npy", ".csv"),
 )
 
+RUBBISH = "rubbish:"  # of noise: rubbish:gaussian, rubbish:uniform
 ENSEMBLE = "ensemble:"  # of the sources of its members, with commas between them
 
 
@@ -66,9 +67,11 @@ def name_from(source: str) -> str:
     ['maxout', 'resnet50', 'Net']
     >>> [name_from(each) for each in ("exports/net.onnx", "photos/val", "hf:org/vit-base")]
     ['net', 'val', 'vit-base']
-    >>> name_from("ensemble:maxout,torchvision:resnet50")
-    'maxout+resnet50'
+    >>> name_from("ensemble:maxout,torchvision:resnet50"), name_from("rubbish:gaussian")
+    ('maxout+resnet50', 'rubbish-gaussian')
     """
+    if source.startswith(RUBBISH):
+        source = source.replace(":", "-", 1)
     if is_composed(source):
         return "+".join(map(name_from, members_in_text(source)))[:80]
     last = source.rstrip("/").rpartition(":")[2].rstrip("/")

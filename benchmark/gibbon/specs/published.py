@@ -19,8 +19,21 @@ Measure = Literal[
     "transfer_error",
     "same_class_given_source_misclassified",
     "same_class_given_both_misclassified",
+    "false_positive_rate",
+    "confidence_on_false_positives",
+    "share_of_false_positives",
+    "fooling_rate",
+    "auroc",
     "one_picture",
 ]
+# Those of inputs without a class: the row's attack is none, its epsilon 0.
+NO_CLASS_MEASURES: tuple[Measure, ...] = (
+    "false_positive_rate",
+    "confidence_on_false_positives",
+    "share_of_false_positives",
+    "fooling_rate",
+    "auroc",
+)
 
 
 def _is_missing(value: object) -> bool:
@@ -47,6 +60,8 @@ class PublishedRow(Spec):
         reason: explanation of a larger difference, printed beside it.
         needs: requirements of the measurement, printed if it was not made.
         note: note that is always printed.
+        of_class: name or number of the class that ``share_of_false_positives`` is about, and
+            ``fooling_rate``, which without it is the mean over all classes.
     """
 
     dataset: Name
@@ -68,6 +83,23 @@ class PublishedRow(Spec):
     target: Name | None = None
     compared_with: Name | None = None
     note: str = ""
+    of_class: str | int | None = Field(default=None, exclude_if=_is_missing)
+
+    @model_validator(mode="after")
+    def _class_where_there_is_one(self) -> Self:
+        if self.measure == "share_of_false_positives" and self.of_class is None:
+            raise ValueError("of_class is missing: share_of_false_positives is about one class")
+        if self.of_class is not None and self.measure not in (
+            "share_of_false_positives",
+            "fooling_rate",
+        ):
+            raise ValueError(f"of_class with measure {self.measure!r}, which is about all classes")
+        if self.measure in NO_CLASS_MEASURES and self.attack != (UNATTACKED,):
+            raise ValueError(
+                f"measure {self.measure!r} is of inputs without a class, which no attack needs: "
+                "leave out attack"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -34,16 +34,26 @@ from gibbon.specs.base import (
     Name,
     OneOrMany,
     Positive,
+    Side,
     Size,
     Source,
     Spec,
 )
 from gibbon.specs.memory_sizes import parse_bytes
-from gibbon.specs.naming import ENSEMBLE, is_composed, label_from, members_in_text, name_from
+from gibbon.specs.naming import (
+    ENSEMBLE,
+    RUBBISH,
+    is_composed,
+    label_from,
+    members_in_text,
+    name_from,
+)
 from gibbon.specs.published import PublishedRow
 
 # "pgd", or an attack of another library: "foolbox:LinfPGD".
 ATTACK_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*(:[A-Za-z0-9_][A-Za-z0-9._+-]*)?$"
+Direction = Literal["gradient", "unit", "sign"]
+THRESHOLD = 0.5  # probability above which a model claims to see a class, as in appendix A
 _Outputs = Literal["logits", "probabilities", "log-scores"]
 _Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ModulePath = Annotated[str, Field(min_length=1, max_length=400)]
@@ -167,6 +177,10 @@ class DatasetSpec(Spec):
         colour: colour mode that images are converted to; without it they must all have one mode.
         skip_unreadable: whether to leave out images that can't be read, with a flag.
         arguments: keyword arguments for the factory.
+        classes: ``none`` for inputs that belong to no class: labels are not read, and models are
+            measured by the classes that they claim to see (`Experiment`).
+        count: number of draws of ``rubbish:gaussian`` and ``rubbish:uniform``; 10,000 if None.
+        shape: shape of one draw; that of the models' inputs if None.
     """
 
     name: Name
@@ -184,6 +198,16 @@ class DatasetSpec(Spec):
     colour: Literal["grey", "rgb"] | None = Field(default=None, exclude_if=not_)
     skip_unreadable: bool = Field(default=False, strict=True, exclude_if=not_)
     arguments: dict[str, Any] = Field(default_factory=dict, exclude_if=not_)
+    classes: Literal["none"] | None = Field(default=None, exclude_if=_not_given)
+    count: Side | None = Field(default=None, exclude_if=_not_given)
+    shape: Annotated[tuple[Side, ...], Field(min_length=1)] | None = Field(
+        default=None, exclude_if=_not_given
+    )
+
+    @property
+    def no_class(self) -> bool:
+        """Whether its inputs belong to no class."""
+        return self.classes is not None or self.source.startswith(RUBBISH)
 
     @model_validator(mode="before")
     @classmethod
@@ -329,8 +353,45 @@ class TransferSpec(Spec):
     attacks: tuple[Name, ...] = Field(min_length=1)
 
 
+class FoolingSpec(Spec):
+    r"""Fooling images: one gradient step from each input towards each class.
+
+    Args:
+        step: size of the step, above 0, in units of the input.
+        direction: of the step towards class k: ``sign`` is the sign of
+            :math:`\nabla_x p(k \mid x)`, as in the paper's figure 5; ``gradient`` is the gradient
+            itself, as in its text, so that the step is as long as the step size times its norm;
+            ``unit`` is the gradient divided by its L2 norm.
+
+    Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015,
+    appendix A; https://arxiv.org/abs/1412.6572
+    """
+
+    step: EpsilonField
+    direction: Direction = "sign"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _step_alone(cls, written: Any) -> Any:
+        return {"step": written} if isinstance(written, str | int | float | Epsilon) else written
+
+    @field_validator("step")
+    @classmethod
+    def _moves(cls, step: Epsilon) -> Epsilon:
+        if step.value <= 0:
+            raise ValueError("a step must be longer than 0")
+        return step
+
+
 class Experiment(Spec):
     """Models against attacks on one dataset.
+
+    On a dataset of inputs without a class (`DatasetSpec.no_class`) there is no error and no attack:
+    an input counts as a false positive if the model gives its predicted class a probability above
+    ``threshold``.  ``against`` names the dataset with classes, of another experiment of the suite,
+    whose inputs the confidences are compared with; the only other one that shares a model, if None.
+    ``fooling`` measures how often one gradient step from such an input makes the model see a wanted
+    class.
 
     If it is ``error_only``, only error rates are measured: attacks that can stop at an example's
     first success do so, unless they set ``keep``, and a list of attacks is run member by member,
@@ -346,6 +407,38 @@ class Experiment(Spec):
     transfer: TransferSpec | None = None
     error_only: bool = Field(default=False, strict=True, exclude_if=not_)
     draws: int | None = Field(default=None, ge=1, strict=True, exclude_if=_not_given)
+    against: Name | None = Field(default=None, exclude_if=_not_given)
+    threshold: float = Field(default=THRESHOLD, ge=0, lt=1, exclude_if=THRESHOLD.__eq__)
+    fooling: FoolingSpec | None = Field(default=None, exclude_if=_not_given)
+
+    @property
+    def no_class(self) -> bool:
+        """Whether the inputs belong to no class."""
+        return self.dataset.no_class
+
+    @model_validator(mode="after")
+    def _errors_need_classes(self) -> Self:
+        name = self.dataset.name
+        if not self.no_class:
+            for key in ("against", "threshold", "fooling"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(
+                        f"{key} is for inputs without a class, and {name!r} has classes: give it "
+                        'classes = "none", or leave out ' + key
+                    )
+            return self
+        if self.attacks:
+            raise ValueError(
+                f"{name!r} has inputs without a class, and attack {self.attacks[0].label!r} needs "
+                "the true class of each: leave out the attacks; fooling = { step = ... } takes one "
+                "gradient step towards each class"
+            )
+        if self.error_only:
+            raise ValueError(
+                f"{name!r} has inputs without a class, and an error needs the true class: leave "
+                "out error_only"
+            )
+        return self
 
     @field_validator("models")
     @classmethod
@@ -440,6 +533,50 @@ class Suite(Spec):
     def _datasets_tell_apart(self) -> Self:
         _refuse_twins("experiment", [each.dataset.name for each in self.experiments], key="dataset")
         return self
+
+    @model_validator(mode="after")
+    def _compared_with_classes(self) -> Self:
+        names = [each.dataset.name for each in self.with_classes]
+        for experiment in self.without_classes:
+            name, against = experiment.dataset.name, experiment.against
+            if against is None:
+                continue
+            if against not in names:
+                classless = {each.dataset.name for each in self.without_classes}
+                reason = "has no classes itself" if against in classless else "is not in the suite"
+                raise ValueError(
+                    f"{name!r} is compared against {against!r}, which {reason}: name the dataset "
+                    f"of an experiment with classes{suggest(against, names)}"
+                )
+            if self.clean_experiment(experiment) is None:
+                raise ValueError(
+                    f"{name!r} is compared against {against!r}, whose experiment has none of its "
+                    "models: name one of them there, too, or leave out against"
+                )
+        return self
+
+    @property
+    def with_classes(self) -> tuple[Experiment, ...]:
+        """The experiments whose inputs have classes."""
+        return tuple(each for each in self.experiments if not each.no_class)
+
+    @property
+    def without_classes(self) -> tuple[Experiment, ...]:
+        """The experiments whose inputs belong to no class."""
+        return tuple(each for each in self.experiments if each.no_class)
+
+    def clean_experiment(self, experiment: Experiment) -> Experiment | None:
+        """Returns the experiment whose inputs those without a class are compared with, or None.
+
+        It is the one that ``against`` names, else the only one that has one of the models.
+        """
+        found = [
+            each
+            for each in self.with_classes
+            if experiment.against in (None, each.dataset.name)
+            and any(model in each.models for model in experiment.models)
+        ]
+        return found[0] if len(found) == 1 else None
 
 
 def _with_certify(written: Any) -> Any:

@@ -20,6 +20,7 @@ from gibbon.report.content.failures_and_flags import failures_and_flags
 from gibbon.report.content.headline import HEADLINE
 from gibbon.report.content.layout import Chapter, ChapterKind
 from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.no_class import NO_CLASS
 from gibbon.report.content.published import PAPER
 from gibbon.report.content.training_seeds import SEEDS
 from gibbon.report.content.transfer import AGREEMENT, TRANSFER
@@ -27,7 +28,7 @@ from gibbon.report.content.worst_case import MEMBERS, WORST_CASE
 
 _TABLES = (
     *(PAPER, EVALUATIONS, COMPARED, CURVES, NEAREST, WORST_CASE),
-    *(CERTIFIED, MEMBERS, SEEDS, TRANSFER, AGREEMENT),
+    *(CERTIFIED, MEMBERS, SEEDS, TRANSFER, AGREEMENT, NO_CLASS),
 )
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from gibbon.core.threat import ZERO, Epsilon
 from gibbon.records.flag_kinds import ABOUT_ANSWERS
 from gibbon.records.flags import Flag, FlagIndex
+from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
 from gibbon.records.run import (
     Agreement,
     CertifiedBound,
@@ -22,7 +23,7 @@ from gibbon.records.run import (
     flags_of,
 )
 from gibbon.specs.base import UNATTACKED
-from gibbon.specs.published import PublishedRow
+from gibbon.specs.published import NO_CLASS_MEASURES, PublishedRow
 from gibbon.specs.suite import AttackSpec, Experiment
 
 State = Literal["done", "failed", "not run"]
@@ -81,7 +82,9 @@ class RunLookup:
 
     def __init__(self, record: RunRecord) -> None:
         self.record = record
-        self.experiments = record.suite.experiments
+        self.experiments = record.suite.with_classes
+        self.without_classes = record.suite.without_classes
+        self._no_class = {(each.dataset, each.model): each for each in record.no_class}
         self._evaluations = {(_key(each), each.model): each for each in record.evaluations}
         self._transfers = {
             (Condition.of(each), each.source, each.target): each for each in record.transfers
@@ -155,6 +158,8 @@ class RunLookup:
         condition = Condition(row.dataset, attack, row.epsilon)
         if row.value is None:
             return Measured("not run")
+        if row.measure in NO_CLASS_MEASURES:
+            return self._published_no_class(row)
         if row.target is None:
             return self._published_evaluation(row, condition)
         found: Transfer | Agreement | None
@@ -176,6 +181,33 @@ class RunLookup:
         """Returns why the examples of a source were not scored: it failed, or was not run."""
         return Measured("failed" if self.state(condition, source) == "failed" else "not run")
 
+    def _published_no_class(self, row: PublishedRow) -> Measured:
+        """Returns a measure of inputs without a class; of one class if the row names one."""
+        found = self._no_class.get((row.dataset, row.model))
+        if found is None or found.status == "failed":
+            return Measured("not run" if found is None else "failed")
+        own = (row.dataset, row.model)
+        if row.measure == "confidence_on_false_positives":
+            rate = found.confidence_on_false_positives
+            return Measured("done", rate, whole=found.false_positives)
+        if row.measure == "share_of_false_positives":
+            for share in self.record.no_class_shares:
+                if (share.dataset, share.model) == own and _is_class(row, share):
+                    ends = share.share_low, share.share_high
+                    return Measured("done", share.share, *ends, share.count, share.false_positives)
+            return Measured("not run")
+        if row.measure == "fooling_rate" and row.of_class is not None:
+            for each in self.record.fooling:
+                if (each.dataset, each.model) == own and _is_class(row, each):
+                    ends = each.fooling_rate_low, each.fooling_rate_high
+                    rates = each.fooling_rate, *ends, each.fooled, each.examples
+                    return Measured(each.status, *rates)
+            return Measured("not run")
+        measured = no_class_rate(found, row.measure)
+        if row.measure == "fooling_rate" and measured.rate is None:  # it was not requested
+            return Measured("not run")
+        return measured
+
     def _published_evaluation(self, row: PublishedRow, condition: Condition) -> Measured:
         if row.measure == "clean_error":
             return self.error(Condition.unattacked(row.dataset), row.model)
@@ -191,6 +223,24 @@ class RunLookup:
             rate = found.confidence_on_misclassified
             measured = Measured("done", rate, whole=found.misclassified)
         return replace(measured, flags=self.flags(found))
+
+
+def no_class_rate(found: NoClassEvaluation, field: str) -> Measured:
+    """Returns a rate of a model on inputs without a class, with its interval.
+
+    The mean fooling rate is a mean over classes and AUROC is no share of examples: they have no
+    count.
+    """
+    rate: float | None = getattr(found, field)
+    ends = getattr(found, f"{field}_low"), getattr(found, f"{field}_high")
+    if rate is None or field in ("auroc", "fooling_rate"):
+        return Measured("done", rate, *ends)
+    return Measured("done", rate, *ends, round(rate * found.examples), found.examples)
+
+
+def _is_class(row: PublishedRow, found: NoClassShare | FoolingRate) -> bool:
+    """Returns whether a row is about this class, which it calls by its name or its number."""
+    return str(row.of_class) in (found.of_class, str(found.index))
 
 
 def largest_epsilons(conditions: Iterable[Condition]) -> dict[str, Condition]:

@@ -21,6 +21,11 @@ MEASURES: Final[dict[Measure, str]] = {
     "transfer_error": "transfer error",
     "same_class_given_source_misclassified": "same wrong class, given source misclassified",
     "same_class_given_both_misclassified": "same wrong class, given both misclassified",
+    "false_positive_rate": "false positives, of inputs without a class",
+    "confidence_on_false_positives": "confidence on false positives",
+    "share_of_false_positives": "share of the false positives",
+    "fooling_rate": "fooling rate",
+    "auroc": "AUROC",
     "one_picture": "one picture",
 }
 

@@ -260,6 +260,8 @@ def measure_in_words(row: PublishedRow) -> str:
         return "same wrong class in both targets, given both misclassified"
     if row.measure == "mean_confidence" and row.attack[0] == UNATTACKED:
         return "mean confidence, clean"
+    if row.of_class is not None:
+        return f"{MEASURES[row.measure]}, class {row.of_class}"
     return MEASURES[row.measure]
 
 

@@ -32,6 +32,7 @@ from gibbon.report.content.headline import HEADLINE
 from gibbon.report.content.heat_map import heat_maps
 from gibbon.report.content.layout import Chapter, Column, Table, cells, columns
 from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.no_class import NO_CLASS
 from gibbon.report.content.number_format import count
 from gibbon.report.content.opening import opening
 from gibbon.report.content.published import PAPER
@@ -173,6 +174,8 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     if transfer := found.pop(TRANSFER.title, None):
         maps = tuple(heat_maps(results))
         yield _section("transfer", transfer, views, "transfer", {"maps": maps})
+    if no_class := found.pop(NO_CLASS.title, None):
+        yield _section("no-class", no_class, views)
     for place, chapter in enumerate(found.values(), start=1):
         yield _section(f"tables-{place}", chapter, views)
     yield _section(

@@ -3,6 +3,7 @@
 Each model is one TensorBoard run, ``<dataset>/<model>``, and a measure has the same tag in all of
 them, such as ``adversarial_error/fgsm``, so that the curves of several models share one chart.  The
 step is epsilon, as a whole number of thousandths of the input's unit; 0 is the unattacked model.
+``no_class/<measure>`` are the measures of inputs without a class, at step 0 or by class.
 ``error_within/<attack>`` is the whole curve of an attack that looks for the nearest example;
 ``confidence_right`` and ``confidence_wrong`` are histograms, ``gallery`` holds pictures and
 ``interval`` the ends of the intervals, which the layout of custom scalars draws as bands.  Figures
@@ -88,6 +89,20 @@ _SCALARS: Final = {
     "adversarial_error_low": "The lower end of the Wilson 95 % interval of the adversarial error",
     "adversarial_error_high": "The upper end of the Wilson 95 % interval of the adversarial error",
 }
+# The measures of inputs without a class, and their titles.
+_NO_CLASS: Final = {
+    "false_positive_rate": "Share of inputs without a class that the model takes for one",
+    "confidence_on_false_positives": "Mean confidence over these false positives",
+    "mean_confidence": "Mean confidence over all inputs without a class",
+    "auroc": "Area under the ROC curve of confidence, inputs with a class against those without",
+    "false_positive_rate_at_95_tpr": (
+        "Share of inputs without a class that are at least as sure as 95 % of those with one"
+    ),
+    "fooling_rate": "Mean over the classes of the share of fooling images taken for the class",
+}
+_NO_CLASS_STEP: Final = "Step: always 0."
+_SHARES: Final = "Share of a class among the false positives. Step: the class's number."
+_FOOLING: Final = "Share of fooling images taken for the wanted class. Step: the class's number."
 # The fields that hold the value without an attack, if it is another; None if it has no value.
 _CLEAN: Final = {
     "adversarial_error": "clean_error",
@@ -124,6 +139,7 @@ def write_tensorboard(
     """
     made = _Runs(record)
     made.add_models(whole, confidence)
+    made.add_no_class()
     made.add_transfer()
     made.add_tables(whole)
     if pictures is not None:
@@ -285,6 +301,29 @@ class _Runs:
         for step in sorted({0, *rises[::every].tolist(), *rises[-1:].tolist()}):
             error = curve.at(step / self.unit.a_unit)
             run.scalar(f"{_WHOLE}/{attack}", error, step=step, description=description)
+
+    def add_no_class(self) -> None:
+        """Adds the measures of inputs without a class, at step 0 and by class."""
+        for row in self.record.no_class:
+            for field, title in _NO_CLASS.items():
+                value = getattr(row, field)
+                if value is not None:
+                    self.named(row.dataset, row.model).scalar(
+                        f"no_class/{field}", value, step=0, description=f"{title}. {_NO_CLASS_STEP}"
+                    )
+        for share in self.record.no_class_shares:
+            if share.share is not None:
+                self.named(share.dataset, share.model).scalar(
+                    "no_class/share_of_class", share.share, step=share.index, description=_SHARES
+                )
+        for rate in self.record.fooling:
+            if rate.fooling_rate is not None:
+                self.named(rate.dataset, rate.model).scalar(
+                    "no_class/fooling_rate_of_class",
+                    rate.fooling_rate,
+                    step=rate.index,
+                    description=_FOOLING,
+                )
 
     def add_transfer(self) -> None:
         for experiment in self.results.experiments:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
 from gibbon.records.record import Record
 from gibbon.records.run import (
     Agreement,
@@ -29,7 +30,10 @@ from gibbon.report.file_names import (
     BOUNDS_FILE,
     COMPARISONS_FILE,
     EVALUATIONS_FILE,
+    FOOLING_FILE,
     MEMBERS_FILE,
+    NO_CLASS_CLASSES_FILE,
+    NO_CLASS_FILE,
     SEEDS_FILE,
     TRANSFER_FILE,
     WORST_CASE_FILE,
@@ -40,7 +44,7 @@ def csv_files(record: RunRecord) -> dict[str, str]:
     """Returns the CSV files of a run: name to content.
 
     `MEMBERS_FILE` is among them if an attack of the run is a list of others, `BOUNDS_FILE`,
-    `COMPARISONS_FILE` and `SEEDS_FILE` if there are such rows.
+    `COMPARISONS_FILE`, `SEEDS_FILE`, `NO_CLASS_FILE` and `FOOLING_FILE` if there are such rows.
     """
     files = {
         EVALUATIONS_FILE: csv_text(Evaluation, record.evaluations),
@@ -56,6 +60,11 @@ def csv_files(record: RunRecord) -> dict[str, str]:
         files[COMPARISONS_FILE] = csv_text(ModelComparison, record.comparisons)
     if record.seeds:
         files[SEEDS_FILE] = csv_text(SeedStatistics, record.seeds)
+    if record.no_class:
+        files[NO_CLASS_FILE] = csv_text(NoClassEvaluation, record.no_class)
+        files[NO_CLASS_CLASSES_FILE] = csv_text(NoClassShare, record.no_class_shares)
+    if record.fooling:
+        files[FOOLING_FILE] = csv_text(FoolingRate, record.fooling)
     return files
 
 

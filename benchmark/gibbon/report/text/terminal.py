@@ -21,6 +21,7 @@ from gibbon.report.content.failures_and_flags import failures_and_flags
 from gibbon.report.content.flag_groups import MARK, FlagGroup, FlagLine
 from gibbon.report.content.layout import Chapter, Column, Kind, Table, TableCell
 from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.no_class import NO_CLASS, no_class_tables
 from gibbon.report.content.opening import Opening, State, opening
 from gibbon.report.content.published import PAPER
 from gibbon.report.content.transfer import TRANSFER, transfer_tables
@@ -29,6 +30,7 @@ from gibbon.report.content.worst_case import MEMBERS
 _SHORT = (
     *(PAPER, EVALUATIONS, COMPARED, NEAREST, MEMBERS),
     replace(TRANSFER, tables=partial(transfer_tables, only_error=True)),
+    replace(NO_CLASS, tables=partial(no_class_tables, brief=True)),
 )
 _GAP = 2  # characters that the frame takes for each column
 _FEW = 3  # lines that are printed of a group of flags
@@ -74,8 +76,8 @@ def print_record(record: RunRecord, console: Console, *, more: str = "") -> None
 def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
     """Returns the most important chapters, with failures and flags last.
 
-    They are published numbers, evaluations, attacks compared, smallest distances, members of lists
-    and transfer errors.
+    They are published numbers, evaluations, attacks compared, smallest distances, members of lists,
+    transfer errors, and false positives on inputs without a class.
     """
     results = RunLookup(record)
     found = (replace(kind.chapter(results), notes=()) for kind in _SHORT)

@@ -25,6 +25,8 @@ def check_class_names(names: tuple[str, ...], dataset: Dataset) -> None:
         names: the names that the model states for its outputs, in order; empty if none.
         dataset: the dataset; only classes with an example are compared.
     """
+    if dataset.info.no_class:
+        return
     places: dict[str, set[int]] = {}
     for place, name in enumerate(names):
         for synonym in _synonyms(name):

@@ -37,6 +37,12 @@ from gibbon.runner.plan.device import choose_device
 from gibbon.runner.plan.draws import with_draws
 from gibbon.runner.plan.load_model import LoadedModel, Variant, load_model
 from gibbon.runner.plan.make_cells import make_cells
+from gibbon.runner.plan.no_class_data import (
+    check_gradients,
+    check_no_class,
+    noise_form,
+    unlabelled,
+)
 from gibbon.runner.plan.planned import (
     NOTHING_SUPPLIED,
     Plan,
@@ -87,7 +93,12 @@ def make_plan(
         checked.append(_check(experiment, suite.seed, supplied, where=at))
     pool = ModelPool(device, places=settings.models_in_memory)
     loader = _Loader(settings, device, pool, supplied, progress, suite.seed)
-    return Plan(suite, settings, device, tuple(map(loader.load, checked)), pool)
+    loaded = tuple(loader.load(each) for each in checked if not each.spec.no_class)
+    clean = {each.spec.dataset.name: each.dataset for each in loaded}
+    without = tuple(
+        loader.load_without_classes(each, suite, clean) for each in checked if each.spec.no_class
+    )
+    return Plan(suite, settings, device, loaded, pool, without)
 
 
 @dataclass(frozen=True)
@@ -169,16 +180,7 @@ class _Loader:
         """Returns an experiment with its dataset, models and cells."""
         spec, where = checked.spec, checked.where
         dataset, selection = self._data(spec, where=where)
-        models = tuple(
-            self._model(
-                model,
-                dataset,
-                selection,
-                spec.draws,
-                where=f"{where}models[{place}]: {model.name!r}",
-            )
-            for place, model in enumerate(spec.models)
-        )
+        models = self._models(spec, dataset, selection, where=where)
         attacks = tuple(
             replace(each, threats=threats_of(each.spec, each.attack, bounds=dataset.bounds))
             for each in checked.attacks
@@ -212,6 +214,55 @@ class _Loader:
             flags.extend(self._data_flags(planned))
         return replace(planned, flags=tuple(flags))
 
+    def load_without_classes(
+        self, checked: _Checked, suite: Suite, clean: Mapping[str, Dataset]
+    ) -> PlannedExperiment:
+        """Returns an experiment on inputs without a class, with its dataset and models.
+
+        ``clean`` holds the datasets with classes, by their names in the suite.
+        """
+        spec, where = checked.spec, checked.where
+        against = suite.clean_experiment(spec)
+        like = None if against is None else clean[against.dataset.name]
+        if spec.dataset.name not in self.supplied.datasets:
+            forms = {
+                name: (built.classifier.input_shape, built.classifier.bounds)
+                for name, built in self.supplied.models.items()
+            }
+            completed = noise_form(spec, like, forms, where=f"{where}dataset")
+            spec = spec.model_copy(update={"dataset": completed})
+        dataset, selection = self._data(spec, where=where)
+        check_no_class(dataset, where=f"{where}dataset")
+        models = self._models(spec, dataset, unlabelled(selection), where=where)
+        if spec.fooling is not None:
+            check_gradients(models, where=where)
+        ids_digest = hashlib.sha256(selection.ids.astype("<i8").tobytes()).hexdigest()
+        return PlannedExperiment(
+            checked.spec,
+            dataset,
+            selection.ids,
+            models,
+            (),
+            (),
+            self._batch_sizes(models, dataset),
+            selection.skipped,
+            data_digest=digest_of(content=dataset.digest, ids=ids_digest),
+        )
+
+    def _models(
+        self, spec: Experiment, dataset: Dataset, selection: Selection, *, where: str
+    ) -> tuple[LoadedModel, ...]:
+        return tuple(
+            self._model(
+                model,
+                dataset,
+                selection,
+                spec.draws,
+                where=f"{where}models[{place}]: {model.name!r}",
+            )
+            for place, model in enumerate(spec.models)
+        )
+
     def _data_flags(self, planned: PlannedExperiment) -> Iterator[Flag]:
         """Yields the flags of the examples, of at most so many as hold `LOOKED_AT` numbers."""
         dataset, ids = planned.dataset, planned.ids
@@ -230,7 +281,11 @@ class _Loader:
         wanted, settings = spec.dataset, self.settings
         dataset = self.supplied.datasets.get(wanted.name)
         request = DataRequest(
-            wanted.split, settings.data_folder, settings.download, workers=settings.workers
+            wanted.split,
+            settings.data_folder,
+            settings.download,
+            workers=settings.workers,
+            seed=self.seed,
         )
         doing = f"{where}dataset: {wanted.name!r} is opened and read"
         problem = f"{where}dataset: {wanted.name!r} can't be loaded"

@@ -226,19 +226,38 @@ class PlannedExperiment:
             notes=self.dataset.notes,
             skipped=self.skipped,
             class_order=self.dataset.class_order,
+            no_class=self.dataset.info.no_class,
             bounds=None if bounds == PIXEL_BOUNDS else (bounds.low, bounds.high),
         )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A suite with everything loaded and checked."""
+    """A suite with everything loaded and checked.
+
+    ``experiments`` are those whose inputs have classes; ``without_classes`` have no cells and no
+    attacks: what they measure is in `gibbon.runner.no_class`.
+    """
 
     suite: Suite
     settings: RunSettings
     device: torch.device
     experiments: tuple[PlannedExperiment, ...]
     pool: ModelPool
+    without_classes: tuple[PlannedExperiment, ...] = ()
+
+    @property
+    def all_experiments(self) -> tuple[PlannedExperiment, ...]:
+        """The experiments of both kinds, in the order of the suite."""
+        names = [each.dataset.name for each in self.suite.experiments]
+        both = (*self.experiments, *self.without_classes)
+        return tuple(sorted(both, key=lambda each: names.index(each.spec.dataset.name)))
+
+    def clean_experiment(self, experiment: PlannedExperiment) -> PlannedExperiment | None:
+        """Returns the experiment whose inputs those without a class are compared with, or None."""
+        clean = self.suite.clean_experiment(experiment.spec)
+        name = None if clean is None else clean.dataset.name
+        return next((each for each in self.experiments if each.spec.dataset.name == name), None)
 
     @property
     def cells(self) -> Iterator[Cell]:

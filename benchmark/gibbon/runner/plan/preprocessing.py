@@ -11,11 +11,11 @@ from PIL import Image, UnidentifiedImageError
 from gibbon.core.errors import RequestError, SpecError
 from gibbon.core.reading import expanded
 from gibbon.datasets.class_map import read_class_map
-from gibbon.datasets.image_listing import list_csv, list_folder
+from gibbon.datasets.image_listing import list_csv, list_folder, list_pictures
 from gibbon.datasets.open import KINDS, kind_of
 from gibbon.models.sources import Preprocessing, Size
 from gibbon.models.sources.build import preprocessing_of
-from gibbon.specs.suite import DatasetSpec, ModelSpec, Suite
+from gibbon.specs.suite import DatasetSpec, Experiment, ModelSpec, Suite
 
 LISTERS = {"folder": list_folder, ".csv": list_csv}
 
@@ -27,19 +27,24 @@ def with_preprocessing(suite: Suite) -> tuple[Suite, tuple[str, ...]]:
     ``crop``, and the configurations of all models agree.  The second value holds a sentence that
     says what was added, or nothing.
     """
-    (experiment,) = suite.experiments
+    completed = [_with_preprocessing(each) for each in suite.experiments]
+    experiments, notes = zip(*completed, strict=True)
+    said = tuple(dict.fromkeys(filter(None, notes)))
+    return suite.model_copy(update={"experiments": experiments}) if said else suite, said
+
+
+def _with_preprocessing(experiment: Experiment) -> tuple[Experiment, str]:
     data = experiment.dataset
     if data.resize is not None or data.crop is not None:
-        return suite, ()
+        return experiment, ""
     found = _common_preprocessing(experiment.models)
     if found is None or not _of_different_sizes(data):
-        return suite, ()
+        return experiment, ""
     how = found.interpolation if found.resize is not None else "bilinear"
     added = {"resize": found.resize, "crop": found.crop, "interpolation": how}
     experiment = experiment.model_copy(update={"dataset": data.model_copy(update=added)})
     sources = " and ".join(dict.fromkeys(model.model for model in experiment.models))
-    note = f"{_description(found)}: as the configuration of {sources} says"
-    return suite.model_copy(update={"experiments": (experiment,)}), (note,)
+    return experiment, f"{_description(found)}: as the configuration of {sources} says"
 
 
 def _common_preprocessing(models: Iterable[ModelSpec]) -> Preprocessing | None:
@@ -57,8 +62,10 @@ def _of_different_sizes(data: DatasetSpec) -> bool:
     lister = next((LISTERS[name] for name in LISTERS if KINDS[name] is kind), None)
     if lister is None:
         return False
+    place = expanded(data.source, SpecError)
     class_map = read_class_map(data.class_map) if data.class_map is not None else None
-    sizes = filter(None, map(_size, lister(expanded(data.source, SpecError), class_map).paths))
+    listing = list_pictures(place) if data.no_class else lister(place, class_map)
+    sizes = filter(None, map(_size, listing.paths))
     return any(first != size for first, size in pairwise(sizes))
 
 

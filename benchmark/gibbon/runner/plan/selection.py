@@ -92,6 +92,8 @@ def _named(dataset: Dataset, bad: Mapping[int, str], ids: NDArray[np.int64]) -> 
 def _check_labels(dataset: Dataset) -> None:
     if len(dataset) == 0:
         raise DatasetError(f"dataset {dataset.name!r} is empty")
+    if dataset.info.no_class:
+        return
     low, high, classes = int(dataset.labels.min()), int(dataset.labels.max()), len(dataset.classes)
     # The classes of a partial dataset are the model's, which is not loaded yet.
     wrong = (dataset.labels < 0) | ((dataset.labels >= classes) & (not dataset.partial))
@@ -119,6 +121,8 @@ def _check_sample(dataset: Dataset, ids: NDArray[np.int64], batch: Batch) -> Non
             f"dataset {dataset.name!r}: a batch must hold the requested examples, in "
             "their order, with their labels"
         )
+    if not dataset.info.bounded:
+        return
     least, most = float(batch.inputs.min()), float(batch.inputs.max())
     if not (bounds.low <= least and most <= bounds.high):  # NaN is not in any box either
         raise DatasetError(

@@ -1,0 +1,1 @@
+"""Models on inputs that belong to no class: plans, measures and counts them."""
