@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gibbon import report
     from gibbon.api.evaluate import evaluate
     from gibbon.api.results import Examples, Results
+    from gibbon.api.train import train
     from gibbon.attacks.base import Attack, DirectionAttack
     from gibbon.attacks.minimal import MinimalNormAttack
     from gibbon.conformance import check_attack
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from gibbon.datasets.base import Batch, Dataset
     from gibbon.gate.compare import compare
     from gibbon.models.classifier import Classifier
+    from gibbon.models.registry import TrainingResult
     from gibbon.records.run import RunRecord
     from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec, Suite
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "gibbon.api.evaluate": ("evaluate",),
     "gibbon.api.results": ("Examples", "Results"),
+    "gibbon.api.train": ("train",),
     "gibbon.attacks.base": ("Attack", "DirectionAttack"),
     "gibbon.attacks.minimal": ("MinimalNormAttack",),
     "gibbon.conformance": ("check_attack",),
@@ -76,6 +79,7 @@ _HOMES = {
     "gibbon.datasets.base": ("Batch", "Dataset"),
     "gibbon.gate.compare": ("compare",),
     "gibbon.models.classifier": ("Classifier",),
+    "gibbon.models.registry": ("TrainingResult",),
     "gibbon.records.run": ("RunRecord",),
     "gibbon.specs.suite": ("AttackSpec", "DatasetSpec", "ModelSpec", "Suite"),
 }
@@ -114,12 +118,14 @@ __all__ = [
     "SpecError",
     "Suite",
     "ThreatModel",
+    "TrainingResult",
     "UnknownNameError",
     "WeightsError",
     "check_attack",
     "compare",
     "evaluate",
     "report",
+    "train",
 ]
 
 

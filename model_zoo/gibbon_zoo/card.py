@@ -158,14 +158,14 @@ class Card(Spec):
             f"  trained       seed {self.training.seed}, {self.training.seconds:.0f} s on "
             f"{self.device} ({self.threads} thread{'s' if self.threads != 1 else ''}), "
             + ", ".join(f"{name} {version}" for name, version in self.versions.items()),
-            f"  clean         error {_percent(figures.clean_error)}, mean confidence "
-            f"{_percent(figures.mean_clean_confidence)}",
+            f"  clean         error {percent_text(figures.clean_error)}, mean confidence "
+            f"{percent_text(figures.mean_clean_confidence)}",
         ]
         if self.training.train_error is not None:
-            lines.append(f"  training set  error {_percent(self.training.train_error)}")
+            lines.append(f"  training set  error {percent_text(self.training.train_error)}")
         lines += [
-            f"  {title:<13} error {_percent(getattr(figures, f'{name}_error'))}, confidence on "
-            f"misclassified {_percent(getattr(figures, f'{name}_confidence'))} "
+            f"  {title:<13} error {percent_text(getattr(figures, f'{name}_error'))}, confidence on "
+            f"misclassified {percent_text(getattr(figures, f'{name}_confidence'))} "
             f"(epsilon {self.epsilon})"
             for name, title in ATTACKS.items()
         ]
@@ -202,7 +202,8 @@ def read_card(path: Path) -> Card:
         ) from None
 
 
-def _percent(fraction: float | None) -> str:
+def percent_text(fraction: float | None) -> str:
+    """Returns a fraction as text in per cent; a dash for None."""
     return "–" if fraction is None else f"{100 * fraction:.2f} %"
 
 

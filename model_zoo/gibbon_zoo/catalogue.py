@@ -14,7 +14,7 @@ from typing import Any
 
 from gibbon.core.errors import WeightsError
 from gibbon.core.registry import Entry, lazily
-from gibbon.models.registry import ModelBuilder, Trainer
+from gibbon.models.registry import OWN, ModelBuilder, Trainer
 from gibbon_zoo.weights_folder import WEIGHTS
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -57,3 +57,6 @@ TRAINERS: dict[str, Entry[Trainer]] = {
     name: Entry(name, f"trains {summary}", partial(_of_zoo, "train", name))
     for name, summary in SUMMARIES.items()
 }
+TRAINERS[OWN] = Entry(
+    OWN, "trains a user's own model: train --model", lazily("gibbon_zoo.own:train_own")
+)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal
 
 import torch
 from torch import Tensor
 
 from gibbon.core.errors import SpecError
 from gibbon.core.rng import derive_key
-from gibbon_zoo.architecture import Architecture
+from gibbon_zoo.learner import M
 from gibbon_zoo.recipe import Stopping
 from gibbon_zoo.training_log import EpochRecord
 
@@ -25,13 +25,17 @@ class HeldOutFigures:
     adversarial_error: float | None = None
     adversarial_confidence: float | None = None
     objective: float | None = None
+    loss_held_out: float | None = None
+    fgsm_error: float | None = None
+    fgsm_confidence: float | None = None
+    note: str = ""
 
 
-class StoppingRule(ABC):
+class StoppingRule(ABC, Generic[M]):
     """Measures a network after every epoch, and decides when its training ends."""
 
     @abstractmethod
-    def measure(self, module: Architecture) -> HeldOutFigures:
+    def measure(self, module: M) -> HeldOutFigures:
         """Returns figures of the module in its current state."""
 
     @abstractmethod
@@ -44,7 +48,7 @@ class StoppingRule(ABC):
 
 
 @dataclass(frozen=True)
-class EarlyStopping(StoppingRule):
+class EarlyStopping(StoppingRule[M]):
     """Ends a training when an error no longer falls, and keeps the best parameters.
 
     Args:
@@ -53,11 +57,11 @@ class EarlyStopping(StoppingRule):
         patience: epochs without a lower error after which training ends.
     """
 
-    figures: Callable[[Architecture], HeldOutFigures]
+    figures: Callable[[M], HeldOutFigures]
     error: Literal["clean_error", "adversarial_error"]
     patience: int
 
-    def measure(self, module: Architecture) -> HeldOutFigures:
+    def measure(self, module: M) -> HeldOutFigures:
         """Returns the errors on the held-out examples."""
         return self.figures(module)
 
@@ -78,7 +82,7 @@ class EarlyStopping(StoppingRule):
 
 
 @dataclass(frozen=True)
-class ObjectiveMatch(StoppingRule):
+class ObjectiveMatch(StoppingRule[M]):
     """Ends a training when the objective on some examples is down to a target.
 
     Goodfellow et al., "Maxout networks", ICML 2013, section 5.1: the training on all examples
@@ -91,10 +95,10 @@ class ObjectiveMatch(StoppingRule):
         target: training ends after the first epoch with an objective of at most this.
     """
 
-    objective: Callable[[Architecture], float]
+    objective: Callable[[M], float]
     target: float
 
-    def measure(self, module: Architecture) -> HeldOutFigures:
+    def measure(self, module: M) -> HeldOutFigures:
         """Returns the objective."""
         return HeldOutFigures(objective=self.objective(module))
 

@@ -33,12 +33,14 @@ def make_optimiser(module: nn.Module, recipe: Optimiser) -> torch.optim.Optimize
     ]
     # The fused forms update a parameter in one pass over memory.
     if recipe.name == "adam":
-        return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)
+        decay = recipe.weight_decay
+        return torch.optim.Adam(groups, lr=recipe.learning_rate, weight_decay=decay, fused=True)
     with_momentum = recipe.momentum > 0 or recipe.momentum_ramp is not None
     return torch.optim.SGD(
         groups,
         lr=recipe.learning_rate,
         momentum=recipe.momentum or (NO_MOMENTUM if with_momentum else 0.0),
+        weight_decay=recipe.weight_decay,
         fused=with_momentum,
     )
 

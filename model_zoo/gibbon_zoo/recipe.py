@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -25,6 +25,7 @@ DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Alpha = Annotated[float, Field(gt=0, le=1)]
 Arithmetic = Literal["float32", "bfloat16"]
+AnyRecipe = TypeVar("AnyRecipe", bound=Spec)
 
 
 def _is_registered(architecture: str) -> str:
@@ -93,6 +94,7 @@ class Optimiser(Spec):
         momentum_ramp: change of the momentum, epoch by epoch, from ``momentum`` on.
         rates: learning rates of single parameters, by name, in place of ``learning_rate``; a
             schedule changes them by the same factor.
+        weight_decay: share of each parameter that is added to its gradient.
     """
 
     name: Literal["sgd", "adam"]
@@ -103,6 +105,7 @@ class Optimiser(Spec):
     momentum: Momentum = 0.0
     momentum_ramp: Ramp | None = None
     rates: Mapping[str, Positive] = Field(default_factory=dict)
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
     def _momentum_is_for_sgd(self) -> Self:
@@ -305,7 +308,7 @@ class Recipe(Spec):
         """Returns the recipe with another seed or number of epochs.  Raises `SpecError`."""
         changes = {"seed": seed, "epochs": epochs}
         kept = {key: value for key, value in changes.items() if value is not None}
-        return _validated({**self.model_dump(), **kept}, where="recipe")
+        return validated(Recipe, {**self.model_dump(), **kept}, where="recipe")
 
 
 def recipe_names() -> list[str]:
@@ -331,25 +334,28 @@ def read_recipe(path: Path) -> Recipe:
         check_tree(content)
     except ValueError as error:
         raise SpecError(str(error), where=str(path)) from error
-    return _validated(content, where=path.name)
+    return validated(Recipe, content, where=path.name)
 
 
-def _validated(content: object, *, where: str) -> Recipe:
+def validated(kind: type[AnyRecipe], content: object, *, where: str) -> AnyRecipe:
+    """Returns a recipe of a kind.  Raises `SpecError`, which names ``where`` and the key."""
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         # A misspelt key gives one missing and one unknown key: the unknown one is more helpful.
         problems = error.errors()
         first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-        message = _sentence(first["type"], first["msg"], first["loc"])
-        raise SpecError(message, where=f"{where}: {key_path(first['loc'])}") from None
+        key = key_path(first["loc"])
+        fault, said = first["type"], first["msg"].removeprefix("Value error, ")
+        message = _sentence(kind, fault, said, first["loc"])
+        raise SpecError(message, where=f"{where}: {key}" if key else where) from None
 
 
-def _sentence(kind: str, message: str, location: tuple[str | int, ...]) -> str:
-    if kind != "extra_forbidden":
+def _sentence(kind: type[Spec], fault: str, message: str, location: tuple[str | int, ...]) -> str:
+    if fault != "extra_forbidden":
         return message
     *parents, name = location
-    table: object = Recipe
+    table: object = kind
     for parent in parents:
         table = _fields(table)[str(parent)].annotation
     known = list(_fields(table))

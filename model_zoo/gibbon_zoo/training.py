@@ -1,4 +1,4 @@
-"""The loop that trains every model of the zoo.
+"""The training loop, for the models of the zoo and for those of users.
 
 Random numbers depend on the seed and the position in the training alone: the order of an epoch's
 examples on (seed, epoch), the dropout masks of a step on (seed, step).  A training that is resumed
@@ -11,18 +11,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Generic
 
 import torch
 from torch import Tensor
 
-from gibbon.core.errors import ModelError, SpecError
+from gibbon.core.errors import ModelError, RunFolderError, SpecError
 from gibbon.core.rng import derive_key
+from gibbon.datasets.base import Batch
 from gibbon.models.registry import TrainingProgress
 from gibbon_zoo.architecture import Architecture, Masks, constrain_norms, draw_masks
 from gibbon_zoo.early_stopping import HeldOutFigures, StoppingRule
+from gibbon_zoo.learner import ExampleFeed, HeldExamples, Learner, M, mean_over
 from gibbon_zoo.optimisers import make_optimiser, set_schedules
 from gibbon_zoo.recipe import Recipe
 from gibbon_zoo.schedules import Position, learning_rate, momentum
@@ -56,7 +59,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Fitted(Generic[M]):
     """A trained module.
 
     Args:
@@ -66,10 +69,20 @@ class Fitted:
         best: parameters of the best epoch, if a rule chose one.
     """
 
-    module: Architecture
+    module: M
     seconds: float
     history: tuple[EpochRecord, ...] = ()
     best: Weights | None = None
+
+
+class Observer:
+    """Follows a training and changes nothing in it; this one ignores all of it."""
+
+    def begin(self, step: int) -> None:
+        """Takes the number of steps done before the first one that follows."""
+
+    def epoch(self, history: Sequence[EpochRecord], *, step: int) -> None:
+        """Takes the records of all epochs so far, and the number of steps done."""
 
 
 def fit(
@@ -81,13 +94,11 @@ def fit(
     checkpoint: Path,
     report: Callable[[TrainingProgress], None],
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    rule: StoppingRule | None = None,
+    rule: StoppingRule[Architecture] | None = None,
     origin: Origin | None = None,
     log: Callable[[Sequence[EpochRecord]], None] = lambda history: None,
-) -> Fitted:
-    """Trains a module in place and returns it with the duration, summed over resumptions.
-
-    Resumes from the checkpoint if there is one; the last checkpoint written stays.
+) -> Fitted[Architecture]:
+    """Trains an architecture in place and returns it with the duration, summed over resumptions.
 
     Args:
         module: on the device to train on.
@@ -96,57 +107,151 @@ def fit(
         labels: int64, shape (N,), on the module's device.
         checkpoint: file that is read at the start and written as training goes on.
         report: called every few steps.
+        checkpoint_seconds: as of `fit_learner`.
+        rule: measures the module after every epoch, and may end training early.
+        origin: the point that training continues from.
+        log: called with the history after every epoch.
+    """
+    return fit_learner(
+        ZooLearner(module, recipe, _held(inputs, labels)),
+        checkpoint=checkpoint,
+        report=report,
+        checkpoint_seconds=checkpoint_seconds,
+        rule=rule,
+        origin=origin,
+        log=log,
+    )
+
+
+def fit_learner(
+    learner: Learner[M],
+    *,
+    checkpoint: Path,
+    report: Callable[[TrainingProgress], None],
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    rule: StoppingRule[M] | None = None,
+    origin: Origin | None = None,
+    log: Callable[[Sequence[EpochRecord]], None] = lambda history: None,
+    observer: Observer | None = None,
+) -> Fitted[M]:
+    """Trains a learner's module in place and returns it with the duration, over all resumptions.
+
+    Resumes from the checkpoint if there is one; the last checkpoint written stays.
+
+    Args:
+        learner: the module, its examples and its objective.
+        checkpoint: file that is read at the start and written as training goes on.
+        report: called every few steps.
         checkpoint_seconds: seconds between checkpoints; more if a checkpoint is so large that
             writing it takes a large share of them, and 0 writes one after every step.
         rule: measures the module after every epoch, and may end training early.
         origin: the point that training continues from, in place of the recipe's start.
         log: called with the history after every epoch.
+        observer: follows the training.
 
-    Raises `SpecError` if the recipe does not fit the architecture, `ModelError` if the loss
-    stops being finite, and what `read_training_checkpoint` and `write_checkpoint` raise.
+    Raises `SpecError` if the recipe does not fit the module, `ModelError` if the loss stops being
+    finite, and what `read_training_checkpoint` and `write_checkpoint` raise.
     """
-    check_fit(module, recipe)
-    course = _Course(recipe, examples=len(inputs), origin=origin)
+    learner.check()
+    module, recipe = learner.module, learner.recipe
+    course = _Course(learner, origin=origin)
     optimiser = make_optimiser(module, recipe.optimiser)
-    state = _resume(module, optimiser, checkpoint, recipe) or _begin(module, course, inputs, labels)
+    state = _resume(learner, optimiser, checkpoint) or _begin(learner, origin)
     earlier, began = state.seconds, time.monotonic()
     saved, pause = began, 0.0
     losses = _LossReport(report, course)
-    order = course.order(state.step)
     ended = state.step == course.steps or (rule is not None and rule.ended(state.history))
+    if observer is not None:
+        observer.begin(state.step)
 
     with _denormals_flushed():
         while not ended:
-            if state.step % course.steps_an_epoch == 0:
-                order = course.order(state.step)
-            rows = order[course.batch(state.step)].to(inputs.device)
-            loss = _descend_step(
-                module,
-                optimiser,
-                course,
-                step=state.step,
-                inputs=inputs.index_select(0, rows),
-                labels=labels.index_select(0, rows),
-            )
-            state.step += 1
-            state.loss = state.loss + loss
-            losses.add(loss, step=state.step)
-            ended = state.step == course.steps
-            if state.step % course.steps_an_epoch == 0:
-                figures = HeldOutFigures() if rule is None else rule.measure(module)
-                state.seconds = earlier + time.monotonic() - began
-                _end_epoch(state, course, figures)
-                log(state.history)
-                if rule is not None and rule.keeps(state.history):
-                    state.best = {key: value.clone() for key, value in module.state_dict().items()}
-                ended = ended or (rule is not None and rule.ended(state.history))
-            now = time.monotonic()
-            if now - saved >= max(checkpoint_seconds, pause) or ended:
-                state.seconds = earlier + now - began
-                _save(state, module, optimiser, checkpoint, recipe)
-                saved = time.monotonic()
-                pause = (saved - now) / LARGEST_WRITING_SHARE if checkpoint_seconds > 0 else 0.0
+            feed = learner.examples.feed(course.chunks(state.step))
+            with closing(feed):
+                for inputs, labels in feed:
+                    loss = _descend_step(
+                        learner, optimiser, course, step=state.step, inputs=inputs, labels=labels
+                    )
+                    state.step += 1
+                    state.loss = state.loss + loss
+                    losses.add(loss, step=state.step)
+                    ended = state.step == course.steps
+                    if state.step % course.steps_an_epoch == 0:
+                        figures = HeldOutFigures() if rule is None else rule.measure(module)
+                        state.seconds = earlier + time.monotonic() - began
+                        _end_epoch(state, course, figures)
+                        losses.note(state.history[-1].note, step=state.step)
+                        log(state.history)
+                        if observer is not None:
+                            observer.epoch(state.history, step=state.step)
+                        if rule is not None and rule.keeps(state.history):
+                            state.best = {
+                                key: value.clone() for key, value in module.state_dict().items()
+                            }
+                        ended = ended or (rule is not None and rule.ended(state.history))
+                    now = time.monotonic()
+                    if now - saved >= max(checkpoint_seconds, pause) or ended:
+                        state.seconds = earlier + now - began
+                        _save(state, learner, optimiser, checkpoint)
+                        saved = time.monotonic()
+                        pause = (saved - now) / LARGEST_WRITING_SHARE if checkpoint_seconds else 0.0
+                    if ended:
+                        break
     return Fitted(module, state.seconds, tuple(state.history), state.best)
+
+
+class ZooLearner(Learner[Architecture]):
+    """An architecture of the zoo, trained by its recipe.
+
+    Args:
+        module: on the device to train on.
+        recipe: recipe of the training.
+        examples: on the module's device.
+    """
+
+    recipe: Recipe
+
+    def __init__(self, module: Architecture, recipe: Recipe, examples: ExampleFeed) -> None:
+        self.module, self.recipe, self.examples = module, recipe, examples
+
+    def check(self) -> None:
+        """Raises `SpecError` if the recipe does not fit the architecture."""
+        check_fit(self.module, self.recipe)
+
+    def start(self) -> None:
+        """Draws the parameters that start at random, and zeroes the others."""
+        generator = torch.Generator().manual_seed(derive_key(self.recipe.seed, "start"))
+        inputs, labels = self.examples.whole()
+        self.module.start(inputs, labels, spread=self.recipe.spread, generator=generator)
+
+    def descend(self, inputs: Tensor, labels: Tensor, *, key: int) -> Tensor:
+        """Adds the gradient of the recipe's objective and returns its value."""
+        return descend(
+            self.module,
+            self.recipe,
+            inputs=noisy(inputs, self.recipe, step=key),
+            labels=labels,
+            **step_masks(self.module, self.recipe, key, len(inputs), inputs.device),
+        )
+
+    def objective(self, inputs: Tensor, labels: Tensor, *, key: int) -> Tensor:
+        """Returns the recipe's objective."""
+        return objective_value(
+            self.module,
+            self.recipe,
+            inputs=noisy(inputs, self.recipe, step=key),
+            labels=labels,
+            **step_masks(self.module, self.recipe, key, len(inputs), inputs.device),
+        )
+
+    def for_examples(self, module: Architecture, examples: ExampleFeed) -> ZooLearner:
+        """Returns a learner of another network and other examples, by this recipe."""
+        return ZooLearner(module, self.recipe, examples)
+
+    def constrain(self) -> None:
+        """Bounds the norms of units' incoming weights."""
+        if self.recipe.max_norm is not None:
+            constrain_norms(self.module.unit_weights(), self.recipe.max_norm)
 
 
 def mean_objective(
@@ -162,19 +267,11 @@ def mean_objective(
         inputs: float32, shape (N, ...), on the module's device.
         labels: int64, shape (N,).
     """
-    total, size = 0.0, recipe.batch_size
-    for first in range(0, len(inputs), size):
-        x, y = inputs[first : first + size], labels[first : first + size]
-        key = -1 - first // size  # the steps of a training have keys from 0 on
-        value = objective_value(
-            module,
-            recipe,
-            inputs=noisy(x, recipe, step=key),
-            labels=y,
-            **step_masks(module, recipe, key, len(x), x.device),
-        )
-        total += float(value) * len(x)
-    return total / len(inputs)
+    return mean_over(ZooLearner(module, recipe, _held(inputs, labels)))
+
+
+def _held(inputs: Tensor, labels: Tensor) -> HeldExamples:
+    return HeldExamples(Batch(torch.arange(len(labels), device=labels.device), inputs, labels))
 
 
 def noisy(inputs: Tensor, recipe: Recipe, *, step: int) -> Tensor:
@@ -224,13 +321,13 @@ class _TrainingState:
     best: Weights | None = None
 
 
-@dataclass(frozen=True)
 class _Course:
     """The position of each step: its epoch, its examples and the updates before it."""
 
-    recipe: Recipe
-    examples: int
-    origin: Origin | None
+    def __init__(self, learner: Learner[M], *, origin: Origin | None) -> None:
+        self.recipe, self.origin = learner.recipe, origin
+        self.examples, self.replays = len(learner.examples), learner.replays
+        self.smallest_batch = learner.smallest_batch
 
     @property
     def steps_an_epoch(self) -> int:
@@ -251,15 +348,34 @@ class _Course:
     def momentum_epoch(self, step: int) -> int:
         return self.origin.epoch if self.origin else self.position(step).epoch
 
-    def order(self, step: int) -> Tensor:
-        """Returns the order of the examples in a step's epoch."""
-        epoch = self.position(step).epoch - 1
-        key = derive_key(self.recipe.seed, "order", epoch)
-        return torch.randperm(self.examples, generator=torch.Generator().manual_seed(key))
+    def chunks(self, step: int) -> list[Tensor]:
+        """Returns the positions of the examples of each step from this one to its epoch's last.
 
-    def batch(self, step: int) -> slice:
-        first = step % self.steps_an_epoch * self.recipe.batch_size
-        return slice(first, first + self.recipe.batch_size)
+        Each batch serves ``replays`` steps, and all of them make a pass over the examples; without
+        replays a pass is an epoch.
+        """
+        found: list[Tensor] = []
+        order, of_pass, last = None, -1, -1
+        for each in range(step, (step // self.steps_an_epoch + 1) * self.steps_an_epoch):
+            batch = each // self.replays
+            if batch == last:
+                found.append(found[-1])
+                continue
+            last = batch
+            passed, place = divmod(batch, self.steps_an_epoch)
+            if order is None or passed != of_pass:
+                order, of_pass = self._order(passed), passed
+            first = place * self.recipe.batch_size
+            first = min(first, max(0, self.examples - self.smallest_batch))
+            end = min((place + 1) * self.recipe.batch_size, self.examples)
+            found.append(order[first:end])
+        return found
+
+    def _order(self, passed: int) -> Tensor:
+        """Returns the order of the examples after so many passes over them."""
+        number = passed + (self.origin.epoch if self.origin else 0)
+        key = derive_key(self.recipe.seed, "order", number)
+        return torch.randperm(self.examples, generator=torch.Generator().manual_seed(key))
 
 
 class _LossReport:
@@ -269,6 +385,7 @@ class _LossReport:
         self.report = report
         self.course = course
         self.terms: list[Tensor] = []
+        self.last = 0.0
 
     def add(self, loss: Tensor, *, step: int) -> None:
         """Takes the loss of a step, the number of steps done after it."""
@@ -284,11 +401,19 @@ class _LossReport:
                 f"training diverged: the loss was {mean} in epoch {epoch} of {recipe.epochs}; "
                 "try a lower learning rate"
             )
+        self.last = mean
         self.report(TrainingProgress(step, self.course.steps, epochs_done, recipe.epochs, mean))
+
+    def note(self, text: str, *, step: int) -> None:
+        """Reports a sentence about the epoch that a step ended, if there is one."""
+        if text:
+            steps, epochs = self.course.steps, self.course.recipe.epochs
+            done = step // self.course.steps_an_epoch
+            self.report(TrainingProgress(step, steps, done, epochs, self.last, note=text))
 
 
 def _descend_step(
-    module: Architecture,
+    learner: Learner[M],
     optimiser: torch.optim.Optimizer,
     course: _Course,
     *,
@@ -297,69 +422,64 @@ def _descend_step(
     labels: Tensor,
 ) -> Tensor:
     """Updates the module by one batch and returns its objective."""
-    recipe, key = course.recipe, course.key(step)
     set_schedules(
         optimiser,
-        recipe.optimiser,
+        course.recipe.optimiser,
         now=course.position(step),
         before=course.position(step - 1) if step > 0 else None,
         momentum_epoch=course.momentum_epoch(step),
     )
     optimiser.zero_grad(set_to_none=True)
-    loss = descend(
-        module,
-        recipe,
-        inputs=noisy(inputs, recipe, step=key),
-        labels=labels,
-        **step_masks(module, recipe, key, len(inputs), inputs.device),
-    )
+    loss = learner.descend(inputs, labels, key=course.key(step))
     optimiser.step()
-    if recipe.max_norm is not None:
-        constrain_norms(module.unit_weights(), recipe.max_norm)
+    learner.constrain()
     return loss
 
 
-def _begin(module: Architecture, course: _Course, inputs: Tensor, labels: Tensor) -> _TrainingState:
-    if course.origin is None:
-        recipe = course.recipe
-        start = torch.Generator().manual_seed(derive_key(recipe.seed, "start"))
-        module.start(inputs, labels, spread=recipe.spread, generator=start)
+def _begin(learner: Learner[M], origin: Origin | None) -> _TrainingState:
+    if origin is None:
+        learner.start()
     else:
-        module.load_state_dict(dict(course.origin.parameters))
-    return _TrainingState(step=0, seconds=0.0, loss=torch.zeros((), device=inputs.device))
+        learner.module.load_state_dict(dict(origin.parameters))
+    return _TrainingState(step=0, seconds=0.0, loss=torch.zeros((), device=learner.examples.device))
 
 
 def _resume(
-    module: Architecture, optimiser: torch.optim.Optimizer, checkpoint: Path, recipe: Recipe
+    learner: Learner[M], optimiser: torch.optim.Optimizer, checkpoint: Path
 ) -> _TrainingState | None:
-    resumed = read_training_checkpoint(checkpoint, recipe)
+    resumed = read_training_checkpoint(checkpoint, learner.recipe)
     if resumed is None:
         return None
-    module.load_state_dict(resumed.parameters)
-    optimiser.load_state_dict(resumed.optimiser)
-    device = next(module.parameters()).device
+    try:
+        learner.module.load_state_dict(resumed.parameters)
+        optimiser.load_state_dict(resumed.optimiser)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise RunFolderError(
+            f"{checkpoint}: the checkpoint is of another network ({reason}); choose another folder "
+            "or start fresh (--fresh)"
+        ) from error
+    device = learner.examples.device
+    learner.restore({key: value.to(device) for key, value in resumed.carried.items()})
     best = None if resumed.best is None else {k: v.to(device) for k, v in resumed.best.items()}
     history = [EpochRecord(**record) for record in resumed.history]
     return _TrainingState(resumed.step, resumed.seconds, resumed.loss.to(device), history, best)
 
 
 def _save(
-    state: _TrainingState,
-    module: Architecture,
-    optimiser: torch.optim.Optimizer,
-    checkpoint: Path,
-    recipe: Recipe,
+    state: _TrainingState, learner: Learner[M], optimiser: torch.optim.Optimizer, checkpoint: Path
 ) -> None:
     content = TrainingCheckpoint(
         step=state.step,
         seconds=state.seconds,
-        parameters=module.state_dict(),
+        parameters=learner.module.state_dict(),
         optimiser=optimiser.state_dict(),
         loss=state.loss,
         history=[asdict(record) for record in state.history],
         best=None if state.best is None else dict(state.best),
+        carried=learner.carried(),
     )
-    write_checkpoint(checkpoint, content, recipe)
+    write_checkpoint(checkpoint, content, learner.recipe)
 
 
 def _end_epoch(state: _TrainingState, course: _Course, figures: HeldOutFigures) -> None:

@@ -7,7 +7,7 @@ generator has to be stored: parameters, optimiser state and the step are enough.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from gibbon.core.errors import RunFolderError, WeightsError
 from gibbon.core.files import read_plain_file
 from gibbon.core.plain_text import shortened
 from gibbon_zoo.atomic import write_in_folder
-from gibbon_zoo.recipe import TEXTS, Recipe
+from gibbon_zoo.learner import LoopRecipe
+from gibbon_zoo.recipe import TEXTS
 
 LAYOUT = 3  # raised if the content of a checkpoint changes
 
@@ -35,6 +36,7 @@ class TrainingCheckpoint:
         loss: sum of the objective over the steps of the current epoch.
         history: the fields of one `gibbon_zoo.training_log.EpochRecord` for each epoch.
         best: the module's tensors after the best epoch, if training may stop early.
+        carried: tensors that an objective carries from step to step, if it does.
     """
 
     step: int
@@ -44,9 +46,10 @@ class TrainingCheckpoint:
     loss: Tensor
     history: list[dict[str, Any]]
     best: dict[str, Tensor] | None = None
+    carried: dict[str, Tensor] = field(default_factory=dict)
 
 
-def write_checkpoint(path: Path, checkpoint: TrainingCheckpoint, recipe: Recipe) -> None:
+def write_checkpoint(path: Path, checkpoint: TrainingCheckpoint, recipe: LoopRecipe) -> None:
     """Writes a checkpoint atomically.  Raises `RunFolderError` if it can't be written."""
     buffer = io.BytesIO()
     content = {"layout": LAYOUT, "recipe": recipe.model_dump_json(), **vars(checkpoint)}
@@ -54,7 +57,7 @@ def write_checkpoint(path: Path, checkpoint: TrainingCheckpoint, recipe: Recipe)
     write_in_folder(path, buffer.getvalue())
 
 
-def read_training_checkpoint(path: Path, recipe: Recipe) -> TrainingCheckpoint | None:
+def read_training_checkpoint(path: Path, recipe: LoopRecipe) -> TrainingCheckpoint | None:
     """Returns the checkpoint in a file, or None if there is none.
 
     Raises `WeightsError` if it is damaged, and `RunFolderError` if it belongs to a training
@@ -72,7 +75,7 @@ def read_training_checkpoint(path: Path, recipe: Recipe) -> TrainingCheckpoint |
         layout, made_by = stored.pop("layout"), stored.pop("recipe")
         if layout != LAYOUT:
             raise ValueError(f"layout {layout}, expected {LAYOUT}")
-        recorded = Recipe.model_validate_json(made_by)
+        recorded = type(recipe).model_validate_json(made_by)
         checkpoint = TrainingCheckpoint(**stored)
     except Exception as error:  # a damaged file can raise any exception
         reason = shortened(str(error).partition("\n")[0]) or type(error).__name__
@@ -89,6 +92,6 @@ def read_training_checkpoint(path: Path, recipe: Recipe) -> TrainingCheckpoint |
     return checkpoint
 
 
-def _differences(stored: Recipe, requested: Recipe) -> list[str]:
+def _differences(stored: LoopRecipe, requested: LoopRecipe) -> list[str]:
     before, now = (each.model_dump(exclude={*TEXTS}) for each in (stored, requested))
     return [f"{key} {before[key]!r}, not {now[key]!r}" for key in before if before[key] != now[key]]

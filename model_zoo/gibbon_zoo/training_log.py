@@ -21,9 +21,13 @@ class EpochRecord:
         learning_rate, momentum: of its last step.
         seconds: duration of the training up to its end, over all resumptions.
         clean_error: error on the held-out examples.
-        adversarial_error: error on them under FGSM.
-        adversarial_confidence: mean confidence on those that FGSM made misclassified.
+        adversarial_error: error on them under FGSM; under PGD for a user's own model.
+        adversarial_confidence: mean confidence on those that the attack made misclassified.
         objective: mean objective on examples that it is to be compared on.
+        loss_held_out: mean loss on the held-out examples, unattacked.
+        fgsm_error: error on them under FGSM, if ``adversarial_error`` is another attack's.
+        fgsm_confidence: mean confidence on those that FGSM made misclassified, likewise.
+        note: a sentence about the epoch; empty if there is nothing to note.
     """
 
     epoch: int
@@ -35,6 +39,10 @@ class EpochRecord:
     adversarial_error: float | None = None
     adversarial_confidence: float | None = None
     objective: float | None = None
+    loss_held_out: float | None = None
+    fgsm_error: float | None = None
+    fgsm_confidence: float | None = None
+    note: str = ""
 
 
 COLUMNS = ["part", *(field.name for field in fields(EpochRecord))]
@@ -58,5 +66,8 @@ def write_log(path: Path, parts: Sequence[tuple[str, Sequence[EpochRecord]]]) ->
 
 
 def _printed(record: EpochRecord) -> dict[str, str]:
-    values = {key: "" if value is None else f"{value:.7g}" for key, value in asdict(record).items()}
+    values = {
+        key: value if isinstance(value, str) else "" if value is None else f"{value:.7g}"
+        for key, value in asdict(record).items()
+    }
     return {**values, "epoch": str(record.epoch), "seconds": f"{record.seconds:.1f}"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from gibbon.core.errors import DeviceError, RunFolderError, SpecError, WeightsError
+from gibbon.core.errors import RunFolderError, SpecError, WeightsError
 from gibbon.core.registry import lazily
-from gibbon.core.threat import Epsilon
+from gibbon.core.threat import Epsilon, Norm, ThreatModel
 from gibbon.datasets import DATASETS, DataRequest, Split
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
@@ -24,9 +25,11 @@ from gibbon_zoo.architecture import Architecture
 from gibbon_zoo.atomic import write_in_folder
 from gibbon_zoo.card import Card, Training, read_card, write_card
 from gibbon_zoo.catalogue import ARCHITECTURES
+from gibbon_zoo.devices import device_name, usable_device
 from gibbon_zoo.measurement import clean_error, measure
+from gibbon_zoo.monitor_settings import MonitorSettings
 from gibbon_zoo.procedure import report_of_part, train_network
-from gibbon_zoo.recipe import Recipe, read_recipe, shipped_recipe
+from gibbon_zoo.recipe import TEXTS, Recipe, read_recipe, shipped_recipe
 from gibbon_zoo.weights_folder import WEIGHTS
 
 EPSILON = Epsilon.parse("0.25")  # of the cards' figures: the paper's budget on MNIST
@@ -63,7 +66,7 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     checkpoint is damaged.
     """
     recipe = _recipe(name, request.recipe).override(seed=request.seed, epochs=request.epochs)
-    device = _device(request.device)
+    device = usable_device(request.device)
     weights = request.output / f"{name}.safetensors"
     stem = str(request.output / name)  # of the names of its checkpoints
     card_path = request.output / f"{name}.json"
@@ -79,6 +82,9 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
         return TrainingResult(weights, card_path, f"{_summary(there)}; it was there already")
 
     examples = _load(recipe, "train", device, data_dir=request.data_dir)
+    epsilon = EPSILONS.get(recipe.dataset, EPSILON)
+    faults: list[str] = []
+    monitor = _monitor(name, request, recipe, epsilon, faults.append)
     trained = [
         train_network(
             recipe.override(seed=recipe.seed * recipe.members + member),
@@ -86,6 +92,7 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
             examples,
             stem=f"{stem}.member-{member}" if recipe.members > 1 else stem,
             report=report_of_part(request.report, part=member, parts=recipe.members),
+            monitor=_of_member(monitor, member) if recipe.members > 1 else monitor,
         )
         for member in range(recipe.members)
     ]
@@ -97,7 +104,6 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     # Measured as it will be used: read back from the file, rounding included.
     classifier = _classifier(recipe)
     load_weights(classifier.module, weights)
-    epsilon = EPSILONS.get(recipe.dataset, EPSILON)
     test = _load(recipe, "test", torch.device("cpu"), data_dir=request.data_dir)
     figures = measure(classifier, inputs=test.inputs, labels=test.labels, epsilon=float(epsilon))
     card = Card(
@@ -110,7 +116,7 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
             "torch": str(torch.__version__),
             "numpy": np.__version__,
         },
-        device=_device_name(device),
+        device=device_name(device),
         threads=torch.get_num_threads(),
         epsilon=str(epsilon),
         training=Training(
@@ -129,7 +135,51 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     )
     write_card(card_path, card)
     _remove_checkpoints(request.output, name)
-    return TrainingResult(weights, card_path, _summary(card))
+    if monitor is not None:
+        monitor.end(_final_figures(card), epochs=recipe.epochs)
+    return TrainingResult(weights, card_path, _summary(card), tuple(faults))
+
+
+def _monitor(
+    name: str,
+    request: TrainingRequest,
+    recipe: Recipe,
+    epsilon: Epsilon,
+    failed: Callable[[str], None],
+) -> MonitorSettings | None:
+    """Returns what is written for TensorBoard, and writes the recipe; None if nothing is."""
+    if request.tensorboard is None:
+        return None
+    monitor = MonitorSettings(
+        request.output / request.tensorboard,
+        f"{name}, seed {recipe.seed}",
+        {"model": name, **recipe.model_dump(exclude={*TEXTS})},
+        ThreatModel(Norm.LINF, epsilon, None),  # not clipped, as in the paper
+        "fgsm",
+        failed,
+    )
+    monitor.begin()
+    return monitor
+
+
+def _of_member(monitor: MonitorSettings | None, member: int) -> MonitorSettings | None:
+    if monitor is None:
+        return None
+    return replace(monitor, folder=monitor.folder / f"member-{member}")
+
+
+def _final_figures(card: Card) -> dict[str, float | None]:
+    figures, training = card.training.figures, card.training
+    return {
+        "adversarial error, FGSM": figures.fgsm_error,
+        "adversarial error, FGSM clipped": figures.fgsm_clipped_error,
+        "adversarial error, FGSM naive": figures.fgsm_naive_error,
+        "clean error": figures.clean_error,
+        "confidence, FGSM": figures.fgsm_confidence,
+        "training error": training.train_error,
+        "best epoch": None if training.epochs is None else float(training.epochs),
+        "seconds": training.seconds,
+    }
 
 
 def _recipe(name: str, file: Path | None) -> Recipe:
@@ -231,17 +281,3 @@ def _load(recipe: Recipe, split: Split, device: torch.device, *, data_dir: Path 
     request = DataRequest(split) if data_dir is None else DataRequest(split, data_dir)
     dataset = DATASETS.load(recipe.dataset)(request)
     return dataset.batch(np.arange(len(dataset), dtype=np.int64)).to(device)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DeviceError(f"device {name!r} can't be used: {reason}") from error
-    return device
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -19,7 +19,7 @@ from gibbon.models.classifier import Classifier, PassCount
 from gibbon.models.ensemble import FUSIONS, Fuse, ensemble
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
 from gibbon.models.weights import state_digest
-from gibbon.runner.plan.precision import vary
+from gibbon.runner.precision import vary
 
 RULES = (LOGITS, PROBABILITIES, LOG_SCORES)
 FUSES: tuple[Fuse, ...] = ("probabilities", "logits", "loss")

@@ -22,7 +22,7 @@ from gibbon.attacks.pgd import PGD
 from gibbon.core.threat import Epsilon
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
-from gibbon.runner.plan.precision import vary
+from gibbon.runner.precision import vary
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -486,7 +486,7 @@ def test_searches_for_the_nearest_example_see_the_view(
 
 
 def test_compiled_models_are_seen_uncompiled(models: planted.Plant) -> None:
-    from gibbon.runner.plan.precision import vary
+    from gibbon.runner.precision import vary
 
     plain = planted.classifier(Hidden(1), outputs=PROBABILITIES)
     varied = vary(plain, precision="bfloat16", compiled=True)

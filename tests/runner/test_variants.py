@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 from gibbon.core.errors import ModelError
 from gibbon.models.classifier import PassCount
 from gibbon.runner.plan import precision as variants
-from gibbon.runner.plan.precision import vary
+from gibbon.runner.precision import vary
 
 INPUTS = nets.random_batch(7).inputs
 ATTACKS: list[Any] = [{"name": "fgsm", "epsilon": ["0.1", "0.2"]}, {"name": "pgd", "epsilon": 0.1}]

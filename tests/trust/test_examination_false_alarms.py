@@ -14,7 +14,7 @@ from gibbon.diagnostics.examination.examine import FULL_BUDGET, Candidates, exam
 from gibbon.models.classifier import Classifier
 from gibbon.models.sources.build import build_model
 from gibbon.records.examination import Examination
-from gibbon.runner.plan.precision import in_float32, vary
+from gibbon.runner.precision import in_float32, vary
 from gibbon.runner.plan.probe_model import probe_model
 from gibbon.runner.settings import Precision
 from gibbon.specs.suite import ModelSpec

@@ -16,7 +16,7 @@ from gibbon_zoo.early_stopping import EarlyStopping, best_epoch, held_out_positi
 from gibbon_zoo.measurement import held_out_figures
 from gibbon_zoo.procedure import Trained, train_network
 from gibbon_zoo.recipe import Recipe
-from gibbon_zoo.training import Origin, fit, mean_objective
+from gibbon_zoo.training import Origin, fit, fit_learner, mean_objective
 
 STOPPING = {"measure": "clean_error", "held_out": 56, "split": "last", "patience": 3}
 ALL = 200
@@ -130,7 +130,9 @@ def test_interrupted_in_any_part_it_ends_with_the_same_weights_and_log(
     tmp_path: Path, second: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gibbon_zoo.training.REPORT_STEPS", 3)
-    monkeypatch.setattr("gibbon_zoo.procedure.fit", partial(fit, checkpoint_seconds=0.0))
+    monkeypatch.setattr(
+        "gibbon_zoo.procedure.fit_learner", partial(fit_learner, checkpoint_seconds=0.0)
+    )
     whole = train(plan(second), tmp_path / "whole")
     seen: list[int] = []
 

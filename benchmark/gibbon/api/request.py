@@ -152,10 +152,10 @@ class PythonRequest:
             if not keys["epsilon"]:
                 raise SpecError(f"attack {label!r}: epsilon is missing: give epsilon=8 / 255")
             keys |= {**parameters, "label": label}
-        described = [{**_model_keys(each, declared), "name": name} for name, each in models.items()]
+        described = [{**model_keys(each, declared), "name": name} for name, each in models.items()]
         if isinstance(data, Dataset) and data.info.no_class:
             question = replace(question, classes="none")
-        dataset = _with(_with_bounds(_dataset_spec(data), bounds), question.of_dataset)
+        dataset = _with(in_bounds(dataset_spec(data), bounds), question.of_dataset)
         against = question.against
         request = {"dataset": dataset, "models": described, "attacks": written}
         request |= question.of_experiment
@@ -273,7 +273,7 @@ def _attack_keys(attack: AttackLike) -> dict[str, Any]:
     return dict(attack)
 
 
-def _model_keys(model: Model, declared: Mapping[str, Any]) -> dict[str, Any]:
+def model_keys(model: Model, declared: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keys of a model's spec; what the spec itself says stands before ``declared``."""
     if isinstance(model, ModelSpec):
         own = {key: value for key, value in model if value not in (None, False, (), {})}
@@ -294,7 +294,8 @@ def model_name(model: Model) -> str:
     return name_from(type(module).__name__) or "model"
 
 
-def _dataset_spec(data: Data) -> DatasetSpec | dict[str, str]:
+def dataset_spec(data: Data) -> DatasetSpec | dict[str, str]:
+    """Returns the spec of data, or its keys; data that are objects are named after their class."""
     if isinstance(data, DatasetSpec):
         return data
     if isinstance(data, str):
@@ -323,10 +324,10 @@ def _compared(against: Data, bounds: Sequence[float] | None) -> DatasetSpec | di
     """
     given = os.fspath(against) if isinstance(against, os.PathLike) else against
     described = isinstance(given, str | DatasetSpec)
-    return _with_bounds(_dataset_spec(given), None if described else bounds)
+    return in_bounds(dataset_spec(given), None if described else bounds)
 
 
-def _with_bounds(
+def in_bounds(
     dataset: DatasetSpec | dict[str, str], bounds: Sequence[float] | None
 ) -> DatasetSpec | dict[str, Any]:
     """Returns a dataset's spec with the bounds of its inputs.  Raises `SpecError`."""

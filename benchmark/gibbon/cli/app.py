@@ -13,8 +13,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -31,12 +31,15 @@ from gibbon.cli.options import (
     BY_FLAG,
     EXAMPLES,
     GROUPS,
+    OF_OWN,
     RUN_OPTIONS,
     VERDICT_OPTIONS,
     Option,
     run_settings,
 )
 from gibbon.cli.output import say
+from gibbon.cli.train_command import EPILOG as TRAINING_EXAMPLES
+from gibbon.cli.train_command import EXAMPLE, in_training_options, own_training
 from gibbon.core.endings import ENDING, Terminated
 from gibbon.core.errors import FlagError, RequestError, SpecError, UnknownNameError
 from gibbon.core.plain_text import shown, without_controls
@@ -55,6 +58,7 @@ DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 BY_SIGNAL = 128  # plus the number of the signal: 143 for SIGTERM, 129 for SIGHUP
 RUNS = Path("results/runs")
 CHECKPOINTS = Path("checkpoints")
+EVENTS = Path("tensorboard")  # in the output folder of a training
 DEFAULT_SUITE = "goodfellow2015"
 INTERRUPTION = "interrupted; what was done is kept: run the same command again to continue"
 UNCHANGED = "no result has changed: tables, CSV files and TensorBoard folder are left as they are"
@@ -135,17 +139,34 @@ def path(text: str) -> Path:
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replaces the keyword arguments of a command by the run settings of the option table."""
+    options = {option.name: option for option in (*RUN_OPTIONS, *VERDICT_OPTIONS)}
+    return _with_parameters(command, options)
+
+
+def with_own_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replaces the keyword arguments of a command by the options of a user's own model."""
+    return _with_parameters(command, {own_name(option): option for option in OF_OWN})
+
+
+def own_name(option: Option) -> str:
+    """Returns the argument of `train` that an option of a user's own model is passed as."""
+    return f"own{option.flag[1:]}".replace("-", "_")
+
+
+def _with_parameters(
+    command: Callable[..., None], options: Mapping[str, Option]
+) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     parameters = [
         *(each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD),
-        *map(_parameter, (*RUN_OPTIONS, *VERDICT_OPTIONS)),
+        *(_parameter(name, option) for name, option in options.items()),
     ]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
 
 
-def _parameter(option: Option) -> inspect.Parameter:
+def _parameter(name: str, option: Option) -> inspect.Parameter:
     """Returns an option as a parameter that typer reads; None if it is not given."""
     annotation: Any = bool | None
     keys: dict[str, Any] = {}
@@ -158,7 +179,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         flags = [f"{option.flag.replace('--no-', '--')}/{option.flag}"]
     annotation = Annotated[annotation, typer.Option(*flags, help=option.full_help, **keys)]
     keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(option.name, keyword, default=None, annotation=annotation)
+    return inspect.Parameter(name, keyword, default=None, annotation=annotation)
 
 
 @app.command(
@@ -451,9 +472,19 @@ def explain(
     say("gibbon explain KIND prints the page of a kind.")
 
 
-@app.command()
+@app.command(
+    cls=WithExamples,
+    options_metavar="[OPTIONS] | --model SOURCE --dataset SOURCE --objective NAME [OPTIONS]",
+    epilog=TRAINING_EXAMPLES,
+)
+@with_own_options
 def train(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model with a recipe.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="Name of a model with a recipe; else give --model SOURCE."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the recipe's.")] = None,
     seeds: Annotated[
         str | None,
@@ -491,21 +522,55 @@ def train(
             parser=path, envvar=DATA_DIR, help="Folder of datasets that are not embedded."
         ),
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path, help="Folder for TensorBoard. [default: tensorboard in the output folder]"
+        ),
+    ] = None,
+    no_tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--no-tensorboard",
+            help="Files for TensorBoard are written unless --no-tensorboard is given.",
+        ),
+    ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Start TensorBoard during the training; print its address."),
+    ] = False,
+    **own: Any,
 ) -> None:
-    """Train a model by its recipe.
+    """Train a model by its recipe, or your own model adversarially.
 
     An interrupted training continues from its checkpoint.
     """
-    from gibbon.models.registry import TRAINERS, TrainingRequest
+    from gibbon.models.registry import OWN, TRAINERS, TrainingRequest
 
-    trainer = TRAINERS.load(model)
+    given = {option.flag: own[own_name(option)] for option in OF_OWN}
+    given = {flag: value for flag, value in given.items() if value is not None}
+    if model is not None and given:
+        raise SpecError(
+            f"{next(iter(given))} is for your own model, in place of {model!r}: {EXAMPLE}"
+        )
+    if model is None and not given:
+        raise SpecError(f"say which model to train: train MODEL, or {EXAMPLE}")
+    yours = own_training(given) if given else None
+    trained = OWN if yours is not None else str(model)
+    name = str(model) if yours is None else yours.model.name
+    trainer = TRAINERS.load(trained)
+    if no_tensorboard and (tensorboard is not None or watch):
+        raise SpecError(
+            "--no-tensorboard excludes --tensorboard and --watch", where="--no-tensorboard"
+        )
 
+    from gibbon.cli.tensorboard_server import serving
     from gibbon.runner.plan.device import choose_device
     from gibbon.runner.train_seeds import parse_seeds, train_seeds
     from gibbon.runner.training_bar import seeds_bar, training_bar
 
     request = TrainingRequest(
-        output=output if output is not None else CHECKPOINTS / model,
+        output=output if output is not None else CHECKPOINTS / name,
         report=lambda progress: None,
         seed=seed,
         epochs=epochs,
@@ -513,22 +578,35 @@ def train(
         fresh=fresh,
         data_dir=data_dir,
         recipe=recipe,
+        own=yours,
+        tensorboard=None if no_tensorboard else _events_folder(tensorboard),
     )
-    if seeds is None:
-        if parallel is not None:
-            raise SpecError("there is one training without --seeds", where="--parallel")
-        with training_bar(model) as report:
-            results = [trainer(replace(request, report=report))]
-    else:
-        if seed is not None:
-            raise SpecError("--seed and --seeds exclude each other", where="--seeds")
-        numbers = parse_seeds(seeds)
-        with seeds_bar(model, numbers) as report_seed:
-            results = train_seeds(
-                model, request, seeds=numbers, parallel=parallel, report=report_seed
-            )
+    if seeds is None and parallel is not None:
+        raise SpecError("there is one training without --seeds", where="--parallel")
+    if seeds is not None and seed is not None:
+        raise SpecError("--seed and --seeds exclude each other", where="--seeds")
+    numbers = None if seeds is None else parse_seeds(seeds)
+    events = tensorboard or (request.output if numbers else request.output / EVENTS)
+    try:
+        with serving(events) if watch else nullcontext():
+            if numbers is None:
+                with training_bar(name) as report:
+                    results = [trainer(replace(request, report=report))]
+            else:
+                with seeds_bar(name, numbers) as report_seed:
+                    results = train_seeds(
+                        trained, request, seeds=numbers, parallel=parallel, report=report_seed
+                    )
+    except SpecError as error:
+        raise SpecError(in_training_options(str(error)) if yours else str(error)) from error
     for result in results:
         say(f"{result.summary}\nweights: {result.weights}\ncard: {result.card}")
+        for note in result.notes:
+            say(f"note: {note}", err=True)
+
+
+def _events_folder(given: Path | None) -> Path:
+    return EVENTS if given is None else given.absolute()
 
 
 @app.command()

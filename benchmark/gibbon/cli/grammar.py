@@ -120,7 +120,7 @@ def parse_request(words: Sequence[str], *, data_folder: Path | None = None) -> C
 
 def _dataset(source: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keys of a dataset's spec."""
-    return {"name": name_of(source), **options, "source": _as_path(source, DATASETS)}
+    return {"name": name_of(source), **options, "source": as_source(source, DATASETS)}
 
 
 def _divided(given: Mapping[str, Any], against: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -130,8 +130,8 @@ def _divided(given: Mapping[str, Any], against: str) -> tuple[dict[str, Any], di
     ``--count`` the noise alone, ``--class-map`` the classes alone.
     """
     source = given["source"]
-    own = kind_of(_as_path(source, DATASETS), where="--dataset")
-    other = kind_of(_as_path(against, DATASETS), where="--against")
+    own = kind_of(as_source(source, DATASETS), where="--dataset")
+    other = kind_of(as_source(against, DATASETS), where="--against")
     clean = {key: value for key, value in given.items() if key in (*other.options, UNREADABLE)}
     taken = {*own.options, "source", "classes", UNREADABLE} - set(OF_CLASSES)
     kept = {key: value for key, value in given.items() if key in taken or key not in clean}
@@ -240,9 +240,9 @@ class _GivenOptions:
             if "arguments" in common:
                 model["arguments"] = common["arguments"] | own.get("arguments", {})
         for model in _with_unique(found, "name", lambda model: name_of(model["model"])):
-            model["model"] = _as_path(model["model"], MODELS)
+            model["model"] = as_source(model["model"], MODELS)
             if "weights" in model:
-                model["weights"] = _as_path(model["weights"], ())
+                model["weights"] = as_source(model["weights"], ())
         return found
 
     def complete_attacks(self) -> list[dict[str, Any]]:
@@ -288,8 +288,8 @@ def _with_unique(
     return written
 
 
-def _as_path(source: str, names: Container[str]) -> str:
-    """Returns the source, an existing file or folder that is named like a word with ``./``."""
+def as_source(source: str, names: Container[str]) -> str:
+    """Returns a source; that of a file or folder which is named like a word begins with ``./``."""
     expanded(source, SpecError)
     bare = not is_path(source) and Path(source).exists() and source not in names
     return f"./{source}" if bare else source

@@ -540,6 +540,105 @@ _SETTINGS = {each.name for each in fields(RunSettings)}
 RUN_OPTIONS = tuple(option for option in OPTIONS if option.name in _SETTINGS)
 RENAMED = {option.formerly: option.flag for option in RUN_OPTIONS if option.formerly}
 VERDICT_OPTIONS = (BY_FLAG["--strict"], BY_FLAG["--accept"])
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not all(part.isidentifier() for part in key.split(".")):
+        raise ValueError("KEY=VALUE, such as optimiser.momentum=0.9")
+    return key, scalar(value)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError("a positive number")
+    return number
+
+
+# Options of `train` for a model of the user's; ``name`` is the recipe's field that one sets.
+OF_OWN_MODEL = tuple(
+    option for option in _MODELS if option.flag not in ("--fuse", "--shares", "--trust-pickle")
+)
+OF_OWN_DATA = tuple(option for option in _DATASET if option.flag != "--split")
+OF_OWN_RECIPE = (
+    Option(
+        "--validation SOURCE",
+        "Examples that decide which epoch was best, with the options of --dataset. A registered "
+        "name is its test split.",
+        "a tenth of the training examples, held out",
+    ),
+    Option(
+        "--objective NAME",
+        "Objective: pgd (Madry et al. 2018), trades (Zhang et al. 2019), fgsm (with a random "
+        "start, Wong et al. 2020), free (Shafahi et al. 2019) or standard.",
+        name="objective.name",
+    ),
+    Option("--epsilon E", "Budget in units of the input, such as 8/255.", name="objective.epsilon"),
+    Option("--norm NORM", "Norm of the budget: linf or l2.", "linf", name="objective.norm"),
+    Option(
+        "--steps N",
+        "Gradient steps of pgd and trades.",
+        "10",
+        _whole(positive=True),
+        name="objective.steps",
+    ),
+    Option(
+        "--step-size E",
+        "Length of each step.",
+        "1.25 epsilon for fgsm, 2.5 epsilon / steps for pgd and trades",
+        name="objective.step_size",
+    ),
+    Option("--beta N", "Weight of trades' divergence.", "6", _positive, name="objective.beta"),
+    Option(
+        "--replays N",
+        "Steps of free on each batch, in succession.",
+        "8",
+        _whole(positive=True),
+        name="objective.replays",
+    ),
+    Option("--batch-size N", "Examples a step.", "128", _whole(positive=True)),
+    Option(
+        "--optimiser NAME", "Optimiser: adam or sgd.", "adam, falling to 0", name="optimiser.name"
+    ),
+    Option(
+        "--learning-rate RATE",
+        "Learning rate at the first step.",
+        "0.001 for adam, 0.05 for sgd",
+        _positive,
+        name="optimiser.learning_rate",
+    ),
+    Option(
+        "--patience N",
+        "Epochs without a lower validation error after which training ends.",
+        "10",
+        _whole(positive=True),
+        name="stopping.patience",
+    ),
+    Option(
+        "--no-stopping",
+        "Some examples are held out and the best epoch is kept unless --no-stopping is given.",
+        name="stopping",
+    ),
+    Option("--flip", "Mirror half of the pictures at random.", name="augmentation.flip"),
+    Option(
+        "--shift N",
+        "Move pictures at random by up to so many pixels.",
+        read=_whole(positive=True),
+        name="augmentation.shift",
+    ),
+    Option(
+        "--set KEY=VALUE",
+        "Any field of the recipe, such as optimiser.weight_decay=0.0005; may be repeated.",
+        read=_setting,
+        many=True,
+    ),
+)
+OF_OWN = (*OF_OWN_MODEL, *OF_OWN_DATA, *OF_OWN_RECIPE)
+
 EXAMPLES = """\
 A model that comes with the package:
     evaluate --model maxout --dataset mnist --attack fgsm --epsilon 0.1,0.25

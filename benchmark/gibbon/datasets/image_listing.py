@@ -174,9 +174,7 @@ def list_csv(path: Path, class_map: ClassMap | None, order: ClassOrder | None = 
 
 def _present_files(path: Path, written: Sequence[str]) -> list[Path]:
     """Returns the images that a CSV file names.  Raises `DatasetError` if one is no file."""
-    found = [
-        expanded(path.parent / expanded(each, DatasetError), DatasetError) for each in written
-    ]
+    found = [expanded(path.parent / expanded(each, DatasetError), DatasetError) for each in written]
     special = next((each for each in found if is_special(each)), None)
     if special is not None:
         raise DatasetError(f"{path}: {special}: is no file, but a folder, a pipe or a device")

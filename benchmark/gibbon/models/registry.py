@@ -6,15 +6,20 @@ All models come from installed packages through the entry-point groups ``gibbon.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from gibbon.core.registry import Registry
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from gibbon.models.classifier import Classifier
+    from gibbon.specs.suite import DatasetSpec, ModelSpec
+
+OWN: Final = "own"  # the trainer of users' own models
 
 # A model builder takes no argument, or one named ``weights``: a path that replaces its own file.
 ModelBuilder = Callable[..., "Classifier"]
@@ -28,6 +33,7 @@ class TrainingProgress:
         step, steps: batches done so far, and in the whole training.
         epoch, epochs: epochs finished so far, and in the whole training.
         loss: mean training loss since the last report.
+        note: a sentence for the user, such as a warning about the last epoch; mostly empty.
     """
 
     step: int
@@ -35,6 +41,31 @@ class TrainingProgress:
     epoch: int
     epochs: int
     loss: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class OwnTraining:
+    """A user's own model to train, and the data to train it on.
+
+    Args:
+        model: source of the model.
+        dataset: training examples.
+        validation: examples that decide which epoch was best; some of the training examples are
+            held out if None.
+        settings: fields of the recipe, which replace those of a recipe file; tables are mappings.
+        module: a module or a classifier in place of the source, trained in place; None if the
+            source is to be built.
+        data, validation_data: data in place of the datasets' sources; None if these are opened.
+    """
+
+    model: ModelSpec
+    dataset: DatasetSpec
+    validation: DatasetSpec | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    module: nn.Module | Classifier | None = None
+    data: object = None
+    validation_data: object = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +81,9 @@ class TrainingRequest:
         report: called every few batches.
         data_dir: folder of datasets that are not embedded; the default one if None.
         recipe: TOML file of a recipe in place of the model's own; that one if None.
+        own: the model of the trainer `OWN`; None for all others.
+        tensorboard: folder for TensorBoard's event files, relative to ``output``; none are written
+            if None.
     """
 
     output: Path
@@ -60,15 +94,25 @@ class TrainingRequest:
     fresh: bool = False
     data_dir: Path | None = None
     recipe: Path | None = None
+    own: OwnTraining | None = None
+    tensorboard: Path | None = None
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Results of a training: the weights file, its card, and a line about them."""
+    """Results of a training.
+
+    Args:
+        weights: the weights file.
+        card: its card, a JSON file.
+        summary: a line about them.
+        notes: sentences about what went wrong or was decided.
+    """
 
     weights: Path
     card: Path
     summary: str
+    notes: tuple[str, ...] = ()
 
 
 Trainer = Callable[[TrainingRequest], TrainingResult]

@@ -174,7 +174,7 @@ def habits_of(classifier: Classifier, inputs: Tensor) -> Habits:
     if recurrent and not classifier.forward_only:
         note = "its recurrent layers run without cuDNN, which has no gradients in eval mode"
         found.append((WithoutCudnn, note))
-    shields, notes = (tuple(each[place] for each in found) for place in (0, 1))
+    shields, notes = tuple(each for each, _ in found), tuple(each for _, each in found)
     return Habits(shields, notes, foreign, seen.first)
 
 

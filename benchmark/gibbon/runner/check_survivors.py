@@ -28,7 +28,7 @@ from gibbon.runner.boundary import boundary
 from gibbon.runner.examine_models import Examined, passes_made
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
-from gibbon.runner.plan.precision import uncompiled_classifier
+from gibbon.runner.precision import uncompiled_classifier
 from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.raised_by import attributed
 from gibbon.runner.run_folder import RunFolder

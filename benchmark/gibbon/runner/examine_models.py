@@ -33,7 +33,7 @@ from gibbon.runner.boundary import boundary
 from gibbon.runner.keep_candidates import CandidateKeeper
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, Plan, PlannedAttack, PlannedExperiment
-from gibbon.runner.plan.precision import in_float32, uncompiled_classifier
+from gibbon.runner.precision import in_float32, uncompiled_classifier
 from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.raised_by import attributed
 from gibbon.runner.run_folder import RunFolder

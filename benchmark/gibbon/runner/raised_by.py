@@ -23,7 +23,7 @@ from gibbon.datasets.base import Dataset
 from gibbon.models.classifier import Classifier
 from gibbon.models.shielding import unshielded
 from gibbon.runner.boundary import described
-from gibbon.runner.plan.precision import Bfloat16, uncompiled
+from gibbon.runner.precision import Bfloat16, uncompiled
 
 CARRIED = "_gibbon_raised_by"
 _NAMED = (CellError, RequestError)  # their text says who

@@ -83,10 +83,7 @@ def train_seeds(
     that failed; the others are finished first.
     """
     trainer = TRAINERS.load(model)
-    jobs = [
-        _Job(model, seed, replace(request, output=seed_folder(request.output, seed), seed=seed))
-        for seed in seeds
-    ]
+    jobs = [_Job(model, seed, _of_seed(request, seed)) for seed in seeds]
     if parallel is not None:
         return _side_by_side(jobs, min(parallel, len(jobs)), report)
     results: list[TrainingResult | RequestError] = []
@@ -98,6 +95,14 @@ def train_seeds(
             results.append(error)
         report(job.seed, ENDED)
     return _checked(results, seeds)
+
+
+def _of_seed(request: TrainingRequest, seed: int) -> TrainingRequest:
+    events = request.tensorboard
+    if events is not None and events.is_absolute():  # else it is inside of the output folder
+        events = seed_folder(events, seed)
+    output = seed_folder(request.output, seed)
+    return replace(request, output=output, seed=seed, tensorboard=events)
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ def _train(job: _Job) -> TrainingResult | RequestError:
         if line.stop.is_set():
             raise SystemExit("interrupted")
         now = time.monotonic()
-        if now - reported >= REPORT_SECONDS or progress.step == progress.steps:
+        if now - reported >= REPORT_SECONDS or progress.step == progress.steps or progress.note:
             reported = now
             line.reports.put((job.seed, progress))
 

@@ -92,6 +92,9 @@ class _Trainings:
             description=f"{self.model}:{doing}",
             left=about,
         )
+        if progress.note:
+            text = f"{self.model}:{of_seed} epoch {progress.epoch}: {progress.note}"
+            self.bar.console.print(text, highlight=False, soft_wrap=True, markup=False)
         now = time.monotonic()
         if not self.console.is_terminal and now - self.printed > QUIET_SECONDS:
             self.printed = now

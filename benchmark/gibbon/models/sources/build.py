@@ -36,7 +36,7 @@ from gibbon.models.sources.checkpoint import load_checkpoint
 from gibbon.models.sources.file_formats import SUFFIXES, kind_of
 from gibbon.models.sources.python import check_arguments, identity_of
 from gibbon.models.sources.weight_names import RANDOM, names_file
-from gibbon.models.sources.wrap_module import complete, same_random_numbers
+from gibbon.models.sources.wrap_module import SEED, complete, same_random_numbers
 from gibbon.specs.naming import FILE_SUFFIXES
 from gibbon.specs.suite import ModelSpec
 
@@ -73,19 +73,27 @@ def check_model(spec: ModelSpec, *, where: str) -> None:
 
 
 def build_model(
-    spec: ModelSpec, *, input_shape: tuple[int, ...], bounds: Bounds = PIXEL_BOUNDS
+    spec: ModelSpec,
+    *,
+    input_shape: tuple[int, ...],
+    bounds: Bounds = PIXEL_BOUNDS,
+    seed: int = SEED,
 ) -> BuiltModel:
     """Returns the classifier of a spec, for inputs of a dataset's shape and bounds.
 
-    The random numbers that a model starts from are seeded.  Raises a `RequestError` that names the
-    source and a remedy.
+    The random numbers that a model starts from are drawn with ``seed``.  Raises a `RequestError`
+    that names the source and a remedy.
     """
     if spec.ensemble:
         members = members_of(spec)
         return fuse_models(
-            spec, [build_model(each, input_shape=input_shape, bounds=bounds) for each in members]
+            spec,
+            [
+                build_model(each, input_shape=input_shape, bounds=bounds, seed=seed)
+                for each in members
+            ],
         )
-    with same_random_numbers():
+    with same_random_numbers(seed=seed):
         if spec.model in MODELS:
             return complete(_registered(spec), spec=spec, input_shape=input_shape, bounds=bounds)
         source = _source(spec)

@@ -205,7 +205,7 @@ def complete(
 
 
 @contextmanager
-def same_random_numbers(device: torch.device | None = None) -> Iterator[None]:
+def same_random_numbers(device: torch.device | None = None, *, seed: int = SEED) -> Iterator[None]:
     """Seeds random number generators, for a ``with`` block, and restores them afterwards.
 
     They are those of the CPU, of torch's current CUDA device and of ``device``.
@@ -213,7 +213,7 @@ def same_random_numbers(device: torch.device | None = None) -> Iterator[None]:
     devices = [] if device is None else [device]
     if torch.cuda.is_available():
         devices.append(torch.device("cuda", torch.cuda.current_device()))
-    with seeded_globals(SEED, *devices):
+    with seeded_globals(seed, *devices):
         yield
 
 

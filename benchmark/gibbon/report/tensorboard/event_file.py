@@ -1,7 +1,8 @@
 """Event files of TensorBoard, written with the messages of its own package.
 
 This needs no torch.  Unlike TensorBoard's own writer it starts no thread and writes neither host
-name nor time of writing, so that equal records give equal files on one machine.
+name nor time of writing, so that equal records give equal files on one machine.  An `EventRun`
+holds the events of a finished run; an `EventLog` adds events during a training.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tensorboard.compat.proto.event_pb2 import Event
+import numpy as np
+from numpy.typing import NDArray
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -24,9 +27,12 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from gibbon.report.file_names import EVENTS_FILE
+
 _FILE_VERSION: Final = "brain.Event:2"
 _PNG_SIZE: Final = slice(16, 24)  # width and height in a PNG's header, four bytes each
 _OF_A_BIN: Final = 3  # left edge, right edge, count
+_BINS: Final = 30
 
 
 @dataclass
@@ -49,11 +55,30 @@ class EventRun:
         self, tag: str, counts: Sequence[int], *, step: int, description: str = ""
     ) -> None:
         """Adds the counts of a quantity in equal bins from 0 to 1."""
+        self._add_bins(tag, counts, np.linspace(0.0, 1.0, len(counts) + 1), step, description)
+
+    def distribution(
+        self, tag: str, values: NDArray[np.floating[Any]], *, step: int, description: str = ""
+    ) -> None:
+        """Adds the histogram of finite values, in `_BINS` equal bins over their range."""
+        finite = values[np.isfinite(values)]
+        if len(finite):
+            counts, edges = np.histogram(finite.astype(np.float64), bins=_BINS)
+            self._add_bins(tag, counts.tolist(), edges, step, description)
+
+    def _add_bins(
+        self,
+        tag: str,
+        counts: Sequence[int],
+        edges: NDArray[np.float64],
+        step: int,
+        description: str,
+    ) -> None:
         size = len(counts)
         bins = [
-            edge
-            for place, each in enumerate(counts)
-            for edge in (place / size, (place + 1) / size, float(each))
+            number
+            for low, high, each in zip(edges[:-1].tolist(), edges[1:].tolist(), counts, strict=True)
+            for number in (low, high, float(each))
         ]
         shape = TensorShapeProto(
             dim=[TensorShapeProto.Dim(size=size), TensorShapeProto.Dim(size=_OF_A_BIN)]
@@ -99,9 +124,54 @@ class EventRun:
             writer = RecordWriter(stream)
             opening = Event(wall_time=self.wall_time, file_version=_FILE_VERSION)
             writer.write(opening.SerializeToString())
-            for step, value in self.values:
-                event = Event(wall_time=self.wall_time, step=step, summary=Summary(value=[value]))
-                writer.write(event.SerializeToString())
+            self.write_events(writer)
+
+    def write_events(self, writer: Any) -> None:
+        """Writes the events to a `RecordWriter`."""
+        for step, value in self.values:
+            event = Event(wall_time=self.wall_time, step=step, summary=Summary(value=[value]))
+            writer.write(event.SerializeToString())
+
+
+class EventLog:
+    """An event file that grows, in the folder of a TensorBoard run.
+
+    Each session of an interrupted training writes a file of its own, which begins with the step
+    from which on events of earlier files are void.
+
+    Args:
+        folder: folder of the run; it is made.
+        wall_time: seconds since 1970.
+        first_step: step of the first event that follows; with 0 or 1, files of earlier sessions are
+            removed.
+    """
+
+    def __init__(self, folder: Path, *, wall_time: float, first_step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = sorted(folder.glob(f"{EVENTS_FILE}*"))
+        if first_step <= 1:
+            for path in earlier:
+                path.unlink()
+            earlier = []
+        number = int(earlier[-1].name.removeprefix(f"{EVENTS_FILE}.") or 0) + 1 if earlier else 1
+        self.path = folder / f"{EVENTS_FILE}.{number:04}"
+        self._put(Event(wall_time=wall_time, file_version=_FILE_VERSION))
+        # TensorBoard takes the first of these marks as the beginning and any other as a restart.
+        start = SessionLog(status=SessionLog.START)
+        self._put(Event(wall_time=wall_time, step=first_step, session_log=start))
+
+    def add(self, run: EventRun) -> None:
+        """Writes the events of a run to the end of the file."""
+        with self.path.open("ab") as stream:
+            run.write_events(RecordWriter(stream))
+
+    def add_graph(self, graph: bytes, *, wall_time: float) -> None:
+        """Writes the graph of a model: a serialised ``GraphDef``."""
+        self._put(Event(wall_time=wall_time, graph_def=graph))
+
+    def _put(self, event: Any) -> None:
+        with self.path.open("ab") as stream:
+            RecordWriter(stream).write(event.SerializeToString())
 
 
 def _strings(*values: bytes) -> Any:

@@ -124,22 +124,36 @@ def _column(name: str, given: list[dict[str, Hyperparameter]]) -> Any:
 
 def _cell(each: Evaluation, given: Mapping[str, Hyperparameter], wall_time: float) -> EventRun:
     run = EventRun(wall_time)
-    start = SessionStartInfo(group_name=_run_name(each), start_time_secs=wall_time)
+    begin_session(run, _run_name(each), given)
+    for name, measure in _METRICS.items():
+        measured = measure(each) if each.status == "done" else None
+        if measured is not None:
+            run.scalar(f"cell/{name}", measured, step=0)
+    end_session(run, done=each.status == "done")
+    return run
+
+
+def begin_session(run: EventRun, group: str, given: Mapping[str, Hyperparameter]) -> None:
+    """Adds the hyperparameters of a TensorBoard run, a row of the dashboard.
+
+    Args:
+        run: receives the message.
+        group: runs of one group are one row.
+        given: hyperparameters by name.
+    """
+    start = SessionStartInfo(group_name=group, start_time_secs=run.wall_time)
     for name, value in given.items():
         setattr(start.hparams[name], _FIELDS[type(value)], value)
     run.hyperparameters(
         metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start)
     )
-    for name, measure in _METRICS.items():
-        measured = measure(each) if each.status == "done" else None
-        if measured is not None:
-            run.scalar(f"cell/{name}", measured, step=0)
-    status = STATUS_SUCCESS if each.status == "done" else STATUS_FAILURE
-    run.hyperparameters(
-        metadata.SESSION_END_INFO_TAG,
-        HParamsPluginData(session_end_info=SessionEndInfo(status=status, end_time_secs=wall_time)),
-    )
-    return run
+
+
+def end_session(run: EventRun, *, done: bool) -> None:
+    """Adds the end of a TensorBoard run, and whether it succeeded."""
+    status = STATUS_SUCCESS if done else STATUS_FAILURE
+    end = SessionEndInfo(status=status, end_time_secs=run.wall_time)
+    run.hyperparameters(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
 
 
 def _run_name(each: Evaluation) -> str:

@@ -25,7 +25,7 @@ from gibbon.runner.plan.cell_digest import digest_of
 from gibbon.runner.plan.class_agreement import check_class_names
 from gibbon.runner.plan.code_digest import PACKAGE, code_digest
 from gibbon.runner.plan.model_code import model_code
-from gibbon.runner.plan.precision import vary
+from gibbon.runner.precision import vary
 from gibbon.runner.plan.probe_model import ProbedAnswers, probe_model, since_first
 from gibbon.runner.raised_by import blaming
 from gibbon.runner.settings import Precision

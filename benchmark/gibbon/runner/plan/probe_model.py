@@ -31,7 +31,7 @@ from gibbon.models.first_answers import FirstAnswers
 from gibbon.models.memory import in_pieces, kept_bytes
 from gibbon.models.repeatability import Cause
 from gibbon.models.sources.wrap_module import same_random_numbers
-from gibbon.runner.plan.precision import uncompiled
+from gibbon.runner.precision import uncompiled
 
 PROBE_SIZE = 256
 PROBE_NUMBERS = PROBE_SIZE * 3 * 32 * 32  # at most; of larger pictures a probe holds fewer

@@ -31,4 +31,4 @@ class SaveLayerOutputs(CustomPartitionerFn):
 
     def uuid(self) -> str:
         """Returns the key of this partitioner in the compiler's cache."""
-        return "gibbon.runner.plan.compile_partitioner: torch's default partition"
+        return "gibbon.runner.compile_partitioner: torch's default partition"

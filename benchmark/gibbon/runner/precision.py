@@ -118,7 +118,7 @@ def _options(device: str) -> dict[str, Any] | None:
     if device != "cpu":
         return None
     try:  # here, since the import takes seconds
-        from gibbon.runner.plan.compile_partitioner import SaveLayerOutputs
+        from gibbon.runner.compile_partitioner import SaveLayerOutputs
     except ImportError:  # an older torch, which has no choice of partitioners
         return None
     return {"custom_partitioner_fn": SaveLayerOutputs()}

@@ -1,0 +1,420 @@
+"""Trains a user's own model adversarially: the trainer `gibbon.models.registry.OWN`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from gibbon.core.errors import (
+    DatasetError,
+    ModelError,
+    RunFolderError,
+    SpecError,
+    WeightsError,
+)
+from gibbon.core.rng import derive_key
+from gibbon.datasets import DataRequest
+from gibbon.datasets.base import Dataset
+from gibbon.datasets.open import bounds_of, open_dataset
+from gibbon.datasets.wrap import adopt_data
+from gibbon.models.classifier import Classifier
+from gibbon.models.registry import OwnTraining, TrainingRequest, TrainingResult
+from gibbon.models.sources import BuiltModel
+from gibbon.models.sources.build import build_model, check_model
+from gibbon.models.sources.wrap_module import adopt_model
+from gibbon.models.weights import file_digest, read_weights
+from gibbon.specs.suite import DatasetSpec, ModelSpec
+from gibbon_zoo.atomic import write_in_folder
+from gibbon_zoo.devices import device_name, usable_device
+from gibbon_zoo.learner import ExampleFeed, StoredExamples
+from gibbon_zoo.monitor_settings import MonitorSettings
+from gibbon_zoo.own_card import OwnCard, read_own_card, write_own_card
+from gibbon_zoo.own_learner import OwnTask
+from gibbon_zoo.own_measurement import measure_network
+from gibbon_zoo.own_objectives import objective_threat
+from gibbon_zoo.own_recipe import OwnRecipe, own_recipe
+from gibbon_zoo.procedure import Trained, carry_out
+from gibbon_zoo.trained_network import TRIED, TrainedNetwork
+from gibbon_zoo.training_log import EpochRecord
+
+CARD_STEPS = 20  # of PGD for the figures of the card
+NAMED = 5  # files that an error names
+
+
+def train_own(request: TrainingRequest) -> TrainingResult:
+    """Trains a user's model and writes weights, card and log to the request's folder.
+
+    The files are named after the model.  During training, checkpoints lie beside them, from which
+    an equal request resumes; a finished training is not repeated.  Raises a `RequestError` that
+    names model, dataset, recipe or file.
+    """
+    own = request.own
+    if own is None:
+        raise SpecError("own trains a model of yours: train --model SOURCE --dataset SOURCE ...")
+    device = usable_device(request.device)
+    recipe = _recipe(own, request)
+    data = _Data.open(own, recipe, request, device=device)
+    recipe = recipe.model_copy(update=data.digests)
+    name = recipe.model.name
+    weights, card_path = (request.output / f"{name}{end}" for end in (".safetensors", ".json"))
+    if request.fresh:
+        _remove_checkpoints(request.output, name)
+    elif (there := _finished(card_path, weights, recipe)) is not None:
+        if own.module is not None:
+            _load(own.module, weights)
+        return TrainingResult(
+            weights, card_path, f"{there.summary()}; it was there already", there.notes
+        )
+
+    with _naming(recipe.model):
+        built = _build(own, recipe, data.dataset)
+        network = TrainedNetwork.of(built.classifier, arithmetic=recipe.arithmetic)
+        _check_labels(built, data)
+        with _put_back(network.whole):
+            network.whole.to(device)
+            network.try_training(data.sample(TRIED))
+            start = {key: value.clone() for key, value in _tensors(network.module).items()}
+            faults: list[str] = []
+            monitor = _monitor(request, recipe, network, faults.append)
+            task = OwnTask(recipe, network, start, data.examples, data.validation, monitor)
+            trained = carry_out(task, stem=str(request.output / name), report=request.report)
+            card = _store(task, trained, built, data, device=device, weights=weights)
+            if monitor is not None:
+                monitor.end(final_figures(card), epochs=recipe.epochs)
+    write_own_card(card_path, card)
+    _remove_checkpoints(request.output, name)
+    return TrainingResult(weights, card_path, card.summary(), (*card.notes, *faults))
+
+
+def final_figures(card: OwnCard) -> dict[str, float | None]:
+    """Returns the figures of a card that TensorBoard compares recipes by."""
+    figures = card.figures
+    return {
+        "adversarial error, PGD": figures.pgd_error,
+        "clean error": figures.clean_error,
+        "confidence, FGSM": figures.fgsm_confidence,
+        "confidence, PGD": figures.pgd_confidence,
+        "error, FGSM": figures.fgsm_error,
+        "best epoch": None if card.epochs is None else float(card.epochs),
+        "seconds": card.seconds,
+    }
+
+
+def _monitor(
+    request: TrainingRequest,
+    recipe: OwnRecipe,
+    network: TrainedNetwork,
+    failed: Callable[[str], None],
+) -> MonitorSettings | None:
+    if request.tensorboard is None:
+        return None
+    fields = recipe.model_dump(exclude={"dataset_digest", "validation_digest"})
+    monitor = MonitorSettings(
+        request.output / request.tensorboard,
+        f"{recipe.model.name}, seed {recipe.seed}",
+        fields,
+        objective_threat(network, recipe.objective),
+        "pgd",
+        failed,
+    )
+    monitor.begin()
+    return monitor
+
+
+def _recipe(own: OwnTraining, request: TrainingRequest) -> OwnRecipe:
+    given: dict[str, Any] = {
+        "model": own.model,
+        "dataset": own.dataset,
+        "validation": own.validation,
+    }
+    given |= {"seed": request.seed, "epochs": request.epochs, **own.settings}
+    settings = {key: value for key, value in given.items() if value is not None}
+    return own_recipe(settings, file=request.recipe)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The data of a training."""
+
+    dataset: Dataset
+    examples: ExampleFeed
+    validation_set: Dataset | None
+    validation: ExampleFeed | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def open(
+        cls, own: OwnTraining, recipe: OwnRecipe, request: TrainingRequest, *, device: torch.device
+    ) -> _Data:
+        """Opens and checks the datasets.  Raises `DatasetError`."""
+        if recipe.validation == recipe.dataset and own.data is None:
+            raise SpecError(
+                "the validation examples are the training examples: leave validation out, and some "
+                "are held out",
+                where="--validation",
+            )
+        dataset, examples, notes = _opened(recipe.dataset, own.data, request, device=device)
+        varied = recipe.augmentation.flip or recipe.augmentation.shift
+        if varied and len(dataset.input_shape) != 3:
+            raise SpecError(
+                "flip and shift are for pictures, of shape (channels, height, width); the inputs "
+                f"have shape {dataset.input_shape}",
+                where="recipe: augmentation",
+            )
+        if recipe.validation is None:
+            return cls(dataset, examples, None, None, notes)
+        other, unseen, more = _opened(
+            recipe.validation, own.validation_data, request, device=device
+        )
+        _check_alike(dataset, other)
+        return cls(dataset, examples, other, unseen, (*notes, *more))
+
+    @property
+    def digests(self) -> dict[str, str]:
+        other = self.validation_set
+        return {
+            "dataset_digest": self.dataset.digest,
+            "validation_digest": "" if other is None else other.digest,
+        }
+
+    def sample(self, count: int) -> Tensor:
+        """Returns a few inputs."""
+        chunk = torch.arange(min(count, len(self.examples)))
+        return next(self.examples.feed([chunk]))[0]
+
+
+def _opened(
+    spec: DatasetSpec, data: object, request: TrainingRequest, *, device: torch.device
+) -> tuple[Dataset, ExampleFeed, tuple[str, ...]]:
+    """Returns a dataset, its examples that can be read, and notes."""
+    split = spec.split
+    asked = DataRequest(split) if request.data_dir is None else DataRequest(split, request.data_dir)
+    if data is not None:
+        dataset = adopt_data(data, name=spec.name, bounds=bounds_of(spec))
+    else:
+        dataset = open_dataset(spec, asked)
+    ids = np.arange(len(dataset), dtype=np.int64)
+    bad = dataset.unreadable(ids, progress=lambda count: None)
+    if bad and not spec.skip_unreadable:
+        first = "".join(f"\n  {text}" for text in list(bad.values())[:NAMED])
+        raise DatasetError(
+            f"dataset {spec.name!r}: {len(bad)} examples can't be read; mend or remove them, or "
+            f"leave them out with --skip-unreadable:{first}"
+        )
+    if len(bad) == len(ids):
+        raise DatasetError(f"dataset {spec.name!r}: no example can be read")
+    notes = [f"dataset {spec.name!r}: {note}" for note in dataset.notes]
+    notes += [f"left out, since it can't be read: {text}" for text in bad.values()]
+    return dataset, StoredExamples.of(dataset, device=device, without=list(bad)), tuple(notes)
+
+
+def _check_alike(dataset: Dataset, other: Dataset) -> None:
+    """Raises `DatasetError` if validation examples are not of the training examples' kind."""
+    for what, expected, came in (
+        ("inputs of shape", dataset.input_shape, other.input_shape),
+        ("bounds", dataset.bounds, other.bounds),
+    ):
+        if expected != came:
+            raise DatasetError(
+                f"dataset {dataset.name!r} has {what} {expected}, the validation dataset "
+                f"{other.name!r} has {came}"
+            )
+    if not (dataset.partial or other.partial) and dataset.classes != other.classes:
+        missing = sorted({*dataset.classes} ^ {*other.classes})
+        fault = f"only one of them has {', '.join(missing)}" if missing else "their order differs"
+        raise DatasetError(
+            f"datasets {dataset.name!r} and {other.name!r} must have equal classes, since labels "
+            f"are positions among them: {fault}; give both the same class map"
+        )
+
+
+def _build(own: OwnTraining, recipe: OwnRecipe, dataset: Dataset) -> BuiltModel:
+    spec, shape, bounds = recipe.model, dataset.input_shape, dataset.bounds
+    if spec.ensemble:
+        raise ModelError("an ensemble is not trained as one model: train its members")
+    if own.module is not None:
+        return adopt_model(own.module, spec=spec, input_shape=shape, bounds=bounds)
+    check_model(spec, where="")
+    seed = derive_key(recipe.seed, "start")
+    return build_model(spec, input_shape=shape, bounds=bounds, seed=seed)
+
+
+def _check_labels(built: BuiltModel, data: _Data) -> None:
+    classifier = built.classifier
+    if classifier.input_shape != data.dataset.input_shape:
+        raise ModelError(
+            f"it takes inputs of shape {classifier.input_shape}, dataset {data.dataset.name!r} has "
+            f"{data.dataset.input_shape}"
+        )
+    for dataset in (data.dataset, data.validation_set):
+        if dataset is None:
+            continue
+        highest = int(dataset.labels.max())
+        if highest >= classifier.classes:
+            raise ModelError(
+                f"it has {classifier.classes} outputs, dataset {dataset.name!r} has labels up to "
+                f"{highest}: give the model an output for each class"
+            )
+        if not dataset.partial and classifier.classes != len(dataset.classes):
+            raise ModelError(
+                f"it has {classifier.classes} outputs, dataset {dataset.name!r} has "
+                f"{len(dataset.classes)} classes"
+            )
+
+
+def _store(
+    task: OwnTask,
+    trained: Trained[nn.Module],
+    built: BuiltModel,
+    data: _Data,
+    *,
+    device: torch.device,
+    weights: Path,
+) -> OwnCard:
+    """Writes the weights, and returns the card with the figures of what the file holds."""
+    recipe, network = task.recipe, task.network
+    stored = {
+        key: value.detach().cpu().contiguous().clone()
+        for key, value in _tensors(trained.module).items()
+    }
+    write_in_folder(weights, save(stored, metadata={"model": recipe.model.name}))
+    trained.module.load_state_dict(read_weights(weights))
+    stopping = task.stopping
+    if stopping is None:
+        examples, words = task.examples, "training examples (none were held out)"
+    else:
+        _, examples = task.divide(stopping)
+        held = "held-out training" if task.validation is None else "validation"
+        trained_on = ", trained on too" if stopping.second != "none" else ""
+        words = f"{held} examples{trained_on}"
+    figures = measure_network(
+        network,
+        examples,
+        objective_threat(network, recipe.objective),
+        steps=CARD_STEPS,
+        batch_size=recipe.batch_size,
+    )
+    noted = [f"epoch {record.epoch}: {record.note}" for record in trained.history if record.note]
+    return OwnCard(
+        model=recipe.model.name,
+        sha256=file_digest(weights),
+        recipe=recipe,
+        parameters=sum(p.numel() for p in trained.module.parameters() if p.requires_grad),
+        versions={
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        seconds=round(trained.seconds, 1),
+        measured_on=f"{figures.examples:,} {words}",
+        figures=figures,
+        epochs=trained.epochs,
+        watched=trained.watched,
+        adversarial_errors=_measured(trained, lambda each: each.adversarial_error),
+        fgsm_errors=_measured(trained, lambda each: each.fgsm_error),
+        notes=(*built.notes, *data.notes, *_first_and_count(noted)),
+    )
+
+
+def _measured(
+    trained: Trained[nn.Module], figure: Callable[[EpochRecord], float | None]
+) -> tuple[float, ...]:
+    return tuple(value for each in trained.history if (value := figure(each)) is not None)
+
+
+def _first_and_count(notes: list[str]) -> list[str]:
+    """Returns the first of the notes on epochs, and how many followed."""
+    if len(notes) < 2:
+        return notes
+    return [f"{notes[0]} (and {len(notes) - 1} later epochs)"]
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Returns a module's state by name.  Raises `ModelError` if it holds anything but tensors."""
+    state = module.state_dict()
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ModelError(
+                f"its state holds {key!r}, of type {type(value).__name__}: a weights file holds "
+                "tensors alone"
+            )
+    return dict(state)
+
+
+def _finished(card_path: Path, weights: Path, recipe: OwnRecipe) -> OwnCard | None:
+    """Returns the card of the finished training in a folder, None if it holds no whole one.
+
+    Raises `RunFolderError` if it is of another recipe.
+    """
+    try:
+        card = read_own_card(card_path)
+        if file_digest(weights) != card.sha256:
+            return None
+    except WeightsError:
+        if weights.exists() and card_path.exists():
+            raise RunFolderError(
+                f"{card_path}: not the card of a training of your own model; choose another folder "
+                "(--output), or start fresh (--fresh), which replaces it"
+            ) from None
+        return None
+    before, now = card.recipe.model_dump(), recipe.model_dump()
+    differences = [
+        f"{key} {before[key]!r}, not {now[key]!r}" for key in before if before[key] != now[key]
+    ]
+    if differences:
+        raise RunFolderError(
+            f"{weights}: holds a finished training by another recipe: {'; '.join(differences)}; "
+            "choose another folder (--output) or start fresh (--fresh), which replaces it"
+        )
+    return card
+
+
+def _load(module: nn.Module | Classifier, weights: Path) -> None:
+    """Loads the weights of a finished training into the caller's module."""
+    inner = module.module if isinstance(module, Classifier) else module
+    try:
+        inner.load_state_dict(read_weights(weights))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise RunFolderError(
+            f"{weights}: holds a finished training of another network ({reason}); choose another "
+            "folder, or start fresh, which replaces it"
+        ) from error
+
+
+def _remove_checkpoints(folder: Path, name: str) -> None:
+    for path in (folder / f"{name}.checkpoint.pt", folder / f"{name}.search.checkpoint.pt"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _put_back(module: nn.Module) -> Iterator[None]:
+    """Restores the modes and the device of a module, for a ``with`` block."""
+    modes = [(part, part.training) for part in module.modules()]
+    device = next(module.parameters()).device
+    try:
+        yield
+    finally:
+        module.to(device)
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def _naming(spec: ModelSpec) -> Iterator[None]:
+    """Puts the model's name in front of what is wrong with it, for a ``with`` block."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"model {spec.name!r}: {error}") from error

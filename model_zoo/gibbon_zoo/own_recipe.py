@@ -1,0 +1,309 @@
+"""Recipes for a user's own model: data, objective, stopping and optimiser, decoded and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from gibbon.core.errors import SpecError, UnknownNameError
+from gibbon.core.reading import check_tree, read_text_file
+from gibbon.core.threat import Epsilon
+from gibbon.specs.base import EpsilonField, Positive, Spec
+from gibbon.specs.decoding import parse_toml
+from gibbon.specs.suite import DatasetSpec, ModelSpec
+from gibbon_zoo.recipe import Arithmetic, Count, Noise, Optimiser, Stopping, validated
+
+ATTACK_STEPS = 10  # of pgd and trades
+FAST_STEP = 1.25  # step size of fgsm in epsilons: Wong et al. 2020, section 5
+STEP_SHARE = 2.5  # steps times step size of pgd in epsilons: Madry et al. 2018, appendix of MNIST
+TRADES_BETA = 6.0  # 1 / lambda: Zhang et al. 2019, section 5.3, CIFAR-10
+FREE_REPLAYS = 8  # m: Shafahi et al. 2019, section 5.1, CIFAR-10
+HELD_OUT_SHARE, MOST_HELD_OUT = 10, 10_000  # a tenth of the training examples, at most so many
+USUAL_ADAM: Mapping[str, Any] = {"name": "adam", "learning_rate": 0.001, "schedule": "linear"}
+USUAL_SGD: Mapping[str, Any] = {**USUAL_ADAM, "name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
+# The parameters of each objective besides epsilon, norm and adversary_mode.
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "standard": (),
+    "fgsm": ("step_size",),
+    "pgd": ("steps", "step_size"),
+    "trades": ("steps", "step_size", "beta"),
+    "free": ("replays",),
+}
+
+
+def _known_objective(name: object) -> object:
+    if isinstance(name, str) and name not in PARAMETERS:
+        raise ValueError(str(UnknownNameError("objective", name, known=PARAMETERS)))
+    return name
+
+
+ObjectiveName = Annotated[
+    Literal["standard", "fgsm", "pgd", "trades", "free"], BeforeValidator(_known_objective)
+]
+
+
+class OwnObjective(Spec):
+    """The objective of a training, and its adversary.
+
+    Args:
+        name: ``standard``, the loss on clean examples; ``fgsm``, fast adversarial training with a
+            random start (Wong et al. 2020); ``pgd`` (Madry et al. 2018); ``trades`` (Zhang et al.
+            2019); ``free`` (Shafahi et al. 2019).
+        epsilon: budget, in units of the input.  With ``standard`` it is that of the measured
+            attacks; without it only clean figures are measured.
+        norm: norm of the budget.
+        steps: gradient steps of ``pgd`` and ``trades``; 10 by default.
+        step_size: of each step; by default 1.25 epsilon for ``fgsm`` and 2.5 epsilon / steps
+            otherwise, which is epsilon / 4 for 10 steps.
+        beta: weight of the divergence in ``trades``; 6 by default.
+        replays: steps in succession on each batch of ``free``; 8 by default.
+        adversary_mode: mode of the network in the passes that make the perturbation: ``eval``
+            takes the running statistics of batch normalisation and changes nothing in them, and
+            drops no units; ``train`` is the mode of the update.  ``free`` has no such passes.
+    """
+
+    name: ObjectiveName
+    epsilon: EpsilonField | None = None
+    norm: Literal["linf", "l2"] = "linf"
+    steps: Count | None = None
+    step_size: EpsilonField | None = None
+    beta: Positive | None = None
+    replays: Annotated[int, Field(ge=2)] | None = None
+    adversary_mode: Literal["eval", "train"] = "eval"
+
+    @field_validator("epsilon", "step_size")
+    @classmethod
+    def _above_zero(cls, budget: Epsilon | None) -> Epsilon | None:
+        if budget is not None and budget.value == 0:
+            raise ValueError("must be above 0")
+        return budget
+
+    @model_validator(mode="after")
+    def _takes_what_is_given(self) -> Self:
+        if self.epsilon is None and self.name != "standard":
+            raise ValueError(
+                f"the objective {self.name} needs a budget: epsilon (--epsilon 8/255), in units of "
+                "the input"
+            )
+        for key in ("steps", "step_size", "beta", "replays"):
+            if getattr(self, key) is not None and key not in PARAMETERS[self.name]:
+                of = [name for name, keys in PARAMETERS.items() if key in keys]
+                raise ValueError(f"{key} is a parameter of {' and '.join(of)}, not of {self.name}")
+        return self
+
+    @property
+    def steps_taken(self) -> int:
+        """Gradient steps of the adversary."""
+        return self.steps or (ATTACK_STEPS if self.name in ("pgd", "trades") else 1)
+
+    @property
+    def step_length(self) -> float:
+        """Length of each step in units of the input."""
+        if self.step_size is not None:
+            return float(self.step_size)
+        epsilon = float(self.epsilon or 0)
+        return (
+            FAST_STEP * epsilon if self.name == "fgsm" else STEP_SHARE * epsilon / self.steps_taken
+        )
+
+    @property
+    def weight(self) -> float:
+        """Weight of the divergence in ``trades``."""
+        return TRADES_BETA if self.beta is None else self.beta
+
+    @property
+    def updates_a_batch(self) -> int:
+        """Steps in succession on each batch."""
+        return (self.replays or FREE_REPLAYS) if self.name == "free" else 1
+
+
+class OwnStopping(Spec):
+    """Early stopping of the training of a user's own model.
+
+    Args:
+        measure: error that is to fall: under PGD, or clean; by default under PGD, and clean for the
+            objective ``standard``.
+        patience: epochs without a lower error after which training ends.
+        held_out: examples that are held out of the training examples, if there are no others; a
+            tenth by default, at most 10,000.
+        split: which examples are held out: the last ones of one seeded shuffle, or the last ones.
+        second: what follows, as in `gibbon_zoo.recipe.Stopping`; ``"none"`` by default.
+    """
+
+    measure: Literal["clean_error", "adversarial_error"] | None = None
+    patience: Count = 10
+    held_out: Count | None = None
+    split: Literal["shuffled", "last"] = "shuffled"
+    second: Literal["again", "continue", "none"] = "none"
+
+
+class Augmentation(Spec):
+    """Random changes of pictures, drawn anew at every step.
+
+    Args:
+        flip: whether half of the pictures are mirrored from left to right.
+        shift: pictures move by up to so many pixels in both directions; what comes in is 0, or
+            the lower bound of the inputs.
+    """
+
+    flip: bool = False
+    shift: Annotated[int, Field(ge=0)] = 0
+
+
+class WatchedFigures(Spec):
+    """The measurement after each epoch.
+
+    Args:
+        examples: number of held-out examples that are measured, a fixed sample; all if fewer.
+        steps: gradient steps of PGD.
+    """
+
+    examples: Count = 2000
+    steps: Count = 10
+
+
+def _off(written: object) -> object:
+    return None if written is False else written
+
+
+class OwnRecipe(Spec):
+    """The recipe of the training of a user's own model.
+
+    Args:
+        model: source of the model.
+        dataset: training examples.
+        validation: examples that decide which epoch was best; held out of the others if None.
+        seed: seed of every random number.
+        epochs: passes over the training examples; with ``free``, as many steps as these have.
+        batch_size: examples a step.
+        optimiser: optimiser with its schedules; Adam at a rate of 0.001 falling to 0 by default;
+            of SGD alone the name is enough, with 0.05 and a momentum of 0.9.
+        objective: objective, with its adversary.
+        stopping: early stopping; false or None trains on all examples for all epochs.
+        augmentation: random changes of pictures.
+        watched: measurement after each epoch.
+        noise: noise that is added to the inputs.
+        l1_decay: coefficients of the sums of absolute values added to the loss, by parameter.
+        max_norm: bound on the L2 norm of the incoming weights of each unit or filter.
+        arithmetic: of the network's passes while it trains.
+        dataset_digest, validation_digest: content of the data, filled in by the training.
+    """
+
+    model: ModelSpec
+    dataset: DatasetSpec
+    validation: DatasetSpec | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: Count = 30
+    batch_size: Count = 128
+    optimiser: Optimiser = Optimiser.model_validate(USUAL_ADAM)
+    objective: OwnObjective
+    stopping: Annotated[OwnStopping | None, BeforeValidator(_off)] = OwnStopping()
+    augmentation: Augmentation = Augmentation()
+    watched: WatchedFigures = WatchedFigures()
+    noise: Noise | None = None
+    l1_decay: Mapping[str, Positive] = Field(default_factory=dict)
+    max_norm: Positive | None = None
+    arithmetic: Arithmetic = "float32"
+    dataset_digest: str = ""
+    validation_digest: str = ""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        stopping = self.stopping
+        if stopping is None:
+            if self.validation is not None:
+                raise ValueError("validation examples have no use without stopping")
+            return self
+        if stopping.measure == "adversarial_error" and self.objective.epsilon is None:
+            raise ValueError("stopping on the adversarial error needs objective.epsilon")
+        if stopping.held_out is not None and self.validation is not None:
+            raise ValueError(
+                "stopping.held_out and validation exclude each other: examples are held out only "
+                "if there are no others"
+            )
+        if stopping.second != "none" and self.validation is not None:
+            raise ValueError(
+                f'stopping.second = "{stopping.second}" trains on the held-out examples too: leave '
+                "out validation"
+            )
+        if stopping.second != "none" and self.optimiser.schedule != "constant":
+            raise ValueError(
+                f'stopping.second = "{stopping.second}" needs a constant learning rate, a decay or '
+                'a ramp: optimiser.schedule = "linear" ends at a fixed epoch'
+            )
+        return self
+
+    def stopping_of(self, count: int) -> Stopping | None:
+        """Returns early stopping with its defaults filled in, for ``count`` training examples."""
+        given = self.stopping
+        if given is None:
+            return None
+        usual = "clean_error" if self.objective.name == "standard" else "adversarial_error"
+        return Stopping(
+            measure=given.measure or usual,
+            held_out=given.held_out or max(1, min(MOST_HELD_OUT, count // HELD_OUT_SHARE)),
+            split=given.split,
+            patience=given.patience,
+            epsilon=self.objective.epsilon,
+            second=given.second,
+        )
+
+    def lasting(self, epochs: int) -> Self:
+        """Returns the recipe with another number of epochs."""
+        return self.model_copy(update={"epochs": epochs})
+
+
+def own_recipe(settings: Mapping[str, Any], *, file: Path | None = None) -> OwnRecipe:
+    """Returns the recipe of settings, which replace those of a TOML file field by field.
+
+    Args:
+        settings: fields by name; those of tables as mappings, or as one dotted name.
+        file: TOML file of a recipe.
+
+    Raises `SpecError` that names the key.
+
+    >>> parts = {"model": "mlp.py:build", "dataset": "digits.npz", "objective.name": "standard"}
+    >>> own_recipe(parts).epochs
+    30
+    """
+    written: dict[str, Any] = {}
+    if file is not None:
+        written = parse_toml(read_text_file(file, SpecError), where=str(file), problem="not TOML")
+    written = _with_optimiser(written, settings)
+    for key, value in settings.items():
+        _put(written, key.split("."), value)
+    where = "recipe" if file is None else file.name
+    try:
+        check_tree(written)
+    except ValueError as error:
+        raise SpecError(str(error), where=where) from error
+    return validated(OwnRecipe, written, where=where)
+
+
+def _with_optimiser(written: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns fields with the usual optimiser, as far as the settings name no other one."""
+    if "optimiser" in written or "optimiser" in settings:
+        return dict(written)
+    sgd = settings.get("optimiser.name") == "sgd"
+    usual = {**USUAL_SGD} if sgd else {**USUAL_ADAM}
+    if any(key in settings for key in ("optimiser.decay", "optimiser.rate_ramp")) or any(
+        key.startswith(("optimiser.decay.", "optimiser.rate_ramp.")) for key in settings
+    ):
+        del usual["schedule"]
+    return {**written, "optimiser": usual}
+
+
+def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
+    first, *rest = path
+    if not rest and isinstance(value, Mapping) and isinstance(table.get(first), dict):
+        for key, each in value.items():
+            _put(table[first], [key], each)
+    elif not rest:
+        table[first] = value
+    else:
+        inner = table.get(first)
+        table[first] = inner = dict(inner) if isinstance(inner, Mapping) else {}
+        _put(inner, rest, value)

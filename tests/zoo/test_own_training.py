@@ -1,0 +1,486 @@
+"""A user's own model: objectives against written-out forms, resumption, stopping, and faults."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_trainings import Stop, blobs, ignore, stop_at
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gibbon.core.errors import DatasetError, ModelError, RequestError, RunFolderError
+from gibbon.core.rng import ExampleStreams
+from gibbon.core.threat import PIXEL_BOUNDS
+from gibbon.datasets.base import Batch
+from gibbon.models.outputs import LOGITS
+from gibbon.models.registry import OwnTraining, TrainingProgress, TrainingRequest, TrainingResult
+from gibbon.specs.suite import DatasetSpec, ModelSpec
+from gibbon_zoo.learner import HeldExamples
+from gibbon_zoo.own import train_own
+from gibbon_zoo.own_card import read_own_card
+from gibbon_zoo.own_learner import OwnLearner
+from gibbon_zoo.own_measurement import OwnFigures, measure_network, overfitting_note
+from gibbon_zoo.own_objectives import adversarial_loss, augment, objective_threat, replay
+from gibbon_zoo.own_recipe import Augmentation, OwnObjective, own_recipe
+from gibbon_zoo.trained_network import TrainedNetwork
+from gibbon_zoo.training import _Course, fit_learner
+
+NET = """
+from torch import nn
+
+def build(dropout=0.2):
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 2), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(),
+        nn.Linear(36, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 4),
+    )
+"""
+EPSILON = 0.1
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "standard": {"name": "standard"},
+    "fgsm": {"name": "fgsm", "epsilon": "0.1"},
+    "pgd": {"name": "pgd", "epsilon": "0.1", "steps": 3},
+    "pgd in L2": {"name": "pgd", "epsilon": "0.3", "steps": 3, "norm": "l2"},
+    "trades": {"name": "trades", "epsilon": "0.1", "steps": 3},
+    "free": {"name": "free", "epsilon": "0.1", "replays": 3},
+}
+
+
+def network(seed: int = 0) -> TrainedNetwork:
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 4))
+    return TrainedNetwork(net, net, LOGITS, PIXEL_BOUNDS)
+
+
+def gradient(net: TrainedNetwork, points: Tensor, labels: Tensor) -> Tensor:
+    leaf = points.clone().requires_grad_()
+    loss = functional.cross_entropy(net.module(leaf), labels, reduction="sum")
+    return torch.autograd.grad(loss, leaf)[0]
+
+
+def start_of(inputs: Tensor, key: int) -> Tensor:
+    """A uniform point of the ball, clipped to [0, 1]."""
+    noise = ExampleStreams.derive(key, torch.arange(len(inputs))).uniform(inputs.shape[1:])
+    return (inputs + EPSILON * (2 * noise - 1)).clamp(0, 1)
+
+
+# The objectives, written out
+
+
+@pytest.mark.parametrize(("name", "step", "steps"), [("fgsm", 1.25, 1), ("pgd", 0.25, 10)])
+def test_fgsm_and_pgd_train_on_projected_ascent_from_a_random_start(
+    name: str, step: float, steps: int
+) -> None:
+    net, (x, y) = network(), blobs(24)
+    objective = OwnObjective.model_validate({"name": name, "epsilon": "0.1"})
+    points = start_of(x, 7)
+    for _ in range(steps):
+        points = points + step * EPSILON * gradient(net, points, y).sign()
+        points = points.clamp(x - EPSILON, x + EPSILON).clamp(0, 1)
+    expected = functional.cross_entropy(net.module(points), y)
+    got = adversarial_loss(net, objective, x, y, key=7)
+    assert torch.allclose(got, expected, rtol=1e-5)
+    assert got > functional.cross_entropy(net.module(x), y)
+
+
+def test_trades_adds_the_divergence_at_the_point_that_ascends_it() -> None:
+    net, (x, y) = network(), blobs(24)
+    objective = OwnObjective(name="trades", epsilon="0.1", steps=4, beta=3.0)  # type: ignore[arg-type]
+    clean = net.module(x).softmax(1).detach()
+    noise = ExampleStreams.derive(5, torch.arange(24)).normal(x.shape[1:])
+    points = (x + 0.001 * noise).clamp(0, 1)
+
+    def divergence(at: Tensor) -> Tensor:
+        return (clean * (clean.log() - net.module(at).log_softmax(1))).sum(1)
+
+    for _ in range(4):
+        leaf = points.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(divergence(leaf).sum(), leaf)
+        points = points + 2.5 / 4 * EPSILON * slope.sign()
+        points = points.clamp(x - EPSILON, x + EPSILON).clamp(0, 1)
+    expected = functional.cross_entropy(net.module(x), y) + 3.0 * divergence(points).mean()
+    got = adversarial_loss(net, objective, x, y, key=5)
+    assert torch.allclose(got, expected, rtol=1e-4)
+    # Unlike the usual form, the clean probabilities take part in the gradient.
+    got.backward()  # type: ignore[no-untyped-call]
+    assert all(each.grad is not None for each in net.module.parameters())
+
+
+def test_free_updates_the_perturbation_with_the_gradient_of_the_step() -> None:
+    net, (x, y) = network(), blobs(10)
+    objective = OwnObjective.model_validate(OBJECTIVES["free"])
+    before = 0.05 * torch.randn(12, *x.shape[1:], generator=torch.Generator().manual_seed(1))
+    loss, after = replay(net, objective, x, y, perturbation=before)
+    points = (x + before[:10]).clamp(x - EPSILON, x + EPSILON).clamp(0, 1)
+    assert torch.allclose(loss, functional.cross_entropy(net.module(points), y))
+    slope = gradient(net, points, y).sign()
+    assert torch.allclose(after[:10], (before[:10] + EPSILON * slope).clamp(-EPSILON, EPSILON))
+    assert torch.equal(after[10:], before[10:])
+    assert all(each.grad is not None for each in net.module.parameters())
+
+
+@pytest.mark.parametrize(("mode", "batches"), [("eval", 1), ("train", 4)])
+def test_the_adversary_touches_running_statistics_in_training_mode_alone(
+    mode: str, batches: int
+) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    own = TrainedNetwork(net, net, LOGITS, PIXEL_BOUNDS)
+    objective = OwnObjective.model_validate({**OBJECTIVES["pgd"], "adversary_mode": mode})
+    x, y = blobs(16)
+    net.train()
+    adversarial_loss(own, objective, x, y, key=0)
+    assert int(net[2].num_batches_tracked) == batches  # type: ignore[arg-type]
+    assert all(part.training for part in net.modules())
+
+
+def test_a_linear_model_is_measured_at_its_closed_form() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    x = 0.3 + 0.4 * torch.rand(200, 1, 3, 4)
+    y = (torch.rand(200) < 0.5).long()
+    own = TrainedNetwork(net, net, LOGITS, PIXEL_BOUNDS)
+    weight = net[1].weight[1] - net[1].weight[0]
+    score = (net(x)[:, 1] - net(x)[:, 0]) * (2 * y - 1)
+    expected = float((score - EPSILON * weight.abs().sum() < 0).double().mean())  # type: ignore[operator]
+    threat = objective_threat(own, OwnObjective.model_validate(OBJECTIVES["fgsm"]))
+    held = HeldExamples(Batch(torch.arange(200), x, y))
+    found = measure_network(own, held, threat, steps=10, batch_size=64)
+    assert found.fgsm_error == found.pgd_error == pytest.approx(expected)
+    assert found.clean_error == pytest.approx(float((score < 0).double().mean()))
+    assert 0 < found.clean_error < expected < 1
+
+
+def test_pictures_are_flipped_and_shifted_by_whole_pixels() -> None:
+    x = torch.rand(64, 2, 5, 6) + 0.1
+    flipped = augment(x, Augmentation(flip=True), key=3, low=0.0)
+    same = (flipped == x).flatten(1).all(1)
+    assert torch.equal(flipped[~same], x[~same].flip(3))
+    assert 15 < int(same.sum()) < 49
+    moved = augment(x, Augmentation(shift=2), key=3, low=-1.0)
+    found = set()
+    for before, after in zip(x, moved, strict=True):
+        padded = functional.pad(before, (2, 2, 2, 2), value=-1.0)
+        places = [
+            (row, column)
+            for row in range(5)
+            for column in range(5)
+            if torch.equal(padded[:, row : row + 5, column : column + 6], after)
+        ]
+        assert len(places) == 1
+        found.update(places)
+    assert len(found) > 15
+
+
+# The training
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A network's file and arrays of 150 training and 50 validation examples, in this folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(NET, encoding="utf-8")
+    inputs, labels = blobs(200)
+    for name, rows in (("train", slice(0, 150)), ("val", slice(150, 200))):
+        np.savez(f"{name}.npz", inputs=inputs[rows].numpy(), labels=labels[rows].numpy())
+    return tmp_path
+
+
+def data(name: str) -> DatasetSpec:
+    return DatasetSpec(name=name, source=f"{name}.npz", layout="NCHW")
+
+
+def request(
+    output: str,
+    objective: Mapping[str, Any],
+    report: Callable[[TrainingProgress], None] = ignore,
+    *,
+    validation: bool = True,
+    **settings: Any,
+) -> TrainingRequest:
+    own = OwnTraining(
+        ModelSpec(name="net", model="net.py:build"),
+        data("train"),
+        data("val") if validation else None,
+        {"objective": objective, "batch_size": 32, "watched.steps": 3, **settings},
+    )
+    return TrainingRequest(Path(output), report, epochs=4, own=own)
+
+
+def weights(result: TrainingResult) -> dict[str, Tensor]:
+    return load_file(result.weights)
+
+
+def assert_equal(one: TrainingResult, other: TrainingResult) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def logged(folder: str) -> list[dict[str, str]]:
+    with Path(folder, "net.log.csv").open(encoding="utf-8") as file:
+        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+
+
+VARIED = {
+    "augmentation": {"flip": True, "shift": 1},
+    "noise": {"kind": "uniform", "epsilon": "0.05"},
+    "max_norm": 2.0,
+    "l1_decay": {"0.weight": 0.001},
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.usefixtures("files")
+def test_interrupted_and_resumed_is_the_same_bit_for_bit(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gibbon_zoo.training.REPORT_STEPS", 1)
+    monkeypatch.setattr("gibbon_zoo.procedure.fit_learner", fit_often)
+    objective = OBJECTIVES[kind]
+    whole = train_own(request("whole", objective, **VARIED))
+    for step in (3, 7, 12):
+        with pytest.raises(Stop):
+            train_own(request("parts", objective, stop_at(step), **VARIED))
+    before = torch.random.get_rng_state()
+    resumed = train_own(request("parts", objective, **VARIED))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert_equal(resumed, whole)
+    assert logged("parts") == logged("whole")
+    assert not list(Path("parts").glob("*checkpoint*"))
+    other = train_own(replace(request("other", objective, **VARIED), seed=1))
+    assert not torch.equal(weights(other)["0.weight"], weights(whole)["0.weight"])
+
+
+def fit_often(*given: Any, **named: Any) -> Any:
+    return fit_learner(*given, checkpoint_seconds=0.0, **named)
+
+
+@pytest.mark.parametrize("second", ["again", "continue"])
+@pytest.mark.usefixtures("files")
+def test_a_second_training_uses_the_held_out_examples_and_resumes(
+    second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gibbon_zoo.training.REPORT_STEPS", 1)
+    monkeypatch.setattr("gibbon_zoo.procedure.fit_learner", fit_often)
+    settings = {
+        "stopping": {"second": second, "held_out": 40},
+        "optimiser": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.5},
+    }
+    whole = train_own(request("whole", OBJECTIVES["pgd"], validation=False, **settings))
+    for step in (5, 18):
+        with pytest.raises(Stop):
+            train_own(
+                request("parts", OBJECTIVES["pgd"], stop_at(step), validation=False, **settings)
+            )
+    assert_equal(
+        train_own(request("parts", OBJECTIVES["pgd"], validation=False, **settings)), whole
+    )
+    assert {row["part"] for row in logged("whole")} == {"search", "second"}
+    assert "40 held-out training examples, trained on too" in whole.summary
+
+
+@pytest.mark.usefixtures("files")
+def test_the_best_epoch_is_kept_and_measured_as_stored() -> None:
+    result = train_own(request("out", OBJECTIVES["pgd"], **{"stopping.patience": 2}))
+    card = read_own_card(result.card)
+    errors = card.adversarial_errors
+    assert card.watched == errors
+    assert card.epochs == 1 + errors.index(min(errors))
+    assert len(errors) <= card.epochs + 2
+    torch.manual_seed(0)
+    scope: dict[str, Any] = {}
+    exec(NET, scope)  # noqa: S102
+    net = scope["build"]()
+    net.load_state_dict(weights(result))
+    inputs, labels = blobs(200)
+    wrong = net.eval()(inputs[150:]).argmax(1) != labels[150:]
+    assert card.figures.clean_error == pytest.approx(float(wrong.double().mean()))
+    assert "on 50 validation examples" in result.summary
+
+
+@pytest.mark.usefixtures("files")
+def test_adversarial_training_lowers_the_adversarial_error() -> None:
+    linear = "return nn.Sequential(nn.Flatten(), nn.Linear(12, 4))"
+    Path("net.py").write_text(CLASSES + linear, encoding="utf-8")
+
+    def pgd_error(name: str) -> float:
+        asked = request(
+            name, {"epsilon": "0.15", "name": name}, **{"optimiser.learning_rate": 0.02}
+        )
+        found = read_own_card(train_own(replace(asked, epochs=40)).card).figures.pgd_error
+        assert found is not None
+        return found
+
+    plain = pgd_error("standard")
+    hardened = {name: pgd_error(name) for name in ("pgd", "trades", "fgsm", "free")}
+    assert max(hardened.values()) < plain - 0.1, (plain, hardened)
+
+
+@pytest.mark.usefixtures("files")
+def test_a_finished_training_is_not_repeated_and_another_recipe_refused() -> None:
+    first = train_own(request("out", OBJECTIVES["fgsm"]))
+    again = train_own(request("out", OBJECTIVES["fgsm"]))
+    assert again.summary == f"{first.summary}; it was there already"
+    with pytest.raises(RunFolderError, match=r"another recipe: objective .*--fresh"):
+        train_own(request("out", OBJECTIVES["pgd"]))
+    inputs, labels = blobs(200)
+    np.savez("train.npz", inputs=inputs[:150].numpy() * 0.5, labels=labels[:150].numpy())
+    with pytest.raises(RunFolderError, match="dataset_digest"):
+        train_own(request("out", OBJECTIVES["fgsm"]))
+    train_own(replace(request("out", OBJECTIVES["pgd"]), fresh=True))
+
+
+@pytest.mark.usefixtures("files")
+def test_weights_start_from_the_seed() -> None:
+    def start(seed: int) -> Tensor:
+        asked = request("x", OBJECTIVES["standard"], **{"optimiser.learning_rate": 1e-12})
+        result = train_own(replace(asked, seed=seed, output=Path(f"seed-{seed}"), epochs=1))
+        return weights(result)["0.weight"]
+
+    assert not torch.allclose(start(0), start(1), atol=1e-3)
+
+
+def test_catastrophic_overfitting_is_noted() -> None:
+    def figures(fgsm: float, pgd: float, examples: int = 100) -> OwnFigures:
+        return OwnFigures(
+            examples=examples,
+            loss=1.0,
+            clean_error=0.1,
+            clean_confidence=0.9,
+            fgsm_error=fgsm,
+            pgd_error=pgd,
+        )
+
+    note = overfitting_note(figures(0.12, 0.93))
+    assert note.startswith("catastrophic overfitting")
+    assert "93.0 % under PGD" in note
+    assert "12.0 % under FGSM" in note
+    assert not overfitting_note(figures(0.4, 0.5))
+    assert not overfitting_note(figures(0.0, 0.3, examples=10))
+
+
+@pytest.mark.usefixtures("files")
+def test_overfitting_is_said_in_the_report_the_log_and_the_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gibbon_zoo.own_measurement.OVERFITTED_GAP", -1.0)
+    monkeypatch.setattr("gibbon_zoo.own_measurement.OVERFITTED_EXAMPLES", -1000)
+    notes: list[str] = []
+    result = train_own(
+        request("out", OBJECTIVES["fgsm"], lambda progress: notes.append(progress.note))
+    )
+    said = [note for note in notes if note]
+    assert len(said) == 4
+    assert [row["note"] for row in logged("out")] == said
+    assert any(note.startswith("epoch 1: catastrophic overfitting") for note in result.notes)
+    assert read_own_card(result.card).notes == result.notes
+    notes.clear()
+    train_own(
+        request("plain", {"name": "standard", "epsilon": "0.1"}, lambda p: notes.append(p.note))
+    )
+    assert not any(notes)
+
+
+def test_a_last_batch_of_one_example_is_filled_up() -> None:
+    own, (x, y) = network(), blobs(33)
+    recipe = own_recipe(
+        {
+            "model": "net.py:build",
+            "dataset": "x.npz",
+            "objective.name": "standard",
+            "batch_size": 16,
+        }
+    )
+    held = HeldExamples(Batch(torch.arange(33), x, y))
+    learner = OwnLearner(own, recipe, held, start=own.module.state_dict())
+    chunks = _Course(learner, origin=None).chunks(0)
+    assert [len(chunk) for chunk in chunks] == [16, 16, 2]
+    assert len(set(torch.cat(chunks).tolist())) == 33
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"objective.name": "pgd"}, "needs a budget: epsilon"),
+        ({"objective.name": "pdg"}, "unknown objective 'pdg'; did you mean 'pgd'"),
+        ({"objective.name": "fgsm", "objective.epsilon": 0}, "must be above 0"),
+        (
+            {"objective.name": "fgsm", "objective.epsilon": 0.1, "objective.steps": 3},
+            "steps is a parameter of pgd and trades, not of fgsm",
+        ),
+        ({"objective.name": "standard", "epoch": 3}, "did you mean 'epochs'"),
+        (
+            {"objective.name": "standard", "stopping.second": "again", "validation": "val.npz"},
+            "leave out validation",
+        ),
+        (
+            {"objective.name": "standard", "optimiser.rates": {"0.wieght": 0.1}},
+            "did you mean '0.weight'",
+        ),
+        ({"objective.name": "standard", "augmentation.flip": 3}, "augmentation.flip"),
+    ],
+)
+@pytest.mark.usefixtures("files")
+def test_a_wrong_recipe_is_refused(settings: dict[str, Any], said: str) -> None:
+    own = OwnTraining(ModelSpec(name="net", model="net.py:build"), data("train"), None, settings)
+    with pytest.raises(RequestError, match=said):
+        train_own(TrainingRequest(Path("out"), ignore, own=own))
+    assert not Path("out").exists()
+
+
+BAD = {
+    "no parameter": "return nn.Flatten()",
+    "frozen": "return nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).requires_grad_(False)",
+    "detached": "return Detached()",
+    "tuple": "return Pair()",
+    "few outputs": "return nn.Sequential(nn.Flatten(), nn.Linear(12, 3))",
+    "half": "return nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).half()",
+}
+CLASSES = """
+from torch import nn
+class Detached(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(12, 4)
+    def forward(self, x):
+        return self.inner(x.flatten(1)).detach()
+class Pair(Detached):
+    def forward(self, x):
+        out = self.inner(x.flatten(1))
+        return (out, out) if self.training else out
+def build():
+    """
+SAID = {
+    "no parameter": "no parameter that can be trained",
+    "frozen": "no parameter that can be trained",
+    "detached": "don't depend on a parameter",
+    "tuple": "in training mode it must return a tensor of shape .* got tuple",
+    "few outputs": "it has 3 outputs, dataset 'train' has labels up to 3",
+    "half": "training needs float32",
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+@pytest.mark.usefixtures("files")
+def test_a_model_that_can_not_be_trained_is_refused(fault: str) -> None:
+    Path("net.py").write_text(CLASSES + BAD[fault], encoding="utf-8")
+    with pytest.raises(ModelError, match=f"model 'net': .*{SAID[fault]}"):
+        train_own(request("out", OBJECTIVES["standard"]))
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("files")
+def test_validation_of_another_kind_is_refused() -> None:
+    np.savez("val.npz", inputs=np.zeros((4, 1, 5, 5), np.float32), labels=np.arange(4))
+    with pytest.raises(DatasetError, match=r"has inputs of shape \(1, 3, 4\), the validation"):
+        train_own(request("out", OBJECTIVES["standard"]))
