@@ -13,6 +13,7 @@ from gibbon.models.registry import TrainingProgress
 from gibbon_zoo.architecture import Architecture
 from gibbon_zoo.early_stopping import StoppingRule
 from gibbon_zoo.maxout import Maxout
+from gibbon_zoo.maxout_sigmoid import MaxoutSigmoid
 from gibbon_zoo.rbf import Rbf
 from gibbon_zoo.recipe import Recipe
 from gibbon_zoo.softmax import Softmax
@@ -61,6 +62,8 @@ def examples(count: int = 200) -> Batch:
 def build(plan: Recipe) -> Architecture:
     if plan.architecture == "maxout":
         return Maxout(inputs=12, classes=4, units=6, pieces=2)
+    if plan.architecture == "maxout-sigmoid":
+        return MaxoutSigmoid(inputs=12, classes=4, units=6, pieces=2)
     return (Rbf if plan.architecture == "rbf" else Softmax)(inputs=12, classes=4)
 
 

@@ -1,4 +1,4 @@
-"""What a training writes for TensorBoard, and its row in the dashboard of hyperparameters."""
+"""The TensorBoard folder of a training, and its row in the dashboard of hyperparameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gibbon.core.threat import ThreatModel
 
 @dataclass(frozen=True)
 class MonitorSettings:
-    """What a training writes for TensorBoard.
+    """Settings of what a training writes for TensorBoard.
 
     Args:
         folder: TensorBoard folder of the training.

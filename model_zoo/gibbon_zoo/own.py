@@ -44,7 +44,6 @@ from gibbon_zoo.own_objectives import objective_threat
 from gibbon_zoo.own_recipe import OwnRecipe, own_recipe
 from gibbon_zoo.procedure import Trained, carry_out
 from gibbon_zoo.trained_network import TRIED, TrainedNetwork
-from gibbon_zoo.training_log import EpochRecord
 
 CARD_STEPS = 20  # of PGD for the figures of the card
 NAMED = 5  # files that an error names
@@ -101,6 +100,7 @@ def final_figures(card: OwnCard) -> dict[str, float | None]:
     return {
         "adversarial error, PGD": figures.pgd_error,
         "clean error": figures.clean_error,
+        "confidence, clean": figures.clean_confidence,
         "confidence, FGSM": figures.fgsm_confidence,
         "confidence, PGD": figures.pgd_confidence,
         "error, FGSM": figures.fgsm_error,
@@ -321,16 +321,8 @@ def _store(
         figures=figures,
         epochs=trained.epochs,
         watched=trained.watched,
-        adversarial_errors=_measured(trained, lambda each: each.adversarial_error),
-        fgsm_errors=_measured(trained, lambda each: each.fgsm_error),
         notes=(*built.notes, *data.notes, *_first_and_count(noted)),
     )
-
-
-def _measured(
-    trained: Trained[nn.Module], figure: Callable[[EpochRecord], float | None]
-) -> tuple[float, ...]:
-    return tuple(value for each in trained.history if (value := figure(each)) is not None)
 
 
 def _first_and_count(notes: list[str]) -> list[str]:

@@ -32,8 +32,6 @@ class OwnCard(Spec):
         figures: of the stored weights.
         epochs: number of epochs that was best; None without early stopping.
         watched: the error that decided, after each epoch.
-        adversarial_errors: error under PGD after each epoch, if it was measured.
-        fgsm_errors: error under FGSM after each epoch, if it was measured.
         notes: sentences about the model, its data and its training.
     """
 
@@ -49,8 +47,6 @@ class OwnCard(Spec):
     figures: OwnFigures
     epochs: int | None = None
     watched: tuple[float, ...] = ()
-    adversarial_errors: tuple[float, ...] = ()
-    fgsm_errors: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:

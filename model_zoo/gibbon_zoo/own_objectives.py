@@ -104,12 +104,16 @@ def adversarial_loss(
     with crafting:
         points = ascend(
             lambda x: network.losses(network.outputs(x), labels),
-            allowed.random_point(streams),
+            allowed.random_point(streams) if objective.random_start else inputs,
             allowed,
             steps=steps,
             step_size=step_size,
         )
-    return network.losses(network.outputs(points), labels).mean()
+    attacked = network.losses(network.outputs(points), labels).mean()
+    if objective.alpha == 0:
+        return attacked
+    clean_loss = network.losses(network.outputs(inputs), labels).mean()
+    return objective.alpha * clean_loss + (1 - objective.alpha) * attacked
 
 
 def replay(

@@ -18,17 +18,17 @@ from gibbon_zoo.recipe import Arithmetic, Count, Noise, Optimiser, Stopping, val
 
 ATTACK_STEPS = 10  # of pgd and trades
 FAST_STEP = 1.25  # step size of fgsm in epsilons: Wong et al. 2020, section 5
-STEP_SHARE = 2.5  # steps times step size of pgd in epsilons: Madry et al. 2018, appendix of MNIST
-TRADES_BETA = 6.0  # 1 / lambda: Zhang et al. 2019, section 5.3, CIFAR-10
-FREE_REPLAYS = 8  # m: Shafahi et al. 2019, section 5.1, CIFAR-10
+STEP_SHARE = 2.5  # steps times step size of pgd in epsilons: Madry et al. 2018, appendix
+TRADES_BETA = 6.0  # 1 / lambda: Zhang et al. 2019, section 5
+FREE_REPLAYS = 8  # m: Shafahi et al. 2019, on CIFAR-10
 HELD_OUT_SHARE, MOST_HELD_OUT = 10, 10_000  # a tenth of the training examples, at most so many
 USUAL_ADAM: Mapping[str, Any] = {"name": "adam", "learning_rate": 0.001, "schedule": "linear"}
 USUAL_SGD: Mapping[str, Any] = {**USUAL_ADAM, "name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
 # The parameters of each objective besides epsilon, norm and adversary_mode.
 PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "standard": (),
-    "fgsm": ("step_size",),
-    "pgd": ("steps", "step_size"),
+    "fgsm": ("step_size", "alpha", "random_start"),
+    "pgd": ("steps", "step_size", "alpha", "random_start"),
     "trades": ("steps", "step_size", "beta"),
     "free": ("replays",),
 }
@@ -60,6 +60,10 @@ class OwnObjective(Spec):
             otherwise, which is epsilon / 4 for 10 steps.
         beta: weight of the divergence in ``trades``; 6 by default.
         replays: steps in succession on each batch of ``free``; 8 by default.
+        alpha: weight of the clean loss in ``fgsm`` and ``pgd``, as in Goodfellow et al. 2015; 0 by
+            default.
+        random_start: whether ``fgsm`` and ``pgd`` start from a random point of the ball; from the
+            example itself otherwise.
         adversary_mode: mode of the network in the passes that make the perturbation: ``eval``
             takes the running statistics of batch normalisation and changes nothing in them, and
             drops no units; ``train`` is the mode of the update.  ``free`` has no such passes.
@@ -72,6 +76,8 @@ class OwnObjective(Spec):
     step_size: EpsilonField | None = None
     beta: Positive | None = None
     replays: Annotated[int, Field(ge=2)] | None = None
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    random_start: bool = True
     adversary_mode: Literal["eval", "train"] = "eval"
 
     @field_validator("epsilon", "step_size")
@@ -88,8 +94,9 @@ class OwnObjective(Spec):
                 f"the objective {self.name} needs a budget: epsilon (--epsilon 8/255), in units of "
                 "the input"
             )
-        for key in ("steps", "step_size", "beta", "replays"):
-            if getattr(self, key) is not None and key not in PARAMETERS[self.name]:
+        for key in ("steps", "step_size", "beta", "replays", "alpha", "random_start"):
+            usual = type(self).model_fields[key].default
+            if getattr(self, key) != usual and key not in PARAMETERS[self.name]:
                 of = [name for name, keys in PARAMETERS.items() if key in keys]
                 raise ValueError(f"{key} is a parameter of {' and '.join(of)}, not of {self.name}")
         return self

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Generic
 
@@ -25,7 +25,7 @@ from gibbon.datasets.base import Batch
 from gibbon.models.registry import TrainingProgress
 from gibbon_zoo.architecture import Architecture, Masks, constrain_norms, draw_masks
 from gibbon_zoo.early_stopping import HeldOutFigures, StoppingRule
-from gibbon_zoo.learner import ExampleFeed, HeldExamples, Learner, M, mean_over
+from gibbon_zoo.learner import ExampleFeed, HeldExamples, Learner, M
 from gibbon_zoo.optimisers import make_optimiser, set_schedules
 from gibbon_zoo.recipe import Recipe
 from gibbon_zoo.schedules import Position, learning_rate, momentum
@@ -180,7 +180,7 @@ def fit_learner(
                         figures = HeldOutFigures() if rule is None else rule.measure(module)
                         state.seconds = earlier + time.monotonic() - began
                         _end_epoch(state, course, figures)
-                        losses.note(state.history[-1].note, step=state.step)
+                        losses.note(state.history, step=state.step)
                         log(state.history)
                         if observer is not None:
                             observer.epoch(state.history, step=state.step)
@@ -252,22 +252,6 @@ class ZooLearner(Learner[Architecture]):
         """Bounds the norms of units' incoming weights."""
         if self.recipe.max_norm is not None:
             constrain_norms(self.module.unit_weights(), self.recipe.max_norm)
-
-
-def mean_objective(
-    module: Architecture, recipe: Recipe, *, inputs: Tensor, labels: Tensor
-) -> float:
-    """Returns the mean of a recipe's objective over examples, which changes nothing.
-
-    Its dropout masks and noise are drawn as in training, equal for equal numbers of examples.
-
-    Args:
-        module: network in training.
-        recipe: selects the objective.
-        inputs: float32, shape (N, ...), on the module's device.
-        labels: int64, shape (N,).
-    """
-    return mean_over(ZooLearner(module, recipe, _held(inputs, labels)))
 
 
 def _held(inputs: Tensor, labels: Tensor) -> HeldExamples:
@@ -404,9 +388,10 @@ class _LossReport:
         self.last = mean
         self.report(TrainingProgress(step, self.course.steps, epochs_done, recipe.epochs, mean))
 
-    def note(self, text: str, *, step: int) -> None:
-        """Reports a sentence about the epoch that a step ended, if there is one."""
-        if text:
+    def note(self, history: Sequence[EpochRecord], *, step: int) -> None:
+        """Reports a sentence about the epoch that a step ended, if the epoch before had none."""
+        text = history[-1].note
+        if text and not (len(history) > 1 and history[-2].note):
             steps, epochs = self.course.steps, self.course.recipe.epochs
             done = step // self.course.steps_an_epoch
             self.report(TrainingProgress(step, steps, done, epochs, self.last, note=text))
@@ -485,6 +470,8 @@ def _save(
 def _end_epoch(state: _TrainingState, course: _Course, figures: HeldOutFigures) -> None:
     """Adds the record of the epoch whose last step is done."""
     optimiser, last = course.recipe.optimiser, state.step - 1
+    if not state.history:  # a network that has hardly been trained proves nothing
+        figures = replace(figures, note="")
     record = EpochRecord(
         epoch=course.position(last).epoch,
         loss=float(state.loss) / course.steps_an_epoch,

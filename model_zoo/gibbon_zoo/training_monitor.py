@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ from gibbon_zoo.training import Observer
 from gibbon_zoo.training_log import EpochRecord
 
 SAMPLE = 500  # examples that are measured, of the training examples and of the held-out ones
+BATCH = 100  # examples a pass
+WIDEST = 2048  # units of the embedding
+SPRITE_SIDE = 32  # pixels of a picture in the projector, whose pictures are in one file
 SHOWN = 8  # examples in the strip of pictures
 FILTERS = 64
 PICTURES_EVERY = 5  # epochs, besides the first one
@@ -219,8 +222,6 @@ class TrainingMonitor(Observer):
         if inputs.ndim == 4 and inputs.shape[1] in (1, 3):
             low, width = self.network.bounds.low, self.network.bounds.width
             pixels = np.clip((inputs - low) / width, 0, 1)
-            every = max(1, -(-max(pixels.shape[2:]) // 32))  # small pictures: a sprite is one file
-            pixels = pixels[:, :, ::every, ::every]
             rows = math.ceil(math.sqrt(len(pixels)))
             whole = np.ones((rows * rows, *pixels.shape[1:]), pixels.dtype)
             whole[: len(pixels)] = pixels
@@ -256,34 +257,66 @@ def look_at(network: TrainedNetwork, sample: ExampleFeed, threat: ThreatModel | 
 
     Without a threat model, or with an epsilon of 0, it is not attacked.
     """
-    inputs, labels = sample.whole()
-    rule, attacked = network.rule, threat is not None and threat.radius > 0
-    leaf = inputs.detach().requires_grad_(attacked)
-    with torch.set_grad_enabled(attacked):
+    parts = [
+        _look(network, inputs, labels, None if threat is None or threat.radius == 0 else threat)
+        for inputs, labels in sample.in_order(BATCH)
+    ]
+    attacked = torch.cat([each.attacked for each in parts])
+    wrong = torch.cat([each.fooled for each in parts])
+    confidence = torch.cat([each.confidence for each in parts])[wrong]
+    clean = parts[0].inputs
+    pictures = clean.ndim == 4 and clean.shape[1] in (1, 3) and len(attacked) > 0
+    return Seen(
+        loss=float(torch.cat([each.losses for each in parts]).double().mean()),
+        error=_share(torch.cat([each.mistaken for each in parts])),
+        saturation=_share(torch.cat([each.saturated for each in parts])),
+        outputs=torch.cat([each.outputs for each in parts]).cpu().numpy(),
+        fgsm_error=_share(wrong) if len(wrong) else None,
+        fgsm_confidence=float(confidence.mean()) if len(confidence) else None,
+        clean=clean[:SHOWN].cpu().numpy() if pictures else None,
+        attacked=attacked[:SHOWN].cpu().numpy() if pictures else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One batch of a sample, with a value for each example; empty tensors if it is not attacked."""
+
+    inputs: Tensor
+    outputs: Tensor
+    losses: Tensor
+    mistaken: Tensor
+    saturated: Tensor
+    attacked: Tensor
+    fooled: Tensor
+    confidence: Tensor
+
+
+def _look(
+    network: TrainedNetwork, inputs: Tensor, labels: Tensor, threat: ThreatModel | None
+) -> _Look:
+    rule = network.rule
+    leaf = inputs.detach().requires_grad_(threat is not None)
+    with torch.set_grad_enabled(threat is not None):
         outputs = network.outputs(leaf)
         losses = rule.loss(outputs, labels)
-    seen = Seen(
-        loss=float(losses.detach().double().mean()),
-        error=_share(outputs.argmax(1) != labels),
-        saturation=_share(rule.true_class_probability(outputs, labels) == 1),
-        outputs=outputs.detach().cpu().numpy(),
-    )
-    if threat is None or not attacked:
-        return seen
-    (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-    allowed = region(inputs, threat=threat)
-    points = allowed.project(inputs + threat.radius * allowed.unit(gradient))
-    with torch.no_grad():
-        outputs = network.outputs(points)
-    wrong = outputs.argmax(1) != labels
-    confidence = rule.confidence(outputs)[wrong]
-    pictures = inputs.ndim == 4 and inputs.shape[1] in (1, 3)
-    return replace(
-        seen,
-        fgsm_error=_share(wrong),
-        fgsm_confidence=float(confidence.mean()) if len(confidence) else None,
-        clean=inputs[:SHOWN].cpu().numpy() if pictures else None,
-        attacked=points[:SHOWN].cpu().numpy() if pictures else None,
+    points, attacked = inputs[:0], outputs.detach()[:0]
+    if threat is not None:
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        allowed = region(inputs, threat=threat)
+        points = allowed.project(inputs + threat.radius * allowed.unit(gradient))
+        with torch.no_grad():
+            attacked = network.outputs(points)
+    outputs = outputs.detach()
+    return _Look(
+        inputs=inputs,
+        outputs=outputs,
+        losses=losses.detach(),
+        mistaken=outputs.argmax(1) != labels,
+        saturated=rule.true_class_probability(outputs, labels) == 1,
+        attacked=points,
+        fooled=attacked.argmax(1) != labels[: len(attacked)],
+        confidence=rule.confidence(attacked),
     )
 
 
@@ -320,16 +353,19 @@ def first_filters(module: nn.Module, sample: ExampleFeed) -> NDArray[np.float32]
 def last_hidden(
     network: TrainedNetwork, sample: ExampleFeed
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Returns the last hidden layer on a sample, its inputs and labels.
+    """Returns the last hidden layer on a sample, its inputs, made small, and its labels.
 
     It is what the last submodule with parameters that is called takes; if that submodule returns no
-    outputs of the network, what it returns.
+    outputs of the network, what it returns.  Of a layer wider than `WIDEST` every k-th unit is
+    taken, and so are pixels of pictures larger than `SPRITE_SIDE`.
     """
-    calls: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor]] = []
+    last: list[tuple[Tensor, Tensor]] = []
+    labels_of: list[Tensor] = []
 
     def note(part: nn.Module, given: tuple[Any, ...], returned: Any) -> None:
         if given and isinstance(given[0], Tensor) and isinstance(returned, Tensor):
-            calls.append((given[0].detach(), returned.detach()))
+            last[:] = [(given[0].detach(), returned.detach())]
 
     leaves = [
         part
@@ -338,23 +374,29 @@ def last_hidden(
     ]
     handles = [part.register_forward_hook(note) for part in leaves]
     try:
-        inputs, labels = sample.whole()
-        with torch.no_grad():
-            outputs = network.outputs(inputs)
+        for inputs, labels in sample.in_order(BATCH):
+            last.clear()
+            with torch.no_grad():
+                outputs = network.outputs(inputs)
+            hidden = _hidden(last, outputs)
+            strided = hidden[:, :: -(-hidden.shape[1] // WIDEST)]
+            if inputs.ndim == 4:
+                every = -(-max(inputs.shape[2:]) // SPRITE_SIDE)
+                inputs = inputs[:, :, ::every, ::every]
+            found.append((strided.float().cpu(), inputs.cpu()))
+            labels_of.append(labels.cpu())
     finally:
         for handle in handles:
             handle.remove()
-    count = len(inputs)
-    calls = [call for call in calls if len(call[0]) == count and len(call[1]) == count]
-    hidden = outputs
-    if calls:
-        taken, returned = calls[-1]
-        hidden = taken if returned.flatten(1).shape == outputs.flatten(1).shape else returned
-    return (
-        hidden.flatten(1).float().cpu().numpy(),
-        inputs.cpu().numpy(),
-        labels.cpu().numpy(),
-    )
+    vectors, small = (torch.cat(each).numpy() for each in zip(*found, strict=True))
+    return vectors, small, torch.cat(labels_of).numpy()
+
+
+def _hidden(last: Sequence[tuple[Tensor, Tensor]], outputs: Tensor) -> Tensor:
+    if not last or len(last[0][0]) != len(outputs) or len(last[0][1]) != len(outputs):
+        return outputs
+    taken, returned = (each.flatten(1) for each in last[0])
+    return taken if returned.shape == outputs.shape else returned
 
 
 def graph_of(module: nn.Module, inputs: Tensor) -> bytes | None:

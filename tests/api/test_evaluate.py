@@ -947,12 +947,14 @@ def test_the_package_has_no_other_names() -> None:
         "SpecError",
         "Suite",
         "ThreatModel",
+        "TrainingResult",
         "UnknownNameError",
         "WeightsError",
         "check_attack",
         "compare",
         "evaluate",
         "report",
+        "train",
     ]
     assert all(getattr(gibbon, name) is not None for name in gibbon.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'evalute'"):

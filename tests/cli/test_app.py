@@ -26,6 +26,7 @@ import gibbon_zoo
 from gibbon.attacks.adapters.adapting import Library
 from gibbon.cli import app as cli
 from gibbon.cli.options import OPTIONS
+from gibbon.core.endings import ENDING
 from gibbon.core.threat import Bounds
 from gibbon.datasets.base import Batch
 from gibbon.models.outputs import LOG_SCORES, PROBABILITIES
@@ -577,13 +578,29 @@ def test_ctrl_c_is_told_and_what_was_done_is_kept(
     gibbon: Gibbon, plant: planted.Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant.attack("interrupts", planted.Interrupts)
-    monkeypatch.setattr(planted.Interrupts, "after", 1)
-    monkeypatch.setattr(planted.Interrupts, "asked", [])
+    monkeypatch.setattr(planted.INTERRUPTS, "after", 1)
+    monkeypatch.setattr(planted.INTERRUPTS, "asked", [])
+    monkeypatch.setattr(planted.INTERRUPTS, "press", lambda: ENDING.interrupt(2, None))
     words = [*EVALUATE.split(), "--attack", "interrupts"]
     said = gibbon(*words)
     assert said.code == 130
     assert "interrupted; what was done is kept" in said.err
     assert "1 cells to compute, 2 recorded already" in gibbon(*words).err
+
+
+def test_an_attack_that_raises_what_ctrl_c_raises_fails_alone(
+    gibbon: Gibbon, plant: planted.Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.attack("interrupts", planted.Interrupts)
+    monkeypatch.setattr(planted.INTERRUPTS, "after", 1)
+    monkeypatch.setattr(planted.INTERRUPTS, "asked", [])
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # of no background job
+    try:
+        said = gibbon(*EVALUATE.split(), "--attack", "interrupts")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert said.code == 1
+    assert "KeyboardInterrupt" in said.out + said.err
 
 
 def test_warnings_are_a_line_each(gibbon: Gibbon, plant: planted.Plant) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from gibbon.cli import app
 from gibbon.cli.grammar import parse_request
 from gibbon.cli.suite_writer import suite_toml
 from gibbon.core.errors import SpecError
+from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
+from gibbon.runner.run_suite import run_suite
+from gibbon.runner.settings import RunSettings
 from gibbon.specs.decoding import parse_suite
 
 Main = Callable[[list[str]], int]
@@ -155,3 +159,54 @@ def test_a_call_says_what_is_missing_or_does_not_apply() -> None:
         evaluate(NET, DATA, attack=[], against=DATA)
     with pytest.raises(SpecError, match="fooling: "):
         evaluate(NET, DATA[0], classes="none", fooling="far")
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "no-class.md"
+
+
+def quoted(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_python_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks, names = quoted("python"), dict[str, object]()
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)  # noqa: S102
+    assert "false_positives" in capsys.readouterr().out
+    (row,) = names["results"].no_class  # type: ignore[attr-defined]
+    assert row.examples == 20
+
+
+def test_the_suite_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    clothes = np.zeros((9, 28, 28), np.uint8)
+    np.savez(tmp_path / "photos" / "clothes.npz", inputs=clothes)
+    (text,) = quoted("toml")
+    suite = parse_suite(text, where="page.toml")
+    record = run_suite(suite, tmp_path / "run", settings=RunSettings(limit=20, examination=False))
+    assert [each.dataset for each in record.no_class] == ["rubbish-gaussian"] * 2 + ["clothes"] * 2
+    assert {each.against for each in record.no_class} == {"mnist"}
+    assert len(record.fooling) == 20
+
+
+def test_the_command_of_the_page_runs(main: Main, tmp_path: Path) -> None:
+    (command,) = quoted("sh")
+    words = command.replace("\\\n", " ").split()
+    assert words[:3] == ["python", "run_benchmark.py", "evaluate"]
+    few = ["--count", "20", "--limit", "20", "--output", str(tmp_path)]
+    given = [each for each in words[3:] if each != "1000"]
+    given = [each for each in given if each not in ("--count", "--limit")]
+    assert main(["evaluate", *given, *few]) == 0
+
+
+def test_the_page_names_every_column() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for kind in (NoClassEvaluation, NoClassShare, FoolingRate):
+        for name in kind.model_fields:
+            if name.endswith(("_low", "_high", "_passes")) or name in ("seconds",):
+                continue
+            if name in ("dataset", "model"):
+                continue
+            assert f"`{name}`" in text, name

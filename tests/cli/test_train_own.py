@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from torch import nn
 
 import gibbon
 from gibbon.cli import app as cli
+from gibbon.cli import tensorboard_server
 from gibbon.core.errors import RunFolderError, SpecError
 
 NET = """
@@ -94,6 +97,56 @@ def test_one_command_trains_and_another_evaluates_the_weights(
     rows = json.loads(Path("run/run.json").read_text(encoding="utf-8"))["evaluations"]
     assert rows[0]["clean_error"] == card["figures"]["clean_error"]
     assert command(*words, "--set", "optimiser.weight_decay=0.001")[1].count("there already") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ((), "out/tensorboard"),
+        (("--tensorboard", "events"), "events"),
+        (("--no-tensorboard",), None),
+        (("--tensorboard", "events", "--seeds", "3"), "events/seed-3"),
+    ],
+)
+def test_tensorboard_is_written_beside_the_weights_elsewhere_or_not_at_all(
+    command: Command, options: tuple[str, ...], folder: str | None
+) -> None:
+    code, _, err = command(*WORDS, "--objective", "standard", *options)
+    assert code == 0, err
+    written = {each.parent.parent for each in Path().rglob("*tfevents*")}
+    assert written == (set() if folder is None else {Path(folder)})
+    code, _, err = command("train", "maxout", "--no-tensorboard", "--watch")
+    assert (code, "--no-tensorboard excludes" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_watching_prints_an_address_that_answers(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[bytes] = []
+    say = tensorboard_server.say
+
+    def visit(text: str, **named: bool) -> None:
+        address = re.search(r"http://\S+", text)
+        if address is not None:
+            with urllib.request.urlopen(address[0]) as page:  # noqa: S310  on this machine
+                answers.append(page.read())
+        say(text, **named)
+
+    monkeypatch.setattr(tensorboard_server, "say", visit)
+    code, _, err = command(*WORDS, "--objective", "standard", "--watch")
+    assert code == 0, err
+    assert b"TensorBoard" in answers[0]
+    assert "to see it again: tensorboard --logdir out/tensorboard" in err
+
+
+def test_a_server_that_does_not_start_is_an_error(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorboard_server.sys, "executable", "/bin/false")
+    code, _, err = command(*WORDS, "--objective", "standard", "--watch")
+    assert code == 2
+    assert "--watch: TensorBoard did not start" in err
 
 
 def test_several_seeds_have_a_folder_each(command: Command) -> None:
@@ -198,6 +251,7 @@ def test_a_module_is_trained_in_place_from_python(tmp_path: Path) -> None:
             epochs=3,
             recipe={"objective.steps": 2, "optimiser": {"name": "adam", "learning_rate": 0.01}},
             progress=False,
+            tensorboard=None,
             **more,  # type: ignore[arg-type]
         )
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import decimal
+import gc
+import locale
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -19,7 +23,7 @@ from torch.nn.modules import module as all_modules
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gibbon.core.global_state import GlobalState, Modes, calculating, plain_modes
+from gibbon.core.global_state import GlobalState, Modes, calculating, importing_code, plain_modes
 
 KEPT: list[object] = []
 
@@ -46,6 +50,14 @@ def replaced(place: object, name: str, value: object) -> Callable[[], None]:
     return lambda: setattr(place, name, value)
 
 
+def registered(package: str, name: str) -> torch.library.Library:
+    library = torch.library.Library(package, "IMPL" if package == "aten" else "FRAGMENT")
+    if package != "aten":
+        library.define(f"{name}(Tensor x) -> Tensor")
+    library.impl(name, lambda x: x * 0, "CPU")
+    return library
+
+
 SETTINGS = {
     "the grad mode": lambda: torch.set_grad_enabled(False),
     "inference mode": entered(torch.inference_mode),
@@ -59,6 +71,31 @@ SETTINGS = {
         torch.backends.cuda.matmul, "allow_tf32", not torch.backends.cuda.matmul.allow_tf32
     ),
     "the choice of cuDNN's algorithms": lambda: setattr(torch.backends.cudnn, "benchmark", True),
+    "the precision of products": lambda: torch.set_float32_matmul_precision("medium"),
+    "the precision of float32": lambda: torch._C._set_fp32_precision_setter("cuda", "rnn", "ieee"),
+    "reduced precision of bfloat16": lambda: setattr(
+        torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False
+    ),
+    "the kernels of attention": lambda: torch.backends.cuda.enable_flash_sdp(False),
+    "oneDNN and NNPACK": lambda: torch._C._set_mkldnn_enabled(False),
+    "threads of backward passes": lambda: torch._C._set_multithreading_enabled(False),
+    "autocast's cache": lambda: torch.set_autocast_cache_enabled(False),
+    "hooks on saved tensors": lambda: torch._C._autograd._saved_tensors_hooks_disable("no"),
+    "how modules are moved": lambda: torch.__future__.set_swap_module_params_on_conversion(True),
+    "the decimal context": lambda: setattr(decimal.getcontext(), "prec", 3),
+    "how numbers are printed": lambda: torch.set_printoptions(precision=1),
+    "the umask": lambda: os.umask(0o777),
+    "the locale": lambda: locale.setlocale(
+        locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C"
+    ),
+    "sys.argv": lambda: sys.argv.append("--fresh"),
+    "sys.excepthook": lambda: setattr(sys, "excepthook", lambda *_: None),
+    "garbage collection": gc.disable,
+    "digits of integers": lambda: sys.set_int_max_str_digits(0),
+    "the switch interval": lambda: sys.setswitchinterval(1.0),
+    "timeouts of sockets": lambda: socket.setdefaulttimeout(1.0),
+    "blocked signals": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]),
+    "timers": lambda: signal.setitimer(signal.ITIMER_PROF, 1000),
     "numpy.errstate": lambda: np.seterr(all="raise"),
     "warnings filters": lambda: warnings.simplefilter("ignore"),
     "logging": lambda: logging.disable(logging.CRITICAL),
@@ -87,6 +124,13 @@ CODE = {
     "torch.nn.functional.relu": replaced(nn.functional, "relu", nn.functional.gelu),
     "torch.nn.Module.__call__": replaced(nn.Module, "__call__", lambda self, x: x),
     "torch.nn.ReLU.forward": replaced(nn.ReLU, "forward", lambda self, x: x),
+    "torch.nn.Conv2d._conv_forward": replaced(nn.Conv2d, "_conv_forward", lambda *_: 0),
+    "torch.Tensor.__getattr__": replaced(Tensor, "__getattr__", lambda *_: 0),
+    "torch.special.expit": replaced(torch.special, "expit", torch.abs),
+    "torch.autograd.Function.apply": replaced(torch.autograd.Function, "apply", lambda *_: 0),
+    "numpy.linalg.norm": replaced(np.linalg, "norm", lambda *_: 0.0),
+    "os.replace": replaced(os, "replace", lambda *_: None),
+    "operations of torch": lambda: KEPT.append(registered("aten", "relu")),
     "torch.autograd.grad": replaced(torch.autograd, "grad", lambda *_: None),
     "numpy.array_equal": replaced(np, "array_equal", lambda *_: True),
     "builtins.float": replaced(
@@ -126,6 +170,8 @@ def test_ordinary_work_changes_nothing():
     state = GlobalState.now()
     net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     net(torch.rand(3, 2)).sum().backward()
+    KEPT.append(registered("gibbon_test", "double"))  # as the import of a library does
+    decimal.Decimal(1) / 3  # which sets flags of the context
     with (
         torch.autocast("cpu"),
         torch.no_grad(),
@@ -136,6 +182,36 @@ def test_ordinary_work_changes_nothing():
         net(torch.rand(3, 2))
     changes = state.put_back()
     assert (changes.settings, changes.code) == ((), ())
+
+
+def test_an_own_operation_is_computed_as_before():
+    state = GlobalState.now()
+    KEPT.append(registered("aten", "sigmoid"))
+    assert torch.sigmoid(torch.zeros(1)) == 0
+    state.put_back()
+    assert torch.sigmoid(torch.zeros(1)) == 0.5
+
+
+def test_functions_of_gibbon_are_among_those_put_back(monkeypatch):
+    from gibbon.metrics import rates
+
+    state, other = GlobalState.now(ours=True), GlobalState.now()
+    (name, before) = next((k, v) for k, v in vars(rates).items() if callable(v) and k[0] != "_")
+    monkeypatch.setattr(rates, name, lambda *_: 0.0)
+    assert other.put_back().code == ()
+    assert state.put_back().code == (f"gibbon.metrics.rates.{name}",)
+    assert getattr(rates, name) is before
+
+
+def test_the_import_of_a_module_may_extend_the_path_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with importing_code():
+        sys.path.append("elsewhere")
+        torch.set_default_dtype(torch.float64)
+        os.chdir("/")
+    assert "elsewhere" in sys.path
+    assert torch.get_default_dtype() is torch.float32
+    assert os.getcwd() != "/"  # noqa: PTH109
 
 
 def test_threads_that_are_left_running_are_named():

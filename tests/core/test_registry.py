@@ -1,6 +1,7 @@
 """Registries: names of our own and of installed packages, loaded late."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,8 +9,10 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import torch
 
 from gibbon.core import registry as registry_module
+from gibbon.core.endings import ENDING
 from gibbon.core.errors import RequestError, UnknownNameError
 from gibbon.core.registry import Entry, Registry, first_line, lazily
 
@@ -151,6 +154,9 @@ EXITS = {
     "recursion": "def f(): f()\nf()",
     "not-python": "this is not python",
     "request-error": "from gibbon.core.errors import RequestError\nraise RequestError('mine')",
+    "unspeakable": "class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd",
+    "hangs": "import time\nwhile True: time.sleep(0.01)",
+    "odd-names": "THING = {'\\x1b[31m': 1, 7: 2}",
     "silent-things": "class Odd(dict):\n    def items(self): raise SystemExit(0)\nTHING = Odd()",
 }
 
@@ -177,7 +183,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("code", EXITS.values(), ids=EXITS)
-def test_a_package_that_ends_or_raises_is_named_and_passed_over(colours, site, code):
+def test_a_package_that_ends_or_raises_is_named_and_passed_over(colours, site, code, monkeypatch):
+    monkeypatch.setattr(registry_module, "IMPORT_SECONDS", 0.5)
     install(site, "odd-one", code, "[tests.colours]\nodd = odd_one:THING\n")
     install(site, "good", "TEAL = 7", "[tests.colours]\nteal = good:TEAL\n")
     assert colours.load("red") == 1
@@ -230,6 +237,35 @@ def test_damaged_metadata_of_one_package_hides_no_other(colours, site, damage):
     install(site, "good", "TEAL = 7", "[tests.colours]\nteal = good:TEAL\n")
     assert colours.load("teal") == 7
     assert "blue" in colours.names()
+
+
+def test_the_import_of_a_package_changes_no_global_state(colours, site):
+    code = (
+        "import os, torch\ntorch.set_default_dtype(torch.float64)\nos.chdir('/')\nTHING = 1\n"
+        "torch.Tensor.argmax = None"
+    )
+    install(site, "stateful", code, "[tests.colours]\nlime = stateful:THING\n")
+    before = os.getcwd(), torch.Tensor.argmax  # noqa: PTH109
+    assert colours.load("lime") == 1
+    assert torch.get_default_dtype() is torch.float32
+    assert (os.getcwd(), torch.Tensor.argmax) == before  # noqa: PTH109
+
+
+def test_a_slow_import_below_the_limit_is_waited_for(colours, site):
+    code = "import time\ntime.sleep(0.1)\nTHING = 3"
+    install(site, "slow", code, "[tests.colours]\nslow = slow:THING\n")
+    assert colours.load("slow") == 3
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_what_ctrl_c_raises_is_an_error_of_the_package_if_nobody_pressed_it(colours, site):
+    install(site, "odd", EXITS["keyboard-interrupt"], "[tests.colours]\nodd = odd:THING\n")
+    handler = signal.signal(signal.SIGINT, ENDING.interrupt)  # that of the command line
+    try:
+        with pytest.raises(RequestError, match="it raised KeyboardInterrupt"):
+            colours.load("odd")
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_ctrl_c_while_a_package_is_imported_interrupts(colours, site):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import planted
 import pytest
 import torch
@@ -420,3 +422,107 @@ def test_a_collate_fn_that_is_given_one_item_must_give_one():
     assert refused(loader) == (
         "item 0: the loader's collate_fn must make a batch of one of one item, got Tensor"
     )
+
+
+class _Stream(torch.utils.data.IterableDataset):
+    def __init__(self, make):
+        self.make = make
+
+    def __iter__(self):
+        return map(self.make, range(4))
+
+
+def iter_of(make):
+    """Returns a stream of what a function makes."""
+    return _Stream(make)
+
+
+PIXELS = np.linspace(0, 1, 4 * 1 * 3 * 3, dtype=np.float32).reshape(4, 1, 3, 3)
+
+
+class Shows(torch.utils.data.Dataset):
+    """Items that a function makes."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, position):
+        return self.make(position)
+
+
+class Silent(torch.Tensor):
+    """Answers nothing."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        raise RuntimeError("no answer")
+
+
+BUFFER = torch.zeros(1, 3, 3)
+
+
+def reused(position):
+    BUFFER.copy_(torch.from_numpy(PIXELS[position]))
+    return BUFFER, position % 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (PIXELS, pd.Series([0.0, 1.0, 0.0, 1.0])),
+        (PIXELS, pd.Series([0, 1, 0, 1], index=[9, 8, 7, 6]).astype("Int64")),
+        (PIXELS, np.array([False, True, False, True])),
+        (torch.from_numpy(PIXELS).to_sparse(), torch.tensor([0, 1, 0, 1])),
+        (torch._neg_view(-torch.from_numpy(PIXELS)), torch.tensor([0, 1, 0, 1])),
+        (torch.from_numpy(PIXELS).as_subclass(Silent), torch.tensor([0, 1, 0, 1])),
+        (np.ma.array(PIXELS), np.array([0, 1, 0, 1])),
+        Shows(reused),
+        Shows(lambda at: (torch.from_numpy(PIXELS[at]).to_sparse(), at % 2)),
+        Shows(
+            lambda at: (
+                torch.from_numpy(PIXELS[at]).as_subclass(Silent),
+                torch.tensor(at % 2).as_subclass(Silent),
+            )
+        ),
+    ],
+)
+def test_inputs_and_labels_of_any_form_are_read_as_they_are(data):
+    adopted = adopt_data(data, name="mine")
+    batch = adopted.batch(np.arange(4))
+    assert type(batch.inputs) is torch.Tensor
+    np.testing.assert_allclose(batch.inputs.numpy(), PIXELS, atol=1e-7)
+    assert batch.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_a_table_of_pandas_has_inputs_in_its_rows():
+    table = pd.DataFrame({"a": [0.1, 0.2], "b": [0.3, 0.4]})
+    adopted = adopt_data((table, pd.Series([1, 0])), name="mine")
+    assert adopted.batch(np.arange(2)).inputs.tolist() == pytest.approx(
+        np.array([[0.1, 0.3], [0.2, 0.4]], dtype=np.float32)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((PIXELS, pd.Series(["a", "b", "a", "b"])), "give each the position of its class"),
+        ((PIXELS, pd.Series([0.0, None, 1.0, 1.0])), "labels must be integers.*such as nan"),
+        ((np.ma.masked_less(PIXELS, 0.1), np.zeros(4, int)), "values are missing"),
+        (
+            Shows(lambda _: sys.exit(0)),
+            "item 0 can't be read: it ended the program, with exit code 0",
+        ),
+        (Shows(lambda at: next(iter([]))), "item 0 can't be read: StopIteration"),
+        (
+            iter_of(lambda _: sys.exit(0)),
+            "number 0 of what it gives can't be read: it ended the program, with exit code 0",
+        ),
+        (iter_of(lambda _: 1 / 0), "number 0 of what it gives can't be read: ZeroDivisionError"),
+    ],
+)
+def test_what_can_not_be_read_is_named(data, message):
+    with pytest.raises(DatasetError, match=message):
+        adopt_data(data, name="mine")

@@ -181,7 +181,10 @@ def test_floats_of_every_width_become_float32(kind):
         (LABELS[:5], "dataset 'mine' has 6 inputs but 5 labels"),
         (LABELS + 0.5, "labels must be integers of shape (N,), got float64 of shape (6,), such as "
             "0.5"),
-        (LABELS[:, None], "labels must be integers of shape (N,), got int64 of shape (6, 1)"),
+        (LABELS[:, None], "labels must be integers of shape (N,), got int64 of shape (6, 1): "
+            "give labels[:, 0]"),
+        (np.array(list("abcdef")), "labels must be integers of shape (N,), got <U1 of shape (6,): "
+            "give each the position of its class among the model's, counted from 0"),
         (np.eye(6), "labels must be one class index an example, shape (N,), got shape (6, 6): for "
             "one-hot or soft labels give the index of the largest"),
         (LABELS - 1, "example 0 has label -1: labels are positions among the model's classes, "

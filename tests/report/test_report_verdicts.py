@@ -57,6 +57,20 @@ PAPER = {
     "agreement-rbf-softmax-both-wrong": 53.6,
     "ensemble-fgsm-error": 91.1,
     "ensemble-member-fgsm-error": 87.9,
+    "mp-dbm-clean-error": 0.88,
+    "mp-dbm-fgsm-error": 97.5,
+    "rubbish-maxout-softmax-rate": 98.35,
+    "rubbish-maxout-softmax-confidence": 92.8,
+    "rubbish-maxout-sigmoid-rate": 68,
+    "rubbish-maxout-sigmoid-confidence": 87.9,
+    "rubbish-softmax-rate": 59.8,
+    "rubbish-softmax-confidence": 70.8,
+    "rubbish-rbf-rate": 0,
+    "rubbish-maxout-fives": 45.3,
+    "rubbish-conv-maxout-rate": 93.4,
+    "rubbish-conv-maxout-confidence": 84.4,
+    "fooling-conv-maxout-mean": 75.3,
+    "fooling-conv-maxout-airplane": 24.7,
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import planted
+import pyarrow as pa
 import pytest
 from same_outcomes import assert_same_outcomes, assert_same_records
 from typer.testing import CliRunner
@@ -19,8 +20,9 @@ from gibbon.cli.app import app
 from gibbon.core.errors import RecordError, RequestError, RunFolderError
 from gibbon.gate.baseline import read_side, save_baseline
 from gibbon.gate.compare import compare
+from gibbon.records.checksums import parquet_bytes
 from gibbon.records.examination import EXAMINATIONS
-from gibbon.records.outcomes import OUTCOMES
+from gibbon.records.outcomes import OUTCOMES, read_table
 from gibbon.records.proofs import PROOFS
 from gibbon.records.run import RunRecord
 from gibbon.report import write_report
@@ -258,6 +260,56 @@ def test_an_outcome_that_cannot_be_read_back_is_a_failure(
     assert "run the suite again" in lost[0].error
     failed = [row for row in record.evaluations if row.status == "failed"]
     assert {(row.model, str(row.epsilon)) for row in failed} == {("one", "0.1"), ("two", "0.1")}
+
+
+def _set(table: pa.Table, name: str, change: Callable[[Any], Any]) -> pa.Table:
+    at = table.column_names.index(name)
+    return table.set_column(at, name, pa.array(change(table.column(name).to_pylist())))
+
+
+ALTERED: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
+    "fewer": (lambda table: table.slice(1), "other examples"),
+    "another order": (
+        lambda table: table.take(list(range(table.num_rows))[::-1]),
+        "other examples",
+    ),
+    "twice": (lambda table: pa.concat_tables([table, table]), "one comes twice"),
+    "of another cell": (
+        lambda table: _set(table, "example_id", lambda ids: [each + 1 for each in ids]),
+        "other examples",
+    ),
+    "texts": (lambda table: _set(table, "predicted", lambda old: ["a"] * len(old)), "is damaged"),
+    "a null": (
+        lambda table: _set(table, "confidence", lambda old: [None, *old[1:]]),
+        "lacks values of confidence",
+    ),
+    "beyond the type": (
+        lambda table: _set(table, "label", lambda old: [2**40, *old[1:]]),
+        "is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", ALTERED)
+def test_an_outcome_whose_rows_are_not_those_of_the_cell_is_computed_again(
+    folder: Path, whole: Path, change: str
+) -> None:
+    """Files that were rewritten on purpose: their checksums match."""
+    alter, reason = ALTERED[change]
+    file = max((folder / OUTCOMES).iterdir())
+    file.write_bytes(parquet_bytes(alter(read_table(file).table)))
+    record, notes = run(folder)
+    assert any(file.stem in note and reason in note for note in notes), notes
+    assert_same_records(record, RunRecord.read(whole))
+
+
+def test_proofs_of_other_examples_are_computed_again(folder: Path, whole: Path) -> None:
+    proofs = folder / PROOFS
+    for file in proofs.iterdir():
+        file.write_bytes(parquet_bytes(read_table(file).table.slice(1)))
+    record, notes = run(folder)
+    assert sum(PROOFS in note and "other examples" in note for note in notes) == 1
+    assert_same_records(record, RunRecord.read(whole))
 
 
 def test_report_says_what_is_missing(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import nets
+import pyarrow as pa
 import pytest
 import torch
 from pydantic.dataclasses import dataclass
@@ -23,7 +24,9 @@ from gibbon.attacks.base import STRICT, Attack
 from gibbon.cli import app as cli
 from gibbon.core.errors import ProcessEndedError, RequestError, SpecError
 from gibbon.runner.own_process import Doing, ProcessLimits, can_fork, in_own_process
+from gibbon.runner.progress import SILENT
 from gibbon.runner.settings import RunSettings
+from gibbon.runner.worker import InOwnProcesses
 from gibbon.specs.decoding import decode_suite
 from gibbon.specs.memory_sizes import parse_bytes
 
@@ -230,6 +233,59 @@ def test_a_model_that_exits_as_a_target_leaves_the_sources_alone(data):
     kept = {(row.source, row.target): row.error for row in found.record.transfers}
     for row in plain.record.transfers:
         assert kept[row.source, row.target] == row.error
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Dies(Attack):
+    """Does what a function does in its process."""
+
+    needs_gradient: ClassVar[bool] = False
+    act: ClassVar[Any]
+
+    def propose(self, classifier, inputs, *, labels, threat, streams) -> Iterator[Tensor]:
+        """Yields the inputs."""
+        type(self).act()
+        yield inputs.clone()
+
+
+FILES = Path("/proc/self/fd")
+OPEN: set[str] = set()  # the files of the test run itself
+
+
+def write_everywhere() -> None:
+    for each in sorted(map(int, {each.name for each in FILES.iterdir()} - OPEN)):
+        try:
+            os.write(each, b"\xff" * 8)
+        except OSError:
+            continue
+    os._exit(0)
+
+
+@pytest.mark.parametrize("act", [lambda: os._exit(0), write_everywhere])
+def test_an_attack_that_dies_leaves_the_unattacked_cell_alone(act, data):
+    Dies.act = staticmethod(act)
+    OPEN.update(each.name for each in (FILES.iterdir() if FILES.exists() else ()))
+    known = {"epsilon": EPSILON, "examination": False, **KNOWN}
+    attacks = [Dies(), {"name": "fgsm"}]
+    found = evaluate(model(), data, attack=attacks, isolate=True, **known)
+    plain = evaluate(model(), data, attack="fgsm", **known)
+    (failure,) = found.failures
+    assert failure.attack == "dies"
+    assert "ProcessEndedError" in failure.error
+    rows = {row.attack: row for row in found.record.evaluations}
+    assert rows["dies"].status == "failed"
+    for row in plain.record.evaluations:
+        assert rows[row.attack].adversarial_error == row.adversarial_error
+
+
+def test_memory_that_runs_out_where_nothing_is_computed_ends_one_cell():
+    def work(_: Any) -> None:
+        raise pa.lib.ArrowMemoryError("malloc of size 64 failed")
+
+    with pytest.raises(ProcessEndedError, match="ran out of memory"):
+        InOwnProcesses(ProcessLimits()).run(work, SILENT)
+    with pytest.raises(ZeroDivisionError):
+        InOwnProcesses(ProcessLimits()).run(lambda _: 1 / 0, SILENT)
 
 
 class DiesAtOnce(nn.Module):

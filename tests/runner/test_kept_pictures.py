@@ -140,13 +140,13 @@ def test_an_interrupted_run_ends_with_the_same(
     run: planted.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = SUITE.replace('name = "pgd"', 'name = "interrupts"').replace("steps = 3", "")
-    monkeypatch.setattr(planted.Interrupts, "asked", [])
+    monkeypatch.setattr(planted.INTERRUPTS, "asked", [])
     whole = galleries(run(suite(text), "whole", pictures=True, batch_size=20), tmp_path / "whole")
-    monkeypatch.setattr(planted.Interrupts, "asked", [])
-    monkeypatch.setattr(planted.Interrupts, "after", 2)
+    monkeypatch.setattr(planted.INTERRUPTS, "asked", [])
+    monkeypatch.setattr(planted.INTERRUPTS, "after", 2)
     with pytest.raises(KeyboardInterrupt):
         run(suite(text), pictures=True, batch_size=20)
-    monkeypatch.setattr(planted.Interrupts, "after", 0)
+    monkeypatch.setattr(planted.INTERRUPTS, "after", 0)
     record = run(suite(text), pictures=True, batch_size=20)
     again = galleries(record, tmp_path / "run")
     assert again.keys() == whole.keys()

@@ -235,6 +235,7 @@ def test_an_edit_of_code_counts(load: Load, old: str, new: str) -> None:
     ("old", "new"),
     [
         ('"""An attack."""', ""),
+        ("    SCALE: ClassVar", "    needs_gradient = False\n    SCALE: ClassVar"),
         ('"""Steps."""', '"""Steps on."""'),
         ("STEP = 1.0", "# a remark\nSTEP = (\n    1.0\n)"),
         (

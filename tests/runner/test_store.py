@@ -55,7 +55,7 @@ def outcomes(draw: st.DrawFn, size: int | None = None) -> Outcome:
         target_errors=draw(st.dictionaries(st.text(), st.text(), max_size=2)),
     )
     return Outcome(
-        example_id=column(np.int64, st.integers(0, 2**62)),
+        example_id=draw(arrays(np.int64, count, elements=st.integers(0, 2**62), unique=True)),
         label=column(np.int32, st.integers(0, 9)),
         verdict=column(np.int8, st.integers(0, 3)),
         distance=column(np.float32, floats),

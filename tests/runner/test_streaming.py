@@ -78,8 +78,8 @@ def test_batches_come_from_the_stream_and_it_is_closed(
 def test_the_stream_is_closed_where_the_run_is_interrupted(
     run: Run, suite: MakeSuite, streamed: Streamed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planted.Interrupts, "after", 2)
-    monkeypatch.setattr(planted.Interrupts, "asked", [])
+    monkeypatch.setattr(planted.INTERRUPTS, "after", 2)
+    monkeypatch.setattr(planted.INTERRUPTS, "asked", [])
     with pytest.raises(KeyboardInterrupt):
         run(suite("interrupts"), batch_size=20)
     assert (streamed.opened, streamed.closed) == (2, 2)

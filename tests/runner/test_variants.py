@@ -17,7 +17,7 @@ from torch._dynamo.utils import counters
 
 from gibbon.core.errors import ModelError
 from gibbon.models.classifier import PassCount
-from gibbon.runner.plan import precision as variants
+from gibbon.runner import precision as variants
 from gibbon.runner.precision import vary
 
 INPUTS = nets.random_batch(7).inputs

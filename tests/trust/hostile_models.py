@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -135,4 +137,29 @@ def script(path: Path, touched: Path, *, rename: Callable[[str], str] = str) -> 
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
         for name in source.namelist():
             target.writestr(rename(name), source.read(name))
+    return path
+
+
+def two_directories(path: Path, touched: Path) -> Path:
+    """An archive in which torch finds a script that writes a file, and Python's reader another.
+
+    Behind the script's directory are a 64-bit record of it, a harmless archive, and in the comment
+    of its last entry a reference to the record, which Python's reader does not follow.
+    """
+    hostile = script(path.with_name("hostile.ts"), touched).read_bytes()
+    end = hostile.rfind(b"PK\5\6")
+    *_, count, size, offset, _ = struct.unpack("<4s4H2LH", hostile[end : end + 22])
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    harmless = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(36, 4)))
+    torch.jit.save(harmless, path.with_name("harmless.ts"))
+    content = BytesIO()
+    with zipfile.ZipFile(path.with_name("harmless.ts")) as source:
+        names = source.namelist()
+        with zipfile.ZipFile(content, "w") as target:
+            for name in names:
+                entry = zipfile.ZipInfo(name)
+                if name == names[-1]:
+                    entry.comment = struct.pack("<4sLQL", b"PK\6\7", 0, end, 1)
+                target.writestr(entry, source.read(name))
+    path.write_bytes(hostile[:end] + record + content.getvalue())
     return path

@@ -135,6 +135,24 @@ def test_a_model_that_answers_larger_batches_otherwise(
 
 def test_a_model_that_changes_during_the_attacks(honest: Honest, flags: Flags) -> None:
     """No count of calls is the same for every machine: it changes at the first attacked batch."""
+    graded = [0]  # where no snapshot of the model finds it
+
+    class Late(nn.Module):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            graded[0] += inputs.requires_grad
+            outputs: Tensor = self.net(inputs)
+            return other(outputs) if graded[0] > 30 else outputs
+
+    found = flags(Late(honest("softmax")), steps=40)
+    assert "stateful-answers" in {each.kind for each in found}
+
+
+def test_a_model_that_changes_during_each_attacked_batch(honest: Honest, flags: Flags) -> None:
+    """Its attributes are put back after each batch, so that it answers as before in the others."""
 
     class Late(nn.Module):
         def __init__(self, net: nn.Module) -> None:
@@ -147,7 +165,7 @@ def test_a_model_that_changes_during_the_attacks(honest: Honest, flags: Flags) -
             return other(outputs) if self.graded[0] > 30 else outputs
 
     found = flags(Late(honest("softmax")), steps=40)
-    assert "stateful-answers" in {each.kind for each in found}
+    assert "serious" in {each.severity for each in found}
 
 
 NEAR_MISSES = [

@@ -14,8 +14,8 @@ from gibbon.diagnostics.examination.examine import FULL_BUDGET, Candidates, exam
 from gibbon.models.classifier import Classifier
 from gibbon.models.sources.build import build_model
 from gibbon.records.examination import Examination
-from gibbon.runner.precision import in_float32, vary
 from gibbon.runner.plan.probe_model import probe_model
+from gibbon.runner.precision import in_float32, vary
 from gibbon.runner.settings import Precision
 from gibbon.specs.suite import ModelSpec
 
@@ -108,3 +108,28 @@ def test_networks_of_torchvision_with_random_weights(
     classifier = Classifier(net, classes=10, input_shape=PICTURES)
     found = examined(classifier, pictures(6), budget=134, precision=precision)
     assert kinds(found) <= RANDOM, found.found
+
+
+class Threshold(nn.Module):
+    """Units that begin where a pixel of 0 is after a perturbation of 0.3, as robust training makes
+    them, before a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.last = nn.Linear(784, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.last((inputs.flatten(1) - 0.3).relu())
+        return outputs
+
+
+def test_kinks_at_the_candidates_themselves(mnist: tuple[Tensor, Tensor]) -> None:
+    inputs, labels = mnist
+    classifier = Classifier(Threshold(), classes=10, input_shape=(1, 28, 28))
+    moved = (inputs[:8] + 0.3).clamp(0, 1)
+    candidates = Candidates(moved, torch.arange(8), labels[:8])
+    batch = Batch(torch.arange(64), inputs, labels)
+    for budget in (200, 400, FULL_BUDGET):
+        found = examine(classifier, batch, budget=budget, candidates=candidates)
+        assert kinds(found) <= RANDOM, found.found

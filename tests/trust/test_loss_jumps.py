@@ -12,8 +12,8 @@ from gibbon.datasets.base import Batch
 from gibbon.diagnostics.examination.examine import FULL_BUDGET, examine
 from gibbon.models.classifier import Classifier
 from gibbon.records.examination import Examination
-from gibbon.runner.precision import in_float32, vary
 from gibbon.runner.plan.probe_model import probe_model
+from gibbon.runner.precision import in_float32, vary
 from gibbon.runner.settings import Precision
 
 KIND = "discontinuous-loss"

@@ -38,7 +38,7 @@ def by_hand(model: nn.Module, data: tuple[Tensor, Tensor]) -> tuple[float, float
     points = (inputs + EPSILON * gradient.sign()).clamp(0, 1)
 
     def error(of: Tensor) -> float:
-        return float((model(of).argmax(1) != labels).double().mean())
+        return float((model(of).float().argmax(1) != labels).double().mean())
 
     return error(inputs), error(points)
 
@@ -254,3 +254,40 @@ def test_outputs_that_are_no_numbers_are_refused_by_name(change, named, data):
 
     with nullcontext(), pytest.raises(ModelError, match=named):
         evaluate(Answering(), data, attack="fgsm", epsilon=EPSILON, **KNOWN)
+
+
+class ByFunctions(nn.Module):
+    """Moves its input along its own gradient, which torch.func gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nets.linear().module
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        gradient = torch.func.grad(lambda points: self.net(points).logsumexp(1).sum())(inputs)
+        return self.net(inputs - 0.001 * gradient)
+
+
+class Narrow(nn.Module):
+    """Returns outputs of eight bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nets.linear().module
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(inputs).to(torch.float8_e5m2)
+
+
+def test_a_model_that_differentiates_by_functions(data):
+    assert measured(ByFunctions(), data) == by_hand(ByFunctions(), data)
+
+
+def test_outputs_of_eight_bits_are_read(data):
+    assert measured(Narrow(), data)[0] == by_hand(Narrow(), data)[0]
+
+
+def test_labels_of_another_class_of_integers(data):
+    inputs, labels = data
+    plain = measured(nets.linear().module, data)
+    assert measured(nets.linear().module, (inputs, labels.to(torch.bfloat16))) == plain

@@ -538,3 +538,69 @@ def test_the_python_call_raises_the_same_errors(run: Path) -> None:
         parse_suite(f"x = {DEEP}", where="s.toml")
     with pytest.raises(RecordError, match="can't be read"):
         RunRecord.read(Path("a" * 300))
+
+
+def test_a_name_of_many_classes_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text(json.dumps(["cat"] * 10_000))
+    with pytest.raises(DatasetError, match="0 and 1 and 2 and 3 and 4 and 9,995 more") as refused:
+        read_class_map(str(tmp_path / "map.json")).index("cat", where="here")
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    from gibbon.records.illustration import illustrations
+    from gibbon_zoo.card import read_card
+    from gibbon_zoo.recipe import shipped_recipe
+    from gibbon_zoo.training_checkpoint import read_training_checkpoint
+
+    pipe = tmp_path / "figures" / "sweep.npz"
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    with pytest.raises(RequestError, match="is a pipe"):
+        read_card(pipe)
+    with pytest.raises(RequestError, match="not a file"):
+        read_training_checkpoint(pipe, shipped_recipe("softmax"))
+    with pytest.raises(RequestError, match="not a file"):
+        list(illustrations(tmp_path))
+
+
+def test_what_was_written_down_of_files_may_be_of_any_type(tmp_path: Path) -> None:
+    from gibbon.report.written_files import WRITTEN_FILE, is_damaged, is_up_to_date
+
+    place = tmp_path / WRITTEN_FILE
+    place.parent.mkdir()
+    for files in ([], None, {"a": 1}, "x"):
+        place.write_text(with_checksum(json.dumps({"made_from": "x", "files": files}, indent=1)))
+        assert not is_up_to_date(tmp_path, "x", now=[tmp_path / "a"])
+        assert not is_damaged(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "figure", [f"{LONG} of {LONG}", "9 of 0", "9" * 25 + " of 3"], ids=["long", "zero", "digits"]
+)
+def test_a_share_in_a_flag_may_be_any_text(figure: str) -> None:
+    from gibbon.gate.compare import _share
+
+    assert _share(figure) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "usable"),
+    [
+        ([5, 4, "RGB", False, False, False], True),
+        ([5, 4, "RGB", False, False, {}], False),
+        ([True, 4, "RGB", False, False, False], False),
+        ([5, 0, "RGB", False, False, False], False),
+        ([10**6, 10**6, "RGB", False, False, False], False),
+        ([5, 4, "no mode", False, False, False], False),
+        ([5, 4], False),
+    ],
+)
+def test_a_cache_of_pictures_holds_what_pictures_can_be(
+    tmp_path: Path, header: list[Any], usable: bool
+) -> None:
+    from gibbon.datasets.decode_cache import DecodeCache
+
+    path = tmp_path / "cache.json"
+    path.write_text(json.dumps({"format": 2, "pictures": {"a": [header, True]}}))
+    assert (DecodeCache(path).of("a").header is not None) == usable

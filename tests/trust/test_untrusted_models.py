@@ -19,6 +19,7 @@ from torch import nn
 
 import gibbon
 from gibbon.cli import app as cli
+from gibbon.core.archives import check_directory
 from gibbon.core.errors import ModelError, RequestError
 from gibbon.models.sources.build import build_model, check_model
 from gibbon.models.sources.torchscript import TorchScript
@@ -46,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Pat
     return files, touched
 
 
-def built(path: Path, **fields: Any) -> Any:
+def built(path: str | Path, **fields: Any) -> Any:
     spec = ModelSpec(name="net", model=str(path), **fields)
     return build_model(spec, input_shape=SHAPE)
 
@@ -217,9 +218,51 @@ def test_a_script_that_writes_a_file_is_found_under_any_name(tmp_path: Path, how
     assert touched.exists()  # so it was no harmless file
 
 
+def test_a_script_that_only_torch_finds_is_not_loaded(tmp_path: Path) -> None:
+    path, touched = tmp_path / "net.ts", tmp_path / "touched"
+    hostile_models.two_directories(path, touched)
+    touched.unlink(missing_ok=True)
+    for name in ("net.ts", "net.pt"):
+        shutil.copy(path, tmp_path / f"copy-{name}")
+        with pytest.raises(ModelError, match="its directory is ambiguous"):
+            built(tmp_path / f"copy-{name}")
+    with pytest.raises(RequestError, match="its directory is ambiguous"):
+        built("net.py:build", weights=weights_with_a_front())
+    assert not touched.exists()
+    with contextlib.suppress(RuntimeError):
+        torch.jit.load(path)
+    assert touched.exists()  # so it was no harmless file
+
+
+def weights_with_a_front() -> str:
+    """Writes a checkpoint with something in front of its archive, and returns its path."""
+    Path("net.py").write_text(
+        "from torch import nn\ndef build():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(36, 4))\n"
+    )
+    state = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).state_dict()
+    torch.save(state, "whole.pt")
+    content = Path("whole.pt").read_bytes()
+    Path("weights.pt").write_bytes(b"in front" + content)
+    return "weights.pt"
+
+
+def test_what_torch_saves_has_one_directory(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).eval()
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(module), tmp_path / "b.ts")
+        torch.jit.save(torch.jit.trace(module, torch.zeros(2, *SHAPE)), tmp_path / "c.ts")
+    for path in tmp_path.iterdir():
+        check_directory(path, problem=ModelError)
+    assert built(tmp_path / "c.ts").classifier.classes == 4
+
+
 @pytest.mark.parametrize(
     ("entry", "content", "reason"),
     [
+        ("code/other.py", 'print ("\x1b[2J")', "prints, by which it may control the terminal"),
         ("code/other.py", "ops.c10d.broadcast_(x)", "uses operations of 'c10d'"),
         ("code/other.py", "ops . mine . run(x)", "uses operations of 'mine'"),
         ("code/other.py", "x : __torch__.torch.classes.dist.Store", "uses classes of 'dist'"),

@@ -15,6 +15,7 @@ from gibbon_zoo.architecture import Architecture, constrain_norms, draw_masks
 from gibbon_zoo.conv_maxout import ConvMaxout, ConvMaxoutLayer
 from gibbon_zoo.logistic import Logistic
 from gibbon_zoo.maxout import Maxout, MaxoutLayer
+from gibbon_zoo.maxout_sigmoid import MaxoutSigmoid
 from gibbon_zoo.rbf import Rbf
 from gibbon_zoo.softmax import Softmax
 
@@ -213,3 +214,18 @@ def test_max_norm_bounds_every_row_and_leaves_short_ones(
     again = after.clone()
     constrain_norms([again], limit)
     torch.testing.assert_close(again, after)
+
+
+def test_sigmoids_on_maxout_are_its_scores_one_by_one() -> None:
+    network = MaxoutSigmoid(inputs=12, units=5, pieces=3)
+    randomised(network)
+    inputs = torch.randn(4, 1, 3, 4, generator=generator())
+    scores = network.layers(inputs).double()
+    torch.testing.assert_close(network(inputs).double().exp(), 1 / (1 + (-scores).exp()))
+    labels = torch.tensor([0, 3, 9, 3])
+    own = torch.nn.functional.one_hot(labels, 10).double()
+    bernoulli = torch.nn.functional.binary_cross_entropy_with_logits(scores, own, reduction="none")
+    loss = network.outputs.loss(network(inputs), labels)
+    torch.testing.assert_close(loss.double(), bernoulli.sum(1), rtol=1e-4, atol=1e-5)
+    assert network.layer_widths == (12, 5, 5)
+    assert len(network.unit_weights()) == 3

@@ -90,6 +90,18 @@ def test_fgsm_and_pgd_train_on_projected_ascent_from_a_random_start(
     assert got > functional.cross_entropy(net.module(x), y)
 
 
+def test_the_objective_of_goodfellow_et_al_is_fgsm_without_a_random_start() -> None:
+    net, (x, y) = network(), blobs(24)
+    fields = {"name": "fgsm", "epsilon": "0.1", "step_size": "0.1", "alpha": 0.5}
+    objective = OwnObjective.model_validate({**fields, "random_start": False})
+    points = (x + EPSILON * gradient(net, x, y).sign()).clamp(0, 1)
+    losses = [functional.cross_entropy(net.module(at), y) for at in (x, points)]
+    got = adversarial_loss(net, objective, x, y, key=0)
+    assert torch.allclose(got, 0.5 * losses[0] + 0.5 * losses[1], rtol=1e-5)
+    with pytest.raises(ValueError, match="alpha is a parameter of fgsm and pgd, not of trades"):
+        OwnObjective.model_validate({"name": "trades", "epsilon": "0.1", "alpha": 0.5})
+
+
 def test_trades_adds_the_divergence_at_the_point_that_ascends_it() -> None:
     net, (x, y) = network(), blobs(24)
     objective = OwnObjective(name="trades", epsilon="0.1", steps=4, beta=3.0)  # type: ignore[arg-type]
@@ -290,8 +302,9 @@ def test_a_second_training_uses_the_held_out_examples_and_resumes(
 def test_the_best_epoch_is_kept_and_measured_as_stored() -> None:
     result = train_own(request("out", OBJECTIVES["pgd"], **{"stopping.patience": 2}))
     card = read_own_card(result.card)
-    errors = card.adversarial_errors
-    assert card.watched == errors
+    errors = card.watched
+    logged_errors = [float(row["adversarial_error"]) for row in logged("out")]
+    assert errors == pytest.approx(logged_errors)
     assert card.epochs == 1 + errors.index(min(errors))
     assert len(errors) <= card.epochs + 2
     torch.manual_seed(0)
@@ -377,9 +390,12 @@ def test_overfitting_is_said_in_the_report_the_log_and_the_card(
         request("out", OBJECTIVES["fgsm"], lambda progress: notes.append(progress.note))
     )
     said = [note for note in notes if note]
-    assert len(said) == 4
-    assert [row["note"] for row in logged("out")] == said
-    assert any(note.startswith("epoch 1: catastrophic overfitting") for note in result.notes)
+    rows = [row["note"] for row in logged("out")]
+    assert len(rows) == 4
+    assert not rows[0]  # hardly trained
+    assert all(row.startswith("catastrophic overfitting") for row in rows[1:])
+    assert said == rows[1:2]  # of epochs in succession the first alone is reported
+    assert any(note.startswith("epoch 2: catastrophic overfitting") for note in result.notes)
     assert read_own_card(result.card).notes == result.notes
     notes.clear()
     train_own(

@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from small_trainings import ORIGINAL, Stop, build, examples, flat, ignore, recipe
+from torch import Tensor
 
+from gibbon.datasets.base import Batch
 from gibbon.models.registry import TrainingProgress
+from gibbon_zoo.architecture import Architecture
 from gibbon_zoo.early_stopping import EarlyStopping, best_epoch, held_out_positions
+from gibbon_zoo.learner import HeldExamples, mean_over
 from gibbon_zoo.measurement import held_out_figures
 from gibbon_zoo.procedure import Trained, train_network
 from gibbon_zoo.recipe import Recipe
-from gibbon_zoo.training import Origin, fit, fit_learner, mean_objective
+from gibbon_zoo.training import Origin, ZooLearner, fit, fit_learner
 
 STOPPING = {"measure": "clean_error", "held_out": 56, "split": "last", "patience": 3}
 ALL = 200
@@ -34,6 +38,13 @@ def train(
     return train_network(
         plan, partial(build, plan), examples(ALL), stem=str(folder / "net"), report=report
     )
+
+
+def mean_objective(
+    module: Architecture, recipe: Recipe, *, inputs: Tensor, labels: Tensor
+) -> float:
+    held = HeldExamples(Batch(torch.arange(len(labels)), inputs, labels))
+    return mean_over(ZooLearner(module, recipe, held))
 
 
 def logged(folder: Path) -> list[dict[str, str]]:

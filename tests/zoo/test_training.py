@@ -16,6 +16,7 @@ from small_trainings import (
     Stop,
     blobs,
     build,
+    fitted,
     ignore,
     recipe,
     stop_at,
@@ -32,6 +33,7 @@ from gibbon_zoo.training_checkpoint import read_training_checkpoint
 RECIPES: dict[str, dict[str, object]] = {
     "the fields of the original": ORIGINAL,
     "the original, adversarial": {**ORIGINAL, "adversarial": {"alpha": 0.5, "epsilon": "0.1"}},
+    "the original, with sigmoids": {**ORIGINAL, "architecture": "maxout-sigmoid"},
     "ramps from zero": {
         "architecture": "maxout",
         "optimiser": {
@@ -109,6 +111,14 @@ def test_interrupted_and_resumed_is_the_same_bit_for_bit(tmp_path: Path, kind: s
             train(plan, tmp_path / "parts", stop_at(20), every=0.0)
     resumed = train(plan, tmp_path / "parts")
     assert torch.equal(resumed, whole)
+
+
+@pytest.mark.parametrize("architecture", ["maxout", "maxout-sigmoid"])
+def test_the_original_recipe_starts_and_the_loss_falls(tmp_path: Path, architecture: str) -> None:
+    plan = recipe(**{**ORIGINAL, "architecture": architecture, "epochs": 12})
+    losses = [each.loss for each in fitted(plan, tmp_path).history]
+    assert losses[-1] < losses[5] < losses[0]
+    assert losses[-1] < 0.75 * losses[0]
 
 
 def test_training_leaves_the_global_generator_alone(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def _fuzz(given: argparse.Namespace) -> int:
             seconds=given.seconds or MANY,
             first_seed=given.seed,
             report=report,
+            progress=lambda tried: _say(f"  {target}: {tried:,} cases"),
         )
     finally:
         took = time.monotonic() - started
@@ -117,6 +118,9 @@ def _watch(target: str, given: argparse.Namespace) -> bool:
         finding = Finding("crash", f"ended with {code}", target)
         scratch = _scratch(given.findings, target)
         folder = given.findings / f"{target}-{finding.key}-{number}"
+        if not scratch.exists():
+            _say(f"{target}: the process that reads ended with {code} before the first case")
+            return True
         copied(scratch, folder / FILES)
         _note(target, finding, folder)
         number += 1_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -112,9 +112,9 @@ def write_files(files: Files, folder: Path) -> None:
             _MAKERS[content](place)
 
 
-_MAKERS = {
-    "folder": lambda place: place.mkdir(),
-    "pipe": lambda place: os.mkfifo(place),
+_MAKERS: dict[Special, Callable[[Path], None]] = {
+    "folder": Path.mkdir,
+    "pipe": os.mkfifo,
     "loop": lambda place: place.symlink_to(place.name),
     "device": lambda place: place.symlink_to("/dev/zero"),
 }
@@ -131,8 +131,3 @@ def copied(folder: Path, target: Path) -> None:
 
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder, target, symlinks=True, copy_function=copy)
-
-
-def folders_of(target: str, corpus: Path = CORPUS) -> Iterator[Path]:
-    """Yields the folders of a target's entries."""
-    yield from sorted(each for each in (corpus / target).iterdir() if each.is_dir())

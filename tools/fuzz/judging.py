@@ -25,7 +25,7 @@ Kind = Literal["exception", "too slow", "too much memory", "unclear refusal", "c
 
 @dataclass(frozen=True)
 class Finding:
-    """What a target did that is neither a success nor a refusal.
+    """The result of a target that is neither a success nor a refusal.
 
     Args:
         kind: what it is.

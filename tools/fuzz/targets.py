@@ -32,6 +32,7 @@ from gibbon.records.acceptance import acceptances
 from gibbon.records.run import Provenance, RunRecord
 from gibbon.report import table_files, write_report
 from gibbon.report.documents import write_figures
+from gibbon.runner import provenance
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import Supplied
 from gibbon.runner.proofs.published_proofs import check_published_proofs, read_ids
@@ -193,10 +194,7 @@ def read_baselines(folder: Path) -> None:
 
 
 def read_run_folders(folder: Path) -> None:
-    """Reports, compares, audits or saves a run: two commands, chosen by what it holds.
-
-    Each of them may refuse the run.
-    """
+    """Reports, compares, audits or saves a run: one of the commands, chosen by what it holds."""
     run = folder / "run"
     words: list[tuple[str | Path, ...]] = [
         ("report", run, "--markdown"),
@@ -208,14 +206,7 @@ def read_run_folders(folder: Path) -> None:
     ]
     held = [each for each in sorted(run.rglob("*")) if each.is_file() and not each.is_symlink()]
     digest = hashlib.sha256(b"".join(each.read_bytes() for each in held)).digest()
-    refusal: RequestError | None = None
-    for chosen in Random(digest).sample(words, 2):  # noqa: S311  reproducible
-        try:
-            command(*chosen)
-        except RequestError as error:
-            refusal = error
-    if refusal is not None:
-        raise refusal
+    command(*Random(digest).choice(words))  # noqa: S311  reproducible
 
 
 def read_reports(folder: Path) -> None:
@@ -233,7 +224,8 @@ def resume_runs(folder: Path) -> None:
     for repair in (False, True):
         again = replace(settings(), repair=repair, save_every=0.0)
         try:
-            record = run_suite(suite, folder / "run", settings=again, supplied=supplied())
+            with mock.patch.object(provenance, "_commit", return_value=("", None)):
+                record = run_suite(suite, folder / "run", settings=again, supplied=supplied())
         except RequestError:
             if repair:
                 raise
@@ -269,15 +261,13 @@ def read_class_maps(folder: Path) -> None:
 def read_lists(folder: Path) -> None:
     """Opens the pictures of a CSV file, with the class map next to it if there is one."""
     place = folder / "map.json"
+    spec = DatasetSpec(
+        name="d",
+        source=str(folder / "list.csv"),
+        class_map=str(place) if place.exists() else None,
+    )
     for order in (None, "text", "index"):
-        _read_all(
-            DatasetSpec(
-                name="d",
-                source=str(folder / "list.csv"),
-                class_map=str(place) if place.exists() else None,
-                class_order=order,  # type: ignore[arg-type]  mypy widens it to str
-            )
-        )
+        _read_all(spec.model_copy(update={"class_order": order}))
 
 
 def read_arrays(folder: Path) -> None:
@@ -291,8 +281,9 @@ def read_arrays(folder: Path) -> None:
 
 def read_pictures(folder: Path) -> None:
     """Opens a folder of damaged pictures, which may be left out."""
+    spec = DatasetSpec(name="d", source=str(folder / "pictures"))
     for colour in (None, "rgb"):
-        spec = DatasetSpec(name="d", source=str(folder / "pictures"), colour=colour)  # type: ignore[arg-type]
+        spec = spec.model_copy(update={"colour": colour})
         with contextlib.suppress(RequestError):
             _read_all(spec)
     data = open_dataset(spec, DataRequest(folder=folder, download=False, workers=0))

@@ -24,7 +24,7 @@ def with_dependencies(bill: dict[str, Any], *, package: str = PACKAGE) -> dict[s
         bill: decoded JSON of CycloneDX, of whose components each is installed here.
         package: the package that the bill is of.
     """
-    names = {canonicalize_name(each["name"]): each["bom-ref"] for each in bill["components"]}
+    names = {str(canonicalize_name(each["name"])): each["bom-ref"] for each in bill["components"]}
     own = bill["metadata"]["component"]["bom-ref"]
     needs = needed_packages(package)
     graph = {own: needs[canonicalize_name(package)]}

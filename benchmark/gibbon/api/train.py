@@ -52,6 +52,7 @@ def train(
     fresh: bool = False,
     data_folder: StrPath | None = None,
     progress: bool = True,
+    tensorboard: StrPath | None = "tensorboard",
 ) -> TrainingResult:
     """Trains a model adversarially and returns the files that it wrote, with a line of figures.
 
@@ -84,6 +85,7 @@ def train(
         fresh: whether to ignore a checkpoint or a finished training.
         data_folder: folder of datasets that are not embedded.
         progress: whether to show the progress.
+        tensorboard: folder for TensorBoard's files, relative to ``output``; none if None.
 
     Raises a `RequestError` that names model, data, recipe or file.
     """
@@ -120,6 +122,7 @@ def train(
             data_dir=None if data_folder is None else Path(data_folder),
             recipe=file,
             own=own,
+            tensorboard=None if tensorboard is None else Path(tensorboard),
         )
         return TRAINERS.load(OWN)(request)
 

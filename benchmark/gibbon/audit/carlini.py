@@ -6,6 +6,10 @@ sections that its items refer to.  The wording is ours.
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
 from gibbon.audit.additions import (
     MORE_STEPS,
     QUERIES,
@@ -20,7 +24,9 @@ from gibbon.audit.additions import (
 from gibbon.audit.checklist import Checklist, Item, ItemAnswer, done_unless, listed
 from gibbon.audit.facts import GRADIENT, ORDER, PAIRED, PATHS, TWICE, Facts
 from gibbon.core.threat import Norm
+from gibbon.records.flags import Flag
 
+ADAPTIONS = ("eot", "backward", "before")
 FEWEST_EPSILONS = 3  # of a curve
 EVERYTHING = 0.995  # of an error that a curve must reach at its end
 
@@ -66,20 +72,26 @@ def _adaptive(facts: Facts) -> ItemAnswer:
             "the examination looked at",
         )
     asked = "; ".join(dict.fromkeys(each.advice for each in defended))
-    return ItemAnswer("not done", f"{defended[0].sentence}: {asked}", (_adapted(facts),))
+    return ItemAnswer("not done", f"{defended[0].sentence}: {asked}", _adapted(facts, defended))
 
 
-def _adapted(facts: Facts) -> dict[str, object]:
-    if facts.flagged("discontinuous-loss") and not facts.flagged("gradient-mismatch"):
-        return dict(entry(facts, "apgd-ce", label="apgd-restarts", restarts=RESTARTS))
+def _adapted(facts: Facts, flags: tuple[Flag, ...]) -> tuple[Mapping[str, Any], ...]:
+    """Returns entries that adapt an attack as flags say, as far as these name the parts."""
+    entries = []
     keys: dict[str, object] = {}
-    if facts.flagged("random-answers"):
-        keys["eot"] = 20
-    if facts.flagged("gradient-mismatch", "rounded-inputs"):
-        keys["backward"] = {"module.path": "identity"}
-    if not keys:
-        keys["before"] = "module.path"
-    return dict(entry(facts, "pgd", label="pgd-adaptive", steps=STEPS, **keys))
+    for flag in flags:
+        try:
+            written = tomllib.loads(flag.suite)
+        except tomllib.TOMLDecodeError:  # of a record that was edited
+            continue
+        keys |= {each: written[each] for each in ADAPTIONS if each in written}
+    if any(flag.kind == "random-answers" for flag in flags):
+        keys.setdefault("eot", 20)
+    if keys:
+        entries.append(entry(facts, "pgd", label="pgd-adaptive", steps=STEPS, **keys))
+    if any(flag.kind == "discontinuous-loss" for flag in flags):
+        entries.append(entry(facts, "apgd-ce", label="apgd-restarts", restarts=RESTARTS))
+    return tuple(entries)
 
 
 def _released(facts: Facts) -> ItemAnswer:
@@ -265,7 +277,7 @@ def _randomness(facts: Facts) -> ItemAnswer:
         return ItemAnswer("not applicable", "the models answer the same inputs alike each time")
     if any(each.spec.eot is not None for each in facts.attacks):
         return ItemAnswer("done", "an attack averages the gradient over draws (eot)")
-    return ItemAnswer("not done", str(flags[0]), (_adapted(facts),))
+    return ItemAnswer("not done", str(flags[0]), _adapted(facts, flags))
 
 
 def _differentiable(facts: Facts) -> ItemAnswer:
@@ -286,7 +298,7 @@ def _differentiable(facts: Facts) -> ItemAnswer:
         return ItemAnswer(
             "done", "an attack replaces the backward pass of a part (backward, before)"
         )
-    return ItemAnswer("not done", str(flags[0]), (_adapted(facts),))
+    return ItemAnswer("not done", str(flags[0]), _adapted(facts, flags))
 
 
 def _converged(facts: Facts) -> ItemAnswer:
@@ -406,7 +418,6 @@ def _own_attacks(facts: Facts) -> ItemAnswer:
         "budget-unused",
         "inputs-unchanged",
         "invalid-candidates",
-        "success-lost",
     )
     if broken:
         return done_unless(broken, "")
@@ -461,7 +472,7 @@ CARLINI = Checklist(
         Item("noise", "Random noise of the same size", _noise),
         Item("aims", "Targeted and untargeted attacks", _both_aims),
         Item("worst-case", "The worst attack of each example counts", _worst_for_each),
-        Item("new-attacks", "New attacks are checked elsewhere", _own_attacks),
+        Item("new-attacks", "Attacks do what they declare; new ones are checked", _own_attacks),
         Item(
             "ablation",
             "Parts of a defence are tried alone",

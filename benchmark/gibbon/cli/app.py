@@ -482,7 +482,7 @@ def train(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="Name of a model with a recipe; else give --model SOURCE."
+            metavar="MODEL", help="Name of a model with a recipe; else give --model SOURCE."
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the recipe's.")] = None,

@@ -560,8 +560,17 @@ def _positive(text: str) -> float:
 
 
 # Options of `train` for a model of the user's; ``name`` is the recipe's field that one sets.
-OF_OWN_MODEL = tuple(
-    option for option in _MODELS if option.flag not in ("--fuse", "--shares", "--trust-pickle")
+OF_OWN_MODEL = (
+    Option(
+        "--model SOURCE",
+        "Your own model: path/to/net.py:build, package.module:Net, torchvision:NAME, timm:NAME, "
+        "hf:ORG/NAME or a name of `list models`.",
+    ),
+    *(
+        option
+        for option in _MODELS
+        if option.flag not in ("--model", "--fuse", "--shares", "--trust-pickle")
+    ),
 )
 OF_OWN_DATA = tuple(option for option in _DATASET if option.flag != "--split")
 OF_OWN_RECIPE = (

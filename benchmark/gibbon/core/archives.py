@@ -53,6 +53,14 @@ def check_directory(path: Path, *, problem: type[RequestError]) -> None:
         raise problem(f"{path}: {AMBIGUOUS}")
 
 
+def is_archive(path: Path) -> bool:
+    """Returns whether a file is meant as a zip archive, even if it is a damaged one."""
+    try:
+        return zipfile.is_zipfile(path)
+    except Exception:  # noqa: BLE001  the end of an archive that is damaged may raise any error
+        return True
+
+
 @contextmanager
 def opened_archive(
     path: Path, *, problem: type[RequestError], what: str

@@ -6,6 +6,8 @@ the signal.
 
 from __future__ import annotations
 
+import signal
+
 
 class Terminated(BaseException):
     """The process is to end: it got SIGTERM or SIGHUP, which is no failure of a cell.
@@ -55,3 +57,16 @@ class Ending:
 
 
 ENDING = Ending()
+
+
+def ends_the_process(error: BaseException) -> bool:
+    """Returns whether an exception stands for a signal, and was not raised by somebody's code.
+
+    That is unknown, and assumed of `KeyboardInterrupt`, unless the command line handles Ctrl-C.
+    """
+    if isinstance(error, Terminated):
+        return ENDING.reason is not None
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    handled = signal.getsignal(signal.SIGINT) == ENDING.interrupt
+    return ENDING.reason is not None or not handled

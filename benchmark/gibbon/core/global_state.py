@@ -237,12 +237,12 @@ class GlobalState:
             tuple(tuple(each.items()) for each in _HOOKS),
             places,
             tuple((tuple(own), tuple(own.values())) for own in (vars(each) for _, each in places)),
-            frozenset(torch.library._impls),
+            _kernels(),
             frozenset(threading.enumerate()),
         )
 
-    def put_back(self) -> Changes:
-        """Restores this state, and returns what was changed."""
+    def put_back(self, *, keep: frozenset[str] = frozenset()) -> Changes:
+        """Restores this state but for the settings of ``keep``, and returns what was changed."""
         code = [*self._put_stacks_back()]
         for registry, items in zip(_HOOKS, self.hooks, strict=True):
             if len(registry) != len(items) or tuple(registry.items()) != items:
@@ -250,12 +250,14 @@ class GlobalState:
                 registry.update(items)
                 code.append("a hook on all modules")
         code += self._put_functions_back()
-        if added := torch.library._impls - self.kernels:
+        if added := _kernels() - self.kernels:
             _remove_kernels(added)
             code.append("operations of torch")
         settings = [*self._put_modes_back()]
-        for setting, before in zip(SETTINGS, self.settings, strict=True):
-            if read(setting) != before:
+        pairs = zip(SETTINGS, self.settings, strict=True)
+        changed = [(each, old) for each, old in pairs if read(each) != old]
+        for setting, before in changed:  # to write one may change what is read of another
+            if setting.name not in keep:
                 settings.append(setting.name)
                 with suppress(RuntimeError, ValueError, OSError):
                     setting.write(before)
@@ -312,6 +314,23 @@ class GlobalState:
         yield from compress(MODE_NAMES, differs)
 
 
+# What a module may change when it is imported, for its own later work.
+OF_IMPORTS = frozenset({"sys.path", "os.environ", "warnings filters", "logging"})
+
+
+@contextmanager
+def importing_code() -> Iterator[None]:
+    """Restores the global state that a module leaves changed when it is imported.
+
+    It may extend ``sys.path`` and the environment, and say which warnings and records are shown.
+    """
+    state = GlobalState.now()
+    try:
+        yield
+    finally:
+        state.put_back(keep=OF_IMPORTS)
+
+
 @contextmanager
 def calculating() -> Iterator[None]:
     """Computes in `plain_modes`, and restores the caller's global state, for a ``with`` block.
@@ -350,11 +369,17 @@ def _ours(modules: int) -> tuple[tuple[str, Any], ...]:
     return (*loaded, *classes.items())
 
 
-def _remove_kernels(added: set[str]) -> None:
+def _kernels() -> frozenset[str]:
+    """Returns torch's own operations that Python code computes, but for their shapes alone."""
+    names = torch.library._impls
+    return frozenset(each for each in names if each[:5] == "aten/" and each[-5:] != "/Meta")
+
+
+def _remove_kernels(added: frozenset[str]) -> None:
     """Removes operations of torch that were registered since, with those that their owner has."""
     for each in gc.get_objects():
         if type(each) is torch.library.Library and each._op_impls & added:
-            each._destroy()
+            cast(Any, each)._destroy()
 
 
 def _saved_tensor_hooks() -> object:

@@ -16,7 +16,7 @@ from typing import Any
 
 from gibbon.core.errors import RequestError, suggest
 from gibbon.core.reading import expanded
-from gibbon.core.registry import their_code
+from gibbon.core.registry import restoring_imports, their_code
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _OURS = "gibbon_user_"
@@ -135,7 +135,7 @@ def _from_file(path: Path, *, what: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their own module up
     try:
-        with running(f"{what}: {str(path)!r} can't be imported"):
+        with running(f"{what}: {str(path)!r} can't be imported"), restoring_imports():
             # Compiled from the bytes read: cached bytecode is only matched by time and size.
             code = compile(content, str(path), "exec", dont_inherit=True)
             exec(code, module.__dict__)  # noqa: S102
@@ -146,7 +146,7 @@ def _from_file(path: Path, *, what: str) -> ModuleType:
 
 
 def _import(name: str, what: str) -> ModuleType:
-    with running(f"{what}: module {name!r} can't be imported"):
+    with running(f"{what}: module {name!r} can't be imported"), restoring_imports():
         importlib.invalidate_caches()
         return importlib.import_module(name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SHOWN = 500  # characters of a value in an error message, at most
+STORED = 20_000  # characters of a message or a traceback in a record, at most
 
 
 def printable(text: str) -> str:
@@ -52,3 +53,29 @@ def shown(value: object) -> str:
 def shortened(text: str) -> str:
     """Returns a text of at most a few lines, whatever its length."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
+
+
+def message_of(error: BaseException) -> str:
+    """Returns the message of an exception, of which other people's code may have made anything.
+
+    >>> message_of(ValueError("no such class"))
+    'no such class'
+    """
+    try:
+        return cut(str(error))
+    except BaseException as other:  # an exception's __str__ may raise any other
+        if isinstance(other, KeyboardInterrupt):
+            raise
+        return "its message can't be read"
+
+
+def cut(text: str) -> str:
+    """Returns a text of at most `STORED` characters, without its middle if it is longer.
+
+    >>> len(cut("a" * 10**6)) <= STORED
+    True
+    """
+    if len(text) <= STORED:
+        return text
+    half = STORED // 2 - 20
+    return f"{text[:half]} ... ({len(text):,} characters) ... {text[-half:]}"

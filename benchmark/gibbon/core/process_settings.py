@@ -167,7 +167,7 @@ def _set_deterministic(strict: bool, lenient: bool) -> None:
     torch.use_deterministic_algorithms(strict, warn_only=lenient)
 
 
-def _set_saving(message: str | None) -> None:
+def _set_saved_tensor_hooks(message: str | None) -> None:
     if message is None:
         torch._C._autograd._saved_tensors_hooks_enable()
     else:
@@ -289,8 +289,13 @@ def _set_precisions(value: tuple[Any, ...]) -> None:
         torch._C._set_fp32_precision_setter(*each, precision)
 
 
+def _set_conversion(value: tuple[bool, bool]) -> None:
+    _CONVERSION.set_overwrite_module_params_on_conversion(value[0])
+    _CONVERSION.set_swap_module_params_on_conversion(value[1])
+
+
 def _attention() -> tuple[bool, ...]:
-    backends = torch.backends.cuda
+    backends: Any = torch.backends.cuda  # without types
     return (
         backends.flash_sdp_enabled(),
         backends.mem_efficient_sdp_enabled(),
@@ -363,7 +368,7 @@ _ALL = (
     _backend("the engine of quantised layers", torch.backends.quantized, "engine"),
     _backend(
         "filling of uninitialised memory",
-        torch.utils.deterministic,  # type: ignore[attr-defined]
+        torch.utils.deterministic,
         "fill_uninitialized_memory",
     ),
     Setting(
@@ -380,7 +385,7 @@ _ALL = (
     Setting(
         "hooks on saved tensors",
         torch._C._autograd._saved_tensors_hooks_get_disabled_error_message,
-        _set_saving,
+        _set_saved_tensor_hooks,
     ),
     Setting(
         "how modules are moved",
@@ -388,10 +393,7 @@ _ALL = (
             _CONVERSION.get_overwrite_module_params_on_conversion(),
             _CONVERSION.get_swap_module_params_on_conversion(),
         ),
-        lambda value: (
-            _CONVERSION.set_overwrite_module_params_on_conversion(value[0]),
-            _CONVERSION.set_swap_module_params_on_conversion(value[1]),
-        ),
+        _set_conversion,
     ),
     Setting("numpy.errstate", _numpy_errors, _set_numpy_errors),
     Setting("the decimal context", _decimals, _set_decimals),
@@ -409,9 +411,7 @@ _ALL = (
     Setting("standard streams", _streams, _set_streams, numeric=False),
     Setting("sys.excepthook", _excepthooks, _set_excepthooks, numeric=False),
     Setting("tracing", _tracing, _set_tracing, numeric=False),
-    Setting(
-        "garbage collection", lambda: (gc.isenabled(), gc.get_threshold()), _set_garbage, False
-    ),
+    Setting("garbage collection", _garbage, _set_garbage, numeric=False),
     Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit, numeric=False),
     Setting("digits of integers", sys.get_int_max_str_digits, sys.set_int_max_str_digits, False),
     Setting("the switch interval", sys.getswitchinterval, sys.setswitchinterval, numeric=False),

@@ -22,17 +22,21 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+from gibbon.core.endings import ends_the_process
 from gibbon.core.errors import RequestError, UnknownNameError
+from gibbon.core.plain_text import message_of, printable, shortened, shown
 
 T = TypeVar("T")
 PACKAGE = "gibbon-bench"
+IMPORT_SECONDS = 60.0  # that the import of another package may take
+USABLE = re.compile(r"[^\W_][\w.+-]{0,99}")  # names that a plug-in may register
 _OURS = "gibbon"
 _FOLDER = Path(__file__).parents[1]
 # Texts that no registered name has: paths and references, which name no plug-in either.
@@ -174,19 +178,21 @@ class Registry(Generic[T]):
     def _plugin_entries(self, point: EntryPoint) -> list[Entry[T]]:
         origin = _origin(point)
         problem = f"{self.kind} {point.name!r} of package {origin} can't be imported"
+        unchanged = nullcontext() if origin == PACKAGE else restoring_imports()
         try:
-            with _interruptions() as pressed, their_code(problem):
+            with _interruptions() as pressed, their_code(problem), unchanged:
                 try:
-                    loaded: Any = point.load()
-                    named = loaded if isinstance(loaded, Mapping) else {point.name: loaded}
-                    return [_entry(str(name), each, origin=origin) for name, each in named.items()]
+                    with _time_limit():
+                        loaded: Any = point.load()
+                        named = loaded if isinstance(loaded, Mapping) else {point.name: loaded}
+                        return [_entry(name, each, origin=origin) for name, each in named.items()]
                 except (KeyboardInterrupt, GeneratorExit) as error:
-                    if isinstance(error, KeyboardInterrupt) and (pressed is None or pressed):
+                    if pressed or (pressed is None and ends_the_process(error)):
                         raise
                     raise RuntimeError(f"it raised {type(error).__name__}") from error
         except RequestError as error:  # raised once this name is loaded
             cause = error.__cause__ or error
-            text = f"(can't be imported: {type(cause).__name__}: {cause})"
+            text = f"(can't be imported: {type(cause).__name__}: {message_of(cause)})"
             return [_broken(point.name, text, origin=origin, error=error)]
 
 
@@ -199,16 +205,18 @@ def their_code(problem: str, *, kind: type[RequestError] = RequestError) -> Iter
     """
     try:
         yield
-    except (RequestError, KeyboardInterrupt, GeneratorExit):
+    except (RequestError, GeneratorExit):
         raise
     except BaseException as error:
+        if ends_the_process(error):
+            raise
         if type(error).__module__.partition(".")[0] == _OURS and not isinstance(error, Exception):
             raise  # a signal to this process
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f" ({frame.filename}, line {frame.lineno})"
-        raised = f"{type(error).__name__}: {error}"
+        raised = f"{type(error).__name__}: {shortened(message_of(error))}"
         if isinstance(error, SystemExit):
-            raised = f"it ended the program, with exit code {error.code}"
+            raised = f"it ended the program, with exit code {shown(error.code)}"
         ours = Path(frame.filename).is_relative_to(_FOLDER)
         raise kind(f"{problem}: {raised}{'' if ours else place}") from error
 
@@ -231,6 +239,37 @@ def _interruptions() -> Iterator[list[int] | None]:
         yield pressed
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    """Raises TimeoutError in a ``with`` block that takes too long, again and again.
+
+    Nothing is limited outside of the main thread, or if another timer runs.
+    """
+    alarm = getattr(signal, "SIGALRM", None)  # Windows has none
+    main = threading.current_thread() is threading.main_thread()
+    if alarm is None or not main or any(signal.getitimer(signal.ITIMER_REAL)):
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"its import took more than {IMPORT_SECONDS:.0f} seconds")
+
+    before = signal.signal(alarm, end)
+    signal.setitimer(signal.ITIMER_REAL, IMPORT_SECONDS, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(alarm, before if before is not None else signal.SIG_DFL)
+
+
+def restoring_imports() -> AbstractContextManager[None]:
+    """Returns a manager that restores the global state that the import of a module changes."""
+    from gibbon.core.global_state import importing_code  # here: it imports torch
+
+    return importing_code()
 
 
 def _points(group: str) -> list[EntryPoint]:
@@ -282,10 +321,12 @@ def lazily(reference: str) -> Callable[[], Any]:
 def first_line(thing: object) -> str:
     """Returns the first line of an object's docstring, without its full stop."""
     lines = (inspect.getdoc(thing) or "").splitlines()
-    return lines[0].rstrip(".") if lines else "(no description)"
+    return printable(lines[0]).rstrip(".") if lines else "(no description)"
 
 
-def _entry(name: str, thing: Any, *, origin: str) -> Entry[Any]:
+def _entry(name: object, thing: Any, *, origin: str) -> Entry[Any]:
+    if not isinstance(name, str) or not USABLE.fullmatch(name):
+        raise ValueError(f"it registers the name {shown(name)}: expected letters, digits, . + - _")
     if isinstance(thing, Entry):
         return replace(thing, name=name, origin=origin)
     return Entry(name, first_line(thing), lambda: thing, origin)

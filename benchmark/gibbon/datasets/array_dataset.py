@@ -111,9 +111,12 @@ class HeldDataset(Dataset):
 def check_labels(labels: NDArray[Any], *, name: str) -> NDArray[np.int64]:
     """Returns labels as int64, read-only.  Raises `DatasetError` if they are no indices.
 
-    Floating-point numbers that are integers, as pandas makes them of a column with gaps, are taken.
+    Floating-point numbers that are integers, as pandas makes them of a column with gaps, are taken,
+    and booleans, of two classes.
     """
     labels = _as_integers(labels)
+    if labels.dtype == np.bool_:  # of two classes
+        labels = labels.astype(np.int64)
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise DatasetError(
             f"dataset {name!r}: labels must be one class index an example, shape (N,), got shape "
@@ -122,6 +125,10 @@ def check_labels(labels: NDArray[Any], *, name: str) -> NDArray[np.int64]:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         floats = np.issubdtype(labels.dtype, np.floating)
         such = f", such as {_first_broken(labels)}" if floats and labels.size else ""
+        if labels.ndim == 2:
+            such = ": give labels[:, 0]"
+        elif labels.dtype.kind in "OSU":
+            such = ": give each the position of its class among the model's, counted from 0"
         raise DatasetError(
             f"dataset {name!r}: labels must be integers of shape (N,), got {labels.dtype} of shape "
             f"{labels.shape}{such}"

@@ -22,6 +22,7 @@ from PIL.Image import Image
 
 from gibbon.core.errors import DatasetError
 from gibbon.core.fixed_inputs import FIXED_INPUTS
+from gibbon.core.plain_tensors import NUMPY_DTYPES, plain
 from gibbon.core.registry import their_code
 from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 from gibbon.datasets.array_dataset import check_labels, describe
@@ -258,14 +259,23 @@ def digest_of(content: NDArray[Any], label: int) -> bytes:
 
 
 def pair_of(found: Any, *, say: str) -> tuple[Any, Any]:
-    """Returns input and label of an item.  Raises `DatasetError` if it is not a pair."""
+    """Returns input and label of an item, tensors as plain ones.
+
+    Raises `DatasetError` if it is not a pair.
+    """
     if isinstance(found, tuple | list) and len(found) == 2:
         if isinstance(found[0], tuple | list) and len(found[0]) > 1:
             raise DatasetError(
                 f"{say}: its input is a {type(found[0]).__name__} of {len(found[0])}, expected a "
                 f"tensor. For {_several(len(found[0]), '(item[0][0], item[1])')}"
             )
-        return found[0], found[1]
+        first, second = (
+            plain(each, what=f"{say}: what it holds", problem=DatasetError)
+            if isinstance(each, torch.Tensor)
+            else each
+            for each in found
+        )
+        return first, second
     if isinstance(found, tuple | list) and len(found) > 2:
         raise DatasetError(
             f"{say} is a {type(found).__name__} of {len(found)}: expected a pair of an input and "
@@ -315,17 +325,20 @@ def as_input(
     check_dtype(array.dtype, say=say)
     are_bytes = array.dtype == np.uint8 and bounds in (None, PIXEL_BOUNDS)
     kind = np.uint8 if are_bytes else np.float32
-    return np.ascontiguousarray(array, dtype=kind)
+    return np.array(array, dtype=kind, order="C")  # a copy: a dataset may use one buffer for all
 
 
 def as_array(given: Any, *, say: str) -> NDArray[Any]:
-    """Returns a tensor or an array as an array.  Raises `DatasetError` for anything else."""
+    """Returns a tensor or an array as a plain array.  Raises `DatasetError` for anything else."""
     if isinstance(given, torch.Tensor):
-        plain = given.detach().cpu()
-        wide = plain.float() if plain.dtype in (torch.bfloat16, torch.float16) else plain
-        return np.asarray(wide.numpy())
+        tensor = plain(given, what=f"{say}: what it holds", problem=DatasetError)
+        tensor = tensor.detach().cpu().resolve_neg().resolve_conj()
+        narrow = tensor.is_floating_point() and tensor.dtype not in NUMPY_DTYPES
+        return np.asarray((tensor.float() if narrow else tensor).numpy())
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise DatasetError(f"{say} holds a masked array, in which values are missing")
     if isinstance(given, np.ndarray):
-        return given
+        return np.asarray(given)
     raise DatasetError(
         f"{say} holds a {type(given).__name__}: expected a tensor, an array or a PIL picture"
     )
@@ -333,6 +346,8 @@ def as_array(given: Any, *, say: str) -> NDArray[Any]:
 
 def as_label(written: Any, *, say: str) -> int:
     """Returns a label as an integer; ``3.0`` is 3.  Raises `DatasetError` for anything else."""
+    if isinstance(written, torch.Tensor):
+        written = plain(written, what=f"{say}: a label", problem=DatasetError)
     try:
         return operator.index(written)
     except TypeError:

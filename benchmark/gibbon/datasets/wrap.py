@@ -68,8 +68,8 @@ def adopt_data(
     Accepted are:
 
     - A Gibbon `Dataset`, which is returned unchanged.
-    - A pair of tensors or arrays: inputs of shape (N, ...), uint8 or floating-point in [0, 1], and
-      integer labels of shape (N,).  It is not copied.
+    - A pair of tensors, arrays or tables of pandas: inputs of shape (N, ...), uint8 or
+      floating-point in [0, 1], and integer labels of shape (N,).  It is not copied.
     - A map-style torch `Dataset`: an item is a pair of a tensor, an array or a PIL picture and of a
       label; its position is the example id.  All items are read once, here.
     - A `DataLoader`: its dataset by position, with its ``collate_fn`` and its number of workers; a
@@ -108,6 +108,8 @@ def adopt_data(
     if isinstance(data, IterableDataset):
         return _adopt_stream(data, form, classes=class_names(data))
     tensors = data.tensors if isinstance(data, TensorDataset) else data
+    if isinstance(tensors, tuple | list) and len(tensors) == 2:
+        tensors = [_from_table(each) for each in tensors]
     if isinstance(tensors, tuple | list) and len(tensors) == 2 and _is_array(tensors[0]):
         return _adopt_arrays(tensors, form)
     if isinstance(data, Items) and not isinstance(data, str | bytes | dict):
@@ -329,6 +331,13 @@ def _examples(data: Any, form: _InputsForm, *, say: str) -> Iterator[Example]:
 
 def _is_batch(written: Any) -> bool:
     return isinstance(written, list | tuple) or (_is_array(written) and written.ndim > 0)
+
+
+def _from_table(thing: Any) -> Any:
+    """Returns the array of a column or a table of pandas; anything else as it is."""
+    kind = type(thing)
+    is_table = kind.__module__.partition(".")[0] == "pandas" and hasattr(kind, "to_numpy")
+    return thing.to_numpy() if is_table else thing
 
 
 def _is_array(thing: object) -> bool:

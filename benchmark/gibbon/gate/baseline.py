@@ -60,6 +60,7 @@ TRANSFER_ROOM, FEWEST_EXAMPLES = 30_000, 1_000
 
 SAVE_AGAIN = "; save it again with `baseline save`"
 LARGEST = 10**9  # examples; a damaged file must not fill memory
+MOST_BITS = 1 << 30  # of all rows of a dataset: each bit takes a byte of memory
 
 Ids = NDArray[np.int64]
 FlagsByAttack = Mapping[str, tuple[Flag, ...]]
@@ -287,6 +288,8 @@ def write_baseline(side: Side, file: Path, *, gibbon: str) -> Baseline:
         datasets=tuple(dataset for dataset, _ in packed.values()),
         cells=tuple(cell for _, cells in packed.values() for cell in cells),
     )
+    for dataset in baseline.datasets:
+        _check_size(dataset, baseline.cells)  # it could not be read again
     write_atomically(file, _text(baseline))
     return baseline
 
@@ -753,6 +756,16 @@ def _parse(path: Path) -> dict[str, Any]:
     return written
 
 
+def _check_size(dataset: BaselineDataset, cells: Iterable[BaselineCell]) -> None:
+    """Raises `RecordError` if the bits of a dataset's rows would fill the memory."""
+    rows = 1 + sum(1 + len(cell.transfer) for cell in cells if cell.dataset == dataset.name)
+    if rows * dataset.of > MOST_BITS:
+        raise RecordError(
+            f"{rows:,} rows of {dataset.of:,} examples, for the dataset {dataset.name!r}: at most "
+            f"{MOST_BITS:,} bits are read"
+        )
+
+
 def _validated(written: dict[str, Any]) -> Baseline:
     version = written.get("version")
     if version not in (WITHOUT_FLAGS, WITHOUT_CHECKSUMS, VERSION):
@@ -772,6 +785,8 @@ def _validated(written: dict[str, Any]) -> Baseline:
     for cell in baseline.cells:
         if cell.dataset not in names:
             raise RecordError(f"damaged: no dataset {cell.dataset!r}")
+    for dataset in baseline.datasets:
+        _check_size(dataset, baseline.cells)
     if version == VERSION:
         return baseline
     checksums = [each.checksum for each in baseline.datasets]

@@ -300,7 +300,7 @@ def _grew(old: str, new: str) -> bool:
 
 
 def _share(figure: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"(\d[\d,]*) of (\d[\d,]*)", figure)
+    found = re.fullmatch(r"(\d[\d,]{,20}) of (\d[\d,]{,20})", figure)
     if found is None:
         return None
     count, total = (int(each.replace(",", "")) for each in found.groups())

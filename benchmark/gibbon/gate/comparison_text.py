@@ -22,6 +22,7 @@ from gibbon.records.flags import Flag
 from gibbon.report.content.layout import NOTHING, Column, Table, TableCell, cells, columns
 from gibbon.report.text.markdown import bullets, escape, table_markdown
 
+MANY = 1_000_000_000  # examples: more than any dataset has
 QUIET = len(CHANGES)  # the place in the table of unchanged measures that need no sentence
 
 
@@ -78,14 +79,15 @@ def _too_few(comparison: Comparison) -> str:
         return ""
     fewest, allowed = min(each.examples for each in few), few[0].limit or MAX_INCREASE
     needed = max(
-        math.ceil(least * each.examples / (each.limit or MAX_INCREASE))
+        min(least * each.examples / (each.limit or MAX_INCREASE), MANY)
         for each in few
         if each.examples == fewest
     )
+    enough = f"about {rounded(math.ceil(needed)):,}" if needed < MANY else f"more than {MANY:,}"
     points = "point is" if allowed == 1 else "points are"
     return (
         f"; inconclusive: {count_text(fewest, 'example')} can show an increase from {least:.1f} "
-        f"points on, where {allowed:g} {points} allowed (about {rounded(needed):,} would be needed "
+        f"points on, where {allowed:g} {points} allowed ({enough} would be needed "
         f"for {count_text(len(few), 'measure')})"
     )
 

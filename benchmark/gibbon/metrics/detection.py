@@ -89,7 +89,7 @@ def threshold_at_tpr(clean: Confidences, *, rate: float = TRUE_POSITIVE_RATE) ->
     if not len(clean):
         return None
     falling = np.sort(clean)[::-1]
-    needed = math.ceil(rate * len(falling) - 1e-9)  # rounding must not ask for one more
+    needed = math.ceil(rate * len(falling) - 1e-9)  # rounding must not add one
     return float(falling[max(needed, 1) - 1])
 
 

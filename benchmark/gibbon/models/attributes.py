@@ -75,11 +75,8 @@ class _Held:
 class Attributes:
     """A copy of the attributes of a module and of its parts.
 
-    >>> class Scaled(nn.Module):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.factor, self.shift = 2.0, torch.zeros(2)
-    >>> module = Scaled()
+    >>> module = nn.Identity()
+    >>> module.factor, module.shift = 2.0, torch.zeros(2)
     >>> attributes = Attributes(module)
     >>> module.factor, module.calls = 3.0, 1
     >>> _ = module.shift.add_(1)

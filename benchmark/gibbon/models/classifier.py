@@ -36,7 +36,7 @@ from gibbon.models.trajectory import ModelCall, Trajectory
 
 PIXELS = Bounds(0.0, 1.0)
 NO_TARGET = -1  # in place of a class: the example has no target
-FEW_DIGITS = (torch.float16, torch.bfloat16)
+MANY_DIGITS = (torch.float32, torch.float64)
 CHANGED_INPUT = (
     "the model changed its input in place, which it did not do when it was loaded: "
     "let forward begin with inputs = inputs.clone()"
@@ -446,7 +446,7 @@ class Classifier:
         if self._watch is None and type(outputs) in STAND_INS:
             return outputs
         found = plain(outputs, what="the model's output", problem=OutputError)
-        if found.dtype in FEW_DIGITS:
+        if found.is_floating_point() and found.dtype not in MANY_DIGITS:
             found = found.float()
         return found if found.device == inputs.device else found.to(inputs.device)
 
@@ -458,6 +458,8 @@ class Classifier:
         watch = self._watch
         # An attack may use the model in training mode: these are not the outputs under attack.
         if watch is None or self.module.training:
+            return None
+        if torch._C._functorch.is_functorch_wrapped_tensor(inputs):  # which has no values yet
             return None
         call = watch.path.saw(inputs, outputs)
         if call is not None and outputs.requires_grad and inputs.requires_grad:

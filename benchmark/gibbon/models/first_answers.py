@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +21,3 @@ class FirstAnswers:
 
     inputs: Tensor
     outputs: Tensor
-
-    def again(self, module: nn.Module, device: torch.device) -> Tensor | None:
-        """Returns the present outputs for the same inputs; None if the call fails."""
-        try:
-            with torch.no_grad():
-                outputs: object = module(self.inputs.to(device, copy=True))
-        except Exception:  # noqa: BLE001  the same call is made, and explained, elsewhere
-            return None
-        return outputs.detach() if isinstance(outputs, Tensor) else None

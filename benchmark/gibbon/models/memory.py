@@ -14,6 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gibbon.core.plain_text import message_of
+
+NOT_MEASURED = "saved tensor hooks"  # in what torch.func says inside of hooks
+
 # Messages of allocators that raise a bare RuntimeError: those of the CPU, MPS, cuBLAS, cuDNN and
 # ONNX Runtime.
 SHORTAGE_WORDS = (
@@ -44,12 +48,18 @@ def is_shortage(error: BaseException) -> bool:
     >>> is_shortage(torch.OutOfMemoryError("CUDA out of memory.")), is_shortage(ValueError("no"))
     (True, False)
     """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    by_message = isinstance(error, RuntimeError) and any(
-        word in str(error) for word in SHORTAGE_WORDS
-    )
-    return by_message or (error.__cause__ is not None and is_shortage(error.__cause__))
+    causes: list[BaseException] = []  # which somebody may have linked to a ring
+    cause: BaseException | None = error
+    while cause is not None and not any(cause is each for each in causes):
+        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(cause, RuntimeError) and any(
+            word in message_of(cause) for word in SHORTAGE_WORDS
+        ):
+            return True
+        causes.append(cause)
+        cause = cause.__cause__
+    return False
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -77,7 +87,8 @@ def kept_bytes(module: nn.Module, inputs: Tensor) -> int:
     """Returns the number of bytes that autograd saves for one example's backward pass.
 
     It is measured, on any device, in a forward pass of these inputs, shape (N, *input_shape); the
-    module's own tensors are not counted.  Zero if the module has no gradients.
+    module's own tensors are not counted.  Zero if the module has no gradients, or differentiates
+    by `torch.func`, which can't be measured.
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in tensors_of(module)}
     kept: dict[int, int] = {}
@@ -89,8 +100,14 @@ def kept_bytes(module: nn.Module, inputs: Tensor) -> int:
         return tensor
 
     leaf = inputs.detach().clone().requires_grad_()
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = module(leaf)
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    try:
+        with torch.enable_grad(), hooks:
+            outputs = module(leaf)
+    except RuntimeError as error:
+        if NOT_MEASURED not in message_of(error):
+            raise
+        return 0
     if not issubclass(type(outputs), Tensor) or not outputs.requires_grad:
         return 0
     total = sum(size for place, size in kept.items() if place not in own)

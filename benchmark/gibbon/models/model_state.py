@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gibbon.core.plain_tensors import equal
 from gibbon.models.classifier import Classifier
 from gibbon.models.snapshot import Snapshot
 
@@ -77,7 +78,7 @@ class ModelState:
         for restore in self._contents:
             restore()
         for buffer, copy in self._buffers:
-            if not torch.equal(buffer, copy):
+            if not equal(buffer, copy):
                 buffer.copy_(copy)
 
 
@@ -87,7 +88,7 @@ def _restorer(value: Any) -> Callable[[], object] | None:
         return None
     if isinstance(value, Tensor):
         copy = value.detach().clone()
-        return lambda: value.detach().copy_(copy)
+        return lambda: None if equal(value, copy) else value.detach().copy_(copy)
     if isinstance(value, np.ndarray):
         array = value.copy()
         return lambda: np.copyto(value, array)

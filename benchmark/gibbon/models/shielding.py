@@ -174,8 +174,8 @@ def habits_of(classifier: Classifier, inputs: Tensor) -> Habits:
     if recurrent and not classifier.forward_only:
         note = "its recurrent layers run without cuDNN, which has no gradients in eval mode"
         found.append((WithoutCudnn, note))
-    shields, notes = tuple(each for each, _ in found), tuple(each for _, each in found)
-    return Habits(shields, notes, foreign, seen.first)
+    shields = tuple(shield for shield, _ in found)
+    return Habits(shields, tuple(note for _, note in found), foreign, seen.first)
 
 
 def shielded(classifier: Classifier, inputs: Tensor) -> Classifier:

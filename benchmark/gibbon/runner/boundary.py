@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gibbon.core.endings import ENDING, Terminated
+from gibbon.core.endings import ENDING, Terminated, ends_the_process
 from gibbon.core.errors import MemoryShortageError
+from gibbon.core.plain_text import cut, message_of
 from gibbon.models.memory import is_shortage
 
 # They end the run, which first saves what is done; everything else that is raised fails a cell.
@@ -42,16 +43,19 @@ def boundary(
 ) -> Iterator[None]:
     """Passes every exception but `ENDINGS` to ``on_error``, and raises nothing but `TooLarge`.
 
-    Exceptions that are no `Exception`, such as `SystemExit`, `GeneratorExit` and those that a
-    library derives from `BaseException`, are no way for an attack to end the other cells.  So no
-    generator may yield inside of it.  `TooLarge` stands for a memory shortage in a batch that may
+    An attack that raises one of `ENDINGS` without a signal fails, too.  Exceptions that are no
+    `Exception`, such as `SystemExit`, `GeneratorExit` and those that a library derives from
+    `BaseException`, are no way for an attack to end the other cells.  So no generator may yield
+    inside of it.  `TooLarge` stands for a memory shortage in a batch that may
     be halved; it holds no reference to the tensors of the batch.
     """
     try:
         yield
-    except (TooLarge, *ENDINGS):
+    except TooLarge:
         raise
     except BaseException as error:
+        if ends_the_process(error):
+            raise
         if ENDING.reason is not None:  # a library has swallowed it
             raise ENDING.reason from error
         halve = is_shortage(error) and attempt.may_halve
@@ -69,28 +73,25 @@ def described(error: BaseException) -> str:
     >>> described(ValueError("no such class"))
     'ValueError: no such class'
     """
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001  an exception of an attack may have any __str__
-        message = "its message can't be read"
-    return storable(f"{type(error).__name__}: {message}")
+    return storable(f"{type(error).__name__}: {message_of(error)}")
 
 
 def storable(text: str) -> str:
-    r"""Returns a text that can be encoded: lone surrogates are written as escapes.
+    r"""Returns a text that can be stored: lone surrogates are written as escapes.
+
+    The middle of a text of very many characters is left out.
 
     >>> storable("a\udce9")
     'a\\udce9'
     """
-    return text.encode(errors="backslashreplace").decode()
+    return cut(text).encode(errors="backslashreplace").decode()
 
 
 def _explained(error: BaseException, count: int) -> MemoryShortageError:
     cure = (
         "there is nothing left to halve" if count == 1 else "--batch-size auto tries smaller ones"
     )
-    shortage = MemoryShortageError(
-        f"out of memory with {count} example{'s' * (count > 1)} at a time: {cure} ({error})"
-    )
+    examples = f"{count} example{'s' * (count > 1)} at a time"
+    shortage = MemoryShortageError(f"out of memory with {examples}: {cure} ({message_of(error)})")
     shortage.__cause__ = error
     return shortage

@@ -76,6 +76,7 @@ class _Result(Generic[T]):
 
 
 Send = Callable[[Any], None]
+_SENDERS: list[Connection] = []  # the connection of this process to its parent
 
 
 def can_fork() -> bool:
@@ -148,13 +149,15 @@ class _Running(Generic[T]):
     def _message(self) -> Any:
         """Returns the next message, or None if there is none yet."""
         ready = wait([self.receiver, self.process.sentinel], timeout=CHECK_SECONDS)
-        if self.receiver in ready or self.receiver.poll():
+        # What the work starts inherits the sentinel, and may write to it.
+        ended = bool(ready) and not self.process.is_alive()
+        if self.receiver in ready or self.receiver.poll(0 if ended or not ready else CHECK_SECONDS):
             try:
                 return pickle.loads(self.receiver.recv_bytes())  # noqa: S301  of our own process
             except (EOFError, OSError, pickle.UnpicklingError):
                 self.process.join(GRACE_SECONDS)
                 raise self._ended() from None
-        if ready:
+        if ended:
             self.process.join()
             raise self._ended()
         seconds = self.doing.seconds
@@ -201,6 +204,9 @@ def _run(work: Callable[[Send], Any], sender: Connection, memory: int | None, pa
     """Runs the work in a new process, sends its result, and ends the process."""
     os.setpgid(0, 0)
     _end_with_parent()
+    for outer in _SENDERS:  # by which this work could send messages to its parent's parent
+        outer.close()
+    _SENDERS[:] = [sender]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes interruptions on
     lock = threading.Lock()
 

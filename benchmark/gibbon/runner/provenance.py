@@ -72,7 +72,8 @@ def _commit() -> tuple[str, bool | None]:
 
 def _git(root: Path, *words: str) -> str:
     done = subprocess.run(  # noqa: S603
-        ["git", "-C", str(root), *words],  # noqa: S607
+        # Without a lock of the index, which would stay if this process were killed.
+        ["git", "--no-optional-locks", "-C", str(root), *words],  # noqa: S607
         capture_output=True,
         text=True,
         timeout=GIT_SECONDS,

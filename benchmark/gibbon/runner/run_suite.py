@@ -24,7 +24,6 @@ from gibbon.runner.check_survivors import check_survivors
 from gibbon.runner.examine_models import examine_at_candidates, examine_models
 from gibbon.runner.execute.jobs import Job, find_jobs
 from gibbon.runner.execute.run_job import Execution
-from gibbon.runner.execute.run_jobs import run_jobs
 from gibbon.runner.finished import finished_record, remember_inputs
 from gibbon.runner.gallery.recover import recover_galleries
 from gibbon.runner.lost import counted_cells, lost_results
@@ -41,6 +40,7 @@ from gibbon.runner.proofs.prove import prove_all
 from gibbon.runner.proofs.published_proofs import check_published_proofs
 from gibbon.runner.provenance import now, provenance
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.run_jobs import run_jobs
 from gibbon.runner.settings import RunSettings
 from gibbon.runner.worker import (
     IN_THIS_PROCESS,

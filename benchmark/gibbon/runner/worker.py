@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from gibbon.core.errors import ProcessEndedError
 from gibbon.core.global_state import GlobalState
+from gibbon.models.memory import is_shortage
 from gibbon.runner.own_process import Doing, ProcessLimits, Send, in_own_process
 from gibbon.runner.progress import Progress
 from gibbon.runner.raised_by import carrying_party
@@ -90,6 +91,12 @@ class InOwnProcesses(Worker):
         except ProcessEndedError as error:
             error.advanced = counted.advanced
             raise
+        except Exception as error:
+            if not is_shortage(error):
+                raise
+            ended = ProcessEndedError("its process ran out of memory", "")
+            ended.advanced = counted.advanced
+            raise ended from error
         for each, state in zip(self.shared, states, strict=True):
             vars(each).update(state)
         return found

@@ -8,7 +8,7 @@ fault (`gibbon.verify.own_doing`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -116,7 +116,7 @@ def guarding(
 
 
 def _changed(
-    source: Classifier, fields: dict[str, object], rules: list[tuple[object, dict[str, object]]]
+    source: Classifier, fields: dict[str, object], rules: Sequence[tuple[object, dict[str, object]]]
 ) -> bool:
     """Returns whether a field of the classifier was added, removed or replaced.
 

@@ -154,7 +154,9 @@ def same_inputs_later(subject: Subject, first: Tensor, rows: list[int]) -> Repor
     for call in range(calls):
         subject.ask(inputs[call % len(inputs)][None])
     found = comparison(first, subject.ask(inputs))
-    notes.looked_at = f"{counted(len(rows), 'example')}, {calls} calls and those of other checks"
+    notes.looked_at = (
+        f"{counted(len(rows), 'example')}, {counted(calls, 'call')} and those of other checks"
+    )
     notes.figures["relative difference"] = found.difference
     if found.difference > subject.observed.tolerance:
         notes.found.append(changes_after_all(subject) or _later_flag(found))

@@ -105,7 +105,7 @@ def class_order(subject: Subject) -> Report:
         if found.sure and (best is None or found.after < best[0].after):
             best = found, name
     if best is None:
-        halves = torch.arange(0, total, 2), torch.arange(1, total, 2)
+        halves = _halves(labels)
         after = predicted.clone()
         for fitted, tested in (halves, halves[::-1]):
             order = _matched(predicted[fitted], labels[fitted], classes)
@@ -129,6 +129,20 @@ def class_order(subject: Subject) -> Report:
             )
         )
     return notes.report()
+
+
+def _halves(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the positions of two halves of the examples, each with half of each class.
+
+    Every second example would not do: labels may alternate.
+    """
+    seen: dict[int, int] = {}
+    parts: tuple[list[int], list[int]] = ([], [])
+    for place, label in enumerate(labels.tolist()):
+        seen[label] = seen.get(label, 0) + 1
+        parts[seen[label] % 2].append(place)
+    one, other = (torch.tensor(each, dtype=torch.int64) for each in parts[::-1])
+    return one, other
 
 
 def _known_orders(classes: int) -> Iterator[tuple[str, Tensor]]:

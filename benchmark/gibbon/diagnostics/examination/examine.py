@@ -56,7 +56,7 @@ LATER = 8  # examples whose first answers are compared with their last
 # Parts of what is left when a check begins.
 SMALL = 20  # passes: with fewer the gradient comes first
 PREPROCESSING_PART, ROUNDING_PART = 0.65, 0.16
-GRADIENT_PART, JUMPS_PART = 0.6, 0.35
+GRADIENT_PART, JUMPS_PART = 0.6, 0.3
 
 
 def budget_of_run(passes: int) -> int:

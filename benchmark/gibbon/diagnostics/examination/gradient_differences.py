@@ -29,11 +29,13 @@ import torch
 from torch import Tensor
 
 from gibbon.core.rng import ExampleStreams, derive_key
+from gibbon.datasets.base import Batch
 from gibbon.diagnostics.enough_examples import SURE_LEAST, weighed
 from gibbon.diagnostics.examination.answers_repeat import changed_since
 from gibbon.diagnostics.examination.closeness import EPSILON
 from gibbon.diagnostics.examination.module_search import first_wrong_gradient, keeps_shape
-from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
+from gibbon.diagnostics.examination.observe import points_nearby
+from gibbon.diagnostics.examination.subject import DETECTS, Notebook, Report, Subject, counted
 from gibbon.models.outputs import margin_ascent
 from gibbon.records.examination import ExaminedFlag
 
@@ -44,7 +46,9 @@ FIRST_STEP = 1e-4  # as a share of the bounds
 OTHER_STEPS = (1e-3, 5e-3, 2e-5)  # if the first can't decide, or disagrees
 ONLY_STEP = 1e-3  # if the budget allows one step: inputs may lie on a grid that is finer than this
 TINY_STEP = 1e-6  # changes nothing but the rounding
-INSIDE = 0.006  # distance of candidates from the bounds, as a share of these
+# Candidates are moved by half of this, a share of the bounds: more than a step.  Networks that were
+# trained to be robust have their kinks where pixels of 0 or 1 are after a whole epsilon.
+OFF_CANDIDATES = 0.04
 RANDOM = 2  # random directions
 ROUNDINGS = 4  # of float32 in an output, for its size
 NOISE_SHARE = 0.1  # largest part of a difference that may be rounding
@@ -57,7 +61,7 @@ OPPOSITE = 1.8  # relative error of a gradient that points the other way
 MOST = 48  # examples
 MOST_CANDIDATES = 8
 AGAIN = 12  # examples that are measured at other steps
-KEPT = 16  # passes that other steps leave for the check of later answers and for naming a part
+KEPT = 10  # passes that other steps leave for the check of later answers and for naming a part
 FEW = 3  # examples, whose median says nothing
 SURE = 0.6  # relative error that decides at the larger step alone
 SETTLES = 0.5  # part of the error at the first step that another step must come below
@@ -123,9 +127,14 @@ def gradient_at_data(subject: Subject, allowance: int) -> Report:
     again = not subject.observed.steady or subject.observed.coarse
     if subject.excuse:
         return notes.abstain(subject.excuse)
+    if subject.detects_gradients:
+        return notes.abstain(DETECTS)
     if subject.coarse:
         return _coarsely(subject, notes, allowance)
     count = min(MOST, len(nearby.inputs), allowance // _cost(again=again))
+    # Rather fewer examples than a single step.
+    affordable = (subject.left - _other_steps(RANDOM) - KEPT) // _cost(again=again)
+    count = min(count, affordable) if affordable >= FEW else count
     directions = RANDOM
     if count < 1 and allowance >= 2 and not again:  # the gradient's own sign alone
         count, directions = min(MOST, len(nearby.inputs), allowance // 2), 0
@@ -149,7 +158,7 @@ def gradient_at_data(subject: Subject, allowance: int) -> Report:
 def gradient_at_candidates(
     subject: Subject, candidates: Tensor, ids: Tensor, labels: Tensor
 ) -> Report:
-    """Checks the margin's gradient at candidates of an attack, moved off the bounds.
+    """Checks the margin's gradient a little off candidates of an attack.
 
     Raises ``gradient-mismatch`` and ``zero-gradient``.
     """
@@ -158,15 +167,16 @@ def gradient_at_candidates(
         return notes.abstain(subject.classifier.forward_only or "the model has no gradient")
     if subject.excuse:
         return notes.abstain(subject.excuse)
+    if subject.detects_gradients:
+        return notes.abstain(DETECTS)
     if subject.coarse:
         return notes.abstain(COARSE)
     count = min(MOST_CANDIDATES, len(candidates), subject.left // _cost(again=True))
     if count < 1:
         return notes.leave_out(_cost(again=True))
-    bounds = subject.classifier.bounds
-    margin = INSIDE * bounds.width
-    inside = candidates[:count].cpu().clamp(bounds.low + margin, bounds.high - margin)
-    points = _points(subject, inside, ids[:count].cpu(), labels[:count].cpu(), margin=True)
+    given = Batch(ids[:count].cpu(), candidates[:count].cpu(), labels[:count].cpu())
+    off = points_nearby(subject.classifier, given, key="off candidates", distance=OFF_CANDIDATES)
+    points = _points(subject, off, given.ids, given.labels, margin=True)
     zero = int(points.zero.sum())
     notes.figures["zero gradients"] = zero
     if zero:
@@ -210,6 +220,11 @@ def _cost(*, again: bool) -> int:
     return 2 * (RANDOM + 1) + 2 * again
 
 
+def _other_steps(directions: int) -> int:
+    """Returns the passes that an example takes at other steps, with a look at its rounding."""
+    return 2 * (directions + 1) * len(OTHER_STEPS) + 2
+
+
 def _points(
     subject: Subject, inputs: Tensor, ids: Tensor, labels: Tensor, *, margin: bool
 ) -> Points:
@@ -246,7 +261,10 @@ def _checked(subject: Subject, points: Points, notes: Notebook, *, directions: i
     notes.figures["median relative error"] = median
     notes.figures["largest relative error"] = float(known.max())
     notes.figures["wrong"] = wrong
-    if subject.jumps and (len(known) < FEW or wrong < WRONG_BESIDES_JUMPS * len(known)):
+    candidates = notes.name == AT_CANDIDATES  # where classes meet jumps are denser
+    if subject.jumps and (
+        candidates or len(known) < FEW or wrong < WRONG_BESIDES_JUMPS * len(known)
+    ):
         return notes.abstain("the loss jumps, so that differences disagree with a right gradient")
     if _is_wrong(known, wrong, median):
         changed = changed_since(subject, points.inputs, points.outputs)
@@ -274,7 +292,7 @@ def _measured(subject: Subject, points: Points, *, directions: int) -> Tensor:
     larger one, at which only a very small or a very large error decides.
     """
     cost = 2 * (directions + 1)  # of one point and step
-    again_cost = cost * len(OTHER_STEPS) + 2
+    again_cost = _other_steps(directions)
     repeats = subject.observed.steady  # another number of points draws other random numbers
     if not repeats or subject.left < cost * len(points.inputs) + again_cost + KEPT:
         errors = _at_step(subject, points, ONLY_STEP, directions=directions)

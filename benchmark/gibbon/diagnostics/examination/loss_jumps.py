@@ -27,7 +27,7 @@ from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.diagnostics.enough_examples import LEAST_SERIOUS
 from gibbon.diagnostics.examination.closeness import EPSILON
 from gibbon.diagnostics.examination.observed import Nearby
-from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
+from gibbon.diagnostics.examination.subject import DETECTS, Notebook, Report, Subject, counted
 from gibbon.records.examination import ExaminedFlag
 
 NAME, KIND = "jumps of the loss", "discontinuous-loss"
@@ -92,6 +92,8 @@ def loss_jumps(subject: Subject, allowance: int) -> Report:
     notes, nearby = Notebook(NAME), subject.observed.nearby
     if not subject.observed.steady or subject.excuse:
         return notes.abstain(subject.excuse or "it answers at random")
+    if subject.detects_gradients:
+        return notes.abstain(DETECTS)
     if nearby is None or nearby.gradient is None:
         return notes.abstain("the model has no gradient")
     if subject.coarse:

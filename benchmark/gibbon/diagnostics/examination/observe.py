@@ -56,15 +56,18 @@ def answers_inside_a_graph(classifier: Classifier, inputs: Tensor) -> Tensor:
         return answers(run, inputs)
 
 
-def points_nearby(classifier: Classifier, batch: Batch, *, key: str) -> Tensor:
+def points_nearby(
+    classifier: Classifier, batch: Batch, *, key: str, distance: float = NOISE
+) -> Tensor:
     """Returns a point a little off each example, inside of the bounds and off the grid of pixels.
 
-    The random numbers belong to the example (`ExampleStreams`).
+    Each coordinate moves by half of ``distance`` at most, a share of the bounds.  The random
+    numbers belong to the example (`ExampleStreams`).
     """
     streams = ExampleStreams.derive(derive_key("gibbon", key), batch.ids)
     noise = streams.uniform(batch.inputs.shape[1:])
     bounds = classifier.bounds
-    points = batch.inputs + (noise - 0.5) * (NOISE * bounds.width)
+    points = batch.inputs + (noise - 0.5) * (distance * bounds.width)
     margin = INSIDE * bounds.width
     low, high = bounds.low + margin, bounds.high - margin
     # Reflected, not clamped: equal values would be ties of a maximum or a median.

@@ -20,6 +20,7 @@ from gibbon.models.memory import in_pieces
 from gibbon.records.examination import ExaminedCheck, ExaminedFlag, Result
 
 SEED = 0  # of random numbers that the model draws
+DETECTS = "its answers depend on whether gradients are recorded"
 
 
 class OutOfPassesError(Exception):
@@ -102,6 +103,12 @@ class Subject:
             return "its answers depend on the batch"
         repeats = self.observed.repeats and not self.remembers
         return "" if repeats else "its answers can't be repeated"
+
+    @property
+    def detects_gradients(self) -> bool:
+        """Whether its answers depend on whether gradients are recorded."""
+        found = self.observed.with_gradients
+        return found is not None and not found.error and found.difference > self.observed.tolerance
 
     @property
     def differentiable(self) -> bool:

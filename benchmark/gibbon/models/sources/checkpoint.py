@@ -14,7 +14,6 @@ import os
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gibbon.core.archives import opened_archive
+from gibbon.core.archives import is_archive, opened_archive
 from gibbon.core.errors import ModelError, WeightsError
 from gibbon.core.files import reading
 from gibbon.core.reading import check_regular
@@ -148,7 +147,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> CheckpointCont
 
 
 def _unpickle(path: Path, start: bytes, *, trust_pickle: bool) -> CheckpointContent:
-    archive = zipfile.is_zipfile(path)
+    archive = is_archive(path)
     if archive:
         with opened_archive(path, problem=WeightsError, what="a checkpoint"):
             pass  # its directory is checked

@@ -19,7 +19,7 @@ from gibbon.core.global_state import GlobalState
 from gibbon.core.plain_tensors import plain
 from gibbon.core.rng import seeded_globals
 from gibbon.core.threat import PIXEL_BOUNDS, Bounds
-from gibbon.models.classifier import PIXELS, Classifier
+from gibbon.models.classifier import MANY_DIGITS, PIXELS, Classifier
 from gibbon.models.first_answers import FirstAnswers
 from gibbon.models.memory import tensors_of
 from gibbon.models.model_state import ModelState
@@ -429,7 +429,8 @@ def _try(module: nn.Module, input_shape: tuple[int, ...], bounds: Bounds) -> Fir
             f"it must return floating-point numbers, got {outputs.dtype}: return the logits, not "
             "the predicted class"
         )
-    return FirstAnswers(given, outputs.detach().clone())
+    plainly = outputs if outputs.dtype in MANY_DIGITS else outputs.float()
+    return FirstAnswers(given, plainly.detach().clone())
 
 
 def _call(module: nn.Module, inputs: Tensor) -> object:

@@ -55,7 +55,7 @@ class EventRun:
         self, tag: str, counts: Sequence[int], *, step: int, description: str = ""
     ) -> None:
         """Adds the counts of a quantity in equal bins from 0 to 1."""
-        self._add_bins(tag, counts, np.linspace(0.0, 1.0, len(counts) + 1), step, description)
+        self._add_bins(tag, counts, np.arange(len(counts) + 1) / len(counts), step, description)
 
     def distribution(
         self, tag: str, values: NDArray[np.floating[Any]], *, step: int, description: str = ""

@@ -103,7 +103,9 @@ class _Work:
 
         with boundary(fail):
             self.plan.pool.load([planned.source.handle])
-        if not failed:
+        if failed:
+            progress.advance(len(planned.experiment.ids) * planned.work, doing=str(planned))
+        else:
             self._compute(progress, failed, fail)
         return failed[0] if failed else None
 

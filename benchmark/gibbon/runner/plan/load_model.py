@@ -25,8 +25,8 @@ from gibbon.runner.plan.cell_digest import digest_of
 from gibbon.runner.plan.class_agreement import check_class_names
 from gibbon.runner.plan.code_digest import PACKAGE, code_digest
 from gibbon.runner.plan.model_code import model_code
-from gibbon.runner.precision import vary
 from gibbon.runner.plan.probe_model import ProbedAnswers, probe_model, since_first
+from gibbon.runner.precision import vary
 from gibbon.runner.raised_by import blaming
 from gibbon.runner.settings import Precision
 from gibbon.specs.suite import ModelSpec
@@ -124,9 +124,10 @@ def load_model(
     if later.numeric and habits.foreign:  # not in its first calls
         habits = habits.with_state(later)
         classifier, probed, _ = probe()
-    with built.classifier.uncounted(), built.classifier.evaluating(device):
-        first = (each for each in (built.first, habits.first) if each is not None)
-        probed = since_first(probed, first, built.classifier.module, device)
+    whole = habits.around(built.classifier)
+    first = [each for each in (built.first, habits.first) if each is not None]
+    with whole.uncounted(), whole.evaluating(device):
+        probed = since_first(probed, first, whole, device)
     weights = state_digest(own)
     answers, notes = _identity(probed, own)
     other = {} if variant.precision == "float32" else {"precision": variant.precision}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.datasets.base import Batch, Dataset, sample_ids
@@ -24,6 +24,7 @@ from gibbon.diagnostics.examination.observe import (
     in_other_modes,
     largest,
     off_the_data,
+    plain_answers,
 )
 from gibbon.diagnostics.examination.observed import Observed, OtherAnswers
 from gibbon.models.classifier import Classifier, probe
@@ -161,19 +162,20 @@ def probe_model(
 
 
 def since_first(
-    probed: ProbedAnswers, first: Iterable[FirstAnswers], module: nn.Module, device: torch.device
+    probed: ProbedAnswers,
+    first: Iterable[FirstAnswers],
+    classifier: Classifier,
+    device: torch.device,
 ) -> ProbedAnswers:
     """Returns the answers of a model, as those of one that remembers if its first ones are gone.
 
     The probe begins after a few calls have been made.  A model that answers otherwise from its
     second call on, by a count that can't be put back, answers the probe alike each time.
+    ``classifier`` is the model in float32.
     """
     for each in first:
-        now = each.again(module, device) if probed.steady else None
-        if now is None or now.shape != each.outputs.shape:
-            continue
-        found = comparison(each.outputs, now)
-        if found.difference > TOLERANCE:
+        found = _compared(each, classifier, device) if probed.steady else None
+        if found is not None and found.difference > TOLERANCE:
             observed = replace(
                 probed.observed,
                 steady=False,
@@ -187,6 +189,15 @@ def since_first(
                 probed, projections=(), modes=(), steady=False, draws="", observed=observed
             )
     return probed
+
+
+def _compared(
+    first: FirstAnswers, classifier: Classifier, device: torch.device
+) -> OtherAnswers | None:
+    try:
+        return comparison(first.outputs, plain_answers(classifier, first.inputs.to(device)))
+    except Exception:  # noqa: BLE001  outputs that can't be compared, such as of another shape
+        return None
 
 
 def _cause(classifier: Classifier, inputs: Tensor) -> Cause:

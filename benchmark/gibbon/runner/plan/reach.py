@@ -52,6 +52,7 @@ GENERATED = frozenset(
         *("_abc_impl", "_backward_cls", "training", "__slots__"),
     ]
 )
+DECLARED = {"needs_gradient"}  # by an attack, which changes no candidate
 GENERATED_BY = "__pydantic_"
 # Names of a module that say where it is, not what it does.
 OF_PLACE = frozenset({"__name__", "__file__", "__spec__", "__package__", "__loader__", "__doc__"})
@@ -335,6 +336,8 @@ class Reach:
 
     def _about_class(self, kind: type) -> Iterator[str]:
         passed = self._written(kind) | GENERATED
+        if issubclass(kind, Attack):
+            passed |= DECLARED
         yield from map(self._class, kind.__bases__)
         if self._is_own(type(kind).__module__):
             yield self._class(type(kind))

@@ -29,8 +29,8 @@ from gibbon.records.proofs import ProofMethod, Proofs, read_proofs, write_proofs
 from gibbon.runner.batch_loop import in_batches
 from gibbon.runner.boundary import ENDINGS, Attempt, boundary
 from gibbon.runner.plan.planned import Plan
-from gibbon.runner.precision import uncompiled
 from gibbon.runner.plan.selection import read_batches
+from gibbon.runner.precision import uncompiled
 from gibbon.runner.progress import Progress
 from gibbon.runner.proofs.plan_proofs import PlannedProof, plan_proofs
 from gibbon.runner.raised_by import attributed

@@ -1,0 +1,28 @@
+"""Computes an unattacked cell again that failed because the process of its attack ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gibbon.records.run import Failure
+from gibbon.runner.execute.jobs import Job
+from gibbon.runner.execute.run_job import Execution, run_job
+from gibbon.runner.execute.scorer import ScoreNow
+
+
+def without_attack(
+    job: Job, failed: Mapping[str, Failure], run: Execution
+) -> Mapping[str, Failure]:
+    """Returns the failures of a job by cell digest, of which no attack spoils the unattacked cell.
+
+    The unattacked cell shares the process of the first attack.  If that ended, it is run alone.
+    """
+    head = job.cells[0]
+    if not run.worker.separates or job.attack is None or not job.unattacked:
+        return failed
+    if head.digest not in failed:
+        return failed
+    others = {digest: each for digest, each in failed.items() if digest != head.digest}
+    alone = replace(job, cells=(head,), again=frozenset())
+    return {**run_job(alone, run, ScoreNow()), **others}
