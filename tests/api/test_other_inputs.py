@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from gibbon import evaluate
 from gibbon.cli.app import main as gibbon
-from gibbon.core.errors import DatasetError, RequestError, SpecError
+from gibbon.core.errors import DatasetError, ModelError, RequestError, SpecError
 from gibbon.records.run import RunRecord
 from gibbon.report.text.markdown import tables_markdown
 from gibbon.specs.suite import DatasetSpec
@@ -274,3 +274,21 @@ def test_the_examples_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> Non
         assert 0 <= names["results"].clean_error <= 1
         assert not names["results"].failures
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("known", [{}, {"bounds": (0, 50)}])
+def test_token_ids_as_numbers_get_advice(known):
+    ids = torch.randint(0, 50, (12, 6)).float() / (1 if known else 50)
+    network = nn.Sequential(nn.Embedding(50, 4), nn.Flatten(), nn.Linear(24, 3))
+    with pytest.raises(ModelError, match=r"attack the embeddings.*network\.embedding"):
+        evaluate(network, (ids, torch.arange(12) % 3), attack="fgsm", epsilon=0.1, **known)
+
+
+def test_indices_of_another_kind_get_none():
+    class Gathers(nn.Module):
+        def forward(self, inputs):
+            return inputs[:, torch.tensor([0.5])]
+
+    with pytest.raises(ModelError) as raised:
+        evaluate(Gathers(), (torch.rand(12, 6), torch.arange(12) % 3), attack="fgsm", epsilon=0.1)
+    assert "embeddings" not in str(raised.value)

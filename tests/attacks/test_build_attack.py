@@ -56,6 +56,15 @@ def test_an_attack_can_not_be_changed():
         attack.steps = 3  # type: ignore[attr-defined]
 
 
+def test_a_value_that_is_of_none_of_several_kinds_has_one_line():
+    with pytest.raises(SpecError) as refused:
+        build_attack(spec("bim", target="next"), where="here")
+    assert str(refused.value) == (
+        "here.target: Input should be 'none', 'random', 'least-likely' or 'second', or a valid "
+        "integer, got 'next'"
+    )
+
+
 @pytest.mark.parametrize(
     ("parameters", "fault"),
     [

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
+from pydantic_core import ErrorDetails
 
 from gibbon.attacks import ATTACKS, IN_NORM
 from gibbon.attacks.adapters import ATTACK_SOURCES
 from gibbon.attacks.base import Attack, MemberError, is_attack
 from gibbon.core.errors import MissingLibraryError, RequestError, SpecError, suggest
+from gibbon.core.plain_text import shown
 from gibbon.core.registry import their_code
 from gibbon.core.threat import Norm
 from gibbon.models.attacked_view import stand_in
@@ -149,11 +151,28 @@ def explained(error: ValidationError | SpecError, *, where: str) -> SpecError:
     if isinstance(error, SpecError):
         return SpecError(str(error), where=where)
     lines = []
-    for problem in error.errors():
-        parts = [where, key_path(list(problem["loc"]))]
-        place = ".".join(part for part in parts if part)
-        what = f"{problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+    for several in _by_value(error.errors()):
+        problem = several[0]
+        # The problems of a value that may be of several kinds end with the kind.
+        location = list(problem["loc"])[: 1 if len(several) > 1 else None]
+        place = ".".join(part for part in (where, key_path(location)) if part)
+        wanted = [each["msg"].removeprefix("Value error, ") for each in several]
+        wanted = [wanted[0], *(each.removeprefix("Input should be ") for each in wanted[1:])]
+        what = f"{', or '.join(wanted)}, got {shown(problem['input'])}"
         if problem["type"] == "missing":
             what = WORDS["missing"]
         lines.append(f"{place}: {what}" if place else what)
     return SpecError("\n".join(lines))
+
+
+def _by_value(problems: Sequence[ErrorDetails]) -> list[list[ErrorDetails]]:
+    """Returns problems in groups of those of one value of one parameter."""
+    groups: list[list[ErrorDetails]] = []
+    for each in problems:
+        last = groups[-1][-1] if groups else None
+        alike = last is not None and last["loc"][:1] == each["loc"][:1]
+        if last is not None and alike and last["input"] is each["input"] and len(each["loc"]) > 1:
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return groups

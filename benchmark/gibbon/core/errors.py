@@ -35,6 +35,13 @@ from typing import Any
 LONGEST, MOST = 200, 20_000  # characters and names among which the nearest name is looked for
 
 
+TOKENS = (
+    "discrete inputs, such as token ids, are not supported: attack the embeddings. Give the "
+    "embeddings as inputs, with their bounds, and the network after the embedding as the model: "
+    "inputs = network.embedding(ids).detach(), bounds=(inputs.min().item(), inputs.max().item())"
+)
+
+
 class GibbonError(Exception):
     """Base class of all exceptions that Gibbon raises."""
 

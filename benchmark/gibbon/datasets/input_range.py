@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gibbon.core.errors import DatasetError
+from gibbon.core.errors import TOKENS, DatasetError
 from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 from gibbon.datasets.base import PIXEL_MAX
 
@@ -23,11 +23,6 @@ NORMALISED = (
     "model"
 )
 BYTES_AS_FLOATS = "divide them by 255, or give them as uint8"
-TOKENS = (
-    "discrete inputs, such as token ids, are not supported: attack the embeddings. Give the "
-    "embeddings as inputs, with their bounds, and the network after the embedding as the model: "
-    "inputs = network.embedding(ids).detach(), bounds=(inputs.min().item(), inputs.max().item())"
-)
 
 
 def check_dtype(dtype: np.dtype[Any], *, say: str) -> None:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from gibbon.core.errors import DatasetError, ModelError, RequestError, suggest
+from gibbon.core.errors import TOKENS, DatasetError, ModelError, RequestError, suggest
 from gibbon.core.fixed_inputs import FIXED_INPUTS
 from gibbon.core.global_state import GlobalState
 from gibbon.core.plain_tensors import plain
+from gibbon.core.plain_text import message_of
 from gibbon.core.rng import seeded_globals
 from gibbon.core.threat import PIXEL_BOUNDS, Bounds
 from gibbon.models.classifier import MANY_DIGITS, PIXELS, Classifier
@@ -377,6 +378,10 @@ def _cure(
             "forward(inputs) calls it with the others fixed, the same for all examples, such as\n"
             f"{FIXED_INPUTS}"
         )
+    if "indices" in message_of(error) and any(
+        isinstance(each, nn.Embedding | nn.EmbeddingBag) for each in module.modules()
+    ):
+        return f": {TOKENS}"
     note = _size_note(input_shape, prepared)
     return f". {note[0].upper()}{note[1:]}" if note else ""
 
