@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gibbon import evaluate
 from gibbon.attacks.base import STRICT, Attack
+from gibbon.core.errors import ModelError
 from gibbon.core.threat import Norm
 from gibbon.models.known_code import is_known
 from gibbon.models.shielding import habits_of
@@ -337,3 +338,42 @@ def test_a_message_of_megabytes_is_stored_shortened(data: Any) -> None:
     for failure in failures:
         assert failure.error.startswith("RingError: xxx")
         assert len(failure.error) + len(failure.traceback) < 100_000
+
+
+class UnspeakableError(RuntimeError):
+    def __str__(self) -> str:
+        raise ValueError("no message")
+
+
+class Raises(nn.Module):
+    """Raises in some call."""
+
+    def __init__(self, at: int, error: BaseException) -> None:
+        super().__init__()
+        self.net, self.at, self.error, self.calls = nets.linear().module, at, error, [0]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls.append(len(inputs))
+        if len(self.calls) > self.at:
+            raise self.error
+        return self.net(inputs)
+
+
+@pytest.mark.parametrize("at", [1, 2, 6])
+@pytest.mark.parametrize(
+    "error", [SystemExit(0), GeneratorExit(), StopIteration(), UnspeakableError()]
+)
+def test_a_model_that_exits_while_it_is_loaded_is_an_error(
+    at: int, error: BaseException, data: Any
+) -> None:
+    with pytest.raises(ModelError, match="it can't be run|the model can't be run"):
+        evaluate(Raises(at, error), data, attack="fgsm", epsilon=EPSILON, **KNOWN)
+
+
+def test_a_message_that_is_no_unicode_is_stored(data: Any, tmp_path: Any) -> None:
+    odd = Raises(26, ValueError("\udcff and \0"))
+    models = {"odd": odd, "other": nets.linear(seed=9).module}
+    known = {**KNOWN, "examination": True, "output": tmp_path / "run"}
+    found = evaluate(models, data, attack={"name": "pgd", "steps": 8}, epsilon=EPSILON, **known)
+    assert any("\\udcff" in failure.error for failure in found.failures)
+    assert found.select(model="other").adversarial_error is not None

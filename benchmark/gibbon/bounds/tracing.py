@@ -18,6 +18,7 @@ from gibbon.bounds.network import Network, NoBoundError, Node
 from gibbon.bounds.recording import TRACED, Call, Recording, Symbol, plain_values, symbols
 from gibbon.bounds.supported import CONSTANT, RECORDED
 from gibbon.core.frames import raised_in
+from gibbon.core.plain_text import message_of
 
 FLOATS = (torch.float32, torch.float64)
 
@@ -41,7 +42,7 @@ def trace(module: nn.Module, inputs: Tensor) -> Network:
         with torch.no_grad():
             outputs = module(symbol)
     except NoBoundError as error:
-        problem = str(error)
+        problem = message_of(error)
     except Exception as error:  # noqa: BLE001  # the user's module: it may raise anything
         problem = f"can't be traced: {type(error).__name__}: {_gist(error)} "
         problem += f"(raised by {raised_in(error)})"
@@ -57,7 +58,7 @@ def trace(module: nn.Module, inputs: Tensor) -> Network:
 
 
 def _gist(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = message_of(error).strip().splitlines()
     return lines[0] if lines else "no message"
 
 

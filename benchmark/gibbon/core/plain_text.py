@@ -56,13 +56,15 @@ def shortened(text: str) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Returns the message of an exception, of which other people's code may have made anything.
+    r"""Returns the message of an exception, of which other people's code may have made anything.
 
-    >>> message_of(ValueError("no such class"))
-    'no such class'
+    It can be stored: lone surrogates are written as escapes.
+
+    >>> message_of(ValueError("no such class \udce9"))
+    'no such class \\udce9'
     """
     try:
-        return cut(str(error))
+        return cut(str(error)).encode(errors="backslashreplace").decode()
     except BaseException as other:  # an exception's __str__ may raise any other
         if isinstance(other, KeyboardInterrupt):
             raise

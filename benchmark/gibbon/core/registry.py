@@ -205,11 +205,13 @@ def their_code(problem: str, *, kind: type[RequestError] = RequestError) -> Iter
     """
     try:
         yield
-    except (RequestError, GeneratorExit):
+    except RequestError:
         raise
     except BaseException as error:
         if ends_the_process(error):
             raise
+        if isinstance(error, GeneratorExit) and _is_ours(error):
+            raise  # a generator of ours is closed
         if type(error).__module__.partition(".")[0] == _OURS and not isinstance(error, Exception):
             raise  # a signal to this process
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -219,6 +221,12 @@ def their_code(problem: str, *, kind: type[RequestError] = RequestError) -> Iter
             raised = f"it ended the program, with exit code {shown(error.code)}"
         ours = Path(frame.filename).is_relative_to(_FOLDER)
         raise kind(f"{problem}: {raised}{'' if ours else place}") from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Returns whether an exception was raised at a line of Gibbon itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from gibbon.core.errors import ModelError, OutputError
 from gibbon.core.global_state import Modes
 from gibbon.core.plain_tensors import STAND_INS, equal, plain, version_of
+from gibbon.core.plain_text import message_of
 from gibbon.core.threat import Bounds, ThreatModel
 from gibbon.models.memory import is_shortage
 from gibbon.models.outputs import LOGITS, OutputRule
@@ -504,6 +505,6 @@ def probe(classifier: Classifier, inputs: Tensor) -> Tensor:
         if is_shortage(error):
             raise
         raise ModelError(
-            f"the model can't be run on inputs of shape {tuple(inputs.shape)}: {error}"
+            f"the model can't be run on inputs of shape {tuple(inputs.shape)}: {message_of(error)}"
         ) from error
     return outputs

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from gibbon.core.errors import GibbonError, ProcessEndedError, RequestError
+from gibbon.core.plain_text import message_of
 
 try:
     import resource
@@ -277,7 +278,7 @@ def _portable(error: BaseException) -> BaseException:
             made: BaseException = kind.__new__(kind)  # without its own arguments
             made.args = (str(error),)
             return _with_notes(made, error)
-    return _with_notes(RuntimeError(f"{type(error).__name__}: {error}"), error)
+    return _with_notes(RuntimeError(f"{type(error).__name__}: {message_of(error)}"), error)
 
 
 def _with_notes(made: BaseException, error: BaseException) -> BaseException:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gibbon.core.plain_text import message_of
 from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
 from gibbon.models.memory import is_shortage
 from gibbon.records.examination import ExaminedFlag
@@ -124,7 +125,7 @@ def inner_work(subject: Subject) -> tuple[Report, Report]:
             )
         )
     if error and not (seen or engine):
-        reason = f"the pass raised an exception: {error}"
+        reason = f"the pass raised an exception: {message_of(error)}"
         return layers.abstain(reason), inner.abstain(reason)
     return layers.report(), inner.report()
 

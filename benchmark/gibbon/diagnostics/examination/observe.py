@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gibbon.core.plain_text import message_of
 from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.datasets.base import Batch
 from gibbon.diagnostics.examination.closeness import relative_difference
@@ -166,7 +167,7 @@ def compared(run: Callable[[], Tensor], outputs: Tensor) -> tuple[OtherAnswers, 
     except Exception as error:
         if is_shortage(error):
             raise
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        text = f"{type(error).__name__}: {message_of(error)}".splitlines()[0]
         return OtherAnswers(len(outputs), difference=torch.inf, error=text), None
     return comparison(outputs, found), found
 

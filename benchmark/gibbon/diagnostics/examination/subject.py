@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gibbon.core.frames import raised_in
+from gibbon.core.plain_text import message_of
 from gibbon.core.rng import seeded_globals
 from gibbon.datasets.base import Batch
 from gibbon.diagnostics.examination.few_digits import has_few_digits
@@ -217,7 +218,7 @@ class Notebook:
 
     def fail(self, error: BaseException) -> Report:
         """Returns the report of a check that raised an exception."""
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        text = f"{type(error).__name__}: {message_of(error)}".splitlines()[0]
         text = f"{text} (raised by {raised_in(error)})"
         return self._report("failed", f"this check could not be made: {text}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gibbon.core.plain_text import shortened
+from gibbon.core.plain_text import message_of, shortened
 
 LONG = 200  # characters: longer messages are cut after their first sentence
 
@@ -13,7 +13,7 @@ def gist(error: BaseException) -> str:
     >>> gist(ValueError("no such layer\n  in line 3"))
     'no such layer'
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in message_of(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     # TorchScript puts a traceback in front of the message.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from gibbon.core.endings import ends_the_process
 from gibbon.core.errors import TOKENS, DatasetError, ModelError, RequestError, suggest
 from gibbon.core.fixed_inputs import FIXED_INPUTS
 from gibbon.core.global_state import GlobalState
@@ -304,11 +305,13 @@ def _advice(
         yield
     except RequestError:
         raise
-    except Exception as error:
+    except BaseException as error:  # an exit of the model would end everything in silence
+        if ends_the_process(error):
+            raise
         axes = _axes_advice(module, input_shape)
         if axes:
             raise DatasetError(axes) from error
-        found = CHANNELS_IN_ERROR.search(str(error))
+        found = CHANNELS_IN_ERROR.search(message_of(error))
         taken = int(found[1]) if found else _channels_of(module)
         if taken is not None and len(input_shape) == 3 and taken != input_shape[0]:
             raise _other_channels(taken, input_shape[0], own=own) from error
@@ -366,12 +369,12 @@ def _cure(
     module: nn.Module,
     input_shape: tuple[int, ...],
     prepared: Preprocessing | None,
-    error: Exception,
+    error: BaseException,
 ) -> str:
     kinds = {each.dtype for each in module.parameters() if each.is_floating_point()}
     if kinds and torch.float32 not in kinds:
         return f". Its parameters are {kinds.pop()}: convert it with .float()"
-    more = MORE_INPUTS.search(str(error)) if isinstance(error, TypeError) else None
+    more = MORE_INPUTS.search(message_of(error)) if isinstance(error, TypeError) else None
     if more is not None:
         return (
             f". It takes more than one input ({more[1]}): wrap it in a module whose "
