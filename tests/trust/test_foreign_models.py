@@ -366,7 +366,7 @@ class Raises(nn.Module):
 def test_a_model_that_exits_while_it_is_loaded_is_an_error(
     at: int, error: BaseException, data: Any
 ) -> None:
-    with pytest.raises(ModelError, match="it can't be run|the model can't be run"):
+    with pytest.raises(ModelError, match=r"(it|the model) can't be run"):
         evaluate(Raises(at, error), data, attack="fgsm", epsilon=EPSILON, **KNOWN)
 
 
