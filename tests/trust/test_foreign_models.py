@@ -366,8 +366,21 @@ class Raises(nn.Module):
 def test_a_model_that_exits_while_it_is_loaded_is_an_error(
     at: int, error: BaseException, data: Any
 ) -> None:
-    with pytest.raises(ModelError, match=r"(it|the model) can't be run"):
+    with pytest.raises(ModelError, match=r"(it|the model) (can't be run|raised)"):
         evaluate(Raises(at, error), data, attack="fgsm", epsilon=EPSILON, **KNOWN)
+
+
+@pytest.mark.parametrize("at", [18, 22, 26])
+@pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit()])
+def test_a_model_that_exits_later_ends_no_other(at: int, error: BaseException, data: Any) -> None:
+    models = {"odd": Raises(at, error), "other": nets.linear(seed=9).module}
+    known = {**KNOWN, "examination": True, "attack": {"name": "pgd", "steps": 8}}
+    try:
+        found = evaluate(models, data, epsilon=EPSILON, **known)
+    except ModelError:  # it was still being loaded
+        return
+    assert all(each.model == "odd" or "scored on odd" in each.error for each in found.failures)
+    assert found.select(model="other").adversarial_error is not None
 
 
 def test_a_message_that_is_no_unicode_is_stored(data: Any, tmp_path: Any) -> None:

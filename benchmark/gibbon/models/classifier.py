@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gibbon.core.endings import ends_the_process
 from gibbon.core.errors import ModelError, OutputError
 from gibbon.core.global_state import Modes
 from gibbon.core.plain_tensors import STAND_INS, equal, plain, version_of
@@ -177,12 +178,18 @@ class Classifier:
         The module gets a tensor that must stay as it is, or, if it is foreign, a copy.  Modes of
         torch that it leaves changed are restored.
 
-        Raises `OutputError` if the module returns anything of another shape, or changes its input.
+        Raises `OutputError` if the module returns anything of another shape, changes its input, or
+        raises an exception that is no `Exception`, such as `SystemExit`.
         """
         version, modes, outer = version_of(inputs), Modes.now(), self._lent
         lent = self._lent = Lent(inputs, inputs.clone() if self.foreign else inputs, modes)
         try:
             returned: object = self.module(lent.given)
+        except BaseException as error:  # an exit must not end the run in silence
+            if isinstance(error, Exception) or ends_the_process(error):
+                raise
+            raised = f"{type(error).__name__}: {message_of(error)}"
+            raise OutputError(f"the model raised {raised}") from error
         finally:
             self._lent = outer
             if Modes.now() != modes:
