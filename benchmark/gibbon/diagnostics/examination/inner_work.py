@@ -104,7 +104,7 @@ def inner_work(subject: Subject) -> tuple[Report, Report]:
             except Exception as raised:
                 if is_shortage(raised):
                     raise
-                error = f"{type(raised).__name__}: {raised}".splitlines()[0]
+                error = f"{type(raised).__name__}: {message_of(raised)}".splitlines()[0]
         seen |= watch.seen
         engine |= calls
     looked_at = f"1 example {' and '.join(modes)}, all calls of torch's functions"
@@ -125,7 +125,7 @@ def inner_work(subject: Subject) -> tuple[Report, Report]:
             )
         )
     if error and not (seen or engine):
-        reason = f"the pass raised an exception: {message_of(error)}"
+        reason = f"the pass raised an exception: {error}"
         return layers.abstain(reason), inner.abstain(reason)
     return layers.report(), inner.report()
 
