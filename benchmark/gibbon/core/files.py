@@ -62,7 +62,10 @@ def own_folder(path: Path) -> None:
 
 def read_plain_file(path: Path) -> bytes:
     """Returns the content of a file that is no pipe and no device.  Raises `OSError`."""
-    if not stat.S_ISREG(path.stat().st_mode):
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a file", str(path))
     return path.read_bytes()
 
