@@ -116,5 +116,5 @@ def test_a_damaged_zipped_file_is_named(tmp_path, content, fault):
 def test_a_file_that_is_not_there_or_is_a_folder_is_named(tmp_path):
     with pytest.raises(DatasetError, match="absent: no such file"):
         read_idx(tmp_path / "absent")
-    with pytest.raises(DatasetError, match=f"{tmp_path}: can't be read: not a file"):
+    with pytest.raises(DatasetError, match=f"{tmp_path}: can't be read: Is a directory"):
         read_idx(tmp_path)
