@@ -38,7 +38,7 @@ def errors(
     """
     asked = threats(epsilons, classifier)
     found = []
-    with guarding(classifier, batch) as guarded:
+    with guarding(classifier, batch, attack=attack) as guarded:
         streams = ExampleStreams.derive(0, batch.ids)
         proposals = propose(attack, classifier, guarded.batch, threats=asked, streams=streams)
         for threat, tries in zip(asked, proposals, strict=True):
@@ -56,7 +56,7 @@ def carried_errors(
     asked = threats(epsilons, classifier)
     found = []
     before: Judged | None = None
-    with guarding(classifier, batch) as guarded:
+    with guarding(classifier, batch, attack=attack) as guarded:
         streams = ExampleStreams.derive(0, batch.ids)
         proposals = propose(attack, classifier, guarded.batch, threats=asked, streams=streams)
         for threat, tries in zip(asked, proposals, strict=True):
