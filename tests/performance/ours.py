@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -42,7 +43,8 @@ def errors(
         streams = ExampleStreams.derive(0, batch.ids)
         proposals = propose(attack, classifier, guarded.batch, threats=asked, streams=streams)
         for threat, tries in zip(asked, proposals, strict=True):
-            judged = judge(classifier, batch, proposed=tries, threat=threat)
+            with _off_path(classifier, asked):
+                judged = judge(classifier, batch, proposed=tries, threat=threat)
             found.append(float(judged.any_misled.double().mean()))
         if clean:
             clean_answers(classifier, batch, watch=guarded.watch)
@@ -62,9 +64,15 @@ def carried_errors(
         for threat, tries in zip(asked, proposals, strict=True):
             # Once the direction was taken, what the model says of the clean inputs is known.
             before = before or judge_clean(classifier, batch, watch=guarded.watch)
-            before = judge(classifier, batch, proposed=tries, threat=threat, before=before)
+            with _off_path(classifier, asked):
+                before = judge(classifier, batch, proposed=tries, threat=threat, before=before)
             found.append(float(before.any_misled.double().mean()))
     return found
+
+
+def _off_path(classifier: Classifier, asked: Sequence[ThreatModel]) -> AbstractContextManager[None]:
+    """Predicts candidates outside of the attack's path, as runs do where epsilons share passes."""
+    return classifier.off_path() if len(asked) > 1 else nullcontext()
 
 
 def contestant(
