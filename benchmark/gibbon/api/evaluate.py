@@ -7,8 +7,8 @@ checks, numbers and tables.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
@@ -28,7 +28,7 @@ from gibbon.api.request import (
 from gibbon.api.results import Results
 from gibbon.attacks.base import Attack
 from gibbon.core.errors import FlagError, SpecError
-from gibbon.core.files import StrPath
+from gibbon.core.files import StrPath, files_of_this_process
 from gibbon.core.global_state import calculating
 from gibbon.core.reading import expanded
 from gibbon.core.threat import Norm
@@ -222,7 +222,7 @@ def evaluate(
     if output is not None and not os.fspath(output).strip():
         raise SpecError(f"must be the path of a folder, got {output!r}", where="output")
     suite, supplied = request.suite, request.supplied(settings)
-    place = nullcontext(output) if output is not None else TemporaryDirectory(prefix="gibbon-")
+    place = nullcontext(output) if output is not None else _temporary_folder()
     with place as folder_name, _reporter(progress) as reporter:
         folder = expanded(os.fspath(folder_name), SpecError)
         if not supplied.datasets:
@@ -248,6 +248,12 @@ def evaluate(
             f"the numbers must not be used yet:\n{text}", flags=serious, results=results
         )
     return results
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    with files_of_this_process(), TemporaryDirectory(prefix="gibbon-") as folder:
+        yield folder
 
 
 def _bytes(size: int | str | None) -> int | None:

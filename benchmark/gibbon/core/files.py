@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,18 @@ StrPath = str | os.PathLike[str]
 # systems lack the last two.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _NEW |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+_LASTING = ContextVar("lasting", default=True)
+
+
+@contextmanager
+def files_of_this_process() -> Iterator[None]:
+    """Does not wait for the disk within a ``with`` block, whose files end with the process."""
+    before = _LASTING.set(False)
+    try:
+        yield
+    finally:
+        _LASTING.reset(before)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -31,7 +44,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with open_new(temporary) as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # before it is renamed, in case the power fails
+            if _LASTING.get():
+                os.fsync(file.fileno())  # before it is renamed, in case the power fails
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
