@@ -27,6 +27,7 @@ from gibbon.records.run import (
     Transfer,
     WorstCase,
 )
+from gibbon.records.tested_claims import ClaimTest
 from gibbon.specs.decoding import parse_suite
 
 GOLDEN = Path(__file__).parent / "report" / "golden"
@@ -68,6 +69,52 @@ models = ["logistic"]
 name = "fgsm"
 epsilon = "0.25"
 clip = false
+
+[[claims]]
+id = "maxout-errs-less"
+section = "4"
+text = "a deep network | errs less than a linear one"
+order = "lower"
+note = "of another size"
+[claims.first]
+dataset = "mnist"
+model = "maxout"
+measure = "adversarial_error"
+attack = "fgsm"
+epsilon = "0.25"
+[claims.second]
+dataset = "mnist"
+model = "softmax"
+measure = "adversarial_error"
+attack = "fgsm"
+epsilon = "0.25"
+
+[[claims]]
+id = "maxout-is-better-than-nothing"
+section = "4"
+text = "a deep network errs less than half of the time"
+order = "lower"
+constant = 0.5
+[claims.first]
+dataset = "mnist"
+model = "maxout"
+measure = "adversarial_error"
+attack = "fgsm"
+epsilon = "0.25"
+
+[[claims]]
+id = "broken-is-sure"
+section = "6"
+text = "a broken network is sure of itself"
+order = "higher"
+constant = 0.5
+needs = "a network that works"
+[claims.first]
+dataset = "mnist"
+model = "broken"
+measure = "confidence_on_misclassified"
+attack = "fgsm"
+epsilon = "0.25"
 
 [[published]]
 section = "4"
@@ -365,6 +412,40 @@ def comparison(*, clip: bool, only: tuple[int, int], p_value: float) -> ModelCom
     )
 
 
+def claim_tests() -> tuple[ClaimTest, ...]:
+    """Returns a claim that holds and one that is the other way round."""
+    fixed = {"order": "lower", "examples": 1000, "first": 0.894, "first_trainings": 1}
+    mcnemar, binomial = "McNemar's exact test", "exact binomial test"
+    lower = {"difference": -0.105, "difference_low": -0.124, "difference_high": -0.086}
+    higher = {"difference": 0.394, "difference_low": 0.375, "difference_high": 0.413}
+    return (
+        ClaimTest.model_validate(
+            {
+                **fixed,
+                **lower,
+                "id": "maxout-errs-less",
+                "second": 0.999,
+                "second_trainings": 1,
+                "test": mcnemar,
+                "p_value": 0.00012,
+                "models": ("maxout", "softmax"),
+            }
+        ),
+        ClaimTest.model_validate(
+            {
+                **fixed,
+                **higher,
+                "id": "maxout-is-better-than-nothing",
+                "second": 0.5,
+                "second_trainings": 0,
+                "test": binomial,
+                "p_value": 0.0214,
+                "models": ("maxout",),
+            }
+        ),
+    )
+
+
 def seed_statistics() -> tuple[SeedStatistics, ...]:
     """Returns the spread over two seeds, of which one has no confidence under attack."""
     fixed = {"dataset": "mnist", "seeds_of": "maxout", "n": 2, "models": ("maxout", "softmax")}
@@ -452,6 +533,7 @@ def made_up_record() -> RunRecord:
             comparison(clip=True, only=(30, 20), p_value=0.2),
         ),
         seeds=seed_statistics(),
+        claims=claim_tests(),
         failures=tuple(
             Failure(
                 dataset="mnist",
@@ -596,6 +678,7 @@ def searching_record() -> RunRecord:
             "worst_cases": (),
             "comparisons": (),
             "seeds": (),
+            "claims": (),
             "failures": (),
             "flags": (),
             "checks": before.checks[1:],

@@ -40,7 +40,7 @@ SAME_FUNCTION = {
 STORED = {"examination", "gallery", "no_class", "proofs"}
 # Sections of the report are named after the module whose values they show.
 SECTIONS = Path("benchmark/gibbon/report/content")
-SHOWN = {"distances", "gallery", "no_class", "published", "transfer"}
+SHOWN = {"claims", "distances", "gallery", "no_class", "published", "transfer"}
 
 
 def sources() -> Iterator[Path]:

@@ -11,7 +11,8 @@ from gibbon.report.content.evaluations import evaluation_tables
 from gibbon.report.content.headline import headline_tables
 from gibbon.report.content.layout import Table
 from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.published import paper_table, verdict
+from gibbon.report.content.published import paper_table
+from gibbon.report.content.verdicts import verdict
 from gibbon.report.content.worst_case import worst_case_tables
 from gibbon.report.text.csv import BOUNDS_FILE, csv_files
 from gibbon.report.text.markdown import tables_markdown

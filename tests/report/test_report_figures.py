@@ -99,8 +99,10 @@ def test_write_report_writes_every_file(record: RunRecord, tmp_path: Path) -> No
     write_report(record, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "agreement.csv",
+        "claims.csv",
         "evaluations.csv",
         "model_comparisons.csv",
+        "published.csv",
         "tables.md",
         "tensorboard",
         "training_seeds.csv",

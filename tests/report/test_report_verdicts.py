@@ -6,7 +6,8 @@ import pytest
 
 from gibbon.records.run import RunRecord
 from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.published import paper_table, verdict
+from gibbon.report.content.published import paper_table
+from gibbon.report.content.verdicts import verdict
 from gibbon.specs.decoding import parse_suite, shipped_suites
 from gibbon.specs.published import PublishedRow
 
@@ -91,7 +92,8 @@ def test_a_row_is_reproduced_within_its_tolerance_and_differs_outside(record: Ru
     assert word(record, **measured, value=0.8839, tolerance=0.01) == "differs"
     assert word(record, **measured, value=0.9041, tolerance=0.01) == "differs"
     assert word(record, **measured, value=0.5, tolerance=0.0, above=True) == "reproduced"
-    assert word(record, **measured, value=0.95, tolerance=0.01, above=True) == "differs"
+    assert word(record, **measured, value=0.9, tolerance=0.01, above=True) == "reproduced"
+    assert word(record, **measured, value=0.9, tolerance=0.001, above=True) == "differs"
     assert word(record, tolerance=None) == ""
 
 

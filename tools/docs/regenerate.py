@@ -11,6 +11,11 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:models results/goodfellow2015-masking docs/masked-gradients.svg -->
     <!-- gibbon:illustration results/goodfellow2015 addition docs/addition.png -->
     <!-- gibbon:floors pyproject.toml -->
+    <!-- gibbon:tally results/goodfellow2015 -->
+    <!-- gibbon:claims results/goodfellow2015 CLAIM... -->
+    <!-- gibbon:rows results/goodfellow2015 ROW... -->
+    <!-- gibbon:sweep results/the-paper -->
+    <!-- gibbon:filters results/the-paper/filters.json -->
 
 and ends with ``<!-- /gibbon -->``.  Run ``python -m tools.docs.regenerate README.md`` from the
 repository's root; with ``--check`` nothing is written and the exit code is 1 if a region or a
@@ -43,6 +48,7 @@ from gibbon.report.file_names import CONFIDENCE_FILE
 from gibbon.report.text.markdown import bullets, escape, heading, table_markdown
 from tools.docs.attack_tables import direction_table, side_by_side_table
 from tools.docs.floors import draw_floors
+from tools.docs.paper_page import chosen_claims, chosen_rows, filters_table, judged_sweep, tally
 
 Maker = Callable[[list[str], Path], str]
 
@@ -269,14 +275,41 @@ def _expect(arguments: list[str], usage: str, number: int) -> list[str]:
     return arguments
 
 
-def _table(table: Table) -> str:
-    noted = table.with_flag_notes()
-    return f"{table_markdown(noted, level=1)}\n\n{bullets(noted.notes)}"
+def _table(table: Table, *, flags: bool = True) -> str:
+    """Returns a table with its notes, of which those on flags may be said elsewhere on the page."""
+    noted = table.with_flag_notes() if flags else table
+    notes = f"\n\n{bullets(noted.notes)}" if noted.notes else ""
+    return f"{table_markdown(noted, level=1)}{notes}"
 
 
 def _floors(arguments: list[str], folder: Path) -> str:
     (project,) = _expect(arguments, "gibbon:floors PROJECT", 1)
     return f"```text\n{draw_floors(folder / project)}\n```"
+
+
+def _tally(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments, "gibbon:tally RUN", 1)
+    return _table(tally(RunRecord.read(folder / run)))
+
+
+def _claims(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments[:1], "gibbon:claims RUN CLAIM...", 1)
+    return _table(chosen_claims(RunRecord.read(folder / run), arguments[1:]), flags=False)
+
+
+def _rows(arguments: list[str], folder: Path) -> str:
+    (run,) = _expect(arguments[:1], "gibbon:rows RUN ROW...", 1)
+    return _table(chosen_rows(RunRecord.read(folder / run), arguments[1:]), flags=False)
+
+
+def _sweep(arguments: list[str], folder: Path) -> str:
+    (sweep,) = _expect(arguments, "gibbon:sweep FOLDER", 1)
+    return _table(judged_sweep(folder / sweep))
+
+
+def _filters(arguments: list[str], folder: Path) -> str:
+    (file,) = _expect(arguments, "gibbon:filters FILE", 1)
+    return _table(filters_table(folder / file))
 
 
 MAKERS: Mapping[str, Maker] = {
@@ -289,6 +322,11 @@ MAKERS: Mapping[str, Maker] = {
     "models": _models,
     "illustration": _illustration,
     "floors": _floors,
+    "tally": _tally,
+    "claims": _claims,
+    "rows": _rows,
+    "sweep": _sweep,
+    "filters": _filters,
 }
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ names: limit, batch size and device.  All runs come before the first record is r
 records name a commit without changes.  A record that can't be made here, because weights, data or
 another library are missing, is skipped with the reason and stays as it is.
 
-    python -m tools.records.remake [NAME...] [--records FOLDER] [--compare]
+    python -m tools.records.remake [NAME...] [--records FOLDER] [--compare] [--trainings FOLDER]
+
+With ``--trainings`` all trainings in a folder are measured (`run --trainings`); a record that was
+made so is made so again.
 
 The exit code is 1 if a number differs by more than rounding, 2 if nothing could be made.
 """
@@ -22,18 +25,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gibbon.attacks.adapters import ATTACK_SOURCES
+from gibbon.specs.suite import ModelSpec
+from gibbon.specs.trainings import trainings_folder
 
 ROOT = Path(__file__).parents[2]
 MADE = ROOT / "results" / "runs" / "records"
 WRONG_REQUEST = 2  # the exit code of `run` for weights, data or a library that is not there
 ROUNDING = 1e-6  # as a share of the number: matrix libraries of two processors differ by less
-TABLES = ("evaluations", "transfer", "agreement", "worst_case", "members", "confidence")
+TABLES = ("evaluations", "transfer", "agreement", "worst_case", "members", "confidence", "claims")
 # What tells a row from the others of its table.
 KEYS = (
     *("dataset", "model", "source", "target", "first", "second"),
-    *("attack", "attacks", "member", "answers", "norm", "clip", "epsilon"),
+    *("id", "attack", "attacks", "member", "answers", "norm", "clip", "epsilon"),
 )
 CHANGING = ("seconds", "digest")  # they are others in every run, or after a change of the digest
 
@@ -93,8 +99,11 @@ def rows(file: Path) -> dict[str, Row]:
     return found
 
 
-def remake(record: Path, *, output: Path) -> str:
-    """Runs what a record was made with again.  Returns why that can't be done, or nothing."""
+def remake(record: Path, *, output: Path, trainings: str = "") -> str:
+    """Runs what a record was made with again.  Returns why that can't be done, or nothing.
+
+    ``trainings`` is the folder of several trainings; that of the record if empty.
+    """
     made = json.loads((record / "run.json").read_text())
     settings, suite = made["provenance"], made["suite"]
     absent = {
@@ -114,6 +123,9 @@ def remake(record: Path, *, output: Path) -> str:
     words = ["run", own.name if own.exists() else suite["name"], "--fresh"]
     words += ["--output", str(output.resolve()), "--device", settings["device"]]
     words += ["--batch-size", str(settings["batch_size"] or "auto")]
+    trainings = "" if own.exists() else trainings or trainings_of(suite)
+    if trainings:
+        words += ["--trainings", trainings]
     if settings["limit"] is not None:
         words += ["--limit", str(settings["limit"])]
     done = subprocess.run(  # noqa: S603  # this repository's own command
@@ -131,6 +143,16 @@ def remake(record: Path, *, output: Path) -> str:
             f"{record.name}: run ended with exit code {done.returncode}\n{done.stderr}"
         )
     return ""
+
+
+def trainings_of(suite: Mapping[str, Any]) -> str:
+    """Returns the folder of trainings that the models of a recorded suite came from, if any."""
+    models = (
+        ModelSpec.model_validate(model)
+        for experiment in suite["experiments"]
+        for model in experiment["models"]
+    )
+    return next((found for each in models if (found := trainings_folder(each))), "")
 
 
 def replace(record: Path, made: Path) -> None:
@@ -162,6 +184,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("names", nargs="*", help="folders of the records; all if none is named")
     parser.add_argument("--records", type=Path, default=ROOT / "results", help="where they are")
     parser.add_argument("--compare", action="store_true", help="replace nothing")
+    parser.add_argument("--trainings", default="", help="folder of MODEL/seed-N/MODEL.safetensors")
     asked = parser.parse_args(words)
     found = sorted(each.parent for each in asked.records.glob("*/run.json"))
     unknown = set(asked.names) - {each.name for each in found}
@@ -172,7 +195,7 @@ def main(words: list[str]) -> int:
         if asked.names and record.name not in asked.names:
             continue
         _say(f"{record.name}: running")
-        reason = remake(record, output=MADE / record.name)
+        reason = remake(record, output=MADE / record.name, trainings=asked.trainings)
         if reason:
             _say(f"{record.name}: skipped: {reason}")
         else:

@@ -38,6 +38,8 @@ from gibbon.cli.options import (
     run_settings,
 )
 from gibbon.cli.output import say
+from gibbon.cli.sweep_command import DEFAULT_POINTS
+from gibbon.cli.sweep_command import EPILOG as SWEEP_EXAMPLES
 from gibbon.cli.train_command import EPILOG as TRAINING_EXAMPLES
 from gibbon.cli.train_command import EXAMPLE, in_training_options, own_training
 from gibbon.core.endings import ENDING, Terminated
@@ -234,6 +236,16 @@ def run(
         Path | None,
         typer.Option(parser=path, help="Folder for the results. [default: results/runs/SUITE]"),
     ] = None,
+    trainings: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path,
+            metavar="DIR",
+            help="Folder with several trainings of models of the suite, "
+            "DIR/MODEL/seed-N/MODEL.safetensors, such as checkpoints: all of them are measured in "
+            "place of the shipped weights, and verdicts are about their mean and spread.",
+        ),
+    ] = None,
     **settings: Any,
 ) -> None:
     """Run a suite and print its tables.
@@ -242,6 +254,7 @@ def run(
     """
     from gibbon.records.acceptance import acceptances
     from gibbon.specs.decoding import read_suite
+    from gibbon.specs.trainings import with_trainings
 
     strict = bool(settings.pop("strict"))
     on_call = _accepted(settings.pop("accept"))
@@ -251,6 +264,8 @@ def run(
         if settings[each.name] is not None
     }
     loaded = read_suite(suite)
+    if trainings is not None:
+        loaded = with_trainings(loaded, trainings)
     chosen = run_settings(given, data_folder=_data_folder())
     accepted = (*acceptances(loaded.accept, where=suite), *on_call)
     kinds = tuple(dict.fromkeys(each.kind for each in accepted))
@@ -414,6 +429,42 @@ def audit(
     else:
         passed = audit_run(words, documents.run_folder(subject, runs=RUNS))
     raise typer.Exit(DONE if passed else FAILED)
+
+
+@app.command(
+    "sweep",
+    cls=WithExamples,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    options_metavar="--model SOURCE --dataset SOURCE --attack NAME --epsilon E [OPTIONS]",
+    epilog=SWEEP_EXAMPLES,
+)
+def sweep_(
+    context: typer.Context,
+    low: Annotated[
+        float | None,
+        typer.Option("--from", metavar="E", help="Lowest epsilon. [default: minus --epsilon]"),
+    ] = None,
+    points: Annotated[int, typer.Option(help="Number of epsilons.")] = DEFAULT_POINTS,
+    shown: Annotated[
+        int, typer.Option("--logits-of", help="Number of examples whose outputs are written.")
+    ] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(parser=path, help="Folder. [default: results/runs/DATASET-MODELS-sweep]"),
+    ] = None,
+) -> None:
+    """Follow the outputs of models along the direction of an attack.
+
+    Writes the outputs against epsilon (`logits.csv`, `logits.svg`), a row for each example
+    (`sweep.csv`) and a summary (`sweep.json`): how straight the outputs are on each side of the
+    input, where the first error is, and how much of the rest is misclassified. Other options are
+    those of `evaluate`. Points are not clipped; 100 examples unless `--limit` says otherwise.
+    """
+    from gibbon.cli.sweep_command import SweepWords, sweep_models
+
+    words = SweepWords(tuple(context.args), low, points, shown, output)
+    sweep_models(words, data_folder=_data_folder(), runs=RUNS)
+    raise typer.Exit(DONE)
 
 
 @app.command("list")

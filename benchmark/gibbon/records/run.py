@@ -27,6 +27,7 @@ from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
 from gibbon.records.proofs import ProofMethod
 from gibbon.records.record import Record
 from gibbon.records.survivor_check import SurvivorCheck
+from gibbon.records.tested_claims import ClaimTest
 from gibbon.specs.base import UNATTACKED, EpsilonField
 from gibbon.specs.suite import Suite
 
@@ -481,6 +482,7 @@ class RunRecord(Record):
     no_class: tuple[NoClassEvaluation, ...] = Field(default=(), exclude_if=not_)
     no_class_shares: tuple[NoClassShare, ...] = Field(default=(), exclude_if=not_)
     fooling: tuple[FoolingRate, ...] = Field(default=(), exclude_if=not_)
+    claims: tuple[ClaimTest, ...] = Field(default=(), exclude_if=not_)
 
     def with_flags(self, flags: Iterable[Flag]) -> RunRecord:
         """Returns the record with these flags in place of its own, also in the rows they affect."""

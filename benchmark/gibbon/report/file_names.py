@@ -21,11 +21,14 @@ SEEDS_FILE: Final = "training_seeds.csv"
 NO_CLASS_FILE: Final = "no_class.csv"
 NO_CLASS_CLASSES_FILE: Final = "no_class_classes.csv"
 FOOLING_FILE: Final = "fooling.csv"
+# Written if the suite has published numbers, and if it has claims that were tested.
+PUBLISHED_FILE: Final = "published.csv"
+CLAIMS_FILE: Final = "claims.csv"
 
 # Those that a run may lack.
 OPTIONAL_FILES: Final = (
     *(BOUNDS_FILE, MEMBERS_FILE, COMPARISONS_FILE, SEEDS_FILE, CONFIDENCE_FILE),
-    *(NO_CLASS_FILE, NO_CLASS_CLASSES_FILE, FOOLING_FILE),
+    *(NO_CLASS_FILE, NO_CLASS_CLASSES_FILE, FOOLING_FILE, PUBLISHED_FILE, CLAIMS_FILE),
 )
 TEXT_FILES: Final = (
     *(EVALUATIONS_FILE, TRANSFER_FILE, WORST_CASE_FILE, AGREEMENT_FILE, TABLES_FILE),

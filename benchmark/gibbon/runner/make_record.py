@@ -36,6 +36,7 @@ from gibbon.records.run import (
     WorstCase,
 )
 from gibbon.runner import count
+from gibbon.runner.claim_tests import claim_tests
 from gibbon.runner.compare_models import model_comparisons, seed_statistics
 from gibbon.runner.compared_cells import compared_cells
 from gibbon.runner.examine_models import Examined
@@ -154,6 +155,7 @@ def make_record(
         no_class=tuple(no_class.evaluations),
         no_class_shares=tuple(no_class.shares),
         fooling=tuple(no_class.fooling),
+        claims=tuple(claim_tests(plan, folder)),
     ).with_flags(flags)
 
 

@@ -62,6 +62,10 @@ class PublishedRow(Spec):
         note: note that is always printed.
         of_class: name or number of the class that ``share_of_false_positives`` is about, and
             ``fooling_rate``, which without it is the mean over all classes.
+        judged_by: what is compared with the number if ``model`` names several trainings: their
+            ``mean``, or their ``range`` from the lowest to the highest, for a measure that depends
+            on the network that examples are made on.
+        effect: the claim of the suite that the number belongs to: if it is refuted, so is the row.
     """
 
     dataset: Name
@@ -84,6 +88,8 @@ class PublishedRow(Spec):
     compared_with: Name | None = None
     note: str = ""
     of_class: str | int | None = Field(default=None, exclude_if=_is_missing)
+    judged_by: Literal["mean", "range"] = Field(default="mean", exclude_if="mean".__eq__)
+    effect: Name | None = Field(default=None, exclude_if=_is_missing)
 
     @model_validator(mode="after")
     def _class_where_there_is_one(self) -> Self:

@@ -39,6 +39,7 @@ from gibbon.specs.base import (
     Source,
     Spec,
 )
+from gibbon.specs.claims import Claim
 from gibbon.specs.memory_sizes import parse_bytes
 from gibbon.specs.naming import (
     ENSEMBLE,
@@ -416,6 +417,14 @@ class Experiment(Spec):
         """Whether the inputs belong to no class."""
         return self.dataset.no_class
 
+    def trainings_of(self, name: str) -> tuple[str, ...]:
+        """Returns the models whose ``seeds_of`` is a name, else the model of that name.
+
+        Empty if the experiment has neither.
+        """
+        group = tuple(each.name for each in self.models if each.seeds_of == name)
+        return group or tuple(each.name for each in self.models if each.name == name)
+
     @model_validator(mode="after")
     def _errors_need_classes(self) -> Self:
         name = self.dataset.name
@@ -490,9 +499,11 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)]
 class Suite(Spec):
     """A named list of experiments, with one seed.
 
-    ``accept`` lists the kinds of flags that the author takes responsibility for.  ``certify`` says
-    which certified bounds are computed: true for all, false for none; those that cost little beside
-    the attacks if it is missing.  It was called ``bounds``, which is still read.
+    ``published`` are numbers that tables show next to the measured ones, and ``claims`` orders of
+    two measures that are tested.  ``accept`` lists the kinds of flags that the author takes
+    responsibility for.  ``certify`` says which certified bounds are computed: true for all, false
+    for none; those that cost little beside the attacks if it is missing.  It was called ``bounds``,
+    which is still read.
 
     With ``isolate`` each attack and each model runs in a process of its own, and a cell that exits,
     crashes or exceeds a limit fails alone.  ``cell_timeout`` is in seconds, ``cell_memory`` a text
@@ -505,6 +516,7 @@ class Suite(Spec):
     description: str = ""
     seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
     published: tuple[PublishedRow, ...] = ()
+    claims: tuple[Claim, ...] = Field(default=(), exclude_if=not_)
     source: str = ""
     accept: tuple[Name, ...] = Field(default=(), exclude_if=not_)
     certify: bool | None = Field(default=None, strict=True, exclude_if=_is_none)
@@ -532,6 +544,18 @@ class Suite(Spec):
     @model_validator(mode="after")
     def _datasets_tell_apart(self) -> Self:
         _refuse_twins("experiment", [each.dataset.name for each in self.experiments], key="dataset")
+        return self
+
+    @model_validator(mode="after")
+    def _effects_are_claims(self) -> Self:
+        names = [claim.id for claim in self.claims]
+        _refuse_twins("claim", names, key="id")
+        for place, row in enumerate(self.published):
+            if row.effect is not None and row.effect not in names:
+                raise ValueError(
+                    f"published[{place}]: effect {row.effect!r} is no claim of the suite"
+                    + suggest(row.effect, names)
+                )
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from gibbon.records.run import RunRecord
 from gibbon.report.content.attack_comparison import COMPARED
 from gibbon.report.content.certified import CERTIFIED
+from gibbon.report.content.claims import CLAIMS
 from gibbon.report.content.distances import NEAREST
 from gibbon.report.content.error_curves import CURVES
 from gibbon.report.content.evaluations import EVALUATIONS
@@ -27,7 +28,7 @@ from gibbon.report.content.transfer import AGREEMENT, TRANSFER
 from gibbon.report.content.worst_case import MEMBERS, WORST_CASE
 
 _TABLES = (
-    *(PAPER, EVALUATIONS, COMPARED, CURVES, NEAREST, WORST_CASE),
+    *(PAPER, CLAIMS, EVALUATIONS, COMPARED, CURVES, NEAREST, WORST_CASE),
     *(CERTIFIED, MEMBERS, SEEDS, TRANSFER, AGREEMENT, NO_CLASS),
 )
 

@@ -134,6 +134,19 @@ class Table:
             rows=tuple(tuple(row[place] for place in shown) for row in self.rows),
         )
 
+    def without_empty(self, header: str) -> Table:
+        """Returns the table without the columns of this heading that are empty in every row."""
+        shown = [
+            place
+            for place, column in enumerate(self.columns)
+            if column.header != header or any(row[place].text for row in self.rows)
+        ]
+        return replace(
+            self,
+            columns=tuple(self.columns[place] for place in shown),
+            rows=tuple(tuple(row[place] for place in shown) for row in self.rows),
+        )
+
     def with_flag_notes(self) -> Table:
         """Returns the table with a note below it for each kind of flag that affects a number."""
         flags = dict.fromkeys(flag for row in self.rows for each in row for flag in each.flags)

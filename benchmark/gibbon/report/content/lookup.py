@@ -94,6 +94,8 @@ class RunLookup:
             for each in record.agreements
         }
         self._failures = {(_key(each), each.model) for each in record.failures}
+        self._by_dataset = {each.dataset.name: each for each in record.suite.experiments}
+        self.claims = {each.id: each for each in record.claims}
         self._flags = FlagIndex(record.flags)
 
     def evaluation(self, condition: Condition, model: str) -> Evaluation | None:
@@ -153,8 +155,30 @@ class RunLookup:
             condition for condition in self.conditions(experiment) if condition.attack in attacks
         )
 
-    def published(self, row: PublishedRow, attack: str) -> Measured:
-        """Returns the measured value of a published row, under ``attack``."""
+    def trainings(self, row: PublishedRow, attack: str) -> tuple[Measured, ...]:
+        """Returns the measured value of a published row in each training, under ``attack``.
+
+        A row's model is a model of the suite, or the ``seeds_of`` of several.  With several sources
+        and several targets, the first source is taken with the first target, the second with the
+        second, and so on; the shorter list starts again at its end.
+        """
+        experiment = self._by_dataset.get(row.dataset)
+        names = {"model": row.model, "target": row.target, "compared_with": row.compared_with}
+        groups = {
+            key: (experiment and experiment.trainings_of(name)) or (name,)
+            for key, name in names.items()
+            if name is not None
+        }
+        taken = (
+            {key: group[place % len(group)] for key, group in groups.items()}
+            for place in range(max(map(len, groups.values())))
+        )
+        return tuple(
+            self._published_in_one(row.model_copy(update=named), attack) for named in taken
+        )
+
+    def _published_in_one(self, row: PublishedRow, attack: str) -> Measured:
+        """Returns the measured value of a published row for the models of its names."""
         condition = Condition(row.dataset, attack, row.epsilon)
         if row.value is None:
             return Measured("not run")
@@ -189,7 +213,9 @@ class RunLookup:
         own = (row.dataset, row.model)
         if row.measure == "confidence_on_false_positives":
             rate = found.confidence_on_false_positives
-            return Measured("done", rate, whole=found.false_positives)
+            low = found.confidence_on_false_positives_low
+            high = found.confidence_on_false_positives_high
+            return Measured("done", rate, low, high, whole=found.false_positives)
         if row.measure == "share_of_false_positives":
             for share in self.record.no_class_shares:
                 if (share.dataset, share.model) == own and _is_class(row, share):
@@ -214,14 +240,16 @@ class RunLookup:
         found = self.evaluation(condition, row.model)
         if found is None or found.status == "failed":
             return Measured(self.state(condition, row.model))
-        measured = Measured("done", found.mean_confidence, whole=found.examples)
+        ends = found.mean_confidence_low, found.mean_confidence_high
+        measured = Measured("done", found.mean_confidence, *ends, whole=found.examples)
         if row.measure == "adversarial_error":
             measured = adversarial_error(found)
         if row.measure in ("worst_case_error", "certified_error"):
             measured = worst_case_error(found)
         if row.measure == "confidence_on_misclassified":
             rate = found.confidence_on_misclassified
-            measured = Measured("done", rate, whole=found.misclassified)
+            ends = found.confidence_on_misclassified_low, found.confidence_on_misclassified_high
+            measured = Measured("done", rate, *ends, whole=found.misclassified)
         return replace(measured, flags=self.flags(found))
 
 

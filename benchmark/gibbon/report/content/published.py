@@ -1,33 +1,24 @@
 """The table of published numbers, each with the measured number and a verdict.
 
-A row with a tolerance gets a verdict: ``reproduced`` if a number measured under one of its attacks
-lies within the tolerance; ``differs``, with the row's reason; ``failed``; or ``not run``, with what
-it needs.  A row that was run but had no examples to count differs.
-
-A row that is a bound is compared with the strongest of its attacks: ``above the certified error``,
-if that finds more errors than an upper bound allows; ``weaker than published``, if it finds fewer
-than a published attack; else ``between``.  The tolerance is that of the published number's
-rounding.  If only a sample of the dataset was evaluated, a difference counts beyond the interval of
-the measured number.
+`gibbon.report.content.verdicts` says what the words of the verdict mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from typing import Final, Literal
 
+from gibbon.report.content.footnotes import Footnotes
 from gibbon.report.content.layout import (
     NOTHING,
     ChapterKind,
     Column,
-    Kind,
     Row,
     Table,
     TableCell,
     cells,
 )
-from gibbon.report.content.lookup import Measured, RunLookup
+from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.number_format import (
     MEASURES,
     as_published,
@@ -38,108 +29,28 @@ from gibbon.report.content.number_format import (
     points,
     state_cell,
 )
+from gibbon.report.content.over_trainings import OverTrainings
+from gibbon.report.content.verdicts import PublishedVerdict, verdict
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.published import PublishedRow
 
-EMPTY = "measured, but there are no examples to take the share or the mean of"
-ROUNDING = 1e-9  # of a difference of rates: far below one example of any dataset
+_OVER_TRAININGS: Final = "Over trainings"
 
 
-@dataclass(frozen=True)
-class PublishedVerdict:
-    """The verdict on a published number.
-
-    Args:
-        word: the verdict.
-        attack: the attack that reproduced the number, or the strongest one for a bound; empty
-            otherwise.
-        why: the reason for a difference, or what a row that was not run needs; may be empty.
-    """
-
-    word: Literal[
-        "reproduced",
-        "differs",
-        "failed",
-        "not run",
-        "between",
-        "above the certified error",
-        "weaker than published",
-    ]
-    attack: str = ""
-    why: str = ""
-
-
-# How a verdict is marked, by its word.
-_KINDS: Final[dict[str, Kind]] = {
-    "reproduced": "reproduced",
-    "between": "reproduced",
-    "differs": "differs",
-    "weaker than published": "differs",
-    "above the certified error": "failed",
-    "failed": "failed",
-    "not run": "not run",
-}
-
-
-def verdict(row: PublishedRow, results: RunLookup) -> PublishedVerdict | None:
-    """Returns the verdict on a row, or None if it has no tolerance and is no bound."""
-    if row.value is None:
-        return PublishedVerdict("not run", why=row.needs)
-    if row.tolerance is None and row.bound is None:
-        return None
-    found = [(attack, results.published(row, attack)) for attack in row.attack]
-    measured = [(attack, each.rate) for attack, each in found if each.rate is not None]
-    if not measured:
-        states = {each.state for _, each in found}
-        if "failed" in states:
-            return PublishedVerdict("failed")
-        # Run, but without examples to count, such as the confidence of a model without mistakes.
-        if "done" in states:
-            return PublishedVerdict("differs", why=EMPTY)
-        return PublishedVerdict("not run", why=row.needs)
-    if row.bound is not None:
-        return _bound_verdict(row, results)
-    for attack, rate in measured:
-        if _meets(row, rate):
-            return PublishedVerdict("reproduced", attack)
-    return PublishedVerdict("differs", why=row.reason)
-
-
-def _bound_verdict(row: PublishedRow, results: RunLookup) -> PublishedVerdict:
-    """Returns the verdict on a bound that was measured, by the strongest of its attacks."""
-    found = [(each, results.published(row, each)) for each in row.attack]
-    attack, strongest = max(found, key=lambda each: -1.0 if each[1].rate is None else each[1].rate)
-    card = results.record.dataset_cards.get(row.dataset)
-    whole = card is None or card.examples == card.of
-    low, high = (strongest.rate or 0.0,) * 2 if whole else strongest.ends
-    value, slack = row.value or 0.0, (row.tolerance or 0.0) + ROUNDING
-    if row.bound == "upper" and low > value + slack:
-        return PublishedVerdict("above the certified error", attack, row.reason)
-    if row.bound == "lower" and high < value - slack:
-        return PublishedVerdict("weaker than published", attack, row.reason)
-    return PublishedVerdict("between", attack)
-
-
-def _meets(row: PublishedRow, rate: float) -> bool:
-    if row.value is None or row.tolerance is None:
-        return False
-    below = row.value - row.tolerance - ROUNDING
-    return rate >= below if row.above else below <= rate <= row.value + row.tolerance + ROUNDING
-
-
-def paper_table(results: RunLookup) -> Table | None:
+def paper_table(results: RunLookup, ids: Collection[str] | None = None) -> Table | None:
     """Returns the published rows of the suite next to the measured numbers, if it has any.
 
+    Only the rows with these ids, if they are given.
     A row has one or more attacks.  The first is the main one; the others have their own columns,
     after the verdict.
     """
-    rows = results.record.suite.published
+    rows = tuple(row for row in results.record.suite.published if ids is None or row.id in ids)
     if not rows:
         return None
     several = len({row.dataset for row in rows}) > 1
     others = tuple(dict.fromkeys(attack for row in rows for attack in row.attack[1:]))
     main = _main_attack(rows)
-    notes = _Footnotes()
+    notes = Footnotes()
     verdicts = [verdict(row, results) for row in rows]
     judged = any(verdicts)
     lines = tuple(
@@ -153,14 +64,14 @@ def paper_table(results: RunLookup) -> Table | None:
                 NOTHING if row.attack[0] == UNATTACKED else row.epsilon,
                 _published(row),
             ),
-            *_measured_cells(row, results.published(row, row.attack[0])),
+            *_with_count(row, OverTrainings.of(row, results, row.attack[0])),
             *(_verdict_cells(row, found) if judged else ()),
             TableCell(notes.marks(row.note, found.why if found else "")),
             *(cell for other in others for cell in _other_cells(row, results, other)),
         )
         for row, found in zip(rows, verdicts, strict=True)
     )
-    return Table(
+    table = Table(
         title="Published and measured",
         columns=(
             Column("§"),
@@ -170,7 +81,7 @@ def paper_table(results: RunLookup) -> Table | None:
             Column("Attack", "left", level=2),
             Column("ε", level=2),
             Column("Published"),
-            *_measured_columns("Measured" if main in ("", UNATTACKED) else f"Measured ({main})"),
+            *_main_columns("Measured" if main in ("", UNATTACKED) else f"Measured ({main})"),
             *((Column("Tolerance", level=2), Column("Verdict", "left")) if judged else ()),
             Column("Note", "left"),
             *(column for other in others for column in _measured_columns(other, level=1)),
@@ -178,6 +89,7 @@ def paper_table(results: RunLookup) -> Table | None:
         rows=lines,
         notes=(*_reading(results, rows, others, judged=judged), *notes.lines()),
     )
+    return table.without_empty(_OVER_TRAININGS)
 
 
 def _published_tables(results: RunLookup) -> tuple[Table, ...]:
@@ -197,10 +109,17 @@ def _main_attack(rows: tuple[PublishedRow, ...]) -> str:
 def _measured_columns(header: str, *, level: Literal[0, 1] = 0) -> tuple[Column, ...]:
     return (
         Column(header, level=level),
+        Column(_OVER_TRAININGS, level=1),
         Column("Δ points", level=level),
+        Column("Δ / spread", level=1),
         Column("95 % interval", level=1),
         Column("Count", level=2),
     )
+
+
+def _main_columns(header: str) -> tuple[Column, ...]:
+    measured, *others = _measured_columns(header)
+    return measured, Column("n"), *others
 
 
 def _published(row: PublishedRow) -> TableCell:
@@ -217,23 +136,28 @@ def _verdict_cells(
     if row.tolerance is not None:
         margin = round(100 * row.tolerance, 6)
         tolerance = TableCell(f"±{margin:g}", value=margin)
-    if found is None:
-        return tolerance, TableCell("")
-    other = found.attack not in ("", row.attack[0])
-    kind = _KINDS[found.word]
-    return tolerance, TableCell(found.word, f"({found.attack})" if other else "", kind=kind)
+    return tolerance, TableCell("") if found is None else found.cell(main=row.attack[0])
 
 
-def _measured_cells(row: PublishedRow, measured: Measured) -> Row:
+def _with_count(row: PublishedRow, found: OverTrainings) -> Row:
+    """Returns the cells of the main attack, with the number of trainings after the measured one."""
+    measured, *others = _measured_cells(row, found)
+    return measured, count(found.count or None), *others
+
+
+def _measured_cells(row: PublishedRow, found: OverTrainings) -> Row:
+    measured = found.measured
     if measured.state != "done":
-        return cells(state_cell(measured.state), NOTHING, NOTHING, NOTHING)
+        return cells(state_cell(measured.state), "", NOTHING, NOTHING, NOTHING, NOTHING)
     clean = row.measure == "clean_error"
     counts = count_of(measured.part, measured.whole)
     if measured.part is None and measured.whole is not None:
         counts = TableCell(f"mean of {count(measured.whole)}", value=measured.whole)
     return cells(
         percent(measured.rate, clean=clean).flagged(measured.flags),
+        found.spread_cell(clean=clean),
         NOTHING if row.value is None else points(measured.rate, row.value, clean=clean),
+        NOTHING if row.value is None else found.difference_cell(row.value),
         interval(measured, clean=clean),
         counts,
     )
@@ -241,8 +165,8 @@ def _measured_cells(row: PublishedRow, measured: Measured) -> Row:
 
 def _other_cells(row: PublishedRow, results: RunLookup, attack: str) -> Row:
     if attack not in row.attack[1:]:
-        return cells("", "", "", "")
-    return _measured_cells(row, results.published(row, attack))
+        return cells("", "", "", "", "", "")
+    return _measured_cells(row, OverTrainings.of(row, results, attack))
 
 
 def models_in_words(row: PublishedRow) -> str:
@@ -272,10 +196,22 @@ def _reading(
     if source:
         yield f"Published: {source}."
     yield (
-        "Δ: measured minus published, in percentage points. Intervals: Wilson, 95 %. Count: the "
-        "examples counted, of those that the rate is a share of; a confidence is a mean over its "
-        "count and has no such interval."
+        "Δ: measured minus published, in percentage points. Intervals, 95 %: Wilson's for rates, "
+        "BCa bootstrap for confidences. Count: the examples counted, of those that the rate is a "
+        "share of; a confidence is a mean over its count."
     )
+    several = any(OverTrainings.of(row, results, a).count > 1 for row in rows for a in row.attack)
+    yield (
+        "n: the number of trainings, of which the measured number is the mean; with one, the "
+        "verdict is about this one network. Δ / spread: Δ in standard deviations over trainings "
+        "(sd); with one training, in half-widths of its interval, which is about the examples "
+        "alone (hw)."
+    )
+    if several:
+        yield (
+            "Over trainings: standard deviation, with n − 1, and range; the interval of a mean "
+            "over trainings covers examples and trainings."
+        )
     if others:
         main = _main_attack(rows) or "the main attack"
         yield (
@@ -289,6 +225,18 @@ def _reading(
             "points, of the published one, under the first attack or the one that is named; the "
             "note gives the reason for a difference, or what a row that was not run needs."
         )
+    if judged and any(row.judged_by == "range" for row in rows):
+        yield (
+            "The agreement of wrong classes depends on the network that the examples are made on: "
+            "with several trainings, the verdict is about the published number's distance from "
+            "their range."
+        )
+    if judged and (results.record.suite.claims or any(row.above for row in rows)):
+        yield (
+            "Refuted: the effect that the number belongs to is significantly the other way round "
+            "(see the claims), or, of a number that is a lower bound (>), the whole interval of "
+            "every training is below it."
+        )
     if any(row.bound for row in rows):
         yield (
             "≤: no attack may find more errors, as with a certified error. ≥: an attack that was "
@@ -297,17 +245,3 @@ def _reading(
         )
     if any(row.target for row in rows):
         yield "a → b: examples made on a, scored on b; a is the source, b the target."
-
-
-class _Footnotes:
-    """The notes under a table, each with one mark, however often it is referred to."""
-
-    def __init__(self) -> None:
-        self._marks: dict[str, str] = {}
-
-    def marks(self, *notes: str) -> str:
-        given = [note for note in notes if note]
-        return " ".join(self._marks.setdefault(n, f"({len(self._marks) + 1})") for n in given)
-
-    def lines(self) -> tuple[str, ...]:
-        return tuple(f"{mark} {note}" for note, mark in self._marks.items())

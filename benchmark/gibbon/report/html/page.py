@@ -22,6 +22,7 @@ from gibbon.records.flag_kinds import MEANINGS
 from gibbon.records.illustration import illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import report_chapters
+from gibbon.report.content.claims import CLAIMS
 from gibbon.report.content.curves import panels
 from gibbon.report.content.distance_curves import whole_curves
 from gibbon.report.content.error_curves import CURVES
@@ -160,6 +161,8 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     yield _section("headline", found.pop(HEADLINE.title), views)
     if paper := found.pop(PAPER.title, None):
         yield _section("published", paper, views, "published", _published(results))
+    if claims := found.pop(CLAIMS.title, None):
+        yield _section("claims", claims, views)
     if drawn := _drawings(folder):
         chapter = Chapter(_ILLUSTRATIONS)
         yield _section("illustrations", chapter, views, "illustrations", {"drawings": drawn})

@@ -9,17 +9,15 @@ from typing import Final
 
 from gibbon.report.content.lookup import Measured, RunLookup
 from gibbon.report.content.number_format import as_published, interval, percent
-from gibbon.report.content.published import measure_in_words, models_in_words, verdict
+from gibbon.report.content.over_trainings import OverTrainings
+from gibbon.report.content.published import measure_in_words, models_in_words
+from gibbon.report.content.verdicts import KINDS, verdict
 from gibbon.report.html.charts import Frame, Tick, percent_ticks
 from gibbon.specs.published import PublishedRow
 
 _ROWS: Final = 12  # of one chart
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BOTTOM = 380.0, 8.0, 368.0, 4.0, 31.0, 24.0
 _MOST_LETTERS: Final = 58
-_ORDER: Final = (
-    *("reproduced", "between", "differs", "weaker than published", "above the certified error"),
-    *("failed", "not run"),
-)
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def published_charts(results: RunLookup) -> Iterator[PublishedChart]:
         row
         for row in results.record.suite.published
         if row.value is not None
-        and any(results.published(row, attack).rate is not None for attack in row.attack)
+        and any(_measured(results, row, attack).rate is not None for attack in row.attack)
     ]
     for start in range(0, len(rows), _ROWS):
         yield _chart(results, rows[start : start + _ROWS])
@@ -72,7 +70,7 @@ def tally(results: RunLookup) -> tuple[tuple[int, str], ...]:
     """Returns the number of rows of each verdict; empty if no row has a verdict."""
     found = (verdict(row, results) for row in results.record.suite.published)
     counts = Counter(each.word for each in found if each is not None)
-    return tuple((counts[word], word) for word in _ORDER if counts[word])
+    return tuple((counts[word], word) for word in KINDS if counts[word])
 
 
 def _chart(results: RunLookup, rows: Sequence[PublishedRow]) -> PublishedChart:
@@ -93,7 +91,7 @@ def _row(results: RunLookup, row: PublishedRow, place: int) -> PublishedLine:
     found = tuple(
         _found(measured, attack, main=attack == row.attack[0])
         for attack in row.attack
-        if (measured := results.published(row, attack)).rate is not None
+        if (measured := _measured(results, row, attack)).rate is not None
     )
     judged = verdict(row, results)
     label = f"{models_in_words(row)}: {measure_in_words(row)}"
@@ -110,6 +108,10 @@ def _row(results: RunLookup, row: PublishedRow, place: int) -> PublishedLine:
         found=found,
         words=f"{words} ({word})" if word else words,
     )
+
+
+def _measured(results: RunLookup, row: PublishedRow, attack: str) -> Measured:
+    return OverTrainings.of(row, results, attack).measured
 
 
 def _found(measured: Measured, attack: str, *, main: bool) -> MeasuredMark:

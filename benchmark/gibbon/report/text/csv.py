@@ -25,15 +25,21 @@ from gibbon.records.run import (
     Transfer,
     WorstCase,
 )
+from gibbon.records.tested_claims import ClaimTest
+from gibbon.report.content.claims import tested_claims
+from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.published_results import PublishedResult, published_results
 from gibbon.report.file_names import (
     AGREEMENT_FILE,
     BOUNDS_FILE,
+    CLAIMS_FILE,
     COMPARISONS_FILE,
     EVALUATIONS_FILE,
     FOOLING_FILE,
     MEMBERS_FILE,
     NO_CLASS_CLASSES_FILE,
     NO_CLASS_FILE,
+    PUBLISHED_FILE,
     SEEDS_FILE,
     TRANSFER_FILE,
     WORST_CASE_FILE,
@@ -44,7 +50,8 @@ def csv_files(record: RunRecord) -> dict[str, str]:
     """Returns the CSV files of a run: name to content.
 
     `MEMBERS_FILE` is among them if an attack of the run is a list of others, `BOUNDS_FILE`,
-    `COMPARISONS_FILE`, `SEEDS_FILE`, `NO_CLASS_FILE` and `FOOLING_FILE` if there are such rows.
+    `COMPARISONS_FILE`, `SEEDS_FILE`, `NO_CLASS_FILE`, `FOOLING_FILE`, `PUBLISHED_FILE` and
+    `CLAIMS_FILE` if there are such rows.
     """
     files = {
         EVALUATIONS_FILE: csv_text(Evaluation, record.evaluations),
@@ -65,6 +72,11 @@ def csv_files(record: RunRecord) -> dict[str, str]:
         files[NO_CLASS_CLASSES_FILE] = csv_text(NoClassShare, record.no_class_shares)
     if record.fooling:
         files[FOOLING_FILE] = csv_text(FoolingRate, record.fooling)
+    results = RunLookup(record)
+    if record.suite.published:
+        files[PUBLISHED_FILE] = csv_text(PublishedResult, tuple(published_results(results)))
+    if record.claims:
+        files[CLAIMS_FILE] = csv_text(ClaimTest, tuple(tested_claims(results)))
     return files
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from gibbon.core.plain_text import printable
 from gibbon.records.run import RunRecord
 from gibbon.report.content.attack_comparison import COMPARED
+from gibbon.report.content.claims import CLAIMS
 from gibbon.report.content.distances import NEAREST
 from gibbon.report.content.evaluations import EVALUATIONS
 from gibbon.report.content.failures_and_flags import failures_and_flags
@@ -28,7 +29,7 @@ from gibbon.report.content.transfer import TRANSFER, transfer_tables
 from gibbon.report.content.worst_case import MEMBERS
 
 _SHORT = (
-    *(PAPER, EVALUATIONS, COMPARED, NEAREST, MEMBERS),
+    *(PAPER, CLAIMS, EVALUATIONS, COMPARED, NEAREST, MEMBERS),
     replace(TRANSFER, tables=partial(transfer_tables, only_error=True)),
     replace(NO_CLASS, tables=partial(no_class_tables, brief=True)),
 )
@@ -76,8 +77,8 @@ def print_record(record: RunRecord, console: Console, *, more: str = "") -> None
 def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
     """Returns the most important chapters, with failures and flags last.
 
-    They are published numbers, evaluations, attacks compared, smallest distances, members of lists,
-    transfer errors, and false positives on inputs without a class.
+    They are published numbers, claims, evaluations, attacks compared, smallest distances, members
+    of lists, transfer errors, and false positives on inputs without a class.
     """
     results = RunLookup(record)
     found = (replace(kind.chapter(results), notes=()) for kind in _SHORT)

@@ -183,6 +183,21 @@ class _Counter:
         return {"fooling_rate": mean(of_example), **_ends("fooling_rate", interval)}
 
 
+def observed_claims(
+    experiment: PlannedExperiment, model: LoadedModel, folder: RunFolder
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]] | None:
+    """Returns which inputs a model takes for a class, and its confidences, both of shape (N,).
+
+    None if they are not stored, or the answers are random.
+    """
+    answers = _stored(answers_of(experiment, model, None), folder)
+    if answers is None:
+        return None
+    claims = _Claims.of(answers)
+    positive: NDArray[np.bool_] = claims.confidence[:, 0] > experiment.spec.threshold
+    return (positive, claims.of_example) if claims.draws == 1 else None
+
+
 @dataclass(frozen=True)
 class _Claims:
     """Predicted classes and confidences, shape (N, draws), by example id and draw."""

@@ -1,0 +1,121 @@
+"""The command `sweep`: the outputs of models along the direction of an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from gibbon.cli.output import say
+from gibbon.core.errors import RunFolderError, SpecError
+from gibbon.core.files import write_atomically
+
+EPILOG = """\
+Figure 4 of Goodfellow, Shlens and Szegedy (2015): logits from -10 to 10 along the gradient's sign:
+    sweep --model maxout --dataset mnist --attack fgsm --epsilon 10
+Several models, and a finer sweep on one side:
+    sweep --model softmax --model rbf --dataset mnist --attack fgsm --epsilon 2 --from 0"""
+DEFAULT_EXAMPLES: Final = 100
+DEFAULT_POINTS: Final = 201
+LOGITS_FILE, EXAMPLES_FILE = "logits.csv", "sweep.csv"
+MOST_POINTS: Final = 10_001
+
+
+@dataclass(frozen=True)
+class SweepWords:
+    """The arguments of the command.
+
+    Args:
+        words: the options of `evaluate`.
+        low: the lowest epsilon; minus the attack's epsilon if None.
+        points: number of epsilons.
+        shown: number of examples whose outputs are written.
+        output: folder of the files.
+    """
+
+    words: Sequence[str]
+    low: float | None
+    points: int
+    shown: int
+    output: Path | None
+
+
+def sweep_models(asked: SweepWords, *, data_folder: Path | None, runs: Path) -> None:
+    """Measures, writes the files and prints the table."""
+    from gibbon.cli.grammar import parse_request
+    from gibbon.cli.parameters import check_parameters
+    from gibbon.records.swept_outputs import (
+        SWEEP_FILE,
+        SweepRecord,
+        SweptExample,
+        outputs_csv,
+        sweep_text,
+    )
+    from gibbon.report.content.sweep_table import sweep_table
+    from gibbon.report.figures.output_lines import sweep_figure
+    from gibbon.report.text.csv import csv_text
+    from gibbon.report.text.terminal import print_table
+    from gibbon.runner.plan.make_plan import make_plan
+    from gibbon.runner.plan.preprocessing import with_preprocessing
+    from gibbon.runner.progress_bar import checking_bar
+    from gibbon.runner.provenance import now, provenance
+    from gibbon.runner.sweep_outputs import (
+        MOST_EXAMPLES,
+        epsilons_between,
+        sweep_outputs,
+        swept_examples,
+        swept_model,
+    )
+    from gibbon.specs.decoding import WHERE
+
+    if not 3 <= asked.points <= MOST_POINTS:
+        raise SpecError(f"3 to {MOST_POINTS:,} points, got {asked.points}", where="--points")
+    request = parse_request([*asked.words, "--no-transfer"], data_folder=data_folder)
+    check_parameters(request)
+    suite, notes = with_preprocessing(request.suite)
+    for note in notes:
+        say(note, err=True)
+    if suite.without_classes:
+        raise SpecError("a sweep starts at inputs with a class", where="--dataset")
+    attacks = suite.experiments[0].attacks
+    budgets = [epsilon for attack in attacks for epsilon in attack.epsilon]
+    if len(budgets) != 1:
+        raise SpecError(
+            f"a sweep goes to one epsilon, got {len(budgets)}: it has --points between the ends",
+            where="--epsilon",
+        )
+    high = float(budgets[0])
+    epsilons = epsilons_between(-high if asked.low is None else asked.low, high, asked.points)
+    limit = request.settings.limit if request.settings.limit is not None else DEFAULT_EXAMPLES
+    if limit > MOST_EXAMPLES:
+        raise SpecError(f"at most {MOST_EXAMPLES:,} examples, got {limit:,}", where="--limit")
+    plan = make_plan(suite, replace(request.settings, limit=limit), where=WHERE)
+    origin = provenance(plan)
+    with plan.pool, checking_bar() as bar:
+        found = list(
+            sweep_outputs(plan, epsilons, report=lambda done, of: bar("sweeping", done, of))
+        )
+    rows = [list(swept_examples(each)) for each in found]
+    record = SweepRecord(
+        provenance=origin.model_copy(update={"finished": now()}),
+        models=tuple(swept_model(each, own) for each, own in zip(found, rows, strict=True)),
+    )
+    folder = asked.output or request.output or runs / f"{suite.name}-sweep"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / SWEEP_FILE, sweep_text(record))
+        flat = [row for own in rows for row in own]
+        write_atomically(folder / EXAMPLES_FILE, csv_text(SweptExample, flat))
+        write_atomically(folder / LOGITS_FILE, outputs_csv(found, examples=asked.shown))
+        for suffix in (".svg", ".png"):
+            write_atomically(folder / f"logits{suffix}", sweep_figure(found, suffix))
+    except OSError as error:
+        raise RunFolderError(f"{folder}: can't be written: {error.strerror or error}") from error
+    table = sweep_table(record.models)
+    print_table(table, Console())
+    for note in table.notes:
+        say(note)
+    say(f"{folder}: {SWEEP_FILE}, {EXAMPLES_FILE}, {LOGITS_FILE}, logits.svg, logits.png", err=True)
