@@ -11,7 +11,7 @@ TOOLS := $(RELEASE)/.ready
 ARGS ?=
 # Tests run in one process for each core, at most eight; each computes with one thread.
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
-PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/verified.md docs/what-the-paper-could-not-see.md docs/the-paper.md
+PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/verified.md docs/clusters.md docs/what-the-paper-could-not-see.md docs/the-paper.md
 PROSE := benchmark model_zoo tools README.md CONTRIBUTING.md docs CHANGELOG.md
 SECONDS ?= 120
 SEED ?= 0

@@ -9,7 +9,8 @@ import pytest
 
 from gibbon.records.run import RunRecord
 from gibbon.runner.plan import load_model
-from gibbon.runner.run_suite import Publish, run_suite
+from gibbon.runner.publish import Publish
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
 

@@ -18,7 +18,7 @@ import pytest
 
 from gibbon.report import write_report
 from gibbon.runner import provenance
-from gibbon.runner.execute import run_job
+from gibbon.runner.executors import in_process
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
@@ -91,7 +91,7 @@ def main(folder: str, moment: str, name: str, save_every: str, places: str) -> N
     patch = pytest.MonkeyPatch()
     plant(patch)
     fate = Fate(int(moment), getattr(signal, name))
-    patch.setattr(run_job, "run_batch", fate.around(run_job.run_batch, after=False))
+    patch.setattr(in_process, "run_batch", fate.around(in_process.run_batch, after=False))
     patch.setattr(Path, "replace", fate.around(Path.replace, after=True))
     try:
         asked = settings(float(save_every), int(places))

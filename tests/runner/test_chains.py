@@ -16,8 +16,8 @@ from same_outcomes import assert_same, assert_same_outcomes, assert_same_records
 from gibbon.core.errors import SpecError
 from gibbon.records.run import Evaluation, RunRecord
 from gibbon.report import write_report
-from gibbon.runner.execute import run_job
 from gibbon.runner.execute.batch import BatchTask
+from gibbon.runner.executors import in_process
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
@@ -218,7 +218,7 @@ def test_an_interrupted_chain_goes_on(
     asked = suite({**FGSM, **two}, {**PGD, **two}, listed, error_only=True)
     undisturbed = run(asked, "undisturbed", batch_size=12)
     lived = iter(range(1, 100))
-    run_batch = run_job.run_batch
+    run_batch = in_process.run_batch
 
     def dying(task: BatchTask) -> None:
         if next(lived) == moment:
@@ -226,7 +226,7 @@ def test_an_interrupted_chain_goes_on(
         run_batch(task)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_job, "run_batch", dying)
+        patch.setattr(in_process, "run_batch", dying)
         with pytest.raises(KeyboardInterrupt):
             run(asked, batch_size=12, save_every=0.0)
     assert_same_records(run(asked, batch_size=12), undisturbed)
@@ -347,7 +347,7 @@ def test_each_member_is_given_whole_batches_of_what_is_left(
     run: Run, suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: dict[str, list[int]] = {}
-    run_batch = run_job.run_batch
+    run_batch = in_process.run_batch
 
     def noted(task: BatchTask) -> None:
         attack = task.job.attack
@@ -355,7 +355,7 @@ def test_each_member_is_given_whole_batches_of_what_is_left(
         sizes.setdefault(kind, []).append(len(task.given.ids))
         run_batch(task)
 
-    monkeypatch.setattr(run_job, "run_batch", noted)
+    monkeypatch.setattr(in_process, "run_batch", noted)
     record = run(suite(LISTED, error_only=True), batch_size=10)
     assert list(sizes) == ["unattacked", "NoiseSign", "PGD", "DeepFool", "APGDCE"]
     for member, given in zip(record.members, list(sizes.values())[1:], strict=True):
@@ -405,13 +405,13 @@ def test_a_member_that_is_recorded_is_not_run_again(
     record = run(asked)
     (tmp_path / "run" / "outcomes" / f"{rows(record, 'worst-of')[0].digest}.parquet").unlink()
     kinds = []
-    run_batch = run_job.run_batch
+    run_batch = in_process.run_batch
 
     def noted(task: BatchTask) -> None:
         kinds.append(type(task.job.attack.attack).__name__ if task.job.attack else "unattacked")
         run_batch(task)
 
-    monkeypatch.setattr(run_job, "run_batch", noted)
+    monkeypatch.setattr(in_process, "run_batch", noted)
     again = run(asked)
     assert set(kinds) == {"APGDCE"}
     assert again.provenance.computed_cells == 1

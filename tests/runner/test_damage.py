@@ -29,8 +29,9 @@ from gibbon.report import write_report
 from gibbon.report.documents import Document, document, write_figures
 from gibbon.report.file_names import EVENTS_FILE
 from gibbon.runner import provenance
+from gibbon.runner.publish import Publish
 from gibbon.runner.run_folder import DAMAGED_FILE
-from gibbon.runner.run_suite import Publish, run_suite
+from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
 
@@ -394,7 +395,7 @@ def test_a_finished_run_leaves_its_files_alone(folder: Path, monkeypatch: Any) -
     def forbidden(*_: object, **__: object) -> Any:
         raise AssertionError("it was counted again")
 
-    monkeypatch.setattr("gibbon.runner.run_suite.make_record", forbidden)
+    monkeypatch.setattr("gibbon.runner.complete_record.make_record", forbidden)
     monkeypatch.setattr("gibbon.report.tensorboard.writer.write_tensorboard", forbidden)
     record, notes = run(folder, publish=write_report)
     assert notes.cells == (0, len(record.evaluations))
@@ -433,7 +434,7 @@ def test_a_run_that_is_not_finished_is_no_record_to_compare_with(
     (experiment,) = SUITE.experiments
     larger = experiment.model_copy(update={"attacks": (*experiment.attacks, more)})
     suite = SUITE.model_copy(update={"experiments": (larger,)})
-    monkeypatch.setattr("gibbon.runner.run_suite.run_jobs", killed)
+    monkeypatch.setattr("gibbon.runner.compute.run_jobs", killed)
     for place, settings in ((folder, {"fresh": True}), (folder.parent / "new", {})):
         with pytest.raises(Killed):
             run(place, suite if place != folder else SUITE, **settings)

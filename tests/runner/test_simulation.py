@@ -180,7 +180,7 @@ def carry_out(suite: Suite, folder: Path, *, repair: bool = False) -> RunRecord:
         batch_size=BATCH_SIZE,
         save_every=50.0,
         examination=False,
-        bounds="cheap",
+        certify="cheap",
         repair=repair,
     )
     return run_suite(suite, folder, settings=chosen, publish=_publish)

@@ -16,6 +16,7 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:rows results/goodfellow2015 ROW... -->
     <!-- gibbon:sweep results/the-paper -->
     <!-- gibbon:filters results/the-paper/filters.json -->
+    <!-- gibbon:estimates results/estimates/record.json -->
 
 and ends with ``<!-- /gibbon -->``.  Run ``python -m tools.docs.regenerate README.md`` from the
 repository's root; with ``--check`` nothing is written and the exit code is 1 if a region or a
@@ -49,6 +50,7 @@ from gibbon.report.text.markdown import bullets, escape, heading, table_markdown
 from tools.docs.attack_tables import direction_table, side_by_side_table
 from tools.docs.floors import draw_floors
 from tools.docs.paper_page import chosen_claims, chosen_rows, filters_table, judged_sweep, tally
+from tools.records.estimates import estimates_table
 
 Maker = Callable[[list[str], Path], str]
 
@@ -312,6 +314,11 @@ def _filters(arguments: list[str], folder: Path) -> str:
     return _table(filters_table(folder / file))
 
 
+def _estimates(arguments: list[str], folder: Path) -> str:
+    (record,) = arguments
+    return estimates_table(folder / record)
+
+
 MAKERS: Mapping[str, Maker] = {
     "paper": _paper,
     "evaluations": _evaluations,
@@ -327,6 +334,7 @@ MAKERS: Mapping[str, Maker] = {
     "rows": _rows,
     "sweep": _sweep,
     "filters": _filters,
+    "estimates": _estimates,
 }
 
 if __name__ == "__main__":

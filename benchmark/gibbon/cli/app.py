@@ -1,9 +1,9 @@
 """The command line: `evaluate`, `run`, `report`, `check`, `list`, `explain`, `train` and others.
 
 Exit codes: 0 done; 1 a cell failed, a regression or a doubtful improvement was found, ``--strict``
-met a serious flag, or an attack breaks a law; 2 the request was wrong; 130 interrupted, 143
-terminated, 129 hung up.  torch is imported only once a command needs it, so that ``--help`` and
-``list`` answer at once.
+met a serious flag, or an attack breaks a law; 2 the request was wrong; 3 shards to merge are
+missing or not finished; 130 interrupted, 143 terminated, 129 hung up.  torch is imported only once
+a command needs it, so that ``--help`` and ``list`` answer at once.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from gibbon.cli.options import (
     BY_FLAG,
     EXAMPLES,
     GROUPS,
+    MERGE_EXAMPLES,
+    MERGE_OPTIONS,
     OF_OWN,
     RUN_OPTIONS,
     VERDICT_OPTIONS,
@@ -38,14 +40,22 @@ from gibbon.cli.options import (
     run_settings,
 )
 from gibbon.cli.output import say
+from gibbon.cli.shard_words import parsed_shard, shard_folder
 from gibbon.cli.sweep_command import DEFAULT_POINTS
 from gibbon.cli.sweep_command import EPILOG as SWEEP_EXAMPLES
 from gibbon.cli.train_command import EPILOG as TRAINING_EXAMPLES
 from gibbon.cli.train_command import EXAMPLE, in_training_options, own_training
 from gibbon.core.endings import ENDING, Terminated
-from gibbon.core.errors import FlagError, RequestError, SpecError, UnknownNameError
+from gibbon.core.errors import (
+    FlagError,
+    IncompleteError,
+    RequestError,
+    SpecError,
+    UnknownNameError,
+)
 from gibbon.core.plain_text import shown, without_controls
 from gibbon.core.reading import expanded, text_problem
+from gibbon.core.shard import Shard
 from gibbon.core.threat import Norm
 from gibbon.specs.decoding import WHERE
 
@@ -53,10 +63,11 @@ if TYPE_CHECKING:
     from gibbon.core.registry import Entry, Registry
     from gibbon.records.acceptance import Acceptance
     from gibbon.records.run import RunRecord
+    from gibbon.runner.progress import Progress
     from gibbon.runner.settings import RunSettings
     from gibbon.specs.suite import Suite
 
-DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_REQUEST, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 BY_SIGNAL = 128  # plus the number of the signal: 143 for SIGTERM, 129 for SIGHUP
 RUNS = Path("results/runs")
 CHECKPOINTS = Path("checkpoints")
@@ -142,6 +153,12 @@ def path(text: str) -> Path:
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replaces the keyword arguments of a command by the run settings of the option table."""
     options = {option.name: option for option in (*RUN_OPTIONS, *VERDICT_OPTIONS)}
+    return _with_parameters(command, options)
+
+
+def with_merge_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replaces the keyword arguments of a command by the settings that concern this machine."""
+    options = {option.name: option for option in (*MERGE_OPTIONS, *VERDICT_OPTIONS)}
     return _with_parameters(command, options)
 
 
@@ -246,6 +263,25 @@ def run(
             "place of the shipped weights, and verdicts are about their mean and spread.",
         ),
     ] = None,
+    shard: Annotated[
+        Shard | None,
+        typer.Option(
+            parser=parsed_shard,
+            metavar="I/N",
+            help="Compute part I of N of the examples, without tables; `merge` joins the parts.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Estimate passes, time, memory and disk; nothing is computed or written.",
+        ),
+    ] = False,
+    price: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --dry-run: money that an hour of the machine costs."),
+    ] = None,
     **settings: Any,
 ) -> None:
     """Run a suite and print its tables.
@@ -271,7 +307,80 @@ def run(
     kinds = tuple(dict.fromkeys(each.kind for each in accepted))
     loaded = loaded.model_copy(update={"accept": kinds})
     folder = output or RUNS / loaded.name
+    if price is not None and not dry_run:
+        raise SpecError("is for --dry-run", where="--price")
+    if dry_run:
+        from gibbon.cli.estimate_text import print_estimate
+
+        place = folder if shard is None else output or shard_folder(folder, shard)
+        print_estimate(loaded, place, chosen, shard=shard, price=price, where=suite)
+        raise typer.Exit(DONE)
+    if shard is not None:
+        _run_shard(loaded, output or shard_folder(folder, shard), shard, chosen, where=suite)
     _run(loaded, folder, chosen, where=suite, strict=strict, accepted=accepted)
+
+
+def _run_shard(
+    suite: Suite, folder: Path, shard: Shard, settings: RunSettings, *, where: str
+) -> NoReturn:
+    """Computes a shard of a suite, prints where it is, and ends with the exit code."""
+    from gibbon.runner.progress_bar import RunProgress
+    from gibbon.runner.run_shard import run_shard
+
+    with RunProgress(Console(stderr=True, emoji=False)) as bar:
+        record = run_shard(suite, folder, shard=shard, settings=settings, where=where, progress=bar)
+    _print_failures(record)
+    card = record.shard
+    assert card is not None  # noqa: S101  for the type checker
+    say(f"{folder}: shard {shard} is finished ({card.examples()}); merge it with the others")
+    raise typer.Exit(FAILED if record.failures else DONE)
+
+
+@app.command(cls=WithExamples, epilog=MERGE_EXAMPLES)
+@with_merge_options
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(parser=path, metavar="DIR...", help="Folders of all shards of one run."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(parser=path, help="Folder for the results. [default: results/runs/SUITE]"),
+    ] = None,
+    **settings: Any,
+) -> None:
+    """Merge the shards of a run and print its tables.
+
+    Writes the files of the whole run.  Nothing is written, and the exit code is 3, as long as
+    shards are missing or not finished; run the command again once they are there.
+    """
+    from gibbon.runner.merge_shards import merge_shards
+    from gibbon.runner.progress_bar import RunProgress
+    from gibbon.runner.shards.read_shards import read_shards
+
+    strict = bool(settings.pop("strict"))
+    on_call = _accepted(settings.pop("accept"))
+    given = {
+        each.name: settings[each.name] if each.value or each.negative else each.constant
+        for each in MERGE_OPTIONS
+        if settings[each.name] is not None
+    }
+    chosen = run_settings(given, data_folder=_data_folder())
+    suite = read_shards(folders).first.record.suite
+    folder = output or RUNS / suite.name
+    from gibbon.records.acceptance import acceptances
+
+    accepted = (*acceptances(suite.accept, where=str(folders[0])), *on_call)
+    with RunProgress(Console(stderr=True, emoji=False)) as bar:
+        record = merge_shards(
+            folders,
+            folder,
+            settings=chosen,
+            accept=[each.kind for each in on_call],
+            progress=bar,
+            publish=_publisher(bar),
+        )
+    _end_run(record, folder, strict=strict, accepted=accepted)
 
 
 def _accepted(texts: list[str] | None) -> tuple[Acceptance, ...]:
@@ -301,22 +410,41 @@ def _run(
 
     ``accepted`` holds the kinds of flags that the suite accepts and the places where it says so.
     """
-    from gibbon.gate.flag_text import serious_flags_text
-    from gibbon.records.acceptance import acceptance_text
-    from gibbon.report import print_tables, write_report
-    from gibbon.report.text.github_summary import run_markdown
     from gibbon.runner.progress_bar import RunProgress
     from gibbon.runner.run_suite import run_suite
 
     with RunProgress(Console(stderr=True, emoji=False), ready=ready) as bar:
-
-        def publish(record: RunRecord, folder: Path) -> None:
-            if not write_report(record, folder):
-                bar.note(UNCHANGED)
-
         record = run_suite(
-            suite, folder, settings=settings, where=where, progress=bar, publish=publish
+            suite,
+            folder,
+            settings=settings,
+            where=where,
+            progress=bar,
+            publish=_publisher(bar),
         )
+    _end_run(record, folder, strict=strict, accepted=accepted)
+
+
+def _publisher(progress: Progress) -> Callable[[RunRecord, Path], None]:
+    """Returns a function that writes the report of a record, and notes if nothing has changed."""
+    from gibbon.report import write_report
+
+    def publish(record: RunRecord, folder: Path) -> None:
+        if not write_report(record, folder):
+            progress.note(UNCHANGED)
+
+    return publish
+
+
+def _end_run(
+    record: RunRecord, folder: Path, *, strict: bool, accepted: tuple[Acceptance, ...]
+) -> NoReturn:
+    """Prints the tables of a run and ends with the exit code; see `_run`."""
+    from gibbon.gate.flag_text import serious_flags_text
+    from gibbon.records.acceptance import acceptance_text
+    from gibbon.report import print_tables
+    from gibbon.report.text.github_summary import run_markdown
+
     _print_failures(record)
     print_tables(record, Console(), folder=folder)  # flags come last, and stay in sight
     for acceptance in accepted:
@@ -860,6 +988,11 @@ def _run_command() -> None:
         console = Console(stderr=True, emoji=False)
         console.print(f"[bold red]error:[/] {escape(without_controls(str(error)))}", soft_wrap=True)
         sys.exit(FAILED if isinstance(error, FlagError) else WRONG_REQUEST)
+    except IncompleteError as error:
+        for sentence in str(error).split("; "):
+            say(without_controls(sentence), err=True)
+        say("not merged: nothing is written; run the command again later", err=True)
+        sys.exit(INCOMPLETE)
     except (OSError, MemoryError, RecursionError, UnicodeError) as error:
         if isinstance(error, BrokenPipeError):
             raise

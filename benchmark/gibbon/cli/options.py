@@ -538,6 +538,12 @@ GROUP_OF = {option.flag: group for group, (_, options) in GROUPS.items() for opt
 KEY_FLAGS = {(GROUP_OF[option.flag], option.name): option.flag for option in OPTIONS}
 _SETTINGS = {each.name for each in fields(RunSettings)}
 RUN_OPTIONS = tuple(option for option in OPTIONS if option.name in _SETTINGS)
+# Of a merge the results are those of its shards: the others only say how models are run here.
+_OF_MERGE = (
+    *("device", "batch_size", "models_in_memory", "workers", "data_folder", "download"),
+    *("isolate", "cell_timeout", "cell_memory", "pictures", "repair"),
+)
+MERGE_OPTIONS = tuple(option for option in RUN_OPTIONS if option.name in _OF_MERGE)
 RENAMED = {option.formerly: option.flag for option in RUN_OPTIONS if option.formerly}
 VERDICT_OPTIONS = (BY_FLAG["--strict"], BY_FLAG["--accept"])
 
@@ -662,6 +668,11 @@ Transfer between two models, saved as a suite:
         --save-suite suites/transfer.toml
 Inputs that belong to no class, compared with some that do:
     evaluate --model maxout --dataset rubbish:gaussian --against mnist"""
+MERGE_EXAMPLES = """\
+Four shards, computed anywhere, and their merge:
+    run suites/large.toml --shard 1/4 --output shards/1
+    ...
+    merge shards/1 shards/2 shards/3 shards/4 --output results/runs/large"""
 REQUIRED = ("--model", "--dataset", "--attack")
 
 

@@ -13,6 +13,7 @@
     │   ├── DeviceError           the device is not available
     │   ├── RunFolderError        the output folder is in use, foreign or not writable
     │   └── RecordError           a stored record can't be read back
+    ├── IncompleteError           shards of a run are missing or not finished, exit code 3
     ├── FlagError                 serious flags that nobody accepted, exit code 1
     └── CellError                 one cell failed: it is recorded as failed, the others go on
         ├── AttackError           an attack broke its contract
@@ -98,6 +99,10 @@ class RunFolderError(RequestError):
 
 class RecordError(RequestError):
     """A stored record can't be read back."""
+
+
+class IncompleteError(GibbonError):
+    """Shards of a run are missing or not finished; the command line ends with exit code 3."""
 
 
 class FlagError(GibbonError):

@@ -104,6 +104,13 @@ class TargetOutcome:
             None if own is None or other is None else np.concatenate([own, other]),
         )
 
+    def taken(self, rows: NDArray[np.int64]) -> TargetOutcome:
+        """Returns the answers to the candidates in these rows, in their order."""
+        share = self.wrong_share
+        return TargetOutcome(
+            self.predicted[rows], self.confidence[rows], None if share is None else share[rows]
+        )
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -198,6 +205,25 @@ class Outcome:
         )
         path = self.path.then(more.path) if self.path and more.path else None
         return replace(self, **joined, scores=scores, meta=meta, path=path)
+
+    def in_order(self, ids: NDArray[np.int64]) -> Outcome:
+        """Returns the outcome with its rows in the order of ``ids``, which hold its examples."""
+        if np.array_equal(self.example_id, ids):
+            return self
+        place = {each: at for at, each in enumerate(self.example_id.tolist())}
+        rows = np.array([place[each] for each in ids.tolist()], dtype=np.int64)
+        return self.taken(rows)
+
+    def taken(self, rows: NDArray[np.int64]) -> Outcome:
+        """Returns the outcome of the examples in these rows, in their order."""
+        arrays: dict[str, Any] = {
+            name: None if values is None else values[rows]
+            for name in _ARRAYS
+            for values in [getattr(self, name)]
+        }
+        scores = {digest: each.taken(rows) for digest, each in self.scores.items()}
+        path = self.path and self.path.taken(rows)
+        return replace(self, **arrays, scores=scores, path=path)
 
     def at(self, rows: NDArray[np.int64], found: Outcome, *, only_misled: bool = False) -> Outcome:
         """Returns the outcome with the rows at these positions replaced by those of ``found``.

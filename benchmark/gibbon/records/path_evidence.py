@@ -71,6 +71,10 @@ class PathEvidence:
             }
         )
 
+    def taken(self, rows: NDArray[np.int64]) -> PathEvidence:
+        """Returns the evidence of the examples in these rows, in their order."""
+        return PathEvidence(**{name: getattr(self, name)[rows] for name in PATH_ARRAYS})
+
     def with_more(self, rows: NDArray[np.int64], more: PathEvidence) -> PathEvidence:
         """Returns the evidence joined with that of another attack on the examples in ``rows``."""
         joined: dict[str, Any] = {}

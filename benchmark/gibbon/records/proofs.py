@@ -122,6 +122,29 @@ class Proofs:
         tried[rows] |= _bit(method)
         return replace(self, margin=margins, proved_by=by, tried=tried)
 
+    def untried(self, rows: NDArray[np.int64]) -> Proofs:
+        """Returns the proofs without those of the rows at these positions."""
+        margins, by, tried = self.margin.copy(), self.proved_by.copy(), self.tried.copy()
+        margins[rows], by[rows], tried[rows] = -np.inf, 0, 0
+        return replace(self, margin=margins, proved_by=by, tried=tried)
+
+    def then(self, more: Proofs) -> Proofs:
+        """Returns these proofs followed by those of more examples; no request is settled."""
+        meta = self.meta.model_copy(
+            update={
+                "settled": (),
+                "left": (),
+                "reason": "",
+                "forward_passes": self.meta.forward_passes + more.meta.forward_passes,
+                "backward_passes": self.meta.backward_passes + more.meta.backward_passes,
+                "seconds": self.meta.seconds + more.meta.seconds,
+            }
+        )
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(more, name)]) for name in _COLUMNS
+        }
+        return replace(self, **arrays, meta=meta)
+
     def with_meta(self, **update: object) -> Proofs:
         """Returns the proofs with fields of the metadata replaced."""
         return replace(self, meta=self.meta.model_copy(update=update))

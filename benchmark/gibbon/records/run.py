@@ -26,6 +26,7 @@ from gibbon.records.flags import Flag, FlagIndex, kinds_text, sorted_flags, with
 from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
 from gibbon.records.proofs import ProofMethod
 from gibbon.records.record import Record
+from gibbon.records.shard_card import ShardCard
 from gibbon.records.survivor_check import SurvivorCheck
 from gibbon.records.tested_claims import ClaimTest
 from gibbon.specs.base import UNATTACKED, EpsilonField
@@ -458,7 +459,10 @@ def _compared_flags(row: ModelComparison, record: RunRecord, index: FlagIndex) -
 
 
 class RunRecord(Record):
-    """All results of a run: the content of ``run.json``."""
+    """All results of a run: the content of ``run.json``.
+
+    ``shard`` is set if the folder holds a shard of a run, which has no rows.
+    """
 
     format: Literal[1] = FORMAT
     suite: Suite
@@ -483,6 +487,7 @@ class RunRecord(Record):
     no_class_shares: tuple[NoClassShare, ...] = Field(default=(), exclude_if=not_)
     fooling: tuple[FoolingRate, ...] = Field(default=(), exclude_if=not_)
     claims: tuple[ClaimTest, ...] = Field(default=(), exclude_if=not_)
+    shard: ShardCard | None = Field(default=None, exclude_if=not_)
 
     def with_flags(self, flags: Iterable[Flag]) -> RunRecord:
         """Returns the record with these flags in place of its own, also in the rows they affect."""
@@ -518,7 +523,21 @@ class RunRecord(Record):
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
-        """Returns the record in a run's folder.  Raises `RecordError`."""
+        """Returns the record in a run's folder.
+
+        Raises `RecordError` if it can't be read, or if the folder holds a shard of a run.
+        """
+        record = cls.read_any(folder)
+        if record.shard is not None:
+            raise RecordError(
+                f"{folder}: holds shard {record.shard.shard} of suite {record.suite.name!r}, not a "
+                "whole run: merge all shards first, with gibbon merge FOLDER..."
+            )
+        return record
+
+    @classmethod
+    def read_any(cls, folder: Path) -> RunRecord:
+        """Returns the record of a run, or of a shard of one.  Raises `RecordError`."""
         path = folder / RUN_FILE
         content = read_bytes(path, RecordError, limit=RECORD_BYTES)
         try:

@@ -6,7 +6,7 @@ and is made once.  It is made again if checks were left out and a run allows mor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gibbon.attacks import registered_name
@@ -122,13 +122,16 @@ def examine_models(
     *,
     progress: Progress,
     known: Iterable[Examination] = (),
+    wanted: Container[Key] | None = None,
     worker: Worker = IN_THIS_PROCESS,
 ) -> Examined:
     """Returns the examinations of a plan's models: the stored ones, or new ones, which are stored.
 
     ``known`` are those in the record of an earlier run: they stand in for files that were lost,
-    because the candidates that a model was examined at are not made again.  A model that can't be
-    examined, such as one that raises, is reported to ``progress``.  ``worker`` runs the models.
+    because the candidates that a model was examined at are not made again.  ``wanted`` restricts
+    new examinations to some digests of model and dataset, the others being made elsewhere.  A model
+    that can't be examined, such as one that raises, is reported to ``progress``.  ``worker`` runs
+    the models.
     """
     examined = Examined()
     if not plan.settings.examination:
@@ -148,6 +151,8 @@ def examine_models(
             write_examination(folder.path, stored)
         if stored is not None and not (stored.incomplete and budget >= MORE * stored.budget):
             examined.found[key] = stored
+            continue
+        if wanted is not None and key not in wanted:
             continue
         errors: list[BaseException] = []
         with boundary(errors.append):

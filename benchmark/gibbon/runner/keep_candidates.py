@@ -20,11 +20,12 @@ MOST = 8
 
 @dataclass(frozen=True, eq=False)
 class KeptCandidates:
-    """Candidates on the CPU, with the ids and labels of their examples."""
+    """Candidates on the CPU, with the ids and labels of their examples, and the cell's digest."""
 
     inputs: Tensor
     ids: Tensor
     labels: Tensor
+    cell: str = ""
 
 
 class CandidateScorer(Scorer):
@@ -77,9 +78,19 @@ class CandidateKeeper:
                 continue
             ids = torch.from_numpy(outcome.example_id[: len(inputs)].copy())
             labels = torch.from_numpy(outcome.label[: len(inputs)].astype("int64"))
-            self._kept[model] = KeptCandidates(inputs, ids, labels)
+            self._kept[model] = KeptCandidates(inputs, ids, labels, digest)
             self._wanted.discard(model)
         self._offered.clear()
+
+    @property
+    def kept(self) -> Mapping[str, KeptCandidates]:
+        """The candidates that were kept, by the digest of their model."""
+        return self._kept
+
+    def put(self, model: str, candidates: KeptCandidates) -> None:
+        """Keeps candidates of an earlier run for the model of this digest."""
+        self._kept[model] = candidates
+        self._wanted.discard(model)
 
     def of(self, model: str) -> KeptCandidates | None:
         """Returns the candidates that were kept for a model, or None if there are none."""

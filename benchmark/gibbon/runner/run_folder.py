@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.files import open_new, own_folder, write_atomically
+from gibbon.core.shard import Shard
 from gibbon.records.examination import EXAMINATIONS
 from gibbon.records.gallery import FOLDER as PICTURES
 from gibbon.records.gallery import Gallery, gallery_bytes, gallery_file
@@ -85,8 +86,10 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, *, suite: str, repair: bool = False) -> Iterator[RunFolder]:
-        """Opens the folder of a suite's run, and makes it if there is none.
+    def open(
+        cls, path: Path, *, suite: str, repair: bool = False, shard: Shard | None = None
+    ) -> Iterator[RunFolder]:
+        """Opens the folder of a suite's run, or of a shard of it, and makes it if there is none.
 
         With ``repair`` a record that is missing or can't be read is no hindrance: what is there is
         renamed to `DAMAGED_FILE`, and the outcomes are used.
@@ -97,7 +100,7 @@ class RunFolder:
         folder = cls(path)
         try:
             if path.exists():
-                folder._check_owner(suite, repair=repair)  # before anything is written there
+                folder._check_owner(suite, shard, repair=repair)  # before anything is written there
             path.mkdir(parents=True, exist_ok=True)
             if (path / LOCK_FILE).is_symlink():  # somebody else's file must not be emptied
                 raise RunFolderError(f"{path / LOCK_FILE}: is a link: remove it")
@@ -108,7 +111,7 @@ class RunFolder:
         except (OSError, NotImplementedError) as error:
             raise unwritable(path, error) from error
         try:
-            if not folder._check_owner(suite, repair=repair):
+            if not folder._check_owner(suite, shard, repair=repair):
                 folder._set_record_aside()
             folder._clear()
             yield folder
@@ -141,6 +144,10 @@ class RunFolder:
         # The format too: an outcome may have been read from a file of an earlier one.
         meta = outcome.meta.model_copy(update={"digest": digest, "format": OUTCOME_FORMAT})
         write_table(outcome_table(replace(outcome, meta=meta)), self._file(digest))
+
+    def drop(self, digest: str) -> None:
+        """Removes the outcome of a cell."""
+        self._file(digest).unlink(missing_ok=True)
 
     def read_partial(self, job: str, cells: Iterable[str]) -> dict[str, Outcome]:
         """Returns the saved results of an interrupted job by cell; empty if there are none."""
@@ -252,7 +259,7 @@ class RunFolder:
         except OSError as error:
             raise unwritable(self.path / DAMAGED_FILE, error) from error
 
-    def _check_owner(self, suite: str, *, repair: bool) -> bool:
+    def _check_owner(self, suite: str, shard: Shard | None, *, repair: bool) -> bool:
         """Returns whether the folder is new, or has a record; otherwise it is to be repaired."""
         if not self.path.is_dir():
             raise RunFolderError(f"{self.path}: is a file, expected a folder")
@@ -265,16 +272,23 @@ class RunFolder:
                 )
             return not foreign
         try:
-            owner = RunRecord.read(self.path).suite.name
+            record = RunRecord.read_any(self.path)
         except RecordError as error:
             if repair:
                 return False
             raise RunFolderError(
                 f"{error}; {REPAIR}, or choose another folder with --output"
             ) from error
+        owner, found = record.suite.name, record.shard and record.shard.shard
         if owner != suite:
             raise RunFolderError(
                 f"{self.path}: belongs to suite {owner!r}, not to {suite!r}; "
+                "choose another folder with --output"
+            )
+        if found != shard:
+            holds, not_of = (f"shard {one}" if one else "a whole run" for one in (found, shard))
+            raise RunFolderError(
+                f"{self.path}: holds {holds}, not {not_of}, of suite {suite!r}; "
                 "choose another folder with --output"
             )
         return True

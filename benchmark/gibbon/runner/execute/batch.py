@@ -18,9 +18,9 @@ from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Watch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.runner.boundary import Attempt, boundary
-from gibbon.runner.execute.job_result import JobResult
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import Scorer
+from gibbon.runner.job_result import JobResult
 from gibbon.runner.meter import Meter
 from gibbon.runner.outcome_arrays import as_array, judged_outcome, target_outcome
 from gibbon.runner.plan.planned import Cell, PlannedAttack

@@ -6,7 +6,7 @@ A job is saved from time to time, and when it is interrupted; the next run attac
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,17 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import AttackError, ProcessEndedError
-from gibbon.datasets.base import Batch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.records.run import Failure
-from gibbon.runner.batch_loop import in_batches
-from gibbon.runner.boundary import ENDINGS, Attempt, boundary
-from gibbon.runner.execute.batch import NO_EARLIER_OUTCOME, BatchTask, run_batch
-from gibbon.runner.execute.job_result import JobResult
+from gibbon.runner.boundary import ENDINGS, boundary
+from gibbon.runner.execute.batch import NO_EARLIER_OUTCOME
+from gibbon.runner.execute.executor import ExamplesLeft, Executor
 from gibbon.runner.execute.jobs import Job, recorded_of
 from gibbon.runner.execute.scorer import Scorer
+from gibbon.runner.job_result import JobResult
 from gibbon.runner.plan.planned import Plan
-from gibbon.runner.plan.selection import read_batches
 from gibbon.runner.progress import Progress
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.worker import IN_THIS_PROCESS, Worker
@@ -38,11 +36,12 @@ NOT_REPEATED = (
 
 @dataclass(frozen=True)
 class Execution:
-    """The plan, the folder and the progress that all jobs of a run use."""
+    """The plan, the folder, the progress and the executor that all jobs of a run use."""
 
     plan: Plan
     folder: RunFolder
     progress: Progress
+    executor: Executor
     scorer: Callable[[Scorer], Scorer] = lambda each: each  # what is around a job's scorer
     worker: Worker = IN_THIS_PROCESS
 
@@ -84,6 +83,7 @@ def _run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
             result.outcomes = run.folder.read_partial(job.digest, digests)
         saved = next((each.example_id for each in result.outcomes.values()), ids[:0])
         _attack_all(job, ids[~np.isin(ids, saved)], result, run=run, scorer=scorer)
+        result.put_in_order(ids)
         _write(job, earlier, result, run.folder)
         run.folder.drop_partial(job.digest)
         if result.failures:
@@ -105,20 +105,8 @@ def _attack_all(
 ) -> None:
     """Attacks the examples in ``left``, batch by batch, unless all cells fail."""
     progress = run.progress
-
-    def compute(stream: Iterator[Batch], attempt: Attempt) -> JobResult:
-        found = JobResult(failures=dict(result.failures))
-        with boundary(partial(found.fail, job.cells), attempt):
-            run_batch(BatchTask(job, next(stream), run.plan.device, scorer, attempt, found))
-        return found
-
-    batches = in_batches(
-        len(left),
-        job.batch_size,
-        device=run.plan.device,
-        fetch=lambda parts: read_batches(job.experiment.dataset, [left[part] for part in parts]),
-        compute=compute,
-        note=lambda text: progress.note(f"{job.name}: {text}"),
+    batches = run.executor.results(
+        ExamplesLeft(job, left, run.plan, scorer, lambda text: progress.note(f"{job.name}: {text}"))
     )
     work, undone, saved = job.work, len(left), time.monotonic()
     progress.advance((len(job.experiment.ids) - undone) * work, doing=job.name)

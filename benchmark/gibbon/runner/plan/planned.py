@@ -180,7 +180,8 @@ class PlannedExperiment:
         skipped: reasons why examples were left out, a sentence for each.
         flags: what a reader of the results should know about dataset, models and attacks.
         eot_sizes: batch sizes of attacks with ``eot``, by source and number of draws.
-        data_digest: digest of the dataset's content and the ids.
+        data_digest: digest of the dataset's content and the ids of the whole run.
+        whole: number of examples of the whole run, if ``ids`` are those of a shard.
     """
 
     spec: Experiment
@@ -194,6 +195,12 @@ class PlannedExperiment:
     flags: tuple[Flag, ...] = ()
     data_digest: str = ""
     eot_sizes: dict[tuple[str, int], BatchSize] = field(default_factory=dict, repr=False)
+    whole: int | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of examples of the whole run."""
+        return len(self.ids) if self.whole is None else self.whole
 
     def batch_of(self, points: NDArray[np.float32], part: slice) -> Batch:
         """Returns some of the examples with points, shape (N, *input_shape), as their inputs."""

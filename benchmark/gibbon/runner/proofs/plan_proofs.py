@@ -73,7 +73,7 @@ class PlannedProof:
         if self.bounding == "all":
             return cost * work <= MOST
         total = cost * self.rivals
-        few = total * work * len(self.experiment.ids) <= FREE
+        few = total * work * self.experiment.total <= FREE
         return few or total <= SHARE * self.work
 
 

@@ -25,7 +25,14 @@ from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import BatchSize
 from gibbon.records.outcomes import Outcome
-from gibbon.records.proofs import ProofMethod, Proofs, read_proofs, write_proofs
+from gibbon.records.proofs import (
+    PROOF_METHODS,
+    ProofMethod,
+    Proofs,
+    code_of,
+    read_proofs,
+    write_proofs,
+)
 from gibbon.runner.batch_loop import in_batches
 from gibbon.runner.boundary import ENDINGS, Attempt, boundary
 from gibbon.runner.plan.planned import Plan
@@ -142,18 +149,33 @@ class _Prover:
         return batch.to(self.plan.device)
 
     def _try(self, network: Network, method: ProofMethod, proofs: Proofs) -> Proofs:
-        """Uses a method on the examples that are classified correctly and not proved yet."""
+        """Uses a method on the correctly classified examples that no method before it proved.
+
+        Proofs that were joined from shards, or interrupted, may hold some of its results already.
+        """
         correct = ~self.clean.misclassified(self.planned.source.digest)
-        open_rows = np.flatnonzero(
-            np.isin(proofs.example_id, self.clean.example_id[correct]) & ~proofs.proved
-        )
-        trial = spread(np.flatnonzero(np.isin(proofs.example_id, self.clean.example_id[correct])))
-        first = np.intersect1d(open_rows, trial)
+        own = np.isin(proofs.example_id, self.clean.example_id[correct])
+        before = proofs.proved & (proofs.proved_by < code_of(method))
+        open_rows = np.flatnonzero(own & ~before)
+        first = np.intersect1d(open_rows, spread(np.flatnonzero(own)))
         proofs = self._bound(network, method, proofs, first)
         if len(first) and len(open_rows) > len(first) and not proofs.proved[first].any():
+            proofs = self._without(network, method, proofs, np.setdiff1d(open_rows, first))
             left = tuple(dict.fromkeys((*proofs.meta.left, method)))
             return proofs.with_meta(left=left)
         return self._bound(network, method, proofs, open_rows)
+
+    def _without(
+        self, network: Network, method: ProofMethod, proofs: Proofs, rows: NDArray[np.int64]
+    ) -> Proofs:
+        """Returns proofs without what a method found for some rows, in a shard of a run."""
+        rows = rows[proofs.has_tried(method)[rows]]
+        methods = PROOF_METHODS[: code_of(method) - 1]
+        used = [each for each in methods if proofs.has_tried(each)[rows].any()]
+        proofs = proofs.untried(rows)
+        for each in used:
+            proofs = self._bound(network, each, proofs, rows)
+        return proofs
 
     def _bound(
         self, network: Network, method: ProofMethod, proofs: Proofs, rows: NDArray[np.int64]

@@ -6,6 +6,9 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gibbon.records.outcomes import Outcome
 from gibbon.records.run import Failure
 from gibbon.runner.boundary import described, storable
@@ -28,6 +31,11 @@ class JobResult:
             self.outcomes[digest] = part if before is None else before.then(part)
         for digest in batch.failures:
             self.outcomes.pop(digest, None)
+
+    def put_in_order(self, ids: NDArray[np.int64]) -> None:
+        """Puts the rows of all outcomes into the order of ``ids``: shards come in any order."""
+        for digest, each in self.outcomes.items():
+            self.outcomes[digest] = each.in_order(ids)
 
     def fail(self, cells: Iterable[Cell], error: BaseException) -> None:
         """Marks cells as failed, unless they failed before, and removes their outcomes."""

@@ -1,0 +1,1 @@
+"""Estimates what a run will take: passes, time, memory and disk, before anything is computed."""

@@ -1,0 +1,64 @@
+"""Plans a suite and estimates what its run will take, without writing into its folder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gibbon.core.global_state import calculating
+from gibbon.core.shard import Shard
+from gibbon.runner.estimate.estimate_run import RunEstimate, estimate_run
+from gibbon.runner.estimate.timing import SECONDS
+from gibbon.runner.in_workers import in_workers
+from gibbon.runner.plan.make_plan import make_plan
+from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
+from gibbon.runner.progress import SILENT, Progress
+from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.settings import RunSettings
+from gibbon.runner.shards.restrict import restricted
+from gibbon.runner.worker import Worker
+from gibbon.specs.suite import Suite
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The estimate of a run, the seconds of its plan, and the device."""
+
+    estimate: RunEstimate
+    planned: float
+    device: str
+
+
+@calculating()
+def dry_run(
+    suite: Suite,
+    output: Path,
+    *,
+    settings: RunSettings,
+    shard: Shard | None = None,
+    where: str = "",
+    supplied: Supplied = NOTHING_SUPPLIED,
+    progress: Progress = SILENT,
+    seconds: float = SECONDS,
+) -> DryRun:
+    """Returns the estimate of a suite's run, or of a shard of it.
+
+    The arguments are those of `gibbon.runner.run_suite.run_suite`; ``seconds`` is the time that
+    each model's forward and backward passes are timed for.  Loads everything, as the run does, and
+    reads what is recorded in the folder.  Raises a `RequestError` if the request is wrong.
+    """
+
+    def work(progress: Progress, worker: Worker) -> DryRun:
+        started = time.monotonic()
+        plan = make_plan(suite, settings, where=where, supplied=supplied, progress=progress)
+        planned = time.monotonic() - started
+        part = plan if shard is None else restricted(plan, shard)
+
+        def estimate(_: Progress) -> RunEstimate:
+            return estimate_run(part, RunFolder(output), seconds=seconds)
+
+        with plan.pool:
+            return DryRun(worker.run(estimate, progress), planned, plan.device.type)
+
+    return in_workers(work, suite, settings, progress=progress, where=where)

@@ -1,0 +1,71 @@
+"""Says how long a run will take before it starts, if it takes long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from gibbon.core.errors import ProcessEndedError
+from gibbon.diagnostics.examination.examine import undisturbed
+from gibbon.runner.boundary import boundary
+from gibbon.runner.estimate.estimate_run import estimate_run
+from gibbon.runner.estimate.words import duration
+from gibbon.runner.execute.jobs import Job
+from gibbon.runner.plan.planned import Plan
+from gibbon.runner.plan.selection import read_batch
+from gibbon.runner.progress import SILENT, Progress
+from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.worker import Worker
+
+LONG = 600.0  # seconds of a run whose estimate is given first
+FEWEST_PASSES = 5_000  # by example: with fewer a model is not called for an estimate
+TIMED = 0.2  # seconds of a timing
+PASS_FACTOR = 4  # a single example takes longer than its share of a batch; a backward pass also
+
+
+def long_run_note(plan: Plan, folder: RunFolder, jobs: Sequence[Job], worker: Worker) -> str:
+    """Returns a sentence with the estimate of a run that takes over ten minutes, else an empty one.
+
+    A look at single examples first says whether it may.  Whatever goes wrong here goes wrong in the
+    run, too, and is reported there.
+    """
+    if sum(job.work * len(job.experiment.ids) for job in jobs) < FEWEST_PASSES:
+        return ""
+
+    def work(_: Progress) -> str:
+        if _at_most(plan, jobs) < LONG:
+            return ""
+        seconds = estimate_run(plan, folder, seconds=TIMED).seconds
+        return f"this run takes about {duration(seconds)}" if seconds.likely > LONG else ""
+
+    found: list[str] = []
+    with boundary(lambda error: found.append("")):
+        try:
+            found.append(worker.run(work, SILENT))
+        except ProcessEndedError:
+            found.append("")
+    return found[0]
+
+
+def _at_most(plan: Plan, jobs: Sequence[Job]) -> float:
+    """Returns about the largest number of seconds that jobs may take."""
+    times: dict[tuple[str, str], float] = {}
+    total = 0.0
+    for job in jobs:
+        key = job.experiment.data_digest, job.source.digest
+        if key not in times:
+            times[key] = _single(plan, job)
+        total += PASS_FACTOR * job.work * len(job.experiment.ids) * times[key]
+    return total
+
+
+def _single(plan: Plan, job: Job) -> float:
+    """Returns the seconds of a forward pass of one example."""
+    batch = read_batch(job.experiment.dataset, job.experiment.ids[:1]).to(plan.device)
+    plan.pool.load([job.source.handle])
+    classifier = job.source.classifier
+    with undisturbed(classifier, plan.device), classifier.uncounted(), classifier.off_path():
+        classifier.predict(batch.inputs)
+        started = time.perf_counter()
+        classifier.predict(batch.inputs)
+        return time.perf_counter() - started

@@ -1,0 +1,1 @@
+"""Executors: where the examples of jobs are attacked, one file each."""

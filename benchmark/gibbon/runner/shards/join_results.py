@@ -1,0 +1,196 @@
+"""Joins the stored results of shards into the folder of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gibbon.core.errors import RecordError, RunFolderError
+from gibbon.records.examination import examination_file, load_examination, write_examination
+from gibbon.records.joined_outcomes import joined
+from gibbon.records.no_class_answers import (
+    NoClassAnswers,
+    answers_file,
+    load_answers,
+    write_answers,
+)
+from gibbon.records.outcomes import OUTCOMES, Outcome, load_outcome
+from gibbon.records.proofs import Proofs, load_proofs, proofs_file, write_proofs
+from gibbon.records.run import Failure
+from gibbon.runner.keep_candidates import KeptCandidates
+from gibbon.runner.no_class.plan_no_class import plan_answers
+from gibbon.runner.plan.planned import Plan, PlannedExperiment
+from gibbon.runner.proofs.plan_proofs import plan_proofs
+from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.shards.kept_file import KEPT_FILE, joined_kept, read_kept
+from gibbon.runner.shards.read_shards import AGAIN, ReadShard
+
+Part = TypeVar("Part")
+
+SHOWN = 5  # damaged files that are named; of the others the number is given
+
+
+@dataclass
+class JoinedShards:
+    """Joins the results of all shards of a plan into a folder.
+
+    A result is joined if each shard with examples of its dataset has it; else it failed in one.
+    ``damaged`` collects the files of results that a shard has made and that can't be read.
+    """
+
+    plan: Plan
+    folder: RunFolder
+    shards: Sequence[ReadShard]
+    damaged: list[str] = field(default_factory=list)
+
+    def join(self) -> dict[str, KeptCandidates]:
+        """Joins everything, and returns the kept candidates by the digest of their model.
+
+        Raises `RunFolderError` that names the shards and files that are damaged or lost.
+        """
+        self._join_outcomes()
+        self._join_answers()
+        self._join_proofs()
+        self._join_examinations()
+        kept = self._joined_kept()
+        if self.damaged:
+            more = f"; and {len(self.damaged) - SHOWN} more" if len(self.damaged) > SHOWN else ""
+            raise RunFolderError(f"{'; '.join(self.damaged[:SHOWN])}{more}: {AGAIN}")
+        return kept
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The failures of all shards, each cell's once, as the first shard reports it."""
+        found: dict[tuple[str, ...], Failure] = {}
+        for shard in self.shards:
+            for each in shard.record.failures:
+                key = each.dataset, each.model, each.attack, str(each.epsilon)
+                found.setdefault(key, each)
+        return list(found.values())
+
+    def _parts(
+        self,
+        experiment: PlannedExperiment,
+        load: Callable[[Path, NDArray[np.int64]], Part],
+        file: Callable[[Path], Path],
+    ) -> list[Part]:
+        """Returns the parts of a result, in the order of shards; empty if one of them lacks it."""
+        parts: list[Part] = []
+        whole = True
+        for shard, ids in self._examples(experiment):
+            name = file(shard.path).relative_to(shard.path).as_posix()
+            try:
+                parts.append(load(shard.path, ids))
+            except RecordError as error:
+                whole = False
+                if name in shard.card.stored:
+                    self.damaged.append(f"{shard}: {name} {error}")
+        return parts if whole else []
+
+    def _examples(
+        self, experiment: PlannedExperiment
+    ) -> Iterator[tuple[ReadShard, NDArray[np.int64]]]:
+        """Yields the shards that have examples of an experiment, with the ids of these."""
+        for shard in self.shards:
+            ids = experiment.ids[shard.card.shard.part(len(experiment.ids))]
+            if len(ids):
+                yield shard, ids
+
+    def _join_outcomes(self) -> None:
+        done: set[str] = set()
+        for experiment in self.plan.experiments:
+            for cell in experiment.cells:
+                for digest in dict.fromkeys(part.digest for part in (*cell.members, cell)):
+                    if digest in done:
+                        continue
+                    done.add(digest)
+                    parts = self._parts(
+                        experiment,
+                        partial(_outcome, digest=digest),
+                        partial(_outcome_file, digest=digest),
+                    )
+                    if parts:
+                        self.folder.write(digest, joined(parts))
+                    else:
+                        self.folder.drop(digest)
+
+    def _join_answers(self) -> None:
+        for planned in {each.digest: each for each in plan_answers(self.plan)}.values():
+            parts = self._parts(
+                planned.experiment,
+                partial(_answers, digest=planned.digest),
+                partial(answers_file, digest=planned.digest),
+            )
+            if parts:
+                write_answers(self.folder.path, reduce(NoClassAnswers.then, parts))
+            else:
+                answers_file(self.folder.path, planned.digest).unlink(missing_ok=True)
+
+    def _join_proofs(self) -> None:
+        for planned in {each.digest: each for each in plan_proofs(self.plan)}.values():
+            parts = self._parts(
+                planned.experiment,
+                partial(_proofs, digest=planned.digest),
+                partial(proofs_file, digest=planned.digest),
+            )
+            if parts:
+                nothing = Proofs.none_of(planned.experiment.ids[:0], digest=planned.digest)
+                write_proofs(self.folder.path, reduce(Proofs.then, parts, nothing))
+            else:
+                proofs_file(self.folder.path, planned.digest).unlink(missing_ok=True)
+
+    def _join_examinations(self) -> None:
+        keys = {
+            (model.digest, experiment.dataset.digest): None
+            for experiment in self.plan.experiments
+            for model in experiment.models
+        }
+        for model, dataset in keys:
+            examination_file(self.folder.path, model=model, dataset=dataset).unlink(missing_ok=True)
+            for shard in self.shards:
+                file = examination_file(shard.path, model=model, dataset=dataset)
+                name = file.relative_to(shard.path).as_posix()
+                try:
+                    found = load_examination(shard.path, model, dataset=dataset)
+                except RecordError as error:
+                    if name in shard.card.stored:
+                        self.damaged.append(f"{shard}: {name} {error}")
+                else:
+                    write_examination(self.folder.path, found)
+                    break
+
+    def _joined_kept(self) -> dict[str, KeptCandidates]:
+        kept = []
+        for shard in self.shards:
+            try:
+                kept.append(read_kept(shard.path))
+            except RecordError as error:
+                self.damaged.append(f"{shard}: {KEPT_FILE} {error}")
+        parts = (part for cell in self.plan.cells for part in (*cell.members, cell))
+        places = {digest: at for at, digest in enumerate(dict.fromkeys(p.digest for p in parts))}
+        return joined_kept(kept, order=places)
+
+
+def _outcome(path: Path, ids: NDArray[np.int64], *, digest: str) -> Outcome:
+    return load_outcome(path / OUTCOMES, digest, examples=ids)
+
+
+def _outcome_file(path: Path, *, digest: str) -> Path:
+    return path / OUTCOMES / f"{digest}.parquet"
+
+
+def _proofs(path: Path, ids: NDArray[np.int64], *, digest: str) -> Proofs:
+    return load_proofs(path, digest, examples=ids)
+
+
+def _answers(path: Path, ids: NDArray[np.int64], *, digest: str) -> NoClassAnswers:
+    found = load_answers(path, digest)
+    if not found.covers(ids) or not np.isin(found.example_id, ids).all():
+        raise RecordError("holds other examples than the shard has")
+    return found

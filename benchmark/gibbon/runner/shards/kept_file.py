@@ -1,0 +1,84 @@
+"""The file of the candidates that a shard keeps, at which models are examined after the merge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from gibbon.core.errors import RecordError
+from gibbon.core.files import read_plain_file, write_atomically
+from gibbon.core.npz import packed, unpacked
+from gibbon.runner.keep_candidates import MOST, KeptCandidates
+
+KEPT_FILE: Final = "kept_candidates.npz"
+_FORMAT: Final = 1
+
+
+def write_kept(folder: Path, kept: Mapping[str, KeptCandidates]) -> None:
+    """Writes candidates, by the digest of their model, into a shard's folder, atomically.
+
+    Raises `RunFolderError` if the file can't be written.
+    """
+    arrays = {}
+    for place, each in enumerate(kept.values()):
+        arrays[f"{place}.inputs"] = each.inputs.float().numpy()
+        arrays[f"{place}.ids"] = each.ids.numpy()
+        arrays[f"{place}.labels"] = each.labels.numpy()
+    about = {
+        "format": _FORMAT,
+        "models": list(kept),
+        "cells": [each.cell for each in kept.values()],
+    }
+    write_atomically(folder / KEPT_FILE, packed(about, arrays))
+
+
+def read_kept(folder: Path) -> dict[str, KeptCandidates]:
+    """Returns the candidates in a shard's folder by the digest of their model; empty without any.
+
+    Raises `RecordError`, whose message is a reason, if the file can't be read.
+    """
+    try:
+        about, arrays = unpacked(read_plain_file(folder / KEPT_FILE))
+        found = {}
+        for place, model in enumerate(about["models"]):
+            inputs, ids, labels = (
+                torch.from_numpy(np.ascontiguousarray(arrays[f"{place}.{name}"]))
+                for name in ("inputs", "ids", "labels")
+            )
+            found[model] = KeptCandidates(inputs, ids, labels, about["cells"][place])
+        return found
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise RecordError(f"can't be read: {error.strerror or error}") from error
+    except Exception as error:
+        raise RecordError(f"is damaged: {type(error).__name__}") from error
+
+
+def joined_kept(
+    shards: Sequence[Mapping[str, KeptCandidates]], *, order: Mapping[str, int]
+) -> dict[str, KeptCandidates]:
+    """Returns the first candidates of each model over all shards, as one run would keep them.
+
+    ``order`` holds the places of the cells in a run, by digest: all candidates are of the first
+    cell.
+    """
+    found: dict[str, list[KeptCandidates]] = {}
+    for kept in shards:
+        for model, each in kept.items():
+            found.setdefault(model, []).append(each)
+    joined = {}
+    for model, parts in found.items():
+        first = min((each.cell for each in parts), key=lambda cell: order.get(cell, len(order)))
+        own = [each for each in parts if each.cell == first]
+        joined[model] = KeptCandidates(
+            torch.cat([each.inputs for each in own])[:MOST],
+            torch.cat([each.ids for each in own])[:MOST],
+            torch.cat([each.labels for each in own])[:MOST],
+            first,
+        )
+    return joined

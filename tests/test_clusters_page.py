@@ -1,0 +1,169 @@
+"""What the page on clusters shows works, as far as it can be run without a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from gibbon.cli.app import app
+from gibbon.records.run import RunRecord
+from tools.records.estimates import BAR, RECORD, SUITES
+
+PAGE = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+SCRIPTS = [text for kind, text in BLOCKS if kind == "sh"]
+COMMANDS = ("run", "merge", "compare")
+
+
+def block(kind: str, *holds: str) -> str:
+    """The block of the page that holds these texts."""
+    (text,) = (each for one, each in BLOCKS if one == kind and all(word in each for word in holds))
+    return text
+
+
+def commands(text: str) -> list[list[str]]:
+    """The commands of ours in a script."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [
+        line.partition("gibbon ")[2] for line in lines if re.search(r"(^|exec |: )gibbon ", line)
+    ]
+    return [shlex.split(each, comments=True) for each in found]
+
+
+def test_its_commands_are_known() -> None:
+    found = [words for _, text in BLOCKS for words in commands(text)]
+    assert {words[0] for words in found} == set(COMMANDS)
+    known = get_command(app)
+    for words in found:
+        command = known.commands[words[0]]  # type: ignore[attr-defined]
+        options = {flag for each in command.params for flag in each.opts}
+        assert {word for word in words if word.startswith("--")} <= options, words
+
+
+@pytest.mark.parametrize("text", SCRIPTS)
+def test_bash_reads_its_scripts(text: str) -> None:
+    done = subprocess.run(["bash", "-n"], input=text, text=True, check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_workflow_merges_the_shards_that_it_uploads() -> None:
+    workflow = yaml.safe_load(block("yaml", "matrix"))
+    shard, merge = workflow["jobs"]["shard"], workflow["jobs"]["merge"]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert merge["needs"] == "shard"
+    numbers = shard["strategy"]["matrix"]["shard"]
+    (merged,) = (
+        shlex.split(each["run"]) for each in merge["steps"] if "gibbon merge" in each.get("run", "")
+    )
+    assert [each for each in merged if each.startswith("shards/")] == [
+        f"shards/shard-{number}" for number in numbers
+    ]
+    (run,) = (each["run"] for each in shard["steps"] if "--shard" in each.get("run", ""))
+    assert f"}}}}/{len(numbers)} " in run
+    used = [each["uses"] for job in (shard, merge) for each in job["steps"] if "uses" in each]
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", each) for each in used)
+
+
+def test_the_ray_job_has_the_keys_of_its_kind() -> None:
+    job = yaml.safe_load(block("yaml", "RayJob"))
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec = job["spec"]
+    cluster = spec["rayClusterSpec"]
+    assert spec["entrypoint"].endswith("shards_on_ray.py /work/suites/large.toml 16 /work/out")
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        mounted = {each["name"] for one in pod["containers"] for each in one["volumeMounts"]}
+        assert mounted == {each["name"] for each in pod["volumes"]}
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> list[list[str]]:
+    """Puts a stand-in for Ray in its place, which calls tasks at once, and one for `gibbon`."""
+    ran: list[list[str]] = []
+
+    class Task:
+        def __init__(self, call: Any) -> None:
+            self.remote = call
+
+    ray = ModuleType("ray")
+    ray.remote = lambda **_: Task  # type: ignore[attr-defined]
+    ray.init = lambda: None  # type: ignore[attr-defined]
+    ray.get = lambda results: results  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(sys, "argv", words)
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return ran
+
+
+def test_the_script_for_ray_runs_all_shards_and_merges_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran = stub(monkeypatch, ["shards_on_ray.py", "smoke", "3", "out"])
+    code = compile(block("python", "import ray"), "shards_on_ray.py", "exec")
+    with pytest.raises(SystemExit) as ended:
+        exec(code, {"__name__": "__main__"})  # noqa: S102  the page's own code
+    assert ended.value.code == 0
+    assert [command[4] for command in ran[:-1]] == ["1/3", "2/3", "3/3"]
+    places = [command[-1] for command in ran[:-1]]
+    assert ran[-1] == ["gibbon", "merge", *places, "--output", "out/run"]
+
+
+@pytest.mark.slow
+def test_the_job_array_and_its_merge(tmp_path: Path) -> None:
+    """As SLURM runs them: one script a task, with its variables, then the merge."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    gibbon = tools / "gibbon"
+    gibbon.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gibbon "$@"\n')
+    gibbon.chmod(0o755)
+    suite = tmp_path / "small.toml"
+    suite.write_text(
+        'name = "small"\ndataset = "mnist"\nmodels = ["softmax"]\n'
+        '[[attacks]]\nname = "fgsm"\nepsilon = "0.1"\n'
+    )
+    environment = {
+        **os.environ,
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
+        "SUITE": str(suite),
+        "SLURM_ARRAY_TASK_COUNT": "3",
+    }
+
+    def ran(text: str, **more: str) -> int:
+        return subprocess.run(
+            ["bash", "-c", text], cwd=tmp_path, env=environment | more, check=False
+        ).returncode
+
+    (tmp_path / "shards").mkdir()
+    task, merge = block("sh", "--array"), block("sh", "gibbon-merge")
+    for index in ("1", "3"):
+        assert ran(task, SLURM_ARRAY_TASK_ID=index) == 0
+    assert ran(merge) == 3
+    assert not (tmp_path / "results").exists()
+    assert ran(task, SLURM_ARRAY_TASK_ID="2") == 0
+    assert ran(merge) == 0
+    assert RunRecord.read(tmp_path / "results" / "runs" / "large").status == "done"
+
+
+def test_the_recorded_estimates_are_within_a_quarter_of_their_runs() -> None:
+    rows = json.loads(RECORD.read_text())["rows"]
+    assert len(rows) == len(SUITES) >= 5
+    for each in rows:
+        guess, real = each["estimated"], each["measured"]
+        assert abs(guess["seconds"] / real["seconds"] - 1) <= BAR, each["name"]
+        assert guess["seconds_low"] <= real["seconds"] <= guess["seconds_high"], each["name"]
