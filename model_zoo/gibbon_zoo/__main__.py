@@ -9,9 +9,9 @@ the trainings, since the weights are large.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from gibbon.core.errors import RequestError
+from gibbon.core.reading import expanded
 from gibbon_zoo.zoo import publish
 
 CARD_ONLY = "--card-only"
@@ -26,7 +26,9 @@ def main(arguments: list[str]) -> int:
         return 2
     name, *folders = arguments
     try:
-        card = publish(name, [Path(folder) for folder in folders], with_weights=with_weights)
+        card = publish(
+            name, [expanded(each, RequestError) for each in folders], with_weights=with_weights
+        )
     except RequestError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -19,8 +19,9 @@ from gibbon.core.errors import OutputError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
+from gibbon.models.pass_count import PassCount
 
 EVERY = (APGDCE, APGDDLR, APGDT)
 BOX = Bounds(0.0, 1.0)

@@ -14,8 +14,9 @@ from gibbon.core.errors import AttackError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
+from gibbon.models.pass_count import PassCount
 from gibbon.verify.answers import clean_answers
 from gibbon.verify.guard import guarding
 from gibbon.verify.judge import judge, judge_clean

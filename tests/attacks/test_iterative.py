@@ -18,8 +18,9 @@ from gibbon.core.errors import OutputError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
+from gibbon.models.pass_count import PassCount
 
 DIMENSIONS = 12
 

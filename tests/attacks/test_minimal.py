@@ -21,8 +21,9 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel, Verdict
 from gibbon.datasets.base import Batch
 from gibbon.metrics.distances import distances
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import PROBABILITIES
+from gibbon.models.pass_count import PassCount
 from gibbon.specs.suite import AttackSpec
 from gibbon.verify.judge import judge
 from gibbon.verify.proposal import propose

@@ -9,7 +9,7 @@ from gibbon.attacks.noise_sign import NoiseSign
 from gibbon.attacks.noise_uniform import NoiseUniform
 from gibbon.core.rng import ExampleStreams
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import PassCount
+from gibbon.models.pass_count import PassCount
 
 KINDS = {"uniform": NoiseUniform(), "sign": NoiseSign()}
 LARGE = nets.random_batch(2_000)

@@ -15,8 +15,9 @@ from gibbon.attacks.pgd import PATH_LENGTH, PGD
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
+from gibbon.models.pass_count import PassCount
 from gibbon.verify.judge import judge
 from gibbon.verify.proposal import Tries
 

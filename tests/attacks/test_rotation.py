@@ -13,7 +13,8 @@ from gibbon.attacks.rotation import Rotation, rotate
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
+from gibbon.models.pass_count import PassCount
 
 coordinates = st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4)
 

@@ -12,8 +12,9 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm
 from gibbon.datasets.base import Batch
 from gibbon.metrics.distances import distances
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
+from gibbon.models.pass_count import PassCount
 
 BOX = Bounds(0.0, 1.0)
 

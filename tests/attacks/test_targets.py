@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gibbon.attacks.toolkit.objectives import CrossEntropy, TargetedCrossEntropy
 from gibbon.attacks.toolkit.targets import choose_objective, choose_targets
 from gibbon.core.rng import ExampleStreams
-from gibbon.models.classifier import PassCount
+from gibbon.models.pass_count import PassCount
 
 RULES = ("random", "least-likely", "second")
 

@@ -14,7 +14,8 @@ from gibbon.attacks.vmi_fgsm import VMIFGSM
 from gibbon.core.errors import AttackError, OutputError, SpecError
 from gibbon.core.rng import ExampleStreams
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
+from gibbon.models.pass_count import PassCount
 
 
 def proposed(

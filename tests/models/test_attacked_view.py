@@ -25,6 +25,7 @@ from gibbon.models.attacked_view import (
 from gibbon.models.classifier import Classifier
 from gibbon.models.ensemble import ensemble
 from gibbon.models.outputs import LOGITS, PROBABILITIES
+from gibbon.models.pass_count import PassCount
 from gibbon.models.sources.torchscript_module import Script
 from gibbon.specs.adaptation import Adaptation
 
@@ -269,7 +270,7 @@ def test_passes_are_counted_for_every_draw() -> None:
 def test_passes_are_counted_outside_of_an_evaluation_too() -> None:
     model = classifier(nn.Sequential(nn.Linear(PIXELS, CLASSES), nn.Softmax(1)))
     for keys in (Adaptation(eot=3), Adaptation(before="1")):
-        model.passes.forward = model.passes.backward = 0
+        model.passes = PassCount()
         attacked_view(model, keys, inputs=INPUTS).ascend(INPUTS, torch.ones_like)
         assert (model.passes.forward, model.passes.backward) == (5 * keys.eot, 5 * keys.eot)
 

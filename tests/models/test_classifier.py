@@ -9,8 +9,9 @@ from torch import nn
 
 from gibbon.core.errors import ModelError, OutputError
 from gibbon.core.threat import Bounds
-from gibbon.models.classifier import Classifier, PassCount, probe
+from gibbon.models.classifier import Classifier, probe
 from gibbon.models.outputs import LOG_SCORES, PROBABILITIES
+from gibbon.models.pass_count import PassCount
 
 INPUTS = nets.random_batch(7).inputs
 LABELS = nets.random_batch(7).labels

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from gibbon import evaluate
 from gibbon.core.errors import ModelError
 from gibbon.core.threat import Bounds
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
 from gibbon.models.ensemble import FUSIONS, Fuse, ensemble
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
+from gibbon.models.pass_count import PassCount
 from gibbon.models.weights import state_digest
 from gibbon.runner.precision import vary
 

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 import planted
 import pytest
+import torch
 from pydantic.dataclasses import dataclass as checked
-from torch import Tensor
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from gibbon.api.evaluate import evaluate
@@ -22,12 +23,19 @@ from gibbon.attacks.base import STRICT
 from gibbon.cli import app as cli
 from gibbon.cli.grammar import parse_request
 from gibbon.core.endings import ENDING, Terminated
-from gibbon.core.errors import RunFolderError, SpecError
+from gibbon.core.errors import RequestError, RunFolderError, SpecError
 from gibbon.core.files import write_atomically
+from gibbon.core.import_path import load_reference
 from gibbon.core.threat import ThreatModel
+from gibbon.gate.compare import compare
+from gibbon.models.sources.build import build_model
+from gibbon.models.sources.checkpoint import PickledModule
 from gibbon.records.run import RunRecord
+from gibbon.report.documents import run_folder
 from gibbon.runner.run_folder import CANDIDATES, LOCK_FILE, RunFolder
-from gibbon.specs.suite import Suite
+from gibbon.specs.decoding import read_suite
+from gibbon.specs.suite import ModelSpec, Suite
+from gibbon_zoo.__main__ import main as zoo_command
 
 Run, MakeSuite = planted.Run, Callable[..., Suite]
 
@@ -251,6 +259,57 @@ def test_a_tilde_is_the_home_folder_in_every_path(
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.parametrize("home", ["~", "~nosuchuser"])
+def test_a_tilde_means_one_thing_wherever_a_path_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self):\n"
+        "        super().__init__(4, 3)\n"
+    )
+    torch.save(nn.Linear(4, 3), tmp_path / "whole.pt")
+    (tmp_path / "suite.toml").write_text(
+        'name = "s"\ndataset = "mnist"\nmodels = ["softmax"]\n'
+        '[[attacks]]\nname = "fgsm"\nepsilon = "0.1"\n'
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+
+    def model(reference: str, **keys: Any) -> object:
+        return build_model(ModelSpec(name="m", model=reference, **keys), input_shape=(4,))
+
+    reads: tuple[Callable[[], object], ...] = (
+        lambda: read_suite(f"{home}/suite.toml"),
+        lambda: run_folder(f"{home}/run", runs=tmp_path),
+        lambda: load_reference(f"{home}/net.py:Net", what="model"),
+        lambda: model(f"{home}/net.py:Net"),
+        lambda: PickledModule().check(ModelSpec(name="m", model=f"checkpoint:{home}/whole.pt")),
+    )
+    for read in reads:
+        if home == "~":
+            read()
+        else:
+            with pytest.raises(RequestError, match=r"nosuchuser.* no user of this name"):
+                read()
+    said = "no user of this name" if home != "~" else f"{tmp_path}.*can't be read"
+    with pytest.raises(RequestError, match=said):
+        compare(f"{home}/a.json", f"{home}/b.json")
+
+
+def test_a_tilde_is_the_home_folder_in_the_command_of_the_zoo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert zoo_command(["rbf", "~/nothing"]) == 2
+    assert str(tmp_path / "nothing" / "rbf.json") in capsys.readouterr().err
+    assert zoo_command(["rbf", "~nosuchuser/x"]) == 2
+    assert "no user of this name" in capsys.readouterr().err
+
+
 def test_an_empty_output_is_refused_in_python() -> None:
     net, data = planted.Rows(), planted.squares()
     with pytest.raises(SpecError, match=r"output: must be the path of a folder, got \'\'"):
@@ -268,6 +327,27 @@ class SwallowsCtrlC(planted._Planted):
         except KeyboardInterrupt:
             raise AttributeError("half an import") from None
         return inputs
+
+
+@checked(frozen=True, kw_only=True, config=STRICT)
+class Quits(planted._Planted):
+    def change(self, inputs: Tensor, threat: ThreatModel) -> Tensor:
+        os._exit(0)
+
+
+def test_an_attack_that_quits_the_process_fails_its_cell(
+    plant: planted.Plant, run: Run, suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.attack("quits", Quits)
+    monkeypatch.setattr(cli, "app", lambda: records.append(run(suite("quits", "fgsm"))))
+    records: list[RunRecord] = []
+    before = os._exit
+    cli.main()
+    assert os._exit is before
+    (failure,) = records[0].failures
+    assert failure.attack == "quits"
+    assert "os._exit(0) was called" in failure.error
+    assert failure.raised_by.startswith("the attack Quits")
 
 
 def test_ctrl_c_that_a_library_swallows_ends_the_run(

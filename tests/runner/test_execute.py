@@ -18,7 +18,7 @@ from same_outcomes import TOLERANCE, assert_same, assert_same_outcomes, assert_s
 
 from gibbon.core.errors import ModelError
 from gibbon.datasets.base import sample_ids
-from gibbon.models.classifier import PassCount
+from gibbon.models.pass_count import PassCount
 from gibbon.records.run import Evaluation, RunRecord, Transfer
 from gibbon.report import print_tables, write_report
 from gibbon.runner.plan import cell_digest as digests

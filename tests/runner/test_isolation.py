@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
+import pickle
 import signal
 import threading
 import time
@@ -23,6 +25,7 @@ from gibbon import evaluate
 from gibbon.attacks.base import STRICT, Attack
 from gibbon.cli import app as cli
 from gibbon.core.errors import ProcessEndedError, RequestError, SpecError
+from gibbon.runner import own_process
 from gibbon.runner.own_process import Doing, ProcessLimits, can_fork, in_own_process
 from gibbon.runner.progress import SILENT
 from gibbon.runner.settings import RunSettings
@@ -92,6 +95,11 @@ def test_torch_computes_with_its_threads():
     assert found == (pytest.approx(product.sum().item(), rel=1e-4), many)
 
 
+def crash() -> None:
+    faulthandler.disable()  # in this process alone: it would print among the dots of the tests
+    ctypes.string_at(0)
+
+
 def run_forever(send: Any) -> None:
     while True:
         time.sleep(0.01)
@@ -103,13 +111,35 @@ def run_forever(send: Any) -> None:
         (lambda send: os._exit(3), {}, "ended by itself, with exit code 3"),
         (lambda send: os._exit(0), {}, "ended by itself, with exit code 0"),
         (lambda send: os.kill(os.getpid(), signal.SIGKILL), {}, "ended by SIGKILL, perhaps for"),
-        (lambda send: ctypes.string_at(0), {}, "ended by SIGSEGV"),
+        (lambda send: crash(), {}, "ended by SIGSEGV"),
         (run_forever, {"seconds": 0.5}, "took more than 0.5 seconds"),
     ],
 )
 def test_a_process_without_a_result_is_an_error(work, limits, told):
     with pytest.raises(ProcessEndedError, match=told):
         in_process(work, **limits)
+
+
+JUNK = {
+    "short": b"\0",
+    "zeros": b"\0" * 64,
+    "long": b"\x7f" * 4096,
+    "header": (1 << 40).to_bytes(8, "big") * 3,
+    "pickle": pickle.dumps(("advance", ("x",), {})),
+}
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("junk", JUNK)
+def test_junk_on_the_connection_is_no_message(junk, ends):
+    def work(send: Any) -> int:
+        os.write(own_process._SENDERS[-1].fileno(), JUNK[junk])
+        if ends:
+            os._exit(0)
+        return 7
+
+    with pytest.raises(ProcessEndedError, match="wrote into the connection"):
+        in_process(work)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
@@ -157,7 +187,7 @@ class Ends(Attack):
             elif self.how == "hang":
                 run_forever(None)
             elif self.how == "crash":
-                ctypes.string_at(0)
+                crash()
             else:
                 threading.Thread(target=time.sleep, args=(UNENDING,)).start()
         yield inputs.clone()
@@ -276,6 +306,38 @@ def test_an_attack_that_dies_leaves_the_unattacked_cell_alone(act, data):
     assert rows["dies"].status == "failed"
     for row in plain.record.evaluations:
         assert rows[row.attack].adversarial_error == row.adversarial_error
+
+
+def test_a_process_that_fails_after_its_work_is_failed_and_not_done(data, tmp_path, monkeypatch):
+    """As if its code had written junk into the connection once the outcomes were stored."""
+    known = {"epsilon": EPSILON, "examination": False, "output": tmp_path / "run", **KNOWN}
+    models = {"one": model(), "two": model(5)}
+    Dies.act = staticmethod(lambda: None)
+    before = evaluate(models, data, attack="fgsm", **known)
+    real = InOwnProcesses.run
+
+    def run(self: Any, work: Any, progress: Any, *, cells: int = 1) -> Any:
+        found = real(self, work, progress, cells=cells)
+        if isinstance(found, dict) and not found:  # a job without failures
+            raise ProcessEndedError(own_process.STRANGE)
+        return found
+
+    monkeypatch.setattr(InOwnProcesses, "run", run)
+    found = evaluate(models, data, attack=[{"name": "fgsm"}, Dies()], isolate=True, **known)
+    monkeypatch.undo()
+    rows = {(row.model, row.attack): row for row in found.record.evaluations}
+    failed = {(each.model, each.attack): each for each in found.failures}
+    assert set(failed) == {key for key, row in rows.items() if row.status == "failed"}
+    assert set(failed) == {("one", "dies"), ("two", "dies")}
+    for each in failed.values():
+        assert "wrote into the connection" in each.error
+        assert each.raised_by == f"the attack Dies, or the model {each.model} that it ran on"
+    again = evaluate(models, data, attack=[{"name": "fgsm"}, Dies()], **known)
+    assert not again.failures
+    assert again.record.provenance.computed_cells == 2
+    rows = {(row.model, row.attack): row for row in again.record.evaluations}
+    for row in before.record.evaluations:
+        assert rows[row.model, row.attack].adversarial_error == row.adversarial_error
 
 
 def test_memory_that_runs_out_where_nothing_is_computed_ends_one_cell():

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import planted
 import pytest
 import torch
+from pydantic.dataclasses import dataclass as checked
 from safetensors.torch import save_file
+
+from gibbon import evaluate
+from gibbon.attacks.base import STRICT
+from gibbon.core.errors import RequestError, SpecError
+from gibbon.runner.plan.code_digest import is_library
+from gibbon.specs.suite import Suite
 
 EXAMPLE = Path(__file__).parents[1] / "plugin"
 SUITE = """
@@ -80,6 +92,90 @@ def gibbon(*words: str, sites: list[Path], cwd: Path) -> subprocess.CompletedPro
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": path},
     )
+
+
+BUILT_HERE = """
+from dataclasses import dataclass
+from gibbon import Attack
+
+@dataclass(frozen=True)
+class Steps(Attack):
+    needs_gradient = False
+    def propose(self, classifier, inputs, *, labels, threat, streams):
+        yield (inputs + threat.radius).clamp(0, 1)
+"""
+
+
+def test_a_finished_run_with_a_package_that_was_built_here_is_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as ``pip install ./folder``: its code counts, and is read each time."""
+    site, origin = tmp_path / "site-packages", tmp_path / "origin"
+    for folder in (site / "built_here", site / "built_here-1.0.dist-info", origin):
+        folder.mkdir(parents=True)
+    (site / "built_here" / "__init__.py").write_text(BUILT_HERE)
+    info = site / "built_here-1.0.dist-info"
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: built-here\nVersion: 1.0\n")
+    (info / "INSTALLER").write_text("pip\n")
+    (info / "direct_url.json").write_text(json.dumps({"url": origin.as_uri(), "dir_info": {}}))
+    (info / "RECORD").write_text("built_here/__init__.py,,\n")
+    monkeypatch.syspath_prepend(site)
+    built = importlib.import_module("built_here")
+    assert not is_library(built.__file__)
+    known = {"epsilon": 0.1, "examination": False, "bounds": "none", "output": tmp_path / "run"}
+    net, data = planted.Rows(), planted.squares()
+    evaluate(net, data, attack=built.Steps(), **known)
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("it was counted again")
+
+    monkeypatch.setattr("gibbon.runner.run_suite.make_record", forbidden)
+    again = evaluate(net, data, attack=built.Steps(), **known)
+    assert again.record.provenance.computed_cells == 0
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("method", "act", "said"),
+    [
+        ("__init__", raising(ValueError("no table")), "ValueError: no table"),
+        ("__init__", raising(SystemExit(0)), "it ended the program, with exit code 0"),
+        ("__init__", raising(GeneratorExit()), "GeneratorExit"),
+        ("__new__", lambda *_, **__: 3, "makes 3 when it is called, expected an attack"),
+        ("__new__", lambda *_, **__: None, "makes None when it is called"),
+        ("__new__", raising(LookupError("no table")), "LookupError: no table"),
+    ],
+)
+def test_an_attack_that_can_not_be_made_is_named(
+    plant: planted.Plant,
+    run: planted.Run,
+    suite: Callable[..., Suite],
+    method: str,
+    act: Any,
+    said: str,
+) -> None:
+    kind = checked(frozen=True, kw_only=True, config=STRICT)(type("T", (planted._Planted,), {}))
+    setattr(kind, method, act)
+    plant.attack("theirs", kind)
+    with pytest.raises(RequestError, match="attack 'theirs'") as raised:
+        run(suite("theirs"))
+    assert said in str(raised.value)
+    assert "Gibbon itself" not in str(raised.value)
+
+
+@pytest.mark.parametrize("thing", [object, 7, None, dict, len, planted.Rows, planted.Raises()])
+def test_what_is_no_class_of_an_attack_is_named(
+    plant: planted.Plant, run: planted.Run, suite: Callable[..., Suite], thing: Any
+) -> None:
+    plant.attack("theirs", thing)
+    with pytest.raises(SpecError, match="attack 'theirs' must be a dataclass derived from"):
+        run(suite("theirs"))
 
 
 @pytest.mark.parametrize("name", ["model.py", "attack.py", "data.py"])

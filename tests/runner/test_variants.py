@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from gibbon.core.errors import ModelError
-from gibbon.models.classifier import PassCount
+from gibbon.models.pass_count import PassCount
 from gibbon.runner import precision as variants
 from gibbon.runner.precision import vary
 

@@ -18,7 +18,8 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, Verdict
 from gibbon.datasets.base import Batch
 from gibbon.metrics.nearest import error_within
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
+from gibbon.models.pass_count import PassCount
 from gibbon.verify.guard import guarding
 from gibbon.verify.judge import Judged, judge, judge_clean
 from gibbon.verify.proposal import MinimalNormSearch, SearchProposal, propose

@@ -15,8 +15,9 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel, Verdict
 from gibbon.datasets.base import Batch
 from gibbon.metrics.validity import tolerance
-from gibbon.models.classifier import Classifier, PassCount
+from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
+from gibbon.models.pass_count import PassCount
 from gibbon.models.snapshot import Snapshot
 from gibbon.verify.answers import ask, clean_answers
 from gibbon.verify.guard import guarding

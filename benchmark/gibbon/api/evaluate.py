@@ -33,6 +33,7 @@ from gibbon.core.global_state import calculating
 from gibbon.core.reading import expanded
 from gibbon.core.threat import Norm
 from gibbon.gate.flag_text import serious_flags_text
+from gibbon.models.reached_values import watching_values
 from gibbon.records.outcomes import OUTCOMES, read_outcome
 from gibbon.report import write_report
 from gibbon.runner.plan.device import choose_device
@@ -45,6 +46,7 @@ from gibbon.specs.decoding import WHERE
 from gibbon.specs.memory_sizes import parse_bytes
 
 
+@watching_values()
 @calculating()
 def evaluate(
     model: Model | Mapping[str, Model],

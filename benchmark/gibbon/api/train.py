@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from gibbon.api.request import (
@@ -18,7 +17,9 @@ from gibbon.api.request import (
     model_keys,
     model_name,
 )
+from gibbon.core.errors import SpecError
 from gibbon.core.files import StrPath
+from gibbon.core.reading import expanded
 from gibbon.core.threat import Epsilon
 from gibbon.datasets import DATASETS
 from gibbon.models.registry import OWN, TRAINERS, OwnTraining, TrainingRequest, TrainingResult
@@ -110,19 +111,23 @@ def train(
         data=_object(data),
         validation_data=_object(validation),
     )
-    file = None if recipe is None or isinstance(recipe, Mapping) else Path(os.fspath(recipe))
+    file = (
+        None
+        if recipe is None or isinstance(recipe, Mapping)
+        else expanded(os.fspath(recipe), SpecError)
+    )
     with _reporting(own.model.name, progress) as report:
         request = TrainingRequest(
-            Path(output),
+            expanded(output, SpecError),
             report,
             seed=seed,
             epochs=epochs,
             device=str(choose_device(device, where="device")),
             fresh=fresh,
-            data_dir=None if data_folder is None else Path(data_folder),
+            data_dir=None if data_folder is None else expanded(data_folder, SpecError),
             recipe=file,
             own=own,
-            tensorboard=None if tensorboard is None else Path(tensorboard),
+            tensorboard=None if tensorboard is None else expanded(tensorboard, SpecError),
         )
         return TRAINERS.load(OWN)(request)
 

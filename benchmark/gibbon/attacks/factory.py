@@ -71,6 +71,11 @@ def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> A
         built: Attack = _make(attack, spec.parameters)
     except (ValidationError, SpecError) as error:
         raise explained(error, where=where) from error
+    if not issubclass(type(built), Attack):
+        raise SpecError(
+            f"attack {spec.name!r} makes {shown(built)} when it is called, expected an attack",
+            where=where,
+        )
     _check_norm(spec, built, where=f"{prefix}norm")  # of a list: those that all members support
     return built
 

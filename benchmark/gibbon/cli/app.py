@@ -26,6 +26,7 @@ from rich.markup import escape
 from typer.core import TyperCommand
 
 from gibbon.cli.audit_command import EPILOG as AUDIT_EXAMPLES
+from gibbon.cli.exit_code import keeping_exit_code
 from gibbon.cli.grammar import parse_request, read_parameters
 from gibbon.cli.options import (
     BY_FLAG,
@@ -968,9 +969,11 @@ def main() -> None:
     # the default suite took 4.5 minutes with spinning and 1.9 without.  Read once by torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     interrupting = signal.getsignal(signal.SIGINT)
+    is_process = sys._getframe(1).f_globals.get("__name__") == "__main__"  # not called by a test
     _save_at_signals()
     try:
-        _run_command()
+        with keeping_exit_code(to_the_end=is_process):
+            _run_command()
     finally:
         ENDING.reason = None
         if interrupting is not None:  # it was installed by Python

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from gibbon.attacks.base import Attack
 from gibbon.core.threat import Bounds, Norm
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import PIXELS, Classifier, PassCount
+from gibbon.models.classifier import PIXELS, Classifier
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
+from gibbon.models.pass_count import PassCount, add_passes
 
 Shape = tuple[int, int, int]
 
@@ -84,13 +85,13 @@ class Counting(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the outputs of the wrapped module."""
         outputs: Tensor = self.module(inputs)
-        self.tally.forward += len(inputs)
+        add_passes(self.tally, forward=len(inputs))
         if outputs.requires_grad:
             outputs.register_hook(self._count)  # type: ignore[no-untyped-call]
         return outputs
 
     def _count(self, gradient: Tensor) -> None:
-        self.tally.backward += len(gradient)
+        add_passes(self.tally, backward=len(gradient))
 
 
 def counting(*, shape: Shape = SHAPE) -> tuple[Classifier, PassCount]:

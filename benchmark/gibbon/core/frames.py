@@ -27,6 +27,15 @@ def in_library(frame: FrameType) -> bool:
     return "site-packages" in name or name.startswith(("<frozen", STANDARD))
 
 
+def is_authors_file(name: str) -> bool:
+    """Returns whether a file of code is of a user: of no library, and not of this package.
+
+    Names such as ``"<stdin>"`` are those of code that was typed into a console or a notebook.
+    """
+    library = "site-packages" in name or "dist-packages" in name
+    return not library and not name.startswith(("<frozen", STANDARD, str(OURS)))
+
+
 def raised_in(error: BaseException) -> str:
     """Returns the layer that raised an exception in a pass of a model, with its file and line.
 

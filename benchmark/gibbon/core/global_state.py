@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -267,6 +268,9 @@ class GlobalState:
         """Restores replaced functions of torch, numpy and Python, and yields their names."""
         for (name, place), (keys, values) in zip(self.places, self.functions, strict=True):
             own = vars(place)
+            if type(place) is ModuleType and sys.modules.get(place.__name__, place) is not place:
+                sys.modules[place.__name__] = place
+                yield f"sys.modules[{place.__name__!r}]"
             if len(own) == len(keys) and all(map(operator.is_, own.values(), values)):
                 continue
             before = dict(zip(keys, values, strict=True))

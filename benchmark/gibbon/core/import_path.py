@@ -109,6 +109,8 @@ def _parts(text: str, *, what: str) -> tuple[str, str]:
     place, _, name = text.rpartition(":") if not text.endswith(".py") else (text, "", "")
     if not name:
         raise RequestError(f"{what} {text!r}: name the factory in the file: {place}:NAME")
+    if place.startswith("~"):
+        place = str(expanded(place, RequestError))
     return place, name
 
 

@@ -31,6 +31,8 @@ with suppress(ImportError):  # Windows has none
 import numpy as np
 import torch
 
+from gibbon.core.standard_streams import read_streams, write_streams
+
 TINY = 1e-40  # a denormal float32, which is read as 0 if denormal numbers are flushed
 UNREADABLE = "unreadable"  # in place of a value that can't be read at the moment
 
@@ -97,14 +99,6 @@ def _set_umask(value: int) -> None:
 
 def _set_locale(value: str) -> None:
     locale.setlocale(locale.LC_ALL, value)
-
-
-def _streams() -> tuple[Any, Any, Any]:
-    return sys.stdin, sys.stdout, sys.stderr
-
-
-def _set_streams(value: tuple[Any, Any, Any]) -> None:
-    sys.stdin, sys.stdout, sys.stderr = value
 
 
 def _handlers() -> tuple[Any, ...]:
@@ -408,7 +402,9 @@ _ALL = (
     Setting("the locale", partial(locale.setlocale, locale.LC_ALL), _set_locale, numeric=False),
     _in_list("sys.path", sys.path),
     _in_list("sys.argv", sys.argv),
-    Setting("standard streams", _streams, _set_streams, numeric=False),
+    _in_list("callbacks of garbage collection", gc.callbacks),
+    Setting("sys.exit", lambda: sys.exit, lambda value: setattr(sys, "exit", value), numeric=False),
+    Setting("standard streams", read_streams, write_streams, numeric=False),
     Setting("sys.excepthook", _excepthooks, _set_excepthooks, numeric=False),
     Setting("tracing", _tracing, _set_tracing, numeric=False),
     Setting("garbage collection", _garbage, _set_garbage, numeric=False),

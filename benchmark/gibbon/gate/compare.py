@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from gibbon.core.errors import RecordError, SpecError
 from gibbon.core.files import StrPath
+from gibbon.core.reading import expanded
 from gibbon.gate.accepted_flags import AcceptedFlags
 from gibbon.gate.baseline import AttackSetup, Side, Wrong, read_side
 from gibbon.gate.limits import MAX_INCREASE, Limits
@@ -186,7 +186,10 @@ def compare(
     """
     if not 0 < alpha <= 1:
         raise SpecError(f"alpha must be above 0 and at most 1, got {alpha:g}")
-    old, new = (each if isinstance(each, Side) else read_side(Path(each)) for each in (old, new))
+    old, new = (
+        each if isinstance(each, Side) else read_side(expanded(each, RecordError))
+        for each in (old, new)
+    )
     if not old.cells:
         raise RecordError(f"{old.name}: holds nothing to compare with")
     _check_data(old, new)

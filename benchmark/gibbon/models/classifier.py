@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -24,13 +24,16 @@ from gibbon.core.global_state import Modes
 from gibbon.core.plain_tensors import STAND_INS, equal, plain, version_of
 from gibbon.core.plain_text import message_of
 from gibbon.core.threat import Bounds, ThreatModel
+from gibbon.models.held_values import Place
 from gibbon.models.memory import is_shortage
 from gibbon.models.outputs import LOGITS, OutputRule
+from gibbon.models.pass_count import PassCount, add_passes, uncounted
 from gibbon.models.random_draws import ONE_DRAW, Draws
+from gibbon.models.reached_values import ReachedValues
 from gibbon.models.snapshot import (
+    Lender,
     Listener,
     ModuleReferences,
-    Place,
     Snapshot,
     move_attributes,
 )
@@ -43,14 +46,6 @@ CHANGED_INPUT = (
     "the model changed its input in place, which it did not do when it was loaded: "
     "let forward begin with inputs = inputs.clone()"
 )
-
-
-@dataclass
-class PassCount:
-    """Passes made, counted by example: one batch of 100 forward is 100 forward passes."""
-
-    forward: int = 0
-    backward: int = 0
 
 
 @dataclass
@@ -139,11 +134,14 @@ class Classifier:
         eager: the module without `torch.compile`; None if that is the module itself.
         foreign: whether the module is code of a user, which in any call may write into its input,
             overwrite its last output and leave global state changed; it gets copies.
+        reached: what the code of a foreign module reads from elsewhere, as it was before its first
+            call.
 
     Attributes:
         passes: number of passes so far.
         snapshot: during evaluation, the module's state, which must not change.
-        own_places: tensors of the module that its own calls change, such as a counter of calls.
+        own_places: tensors and other values that the module's own calls change, such as a counter
+            of calls.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> classifier = Classifier(net, classes=3, input_shape=(1, 2, 2))
@@ -164,6 +162,7 @@ class Classifier:
     draws: Draws = ONE_DRAW
     eager: nn.Module | None = None
     foreign: bool = False
+    reached: ReachedValues | None = field(default=None, repr=False)
     snapshot: Snapshot | None = field(default=None, init=False, repr=False)
     own_places: frozenset[Place] = field(default=frozenset(), init=False, repr=False)
     _watch: Watch | None = field(default=None, init=False, repr=False)
@@ -171,6 +170,7 @@ class Classifier:
     _viewed: Classifier | None = field(default=None, init=False, repr=False)
     _unchanged: bool = field(default=True, init=False, repr=False)
     _lent: Lent | None = field(default=None, init=False, repr=False)
+    _copied: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Returns the outputs, shape (N, K), differentiable if the inputs require gradients.
@@ -207,6 +207,14 @@ class Classifier:
         elif not self._listening:
             self._saw(self.module, (inputs,), outputs)
         return outputs
+
+    def call_on(self, inputs: Tensor) -> object:
+        """Returns what the module returns for these inputs, into which it may write."""
+        outer, self._lent = self._lent, Lent(inputs, inputs, Modes.now())
+        try:
+            return self.module(inputs)
+        finally:
+            self._lent = outer
 
     def checked(self, outputs: object, inputs: Tensor) -> Tensor:
         """Returns outputs of the right shape, (N, K), as a plain tensor of at least float32.
@@ -412,11 +420,8 @@ class Classifier:
     @contextmanager
     def uncounted(self) -> Iterator[None]:
         """Leaves the passes of a ``with`` block out of the count."""
-        before = replace(self.passes)
-        try:
+        with uncounted(self.passes):
             yield
-        finally:
-            self.passes.forward, self.passes.backward = before.forward, before.backward
 
     @contextmanager
     def _listen(self) -> Iterator[None]:
@@ -425,23 +430,39 @@ class Classifier:
             yield
             return
         self._listening = True
-        handle = self.module.register_forward_hook(Listener(self._saw))
+        handles = [self.module.register_forward_hook(Listener(self._saw), with_kwargs=True)]
+        if self.foreign:
+            lender = Lender(self._lend)
+            handles.append(self.module.register_forward_pre_hook(lender, with_kwargs=True))
         try:
             yield
         finally:
-            self._listening = False
-            handle.remove()
+            self._listening, self._copied = False, None
+            for handle in handles:
+                handle.remove()
+
+    def _lend(self, inputs: Tensor) -> Tensor:
+        """Returns the tensor that the module gets in a call with these inputs: a copy.
+
+        An attack may call the module, and not the classifier, which has made a copy already.
+        """
+        if self._lent is not None and inputs is self._lent.given:
+            return inputs
+        self._copied = inputs, inputs.clone()
+        return self._copied[1]
 
     def _saw(self, module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
         """Counts a forward pass, and its backward pass later; records what the watch needs."""
-        inputs = arguments[0] if arguments else None
+        inputs = next((each for each in arguments if isinstance(each, Tensor)), None)
         if (lent := self._lent) is not None:
             if Modes.now() != lent.modes:
                 lent.modes.put_back()
             inputs = lent.inputs if inputs is lent.given else inputs
+        if self._copied is not None and inputs is self._copied[1]:
+            inputs, self._copied = self._copied[0], None
         if not isinstance(inputs, Tensor) or not isinstance(outputs, Tensor):
             return
-        self.passes.forward += len(inputs)
+        add_passes(self.passes, forward=len(inputs))
         call = self._record(inputs, self._readable(outputs, inputs))
         if outputs.requires_grad:
             self.note_backward(outputs, call)
@@ -481,7 +502,7 @@ class Classifier:
         return call
 
     def _count_backward(self, call: ModelCall | None, gradient: Tensor) -> None:
-        self.passes.backward += len(gradient)
+        add_passes(self.passes, backward=len(gradient))
         if call is not None and self._watch is not None:
             self._watch.path.took_upstream(call, gradient)
 

@@ -34,9 +34,10 @@ from torch.nn import functional
 from gibbon.core.errors import ModelError, OutputError, suggest
 from gibbon.core.plain_tensors import plain
 from gibbon.core.rng import seeded_globals
-from gibbon.models.classifier import Classifier, PassCount, probe
+from gibbon.models.classifier import Classifier, probe
 from gibbon.models.memory import tensors_of
 from gibbon.models.outputs import LOGITS, LOSS_SCORES, OutputRule
+from gibbon.models.pass_count import PassCount
 from gibbon.models.shielding import shielded
 
 Fuse = Literal["probabilities", "logits", "loss"]

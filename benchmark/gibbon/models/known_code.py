@@ -11,7 +11,7 @@ from types import FunctionType
 
 from torch import nn
 
-from gibbon.models.snapshot import HOOKS, Listener
+from gibbon.models.snapshot import HOOKS, OUR_HOOKS
 
 KNOWN = (
     "torch.nn.modules.",
@@ -42,6 +42,6 @@ def _is_known(part: nn.Module) -> bool:
     functions = (each for each in own.values() if isinstance(each, FunctionType))
     return (
         f"{type(part).__module__}.".startswith(KNOWN)
-        and all(isinstance(hook, Listener) for hook in hooks)
+        and all(isinstance(hook, OUR_HOOKS) for hook in hooks)
         and all(f"{each.__module__}.".startswith(KNOWN_FUNCTIONS) for each in functions)
     )

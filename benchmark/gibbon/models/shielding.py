@@ -25,6 +25,7 @@ from gibbon.models.first_answers import FirstAnswers
 from gibbon.models.known_code import is_known
 from gibbon.models.memory import give_back, is_shortage
 from gibbon.models.model_state import ModelState
+from gibbon.models.reached_values import ReachedValues, in_use, restoring_values
 
 SOME, FEW = 16, 4  # inputs of the first and of the second call
 NEEDS_GRADIENTS = ("does not require grad", "does not have a grad_fn")
@@ -119,12 +120,14 @@ class Habits:
         shields: the modules.
         notes: sentences for the model's card.
         foreign: whether the model's code is unknown.
+        reached: what that code reads from elsewhere.
         first: its answers in the first of these calls, if it did not fail.
     """
 
     shields: tuple[Callable[[nn.Module], nn.Module], ...] = ()
     notes: tuple[str, ...] = ()
     foreign: bool = False
+    reached: ReachedValues | None = field(default=None, compare=False)
     first: FirstAnswers | None = field(default=None, compare=False)
 
     def with_state(self, changes: Changes) -> Habits:
@@ -143,7 +146,7 @@ class Habits:
             module = shield(module)
         around = copy.copy(classifier)
         around.module = module
-        around.foreign = self.foreign
+        around.foreign, around.reached = self.foreign, self.reached
         return around
 
 
@@ -157,8 +160,9 @@ def habits_of(classifier: Classifier, inputs: Tensor) -> Habits:
         classifier: the model.
         inputs: shape (N, *input_shape), on the device of the evaluation.
     """
-    seen = _Seen(inputs)
-    with classifier.uncounted(), classifier.evaluating(inputs.device):
+    seen, foreign = _Seen(inputs), not is_known(classifier.module)
+    reached = in_use(ReachedValues([classifier.module])) if foreign else None
+    with restoring_values(reached), classifier.uncounted(), classifier.evaluating(inputs.device):
         kept, state = ModelState(classifier), GlobalState.now()
         try:
             for gradients in (False, True):
@@ -169,13 +173,12 @@ def habits_of(classifier: Classifier, inputs: Tensor) -> Habits:
         recurrent = inputs.device.type == "cuda" and any(
             isinstance(each, nn.RNNBase) for each in classifier.module.modules()
         )
-        foreign = not is_known(classifier.module)
     found = [*seen.habits()]
     if recurrent and not classifier.forward_only:
         note = "its recurrent layers run without cuDNN, which has no gradients in eval mode"
         found.append((WithoutCudnn, note))
     shields = tuple(shield for shield, _ in found)
-    return Habits(shields, tuple(note for _, note in found), foreign, seen.first)
+    return Habits(shields, tuple(note for _, note in found), foreign, reached, seen.first)
 
 
 def shielded(classifier: Classifier, inputs: Tensor) -> Classifier:

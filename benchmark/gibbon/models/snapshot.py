@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from gibbon.core.plain_tensors import equal
 from gibbon.models.attributes import Attributes
+from gibbon.models.held_values import Place
 
-Place = tuple[int, str]  # identity of a module, and the name of a tensor that it holds
 METHODS = ("forward", "__call__")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -135,9 +135,43 @@ class Listener:
     def __init__(self, saw: Callable[[nn.Module, tuple[object, ...], object], None]) -> None:
         self._saw = saw
 
-    def __call__(self, module: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
-        """Calls ``saw``."""
-        self._saw(module, arguments, outputs)
+    def __call__(self, module: nn.Module, arguments: tuple[object, ...], *rest: Any) -> None:
+        """Calls ``saw``; the outputs come last, after arguments by name."""
+        named = rest[0].values() if len(rest) > 1 else ()
+        self._saw(module, (*arguments, *named), rest[-1])
+
+
+class Lender:
+    """A hook before each call that gives a module another tensor in place of its inputs.
+
+    Args:
+        lend: maps the first tensor among the arguments to the one that the module gets.
+    """
+
+    def __init__(self, lend: Callable[[Tensor], Tensor]) -> None:
+        self._lend = lend
+
+    def __call__(
+        self,
+        module: nn.Module,
+        arguments: tuple[object, ...],
+        named: dict[str, object] | None = None,
+    ) -> object:
+        """Returns the arguments that the module gets, by position and by name.
+
+        Only those by position if torch has lost the note that it takes names.
+        """
+        given, words = list(arguments), dict(named or {})
+        place = next((at for at, each in enumerate(given) if isinstance(each, Tensor)), None)
+        word = next((key for key, each in words.items() if isinstance(each, Tensor)), None)
+        if place is not None:
+            given[place] = self._lend(cast(Tensor, given[place]))
+        elif word is not None:
+            words[word] = self._lend(cast(Tensor, words[word]))
+        return tuple(given) if named is None else (tuple(given), words)
+
+
+OUR_HOOKS = (Listener, Lender)
 
 
 @dataclass(frozen=True)
@@ -152,13 +186,15 @@ class _Ways:
 
     def differ(self, now: _Ways) -> bool:
         """Returns whether class, hooks or patch have changed."""
-        known = {hook for _, items in self.hooks for _, hook in items if isinstance(hook, Listener)}
+        known = {
+            hook for _, items in self.hooks for _, hook in items if isinstance(hook, OUR_HOOKS)
+        }
 
         def relevant(items: Iterable[tuple[object, object]]) -> list[tuple[object, object]]:
             return [
                 (key, hook)
                 for key, hook in items
-                if not isinstance(hook, Listener) or hook in known
+                if not isinstance(hook, OUR_HOOKS) or hook in known
             ]
 
         hooks = tuple((name, tuple(relevant(items))) for name, items in now.hooks)
@@ -180,7 +216,7 @@ class _Ways:
             module.__dict__["forward"] = self.patch
         for name, items in self.hooks:
             registered = module.__dict__[name]
-            ours = {key: hook for key, hook in registered.items() if isinstance(hook, Listener)}
+            ours = {key: hook for key, hook in registered.items() if isinstance(hook, OUR_HOOKS)}
             registered.clear()
             registered.update({**ours, **dict(items)})
 

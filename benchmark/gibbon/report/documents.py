@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gibbon.core.errors import RunFolderError, UnknownNameError
 from gibbon.core.files import write_atomically
+from gibbon.core.reading import expanded
 from gibbon.records.run import RUN_FILE, RunRecord
 
 
@@ -30,7 +31,7 @@ def run_folder(word: str, *, runs: Path) -> Path:
     """
     if not word.strip():
         raise RunFolderError(f"expected the folder of a run, got {word!r}")
-    path = Path(word)
+    path = expanded(word, RunFolderError)
     named = len(path.parts) == 1 and path.name not in (".", "..")
     for folder in (path, *([runs / word] if named else [])):
         if (folder / RUN_FILE).is_file():

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from gibbon.models.classifier import Classifier
+from gibbon.models.pass_count import PassCount
 from gibbon.records.outcomes import OutcomeMeta
 
 
@@ -13,7 +14,7 @@ from gibbon.records.outcomes import OutcomeMeta
 class Meter:
     """The passes of a classifier and the clock, at one moment."""
 
-    source: Classifier
+    passes: PassCount
     forward: int
     backward: int
     started: float
@@ -21,12 +22,13 @@ class Meter:
     @classmethod
     def start(cls, source: Classifier) -> Meter:
         """Returns a meter that starts now."""
-        return cls(source, source.passes.forward, source.passes.backward, time.perf_counter())
+        passes = source.passes
+        return cls(passes, passes.forward, passes.backward, time.perf_counter())
 
     def spent(self) -> OutcomeMeta:
         """Returns the passes and the seconds since then."""
         return OutcomeMeta(
-            forward_passes=self.source.passes.forward - self.forward,
-            backward_passes=self.source.passes.backward - self.backward,
+            forward_passes=self.passes.forward - self.forward,
+            backward_passes=self.passes.backward - self.backward,
             seconds=time.perf_counter() - self.started,
         )

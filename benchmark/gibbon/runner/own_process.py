@@ -15,7 +15,9 @@ import ctypes
 import multiprocessing
 import os
 import pickle
+import secrets
 import signal
+import struct
 import sys
 import threading
 import time
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from gibbon.core.errors import GibbonError, ProcessEndedError, RequestError
 from gibbon.core.plain_text import message_of
@@ -37,6 +39,13 @@ except ImportError:  # there is none on Windows, which has no fork either
 
 T = TypeVar("T")
 
+STRANGE = (
+    "the code in its process wrote into the connection that its results come through, and it was "
+    "ended"
+)
+LENGTH = struct.Struct("!Q")  # of a message, after the mark
+MARK_BYTES = 16  # random ones before each message: nobody else writes them by accident
+CHUNK = 1 << 20
 CHECK_SECONDS = 0.2  # between two looks at the clock and at the parent
 GRACE_SECONDS = 10.0  # for saving what is done after an interruption
 STATUS = Path("/proc/self/status")
@@ -105,10 +114,12 @@ def in_own_process(
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(work, sender, limits.memory, os.getpid()))
+    mark = secrets.token_bytes(MARK_BYTES)
+    ends = _Ends(sender, receiver, mark)
+    process = context.Process(target=_run, args=(work, ends, limits.memory, os.getpid()))
     process.start()
     sender.close()
-    running: _Running[T] = _Running(process, receiver, limits, heard)
+    running: _Running[T] = _Running(process, ends, limits, heard)
     try:
         return running.result()
     except Exception:
@@ -120,17 +131,26 @@ def in_own_process(
         running.end()
 
 
+class _Ends(NamedTuple):
+    """The two ends of the connection of a process, and the bytes before each of its messages."""
+
+    sender: Connection
+    receiver: Connection
+    mark: bytes
+
+
 class _Running(Generic[T]):
     """A process at work, seen from its parent."""
 
     def __init__(
         self,
         process: BaseProcess,
-        receiver: Connection,
+        ends: _Ends,
         limits: ProcessLimits,
         heard: Callable[[Any], None],
     ) -> None:
-        self.process, self.receiver, self.limits, self.heard = process, receiver, limits, heard
+        self.process, self.limits, self.heard = process, limits, heard
+        self.receiver, self.mark = ends.receiver, ends.mark
         self.doing = Doing(seconds=limits.seconds)
         self.since = time.monotonic()
 
@@ -154,10 +174,11 @@ class _Running(Generic[T]):
         ended = bool(ready) and not self.process.is_alive()
         if self.receiver in ready or self.receiver.poll(0 if ended or not ready else CHECK_SECONDS):
             try:
-                return pickle.loads(self.receiver.recv_bytes())  # noqa: S301  of our own process
-            except (EOFError, OSError, pickle.UnpicklingError):
+                data = self._received()
+            except (EOFError, OSError):
                 self.process.join(GRACE_SECONDS)
                 raise self._ended() from None
+            return self._decoded(data)
         if ended:
             self.process.join()
             raise self._ended()
@@ -167,6 +188,40 @@ class _Running(Generic[T]):
                 f"its process took more than {seconds:g} seconds and was ended", self.doing.text
             )
         return None
+
+    def _received(self) -> bytes:
+        """Returns the bytes of the next message.
+
+        Raises `ProcessEndedError` if they are not those of a message of ours.
+        """
+        head = self._exactly(len(self.mark) + LENGTH.size)
+        (length,) = LENGTH.unpack(head[len(self.mark) :])
+        if not head.startswith(self.mark):
+            raise self._strange()
+        return self._exactly(length)
+
+    def _exactly(self, count: int) -> bytes:
+        """Reads so many bytes; a process that has written too few is at an end, or is no longer."""
+        parts, left = [], count
+        while left:
+            if not self.receiver.poll(GRACE_SECONDS):
+                raise self._strange()
+            part = os.read(self.receiver.fileno(), min(left, CHUNK))
+            if not part:
+                raise EOFError if left == count else self._strange()
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def _decoded(self, data: bytes) -> Any:
+        try:
+            return pickle.loads(data)  # noqa: S301  of our own process
+        except Exception as error:  # bytes of another kind raise anything
+            raise self._strange() from error
+
+    def _strange(self) -> ProcessEndedError:
+        """Returns the error of a process that wrote into the connection to this one."""
+        return ProcessEndedError(STRANGE, self.doing.text)
 
     def _ended(self) -> ProcessEndedError:
         code = self.process.exitcode
@@ -185,10 +240,10 @@ class _Running(Generic[T]):
         """Interrupts the process, and gives it time to save what it has done."""
         self.process.terminate()
         until = time.monotonic() + GRACE_SECONDS
-        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+        with contextlib.suppress(EOFError, OSError):
             while self.process.is_alive() and time.monotonic() < until:
                 if self.receiver.poll(CHECK_SECONDS):  # a full pipe would stop it
-                    self.receiver.recv_bytes()
+                    os.read(self.receiver.fileno(), CHUNK)
 
     def end(self) -> None:
         """Ends the process and those that it started, if they have not ended."""
@@ -201,8 +256,10 @@ class _Running(Generic[T]):
         self.receiver.close()
 
 
-def _run(work: Callable[[Send], Any], sender: Connection, memory: int | None, parent: int) -> None:
+def _run(work: Callable[[Send], Any], ends: _Ends, memory: int | None, parent: int) -> None:
     """Runs the work in a new process, sends its result, and ends the process."""
+    sender = ends.sender
+    ends.receiver.close()  # by which this work could take its own messages
     os.setpgid(0, 0)
     _end_with_parent()
     for outer in _SENDERS:  # by which this work could send messages to its parent's parent
@@ -214,7 +271,7 @@ def _run(work: Callable[[Send], Any], sender: Connection, memory: int | None, pa
     def send(message: Any) -> None:
         data = pickle.dumps(message)
         with lock:
-            sender.send_bytes(data)
+            _write_all(sender.fileno(), ends.mark + LENGTH.pack(len(data)) + data)
 
     def run() -> None:
         try:
@@ -239,6 +296,12 @@ def _run(work: Callable[[Send], Any], sender: Connection, memory: int | None, pa
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(0)  # without waiting for threads that the work left running
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:

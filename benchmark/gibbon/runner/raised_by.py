@@ -15,7 +15,7 @@ from types import FrameType
 
 from torch import Tensor, nn
 
-from gibbon.attacks.base import Attack
+from gibbon.attacks.base import Attack, is_ours
 from gibbon.core.errors import CellError, RequestError
 from gibbon.core.frames import REPORT, in_gibbon, in_library
 from gibbon.core.registry import their_code
@@ -73,6 +73,21 @@ def carrying_party() -> Iterator[None]:
         with suppress(Exception):  # an exception of any library
             vars(error)[CARRIED] = raised_by(error)
         raise
+
+
+def carry(error: BaseException, party: str) -> None:
+    """Notes on an exception whose code raised it, or ended its process."""
+    vars(error)[CARRIED] = party
+
+
+def at_work(attack: Attack | None, model: str) -> str:
+    """Returns whose code ran in a process that an attack and a model share.
+
+    An attack of ours ends no process.
+    """
+    if attack is None or is_ours(attack):
+        return f"the model {model}"
+    return f"the attack {type(attack).__name__}, or the model {model} that it ran on"
 
 
 @contextmanager

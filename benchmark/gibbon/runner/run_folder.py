@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError, RunFolderError
-from gibbon.core.files import open_new, own_folder, write_atomically
+from gibbon.core.files import open_new, own_folder, read_plain_file, write_atomically
 from gibbon.core.shard import Shard
 from gibbon.records.examination import EXAMINATIONS
 from gibbon.records.gallery import FOLDER as PICTURES
@@ -130,6 +130,23 @@ class RunFolder:
         for file in [*map(self._file, cells), *partial]:
             file.unlink(missing_ok=True)
         shutil.rmtree(self.path / EXAMINATIONS, ignore_errors=True)
+
+    def contents(self, cells: Iterable[str]) -> dict[str, bytes | None]:
+        """Returns what is stored of cells, by digest: None for one without an outcome."""
+        found: dict[str, bytes | None] = {}
+        for digest in cells:
+            found[digest] = None
+            with suppress(OSError):
+                found[digest] = read_plain_file(self._file(digest))
+        return found
+
+    def put_back(self, contents: Mapping[str, bytes | None]) -> None:
+        """Restores `contents`: what a process has written that is not to be trusted is removed."""
+        for digest, content in contents.items():
+            if content is None:
+                self._file(digest).unlink(missing_ok=True)
+            elif self.contents([digest])[digest] != content:
+                write_atomically(self._file(digest), content)
 
     def read(self, digest: str) -> Outcome | None:
         """Returns the outcome of a cell, or None if no usable one is stored."""

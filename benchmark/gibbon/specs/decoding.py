@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
 from gibbon.core.plain_text import shortened, shown
-from gibbon.core.reading import DEEPEST, check_tree, read_text_file, shown_key
+from gibbon.core.reading import DEEPEST, check_tree, expanded, read_text_file, shown_key
 from gibbon.specs.base import Spec
 from gibbon.specs.naming import suite_name, unlike
 from gibbon.specs.paths import resolve
@@ -120,7 +120,7 @@ def read_suite(reference: str) -> Suite:
 
     Raises `SpecError` or `UnknownNameError`.
     """
-    path = Path(reference)
+    path = expanded(reference, SpecError)
     if path.suffix == ".toml" or len(path.parts) > 1:
         return parse_suite(read_text(path), where=reference, folder=path.parent)
     shipped = shipped_suites()

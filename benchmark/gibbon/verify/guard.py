@@ -22,13 +22,16 @@ from gibbon.core.plain_tensors import equal
 from gibbon.core.rng import seeded_globals
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import CHANGED_INPUT, Classifier, Watch
+from gibbon.models.reached_values import leave_own
 from gibbon.models.snapshot import CHANGED_ATTRIBUTES, CHANGED_TENSORS, Snapshot
+from gibbon.verify.others_values import OTHERS, noting_values
 from gibbon.verify.own_doing import own_doing
 from gibbon.verify.unchanged_state import LEFT_LATER
 
 LEFT_THREADS = "an attack left threads running"
+CHANGED_CLASSIFIER = "changed the classifier"
 ISOLATE = "run it with --isolate"
-OF_CALLS = ("_watch", "_lent")  # fields of a classifier that its own calls set
+OF_CALLS = ("_watch", "_lent", "_copied")  # fields of a classifier that its own calls set
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,10 @@ def guarding(
     one is smaller.  ``attack`` is the attack, of which ours are trusted with global state.
 
     Raises `AttackError` if the attack changed its inputs, the model or the classifier, replaced
-    functions of torch or hooked all modules, and `OutputError` if an input gradient was NaN:
-    ``sign(NaN)`` is 0 in torch, so that the attack would have stayed at its starting point and
-    shown nothing; or if it was the model that changed the inputs.
+    functions of torch, hooked all modules or set variables that other code reads, and
+    `OutputError` if an input gradient was NaN: ``sign(NaN)`` is 0 in torch, so that the attack
+    would have stayed at its starting point and shown nothing; or if it was the model that changed
+    the inputs.
     """
     snapshot = source.snapshot or Snapshot(source.module)
     fields = dict(source.__dict__)
@@ -68,10 +72,15 @@ def guarding(
     watching = source.watching(given.inputs, room=room, original=original)
     state = None if trusted and not source.foreign else GlobalState.now(ours=not trusted)
     rules = [(each, dict(vars(each))) for each in (source.bounds, source.outputs, source.draws)]
-    changes = Changes()
+    changes, failed = Changes(), False
+    noting = noting_values(attack, source)
     with _global_state(batch.inputs.device, seed), watching as watch:
         try:
-            yield Guarded(given, watch)
+            with noting as touched:
+                yield Guarded(given, watch)
+        except Exception:
+            failed = True
+            raise
         finally:
             if state is not None:
                 changes = state.put_back()
@@ -80,14 +89,17 @@ def guarding(
             if difference is not None or source.own_places:
                 snapshot.restore()
             if difference is None and _changed(source, fields, rules):
-                difference = "changed the classifier"
+                difference = CHANGED_CLASSIFIER
             source.__dict__.clear()
             source.__dict__.update(fields)
             for rule, values in rules:
                 vars(rule).clear()
                 vars(rule).update(values)
+            if failed and difference == CHANGED_CLASSIFIER:  # which is why our own code failed
+                raise AttackError(f"the attack {difference}")
     changed_input = given.inputs._version != watch.version or not equal(given.inputs, batch.inputs)
-    if difference is not None or changed_input or changes.code:
+    others = set(touched.places)
+    if difference is not None or changed_input or changes.code or others:
         own = own_doing(source, batch, snapshot)
         if difference in (CHANGED_TENSORS, CHANGED_ATTRIBUTES) and places <= own.places:
             source.own_places |= places
@@ -95,10 +107,19 @@ def guarding(
         if changed_input and own.changes_input:
             raise OutputError(CHANGED_INPUT)
         changes = changes._replace(code=tuple(set(changes.code) - set(own.changes.code)))
+        others -= own.values
+        if source.reached is not None:
+            leave_own(source.reached, own.values)
     if difference is not None:
         raise AttackError(f"the attack {difference}")
     if changed_input:
         raise AttackError("the attack changed its inputs in place")
+    if trusted and source.reached is not None:
+        leave_own(source.reached, frozenset(others) & source.reached.places)
+        others -= source.reached.places
+    if others:
+        party, kind = ("model", OutputError) if trusted else ("attack", AttackError)
+        raise kind(OTHERS.format(party, touched.text(frozenset(others))))
     if changes.code and trusted:
         raise OutputError(LEFT_LATER.format(", ".join(sorted(changes.code))))
     if changes.code:

@@ -11,7 +11,8 @@ from gibbon.core.plain_tensors import equal
 from gibbon.core.rng import seeded_globals
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
-from gibbon.models.snapshot import Place, Snapshot
+from gibbon.models.held_values import Place
+from gibbon.models.snapshot import Snapshot
 
 SEED = 0
 
@@ -21,12 +22,14 @@ class OwnDoing:
     """The changes that passes of a model alone make.
 
     Args:
-        places: parameters and buffers.
+        places: parameters, buffers and attributes.
+        values: what its code reads from elsewhere.
         changes_input: whether it writes into its input.
         changes: global state.
     """
 
     places: frozenset[Place]
+    values: frozenset[Place]
     changes_input: bool
     changes: Changes
 
@@ -38,7 +41,7 @@ def own_doing(source: Classifier, batch: Batch, snapshot: Snapshot) -> OwnDoing:
     back, and the passes are not counted.  ``snapshot`` is of the model's state.
     """
     state, original = GlobalState.now(), batch.inputs
-    places, changes_input = frozenset[Place](), False
+    places, values, changes_input = frozenset[Place](), frozenset[Place](), False
     code: set[str] = set()
     with source.uncounted(), source.counting_only(), seeded_globals(SEED, original.device):
         for count in (len(original), max(1, len(original) // 2)):
@@ -47,14 +50,15 @@ def own_doing(source: Classifier, batch: Batch, snapshot: Snapshot) -> OwnDoing:
                 given = leaf.clone() if gradients else leaf
                 try:
                     with torch.set_grad_enabled(gradients):
-                        source.module(given)
+                        source.call_on(given)
                 except Exception:  # noqa: BLE001, S112  that it fails shows in its own cells
                     continue
                 finally:
                     code |= set(state.put_back().code)
                     places |= snapshot.changed_places()
+                    values |= frozenset() if source.reached is None else source.reached.restore()
                     if given._version > 0 or not equal(given.detach(), original[:count]):
                         changes_input = True
     if places:
         snapshot.restore()
-    return OwnDoing(places, changes_input, Changes(code=tuple(code)))
+    return OwnDoing(places, values, changes_input, Changes(code=tuple(code)))

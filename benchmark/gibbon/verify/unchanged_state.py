@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from gibbon.core.errors import OutputError
 from gibbon.core.global_state import GlobalState
 from gibbon.models.classifier import Classifier
+from gibbon.verify.others_values import restore_target, unchanged_values
 
 LEFT_LATER = (
     "the model left global state changed ({}), which it did not do when it was loaded, and which "
@@ -19,14 +20,17 @@ LEFT_LATER = (
 def unchanged_state(model: Classifier) -> Iterator[None]:
     """Restores global state after the calls of a model in a ``with`` block.
 
-    Raises `OutputError` if the model replaced functions or hooked all modules.
+    Raises `OutputError` if the model replaced functions, hooked all modules or changed what the
+    code of others reads.
     """
+    restore_target(model)
     if not model.foreign:
         yield
         return
     state = GlobalState.now()
     try:
-        yield
+        with unchanged_values(model):
+            yield
     finally:
         changes = state.put_back()
     if changes.code:

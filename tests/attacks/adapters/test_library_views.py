@@ -14,6 +14,7 @@ from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
 from gibbon.models.attacked_view import attacked_view
 from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import PROBABILITIES, margin
+from gibbon.models.pass_count import PassCount
 from gibbon.specs.adaptation import Adaptation
 from gibbon.specs.suite import AttackSpec
 
@@ -67,7 +68,7 @@ def candidates(name: str, keys: Adaptation, *, noise: float = 0.0) -> tuple[Clas
     threat = ThreatModel(Norm.LINF, Epsilon.parse("0.4"), Bounds(0.0, 1.0))
     with model.evaluating():
         labels = model.predict(INPUTS).argmax(1)
-        model.passes.forward = 0
+        model.passes = PassCount()
         view = attacked_view(model, keys, inputs=INPUTS)
         streams = ExampleStreams.derive(0, torch.arange(8))
         (found,) = tries_of(attack, view, INPUTS, labels=labels, threat=threat, streams=streams)

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from gibbon.core.errors import ModelError
+from gibbon.core.reading import expanded
 from gibbon.core.registry import Entry, Registry, lazily
 
 if TYPE_CHECKING:
@@ -131,5 +133,9 @@ for _name, _reference, _summary in (
 
 
 def place_of(spec: ModelSpec, scheme: str) -> str:
-    """Returns the part of a spec's model after its scheme, or all of it if it has none."""
-    return spec.model.removeprefix(f"{scheme}:")
+    """Returns the part of a spec's model after its scheme, or all of it if it has none.
+
+    Raises `ModelError` for a path that begins with a user who is not there.
+    """
+    place = spec.model.removeprefix(f"{scheme}:")
+    return str(expanded(place, ModelError)) if place.startswith("~") else place

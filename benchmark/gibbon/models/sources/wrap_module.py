@@ -26,6 +26,7 @@ from gibbon.models.first_answers import FirstAnswers
 from gibbon.models.memory import tensors_of
 from gibbon.models.model_state import ModelState
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
+from gibbon.models.reached_values import ReachedValues, in_use, restoring_values
 from gibbon.models.shielding import needs_gradients
 from gibbon.models.sources import BuiltModel, OpenedModel, Preprocessing, Size
 from gibbon.models.sources.class_names import names_in
@@ -411,9 +412,10 @@ def _try(module: nn.Module, input_shape: tuple[int, ...], bounds: Bounds) -> Fir
     zero = min(max(bounds.low, 0.0), bounds.high)
     zeros = torch.full((TRIED, *input_shape), zero, device=home)
     kept, state = ModelState(module), GlobalState.now()
+    reached = in_use(ReachedValues([module]))
     given = zeros.clone()
     try:
-        with same_random_numbers(), torch.no_grad():
+        with restoring_values(reached), same_random_numbers(), torch.no_grad():
             module.eval()
             outputs = _call(module, zeros)
     finally:

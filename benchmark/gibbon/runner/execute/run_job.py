@@ -25,6 +25,7 @@ from gibbon.runner.execute.scorer import Scorer
 from gibbon.runner.job_result import JobResult
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.progress import Progress
+from gibbon.runner.raised_by import at_work, carry
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.worker import IN_THIS_PROCESS, Worker
 
@@ -56,9 +57,13 @@ def run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
     def work(progress: Progress) -> Mapping[str, Failure]:
         return _run_job(job, replace(run, progress=progress), run.scorer(scorer))
 
+    digests = [each.digest for each in job.cells if each.digest not in job.again]
+    before = run.folder.contents(digests) if run.worker.separates else {}
     try:
         return run.worker.run(work, run.progress, cells=len(job.cells))
     except ProcessEndedError as error:
+        run.folder.put_back(before)  # no cell is done and failed
+        carry(error, at_work(job.attack and job.attack.attack, job.source.name))
         result, total = JobResult(), len(job.experiment.ids) * job.work
         result.fail(job.cells, error)
         run.progress.advance(max(0, total - error.advanced), doing=job.name)

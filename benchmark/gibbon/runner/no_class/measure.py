@@ -27,6 +27,7 @@ from gibbon.records.no_class_answers import (
     AS_DRAWN,
     NoClassAnswers,
     NoClassMeta,
+    answers_file,
     read_answers,
     write_answers,
 )
@@ -38,7 +39,7 @@ from gibbon.runner.no_class.plan_no_class import PlannedAnswers, plan_answers
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.selection import read_batches
 from gibbon.runner.progress import Progress
-from gibbon.runner.raised_by import raised_by
+from gibbon.runner.raised_by import at_work, raised_by
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.worker import Worker
 from gibbon.specs.suite import FoolingSpec
@@ -75,7 +76,11 @@ def measure_no_class(
         try:
             failure = worker.run(_Work(planned, plan, folder).run, progress)
         except ProcessEndedError as error:
-            failure = planned.failure(described(error))
+            ids, found = planned.experiment.ids, read_answers(folder.path, planned.digest)
+            if found is not None and found.covers(ids):  # nothing is done and failed
+                answers_file(folder.path, planned.digest).unlink(missing_ok=True)
+            party = at_work(None, planned.source.name)
+            failure = planned.failure(described(error), raised_by=party)
             total = len(planned.experiment.ids) * planned.work
             progress.advance(max(0, total - error.advanced), doing=str(planned))
         if failure is not None:

@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -29,6 +30,7 @@ from urllib.request import url2pathname
 from gibbon.runner.plan.bytecode import codes_in
 
 PACKAGE = __name__.partition(".")[0]
+OURS = (PACKAGE, "torch")  # which go by their versions, wherever they were built
 MAIN = "__main__"
 INSTALLED = {"site-packages", "dist-packages"}
 BUILDERS = {"pip", "uv"}
@@ -253,13 +255,15 @@ class _Walk:
         parent = name.rpartition(".")[0]
         if parent:
             places = getattr(self._find(parent), "submodule_search_locations", None)
-            return PathFinder.find_spec(name, places) if places is not None else None
+            with suppress(Exception):  # a package without a file whose parent is not imported
+                return PathFinder.find_spec(name, places) if places is not None else None
+            return None
         found = PathFinder.find_spec(name, [*self.folders, *sys.path])
         return found if found is not None or name in sys.modules else importlib.util.find_spec(name)
 
     def _is_own(self, name: str, file: str | None) -> bool:
         top = _top(name)
-        if top == PACKAGE or file is None:
+        if top in OURS or file is None:
             return False
         if is_library(file):
             return not INSTALLED.isdisjoint(Path(file).parts) and top in self.packages

@@ -15,6 +15,7 @@ from gibbon.core.global_state import Changes, GlobalState
 from gibbon.datasets.base import Batch, Dataset
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import state_bytes
+from gibbon.models.reached_values import restoring_values
 from gibbon.models.shielding import habits_of
 from gibbon.models.sources import BuiltModel
 from gibbon.models.sources.build import build_model
@@ -113,8 +114,9 @@ def load_model(
     def probe() -> tuple[Classifier, ProbedAnswers, Changes]:
         classifier, state = varied(built), GlobalState.now()
         coarse = variant.precision != "float32"
+        calling = blaming("the model can't be run")
         try:
-            with blaming("the model can't be run"), classifier.evaluating(device):
+            with restoring_values(classifier.reached), calling, classifier.evaluating(device):
                 probed = probe_model(classifier, sample, device=device, coarse=coarse)
         finally:
             later = state.put_back()
@@ -126,7 +128,7 @@ def load_model(
         classifier, probed, _ = probe()
     whole = habits.around(built.classifier)
     first = [each for each in (built.first, habits.first) if each is not None]
-    with whole.uncounted(), whole.evaluating(device):
+    with restoring_values(whole.reached), whole.uncounted(), whole.evaluating(device):
         probed = since_first(probed, first, whole, device)
     weights = state_digest(own)
     answers, notes = _identity(probed, own)

@@ -63,6 +63,7 @@ from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
 from gibbon.runner.worker import activity
 from gibbon.specs.suite import AttackSpec, Experiment, ModelSpec, Suite
+from gibbon.verify.others_values import hold_values
 
 STREAMS_OF_A_LIST = "attacks in turn"
 LOOKED_AT = 40_000_000  # numbers: 10,000 pictures of CIFAR-10, some hundred of ImageNet
@@ -162,6 +163,7 @@ def _plan_attack(
     if not attack.needs_gradient:
         adaptation = adaptation.without_gradient
     # The threat models need the bounds of the dataset, which is loaded later.
+    hold_values(attack)
     return PlannedAttack(spec, attack, (), key, transferred, adaptation)
 
 

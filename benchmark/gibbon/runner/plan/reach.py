@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.attacks.base import Attack
-from gibbon.models.snapshot import HOOKS, Listener
+from gibbon.models.snapshot import HOOKS, OUR_HOOKS
 from gibbon.runner.plan.bytecode import arguments_of, codes_in, instructions
 from gibbon.runner.plan.code_digest import is_library
 
@@ -283,7 +283,7 @@ class Reach:
                 yield f"{name}={self.of(value, held=True)}"
         for name in HOOKS:
             for hook in vars(part).get(name, {}).values():
-                if not isinstance(hook, Listener):
+                if not isinstance(hook, OUR_HOOKS):
                     yield f"{name}={self.of(hook)}"
         if isinstance(part, torch.jit.ScriptModule | torch.fx.GraphModule):
             yield str(getattr(part, "code", ""))

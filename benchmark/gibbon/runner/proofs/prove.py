@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +22,6 @@ from gibbon.bounds.network import Network, NoBoundError
 from gibbon.bounds.rounding import uses_tensor_float
 from gibbon.bounds.tracing import trace
 from gibbon.datasets.base import Batch
-from gibbon.models.classifier import Classifier
 from gibbon.models.memory import BatchSize
 from gibbon.records.outcomes import Outcome
 from gibbon.records.proofs import (
@@ -131,13 +130,13 @@ class _Prover:
         classifier = self.planned.source.classifier
         if classifier.forward_only:
             raise NoBoundError(f"can't be traced: {classifier.forward_only}")
-        with _uncounted(classifier):
+        with classifier.uncounted():
             return trace(uncompiled(classifier.module), self._sample().inputs)
 
     def _checked(self, network: Network) -> Network:
         """Returns a network if it computes the outputs of its model on a few examples."""
         classifier, inputs = self.planned.source.classifier, self._sample().inputs
-        with _uncounted(classifier):
+        with classifier.uncounted():
             outputs = classifier.predict(inputs)
         if not follows(network, inputs, outputs, tensor_float=uses_tensor_float(inputs.device)):
             raise NoBoundError(f"can't be traced: {OTHER}")
@@ -240,16 +239,6 @@ class _Prover:
 
     def _note(self, text: str) -> None:
         self.progress.note(f"{self.name}: {text}")
-
-
-@contextmanager
-def _uncounted(classifier: Classifier) -> Iterator[None]:
-    """Leaves the passes of a model uncounted, for a ``with`` block."""
-    forward, backward = classifier.passes.forward, classifier.passes.backward
-    try:
-        yield
-    finally:
-        classifier.passes.forward, classifier.passes.backward = forward, backward
 
 
 def spread(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,0 +1,150 @@
+"""Keeps the variables that the code of a model or an attack reads from the code of others.
+
+An attack may set a variable of the model's file, or an attribute of another attack's class, and a
+model those of another model.  All of them are compared after its code has run, put back, and named.
+What a party's own code reads it may also change, such as a counter of calls.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gibbon.attacks.base import Attack, is_ours
+from gibbon.core.errors import OutputError
+from gibbon.models.classifier import Classifier
+from gibbon.models.held_values import Place
+from gibbon.models.reached_values import ReachedValues, in_use, leave_own, values_in_use
+
+OTHERS = (
+    "the {} changed what the code of others reads ({}), which would change their numbers; it was "
+    "put back: run it with --isolate"
+)
+_OF_ATTACKS: weakref.WeakKeyDictionary[ReachedValues, int] = weakref.WeakKeyDictionary()
+
+
+@dataclass
+class Touched:
+    """The values that were put back while an attack ran, with their names.
+
+    Args:
+        source: the model under attack.
+        own: the places that the attack's own code reads.
+        places: the places of the values.
+        names: their names, by place.
+    """
+
+    source: Classifier
+    own: frozenset[Place] = frozenset()
+    places: set[Place] = field(default_factory=set)
+    names: dict[Place, str] = field(default_factory=dict)
+
+    def add(self, names: dict[Place, str]) -> None:
+        """Adds values that were put back, by place."""
+        self.places |= names.keys()
+        self.names |= names
+
+    def text(self, places: frozenset[Place]) -> str:
+        """Returns the names of places for a message."""
+        return ", ".join(sorted({self.names[each] for each in places}))
+
+
+_RUNNING: list[Touched] = []
+
+
+def hold_values(attack: Attack) -> ReachedValues | None:
+    """Returns what the code of an attack reads as it is now, or when it was first held.
+
+    None for an attack of ours.
+    """
+    if is_ours(attack):
+        return None
+    for values in values_in_use():
+        if _OF_ATTACKS.get(values) == id(attack):
+            return values
+    values = in_use(ReachedValues([attack]))
+    _OF_ATTACKS[values] = id(attack)
+    return values
+
+
+@contextmanager
+def noting_values(attack: Attack | None, source: Classifier) -> Iterator[Touched]:
+    """Notes the values of others that an attack on a model changes in a block, and puts them back.
+
+    Those that its own code reads are its own, and stay, unless a model reads them, too.
+    """
+    own = None if attack is None else hold_values(attack)
+    _begin(frozenset())
+    touched = Touched(source, frozenset() if own is None else _own_places(own))
+    _RUNNING.append(touched)
+    try:
+        yield touched
+    finally:
+        _RUNNING.remove(touched)
+        touched.add(_put_back(touched.own))
+        if own is not None:
+            own.renew()
+
+
+@contextmanager
+def unchanged_values(model: Classifier) -> Iterator[None]:
+    """Restores what the code of models and attacks reads, after calls of a model in a block.
+
+    Raises `OutputError` if the model changed what its own code does not read.
+    """
+    for touched in _RUNNING:
+        touched.add(_put_back(touched.own))
+    at_work = frozenset[Place]().union(*(each.own for each in _RUNNING))
+    _begin(at_work)
+    try:
+        yield
+    finally:
+        if model.reached is not None:
+            leave_own(model.reached)
+        names = _put_back(at_work)
+    own = frozenset() if model.reached is None else model.reached.places
+    if left := names.keys() - own:
+        found = ", ".join(sorted({names[each] for each in left}))
+        raise OutputError(OTHERS.format("model", found))
+
+
+def _own_places(values: ReachedValues) -> frozenset[Place]:
+    """Returns the places that the code of an attack may change, of what attacks read."""
+    others = frozenset[Place]().union(
+        *(each.core for each in values_in_use() if each in _OF_ATTACKS and each is not values)
+    )
+    return (values.own - others) | values.core
+
+
+def restore_target(model: Classifier) -> None:
+    """Restores the state of a model that is not under attack, before examples are scored on it.
+
+    The attack of another library that is running may have changed it.
+    """
+    foreign = any(each.own and each.source is not model for each in _RUNNING)
+    if foreign and model.snapshot is not None and model.snapshot.difference() is not None:
+        model.snapshot.restore()
+
+
+def _begin(at_work: frozenset[Place]) -> None:
+    """Restores the values of models, and holds the present ones of attacks that do not run."""
+    for values in values_in_use():
+        if values not in _OF_ATTACKS:
+            values.restore()
+        elif values.changed() - at_work:
+            values.renew()
+
+
+def _put_back(own: frozenset[Place]) -> dict[Place, str]:
+    """Restores all values, and returns the names of those that had changed, by place.
+
+    Values of attacks at the places ``own`` stay: the code of the attack at work reads them.
+    """
+    found: dict[Place, str] = {}
+    for values in values_in_use():
+        kept = own if values in _OF_ATTACKS else frozenset[Place]()
+        changed = values.restore(but=kept)
+        found |= {each: values.describe([each]) for each in changed}
+    return found
