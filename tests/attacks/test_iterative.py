@@ -1,7 +1,7 @@
 """BIM, MI-FGSM and PGD in L1: optima of linear models, early stops, and what goes wrong."""
 
 import math
-from dataclasses import replace
+from copy import copy
 
 import nets
 import pytest
@@ -174,7 +174,7 @@ def test_who_is_misled_leaves_and_the_others_go_on_alike(norm, epsilon, attack, 
     }
     classifier.passes = PassCount()
     first = proposed(attack(keep="first-success", **parameters), classifier, batch, threat)
-    spent = replace(classifier.passes)
+    spent = copy(classifier.passes)
     misled = {steps: margins(classifier, points, batch) > 0 for steps, points in with_all.items()}
     clean = margins(classifier, batch.inputs, batch) > 0
     expected_passes = 0

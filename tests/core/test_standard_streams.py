@@ -37,8 +37,8 @@ print("tables \\u2013 1")
 print("said", file=sys.stderr)
 """
 ENDING = """
-from gibbon.cli.exit_code import keeping_exit_code
-with keeping_exit_code(to_the_end=True):
+from gibbon.cli.exit_code import exit_code_protected
+with exit_code_protected(to_the_end=True):
     try:
         {act}
     except RuntimeError as error:

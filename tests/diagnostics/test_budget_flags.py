@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
-from gibbon.diagnostics.budget_flags import budget_flags
+from gibbon.diagnostics.budget_flags import budget_flags, small_budget_flags
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,23 @@ def test_a_budget_as_wide_as_the_box_is_flagged(
 )
 def test_a_budget_within_the_box_or_without_one_is_not_flagged(threat: ThreatModel) -> None:
     assert list(budget_flags("mnist", "pgd", [threat])) == []
+
+
+@pytest.mark.parametrize(
+    ("norm", "epsilon", "flagged"),
+    [
+        (Norm.L1, "0.3", True),
+        (Norm.L1, "8/255", True),
+        (Norm.L1, "0.5", False),
+        (Norm.L1, "12", False),
+        (Norm.L2, "8/255", True),
+        (Norm.L2, "36/255", False),
+        (Norm.L2, "0.5", False),
+        (Norm.LINF, "0.001", True),
+        (Norm.LINF, "1/255", False),
+    ],
+)
+def test_a_budget_of_another_norm_is_flagged(norm: Norm, epsilon: str, flagged: bool) -> None:
+    threat = ThreatModel(norm, Epsilon.parse(epsilon), Bounds(0, 1))
+    found = [each.kind for each in small_budget_flags("mnist", "pgd", [threat])]
+    assert found == ["tiny-budget"] * flagged

@@ -131,6 +131,8 @@ def test_an_examination_is_stored_and_made_once(
     assert Examination.model_validate(checked_content(file.read_bytes())) == made
     assert made.at_candidates
     assert {each.name for each in made.checks} >= {"gradient at the data", "gradient at candidates"}
+    assert 0 < made.budget_at_data <= made.budget
+    assert made.passes <= made.budget
     assert RunRecord.read(tmp_path / "run").examinations == first.examinations
     before = file.read_bytes()
     again = run(suite(PGD20), examination=True)
@@ -159,7 +161,8 @@ def test_checks_that_were_left_out_are_made_if_a_run_allows_more(
     (few,) = run(suite("fgsm"), examination=True, limit=10).examinations
     assert few.incomplete
     (more,) = run(suite(PGD20), examination=True).examinations
-    assert more.budget > few.budget
+    assert more.budget_at_data > few.allowed_at_data
+    assert more.passes <= more.budget
     assert not more.incomplete
 
 

@@ -74,6 +74,18 @@ def test_random_answers_are_flagged(
     assert kind(once.flags) == {("", "serious")}
 
 
+def test_a_search_of_the_nearest_example_is_flagged_on_a_random_model(
+    honest: Honest, mnist: tuple[Tensor, Tensor]
+) -> None:
+    """It ends where half of the draws are wrong, however large the budget is."""
+    model = Before(honest("softmax"), noise)
+    keys = {"attack": "ddn", "epsilon": 2, "steps": 5, "limit": 24, "eot": 2}
+    found = evaluate(model, mnist, draws=4, **keys).record.flags
+    assert kind(found) == {("", "note"), ("ddn", "warning")}
+    steady = evaluate(honest("softmax"), mnist, **keys | {"eot": None}).record.flags
+    assert kind(steady) == set()
+
+
 @pytest.mark.parametrize("change", [fixed, switched_off])
 def test_answers_that_repeat_are_not(
     honest: Honest, mnist: tuple[Tensor, Tensor], change: Callable[[Tensor], Tensor]
@@ -142,7 +154,7 @@ def test_the_true_figure_is_that_of_the_network_without_its_defences(
 def test_advice_names_the_keys_as_suites_have_them() -> None:
     texts = {name: KINDS[name].advice for name in KINDS}
     assert "eot = 20" in texts["random-answers"]
-    for name in ("gradient-mismatch", "rounded-inputs"):
+    for name in ("gradient-mismatch", "rounded-inputs", "zero-gradient"):
         assert 'backward = { "module.path" = "identity" }' in texts[name]
     for name in ("zero-gradient", "outputs-are-probabilities", "tiny-outputs"):
         assert 'before = "module.path"' in texts[name]

@@ -324,6 +324,10 @@ def trained_on_negatives(net: nn.Module) -> nn.Module:
     return Around(net, lambda inputs: 1 - inputs)
 
 
+def trained_upside_down(net: nn.Module) -> nn.Module:
+    return Around(net, lambda inputs: inputs.flip(2))
+
+
 def trained_from_minus_one(net: nn.Module) -> nn.Module:
     return Around(net, lambda inputs: (inputs + 1) / 2)
 
@@ -668,6 +672,7 @@ FAULTS: list[tuple[str, Build, str]] = [
     ("each class is one more", shifted_classes, "preprocessing"),
     ("mixed classes", mixed_classes, "preprocessing"),
     ("trained on inverted pictures", trained_on_negatives, "preprocessing"),
+    ("trained on pictures upside down", trained_upside_down, "preprocessing"),
     ("trained on inputs in [-1, 1]", trained_from_minus_one, "preprocessing"),
     ("trained on inputs up to 255", trained_on_bytes, "preprocessing"),
     ("inputs are rounded to 8 bits", eight_bits, "rounded-inputs"),
@@ -749,6 +754,24 @@ class Noise(nn.Module):
         return inputs + 0.1 * torch.randn_like(inputs)
 
 
+class Levels(nn.Module):
+    """Rounds to levels, without a gradient; ``channels`` of them are one for each level."""
+
+    def __init__(self, *, channels: bool = False) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.channels:
+            return (inputs * 4).round() / 4
+        return torch.cat([(inputs > level / 16).float() + 0 * inputs for level in range(16)], 1)
+
+
+class Mean(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.mean(1, keepdim=True)
+
+
 def in_parts(**parts: nn.Module) -> nn.Module:
     net = nn.Sequential()
     for name, part in parts.items():
@@ -771,6 +794,18 @@ def in_parts(**parts: nn.Module) -> nn.Module:
             "(in rounds)",
             'backward = { "rounds" = "identity" }',
         ),
+        (
+            lambda net: in_parts(levels=Levels(), net=net),
+            "zero-gradient",
+            "lost in levels",
+            'backward = { "levels" = "identity" }',
+        ),
+        (
+            lambda net: in_parts(levels=Levels(channels=True), mean=Mean(), net=net),
+            "zero-gradient",
+            "lost in levels",
+            "",
+        ),
         (lambda net: in_parts(noise=Noise(), net=net), "random-answers", "is noise", "eot = 20"),
         (
             lambda net: in_parts(net=net, soft=nn.Softmax(1)),
@@ -791,7 +826,16 @@ def in_parts(**parts: nn.Module) -> nn.Module:
             "",
         ),
     ],
-    ids=["wrong gradient", "rounding", "noise", "softmax", "batch norm", "autograd"],
+    ids=[
+        "wrong gradient",
+        "rounding",
+        "levels",
+        "levels in channels",
+        "noise",
+        "softmax",
+        "batch norm",
+        "autograd",
+    ],
 )
 def test_a_flag_names_the_part_and_the_lines_of_a_suite(
     honest: Callable[[str], nn.Module],
@@ -806,6 +850,30 @@ def test_a_flag_names_the_part_and_the_lines_of_a_suite(
     assert words in flag.sentence
     assert flag.suite == suite
     assert flag.of(dataset="mnist", model="net").suite == suite
+
+
+@pytest.mark.parametrize("budget", [12, 20, 30, 40, 60, 90, 134])
+def test_a_curve_within_a_larger_step_is_no_wrong_gradient(
+    honest: Callable[[str], nn.Module], examined: Callable[..., Examination], budget: int
+) -> None:
+    """With few passes a larger step comes first: what it finds is confirmed by a smaller one."""
+
+    def ripples(inputs: Tensor) -> Tensor:
+        return inputs + 0.005 * torch.sin(2300 * inputs)
+
+    found = examined(Around(honest("softmax"), ripples), budget=budget)
+    assert "gradient-mismatch" not in {each.kind for each in found.found}, found.checks
+    assert found.passes <= budget
+
+
+def test_a_part_that_changes_the_shape_needs_a_function(
+    honest: Callable[[str], nn.Module], examined: Callable[..., Examination]
+) -> None:
+    net = in_parts(levels=Levels(channels=True), mean=Mean(), net=honest("softmax"))
+    found = examined(net, budget=FULL_BUDGET).found
+    (flag,) = [each for each in found if each.kind == "zero-gradient"]
+    assert "(N, 1, 28, 28) to (N, 16, 28, 28)" in flag.advice
+    assert 'backward = { "levels" = "path/to/file.py:function" }' in flag.advice
 
 
 def test_the_cause_is_named_and_not_what_follows_from_it(

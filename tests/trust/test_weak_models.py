@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gibbon.datasets.base import Batch
 from gibbon.diagnostics.examination.examine import FULL_BUDGET, Candidates, examine
+from gibbon.diagnostics.examination.observed import Observed
 from gibbon.models.classifier import Classifier
 from gibbon.records.examination import Examination
 
@@ -86,6 +87,49 @@ def test_an_order_of_classes_is_named_for_a_model_that_is_wrong_on_every_second_
     assert any("order of the classes" in each for each in named), found.found
 
 
+SMALL_BUDGET = 120  # that of FGSM and ten steps of PGD on 50 examples
+
+
+@pytest.mark.parametrize(("name", "spread"), [("order BGR", 0.1), ("not normalised", 0.17)])
+def test_a_repair_is_named_in_a_small_run(name: str, spread: float) -> None:
+    """Some of the likeliest kinds are tried, and the ranks of the true classes compared."""
+    prepare, words = FAULTS[name]
+    batch, colours = pictures(spread)
+    classifier = Classifier(Nearest(colours, prepare), classes=CLASSES, input_shape=SHAPE)
+    made = examine(classifier, batch, budget=SMALL_BUDGET, observed=known(classifier, batch))
+    assert made.passes <= SMALL_BUDGET
+    named = [each.sentence for each in made.found if each.kind == "preprocessing"]
+    assert len(named) == 1, made.found
+    assert words in named[0]
+
+
+def known(classifier: Classifier, batch: Batch) -> Observed:
+    with classifier.evaluating(), torch.no_grad():
+        return Observed(batch, classifier(batch.inputs))
+
+
+WEAK = 0.24  # spread with which the clean error in the right order is near 70 %
+
+
+def test_the_flag_of_a_model_at_chance_names_an_order_that_repairs_little() -> None:
+    assert 0.66 < clean_error(examined(lambda inputs: inputs, spread=WEAK)) < 0.74
+    order = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+    found = examined(lambda inputs: inputs, order, WEAK)
+    (flag,) = found.found
+    assert flag.kind == "error-at-chance"
+    assert "; with another order of the classes (" in flag.sentence
+
+
+def test_an_order_of_some_classes_that_repairs_little_is_a_warning() -> None:
+    """A network with random weights comes as far, so that weights are named too."""
+    order = torch.tensor([1, 2, 3, 4, 0, 5, 6, 7, 8, 9])
+    found = examined(lambda inputs: inputs, order, WEAK)
+    named = [each for each in found.found if each.kind == "preprocessing"]
+    assert [each.severity for each in named] == ["warning"], found.found
+    assert "order of the classes" in named[0].sentence
+    assert "weights" in named[0].sentence
+
+
 NEAR_MISSES = {
     "another brightness": lambda inputs: 0.98 * inputs,
     "grey pictures": lambda inputs: inputs.mean(1, keepdim=True).expand(-1, 3, -1, -1),
@@ -125,3 +169,20 @@ def test_no_check_makes_more_passes_than_are_left(build: Callable[[], nn.Module]
         made = classifier.passes.forward + classifier.passes.backward - before
         assert made == found.passes <= budget
         assert "failed" not in {check.result for check in found.checks}, found.checks
+
+
+@pytest.mark.parametrize(("one", "severity"), [(True, "warning"), (False, None)])
+def test_a_clean_error_at_chance_on_one_class_is_a_warning(one: bool, severity: str | None) -> None:
+    """The model may be right on the classes that it was not given."""
+    batch, colours = pictures()
+    order = torch.arange(CLASSES).roll(1)
+    labels = torch.full_like(batch.labels, 3) if one else order[batch.labels]
+    rows = batch.labels == 4 if one else torch.ones(COUNT, dtype=torch.bool)
+    some = Batch(batch.ids[rows], batch.inputs[rows], labels[rows])
+    net = Nearest(colours, lambda inputs: inputs)
+    found = examine(
+        Classifier(net, classes=CLASSES, input_shape=SHAPE), some, budget=FULL_BUDGET
+    ).found
+    (flag,) = [each for each in found if each.kind == "error-at-chance"]
+    assert flag.severity == severity
+    assert (" of one class," in flag.sentence) == one

@@ -26,7 +26,7 @@ from rich.markup import escape
 from typer.core import TyperCommand
 
 from gibbon.cli.audit_command import EPILOG as AUDIT_EXAMPLES
-from gibbon.cli.exit_code import keeping_exit_code
+from gibbon.cli.exit_code import exit_code_protected
 from gibbon.cli.grammar import parse_request, read_parameters
 from gibbon.cli.options import (
     BY_FLAG,
@@ -972,7 +972,7 @@ def main() -> None:
     is_process = sys._getframe(1).f_globals.get("__name__") == "__main__"  # not called by a test
     _save_at_signals()
     try:
-        with keeping_exit_code(to_the_end=is_process):
+        with exit_code_protected(to_the_end=is_process):
             _run_command()
     finally:
         ENDING.reason = None

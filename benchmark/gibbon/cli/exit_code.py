@@ -19,7 +19,7 @@ REFUSED = "os._exit({}) was called, which would end the run with the exit code o
 
 
 @contextmanager
-def keeping_exit_code(*, to_the_end: bool) -> Iterator[None]:
+def exit_code_protected(*, to_the_end: bool) -> Iterator[None]:
     """Lets `os._exit` raise RuntimeError in this process, in a ``with`` block.
 
     A process that is forked from this one ends as usual.

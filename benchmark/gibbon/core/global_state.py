@@ -26,7 +26,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -185,6 +185,12 @@ _NAMESPACES: tuple[tuple[str, Any], ...] = (
 )
 
 
+LIBRARIES = (
+    *("pyarrow", "pyarrow.parquet", "pyarrow.compute", "pandas", "safetensors.torch"),
+    *("scipy.stats", "scipy.special", "scipy.optimize", "sklearn.metrics"),
+)
+
+
 class Changes(NamedTuple):
     """Names of what was changed.
 
@@ -222,13 +228,16 @@ class GlobalState:
     hooks: tuple[tuple[tuple[Any, Any], ...], ...]
     places: tuple[tuple[str, Any], ...]
     functions: tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...]
+    modules: tuple[tuple[str, ModuleType], ...]
     kernels: frozenset[str]
     threads: frozenset[threading.Thread]
 
     @classmethod
     def now(cls, *, ours: bool = False) -> GlobalState:
         """Returns the present state; ``ours`` is whether it includes the functions of Gibbon."""
-        places = (*_NAMESPACES, *_ours(len(sys.modules))) if ours else _NAMESPACES
+        places = (*_NAMESPACES, *_libraries(len(sys.modules)))
+        if ours:
+            places = (*places, *_ours(len(sys.modules)))
         return cls(
             Modes.now(),
             _autocast_depth(),
@@ -238,6 +247,7 @@ class GlobalState:
             tuple(tuple(each.items()) for each in _HOOKS),
             places,
             tuple((tuple(own), tuple(own.values())) for own in (vars(each) for _, each in places)),
+            _imported(places),
             _kernels(),
             frozenset(threading.enumerate()),
         )
@@ -251,6 +261,10 @@ class GlobalState:
                 registry.update(items)
                 code.append("a hook on all modules")
         code += self._put_functions_back()
+        for name, module in self.modules:
+            if sys.modules.get(name) is not module:
+                sys.modules[name] = module
+                code.append(f"sys.modules[{name!r}]")
         if added := _kernels() - self.kernels:
             _remove_kernels(added)
             code.append("operations of torch")
@@ -268,9 +282,6 @@ class GlobalState:
         """Restores replaced functions of torch, numpy and Python, and yields their names."""
         for (name, place), (keys, values) in zip(self.places, self.functions, strict=True):
             own = vars(place)
-            if type(place) is ModuleType and sys.modules.get(place.__name__, place) is not place:
-                sys.modules[place.__name__] = place
-                yield f"sys.modules[{place.__name__!r}]"
             if len(own) == len(keys) and all(map(operator.is_, own.values(), values)):
                 continue
             before = dict(zip(keys, values, strict=True))
@@ -357,6 +368,12 @@ _ABSENT = object()
 
 
 @lru_cache(maxsize=1)
+def _libraries(modules: int) -> tuple[tuple[str, Any], ...]:
+    """Returns the modules of libraries that results are counted and stored with, if loaded."""
+    return tuple((name, sys.modules[name]) for name in LIBRARIES if name in sys.modules)
+
+
+@lru_cache(maxsize=1)
 def _ours(modules: int) -> tuple[tuple[str, Any], ...]:
     """Returns Gibbon's modules and classes, by name; ``modules`` is the number of those loaded."""
     loaded = [
@@ -371,6 +388,15 @@ def _ours(modules: int) -> tuple[tuple[str, Any], ...]:
         if isinstance(value, type) and value.__module__ == name
     }
     return (*loaded, *classes.items())
+
+
+def _imported(places: Iterable[tuple[str, Any]]) -> tuple[tuple[str, ModuleType], ...]:
+    """Returns the modules among places that an import would give, by name."""
+    return tuple(
+        (place.__name__, place)
+        for _, place in places
+        if type(place) is ModuleType and sys.modules.get(place.__name__) is place
+    )
 
 
 def _kernels() -> frozenset[str]:

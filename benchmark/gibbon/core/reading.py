@@ -55,7 +55,7 @@ def shown_path(written: object) -> str:
     return text if text.isprintable() and len(text) <= 1000 else shown(text)
 
 
-def expanded(written: str | Path, problem: type[RequestError]) -> Path:
+def expanded(written: str | os.PathLike[str], problem: type[RequestError]) -> Path:
     """Returns a path with ``~`` replaced.  Raises ``problem`` if it is no path."""
     with usable_path(written, problem):
         path = Path(written).expanduser()

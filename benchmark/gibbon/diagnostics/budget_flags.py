@@ -8,6 +8,7 @@ from gibbon.core.threat import PIXEL_STEPS, Norm, ThreatModel
 from gibbon.records.flags import Flag
 
 LINF_STEPS = 32  # of 255: budgets of so many steps or fewer are usual in L∞
+L1_RANGE = 0.5  # of the range of one number: usual budgets in L1 are some of them
 HALF_STEP = 0.5 / PIXEL_STEPS  # of the width of the bounds: less is lost in an 8-bit picture
 
 
@@ -15,7 +16,8 @@ def small_budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]
     """Yields the flags of budgets in L∞ that are less than half a step of an 8-bit picture.
 
     Such a perturbation disappears when the picture is stored.  The usual reason is a division by
-    255 too many.  In L2, a budget of a few steps of 255 is flagged: it is one of L∞.
+    255 too many.  In L2, a budget of a few steps of 255 is flagged, in L1 one of less than half of
+    the range of one number: they are budgets of L∞.
     """
     for threat in threats:
         bounds = threat.bounds
@@ -34,6 +36,8 @@ def small_budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]
                 advice="Use a budget of L2, such as 0.5 for CIFAR-10, 1.5 to 2 for MNIST and 3 for "
                 "ImageNet, or the norm L∞.",
             )
+        if threat.norm is Norm.L1 and bounds is not None:
+            yield from _small_in_l1(dataset, attack, threat, bounds.width)
         if threat.norm is not Norm.LINF or bounds is None:
             continue
         if 0 < threat.radius < HALF_STEP * bounds.width:
@@ -47,6 +51,23 @@ def small_budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]
                 sentence=f"epsilon {threat.epsilon} is {steps:.2g} of the 255 steps of an 8-bit "
                 "picture: rounding to pixels removes it",
             )
+
+
+def _small_in_l1(dataset: str, attack: str, threat: ThreatModel, width: float) -> Iterator[Flag]:
+    share = threat.radius / width
+    if 0 < share < L1_RANGE:
+        yield Flag(
+            kind="tiny-budget",
+            dataset=dataset,
+            attack=attack,
+            epsilon=threat.epsilon,
+            figure=f"{share:.2g} of the range of one number",
+            sentence=f"epsilon {threat.epsilon} in L1 allows a change of {share:.2g} of the range "
+            "in one number of an input, or of all numbers together: budgets of this size are usual "
+            "in L∞",
+            advice="Use a budget of L1, such as 10 to 12 for MNIST and CIFAR-10 and 60 for "
+            "ImageNet, or the norm L∞.",
+        )
 
 
 def budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]) -> Iterator[Flag]:

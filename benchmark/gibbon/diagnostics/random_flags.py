@@ -6,7 +6,7 @@ ICML 2018, section 4.2: the gradient of one draw is not that of the expectation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from gibbon.records.flags import Flag
 
@@ -34,6 +34,7 @@ def random_flags(
     draws: int,
     repeatable: bool,
     eot: Mapping[str, int | None],
+    searches: Collection[str] = (),
 ) -> Iterator[Flag]:
     """Yields the flags of a model that answers at random.
 
@@ -47,6 +48,7 @@ def random_flags(
         repeatable: whether its random numbers can be seeded.
         eot: by the label of each attack, the number of draws that its gradient is averaged over;
             None for an attack without gradients.
+        searches: labels of the attacks that search the nearest adversarial example.
     """
     several = draws > 1
     means = f"an error is the mean share of {draws} answers"
@@ -70,4 +72,16 @@ def random_flags(
                 figure="eot 1",
                 sentence="each step follows the gradient of one draw of the model's random numbers",
                 suite="eot = 20",
+            )
+        elif attack in searches:
+            yield Flag(
+                kind=KIND,
+                severity="warning",
+                dataset=dataset,
+                model=model,
+                attack=attack,
+                figure="about half of the draws",
+                sentence="a search of the nearest adversarial example ends where about half of the "
+                "draws are wrong, however large epsilon is: its error is a lower bound",
+                advice="Add an attack that uses its whole budget, such as pgd with eot = 20.",
             )

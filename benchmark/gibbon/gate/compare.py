@@ -170,6 +170,7 @@ def compare(
     but another content in the two runs, or if the old run is empty; `SpecError` for a limit that
     covers no measure, and for a kind of flag that does not exist.
 
+    >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> from gibbon.core.threat import Epsilon
     >>> from gibbon.gate.baseline import Content, write_baseline

@@ -181,6 +181,8 @@ class Classifier:
         Raises `OutputError` if the module returns anything of another shape, changes its input, or
         raises an exception that is no `Exception`, such as `SystemExit`.
         """
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"a model is called with a tensor, got {type(inputs).__name__}")
         version, modes, outer = version_of(inputs), Modes.now(), self._lent
         lent = self._lent = Lent(inputs, inputs.clone() if self.foreign else inputs, modes)
         try:

@@ -37,7 +37,7 @@ GENERATED = frozenset(
 
 
 class _Space(Protocol):
-    """Where a value is: read and written under a key, as in a dictionary."""
+    """The place of a value: read and written under a key, as in a dictionary."""
 
     def __getitem__(self, key: Any, /) -> Any: ...
 
@@ -73,22 +73,10 @@ class ReachedValues:
         core: those of the objects themselves and of their classes.
         own: all but variables of modules that hold none of the functions.
         parts: the identities of the parts of modules.
-
-    >>> factors = [2.0]
-    >>> class Scaled(nn.Module):
-    ...     shift = 1.0
-    ...     def forward(self, inputs):
-    ...         return factors[0] * inputs + self.shift
-    >>> values = ReachedValues([Scaled()])
-    >>> factors[0], Scaled.shift = 3.0, 5.0
-    >>> values.describe(values.restore())
-    'Scaled.shift, factors'
-    >>> factors, Scaled.shift
-    ([2.0], 1.0)
     """
 
     def __init__(self, starts: Iterable[object]) -> None:
-        walk = _Walk()
+        walk = _ReachedCode()
         for each in starts:
             walk.start(each)
         walk.follow()
@@ -106,13 +94,14 @@ class ReachedValues:
 
     def restore(self, *, but: frozenset[Place] = frozenset()) -> frozenset[Place]:
         """Restores all values but some, and returns the places of those that were others."""
-        compared = (each for each in self._held if each.where not in but)
-        return frozenset([each.where for each in compared if each.restore()])
+        return frozenset(
+            [held.where for held in self._held if not {held.where} & but and held.restore()]
+        )
 
     def forget(self, places: frozenset[Place]) -> None:
         """Holds the values at these places no longer: they are state of the code's own."""
         if places:
-            self._held = [each for each in self._held if each.where not in places]
+            self._held = [held for held in self._held if not {held.where} & places]
 
     def is_of(self, other: ReachedValues) -> bool:
         """Returns whether other values are of a model that shares a part with this one's."""
@@ -183,7 +172,7 @@ def leave_own(own: ReachedValues, places: frozenset[Place] | None = None) -> Non
             each.forget(changed)
 
 
-class _Walk:
+class _ReachedCode:
     """Follows code from where it starts, and collects the values that it reads."""
 
     def __init__(self) -> None:

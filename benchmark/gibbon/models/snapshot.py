@@ -43,6 +43,7 @@ class _Place:
 
 CHANGED_TENSORS = "changed the model's parameters or buffers"
 CHANGED_ATTRIBUTES = "changed the model's attributes"
+PATCHED = "hooked or patched the model"
 
 
 class Snapshot:
@@ -80,7 +81,7 @@ class Snapshot:
         parts = list(self._module.modules())
         same_parts = parts == [each for each, _ in self._ways]
         if not same_parts or any(ways.differ(_ways(each)) for each, ways in self._ways):
-            return "hooked or patched the model"
+            return PATCHED
         if changed := self.changed_places() - but:
             tensors = changed - self._attributes.changed()
             return CHANGED_TENSORS if tensors else CHANGED_ATTRIBUTES

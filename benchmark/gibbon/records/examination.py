@@ -20,7 +20,7 @@ from gibbon.records.flags import Flag
 from gibbon.records.record import Record
 
 EXAMINATIONS = "examinations"  # folder of the files
-EXAMINATION_FORMAT: Literal[2] = 2  # goes up when a check changes, so that it is made again
+EXAMINATION_FORMAT: Literal[3] = 3  # goes up when a check changes, so that it is made again
 
 Result = Literal["passed", "flagged", "abstained", "left out", "failed"]
 
@@ -72,19 +72,22 @@ class Examination(Record):
         examples: number of examples that checks looked at; the answers to these were known.
         checks: the checks, in the order in which they were made.
         found: the flags that they raise.
-        budget: passes that it was allowed, by example.
+        budget: passes that it was allowed, by example, at the data and at candidates together.
+        budget_at_data: the part of them that was allowed before the attacks, which decides whether
+            a larger run makes it again; 0 in a file of an earlier version, whose ``budget`` it is.
         forward_passes, backward_passes: passes that it made, by example.
         seconds: time that it took.
         at_candidates: whether the gradient was checked at an attack's candidates, too.
     """
 
-    format: Literal[1, 2] = EXAMINATION_FORMAT
+    format: Literal[1, 2, 3] = EXAMINATION_FORMAT
     model: str = ""
     dataset: str = ""
     examples: int = 0
     checks: tuple[ExaminedCheck, ...] = ()
     found: tuple[ExaminedFlag, ...] = ()
     budget: int = 0
+    budget_at_data: int = 0
     forward_passes: int = 0
     backward_passes: int = 0
     seconds: float = 0.0
@@ -94,6 +97,11 @@ class Examination(Record):
     def passes(self) -> int:
         """Forward and backward passes together."""
         return self.forward_passes + self.backward_passes
+
+    @property
+    def allowed_at_data(self) -> int:
+        """Passes that were allowed before the attacks."""
+        return self.budget_at_data or self.budget
 
     @property
     def outdated(self) -> bool:
@@ -114,6 +122,7 @@ class Examination(Record):
         """Returns the examination followed by the checks of a later one of the model.
 
         Of the later flags those of other kinds are added: the others say again what is known.
+        The passes that the later one was allowed are counted from those that were made before.
         """
         known = {each.kind for each in self.found}
         more = tuple(each for each in later.found if each.kind not in known)
@@ -121,6 +130,8 @@ class Examination(Record):
             update={
                 "checks": (*self.checks, *later.checks),
                 "found": (*self.found, *more),
+                "budget": max(self.budget, self.passes + later.budget),
+                "budget_at_data": self.allowed_at_data,
                 "forward_passes": self.forward_passes + later.forward_passes,
                 "backward_passes": self.backward_passes + later.backward_passes,
                 "seconds": self.seconds + later.seconds,

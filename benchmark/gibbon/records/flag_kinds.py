@@ -82,7 +82,8 @@ _KINDS = (
         "serious",
         "the input gradient is zero in every coordinate",
         'Attack the outputs before the part that loses the gradient: before = "module.path"; or '
-        "use an attack with an exact direction (pgd, apgd-dlr) or without gradients (square).",
+        'give it another backward pass: backward = { "module.path" = "identity" }; or use an '
+        "attack with an exact direction (pgd, apgd-dlr) or without gradients (square).",
         ATHALYE,
     ),
     FlagKind(

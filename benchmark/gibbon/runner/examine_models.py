@@ -41,6 +41,9 @@ from gibbon.runner.worker import IN_THIS_PROCESS, Worker
 
 Key = tuple[str, str]  # digests of model and dataset
 LATER_SHARE = 3  # of the passes, one in this many is kept for candidates and survivors
+# Of a model that misclassifies so many examples unattacked the reason is worth more than survivors,
+# of which there are few: one pass in this many is kept.
+MANY_ERRORS, LATER_SHARE_OF_WEAK = 0.6, 10
 MORE = 2  # times the budget of a stored examination that is worth making again
 LEAST_BUDGET = 2  # of a check at candidates
 ABOUT_GRADIENTS = (
@@ -144,12 +147,13 @@ def examine_models(
         if key in examined.found or key in examined.errors:
             continue
         budget = budget_of_run(budgets[key])
-        budget -= budget // LATER_SHARE
+        budget -= budget // (LATER_SHARE_OF_WEAK if _is_weak(model) else LATER_SHARE)
         stored = read_examination(folder.path, model=key[0], dataset=key[1])
         if stored is None and key in recorded and not recorded[key].outdated:
             stored = recorded[key]
             write_examination(folder.path, stored)
-        if stored is not None and not (stored.incomplete and budget >= MORE * stored.budget):
+        enough = stored is not None and budget < MORE * stored.allowed_at_data
+        if stored is not None and (enough or not stored.incomplete):
             examined.found[key] = stored
             continue
         if wanted is not None and key not in wanted:
@@ -257,6 +261,12 @@ def _models(plan: Plan) -> Iterator[tuple[PlannedExperiment, LoadedModel, Key]]:
     for experiment in plan.experiments:
         for model in experiment.models:
             yield experiment, model, (model.digest, experiment.dataset.digest)
+
+
+def _is_weak(model: LoadedModel) -> bool:
+    observed = model.probed.observed
+    wrong = observed.outputs.argmax(1) != observed.sample.labels.cpu()
+    return float(wrong.double().mean()) >= MANY_ERRORS
 
 
 def _examine(model: LoadedModel, budget: int, plan: Plan) -> Examination:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from gibbon.attacks.base import SearchMethod
+from gibbon.attacks.base import SearchMethod, SharedWork
 from gibbon.diagnostics.answers_in_run import answers_in_run_flags
 from gibbon.diagnostics.attacked_cell import AttackedCell
 from gibbon.diagnostics.cell_flags import cell_flags
@@ -263,6 +263,11 @@ def _model_flags(plan: Plan, known: Collection[tuple[str, str]]) -> Iterator[Fla
                     draws=model.draws,
                     repeatable=bool(model.probed.draws),
                     eot={each.label: each.least_eot for each in experiment.attacks},
+                    searches={
+                        each.label
+                        for each in experiment.attacks
+                        if each.attack.shares is SharedWork.SEARCH
+                    },
                 )
 
 

@@ -40,8 +40,12 @@ def raised_by(error: BaseException) -> str:
     if isinstance(error, _NAMED):
         return ""
     party = part = ""
+    misused: FrameType | None = None  # the call of a model with what is no input of it
     place: tuple[str, int] | None = None
     for frame, line in traceback.walk_tb(error.__traceback__):
+        if misused is not None:
+            continue
+        misused = frame if _is_misused(frame) else None
         found, part = _party(frame), part or _part_of(frame)
         if found:
             party = found
@@ -115,10 +119,7 @@ def _party(frame: FrameType) -> str:
     """Returns the party whose code a frame is; empty if it is that of the frame around it."""
     this = frame.f_locals.get("self")
     if isinstance(this, Classifier) and frame.f_code.co_name == "__call__":
-        inputs = frame.f_locals.get("inputs")
-        if isinstance(inputs, Tensor) and tuple(inputs.shape[1:]) != this.input_shape:
-            return ""  # whoever called it gave it other inputs
-        return f"the model {_name(this)}"
+        return "" if _is_misused(frame) else f"the model {_name(this)}"
     if isinstance(this, Classifier) and frame.f_code.co_name == "_gradient":
         return f"the model {_name(this)}, in its backward pass"
     if isinstance(this, Attack):
@@ -128,6 +129,17 @@ def _party(frame: FrameType) -> str:
     if isinstance(this, nn.Module) and not in_gibbon(frame) and not in_library(frame):
         return f"the model's part {type(this).__name__}"
     return ""
+
+
+def _is_misused(frame: FrameType) -> bool:
+    """Returns whether a frame is a call of a classifier with what is no input of its model."""
+    this = frame.f_locals.get("self")
+    if not isinstance(this, Classifier) or frame.f_code.co_name != "__call__":
+        return False
+    inputs = frame.f_locals.get("inputs")
+    if not isinstance(inputs, Tensor):
+        return True
+    return tuple(inputs.shape[1:]) != this.input_shape or not inputs.is_floating_point()
 
 
 def _name(model: Classifier) -> str:

@@ -29,6 +29,10 @@ from gibbon.verify.own_doing import own_doing
 from gibbon.verify.unchanged_state import LEFT_LATER
 
 LEFT_THREADS = "an attack left threads running"
+PATCHED_ANOTHER = (
+    "the attack hooked or patched a model that it did not run on, or a class of torch that it is "
+    "made of; it was put back: run it with --isolate"
+)
 CHANGED_CLASSIFIER = "changed the classifier"
 ISOLATE = "run it with --isolate"
 OF_CALLS = ("_watch", "_lent", "_copied")  # fields of a classifier that its own calls set
@@ -112,6 +116,8 @@ def guarding(
             leave_own(source.reached, own.values)
     if difference is not None:
         raise AttackError(f"the attack {difference}")
+    if touched.patched:
+        raise AttackError(PATCHED_ANOTHER)
     if changed_input:
         raise AttackError("the attack changed its inputs in place")
     if trusted and source.reached is not None:

@@ -17,6 +17,7 @@ from gibbon.core.errors import OutputError
 from gibbon.models.classifier import Classifier
 from gibbon.models.held_values import Place
 from gibbon.models.reached_values import ReachedValues, in_use, leave_own, values_in_use
+from gibbon.models.snapshot import PATCHED
 
 OTHERS = (
     "the {} changed what the code of others reads ({}), which would change their numbers; it was "
@@ -34,12 +35,14 @@ class Touched:
         own: the places that the attack's own code reads.
         places: the places of the values.
         names: their names, by place.
+        patched: whether a model that is not under attack was hooked or patched.
     """
 
     source: Classifier
     own: frozenset[Place] = frozenset()
     places: set[Place] = field(default_factory=set)
     names: dict[Place, str] = field(default_factory=dict)
+    patched: bool = False
 
     def add(self, names: dict[Place, str]) -> None:
         """Adds values that were put back, by place."""
@@ -123,9 +126,13 @@ def restore_target(model: Classifier) -> None:
 
     The attack of another library that is running may have changed it.
     """
-    foreign = any(each.own and each.source is not model for each in _RUNNING)
-    if foreign and model.snapshot is not None and model.snapshot.difference() is not None:
+    running = [each for each in _RUNNING if each.own and each.source is not model]
+    if not running or model.snapshot is None:
+        return
+    if (difference := model.snapshot.difference()) is not None:
         model.snapshot.restore()
+        for each in running:
+            each.patched |= difference == PATCHED
 
 
 def _begin(at_work: frozenset[Place]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -21,6 +22,9 @@ MARGIN = 0.12  # by which the upper bound of an accuracy at chance exceeds that 
 ONE_CLASS, LEAST_ONE_CLASS = 0.95, 20  # share of the answers, and examples
 MOST_FREQUENT = 0.9  # share of the labels: of more, one answer may be right
 LEAST_ERROR = 0.1  # below it no order of classes is tried
+# Part of the way from guessing to perfect that the mean recall in another order must go for a
+# warning: a network with random weights gets there too.
+WEAK_ABOVE_CHANCE = 0.12
 LEAST_HALF = 10  # examples that a matching is found on, and as many that it is tested on
 
 
@@ -40,14 +44,19 @@ def clean_error(subject: Subject) -> Report:
     notes.figures["upper bound of the accuracy"] = upper
     deviation = math.sqrt(chance * (1 - chance) / total)
     if accuracy <= chance + DEVIATIONS * deviation and upper <= chance + MARGIN:
+        # A model may be right on other classes than the one that it was given.
+        alike = bool((labels == labels[0]).all())
         notes.found.append(
             ExaminedFlag(
                 kind="error-at-chance",
+                severity="warning" if alike else None,
                 figure=f"{1 - accuracy:.1%}",
-                sentence=f"the clean error is {1 - accuracy:.1%} on {counted(total, 'example')}, "
-                f"no better than guessing one of {classes} classes",
+                sentence=f"the clean error is {1 - accuracy:.1%} on {counted(total, 'example')}"
+                f"{' of one class' if alike else ''}, "
+                f"no better than guessing one of {classes} classes{_in_other_order(subject)}",
             )
         )
+        subject.at_chance = True
         return notes.report()
     one = _one_class(labels, predicted)
     if one:
@@ -97,38 +106,82 @@ def class_order(subject: Subject) -> Report:
         return notes.report()
     if total < 2 * LEAST_HALF:
         return notes.abstain("too few examples")
+    best = _best_order(labels, predicted, classes)
+    notes.figures["orders tried"] = best.tried
+    if not best.name:
+        return notes.report()
+    notes.figures["clean error"] = best.gain.before
+    notes.figures["clean error in the other order"] = best.gain.after
+    if best.weak and subject.at_chance:
+        return notes.abstain("the clean error is no better than guessing, whose flag names it")
+    words = ", or that the weights are not those of the training" if best.weak else ""
+    notes.found.append(
+        ExaminedFlag(
+            kind="preprocessing",
+            severity="warning" if best.weak else None,
+            figure=f"{best.gain.before:.1%} to {best.gain.after:.1%}",
+            sentence=f"{best.sentence}{words and ': a sign that the classes are mixed up'}{words}",
+            advice="Give the dataset the model's order of classes, with a class map.",
+        )
+    )
+    return notes.report()
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The best of some orders of the classes.
+
+    Args:
+        gain: the errors in the given order and in this one.
+        name: a description; empty if no order is better.
+        tried: number of orders.
+        weak: whether a network with random weights may gain as much.
+    """
+
+    gain: Gain
+    name: str
+    tried: int
+    weak: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """The errors in both orders, in words."""
+        return (
+            f"with another order of the classes ({self.name}) the clean error on "
+            f"{self.gain.examples} examples is {self.gain.after:.1%} instead of "
+            f"{self.gain.before:.1%}"
+        )
+
+
+def _in_other_order(subject: Subject) -> str:
+    """Returns words about an order of the classes with fewer errors; empty if there is none."""
+    labels, outputs = subject.observed.sample.labels.cpu(), subject.observed.outputs
+    if len(labels) < 2 * LEAST_HALF:
+        return ""
+    best = _best_order(labels, outputs.argmax(1), outputs.shape[1])
+    return f"; {best.sentence}" if best.weak else ""
+
+
+def _best_order(labels: Tensor, predicted: Tensor, classes: int) -> _Order:
+    """Returns the order with the fewest errors, if it has fewer beyond chance."""
     tried = 0
-    best: tuple[Gain, str] | None = None
+    best: _Order | None = None
     for name, order in _known_orders(classes):
         found = gain(labels, before=predicted, after=order[predicted])
         tried += 1
-        if found.sure and (best is None or found.after < best[0].after):
-            best = found, name
-    if best is None:
-        halves = _halves(labels)
-        after = predicted.clone()
-        for fitted, tested in (halves, halves[::-1]):
-            order = _matched(predicted[fitted], labels[fitted], classes)
-            after[tested] = order[predicted[tested]]
-        found = gain(labels, before=predicted, after=after)
-        tried += 1
-        if found.sure:
-            best = found, _described(_matched(predicted, labels, classes))
-    notes.figures["orders tried"] = tried
+        if found.sure and (best is None or found.after < best.gain.after):
+            best = _Order(found, name, tried)
     if best is not None:
-        found, name = best
-        notes.figures["clean error"] = found.before
-        notes.figures["clean error in the other order"] = found.after
-        notes.found.append(
-            ExaminedFlag(
-                kind="preprocessing",
-                figure=f"{found.before:.1%} to {found.after:.1%}",
-                sentence=f"with another order of the classes ({name}) the clean error on "
-                f"{found.examples} examples is {found.after:.1%} instead of {found.before:.1%}",
-                advice="Give the dataset the model's order of classes, with a class map.",
-            )
-        )
-    return notes.report()
+        return _Order(best.gain, best.name, tried)
+    halves = _halves(labels)
+    after = predicted.clone()
+    for fitted, tested in (halves, halves[::-1]):
+        order = _matched(predicted[fitted], labels[fitted], classes)
+        after[tested] = order[predicted[tested]]
+    found = gain(labels, before=predicted, after=after)
+    weak = gain(labels, before=predicted, after=after, above_chance=WEAK_ABOVE_CHANCE)
+    name = _described(_matched(predicted, labels, classes)) if weak.sure else ""
+    return _Order(found, name, tried + 1, weak=weak.sure and not found.sure)
 
 
 def _halves(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -187,7 +187,7 @@ def _at_data(subject: Subject) -> Iterator[Report]:
     later = subject.rows(min(LATER, max(1, subject.budget // 20)))
     yield _made("form of the outputs", lambda: output_form.output_form(subject))
     yield _made(clean_errors.CHANCE, lambda: clean_errors.clean_error(subject))
-    yield _made(clean_errors.ORDER, lambda: clean_errors.class_order(subject))
+    order = _made(clean_errors.ORDER, lambda: clean_errors.class_order(subject))
     yield _made(answers_repeat.NAME, lambda: answers_repeat.same_inputs_twice(subject))
     yield _made("with and without gradients", lambda: gradient_modes.gradient_modes(subject))
     small = subject.left < SMALL
@@ -205,12 +205,13 @@ def _at_data(subject: Subject) -> Iterator[Report]:
         yield Notebook(inner_work.INNER).fail(error)
     yield _made(batch_composition.NAME, lambda: batch_composition.batch_composition(subject))
     # Of a model that makes many errors, the reason is worth more than its gradient.
-    yield _made(
+    inputs = _made(
         other_preprocessing.NAME,
         lambda: other_preprocessing.other_preprocessing(
             subject, int(PREPROCESSING_PART * subject.left)
         ),
     )
+    yield from _larger_gain_first(order, inputs)
     yield _made(
         input_rounding.NAME,
         lambda: input_rounding.input_rounding(subject.exactly, int(ROUNDING_PART * subject.left)),
@@ -232,6 +233,17 @@ def _at_data(subject: Subject) -> Iterator[Report]:
     yield _made(
         answers_repeat.LATER, lambda: answers_repeat.same_inputs_later(subject, first, later)
     )
+
+
+def _larger_gain_first(order: Report, inputs: Report) -> tuple[Report, Report]:
+    """Returns two reports on repairs, the one with fewer errors first: the first flag is kept.
+
+    Inputs that are wrong may look like classes in another order.
+    """
+    repaired = inputs.check.figures.get("clean error with the best kind")
+    reordered = order.check.figures.get("clean error in the other order")
+    better = repaired is not None and (reordered is None or repaired < reordered)
+    return (inputs, order) if inputs.found and better else (order, inputs)
 
 
 def _candidates(subject: Subject, candidates: Candidates) -> Report:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gibbon.diagnostics.examination.adapting_keys import adaptation_to
 from gibbon.diagnostics.examination.closeness import EPSILON
-from gibbon.diagnostics.examination.module_search import first_flat, keeps_shape
+from gibbon.diagnostics.examination.module_search import first_flat
 from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
 from gibbon.records.examination import ExaminedFlag
 
@@ -73,7 +74,7 @@ def input_rounding(subject: Subject, allowance: int) -> Report:
         return notes.abstain("steps within a cell are too small against rounding")
     if shown / int(visible.sum()) >= SHARE:
         path = first_flat(subject)
-        identity = path and keeps_shape(subject, path)
+        adapted = adaptation_to(subject, path)
         notes.found.append(
             ExaminedFlag(
                 kind="rounded-inputs",
@@ -81,7 +82,8 @@ def input_rounding(subject: Subject, allowance: int) -> Report:
                 sentence="the outputs are exactly equal after a step within 1/255 for "
                 f"{shown} of {counted(int(visible.sum()), 'example')}: the model rounds its inputs"
                 + (f" (in {path})" if path else ""),
-                suite=f'backward = {{ "{path}" = "identity" }}' if identity else "",
+                advice=adapted.advice,
+                suite=adapted.suite,
             )
         )
     return notes.report()

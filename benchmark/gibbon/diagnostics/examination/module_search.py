@@ -80,11 +80,9 @@ def softmax_part(subject: Subject) -> str:
     return ""
 
 
-def keeps_shape(subject: Subject, path: str) -> bool:
-    """Returns whether a part's outputs have the shape of its inputs."""
-    return any(
-        call.path == path and call.inputs.shape == call.outputs.shape for call in _calls(subject)
-    )
+def call_of(subject: Subject, path: str) -> PartCall | None:
+    """Returns the first call of a part in a pass; None if it is not known."""
+    return next((call for call in _calls(subject) if call.path == path), None)
 
 
 def _found(subject: Subject, fault: Fault) -> str:

@@ -26,6 +26,9 @@ FEWEST, MOST = 4, 24  # examples that each kind is tried on
 FIRST_PART, SECOND_PART = 0.4, 0.15  # of the passes, for all kinds and for the best ones
 BEST, MOST_AGAIN = 3, 40  # kinds, and examples that they are tried on
 FEWEST_TESTED = 12  # other examples that the best kind is tested on
+# With few passes the likeliest kinds are tried, on so many examples each, and the best on more.
+# Most passes go to the test of the best one, which 20 examples seldom decide and 40 mostly do.
+SCREENED, SCREENED_AGAIN, LEAST_KINDS, MOST_LIKELY, LEAST_TESTED = 3, 3, 3, 6, 20
 LEAST_GAIN = 0.05  # of the error
 ABOVE_CHANCE = 0.12
 BRIGHTEST = 255.0
@@ -69,13 +72,11 @@ def other_preprocessing(subject: Subject, allowance: int) -> Report:
         return notes.report()
     shape, bounds = tuple(observed.sample.inputs.shape[1:]), subject.classifier.bounds
     kinds = list(_kinds(shape, low=bounds.low, high=bounds.high))
+    screening = _screening(len(kinds), total=total, allowance=allowance)
+    if screening.kinds < LEAST_KINDS:
+        return notes.leave_out(screening.needed)
+    kinds, each, again = kinds[: screening.kinds], screening.each, screening.again
     notes.figures["kinds tried"] = len(kinds)
-    each = min(MOST, total // 4, int(FIRST_PART * allowance) // len(kinds))
-    if each < FEWEST and allowance >= FEWEST * len(kinds) + BEST + FEWEST_TESTED:
-        each = FEWEST
-    if each < FEWEST:
-        return notes.leave_out(FEWEST * len(kinds) + BEST + FEWEST_TESTED)
-    again = min(MOST_AGAIN, total // 4, max(1, int(SECOND_PART * allowance) // BEST))
     shuffled, screened = subject.rows(total), each + again
     tried, ranks = len(kinds), _ranks(subject, kinds, shuffled[:each])
     best = sorted(range(len(kinds)), key=lambda place: float(ranks[place].sum()))[:BEST]
@@ -90,11 +91,12 @@ def other_preprocessing(subject: Subject, allowance: int) -> Report:
         return notes.report()
     left = min(allowance - each * tried - again * len(kinds), subject.left)
     tested = shuffled[screened : screened + max(left, 1)]
-    after = subject.ask(kind.apply(subject.batch(tested).inputs)).argmax(1)
+    outputs = subject.ask(kind.apply(subject.batch(tested).inputs))
     found = gain(
         labels[tested],
         before=predicted[tested],
-        after=after,
+        after=outputs.argmax(1),
+        ranks=(_rank(observed.outputs[tested], labels[tested]), _rank(outputs, labels[tested])),
         least=LEAST_GAIN,
         above_chance=ABOVE_CHANCE,
     )
@@ -113,6 +115,35 @@ def other_preprocessing(subject: Subject, allowance: int) -> Report:
             )
         )
     return notes.report()
+
+
+@dataclass(frozen=True)
+class _Screening:
+    """The number of kinds to try, the examples of each, and those of each of the best ones.
+
+    ``needed``: passes that it needs at least.
+    """
+
+    kinds: int
+    each: int
+    again: int
+    needed: int
+
+
+def _screening(kinds: int, *, total: int, allowance: int) -> _Screening:
+    """Divides passes: all kinds on equally many examples, or the likeliest ones on a few."""
+    each = min(MOST, total // 4, int(FIRST_PART * allowance) // kinds)
+    needed = FEWEST * kinds + BEST + FEWEST_TESTED
+    if each < FEWEST and total >= 4 * FEWEST and allowance >= needed:
+        each = FEWEST
+    if each >= FEWEST:
+        again = min(MOST_AGAIN, total // 4, max(1, int(SECOND_PART * allowance) // BEST))
+        return _Screening(kinds, each, again, needed)
+    fixed = BEST * SCREENED_AGAIN + LEAST_TESTED
+    some = min(kinds, MOST_LIKELY, max(0, allowance - fixed) // SCREENED)
+    needed = min(needed, LEAST_KINDS * SCREENED + fixed)
+    enough = total >= SCREENED + SCREENED_AGAIN + LEAST_TESTED
+    return _Screening(some if enough else 0, SCREENED, SCREENED_AGAIN, needed)
 
 
 def _ranks(subject: Subject, kinds: list[Repair], rows: list[int]) -> Tensor:
@@ -146,35 +177,37 @@ def _kinds(shape: tuple[int, ...], *, low: float, high: float) -> Iterator[Repai
         return (inputs - low) / width
 
     channels = shape[0] if len(shape) == 3 else 0
-    for data, constants in CONSTANTS.get(channels, {}).items():
-        mean, std = constants
+    flip = "Give the channels in the order that the model was trained with."
+    declare, usual = "Declare the normalisation of the model.", CONSTANTS.get(channels, {})
+    for data, (mean, std) in usual.items():
         yield Repair(
             f"the normalisation of {data}",
-            partial(_normalised, low=low, width=width, constants=constants),
-            "Declare the normalisation of the model.",
+            partial(_normalised, low=low, width=width, constants=(mean, std)),
+            declare,
             f"mean = {list(mean)}\nstd = {list(std)}",
         )
+        if channels == 3 and data == "ImageNet":
+            yield Repair("channels in the order BGR", lambda inputs: inputs.flip(1), flip)
+    yield Repair("inputs in [0, 255]", lambda inputs: BRIGHTEST * unit(inputs), "Scale the inputs.")
+    halves = (0.5,) * max(1, channels)
+    yield Repair(
+        "inputs in [-1, 1]",
+        lambda inputs: 2 * unit(inputs) - 1,
+        declare,
+        f"mean = {list(halves)}\nstd = {list(halves)}",
+    )
+    for data, constants in usual.items():
         yield Repair(
             f"the normalisation of {data} undone (it is applied twice)",
             partial(_normalised_back, low=low, width=width, constants=constants),
             "Normalise once: leave out mean and std, or the model's own normalisation.",
         )
-    halves = (0.5,) * max(1, channels)
-    yield Repair(
-        "inputs in [-1, 1]",
-        lambda inputs: 2 * unit(inputs) - 1,
-        "Declare the normalisation of the model.",
-        f"mean = {list(halves)}\nstd = {list(halves)}",
-    )
-    yield Repair("inputs in [0, 255]", lambda inputs: BRIGHTEST * unit(inputs), "Scale the inputs.")
     yield Repair(
         "inputs divided by 255", lambda inputs: inputs / BRIGHTEST, "Scale the inputs once."
     )
-    yield Repair("inputs in [0, 1] from [-1, 1]", lambda inputs: (inputs + 1) / 2, "Scale them.")
     yield Repair("inverted inputs", lambda inputs: low + high - inputs, "Invert the inputs.")
+    yield Repair("inputs in [0, 1] from [-1, 1]", lambda inputs: (inputs + 1) / 2, "Scale them.")
     if channels == 3:
-        flip = "Give the channels in the order that the model was trained with."
-        yield Repair("channels in the order BGR", lambda inputs: inputs.flip(1), flip)
         yield Repair(
             "channels in the order BGR and inputs in [0, 255]",
             lambda inputs: BRIGHTEST * unit(inputs.flip(1)),
@@ -187,18 +220,33 @@ def _kinds(shape: tuple[int, ...], *, low: float, high: float) -> Iterator[Repai
             ),
             flip,
         )
-    if len(shape) == 3 and channels > 1:
+    if len(shape) == 3:
+        yield from _turned(shape)
+
+
+def _turned(shape: tuple[int, ...]) -> Iterator[Repair]:
+    """Yields other orders of the axes, and of the rows and columns, of pictures."""
+    channels, square = shape[0], shape[1] == shape[2]
+    if channels > 1:
         yield Repair(
             "the axes NHWC read as NCHW",
             lambda inputs: inputs.reshape(len(inputs), *shape[1:], channels).permute(0, 3, 1, 2),
             'Give the order of the axes: layout = "NHWC".',
         )
-    if len(shape) == 3 and shape[1] == shape[2]:
+    if square:
         yield Repair(
             "height and width exchanged",
             lambda inputs: inputs.transpose(2, 3),
             "Exchange height and width of the inputs.",
         )
+    yield Repair("pictures upside down", lambda inputs: inputs.flip(2), "Reverse the rows.")
+    if square:
+        for turns, way in ((1, "left"), (3, "right")):
+            yield Repair(
+                f"pictures turned a quarter to the {way}",
+                partial(torch.rot90, k=turns, dims=(2, 3)),
+                "Turn the inputs.",
+            )
 
 
 def _normalised(

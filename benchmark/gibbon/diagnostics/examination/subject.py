@@ -49,6 +49,7 @@ class Subject:
         remembers: whether its answers were found to depend on earlier calls.
         mixes: whether its answers were found to depend on the other examples of a batch.
         jumps: whether the loss was found to jump at a large share of the points.
+        at_chance: whether the clean error was found to be no better than guessing.
 
     No check makes more passes than are left, whatever it finds on its way: a call that would raises
     `OutOfPassesError`.
@@ -63,6 +64,7 @@ class Subject:
     remembers: bool = field(default=False, init=False)
     mixes: bool = field(default=False, init=False)
     jumps: bool = field(default=False, init=False)
+    at_chance: bool = field(default=False, init=False)
     _start: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -48,18 +48,30 @@ def long_run_note(plan: Plan, folder: RunFolder, jobs: Sequence[Job], worker: Wo
 
 
 def _at_most(plan: Plan, jobs: Sequence[Job]) -> float:
-    """Returns about the largest number of seconds that jobs may take."""
+    """Returns about the largest number of seconds that jobs may take.
+
+    Models that are not loaded count as the slowest of those that are: to load them only for a look
+    at one example would take longer than the look.
+    """
     times: dict[tuple[str, str], float] = {}
-    total = 0.0
     for job in jobs:
-        key = job.experiment.data_digest, job.source.digest
-        if key not in times:
-            times[key] = _single(plan, job)
-        total += PASS_FACTOR * job.work * len(job.experiment.ids) * times[key]
-    return total
+        key = _place(job)
+        if key not in times and plan.pool.has_loaded(job.source.handle):
+            times[key] = _single(job, plan)
+    if not times:
+        times[_place(jobs[0])] = _single(jobs[0], plan)
+    slowest = max(times.values())
+    return sum(
+        PASS_FACTOR * job.work * len(job.experiment.ids) * times.get(_place(job), slowest)
+        for job in jobs
+    )
 
 
-def _single(plan: Plan, job: Job) -> float:
+def _place(job: Job) -> tuple[str, str]:
+    return job.experiment.data_digest, job.source.digest
+
+
+def _single(job: Job, plan: Plan) -> float:
     """Returns the seconds of a forward pass of one example."""
     batch = read_batch(job.experiment.dataset, job.experiment.ids[:1]).to(plan.device)
     plan.pool.load([job.source.handle])

@@ -63,7 +63,8 @@ def run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
         return run.worker.run(work, run.progress, cells=len(job.cells))
     except ProcessEndedError as error:
         run.folder.put_back(before)  # no cell is done and failed
-        carry(error, at_work(job.attack and job.attack.attack, job.source.name))
+        attack = None if job.attack is None else job.attack.attack
+        carry(error, at_work(attack, job.source.name))
         result, total = JobResult(), len(job.experiment.ids) * job.work
         result.fail(job.cells, error)
         run.progress.advance(max(0, total - error.advanced), doing=job.name)
