@@ -6,7 +6,6 @@ name this party and no other.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,13 +39,11 @@ from gibbon.runner.proofs import prove
 PICTURES = torch.rand(24, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(24) % 3
 GIBBON = "Gibbon itself"
-# The variable of the environment that holds the party that raises from now on: variables of this
-# file, which attacks and models read, are put back.
-LOUD = "TESTED_PARTY"
+LOUD: set[str] = set()  # the parties that raise from now on
 
 
 def complain(party: str) -> None:
-    if party == os.environ.get(LOUD):
+    if party in LOUD:
         raise KeyError(f"{party} has lost a table")
 
 
@@ -143,12 +140,12 @@ def loud(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
         inner = getattr(module, name)
 
         def around(*args: Any, **keywords: Any) -> Any:
-            os.environ[LOUD] = party
+            LOUD.add(party)
             try:
                 complain(GIBBON)
                 return inner(*args, **keywords)
             finally:
-                os.environ.pop(LOUD, None)
+                LOUD.discard(party)
 
         monkeypatch.setattr(module, name, around)
 

@@ -36,6 +36,7 @@ from gibbon.metrics.distances import clip_
 from gibbon.metrics.validity import check_form
 from gibbon.models.attacked_view import redraw
 from gibbon.models.classifier import Classifier
+from gibbon.models.reached_values import after_step, step
 from gibbon.specs.suite import AttackSpec
 
 STOPPING: Literal["first-success"] = "first-success"
@@ -302,6 +303,7 @@ def one_copied(value: object, inputs: Tensor, *, what: str) -> Tensor:
 
     Raises `AttackError` for anything else.
     """
+    after_step()
     tensor = plain(value, what=f"a {what}", problem=AttackError)
     check_form(tensor, inputs, what=what)
     return plain_copy(tensor.to(inputs.device))
@@ -328,7 +330,8 @@ def _in_own_state(tries: Iterable[object]) -> Iterator[object]:
         if inside is not None:
             inside.put_back()
         try:
-            found = next(iterator)
+            with step():
+                found = next(iterator)
         except StopIteration:
             return  # what the attack leaves changed in the end is found by its guard
         inside = GlobalState.now()

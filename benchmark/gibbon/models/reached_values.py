@@ -117,6 +117,7 @@ class ReachedValues:
 
 
 _IN_USE: list[ReachedValues] = []
+AFTER_STEPS: list[Callable[[], object]] = []  # of the attacks that are running
 _RUNS: list[object] = []  # the runs that are going on, one inside of another
 
 
@@ -135,6 +136,23 @@ def watching_values() -> Iterator[None]:
             _IN_USE.clear()
 
 
+@contextmanager
+def step() -> Iterator[None]:
+    """Marks a step of an attack's code, a ``with`` block, for what watches the attack."""
+    if AFTER_STEPS:
+        renew_values()
+    try:
+        yield
+    finally:
+        after_step()
+
+
+def after_step() -> None:
+    """Lets what watches an attack look at once a step of its code has ended."""
+    for look in AFTER_STEPS:
+        look()
+
+
 def in_use(values: ReachedValues) -> ReachedValues:
     """Adds values to those that every other party's code must leave as they are, in a run."""
     if _RUNS:
@@ -149,12 +167,13 @@ def values_in_use() -> list[ReachedValues]:
 
 @contextmanager
 def restoring_values(own: ReachedValues | None = None) -> Iterator[None]:
-    """Restores the values in use after a ``with`` block.
+    """Restores the values in use after a ``with`` block in which a model is called.
 
     Args:
-        own: those of the model that is called in the block.  What its calls change of them is its
-            state, such as a counter of calls, and is held no longer.
+        own: those of the model.  What its calls change of them is its state, such as a counter of
+            calls, and is held no longer.
     """
+    renew_values()
     try:
         yield
     finally:
@@ -162,6 +181,13 @@ def restoring_values(own: ReachedValues | None = None) -> Iterator[None]:
             leave_own(own)
         for each in _IN_USE:
             each.restore()
+
+
+def renew_values() -> None:
+    """Holds the present values: no code of others has run since they were compared."""
+    for values in _IN_USE:
+        if values.changed():
+            values.renew()
 
 
 def leave_own(own: ReachedValues, places: frozenset[Place] | None = None) -> None:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from gibbon.core.errors import ProcessEndedError
 from gibbon.core.global_state import GlobalState
 from gibbon.models.memory import is_shortage
-from gibbon.models.reached_values import restoring_values
 from gibbon.runner.own_process import Doing, ProcessLimits, Send, in_own_process
 from gibbon.runner.progress import Progress
 from gibbon.runner.raised_by import carrying_party
@@ -46,14 +45,10 @@ class InThisProcess(Worker):
     separates = False
 
     def run(self, work: Callable[[Progress], T], progress: Progress, *, cells: int = 1) -> T:
-        """Returns the result of the function.
-
-        Global state that it leaves changed is put back, and what the code of others reads.
-        """
+        """Returns the result of the function; global state that it leaves changed is put back."""
         state = GlobalState.now()
         try:
-            with restoring_values():
-                return work(progress)
+            return work(progress)
         finally:
             state.put_back()
 

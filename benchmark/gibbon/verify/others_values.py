@@ -16,7 +16,14 @@ from gibbon.attacks.base import Attack, is_ours
 from gibbon.core.errors import OutputError
 from gibbon.models.classifier import Classifier
 from gibbon.models.held_values import Place
-from gibbon.models.reached_values import ReachedValues, in_use, leave_own, values_in_use
+from gibbon.models.reached_values import (
+    AFTER_STEPS,
+    ReachedValues,
+    in_use,
+    leave_own,
+    renew_values,
+    values_in_use,
+)
 from gibbon.models.snapshot import PATCHED
 
 OTHERS = (
@@ -79,14 +86,22 @@ def noting_values(attack: Attack | None, source: Classifier) -> Iterator[Touched
     Those that its own code reads are its own, and stay, unless a model reads them, too.
     """
     own = None if attack is None else hold_values(attack)
-    _begin(frozenset())
+    renew_values()
     touched = Touched(source, frozenset() if own is None else _own_places(own))
+
+    def look() -> None:
+        touched.add(_put_back(touched.own))
+
     _RUNNING.append(touched)
+    AFTER_STEPS.append(look)
     try:
         yield touched
+    except BaseException:
+        look()
+        raise
     finally:
         _RUNNING.remove(touched)
-        touched.add(_put_back(touched.own))
+        AFTER_STEPS.remove(look)
         if own is not None:
             own.renew()
 
@@ -97,10 +112,8 @@ def unchanged_values(model: Classifier) -> Iterator[None]:
 
     Raises `OutputError` if the model changed what its own code does not read.
     """
-    for touched in _RUNNING:
-        touched.add(_put_back(touched.own))
     at_work = frozenset[Place]().union(*(each.own for each in _RUNNING))
-    _begin(at_work)
+    renew_values()
     try:
         yield
     finally:
@@ -133,15 +146,6 @@ def restore_target(model: Classifier) -> None:
         model.snapshot.restore()
         for each in running:
             each.patched |= difference == PATCHED
-
-
-def _begin(at_work: frozenset[Place]) -> None:
-    """Restores the values of models, and holds the present ones of attacks that do not run."""
-    for values in values_in_use():
-        if values not in _OF_ATTACKS:
-            values.restore()
-        elif values.changed() - at_work:
-            values.renew()
 
 
 def _put_back(own: frozenset[Place]) -> dict[Place, str]:

@@ -43,6 +43,7 @@ from gibbon.diagnostics.examination.subject import (
 )
 from gibbon.models.classifier import Classifier
 from gibbon.models.model_state import ModelState
+from gibbon.models.reached_values import restoring_values
 from gibbon.records.examination import Examination
 
 # 5 % of the passes of PGD with 20 steps on 1,000 examples, which are 20 forward, 20 backward and
@@ -273,7 +274,7 @@ def undisturbed(classifier: Classifier, device: torch.device) -> Iterator[None]:
     # The models of a run are evaluated already.
     evaluated = classifier.snapshot is not None
     evaluating = nullcontext() if evaluated else classifier.evaluating(device)
-    with seeded_globals(SEED, device), evaluating:
+    with restoring_values(classifier.reached), seeded_globals(SEED, device), evaluating:
         state = ModelState(classifier)
         matmul.allow_tf32 = convolution.allow_tf32 = False
         try:
