@@ -6,6 +6,7 @@ of the corpus, ``corpus/TARGET/found-...``.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -204,6 +205,34 @@ def test_a_process_without_another_case_is_killed(
     monkeypatch.setattr(fuzz, "ENDLESS", 0.5)
     with fuzz.subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         assert fuzz._wait(process, tmp_path / "none") == -signal.SIGKILL
+
+
+def test_a_process_between_two_cases_is_not_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of a case is removed before the next one is made."""
+    scratch = tmp_path / "case"
+    scratch.mkdir()
+    clock = iter([0.0, 290.0, 310.0])
+
+    class Process:
+        looks = 0
+
+        def wait(self, timeout: float) -> int:
+            self.looks += 1
+            if self.looks == 1:
+                os.utime(scratch, (280.0, 280.0))
+            elif self.looks == 2:
+                scratch.rmdir()
+            else:
+                return 0
+            raise fuzz.subprocess.TimeoutExpired("fuzz", timeout)
+
+        def kill(self) -> None:
+            raise AssertionError("it was killed")
+
+    monkeypatch.setattr(fuzz.time, "time", lambda: next(clock))
+    assert fuzz._wait(Process(), scratch) == 0
 
 
 def test_wrong_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tools.fuzz.cases import copied, files_in, write_files
@@ -130,13 +131,14 @@ def _watch(target: str, given: argparse.Namespace) -> bool:
 
 def _wait(process: subprocess.Popen[bytes], scratch: Path) -> int:
     """Returns the exit code of a process, which is killed if no other case follows for long."""
-    started = time.time()
+    latest = time.time()
     while True:
         try:
             return process.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            latest = scratch.stat().st_mtime if scratch.exists() else started
-            if time.time() - max(latest, started) > ENDLESS:
+            with suppress(FileNotFoundError):  # between two cases there is none
+                latest = max(latest, scratch.stat().st_mtime)
+            if time.time() - latest > ENDLESS:
                 process.kill()
 
 
