@@ -234,10 +234,12 @@ class GlobalState:
 
     @classmethod
     def now(cls, *, ours: bool = False) -> GlobalState:
-        """Returns the present state; ``ours`` is whether it includes the functions of Gibbon."""
-        places = (*_NAMESPACES, *_libraries(len(sys.modules)))
-        if ours:
-            places = (*places, *_ours(len(sys.modules)))
+        """Returns the present state; ``ours`` is whether it includes functions of Gibbon.
+
+        Then it also includes those of the libraries that results are counted and stored with.
+        """
+        count = len(sys.modules)
+        places = (*_NAMESPACES, *_libraries(count), *_ours(count)) if ours else _NAMESPACES
         return cls(
             Modes.now(),
             _autocast_depth(),

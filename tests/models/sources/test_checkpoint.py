@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -229,6 +230,20 @@ def test_a_pickle_that_asks_for_code_is_refused_and_not_run(
     assert "this is a pickle that refers to code (_pytest.outcomes." in told
     assert "save the state dict with safetensors.torch.save_file, or vouch for" in told
     assert "--trust-code (trust_code = true in a suite)" in told
+
+
+class Runs:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("exit 3",)
+
+
+def test_a_pickle_of_a_module_that_torch_never_loads_is_no_damaged_one(tmp_path: Path) -> None:
+    torch.save({"net": state(), "note": Runs()}, tmp_path / "w.pt")
+    told = refusal(tmp_path / "w.pt")
+    assert "this is a pickle that refers to code (" in told
+    assert ".system)" in told
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -49,7 +49,10 @@ HARMLESS: list[Any] = [
     _SCALAR,
     (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy before 2 wrote it
 ]
-UNSUPPORTED = re.compile(r"Unsupported (?:global: GLOBAL|class) ([A-Za-z_][\w.]*\w)")
+# The second for modules that torch never loads, such as posix.
+UNSUPPORTED = re.compile(
+    r"(?:Unsupported (?:global: GLOBAL|class)|unsupported GLOBAL) ([A-Za-z_][\w.]*\w)"
+)
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ class _Clipped(io.BufferedReader):
 
 
 def _refers_to_code(error: pickle.UnpicklingError) -> bool:
-    return "Unsupported" in str(error) or "not allowed" in str(error)
+    return any(each in str(error) for each in ("Unsupported", "unsupported GLOBAL", "not allowed"))
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
