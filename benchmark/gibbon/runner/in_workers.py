@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from gibbon.models.reached_values import watching_values
 from gibbon.runner.own_process import in_own_process, requesting
 from gibbon.runner.process_limits import NO_LIMITS, check_isolation, limits_of
 from gibbon.runner.progress import Progress
@@ -21,6 +22,7 @@ from gibbon.specs.suite import Suite
 T = TypeVar("T")
 
 
+@watching_values()
 def in_workers(
     work: Callable[[Progress, Worker], T],
     suite: Suite,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gibbon.core.global_state import calculating
-from gibbon.models.reached_values import watching_values
 from gibbon.records.acceptance import check_kinds
 from gibbon.records.run import RunRecord
 from gibbon.runner.claim_folder import claim
@@ -31,7 +30,6 @@ from gibbon.runner.worker import Worker
 from gibbon.specs.suite import Suite
 
 
-@watching_values()
 @calculating()
 def run_suite(
     suite: Suite,
