@@ -80,7 +80,7 @@ def test_the_ray_job_has_the_keys_of_its_kind() -> None:
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     spec = job["spec"]
     cluster = spec["rayClusterSpec"]
-    assert spec["entrypoint"].endswith("shards_on_ray.py /work/suites/large.toml 16 /work/out")
+    assert spec["entrypoint"].endswith("shards_on_ray.py /volume/suites/large.toml 16 /volume/out")
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         pod = group["template"]["spec"]
         mounted = {each["name"] for one in pod["containers"] for each in one["volumeMounts"]}

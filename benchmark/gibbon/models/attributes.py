@@ -57,7 +57,7 @@ class Attributes:
 
     def changed(self) -> set[Place]:
         """Returns the attributes that changed: the identity of a part, and the name."""
-        return {each.where for each in self._held if each.changed()}
+        return {each.place for each in self._held if each.changed()}
 
     def restore(self) -> None:
         """Restores all attributes."""

@@ -32,7 +32,7 @@ class Held:
     """A value under a key, and a copy of its content if it may change.
 
     Args:
-        where: whose value it is, and its name.
+        place: whose value it is, and its name.
         space: is read and written under the key, as a dictionary is.
         key: the key.
         value: the value.
@@ -41,7 +41,7 @@ class Held:
             its values must not.
     """
 
-    where: Place
+    place: Place
     space: Any
     key: Any
     value: Any
@@ -103,11 +103,11 @@ class Held:
     def renewed(self) -> Held:
         """Returns the value that is there now."""
         now = _at(self.space, self.key)
-        return self if now is _ABSENT else held(self.where, self.space, self.key, now)
+        return self if now is _ABSENT else held(self.place, self.space, self.key, now)
 
 
 def held(
-    where: Place, space: Any, key: Any, value: Any, *, large: bool = False, counted: bool = False
+    place: Place, space: Any, key: Any, value: Any, *, large: bool = False, counted: bool = False
 ) -> Held:
     """Returns a value of any type, held with a copy if it has a content that may change.
 
@@ -116,12 +116,12 @@ def held(
     """
     if isinstance(value, Tensor) and (large or is_ordinary(value)):
         version = version_of(value) if counted else None
-        return Held(where, space, key, value, value.detach().clone(), version)
+        return Held(place, space, key, value, value.detach().clone(), version)
     if isinstance(value, np.ndarray) and (large or is_numeric(value)):
-        return Held(where, space, key, value, value.copy())
+        return Held(place, space, key, value, value.copy())
     if isinstance(value, COLLECTIONS) and len(value) <= MANY_ENTRIES:
-        return Held(where, space, key, value, value.copy())
-    return Held(where, space, key, value, value)
+        return Held(place, space, key, value, value.copy())
+    return Held(place, space, key, value, value)
 
 
 def is_ordinary(tensor: Tensor) -> bool:

@@ -82,7 +82,7 @@ class ReachedValues:
         walk.follow()
         self._held = walk.held
         self._labels = walk.labels
-        self.places = frozenset(each.where for each in self._held)
+        self.places = frozenset(each.place for each in self._held)
         self.parts = frozenset(walk.parts)
         self.core = frozenset(each for each in self.places if each[0] in walk.starts)
         strange = walk.modules - walk.homes
@@ -90,18 +90,18 @@ class ReachedValues:
 
     def changed(self) -> frozenset[Place]:
         """Returns the places of the values that are others now."""
-        return frozenset(each.where for each in self._held if each.changed())
+        return frozenset(each.place for each in self._held if each.changed())
 
     def restore(self, *, but: frozenset[Place] = frozenset()) -> frozenset[Place]:
         """Restores all values but some, and returns the places of those that were others."""
         return frozenset(
-            [held.where for held in self._held if not {held.where} & but and held.restore()]
+            [each.place for each in self._held if each.place not in but and each.restore()]
         )
 
     def forget(self, places: frozenset[Place]) -> None:
         """Holds the values at these places no longer: they are state of the code's own."""
         if places:
-            self._held = [held for held in self._held if not {held.where} & places]
+            self._held = [each for each in self._held if each.place not in places]
 
     def is_of(self, other: ReachedValues) -> bool:
         """Returns whether other values are of a model that shares a part with this one's."""
