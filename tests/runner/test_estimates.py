@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from gibbon.runner.estimate.attack_passes import NumberRange, search_passes
 from gibbon.runner.estimate.dry_run import DryRun, dry_run
 from gibbon.runner.estimate.estimate_run import RunEstimate
 from gibbon.runner.estimate.timing import TimeOfPass, time_model
+from gibbon.runner.execute.jobs import Job
+from gibbon.runner.plan.planned import Plan
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
@@ -205,6 +207,24 @@ def test_a_long_run_says_so_first(
     expected = ["this run takes about 1.5 hours (0.75 to 3)"] if said else []
     assert [each for each in notes if "takes about" in each] == expected
     assert notes[-1] == "started"
+
+
+def test_a_run_that_is_short_in_small_batches_is_not_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    estimated: list[int] = []
+
+    def took(plan: Plan, jobs: Sequence[Job], count: int) -> float:
+        looks.append(count)
+        return 3 * long_run.LONG / count
+
+    monkeypatch.setattr(long_run, "FEWEST_PASSES", 1)
+    monkeypatch.setattr(long_run, "_at_most", took)
+    monkeypatch.setattr(long_run, "estimate_run", lambda *args, **keys: estimated.append(1))
+    run_suite(suite_of(FGSM), tmp_path / "run", settings=RunSettings(device="cpu", **SETTINGS))
+    assert looks == list(long_run.LOOKS)
+    assert not estimated
 
 
 def test_the_words_of_an_estimate() -> None:

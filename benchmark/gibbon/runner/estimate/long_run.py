@@ -20,20 +20,21 @@ from gibbon.runner.worker import Worker
 LONG = 600.0  # seconds of a run whose estimate is given first
 FEWEST_PASSES = 5_000  # by example: with fewer a model is not called for an estimate
 TIMED = 0.2  # seconds of a timing
-PASS_FACTOR = 4  # a single example takes longer than its share of a batch; a backward pass also
+PASS_FACTOR = 4  # of a forward pass, for a backward pass and for what an attack does beside them
+LOOKS = (1, 64)  # examples of a forward pass that is timed; the share of each is less in a batch
 
 
 def long_run_note(plan: Plan, folder: RunFolder, jobs: Sequence[Job], worker: Worker) -> str:
     """Returns a sentence with the estimate of a run that takes over ten minutes, else an empty one.
 
-    A look at single examples first says whether it may.  Whatever goes wrong here goes wrong in the
-    run, too, and is reported there.
+    A look at single examples, then at small batches, first says whether it may.  Whatever goes
+    wrong here goes wrong in the run, too, and is reported there.
     """
     if sum(job.work * len(job.experiment.ids) for job in jobs) < FEWEST_PASSES:
         return ""
 
     def work(_: Progress) -> str:
-        if _at_most(plan, jobs) < LONG:
+        if any(_at_most(plan, jobs, count) < LONG for count in LOOKS):
             return ""
         seconds = estimate_run(plan, folder, seconds=TIMED).seconds
         return f"this run takes about {duration(seconds)}" if seconds.likely > LONG else ""
@@ -47,8 +48,8 @@ def long_run_note(plan: Plan, folder: RunFolder, jobs: Sequence[Job], worker: Wo
     return found[0]
 
 
-def _at_most(plan: Plan, jobs: Sequence[Job]) -> float:
-    """Returns about the largest number of seconds that jobs may take.
+def _at_most(plan: Plan, jobs: Sequence[Job], count: int) -> float:
+    """Returns about the largest number of seconds that jobs may take, by passes of ``count``.
 
     Models that are not loaded count as the slowest of those that are: to load them only for a look
     at one example would take longer than the look.
@@ -57,9 +58,9 @@ def _at_most(plan: Plan, jobs: Sequence[Job]) -> float:
     for job in jobs:
         key = _place(job)
         if key not in times and plan.pool.has_loaded(job.source.handle):
-            times[key] = _single(job, plan)
+            times[key] = _seconds(job, plan, count)
     if not times:
-        times[_place(jobs[0])] = _single(jobs[0], plan)
+        times[_place(jobs[0])] = _seconds(jobs[0], plan, count)
     slowest = max(times.values())
     return sum(
         PASS_FACTOR * job.work * len(job.experiment.ids) * times.get(_place(job), slowest)
@@ -71,13 +72,14 @@ def _place(job: Job) -> tuple[str, str]:
     return job.experiment.data_digest, job.source.digest
 
 
-def _single(job: Job, plan: Plan) -> float:
-    """Returns the seconds of a forward pass of one example."""
-    batch = read_batch(job.experiment.dataset, job.experiment.ids[:1]).to(plan.device)
+def _seconds(job: Job, plan: Plan, count: int) -> float:
+    """Returns the seconds of a forward pass for each of at most ``count`` examples."""
+    count = min(count, job.batch_size.now)
+    batch = read_batch(job.experiment.dataset, job.experiment.ids[:count]).to(plan.device)
     plan.pool.load([job.source.handle])
     classifier = job.source.classifier
     with undisturbed(classifier, plan.device), classifier.uncounted(), classifier.off_path():
         classifier.predict(batch.inputs)
         started = time.perf_counter()
         classifier.predict(batch.inputs)
-        return time.perf_counter() - started
+        return (time.perf_counter() - started) / len(batch.inputs)
