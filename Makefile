@@ -1,4 +1,4 @@
-# make bench · make test · make check · make perf · make fuzz
+# make bench · make test · make check · make perf · make fuzz · make docs
 # The first of them makes .venv and installs everything; after that nothing is installed again
 # until pyproject.toml or constraints.txt changes.
 
@@ -8,18 +8,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RELEASE := .venv-release
 TOOLS := $(RELEASE)/.ready
+SITE := $(VENV)/.ready-docs
 ARGS ?=
 # Tests run in one process for each core, at most eight; each computes with one thread.
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
-PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/verified.md docs/clusters.md docs/what-the-paper-could-not-see.md docs/the-paper.md
-PROSE := benchmark model_zoo tools README.md CONTRIBUTING.md docs CHANGELOG.md
+PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/verified.md docs/clusters.md docs/what-the-paper-could-not-see.md docs/the-paper.md docs/paper-table.md
+PROSE := benchmark model_zoo tools examples setup.py README.md CONTRIBUTING.md docs CHANGELOG.md
 SECONDS ?= 120
 SEED ?= 0
 PORTABLE := tests/runner tests/attacks tests/api tests/verify tests/conformance \
 	tests/models/test_ensemble.py tests/metrics/test_transfer.py
 RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
 
-.PHONY: bench test test-portable test-slow fuzz check perf readme records wheel release advisories clean
+.PHONY: bench test test-portable test-slow fuzz check perf readme records docs wheel release advisories clean
 
 bench: $(READY)
 	$(BIN)/python run_benchmark.py run $(ARGS)
@@ -47,7 +48,8 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.unused_code
 	$(BIN)/codespell $(PROSE)
-	$(BIN)/python -m pytest --doctest-modules benchmark/gibbon model_zoo/gibbon_zoo tools -q
+	$(BIN)/python -m pytest --doctest-modules benchmark/gibbon model_zoo/gibbon_zoo tools -q \
+		--ignore tools/docs/site_docstrings.py
 	for page in $(PAGES) $(RUNS); do $(BIN)/python -m tools.docs.regenerate $$page --check || exit 1; done
 	$(BIN)/python -m tools.docs.flag_pages --check
 
@@ -61,6 +63,10 @@ readme: $(READY)
 
 records: $(READY)
 	$(BIN)/python -m tools.records.remake $(ARGS)
+
+# The site, in site/, without a network; a broken link or a public name without a docstring fails.
+docs: $(READY) $(SITE)
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
@@ -83,6 +89,11 @@ release: $(READY) $(TOOLS)
 advisories: $(READY) $(TOOLS)
 	$(BIN)/python -m tools.release.advisories $(RELEASE)/bin/pip-audit constraints.txt $(ARGS)
 
+$(SITE): pyproject.toml constraints.txt
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check \
+		--quiet --editable ".[docs]"
+	@touch $(SITE)
+
 $(TOOLS): tools/release/requirements.txt
 	@test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
 	$(RELEASE)/bin/python -m pip install --disable-pip-version-check --quiet --requirement $<
@@ -96,4 +107,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(RELEASE) build dist *.egg-info
+	rm -rf $(VENV) $(RELEASE) build dist site *.egg-info

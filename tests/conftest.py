@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
 import nets
 import other_kernels
+import played_device
 import pytest
 from hypothesis import settings
 
@@ -19,9 +21,21 @@ settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("reproducible")
 
+if os.environ.get(played_device.VARIABLE):
+    played_device.register()
+
 # A shell's background job ignores Ctrl-C, and the processes that tests start would, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves tests of a played device to processes of their own, which can't be forked.
+
+    The backward passes of a process that knows another device have threads.
+    """
+    if not os.environ.get(played_device.VARIABLE):
+        items[:] = [each for each in items if each.get_closest_marker("played") is None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

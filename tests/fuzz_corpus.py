@@ -207,7 +207,7 @@ def serious_kinds(folder: Path) -> set[str]:
 
 def run_folders() -> None:
     folder = entry("run-folders", "whole") / "run"
-    run(folder, examination=True, pictures=True)
+    run(folder, examination=True, pictures=True, keep_examples="all")
     (folder / LOCK_FILE).unlink(missing_ok=True)
     drawn = entry("reports", "illustrated") / "run"
     (drawn / "run.json").parent.mkdir()

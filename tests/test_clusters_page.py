@@ -9,8 +9,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +21,7 @@ from tools.records.estimates import BAR, RECORD, SUITES
 PAGE = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 SCRIPTS = [text for kind, text in BLOCKS if kind == "sh"]
-COMMANDS = ("run", "merge", "compare")
+COMMANDS = ("run", "merge", "compare", "report", "baseline")
 
 
 def block(kind: str, *holds: str) -> str:
@@ -80,47 +78,14 @@ def test_the_ray_job_has_the_keys_of_its_kind() -> None:
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     spec = job["spec"]
     cluster = spec["rayClusterSpec"]
-    assert spec["entrypoint"].endswith("shards_on_ray.py /volume/suites/large.toml 16 /volume/out")
+    (words,) = commands(spec["entrypoint"])
+    assert words[:2] == ["run", "/volume/suites/large.toml"]
+    replicas = sum(each["replicas"] for each in cluster["workerGroupSpecs"])
+    assert words[words.index("--workers") + 1] == str(replicas)
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         pod = group["template"]["spec"]
         mounted = {each["name"] for one in pod["containers"] for each in one["volumeMounts"]}
         assert mounted == {each["name"] for each in pod["volumes"]}
-
-
-def stub(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> list[list[str]]:
-    """Puts a stand-in for Ray in its place, which calls tasks at once, and one for `gibbon`."""
-    ran: list[list[str]] = []
-
-    class Task:
-        def __init__(self, call: Any) -> None:
-            self.remote = call
-
-    ray = ModuleType("ray")
-    ray.remote = lambda **_: Task  # type: ignore[attr-defined]
-    ray.init = lambda: None  # type: ignore[attr-defined]
-    ray.get = lambda results: results  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(sys, "argv", words)
-
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        ran.append(command)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(subprocess, "run", run)
-    return ran
-
-
-def test_the_script_for_ray_runs_all_shards_and_merges_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ran = stub(monkeypatch, ["shards_on_ray.py", "smoke", "3", "out"])
-    code = compile(block("python", "import ray"), "shards_on_ray.py", "exec")
-    with pytest.raises(SystemExit) as ended:
-        exec(code, {"__name__": "__main__"})  # noqa: S102  the page's own code
-    assert ended.value.code == 0
-    assert [command[4] for command in ran[:-1]] == ["1/3", "2/3", "3/3"]
-    places = [command[-1] for command in ran[:-1]]
-    assert ran[-1] == ["gibbon", "merge", *places, "--output", "out/run"]
 
 
 @pytest.mark.slow

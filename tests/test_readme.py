@@ -1,25 +1,26 @@
-"""What the README says is true: its tables, its picture, and the code that it quotes."""
+"""The README and the pages that it was divided into: tables, pictures, code, links, length."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from gibbon.attacks.factory import build_attack
+from gibbon.attacks import ATTACKS as ATTACKS_REGISTRY
 from gibbon.cli.app import main as gibbon
-from gibbon.core.registry import Entry
-from gibbon.core.rng import ExampleStreams
-from gibbon.core.threat import Bounds, Epsilon, Norm, ThreatModel
+from gibbon.conformance import check_attack
+from gibbon.conformance.laws import LAWS
+from gibbon.records.flag_kinds import KINDS
 from gibbon.records.run import RunRecord
 from gibbon.specs.decoding import parse_suite, shipped_suites
-from gibbon.specs.suite import AttackSpec
 from tools.docs.regenerate import main as readme
 
 ROOT = Path(__file__).parent.parent
@@ -27,17 +28,39 @@ README = ROOT / "README.md"
 WALK_THROUGH = ROOT / "docs" / "your-model.md"
 ATTACKS = ROOT / "docs" / "attacks.md"
 HINDSIGHT = ROOT / "docs" / "what-the-paper-could-not-see.md"
+PAPER_TABLE = ROOT / "docs" / "paper-table.md"
+COMMANDS = ROOT / "docs" / "commands.md"
 RUNS = sorted(each.parent for each in (ROOT / "results").glob("*/run.json"))
 MOST_LINES = 20
+MOST_README_LINES = 200
+TOOLS = 7  # columns of the comparison with other tools
 
 
-def quoted(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def quoted(language: str, page: Path = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def quoted_with(language: str, word: str) -> str:
-    (block,) = [block for block in quoted(language) if word in block]
+def quoted_with(language: str, word: str, page: Path = README) -> str:
+    (block,) = [block for block in quoted(language, page) if word in block]
     return block
+
+
+def description() -> str:
+    """The README as an index of packages shows it."""
+    spec = importlib.util.spec_from_file_location("package_setup", ROOT / "setup.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.description())
+
+
+def run_gibbon(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["gibbon", *words, "--device", "cpu", *more])
+    with pytest.raises(SystemExit) as left:
+        gibbon()
+    assert left.value.code == 0
 
 
 def picture_folder(folder: Path, *, classes: int) -> None:
@@ -51,7 +74,7 @@ def picture_folder(folder: Path, *, classes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [README, WALK_THROUGH, ATTACKS, HINDSIGHT], ids=lambda page: page.name
+    "page", [README, WALK_THROUGH, ATTACKS, HINDSIGHT, PAPER_TABLE], ids=lambda page: page.name
 )
 def test_tables_and_pictures_are_in_step_with_the_records(page: Path) -> None:
     assert readme([str(page), "--check"]) == 0
@@ -63,7 +86,7 @@ def test_the_tables_of_a_record_that_is_committed_are_in_step_with_it(run: Path)
 
 
 def test_the_printed_suite_is_a_suite() -> None:
-    suite = parse_suite(quoted_with("toml", "[[attacks]]"), where="README.md")
+    suite = parse_suite(quoted_with("toml", "[[attacks]]", COMMANDS), where="commands.md")
     assert suite.experiments[0].transfer is not None
     assert [attack.name for attack in suite.experiments[0].attacks] == ["fgsm", "pgd"]
 
@@ -86,40 +109,90 @@ def test_the_command_on_a_model_of_ones_own_works(
     assert callable(build)
     save_file(build().state_dict(), tmp_path / "small.safetensors")
     picture_folder(tmp_path / "photos" / "val", classes=10)
-    monkeypatch.chdir(tmp_path)
     command = quoted_with("sh", "evaluate --model nets").replace("\\\n", " ").split()
-    monkeypatch.setattr(sys, "argv", [*command[1:], "--device", "cpu"])
-    with pytest.raises(SystemExit) as left:
-        gibbon()
-    assert left.value.code == 0
+    run_gibbon(command[1:], tmp_path, monkeypatch)
     (tables,) = tmp_path.glob("results/runs/*/tables.md")
     assert "pgd" in tables.read_text(encoding="utf-8")
 
 
-def test_the_attack_example_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gibbon.attacks import ATTACKS
-
-    space: dict[str, object] = {"__name__": "readme_attack"}
-    monkeypatch.setitem(sys.modules, "readme_attack", type(sys)("readme_attack"))
-    exec(quoted_with("python", "Grey"), space)  # noqa: S102
-    monkeypatch.setattr(ATTACKS, "_entries", dict(ATTACKS._entries))
-    ATTACKS.register(Entry("grey", "", lambda: space["Grey"]))  # type: ignore[arg-type,return-value]
-    attack = build_attack(AttackSpec(name="grey", epsilon=("0.1",), level=0.25))  # type: ignore[arg-type,call-arg]
-    threat = ThreatModel(Norm.LINF, Epsilon.parse("0.1"), Bounds(0.0, 1.0))
-    inputs = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    (candidates,) = attack.propose(
-        None,  # type: ignore[arg-type]
-        inputs,
-        labels=torch.zeros(4, dtype=torch.int64),
-        threat=threat,
-        streams=ExampleStreams.derive(0, torch.arange(4)),
-    )
-    assert float((candidates - inputs).abs().max()) <= 0.1 + 1e-6
+def test_the_attack_example_keeps_the_laws_of_attacks(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(quoted_with("python", "Grey"), encoding="utf-8")
+    names = ("budget", "optimum", "larger-budget", "batch")
+    laws = [each for each in LAWS if each.name in names]
+    verdict = check_attack(f"{tmp_path / 'mine.py'}:Grey", parameters={"level": 0.25}, laws=laws)
+    assert verdict.passed
+    assert len(verdict.results) == len(names)
 
 
 def test_the_suites_named_are_those_that_are_shipped() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = COMMANDS.read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in shipped_suites())
+
+
+def test_the_first_command_gives_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = quoted_with("sh", "evaluate --model maxout").split()
+    place = command.index("--limit")
+    short = [*command[1:place], "--limit", "20", "--no-pictures"]
+    run_gibbon(short, tmp_path, monkeypatch, "--output", "run")
+    models = {row.model for row in RunRecord.read(tmp_path / "run").evaluations}
+    assert models == {"maxout", "rbf"}
+
+
+def test_the_first_python_gives_a_result(capsys: pytest.CaptureFixture[str]) -> None:
+    code = quoted_with("python", "evaluate(").replace("limit=500", "limit=20")
+    space: dict[str, object] = {}
+    exec(code, space)  # noqa: S102
+    assert "pgd" in capsys.readouterr().out
+
+
+def test_it_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) < MOST_README_LINES
+
+
+def test_links_of_the_description_are_absolute_and_lead_to_files() -> None:
+    text = description()
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ours = f"{project['urls']['Repository']}/"
+    places = [link.removeprefix(ours).partition("#")[0] for link in links if link.startswith(ours)]
+    assert all(link.startswith("https://") for link in links)
+    assert len(places) > 20
+    assert all((ROOT / re.sub(r"^(raw|blob)/main/", "", place)).is_file() for place in places)
+    assert "<!--" not in text
+
+
+def test_the_comparison_with_other_tools_counts_what_there_is() -> None:
+    text = README.read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    ours = {
+        cells[1].strip(): cells[2].strip()
+        for cells in (row.split("|") for row in rows)
+        if len(cells) == TOOLS + 3
+    }
+    attacks = [entry for entry in ATTACKS_REGISTRY.entries() if entry.origin == "gibbon"]
+    assert ours["its own attacks (1)"] == str(len(attacks))
+    said = ours["kinds of signs that a number may be wrong"].removeprefix("over ")
+    assert int(said) < len(KINDS)
+
+
+def test_the_citation_names_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert cited["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= cited.keys()
+    assert cited["version"] == project["version"]
+    assert cited["license"] == project["license"]
+    assert cited["repository-code"] == project["urls"]["Repository"]
+    assert cited["url"] == project["urls"]["Documentation"]
+
+
+def test_the_container_is_built_by_commands_that_there_are() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert 'RUN make bench ARGS="--device cpu"' in lines
+    assert "$(VENV)/.ready" in makefile
+    assert any(line.endswith("touch .venv/.ready") for line in lines)
+    assert 'ENTRYPOINT ["gibbon"]' in lines
 
 
 @pytest.mark.slow

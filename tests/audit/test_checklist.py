@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gibbon import evaluate
+from gibbon.attacks.factory import build_attack
 from gibbon.audit.attack_failures import PINTOR
 from gibbon.audit.autoattack_checks import AUTOATTACK
 from gibbon.audit.carlini import CARLINI
@@ -26,6 +27,7 @@ from gibbon.audit.facts import (
 )
 from gibbon.audit.suggest import suggested_suite
 from gibbon.cli.suite_writer import suite_toml
+from gibbon.core.errors import MissingLibraryError
 from gibbon.core.threat import Norm
 from gibbon.records.checks import CheckDone
 from gibbon.records.flag_kinds import KINDS
@@ -109,6 +111,17 @@ def test_what_is_suggested_is_a_suite_with_more_attacks(folder: Path) -> None:
     for before, after in zip(read.suite.experiments, again.experiments, strict=True):
         labels = [each.label for each in after.attacks]
         assert labels[: len(before.attacks)] == [each.label for each in before.attacks]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_what_is_suggested_can_be_built(norm: str) -> None:
+    read = record({"name": "pgd", "epsilon": ["0.1"], "steps": 5, "norm": norm})
+    better = suggested_suite(read, Audit.of(LISTS, facts_of(read)))
+    for each in better.experiments[0].attacks:
+        try:
+            build_attack(each)
+        except MissingLibraryError:
+            assert each.optional
 
 
 def test_gaps_come_with_the_attacks_that_close_them() -> None:

@@ -224,7 +224,7 @@ def test_attacks_are_compared_whichever_libraries_are_there(gibbon: Gibbon) -> N
 
 
 def test_a_run_takes_how_to_run_it(gibbon: Gibbon) -> None:
-    words = "--batch-size auto --precision bfloat16 --models-in-memory 1 --workers 0"
+    words = "--batch-size auto --precision bfloat16 --models-in-memory 1 --decoders 0"
     said = gibbon("run", suite(HEAD + FGSM), *words.split(), "--skip-unreadable")
     assert said.code == 0, said.err
     assert "2 cells to compute, 0 recorded already" in gibbon("run", "mine.toml").err
@@ -236,17 +236,20 @@ def test_a_run_takes_how_to_run_it(gibbon: Gibbon) -> None:
         ("", {"pictures": True}),
         ("--pictures", {"pictures": True}),
         ("--no-pictures", {"pictures": False}),
+        ("--keep-examples misclassified", {"pictures": True, "keep_examples": "misclassified"}),
         ("--offline --fresh", {"pictures": True, "download": False, "fresh": True}),
         (
             "--device cpu --batch-size 3 --precision bfloat16 --compile --models-in-memory 2 "
-            "--workers 0 --skip-unreadable --limit 9 --data-dir d --no-pictures",
+            "--decoders 0 --skip-unreadable --limit 9 --data-dir d --no-pictures "
+            "--keep-examples 16",
             {
+                "keep_examples": 16,
                 "device": "cpu",
                 "batch_size": 3,
                 "precision": "bfloat16",
                 "compile": True,
                 "models_in_memory": 2,
-                "workers": 0,
+                "decoders": 0,
                 "skip_unreadable": True,
                 "limit": 9,
                 "data_folder": Path("d"),
@@ -723,7 +726,7 @@ def test_an_unknown_suite_is_refused(gibbon: Gibbon) -> None:
     Path("folder.toml").mkdir()
     assert_refused(gibbon("run", "folder.toml"), "folder.toml: can't be read: Is a directory")
     Path("latin.toml").write_bytes(b'name = "na\xefve"')
-    assert_refused(gibbon("run", "latin.toml"), "latin.toml: can't be read: 'utf-8' codec")
+    assert_refused(gibbon("run", "latin.toml"), "latin.toml: is not UTF-8: 'utf-8' codec")
 
 
 # What is wrong with the options

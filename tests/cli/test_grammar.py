@@ -13,6 +13,7 @@ from gibbon.cli.grammar import parse_request
 from gibbon.cli.options import OPTIONS, scalar
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
+from gibbon.records.stores import LocalStore
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.naming import suite_name, unlike
 from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec
@@ -179,7 +180,7 @@ def test_everything_about_the_data() -> None:
 def test_how_to_run_it() -> None:
     asked = parse_request(
         f"{BASE} --output out --device cpu --batch-size 7 --precision bfloat16 --compile "
-        "--models-in-memory 2 --workers 0 --limit 9 --fresh --data-dir d --offline --seed 5 "
+        "--models-in-memory 2 --decoders 0 --limit 9 --fresh --data-dir d --offline --seed 5 "
         "--save-suite s.toml --strict --accept zero-gradient --accept wide-budget".split()
     )
     assert asked.settings == RunSettings(
@@ -188,14 +189,14 @@ def test_how_to_run_it() -> None:
         precision="bfloat16",
         compile=True,
         models_in_memory=2,
-        workers=0,
+        decoders=0,
         limit=9,
         fresh=True,
         data_folder=Path("d"),
         download=False,
         pictures=True,
     )
-    assert (asked.suite.seed, asked.output) == (5, Path("out"))
+    assert (asked.suite.seed, asked.output) == (5, LocalStore(Path("out")))
     assert asked.save_suite == Path("s.toml")
     assert (asked.strict, asked.suite.accept) == (True, ("zero-gradient", "wide-budget"))
     usual = RunSettings(pictures=True)
@@ -326,7 +327,8 @@ def test_a_folder_that_is_called_like_a_word_stays_a_path(
         (f"{BASE} --batch-size 0", "--batch-size: expected auto or a whole number greater than"),
         (f"{BASE} --batch-size big", "or equal to 1, got 'big'"),
         (f"{BASE} --limit 1.5", "--limit: expected a whole number greater than or equal to 1"),
-        (f"{BASE} --workers -1", "--workers: expected a whole number greater than or equal to 0"),
+        (f"{BASE} --decoders -1", "--decoders: expected a whole number greater than or equal to 0"),
+        (f"{BASE} --workers 0", "--workers: expected a whole number greater than or equal to 1"),
         (f"{BASE} --precision half", "--precision: expected float32 or bfloat16, got 'half'"),
         (f"{BASE} --seed 9223372036854775808", "--seed: "),
         (f"{BASE} --strict=yes", "--strict takes no value, got 'yes'"),

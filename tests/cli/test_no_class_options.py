@@ -80,7 +80,6 @@ def test_options_describe_each_dataset_that_takes_them(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (f"{NOISE} --attack fgsm --epsilon 1", "attack 'fgsm' needs the true class"),
-        ("--model rbf --dataset mnist", "missing: --attack"),
         ("--model rbf --dataset mnist --classes some", "--classes: expected none, got 'some'"),
         (f"{NOISE} --threshold 1", "--threshold: expected a probability"),
         (f"{NOISE} --fooling-direction sign", "--fooling-direction: is that of a step"),

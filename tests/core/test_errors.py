@@ -1,11 +1,19 @@
 """The tree of exceptions and the sentences that they make."""
 
 import inspect
+import pickle
 
 import pytest
 
 from gibbon.core import errors
-from gibbon.core.errors import GibbonError, SpecError, UnknownNameError, suggest
+from gibbon.core.errors import (
+    FlagError,
+    GibbonError,
+    ProcessEndedError,
+    SpecError,
+    UnknownNameError,
+    suggest,
+)
 
 
 def tree_of(root: type) -> list[tuple[int, str]]:
@@ -55,3 +63,24 @@ def test_an_unknown_name_is_told_with_the_nearest_and_all_known():
 def test_nothing_is_suggested_for_a_name_like_no_other(name):
     assert suggest(name, ["maxout", "rbf"]) == "."
     assert suggest(name, []) == "."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SpecError("is wrong", where="there"),
+        UnknownNameError("attack", "fgms", known=["fgsm"], where="s.toml"),
+        FlagError("is serious", flags=("one",)),
+        ProcessEndedError("ended", "loading"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_exception_of_any_kind_comes_back_from_another_process(error):
+    found = pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
+    assert type(found) is type(error)
+    assert (str(found), vars(found)) == (str(error), vars(error))
+
+
+def test_every_exception_with_arguments_of_its_own_is_among_those():
+    own = {kind for kind in vars(errors).values() if "__init__" in getattr(kind, "__dict__", ())}
+    assert own == {SpecError, UnknownNameError, FlagError, ProcessEndedError}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 
 import pytest
+
+from gibbon.core.standard_streams import read_streams, write_streams
 
 HEAD = """
 import atexit, os, sys, threading, time
@@ -106,3 +109,31 @@ def test_the_exit_code_is_that_of_the_command(act: str, wait: float) -> None:
 def test_a_forked_process_ends_with_its_own_code() -> None:
     act = "os.fork() or os._exit(7); print(os.waitstatus_to_exitcode(os.wait()[1]))"
     assert run(HEAD + ENDING.format(act=act, wait=0)).stdout == "7\n"
+
+
+class NotebookStream(io.TextIOBase):
+    """A stream as a notebook has it: it replaces its buffer whenever it is sent."""
+
+    def __init__(self) -> None:
+        self.waiting = io.StringIO()
+
+    def write(self, text: str) -> int:
+        return self.waiting.write(text)
+
+    def send(self) -> str:
+        sent, self.waiting = self.waiting, io.StringIO()
+        text = sent.getvalue()
+        sent.close()
+        return text
+
+
+def test_a_stream_of_a_notebook_keeps_its_own_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = NotebookStream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    before = read_streams()
+    stream.write("one")
+    assert stream.send() == "one"
+    stream.write = len  # type: ignore[assignment,method-assign]
+    write_streams(before)
+    stream.write("two")
+    assert stream.send() == "two"

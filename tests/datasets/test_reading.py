@@ -51,7 +51,7 @@ def test_a_worker_that_dies_is_told():
             os.kill(os.getpid(), signal.SIGKILL)
         return group
 
-    with pytest.raises(DatasetError, match=r"ended unexpectedly .* --workers 0 reads in the main"):
+    with pytest.raises(DatasetError, match=r"ended unexpectedly .* --decoders 0 reads in the main"):
         list(read_ahead(read, GROUPS, workers=2))
     assert multiprocessing.active_children() == []
 

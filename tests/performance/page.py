@@ -2,7 +2,8 @@
 
 ``python tests/performance/page.py docs/performance.md`` writes the regions anew, which look like
 ``<!-- gibbon:speed fgsm ../results/performance/record.json -->`` (see `tools.docs.regenerate`);
-``gibbon:machine`` says where it was measured, ``gibbon:missed`` which bars were missed.
+``gibbon:machine`` says where it was measured, ``gibbon:missed`` which bars were missed, and
+``gibbon:counts`` which operations were counted (`counts`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
+from counts import US, Counts
 from ledger import Machine, Record, Row, Spread
 
 from gibbon.core.errors import SpecError
 from gibbon.core.files import write_atomically
 from tools.docs.regenerate import regenerate
+from tools.records.workers import workers_table
 
 HEAD = (
     "| by | time | times ours | bar | times the passes | bar | error |",
@@ -26,7 +29,13 @@ HEAD = (
 
 def page(text: str, *, folder: Path) -> str:
     """Returns the page with its regions made from the records below ``folder``."""
-    makers = {"speed": _tables, "machine": _machine, "missed": _missed}
+    makers = {
+        "speed": _tables,
+        "machine": _machine,
+        "missed": _missed,
+        "counts": _counts,
+        "workers": _workers,
+    }
     return regenerate(text, folder=folder, makers=makers)
 
 
@@ -83,12 +92,34 @@ def _described(machine: Machine) -> list[str]:
     ]
 
 
+def _workers(arguments: list[str], folder: Path) -> str:
+    (path,) = arguments
+    return workers_table(folder / path)
+
+
 def _missed(arguments: list[str], folder: Path) -> str:
     (path,) = arguments
     missed = [row for row in Record.read(folder / path).rows if row.missed]
     if not missed:
         return "Every bar is met."
     return "\n".join(f"- {row.work}: {_shortfall(row)}" for row in missed)
+
+
+def _counts(arguments: list[str], folder: Path) -> str:
+    (path,) = arguments
+    record = Counts.model_validate_json((folder / path).read_text(encoding="utf-8"))
+    peers = ", ".join(f"{name} {release}" for name, release in record.peers.items())
+    lines = [
+        f"`{record.model}`, {record.examples} examples, torch {record.torch}; {peers}.",
+        "",
+        "| work | by | operations | of these, the model's passes | reads back |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for row in record.rows:
+        who = f"**{row.who}**" if row.who == US else row.who
+        numbers = " | ".join(f"{each:g}" for each in (row.launches, row.passes, row.reads))
+        lines.append(f"| {row.work} | {who} | {numbers} |")
+    return "\n".join(lines)
 
 
 def _shortfall(row: Row) -> str:

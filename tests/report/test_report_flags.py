@@ -67,7 +67,7 @@ def many(count: int) -> tuple[Flag, ...]:
 
 def printed(record: RunRecord, *, width: int = 100) -> str:
     stream = io.StringIO()
-    print_tables(record, Console(file=stream, width=width), folder=Path("results/x"))
+    print_tables(record, Console(file=stream, width=width), place="results/x/tables.md")
     return stream.getvalue()
 
 
@@ -251,10 +251,14 @@ def marked(table: Table) -> dict[tuple[str, ...], set[str]]:
 
 def test_the_headline_marks_numbers_with_serious_flags_and_no_others() -> None:
     table, _ = headline_tables(RunLookup(made_up_record()))
-    found = {row[0].text: row for row in table.rows if "not clipped" in row[3].text}
-    assert found["maxout"][2].marked == "91.2 % ‡"
-    assert found["maxout"][5].marked == "89.4 % ‡"
-    assert not found["maxout"][1].mark  # an attack says nothing about the clean error
+    places = {column.header: at for at, column in enumerate(table.columns)}
+    threat = places["Threat"]
+    found = {row[0].text: row for row in table.rows if "not clipped" in row[threat].text}
+    maxout = {header: found["maxout"][at] for header, at in places.items()}
+    assert maxout["Robust accuracy"].marked == "8.8 % ‡"
+    assert maxout["Worst-case error"].marked == "91.2 % ‡"
+    assert maxout["Adversarial error"].marked == "89.4 % ‡"
+    assert not maxout["Clean error"].mark  # an attack says nothing about the clean error
     assert not any(cell.mark for cell in found["softmax"])
     assert found["maxout"][-1].text == "2 serious"
 
@@ -267,8 +271,10 @@ def test_flags_about_answers_mark_the_clean_error_and_flags_about_gradients_do_n
     for record, clean in ((gradient, False), (answers, True)):
         table, _ = headline_tables(RunLookup(record))
         row = next(row for row in table.rows if row[0].text == "softmax")
-        assert bool(row[1].mark) is clean
-        assert row[2].mark == MARK
+        places = {column.header: at for at, column in enumerate(table.columns)}
+        assert bool(row[places["Clean error"]].mark) is clean
+        assert row[places["Worst-case error"]].mark == MARK
+        assert row[places["Robust accuracy"]].mark == MARK
     assert "gradient-mismatch" in gradient.evaluations[0].flags
 
 

@@ -12,7 +12,7 @@ from gibbon.report.content.training_seeds import seed_tables
 
 
 def pair(record: RunRecord, **changes: object) -> ModelComparison:
-    return record.comparisons[0].model_copy(update=changes)
+    return record.comparisons[0].model_copy(update={"flags": "", **changes})
 
 
 def notes(record: RunRecord, *comparisons: ModelComparison) -> tuple[str, ...]:
@@ -51,6 +51,16 @@ def test_two_models_that_cannot_be_told_apart_are_named_with_what_is_missing(
     assert note.endswith(
         f"with 1,000 examples, these can't be distinguished: softmax and maxout ({words})."
     )
+
+
+def test_a_comparison_with_a_serious_flag_is_in_doubt(record: RunRecord) -> None:
+    flagged = next(each for each in record.flags if each.counts and each.model == "maxout")
+    (note,) = notes(record, pair(record, flags=flagged.kind))
+    assert note.endswith(" Not to be used as it is: maxout with serious flags.")
+    accepted = flagged.model_copy(update={"accepted": True})
+    flags = tuple(accepted if each is flagged else each for each in record.flags)
+    (note,) = notes(record.model_copy(update={"flags": flags}), pair(record, flags=flagged.kind))
+    assert "Not to be used" not in note
 
 
 def test_of_many_models_the_pairs_that_differ_are_counted(record: RunRecord) -> None:

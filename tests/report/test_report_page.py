@@ -213,15 +213,17 @@ def test_what_is_named_is_named_once_and_every_link_leads_somewhere(page: Elemen
             assert set(each.attributes.get(name, "").split()) <= named.keys()
 
 
-def test_failures_and_flags_come_before_any_number(page: Element) -> None:
-    first, second = page.every("section")[:2]
+def test_failures_and_flags_follow_the_headline_and_are_counted_before_it(page: Element) -> None:
+    second, first = page.every("section")[:2]
     assert (first.attributes["id"], second.attributes["id"]) == ("trouble", "headline")
+    (header,) = page.every("header")
+    assert "Don't use these numbers yet" in header.words or "cells failed" in header.words
     assert "4 failed cells" in first.words
     assert "Traceback: not printed" in first.words
     assert "a flag | of one cell" in first.words
     rows = [row.words.split() for row in second.every("tr")]
     broken = next(row for row in rows if row[:1] == ["broken"])
-    assert broken.count("failed") == 2  # its clean error and its worst case
+    assert broken.count("failed") == 3  # its robust accuracy, clean error and worst case
     assert not any("%" in word for word in broken)
 
 
@@ -242,9 +244,13 @@ def test_a_good_run_says_what_was_checked(tmp_path: Path) -> None:
 def test_the_headline_takes_the_strongest_attack(page: Element) -> None:
     table = section(page, "headline").every("table")[0]
     rows = [[cell.words.strip() for cell in row.every("th", "td")] for row in table.every("tr")]
-    softmax = next(row for row in rows if row[0] == "softmax" and "not clipped" in row[3])
-    assert softmax[2].startswith("100.0 %")  # fgsm and fgsm-naive together
-    assert softmax[4:6] == ["fgsm", "99.9 %"]
+    found = (dict(zip(rows[0], row, strict=True)) for row in rows[1:])
+    softmax = next(
+        row for row in found if row["Model"] == "softmax" and "not clipped" in row["Threat"]
+    )
+    assert softmax["Robust accuracy"].startswith("0.0 %")  # fgsm and fgsm-naive together
+    assert softmax["Worst-case error"].startswith("100.0 %")
+    assert (softmax["Strongest attack"], softmax["Adversarial error"]) == ("fgsm", "99.9 %")
 
 
 def test_heat_maps_have_a_number_in_every_cell(page: Element) -> None:

@@ -31,6 +31,7 @@ from gibbon.gate.compare import compare
 from gibbon.models.sources.build import build_model
 from gibbon.models.sources.checkpoint import PickledModule
 from gibbon.records.run import RunRecord
+from gibbon.records.stores import LocalStore
 from gibbon.report.documents import run_folder
 from gibbon.runner.run_folder import CANDIDATES, LOCK_FILE, RunFolder
 from gibbon.specs.decoding import read_suite
@@ -246,7 +247,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(
             *("--output=~/runs", "--data-dir=~/data", "--save-suite=~/suite.toml"),
         ]
     )
-    assert request.output == tmp_path / "runs"
+    assert request.output == LocalStore(tmp_path / "runs")
     assert request.save_suite == tmp_path / "suite.toml"
     assert request.settings.data_folder == tmp_path / "data"
     for word in ("--output=~nosuchuser/x", "--data-dir=~nosuchuser/x"):

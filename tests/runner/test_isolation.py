@@ -7,6 +7,7 @@ import faulthandler
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from gibbon import evaluate
 from gibbon.attacks.base import STRICT, Attack
 from gibbon.cli import app as cli
-from gibbon.core.errors import ProcessEndedError, RequestError, SpecError
+from gibbon.core.errors import ProcessEndedError, RequestError, SpecError, UnknownNameError
 from gibbon.runner import own_process
 from gibbon.runner.own_process import Doing, ProcessLimits, can_fork, in_own_process
 from gibbon.runner.progress import SILENT
@@ -118,6 +119,34 @@ def run_forever(send: Any) -> None:
 def test_a_process_without_a_result_is_an_error(work, limits, told):
     with pytest.raises(ProcessEndedError, match=told):
         in_process(work, **limits)
+
+
+def presses() -> None:
+    raise KeyboardInterrupt
+
+
+def sends() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+
+
+@pytest.mark.parametrize("act", [presses, sends, sys.exit])
+def test_code_in_a_process_can_not_interrupt_the_run(act):
+    with pytest.raises(
+        ProcessEndedError, match=r"its process raised (KeyboardInterrupt|SystemExit)"
+    ):
+        in_process(lambda send: act())
+
+
+@pytest.mark.parametrize("close", [os.close, lambda first: os.closerange(first, 4096)])
+def test_a_process_that_closes_its_connection_prints_no_traceback(close, capfd):
+    def work(send: Any) -> int:
+        close(own_process._SENDERS[-1].fileno())
+        return 7
+
+    with pytest.raises(ProcessEndedError, match="closed the connection that its results come"):
+        in_process(work)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 JUNK = {
@@ -500,3 +529,11 @@ def test_limits_need_processes_and_are_read():
 def test_a_limit_without_processes_is_refused(data):
     with pytest.raises(SpecError, match="cell_timeout: limits the process of a cell"):
         evaluate(model(), data, attack="fgsm", epsilon=EPSILON, cell_timeout=3)
+
+
+def test_a_request_that_is_wrong_is_refused_as_without_isolation(data):
+    for isolate in (False, True):
+        with pytest.raises(UnknownNameError, match="unknown attack 'fgms'; did you mean 'fgsm'"):
+            evaluate(model(), data, attack="fgms", epsilon=EPSILON, isolate=isolate)
+        with pytest.raises(UnknownNameError, match="unknown attack source 'foolbax'"):
+            evaluate(model(), data, attack="foolbax:PGD", epsilon=EPSILON, isolate=isolate)

@@ -26,6 +26,7 @@ from gibbon.models.outputs import LOG_SCORES
 from gibbon.records.no_class_answers import NO_CLASS, read_answers
 from gibbon.records.run import RunRecord
 from gibbon.report import write_report
+from gibbon.report.content import verdicts
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.verdicts import verdict
 from gibbon.runner.no_class import measure
@@ -334,7 +335,10 @@ def test_a_false_positive_rate_is_held_by_a_baseline(
     assert all("threshold" in each for each in reasons)
 
 
-def test_published_rows_get_their_verdicts(run: planted.Run) -> None:
+def test_published_rows_get_their_verdicts(
+    run: planted.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "FEWEST", 10)
     suite = made(fooling=FOOLING)
     (row,) = [each for each in run(suite).no_class if each.model == "one"]
     common = {"dataset": "rubbish-gaussian", "model": "one", "section": "A"}

@@ -19,7 +19,23 @@ from gibbon.runner.settings import RunSettings
         ({"batch_size": 0}, "batch_size: must be at least 1, got 0"),
         ({"batch_size": "big"}, "batch_size: must be a whole number, got 'big'"),
         ({"models_in_memory": -1}, "models_in_memory: must be at least 1, got -1"),
-        ({"workers": -1}, "workers: must be at least 0, got -1"),
+        ({"decoders": -1}, "decoders: must be at least 0, got -1"),
+        ({"workers": 0}, "workers: must be at least 1, got 0"),
+        ({"executor": "dask"}, "executor: must be in-process or processes or ray, got 'dask'"),
+        (
+            {"executor": "in-process", "workers": 2},
+            "workers: is for the executor ray or processes, not in-process",
+        ),
+        ({"address": "auto"}, "address: is for the executor ray, not in-process"),
+        (
+            {"workers": 2, "gpus_per_worker": 1},
+            "gpus_per_worker: is for the executor ray, not processes",
+        ),
+        (
+            {"executor": "ray", "gpus_per_worker": -1},
+            "gpus_per_worker: must be a number of GPUs, got -1",
+        ),
+        ({"executor": "ray", "address": " "}, "address: must be an address, or auto, got nothing"),
         ({"limit": 0}, "limit: must be at least 1, got 0"),
         ({"limit": 1.5}, "limit: must be a whole number, got 1.5"),
         ({"limit": True}, "limit: must be a whole number, got True"),
@@ -33,8 +49,8 @@ def test_an_impossible_value_is_refused_by_name(values: dict[str, Any], message:
 
 
 def test_the_least_values_are_accepted() -> None:
-    settings = RunSettings(batch_size=1, models_in_memory=1, workers=0, limit=np.int64(1))
-    assert (settings.batch_size, settings.workers, settings.limit) == (1, 0, 1)
+    settings = RunSettings(batch_size=1, models_in_memory=1, decoders=0, limit=np.int64(1))
+    assert (settings.batch_size, settings.decoders, settings.limit) == (1, 0, 1)
 
 
 def test_they_need_no_torch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,14 +48,20 @@ class Large(planted.Rows):
         super().__init__(seed)
         self.when = when
         self.error = error
-        self.refused = 0
+
+    @property
+    def refused(self) -> int:
+        """Number of calls without enough memory; counted elsewhere, since calls change nothing."""
+        return REFUSED[id(self)]
 
     def forward(self, inputs: Tensor) -> Tensor:
         if len(inputs) > FITTING and self.when(inputs):
-            self.refused += 1
+            vars(sys.modules[__name__])["REFUSED"][id(self)] += 1
             raise self.error
         return super().forward(inputs)
 
+
+REFUSED: Counter[int] = Counter()
 
 # Of the machine, and no part of the attack: what an attack names is in its digest.
 MEMORY = SimpleNamespace(short=False)

@@ -135,7 +135,7 @@ def test_workers_and_folder_reach_the_dataset(
         return planted.squares()
 
     plant.dataset("squares", load)
-    run(suite("fgsm"), workers=3)
+    run(suite("fgsm"), decoders=3)
     assert [each.workers for each in asked] == [3]
 
 

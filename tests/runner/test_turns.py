@@ -27,6 +27,7 @@ from gibbon.specs.suite import Suite
 pytestmark = pytest.mark.usefixtures("code_left_out")
 
 NAMES = ("one", "two", "three")
+MANY = tuple(f"model-{number}" for number in range(20))
 ATTACKS: list[Any] = [
     {"name": "fgsm", "epsilon": ["0.05", "0.1", "0.2"]},
     {"name": "pgd", "epsilon": "0.1", "steps": 3, "restarts": 2},
@@ -53,7 +54,7 @@ class Watched:
 
             return build
 
-        for seed, name in enumerate(NAMES, 1):
+        for seed, name in enumerate((*NAMES, *MANY), 1):
             plant.model(name, builder(name, seed))
         enter, leave = model_pool.ModelPool._try_enter, model_pool.ModelPool._leave
 
@@ -100,6 +101,20 @@ def test_results_are_the_same(
     assert max(watched.built.count(name) for name in NAMES) <= 5
     assert max(watched.entered.count(name) for name in NAMES) <= 3
     assert not (tmp_path / "turned" / CANDIDATES).exists()
+
+
+@pytest.mark.parametrize("places", [1, 5, 20])
+def test_a_transfer_matrix_loads_a_model_twice_at_most(
+    run: Run, suite: MakeSuite, watched: Watched, places: int
+) -> None:
+    """Once as a source, once as a target; those that are there when targets begin, once."""
+    asked = suite({"name": "fgsm", "epsilon": "0.1"}, models=MANY, transfer=("fgsm",))
+    record = run(asked, batch_size=60, models_in_memory=places, examination=False, certify="none")
+    assert record.status == "done"
+    assert sum(each.status == "done" for each in record.transfers) == len(MANY) ** 2
+    assert watched.most == places
+    fewest = len(MANY) if places == len(MANY) else 2 * len(MANY) - places
+    assert len(watched.entered) == fewest
 
 
 def test_progress_reaches_its_end(asked: Suite, watched: Watched, tmp_path: Path) -> None:

@@ -122,7 +122,29 @@ def test_malformed_toml_has_its_line_and_column(text, line, column):
     ],
 )
 def test_unknown_and_missing_keys_are_told_with_their_path(text, fault):
-    assert fault_of(text) == fault
+    message, _, valid = fault_of(text).partition(" Valid keys: ")
+    assert message == fault
+    assert bool(valid) == ("unknown key" in fault)
+    near = fault.partition("did you mean '")[2].partition("'")[0]
+    assert not near or near in valid.split(", ")
+
+
+@pytest.mark.parametrize("key", ["eps", "epsilons"])
+def test_other_names_of_the_budget_work(key):
+    suite = parse_suite(BASE + f'[[attacks]]\nname = "fgsm"\n{key} = "8/255"', where="x.toml")
+    (attack,) = suite.experiments[0].attacks
+    assert str(attack.epsilon[0]) == "8/255"
+    assert not attack.parameters
+
+
+@pytest.mark.parametrize("norm", ["Linf", "l-inf", "l_inf", "L∞", "inf", "LINF"])
+def test_other_spellings_of_a_norm_work(norm):
+    text = BASE + f'[[attacks]]\nname = "pgd"\nepsilon = 1\nnorm = "{norm}"'
+    assert parse_suite(text, where="x.toml").experiments[0].attacks[0].norm is Norm.LINF
+
+
+def test_an_option_of_a_run_is_no_key():
+    assert "give --batch-size to run" in fault_of(BASE + "batch_size = 3")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +223,7 @@ def test_a_suite_file_that_can_not_be_read_is_told(tmp_path):
     with pytest.raises(SpecError, match=r"no\.toml: can't be read: No such file"):
         read_suite(str(tmp_path / "no.toml"))
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
-    with pytest.raises(SpecError, match=r"latin\.toml: can't be read: 'utf-8'"):
+    with pytest.raises(SpecError, match=r"latin\.toml: is not UTF-8: 'utf-8'"):
         read_suite(str(tmp_path / "latin.toml"))
 
 

@@ -66,7 +66,7 @@ def test_one_training_replaces_the_shipped_weights(tmp_path: Path, suite: Suite)
 
 def test_a_folder_without_a_training_is_refused(tmp_path: Path, suite: Suite) -> None:
     trained(tmp_path, "softmax", 0)
-    with pytest.raises(SpecError, match=r"no finished training .*maxout, net.py:build, rbf"):
+    with pytest.raises(SpecError, match=r"no finished training .*maxout, own, rbf"):
         with_trainings(suite, tmp_path)
 
 
@@ -86,3 +86,12 @@ def test_a_record_says_which_folder_its_trainings_came_from(tmp_path: Path, suit
         tmp_path.as_posix(),
         tmp_path.as_posix(),
     ]
+
+
+def test_trainings_of_a_users_model_go_by_its_name(tmp_path: Path, suite: Suite) -> None:
+    trained(tmp_path, "own", 0, 2)
+    models = with_trainings(suite, tmp_path).experiments[0].models
+    assert [each.name for each in models] == ["maxout", "rbf", "own", "own-seed-2"]
+    assert [each.model for each in models[2:]] == ["net.py:build", "net.py:build"]
+    assert {each.seeds_of for each in models[2:]} == {"own"}
+    assert trainings_folder(models[3]) == tmp_path.as_posix()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -288,6 +289,47 @@ def test_an_attack_can_not_write_the_counts_of_passes(write):
     assert {each.attack for each in found.failures} == {"reaches"}
     for failure in found.failures:
         assert "the attack" in failure.error + failure.raised_by
+
+
+def _hides(classifier: Classifier) -> None:
+    with classifier.uncounted():
+        classifier(torch.zeros(1, *classifier.input_shape))
+
+
+def _watched(classifier: Classifier) -> Any:
+    return vars(classifier)["_watch"]
+
+
+HIDDEN: dict[str, Callable[[Classifier], object]] = {
+    "clean outputs": lambda found: setattr(_watched(found), "outputs", torch.zeros(1)),
+    "the watch": lambda found: setattr(found, "_watch", None),
+    "another watch": lambda found: setattr(found, "_watch", copy.copy(_watched(found))),
+    "passes": _hides,
+}
+
+
+@pytest.mark.parametrize("write", HIDDEN)
+def test_an_attack_can_not_hide_what_is_recorded_of_it(write):
+    ACTS["now"] = HIDDEN[write]
+    found = run([Reaches(late=True), {"name": "fgsm"}])
+    assert {each.attack for each in found.failures} == {"reaches"}
+    for failure in found.failures:
+        assert "the attack" in failure.error + failure.raised_by
+
+
+def test_an_attack_gets_a_copy_of_the_clean_outputs():
+    def spoils(classifier: Classifier) -> None:
+        classifier(_watched(classifier).inputs)
+        _watched(classifier).outputs.zero_()
+
+    attacks = [Reaches(late=True), {"name": "fgsm"}]
+    ACTS["now"] = lambda _: None
+    expected = run(attacks).record.evaluations
+    ACTS["now"] = spoils
+    found = run(attacks)
+    assert not found.failures
+    clean = {(row.model, row.attack): row.clean_error for row in expected}
+    assert {(row.model, row.attack): row.clean_error for row in found.record.evaluations} == clean
 
 
 class FindsCount(nn.Module):

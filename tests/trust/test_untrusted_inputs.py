@@ -101,7 +101,7 @@ SUITES = {
     ),
     "too-large": ("#" * (TEXT_BYTES + 1), "bytes, at most"),
     "long-key": (f"{HEAD}{'k' * 100_000} = 1\n{FGSM}", "unknown key"),
-    "latin": (b"\xff\xfe", "can't be read"),
+    "latin": (b"\xff\xfe", "is not UTF-8"),
 }
 
 

@@ -17,6 +17,8 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:sweep results/the-paper -->
     <!-- gibbon:filters results/the-paper/filters.json -->
     <!-- gibbon:estimates results/estimates/record.json -->
+    <!-- gibbon:robust results/mnist-linf 0.1 -->
+    <!-- gibbon:workers results/workers/record.json -->
 
 and ends with ``<!-- /gibbon -->``.  Run ``python -m tools.docs.regenerate README.md`` from the
 repository's root; with ``--check`` nothing is written and the exit code is 1 if a region or a
@@ -36,6 +38,7 @@ from pathlib import Path
 
 from gibbon.core.errors import GibbonError, RecordError, SpecError, UnknownNameError
 from gibbon.core.files import write_atomically
+from gibbon.core.threat import Epsilon
 from gibbon.records.illustration import Illustration, digest_of, illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report import table_files
@@ -50,7 +53,9 @@ from gibbon.report.text.markdown import bullets, escape, heading, table_markdown
 from tools.docs.attack_tables import direction_table, side_by_side_table
 from tools.docs.floors import draw_floors
 from tools.docs.paper_page import chosen_claims, chosen_rows, filters_table, judged_sweep, tally
+from tools.docs.robustness_table import robustness_table
 from tools.records.estimates import estimates_table
+from tools.records.workers import workers_table
 
 Maker = Callable[[list[str], Path], str]
 
@@ -319,6 +324,17 @@ def _estimates(arguments: list[str], folder: Path) -> str:
     return estimates_table(folder / record)
 
 
+def _robust(arguments: list[str], folder: Path) -> str:
+    run, epsilon = _expect(arguments, "gibbon:robust RUN EPSILON", 2)
+    record = RunRecord.read(folder / run)
+    return _table(robustness_table(record, Epsilon.parse(epsilon, where=run)))
+
+
+def _workers(arguments: list[str], folder: Path) -> str:
+    (record,) = arguments
+    return workers_table(folder / record)
+
+
 MAKERS: Mapping[str, Maker] = {
     "paper": _paper,
     "evaluations": _evaluations,
@@ -335,6 +351,8 @@ MAKERS: Mapping[str, Maker] = {
     "sweep": _sweep,
     "filters": _filters,
     "estimates": _estimates,
+    "robust": _robust,
+    "workers": _workers,
 }
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -32,6 +33,14 @@ from gibbon.records.acceptance import acceptances
 from gibbon.records.run import Provenance, RunRecord
 from gibbon.report import table_files, write_report
 from gibbon.report.documents import write_figures
+from gibbon.report.viewer.answers_json import (
+    example_values,
+    page_values,
+    run_values,
+    shown_input,
+)
+from gibbon.report.viewer.examples import RunExamples, question_of
+from gibbon.report.viewer.inputs import InputStore, png
 from gibbon.runner import provenance
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import Supplied
@@ -218,6 +227,24 @@ def read_reports(folder: Path) -> None:
     write_report(record, run)
 
 
+def view_examples(folder: Path) -> None:
+    """Shows the first and the last example of each cell of a run, as the viewer does."""
+    run = folder / "run"
+    examples, inputs = RunExamples(RunRecord.read(run), run), InputStore(run)
+    json.dumps(run_values(examples), allow_nan=False)
+    for row in examples.cells():
+        cell = {"dataset": row.dataset, "model": row.model, "attack": row.attack}
+        asked = {**cell, "epsilon": str(row.epsilon), "agreement": "any", "order": "nearest"}
+        page = page_values(examples, inputs, asked)
+        json.dumps(page, allow_nan=False)
+        for each in page["rows"][:: max(1, len(page["rows"]) - 1)]:
+            one = {**asked, "example": str(each["id"])}
+            json.dumps(example_values(examples, inputs, one), allow_nan=False)
+            shown = shown_input(examples, inputs, question_of(asked, examples), each["id"])
+            for picture in (shown.pictures if shown is not None else None) or ():
+                png(picture)
+
+
 def resume_runs(folder: Path) -> None:
     """Runs the suite of a run's folder again, which finds what is damaged."""
     suite = resumed_suite()
@@ -355,6 +382,7 @@ TARGETS = {
     "baselines": Target(read_baselines, ("baseline.json",)),
     "run-folders": Target(read_run_folders, (".json", ".parquet", ".npz", ".csv")),
     "reports": Target(read_reports, (".json", ".npz")),
+    "viewed-examples": Target(view_examples, (".json", ".parquet", ".npz"), "run-folders"),
     "resumed-runs": Target(resume_runs, (".json", ".parquet"), "run-folders"),
     "class-maps": Target(read_class_maps, ("map.json", "map.csv")),
     "lists": Target(read_lists, ("list.csv",)),

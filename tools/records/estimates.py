@@ -215,7 +215,7 @@ def main() -> int:
             "machine": {
                 "date": datetime.now(UTC).date().isoformat(),
                 "clock": given.clock,
-                "processor": _processor(),
+                "processor": processor(),
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             },
@@ -233,7 +233,8 @@ def main() -> int:
     return int(bool(off))
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

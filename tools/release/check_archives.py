@@ -6,6 +6,7 @@ the package reads at run time, or holds a pickle or a file of a developer's mach
 
 from __future__ import annotations
 
+import re
 import sys
 import tarfile
 import zipfile
@@ -35,6 +36,20 @@ def faults(names: list[str], *, where: str) -> list[str]:
     ]
 
 
+def broken_links(description: str, *, where: str) -> list[str]:
+    """Returns a sentence for each link of a package's description that is not absolute.
+
+    >>> broken_links("[a](https://example.org) [b](docs/b.md)", where="x")
+    ['x: the description links to docs/b.md, which leads nowhere on an index of packages']
+    """
+    links = re.findall(r"\]\(([^)\s]+)\)", description)
+    return [
+        f"{where}: the description links to {each}, which leads nowhere on an index of packages"
+        for each in links
+        if not each.startswith("https://")
+    ]
+
+
 def check(folder: Path) -> list[str]:
     """Returns what is wrong with the archives in a folder."""
     wheels, sources = sorted(folder.glob("*.whl")), sorted(folder.glob("*.tar.gz"))
@@ -43,7 +58,9 @@ def check(folder: Path) -> list[str]:
             f"{folder}: has {len(wheels)} wheels and {len(sources)} source archives, expected 1"
         ]
     with zipfile.ZipFile(wheels[0]) as wheel, tarfile.open(sources[0]) as source:
+        (description,) = (each for each in wheel.namelist() if each.endswith("dist-info/METADATA"))
         return [
+            *broken_links(wheel.read(description).decode(), where=wheels[0].name),
             *faults(wheel.namelist(), where=wheels[0].name),
             *faults(source.getnames(), where=sources[0].name),
         ]

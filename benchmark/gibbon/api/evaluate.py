@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
@@ -26,16 +27,18 @@ from gibbon.api.request import (
     parse_budgets,
 )
 from gibbon.api.results import Results
+from gibbon.api.run_files import RunFiles
 from gibbon.attacks.base import Attack
 from gibbon.core.errors import FlagError, SpecError
 from gibbon.core.files import StrPath, files_of_this_process
 from gibbon.core.global_state import calculating
-from gibbon.core.reading import expanded
 from gibbon.core.threat import Norm
 from gibbon.gate.flag_text import serious_flags_text
 from gibbon.models.reached_values import watching_values
 from gibbon.records.outcomes import OUTCOMES, read_outcome
+from gibbon.records.stores import open_store
 from gibbon.report import write_report
+from gibbon.runner.notebook_progress import NotebookProgress, in_notebook
 from gibbon.runner.plan.device import choose_device
 from gibbon.runner.plan.preprocessing import with_preprocessing
 from gibbon.runner.progress import SILENT, Progress
@@ -43,6 +46,7 @@ from gibbon.runner.progress_bar import RunProgress
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import Bounding, Precision, RunSettings
 from gibbon.specs.decoding import WHERE
+from gibbon.specs.keep_examples import KeepExamples
 from gibbon.specs.memory_sizes import parse_bytes
 
 
@@ -81,13 +85,15 @@ def evaluate(
     bounds: tuple[float, float] | str | None = None,
     certify: Bounding | None = None,
     examination: bool = True,
+    keep_examples: KeepExamples | None = None,
     isolate: bool = False,
     cell_timeout: float | None = None,
     cell_memory: int | str | None = None,
     output: StrPath | None = None,
     strict: bool = False,
     accept: Sequence[str] | None = None,
-    progress: Progress | bool = False,
+    pictures: bool | None = None,
+    progress: Progress | bool | None = None,
     **parameters: Any,
 ) -> Results:
     """Evaluates models on data, unattacked and under attacks, and returns the results.
@@ -150,22 +156,28 @@ def evaluate(
             ``all`` or ``none``.  The cheap ones if None.
         examination: whether to examine each model before it is attacked, on a few examples, which
             takes at most a tenth of the passes; without it a flag is raised.
+        keep_examples: adversarial examples to keep in the folder, for ``gibbon view``: ``all``,
+            ``misclassified``, or a number of each cell.  None are kept if None.
         isolate: run each attack and each model in a process of its own, so that one that exits,
             crashes or never ends fails its own cell alone.  On the CPU only.
         cell_timeout: time that a cell may take, in seconds, with ``isolate``.
         cell_memory: memory that the process of a cell may take, in addition to what it shares with
             this one, with ``isolate``: a number of bytes, or a text such as ``"4GB"``.
-        output: folder for the results.  A call that is interrupted continues from there.  A
-            temporary folder if None.
+        output: folder for the results, or its URL, such as ``s3://bucket/run``.  A call that is
+            interrupted continues from there.  A temporary folder if None.
         strict: fail if there is a serious flag that is not accepted: raise a `FlagError` once
             everything is computed and stored.  The results are its ``results``.
         accept: kinds of flags that you take responsibility for, such as ``["zero-gradient"]``:
             verdicts ignore these flags, but they are in the results and the tables.
-        progress: whether to show progress on stderr, or an object that is notified of it.
+        pictures: whether to keep a few examples of each attack as pictures, for reports.  In a
+            notebook if None.
+        progress: whether to show progress, in a notebook by ``tqdm.auto`` and else on stderr, or an
+            object that is notified of it.  In a notebook if None.
         **parameters: the attack's own parameters, such as ``steps=20``, if there is one attack.
 
     The model comes back as it was, also after an exception: mode, ``requires_grad``, device, hooks.
-    Adversarial examples themselves are not stored, only the outcome of each (`Results.examples`).
+    Adversarial examples themselves are stored only with ``keep_examples``, the outcome of each
+    always (`Results.examples`).
     An attack or a model that raises while it is measured makes a failed cell, listed in
     `Results.failures` and in the tables; its numbers raise `CellError`.
 
@@ -216,6 +228,8 @@ def evaluate(
         limit=limit,
         certify=certify,
         examination=examination,
+        keep_examples=keep_examples,
+        pictures=in_notebook() if pictures is None else pictures,
         isolate=isolate,
         cell_timeout=cell_timeout,
         cell_memory=_bytes(cell_memory),
@@ -223,10 +237,13 @@ def evaluate(
     choose_device(settings.device, where="device")
     if output is not None and not os.fspath(output).strip():
         raise SpecError(f"must be the path of a folder, got {output!r}", where="output")
+    if keep_examples and output is None:
+        raise SpecError("needs output, the folder to keep them in", where="keep_examples")
     suite, supplied = request.suite, request.supplied(settings)
-    place = nullcontext(output) if output is not None else _temporary_folder()
-    with place as folder_name, _reporter(progress) as reporter:
-        folder = expanded(os.fspath(folder_name), SpecError)
+    store = open_store(output) if output is not None else None
+    with _reporter(progress) as reporter, ExitStack() as stack:
+        place = _temporary_folder() if store is None else store.writing(reporter.note)
+        folder = stack.enter_context(place)
         if not supplied.datasets:
             suite, notes = with_preprocessing(suite)
             for note in notes:
@@ -242,8 +259,9 @@ def evaluate(
         )
         digests = [row.digest for row in record.evaluations]
         found = {digest: read_outcome(folder / OUTCOMES, digest) for digest in digests}
+        files = RunFiles.of(folder, temporary=output is None)
     known = {key: outcome for key, outcome in found.items() if outcome is not None}
-    results = Results(record, known)
+    results = Results(record, known, files)
     if strict and (serious := results.serious_flags):
         text = serious_flags_text(serious)
         raise FlagError(
@@ -253,9 +271,9 @@ def evaluate(
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[str]:
+def _temporary_folder() -> Iterator[Path]:
     with files_of_this_process(), TemporaryDirectory(prefix="gibbon-") as folder:
-        yield folder
+        yield Path(folder)
 
 
 def _bytes(size: int | str | None) -> int | None:
@@ -265,7 +283,9 @@ def _bytes(size: int | str | None) -> int | None:
         raise SpecError(f"expected {error}, got {size!r}", where="cell_memory") from error
 
 
-def _reporter(progress: Progress | bool) -> AbstractContextManager[Progress]:
+def _reporter(progress: Progress | bool | None) -> AbstractContextManager[Progress]:
+    if progress in (True, None) and in_notebook():
+        return NotebookProgress()
     if progress is True:
         return RunProgress(Console(stderr=True, emoji=False))
     return nullcontext(progress or SILENT)

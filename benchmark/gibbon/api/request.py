@@ -229,7 +229,7 @@ class PythonRequest:
             spec.split,
             settings.data_folder,
             settings.download,
-            workers=settings.workers,
+            workers=settings.decoders,
             seed=self.suite.seed,
         )
         return open_dataset(spec, request)

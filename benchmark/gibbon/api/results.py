@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from gibbon.api.report_page import ReportPage
 from gibbon.api.request import Budget
+from gibbon.api.run_files import NO_FILES, RunFiles
 from gibbon.core.errors import CellError, SpecError, UnknownNameError
+from gibbon.core.files import StrPath
 from gibbon.core.threat import Epsilon
 from gibbon.records.flags import Flag
 from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
@@ -70,12 +73,15 @@ class Results:
     Args:
         record: the content of ``run.json``: rows, flags, failures, provenance.
         outcomes: the outcome of every example in each cell, by the cell's digest.
+        files: the files of the run, which pictures and reports are made from.
 
-    Printed, they are the tables of the command line; a notebook shows them as HTML.
+    Printed, they are the tables of the command line; a notebook shows them as HTML, with curves and
+    pictures of examples.
     """
 
     record: RunRecord
     outcomes: Mapping[str, Outcome]
+    files: RunFiles = NO_FILES
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -138,6 +144,26 @@ class Results:
         return _known(self._attacked.adversarial_error)
 
     @property
+    def robust_accuracy(self) -> float:
+        """Share of all examples classified correctly clean and at every candidate of every attack.
+
+        It is of the one model, under the one threat model: norm, epsilon and clipping.  After
+        `select` it is that of the selected attack.
+
+        Raises `SpecError` if there are several models, or attacks of several threat models,
+        `CellError` if a cell failed.
+        """
+        rows = [row for row in self.evaluations if not row.unattacked]
+        if len(rows) == 1 or not rows:
+            return _known(self._attacked.robust_accuracy)
+        worst = self.record.worst_cases
+        failed = [row for row in rows if row.status == "failed"]
+        if len(worst) != 1 or failed:
+            self._only(failed[:1] or rows, "models, or threat models of attacks")
+        (row,) = worst
+        return _known(row.robust_accuracy)
+
+    @property
     def confidence_on_misclassified(self) -> float | None:
         """Mean confidence over the misclassified adversarial examples; None if there are none.
 
@@ -193,7 +219,24 @@ class Results:
         if budget is not None and budget not in budgets:
             known = ", ".join(map(str, sorted(budgets)))
             raise SpecError(f"nothing was measured at epsilon {budget}; there are {known}")
-        return Results(_narrowed(self.record, model, attack, budget), self.outcomes)
+        return Results(_narrowed(self.record, model, attack, budget), self.outcomes, self.files)
+
+    def report(self, file: StrPath | None = None) -> ReportPage:
+        """Returns the report of the results, as one HTML page that needs no other files.
+
+        Args:
+            file: the file that the page is written to, such as ``"report.html"``; none if None.
+
+        A notebook shows the page in a frame.  Raises `RecordError` if a file of the run can't be
+        read, `RunFolderError` if the page can't be written.
+        """
+        from gibbon.report.html.page import report_html
+
+        with self.files.opened() as folder:
+            page = ReportPage(self.record.suite.name, report_html(self.record, folder))
+        if file is not None:
+            page.save(file)
+        return page
 
     def to_frame(self) -> pd.DataFrame:
         """Returns the evaluations as a data frame with the columns of ``evaluations.csv``."""
@@ -226,7 +269,8 @@ class Results:
         return f"<Results {self.record.suite.name!r}: {rows} rows{flagged}{failed}>"
 
     def _repr_html_(self) -> str:
-        return record_html(self.record)
+        with self.files.opened() as folder:
+            return record_html(self.record, folder)
 
     @property
     def _attacked(self) -> Evaluation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from gibbon.attacks import ATTACKS, IN_NORM
 from gibbon.attacks.adapters import ATTACK_SOURCES
 from gibbon.attacks.base import Attack, MemberError, is_attack
 from gibbon.core.errors import MissingLibraryError, RequestError, SpecError, suggest
+from gibbon.core.import_path import is_reference, load_reference
 from gibbon.core.plain_text import shown
 from gibbon.core.registry import their_code
 from gibbon.core.threat import Norm
@@ -120,11 +122,20 @@ def _check_norm(spec: AttackSpec, attack: Attack | type[Attack], *, where: str) 
 
 
 def attack_class(name: str, *, where: str = "") -> type[Attack]:
-    """Returns the class of a registered attack, or of another library's: ``"foolbox:LinfPGD"``.
+    """Returns the class of a registered attack, of another library's, or of a reference.
+
+    These are names such as ``"pgd"``, ``"foolbox:LinfPGD"``, ``"attacks/mine.py:Mine"`` or
+    ``"my_package.attacks:Mine"``.
 
     Raises a `RequestError` if there is no such attack or it can't be imported, and a
     `MissingLibraryError` if its library is not installed.
     """
+    if is_code(name):
+        try:
+            found: type[Attack] = referenced(name)
+        except RequestError as error:
+            raise SpecError(str(error), where=where) from error
+        return found
     scheme, colon, rest = name.partition(":")
     if not colon:
         return ATTACKS.load(name, where=where)
@@ -136,6 +147,26 @@ def attack_class(name: str, *, where: str = "") -> type[Attack]:
         raise MissingLibraryError(str(error), where=where) from error
     except RequestError as error:
         raise SpecError(str(error), where=where) from error
+
+
+def is_code(name: str) -> bool:
+    """Returns whether the name of an attack refers to a class in a file or a module.
+
+    >>> is_code("attacks/mine.py:Mine"), is_code("foolbox:LinfPGD"), is_code("pgd")
+    (True, False, False)
+    """
+    scheme, colon, _ = name.partition(":")
+    if not is_reference(name) or not colon or scheme in ATTACK_SOURCES.near_names():
+        return is_reference(name) and not colon
+    if "." in scheme or importlib.util.find_spec(scheme) is not None:
+        return True
+    # A name that is no module, and near to that of a library, is a misspelt library.
+    return scheme not in ATTACK_SOURCES and suggest(scheme, ATTACK_SOURCES.names()) == "."
+
+
+def referenced(name: str) -> Any:
+    """Returns the object that a reference to an attack names.  Raises a `RequestError`."""
+    return load_reference(name, what="attack")
 
 
 def _make(attack: Any, parameters: Mapping[str, Any]) -> Any:

@@ -36,6 +36,14 @@ def entry(facts: Facts, name: str, **parameters: object) -> Mapping[str, Any]:
     return {"name": name, **labelled, "epsilon": epsilon, **in_norm, **parameters}
 
 
+def single_step_entry(facts: Facts) -> Mapping[str, Any]:
+    """Returns an entry for an attack of one gradient step, in the experiment's norm."""
+    norm, _ = budget(facts)
+    if norm is Norm.LINF:
+        return entry(facts, "fgsm")
+    return entry(facts, "pgd", label="pgd-one-step", steps=1)
+
+
 def unbounded_entry(facts: Facts) -> Mapping[str, Any]:
     """Returns an entry for an attack with a budget as wide as the box."""
     wide = {**entry(facts, "pgd", label="pgd-unbounded", steps=STEPS), "epsilon": [WIDE]}

@@ -19,6 +19,7 @@ from gibbon.audit.additions import (
     budget,
     curve_entry,
     entry,
+    single_step_entry,
     unbounded_entry,
 )
 from gibbon.audit.checklist import Checklist, Item, ItemAnswer, done_unless, listed
@@ -119,6 +120,7 @@ def _clean(facts: Facts) -> ItemAnswer:
             "preprocessing",
             "duplicated-examples",
             "conflicting-labels",
+            "displaced-labels",
             "constant-inputs",
         ),
         f"clean error: {found}",
@@ -128,6 +130,9 @@ def _clean(facts: Facts) -> ItemAnswer:
 def _iterative_above_single(facts: Facts) -> ItemAnswer:
     single = [each.spec.label for each in facts.attacks if each.single_step]
     iterative = [each.spec.label for each in facts.attacks if each.iterative]
+    alone = facts.flagged("single-step-only")
+    if alone:
+        return ItemAnswer("not done", str(alone[0]), (entry(facts, "pgd", steps=STEPS),))
     if single and iterative:
         return done_unless(
             facts.flagged("weaker-attack-stronger", "noise-as-strong", "error-below-clean"),
@@ -135,7 +140,7 @@ def _iterative_above_single(facts: Facts) -> ItemAnswer:
             facts=facts,
             checks=(ORDER,),
         )
-    missing = [] if single else [entry(facts, "fgsm")]
+    missing = [] if single else [single_step_entry(facts)]
     missing += [] if iterative else [entry(facts, "pgd", steps=STEPS)]
     return ItemAnswer(
         "not done", "a single step and an iterative attack are compared", tuple(missing)
@@ -217,7 +222,7 @@ def _diverse(facts: Facts) -> ItemAnswer:
     if not lacking:
         return ItemAnswer("done", f"{listed(kinds)} attacks")
     entries = {
-        "single-step": entry(facts, "fgsm"),
+        "single-step": single_step_entry(facts),
         "iterative": entry(facts, "pgd", steps=STEPS),
         "gradient-free": entry(facts, "square", queries=QUERIES),
     }
@@ -245,12 +250,12 @@ def _hard_label(facts: Facts) -> ItemAnswer:
     found = [each.spec.label for each in facts.attacks if each.hard_label]
     if found:
         return done_unless(facts.flagged("black-box-stronger"), listed(found))
+    norm, _ = budget(facts)
+    lines = (entry(facts, "foolbox:HopSkipJumpAttack", norm=norm.value, optional=True),)
     return ItemAnswer(
         "not done",
         "no attack sees predicted classes alone (it needs the library foolbox)",
-        (entry(facts, "foolbox:HopSkipJumpAttack", norm="l2", optional=True),)
-        if budget(facts)[0] is Norm.L2
-        else (entry(facts, "art:HopSkipJump", optional=True),),
+        () if norm is Norm.L1 else lines,  # it searches in L∞ and L2
     )
 
 
@@ -382,9 +387,9 @@ def _noise(facts: Facts) -> ItemAnswer:
     found = [each.spec.label for each in facts.attacks if each.noise]
     if found:
         return done_unless(facts.flagged("noise-as-strong"), f"{listed(found)}, not the strongest")
-    return ItemAnswer(
-        "not done", "no noise of the same size was tried", (entry(facts, "noise-sign"),)
-    )
+    inside = budget(facts)[0] is Norm.LINF  # the norm that noise is drawn in
+    lines = (entry(facts, "noise-sign"),) if inside else ()
+    return ItemAnswer("not done", "no noise of the same size was tried", lines)
 
 
 def _both_aims(facts: Facts) -> ItemAnswer:

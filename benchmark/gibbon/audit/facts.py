@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from gibbon.core.threat import Epsilon, Norm
@@ -122,12 +123,12 @@ class Facts:
         """The name of the experiment's dataset."""
         return self.experiment.dataset.name
 
-    @property
+    @cached_property
     def attacks(self) -> tuple[AttackFact, ...]:
         """The attacks of the experiment that were done, on one model at least."""
         return tuple(each for each in map(self._fact, self.experiment.attacks) if each.rows)
 
-    @property
+    @cached_property
     def rows(self) -> tuple[Evaluation, ...]:
         """The rows of the experiment, without failed ones."""
         return tuple(
@@ -136,7 +137,7 @@ class Facts:
             if row.dataset == self.dataset and row.status == "done"
         )
 
-    @property
+    @cached_property
     def transfers(self) -> tuple[Transfer, ...]:
         """The rows of examples that were made on another model than the target."""
         return tuple(

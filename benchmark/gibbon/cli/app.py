@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import inspect
 import os
+import platform
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -25,9 +27,14 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperCommand
 
+from gibbon.cli.aliases import known_spelling
 from gibbon.cli.audit_command import EPILOG as AUDIT_EXAMPLES
 from gibbon.cli.exit_code import exit_code_protected
 from gibbon.cli.grammar import parse_request, read_parameters
+from gibbon.cli.init_command import EPILOG as INIT_EXAMPLES
+from gibbon.cli.init_command import FILE as INIT_FILE
+from gibbon.cli.init_command import OPTIONS as INIT_OPTIONS
+from gibbon.cli.init_command import write_first_suite
 from gibbon.cli.options import (
     BY_FLAG,
     EXAMPLES,
@@ -53,11 +60,14 @@ from gibbon.core.errors import (
     RequestError,
     SpecError,
     UnknownNameError,
+    suggest,
 )
 from gibbon.core.plain_text import shown, without_controls
 from gibbon.core.reading import expanded, text_problem
+from gibbon.core.registry import PACKAGE
 from gibbon.core.shard import Shard
 from gibbon.core.threat import Norm
+from gibbon.records.stores import LocalStore, Store, is_url, open_store
 from gibbon.specs.decoding import WHERE
 
 if TYPE_CHECKING:
@@ -90,6 +100,37 @@ app = typer.Typer(
 )
 
 
+UNKNOWN = "ignore_unknown_options"  # of commands whose other options are read later
+
+
+def _print_version(given: bool) -> None:
+    if given:
+        say(f"gibbon {version(PACKAGE)}, Python {platform.python_version()}{_torch_version()}")
+        raise typer.Exit(DONE)
+
+
+def _torch_version() -> str:
+    try:
+        return f", torch {version('torch')}"
+    except PackageNotFoundError:
+        return ""
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the versions of Gibbon, Python and torch.",
+        ),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
 class Kind(StrEnum):
     """Kinds of things that `list` prints."""
 
@@ -109,7 +150,34 @@ def listed_kind(text: str) -> Kind:
         ) from None
 
 
-class WithExamples(TyperCommand):
+class Command(TyperCommand):
+    """A command that takes other spellings of its options, and lists them for an unknown one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the words after other spellings of options are replaced.
+
+        Raises `SpecError` for an option that the command does not have.
+        """
+        known = [flag for each in self.params for flag in (*each.opts, *each.secondary_opts)]
+        known = [flag for flag in known if flag.startswith("--")]
+        words, left = [], list(args)
+        while left:
+            word = left.pop(0)
+            flag, equals, value = word.partition("=")
+            if word == "--" or not word.startswith("--"):
+                words.append(word)
+                continue
+            meant = known_spelling(flag, known)
+            if meant not in (*known, "--help") and not self.context_settings.get(UNKNOWN):
+                raise SpecError(
+                    f"No such option: {flag}{suggest(flag, known)} The options of {self.name}: "
+                    f"{', '.join(known)}"
+                )
+            words.append(f"{meant}{equals}{value}")
+        return super().parse_args(ctx, words)
+
+
+class WithExamples(Command):
     """A command whose usage names the arguments first and whose epilogue holds examples."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -129,7 +197,7 @@ class OrderedCommand(WithExamples):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Leaves all words to the command, except ``--help``."""
-        super().parse_args(ctx, ["--help"] if "--help" in args else [])
+        TyperCommand.parse_args(self, ctx, ["--help"] if "--help" in args else [])
         ctx.args = list(args)
         return args
 
@@ -141,6 +209,14 @@ class OrderedCommand(WithExamples):
                 formatter.write_dl([(each.usage, each.full_help) for each in options])
 
 
+def parsed_norm(text: str) -> Norm:
+    """Returns the norm of a name or another spelling of it.  Raises `typer.BadParameter`."""
+    try:
+        return Norm(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected {', '.join(Norm)}, got {text!r}") from None
+
+
 def path(text: str) -> Path:
     """Returns a path given on the command line; an empty one would be the current folder.
 
@@ -148,7 +224,17 @@ def path(text: str) -> Path:
     """
     if not text.strip():
         raise typer.BadParameter(f"expected a path, got {text!r}")
+    if is_url(text):
+        found = open_store(text)
+        if not isinstance(found, LocalStore):
+            raise typer.BadParameter(f"expected a path of this machine, got the URL {text!r}")
+        return found.path
     return expanded(text, SpecError)
+
+
+def place(text: str) -> Store:
+    """Returns the store of a path or URL given on the command line."""
+    return open_store(text) if is_url(text) else LocalStore(path(text))
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -166,6 +252,12 @@ def with_merge_options(command: Callable[..., None]) -> Callable[..., None]:
 def with_own_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replaces the keyword arguments of a command by the options of a user's own model."""
     return _with_parameters(command, {own_name(option): option for option in OF_OWN})
+
+
+def with_init_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replaces the keyword arguments of a command by options of a model and data, as texts."""
+    options = {own_name(each): replace(each, read=str, many=False) for each in INIT_OPTIONS}
+    return _with_parameters(command, options)
 
 
 def own_name(option: Option) -> str:
@@ -204,16 +296,19 @@ def _parameter(name: str, option: Option) -> inspect.Parameter:
 
 @app.command(
     cls=OrderedCommand,
-    options_metavar="--model SOURCE --dataset SOURCE --attack NAME --epsilon E [OPTIONS]",
+    options_metavar="--model SOURCE --dataset SOURCE [--attack NAME --epsilon E] [OPTIONS]",
     epilog=EXAMPLES,
 )
 def evaluate(context: typer.Context) -> None:
     """Evaluate models on a dataset under attacks.
 
     The request is a suite of one experiment, without a file: the tables and files are those of
-    `run`, and an interrupted evaluation continues if it is run again.
+    `run`, and an interrupted evaluation continues if it is run again.  Without --attack, FGSM, PGD
+    and a short worst case are run at the customary budget, on at most 1,000 examples.
     """
-    request = parse_request(context.args, data_folder=_data_folder())
+    request = parse_request(context.args, data_folder=_data_folder(), customary=True)
+    for note in request.notes:
+        say(note, err=True)
 
     from gibbon.cli.parameters import check_parameters
     from gibbon.cli.suite_writer import results_folder, save_suite
@@ -229,10 +324,10 @@ def evaluate(context: typer.Context) -> None:
         suite, notes = with_preprocessing(request.suite)
         for note in notes:
             say(note, err=True)
-        folder = request.output or results_folder(RUNS, suite, limit=request.settings.limit)
+        limit = request.settings.limit
         _run(
             suite,
-            folder,
+            request.output or LocalStore(results_folder(RUNS, suite, limit=limit)),
             request.settings,
             where=WHERE,
             ready=save,
@@ -243,6 +338,25 @@ def evaluate(context: typer.Context) -> None:
         raise RequestError(request.in_options(str(error))) from error
 
 
+@app.command(cls=WithExamples, epilog=INIT_EXAMPLES)
+@with_init_options
+def init(
+    file: Annotated[
+        Path | None,
+        typer.Argument(parser=path, metavar="FILE", help=f"File to write. [default: {INIT_FILE}]"),
+    ] = None,
+    **own: Any,
+) -> None:
+    """Write a commented suite for your model and data.
+
+    Prompts for the model, its weights and the data unless they are given.  The suite runs as it is:
+    FGSM, PGD and a short worst case at the customary budget.  Nothing is overwritten.
+    """
+    given = {option.flag: own[own_name(option)] for option in INIT_OPTIONS}
+    texts = {flag: "" if text is True else text for flag, text in given.items() if text is not None}
+    say(write_first_suite(file or Path(INIT_FILE), texts))
+
+
 @app.command()
 @with_run_options
 def run(
@@ -251,8 +365,13 @@ def run(
         typer.Argument(metavar="SUITE", help="A shipped suite's name, or the path of a TOML file."),
     ] = DEFAULT_SUITE,
     output: Annotated[
-        Path | None,
-        typer.Option(parser=path, help="Folder for the results. [default: results/runs/SUITE]"),
+        Store | None,
+        typer.Option(
+            parser=place,
+            metavar="DIR",
+            help="Folder for the results, or its URL, such as s3://bucket/run. "
+            "[default: results/runs/SUITE]",
+        ),
     ] = None,
     trainings: Annotated[
         Path | None,
@@ -307,33 +426,36 @@ def run(
     accepted = (*acceptances(loaded.accept, where=suite), *on_call)
     kinds = tuple(dict.fromkeys(each.kind for each in accepted))
     loaded = loaded.model_copy(update={"accept": kinds})
-    folder = output or RUNS / loaded.name
+    default = RUNS / loaded.name
+    if shard is not None:
+        default = shard_folder(default, shard)
+    store = output or LocalStore(default)
     if price is not None and not dry_run:
         raise SpecError("is for --dry-run", where="--price")
     if dry_run:
         from gibbon.cli.estimate_text import print_estimate
 
-        place = folder if shard is None else output or shard_folder(folder, shard)
-        print_estimate(loaded, place, chosen, shard=shard, price=price, where=suite)
+        with store.reading() as folder:
+            print_estimate(loaded, folder, chosen, shard=shard, price=price, where=suite)
         raise typer.Exit(DONE)
     if shard is not None:
-        _run_shard(loaded, output or shard_folder(folder, shard), shard, chosen, where=suite)
-    _run(loaded, folder, chosen, where=suite, strict=strict, accepted=accepted)
+        _run_shard(loaded, store, shard, chosen, where=suite)
+    _run(loaded, store, chosen, where=suite, strict=strict, accepted=accepted)
 
 
 def _run_shard(
-    suite: Suite, folder: Path, shard: Shard, settings: RunSettings, *, where: str
+    suite: Suite, store: Store, shard: Shard, settings: RunSettings, *, where: str
 ) -> NoReturn:
     """Computes a shard of a suite, prints where it is, and ends with the exit code."""
     from gibbon.runner.progress_bar import RunProgress
     from gibbon.runner.run_shard import run_shard
 
-    with RunProgress(Console(stderr=True, emoji=False)) as bar:
+    with RunProgress(Console(stderr=True, emoji=False)) as bar, store.writing(bar.note) as folder:
         record = run_shard(suite, folder, shard=shard, settings=settings, where=where, progress=bar)
     _print_failures(record)
     card = record.shard
     assert card is not None  # noqa: S101  for the type checker
-    say(f"{folder}: shard {shard} is finished ({card.examples()}); merge it with the others")
+    say(f"{store}: shard {shard} is finished ({card.examples()}); merge it with the others")
     raise typer.Exit(FAILED if record.failures else DONE)
 
 
@@ -341,12 +463,19 @@ def _run_shard(
 @with_merge_options
 def merge(
     folders: Annotated[
-        list[Path],
-        typer.Argument(parser=path, metavar="DIR...", help="Folders of all shards of one run."),
+        list[Store],
+        typer.Argument(
+            parser=place, metavar="DIR...", help="Folders of all shards of one run, or their URLs."
+        ),
     ],
     output: Annotated[
-        Path | None,
-        typer.Option(parser=path, help="Folder for the results. [default: results/runs/SUITE]"),
+        Store | None,
+        typer.Option(
+            parser=place,
+            metavar="DIR",
+            help="Folder for the results, or its URL, such as s3://bucket/run. "
+            "[default: results/runs/SUITE]",
+        ),
     ] = None,
     **settings: Any,
 ) -> None:
@@ -367,21 +496,37 @@ def merge(
         if settings[each.name] is not None
     }
     chosen = run_settings(given, data_folder=_data_folder())
-    suite = read_shards(folders).first.record.suite
-    folder = output or RUNS / suite.name
     from gibbon.records.acceptance import acceptances
 
-    accepted = (*acceptances(suite.accept, where=str(folders[0])), *on_call)
-    with RunProgress(Console(stderr=True, emoji=False)) as bar:
+    with ExitStack() as stack:
+        shards = [stack.enter_context(each.reading()) for each in folders]
+        suite = read_shards(shards).first.record.suite
+        store = output or LocalStore(RUNS / suite.name)
+        accepted = (*acceptances(suite.accept, where=str(folders[0])), *on_call)
+        bar = stack.enter_context(RunProgress(Console(stderr=True, emoji=False)))
+        folder = stack.enter_context(store.writing(bar.note))
         record = merge_shards(
-            folders,
+            shards,
             folder,
             settings=chosen,
             accept=[each.kind for each in on_call],
             progress=bar,
             publish=_publisher(bar),
         )
-    _end_run(record, folder, strict=strict, accepted=accepted)
+    _end_run(record, store, strict=strict, accepted=accepted)
+
+
+@contextmanager
+def _stored_run(word: str) -> Iterator[Path]:
+    """Gives the folder of a run, given its path, its URL, or its name in the folder of runs."""
+    from gibbon.report.documents import run_folder
+
+    store = open_store(word) if is_url(word) else None
+    if store is None:
+        yield run_folder(word, runs=RUNS)
+        return
+    with store.reading() as folder:
+        yield run_folder(str(folder), runs=RUNS)
 
 
 def _accepted(texts: list[str] | None) -> tuple[Acceptance, ...]:
@@ -399,7 +544,7 @@ def _data_folder() -> Path | None:
 
 def _run(
     suite: Suite,
-    folder: Path,
+    store: Store,
     settings: RunSettings,
     *,
     where: str,
@@ -414,7 +559,10 @@ def _run(
     from gibbon.runner.progress_bar import RunProgress
     from gibbon.runner.run_suite import run_suite
 
-    with RunProgress(Console(stderr=True, emoji=False), ready=ready) as bar:
+    with (
+        RunProgress(Console(stderr=True, emoji=False), ready=ready) as bar,
+        store.writing(bar.note) as folder,
+    ):
         record = run_suite(
             suite,
             folder,
@@ -423,7 +571,7 @@ def _run(
             progress=bar,
             publish=_publisher(bar),
         )
-    _end_run(record, folder, strict=strict, accepted=accepted)
+    _end_run(record, store, strict=strict, accepted=accepted)
 
 
 def _publisher(progress: Progress) -> Callable[[RunRecord, Path], None]:
@@ -438,22 +586,26 @@ def _publisher(progress: Progress) -> Callable[[RunRecord, Path], None]:
 
 
 def _end_run(
-    record: RunRecord, folder: Path, *, strict: bool, accepted: tuple[Acceptance, ...]
+    record: RunRecord, store: Store, *, strict: bool, accepted: tuple[Acceptance, ...]
 ) -> NoReturn:
     """Prints the tables of a run and ends with the exit code; see `_run`."""
     from gibbon.gate.flag_text import serious_flags_text
     from gibbon.records.acceptance import acceptance_text
-    from gibbon.report import print_tables
+    from gibbon.report import TABLES_FILE, print_tables
     from gibbon.report.text.github_summary import run_markdown
+    from gibbon.report.text.terminal import print_places
 
     _print_failures(record)
-    print_tables(record, Console(), folder=folder)  # flags come last, and stay in sight
+    # Flags come last, and stay in sight.
+    print_tables(record, Console(), place=str(store.child(TABLES_FILE)))
     for acceptance in accepted:
         covered = [flag for flag in record.flags if flag.kind == acceptance.kind]
         say(acceptance_text(acceptance, covered), err=True)
     serious = [flag for flag in record.flags if flag.counts] if strict else []
     if serious:
         say(serious_flags_text(serious), err=True)
+    local = store.path if isinstance(store, LocalStore) else None
+    print_places(str(store), Console(), folder=local)
     failed = bool(record.failures or serious)
     _append_summary(run_markdown(record, failed=failed))
     raise typer.Exit(FAILED if failed else DONE)
@@ -484,7 +636,11 @@ def check(
     ],
     norm: Annotated[
         list[Norm] | None,
-        typer.Option(help="Norm to check; may be repeated. [default: all norms of the attack]"),
+        typer.Option(
+            parser=parsed_norm,
+            metavar="NORM",
+            help="Norm to check: linf, l2 or l1; may be repeated. [default: all of the attack]",
+        ),
     ] = None,
     law: Annotated[
         list[str] | None,
@@ -550,13 +706,13 @@ def audit(
     5 % of the adversarial examples that are known to be there.
     """
     from gibbon.cli.audit_command import AuditWords, audit_model, audit_run
-    from gibbon.report import documents
 
     words = AuditWords(subject, unit_test, suggest, suite, tuple(context.args))
     if unit_test:
         passed = audit_model(words, _data_folder())
     else:
-        passed = audit_run(words, documents.run_folder(subject, runs=RUNS))
+        with _stored_run(subject) as folder:
+            passed = audit_run(words, folder)
     raise typer.Exit(DONE if passed else FAILED)
 
 
@@ -621,7 +777,7 @@ def list_(
         return
     for entry in entries:
         try:
-            details = entry.details()
+            details = _attack_card(entry) if kind is Kind.ATTACKS else entry.details()
         except RequestError as error:  # a missing card must not hide the others
             details = f"(no card: {error})"
         say(f"{entry.name}: {_summary(entry)}")
@@ -792,13 +948,14 @@ def _events_folder(given: Path | None) -> Path:
 @app.command()
 def compare(
     baseline: Annotated[
-        Path,
+        Store,
         typer.Argument(
-            parser=path, metavar="BASELINE", help="Folder of a run, or a saved baseline."
+            parser=place, metavar="BASELINE", help="Folder of a run, or a saved baseline, or a URL."
         ),
     ],
     run_folder: Annotated[
-        Path, typer.Argument(parser=path, metavar="RUN", help="Folder of the new run.")
+        Store,
+        typer.Argument(parser=place, metavar="RUN", help="Folder of the new run, or its URL."),
     ],
     max_increase: Annotated[
         float | None,
@@ -837,18 +994,19 @@ def compare(
     from gibbon.gate.limits import Limits, default_limits, read_limits
     from gibbon.report.text.terminal import print_table
 
-    place = limits if limits is not None else default_limits(baseline)
-    allowed = read_limits(place) if place is not None else Limits()
-    if max_increase is not None:
-        allowed = allowed.allowing(max_increase)
-    comparison = gate.compare(
-        baseline,
-        run_folder,
-        limits=allowed,
-        alpha=alpha,
-        where=str(place or ""),
-        accept=_accepted(accept),
-    )
+    with baseline.reading() as before, run_folder.reading() as run:
+        found = limits if limits is not None else default_limits(before)
+        allowed = read_limits(found) if found is not None else Limits()
+        if max_increase is not None:
+            allowed = allowed.allowing(max_increase)
+        comparison = gate.compare(
+            before,
+            run,
+            limits=allowed,
+            alpha=alpha,
+            where=str(found or ""),
+            accept=_accepted(accept),
+        )
     text = comparison_text.comparison_markdown(comparison)
     if markdown is not None:
         write_atomically(markdown, text)
@@ -867,19 +1025,54 @@ def compare(
 @app.command()
 def report(
     run_name: Annotated[
-        str, typer.Argument(metavar="RUN", help="Folder of a run, or its name in results/runs.")
+        str,
+        typer.Argument(
+            metavar="RUN", help="Folder of a run, its URL, or its name in results/runs."
+        ),
     ],
     output: Annotated[
-        Path | None,
+        Store | None,
         typer.Option(
-            parser=path, help="File to write; - prints it. [default: RUN/report.html, .tex or .md]"
+            parser=place,
+            metavar="FILE",
+            help="File to write, or its URL; - prints it. [default: RUN/report.html, .tex or .md; "
+            "main.tex]",
         ),
     ] = None,
     latex: Annotated[bool, typer.Option("--latex", help="Write tables as LaTeX.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Write tables as markdown.")] = False,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="With --latex: all (every table), or main, one table of models by attacks, best "
+            "in bold, for a paper. [default: all]",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Columns of --table main: clean, robust-accuracy, worst-case, adversarial-error, "
+            "success-rate, confidence. [default: the first three]",
+        ),
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Models of --table main. [default: all]")
+    ] = None,
+    attacks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Attacks of --table main, such as fgsm,pgd@8/255. [default: all, each at its "
+            "largest epsilon]",
+        ),
+    ] = None,
     figures: Annotated[
-        Path | None,
-        typer.Option(parser=path, metavar="DIR", help="Folder for the figures as SVG and PNG."),
+        Store | None,
+        typer.Option(
+            parser=place, metavar="DIR", help="Folder for the figures as SVG and PNG, or its URL."
+        ),
     ] = None,
 ) -> None:
     """Write a run as HTML, LaTeX or markdown.
@@ -897,24 +1090,32 @@ def report(
         raise SpecError("--latex and --markdown are two documents: give one of them")
     kinds = documents.Document
     kind = kinds.LATEX if latex else kinds.MARKDOWN if markdown else kinds.HTML
-    folder = documents.run_folder(run_name, runs=RUNS)
+    choice = documents.main_choice(table, columns, models, attacks, latex=latex)
 
     @of_one_record
     def document(folder: Path) -> tuple[RunRecord, str]:
         record = RunRecord.read(folder)
+        if choice is not None:
+            return record, documents.main_document(record, choice)
         return record, documents.document(record, folder, kind)
 
-    record, text = document(folder)
-    if str(output) == "-":
-        typer.echo(text, nl=False)
-    else:
-        file = output or folder / kind.file_name
-        documents.write_document(text, file)
-        say(f"{file}: {len(text.encode()) / 1000:,.0f} kB")
-    if figures is not None:
-        written = documents.write_figures(record, folder, figures)
-        say(f"{figures}: {len(written)} files", err=str(output) == "-")
-    missing = missing_outcomes(record, folder)
+    printed = str(output) == "-"
+    with _stored_run(run_name) as folder:
+        record, text = document(folder)
+        if printed:
+            typer.echo(text, nl=False)
+        else:
+            run_store = open_store(run_name) if is_url(run_name) else LocalStore(folder)
+            name = kind.file_name if choice is None else documents.MAIN_FILE
+            file = output or run_store.child(name)
+            with file.writing_file() as local:
+                documents.write_document(text, local)
+            say(f"{file}: {len(text.encode()) / 1000:,.0f} kB")
+        if figures is not None:
+            with figures.adding() as local:
+                written = documents.write_figures(record, folder, local)
+            say(f"{figures}: {len(written)} files", err=printed)
+        missing = missing_outcomes(record, folder)
     if missing:
         say(missing, err=True)
     first = opening(record)
@@ -924,6 +1125,38 @@ def report(
     raise typer.Exit(FAILED if record.failures else DONE)
 
 
+@app.command()
+def view(
+    run_name: Annotated[
+        str, typer.Argument(metavar="RUN", help="Folder of a run, or its name in results/runs.")
+    ],
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port; 0 for any. [default: the first free one from 8643]"
+        ),
+    ] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Only print the address.")
+    ] = False,
+    link: Annotated[
+        str, typer.Option(metavar="LINK", help="Link to an example that somebody has sent.")
+    ] = "",
+) -> None:
+    """Look at single examples of a run in the browser.
+
+    The page filters examples by model, attack, epsilon, class, confidence, outcome and agreement
+    between models, and shows pictures, the change, and the answers of all models.  It is served on
+    this machine alone until Ctrl-C.  Pictures of all examples need a run with --keep-examples.
+    """
+    from gibbon.cli.view_command import serve_examples
+    from gibbon.report import documents
+
+    serve_examples(
+        documents.run_folder(run_name, runs=RUNS), port=port, browser=not no_browser, link=link
+    )
+
+
 baseline_app = typer.Typer(help="Save a run as a small baseline file.")
 app.add_typer(baseline_app, name="baseline", no_args_is_help=True)
 
@@ -931,12 +1164,12 @@ app.add_typer(baseline_app, name="baseline", no_args_is_help=True)
 @baseline_app.command("save")
 def baseline_save(
     run_folder: Annotated[
-        Path, typer.Argument(parser=path, metavar="RUN", help="Folder of a run.")
+        Store, typer.Argument(parser=place, metavar="RUN", help="Folder of a run, or its URL.")
     ],
     file: Annotated[
-        Path,
+        Store,
         typer.Argument(
-            parser=path, metavar="FILE", help="File for the baseline, such as robust.json."
+            parser=place, metavar="FILE", help="File for the baseline, such as robust.json."
         ),
     ],
     accept: Annotated[
@@ -952,15 +1185,46 @@ def baseline_save(
     from gibbon.gate.baseline import save_baseline
     from gibbon.gate.limits import default_limits, read_limits
 
-    place = default_limits(file)
-    saved = save_baseline(
-        run_folder,
-        file,
-        limits=read_limits(place) if place is not None else None,
-        where=str(place or ""),
-        accept=_accepted(accept),
-    )
-    say(f"{file}: {saved.measures} measures, {file.stat().st_size / 1000:.1f} kB")
+    with run_folder.reading() as folder, file.writing_file() as local:
+        limits = default_limits(local)
+        saved = save_baseline(
+            folder,
+            local,
+            limits=read_limits(limits) if limits is not None else None,
+            where=str(limits or ""),
+            accept=_accepted(accept),
+        )
+        size = local.stat().st_size
+    say(f"{file}: {saved.measures} measures, {size / 1000:.1f} kB")
+
+
+plugin_app = typer.Typer(help="Write packages of your own attacks and models.")
+app.add_typer(plugin_app, name="plugin", no_args_is_help=True)
+
+
+@plugin_app.command("new")
+def plugin_new(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the package, such as my-attacks.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(parser=path, help="Folder for it. [default: NAME]")
+    ] = None,
+) -> None:
+    """Write a package with an attack and a model that Gibbon finds by name.
+
+    It holds entry points, the laws of attacks as a test, and a workflow for CI.  Nothing is
+    overwritten.
+    """
+    from gibbon.cli.plugin_command import new_plugin
+
+    say(new_plugin(name, output or Path(name)))
+
+
+_apps = (app, baseline_app, plugin_app)
+for _command in [each for one in _apps for each in one.registered_commands]:
+    if _command.cls is None or _command.cls is TyperCommand:
+        _command.cls = Command
 
 
 def main() -> None:
@@ -1073,6 +1337,13 @@ def _sources(kind: Kind) -> list[tuple[str, str]]:
         return [(f"{each.name}:NAME", _summary(each)) for each in ATTACK_SOURCES.entries()]
     ensemble = ("ensemble", "an ensemble of models or sources: ensemble:NAME,NAME")
     return [*((each.name, _summary(each)) for each in MODEL_SOURCES.entries()), ensemble]
+
+
+def _attack_card(entry: Entry[Any]) -> str:
+    """Returns what an entry says of an attack, and the card of its class."""
+    from gibbon.cli.attack_cards import attack_card
+
+    return "\n".join(filter(None, (entry.details(), attack_card(entry.load()))))
 
 
 def _summary(entry: Entry[Any]) -> str:

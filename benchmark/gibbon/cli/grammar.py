@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from gibbon.cli.aliases import known_spelling
 from gibbon.cli.options import (
     BY_FLAG,
     GROUP_OF,
@@ -28,12 +29,20 @@ from gibbon.cli.options import (
 )
 from gibbon.core.errors import SpecError, suggest
 from gibbon.core.reading import expanded
+from gibbon.core.threat import Norm
 from gibbon.datasets import DATASETS
 from gibbon.datasets.open import OF_CLASSES, kind_of
 from gibbon.models.registry import MODELS
+from gibbon.records.stores import Store
 from gibbon.runner.settings import Bounding, RunSettings
+from gibbon.specs.customary import (
+    EXAMPLES,
+    customary_attacks,
+    customary_epsilon,
+    customary_text,
+)
 from gibbon.specs.decoding import AGAINST, WHERE, decode_request
-from gibbon.specs.naming import RUBBISH, label_from, name_of, unlike
+from gibbon.specs.naming import PYTHON_FILE, RUBBISH, label_from, name_of, unlike
 from gibbon.specs.paths import is_path
 from gibbon.specs.suite import Suite
 
@@ -46,14 +55,16 @@ UNREADABLE = "skip_unreadable"
 class CommandRequest:
     """A request made on the command line: a suite, how to run it, and where files go.
 
-    ``strict`` says whether a serious flag that is not accepted makes exit code 1.
+    ``strict`` says whether a serious flag that is not accepted makes exit code 1; ``notes`` are
+    sentences about what was chosen for the user.
     """
 
     suite: Suite
     settings: RunSettings
-    output: Path | None = None
+    output: Store | None = None
     save_suite: Path | None = None
     strict: bool = False
+    notes: tuple[str, ...] = ()
 
     def in_options(self, message: str) -> str:
         """Returns an error message with its key paths replaced by the options they came from."""
@@ -62,10 +73,13 @@ class CommandRequest:
         return _in_options(message, models, [each.name for each in experiment.attacks])
 
 
-def parse_request(words: Sequence[str], *, data_folder: Path | None = None) -> CommandRequest:
+def parse_request(
+    words: Sequence[str], *, data_folder: Path | None = None, customary: bool = False
+) -> CommandRequest:
     """Returns the request that the words of a command line make.
 
-    ``data_folder`` holds datasets unless ``--data-dir`` is given.
+    ``data_folder`` holds datasets unless ``--data-dir`` is given.  With ``customary``, a request
+    without an attack gets the attacks, the budget and the number of examples that are customary.
 
     Raises `SpecError` that names the option, what was expected, what came, and the nearest option.
 
@@ -74,7 +88,7 @@ def parse_request(words: Sequence[str], *, data_folder: Path | None = None) -> C
     >>> suite.name, suite.experiments[0].attacks[0].parameters
     ('mnist-rbf', {'steps': 20})
     """
-    given = _GivenOptions()
+    given = _GivenOptions(customary=customary)
     for flag, text in _split(words, known=BY_FLAG):
         # "--bounds all" was --certify before inputs had bounds.
         renamed = flag in RENAMED and text in get_args(Bounding)
@@ -115,6 +129,7 @@ def parse_request(words: Sequence[str], *, data_folder: Path | None = None) -> C
         run.get("output"),
         run.get("save_suite"),
         strict=run.get("strict", False),
+        notes=tuple(given.notes),
     )
 
 
@@ -175,6 +190,7 @@ def _split(
             )
         flag, equals, value = word.partition("=")
         place += 1
+        flag = known_spelling(flag, known)
         takes_value = flag not in known or known[flag].value
         if equals:
             yield flag, value
@@ -194,6 +210,8 @@ class _GivenOptions:
         default_factory=lambda: {group: [{}] for group in GROUPS}
     )
     unknown: list[str] = field(default_factory=list)
+    customary: bool = False
+    notes: list[str] = field(default_factory=list)
 
     def add(self, flag: str, text: str | None) -> None:
         """Adds an option to what it describes; an unknown one is a parameter of an attack."""
@@ -226,10 +244,42 @@ class _GivenOptions:
             return
         for flag in self.unknown:
             if "--attack" in missing or suggest(flag, missing) != ".":
-                raise SpecError(f"{flag}: no such option{misspelt(flag)}")
+                raise SpecError(
+                    f"{flag}: no such option{misspelt(flag)} A parameter of an attack comes after "
+                    f"its name: --attack pgd {flag} ... The options: {', '.join(BY_FLAG)}"
+                )
+        if missing == ["--attack"] and self.customary:
+            self._take_customary_attacks()
+            return
         raise SpecError(
             f"missing: {', '.join(missing)}. For example: "
             "--model softmax --dataset mnist --attack fgsm --epsilon 0.1"
+        )
+
+    def _take_customary_attacks(self) -> None:
+        """Adds the customary attacks at their budget, on a sample, and notes what was chosen."""
+        common = self.scopes["Attacks"][0]
+        try:
+            norm = Norm(str(common.get("norm", Norm.LINF)))
+        except ValueError:
+            norm = Norm.LINF  # refused, with its name, when the attacks are decoded
+        (dataset,), (run,) = self.scopes["Dataset"], self.scopes["Run"]
+        attacks = customary_attacks(norm)
+        self.scopes["Attacks"] += attacks
+        budget = ", ".join(common.get("epsilon", ()))
+        where = ""
+        if not budget:
+            source = str(dataset["source"])
+            budget, known = customary_epsilon(source, norm, bounds=dataset.get("bounds"))
+            common["epsilon"] = [budget]
+            where = f", the customary budget{f' of {known}' if known else ''}"
+        examples = ""
+        if "limit" not in run:
+            run["limit"] = EXAMPLES
+            examples = f", on at most {EXAMPLES:,} examples"
+        self.notes.append(
+            f"no attack is given: {customary_text(attacks)} at {norm.symbol} {budget}{where}"
+            f"{examples}; choose with --attack, --epsilon, --limit"
         )
 
     def complete_models(self) -> list[dict[str, Any]]:
@@ -260,7 +310,17 @@ class _GivenOptions:
                     attack["epsilon"] = budget
         if any("epsilon" not in attack for attack in found):
             raise SpecError("missing: --epsilon, how far an attack may go, such as 8/255")
+        for attack in found:
+            attack["name"] = _attack_name(attack["name"])
         return _with_unique(found, "label", lambda attack: label_from(attack["name"]))
+
+
+def _attack_name(written: str) -> str:
+    """Returns the name of an attack; the home folder in a reference to a file is written out."""
+    path, python, name = written.rpartition(PYTHON_FILE)
+    if not python or not written.startswith("~"):
+        return written
+    return f"{expanded(path, SpecError)}{python}{name}"
 
 
 def _set(scope: dict[str, Any], key: str, value: Any, *, flag: str) -> None:

@@ -13,7 +13,9 @@ from typing import Any, Literal, get_args
 from gibbon.core.errors import SpecError
 from gibbon.core.reading import expanded
 from gibbon.records.flag_kinds import flag_kind
-from gibbon.runner.settings import LEAST, Precision, RunSettings
+from gibbon.records.stores import Store, is_url, open_store
+from gibbon.runner.settings import LEAST, Execution, Precision, RunSettings
+from gibbon.specs.keep_examples import parse_keep_examples
 from gibbon.specs.memory_sizes import parse_bytes
 from gibbon.specs.suite import Direction
 
@@ -111,6 +113,11 @@ def _path(text: str) -> Path:
     return expanded(text, SpecError)
 
 
+def _store(text: str) -> Store:
+    """Returns the store of a path or a URL; a path that is none is a wrong option."""
+    return open_store(text if is_url(text) else _path(text))
+
+
 def _whole(name: str = "", *, otherwise: str = "", positive: bool = False) -> Callable[[str], int]:
     """Returns a reader of whole numbers that are at least what a setting must be."""
     least = LEAST.get(name, int(positive))
@@ -135,6 +142,22 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise ValueError("a positive number of seconds")
     return seconds
+
+
+def _execution(text: str) -> str:
+    if text not in get_args(Execution):
+        raise ValueError(f"one of {', '.join(get_args(Execution))}")
+    return text
+
+
+def _gpus(text: str) -> float:
+    try:
+        gpus = float(text)
+    except ValueError:
+        gpus = math.nan
+    if not 0 <= gpus < math.inf:
+        raise ValueError("a number of GPUs")
+    return gpus
 
 
 def _numbers(text: str) -> list[float]:
@@ -198,6 +221,10 @@ def _stand_in(text: str) -> tuple[str, str]:
     if not (module and equals and function):
         raise ValueError("MODULE=FUNCTION, such as quantiser=identity")
     return module, function
+
+
+def _kept(text: str) -> str | int:
+    return parse_keep_examples(text)
 
 
 def _precision(text: str) -> str:
@@ -344,7 +371,9 @@ _DATASET = (
 _ATTACKS = (
     Option(
         "--attack NAME",
-        "Attack to run, a name of `list attacks`. Several attacks are run one after the other.",
+        "Attack to run: a name of `list attacks`, path/to/mine.py:Mine or my_package.attacks:Mine. "
+        "Several attacks are run one after the other. Without one, FGSM, PGD and a short worst "
+        "case at the customary budget, on at most 1,000 examples.",
         name="name",
     ),
     Option(
@@ -382,7 +411,12 @@ _ATTACKS = (
     Option("--label NAME", "Name of the attack in the tables.", "its own name"),
 )
 _RUN = (
-    Option("--output DIR", "Folder for the results.", "results/runs/DATASET-MODELS", _path),
+    Option(
+        "--output DIR",
+        "Folder for the results, or its URL, such as s3://bucket/run.",
+        "results/runs/DATASET-MODELS",
+        _store,
+    ),
     Option("--device DEVICE", "Device: auto, cpu, cuda, cuda:1 or mps.", "auto"),
     Option(
         "--batch-size auto|N",
@@ -405,10 +439,34 @@ _RUN = (
         _whole("models_in_memory"),
     ),
     Option(
-        "--workers N",
+        "--decoders N",
         "Processes that decode images.",
         "from the number of processors",
+        _whole("decoders"),
+    ),
+    Option(
+        "--executor KIND",
+        "Place where attacks are computed: in-process, processes (workers on this machine) or ray "
+        "(workers on a Ray cluster; pip install 'gibbon-bench[ray]'). The answer is the same.",
+        "processes with --workers, else in-process",
+        _execution,
+    ),
+    Option(
+        "--workers N",
+        "Workers that examples are divided among, each with a GPU or a share of the cores.",
+        "with an executor, one a GPU, else one a core",
         _whole("workers"),
+    ),
+    Option(
+        "--address ADDRESS",
+        "Address of the Ray cluster to join, or auto, with --executor ray.",
+        "a Ray of its own on this machine",
+    ),
+    Option(
+        "--gpus-per-worker G",
+        "GPUs of each worker, with --executor ray, such as 1 or 0.5.",
+        "1 on a GPU, else 0",
+        _gpus,
     ),
     Option(
         "--limit N",
@@ -472,6 +530,13 @@ _RUN = (
         "none.",
         "as the suite says, else cheap",
         formerly="--bounds",
+    ),
+    Option(
+        "--keep-examples KIND|N",
+        "Adversarial examples to keep in the folder, for gibbon view: all, misclassified, or a "
+        "number of each cell.",
+        "as the suite says, else none",
+        _kept,
     ),
     Option(
         "--no-pictures",
@@ -540,7 +605,7 @@ _SETTINGS = {each.name for each in fields(RunSettings)}
 RUN_OPTIONS = tuple(option for option in OPTIONS if option.name in _SETTINGS)
 # Of a merge the results are those of its shards: the others only say how models are run here.
 _OF_MERGE = (
-    *("device", "batch_size", "models_in_memory", "workers", "data_folder", "download"),
+    *("device", "batch_size", "models_in_memory", "decoders", "data_folder", "download"),
     *("isolate", "cell_timeout", "cell_memory", "pictures", "repair"),
 )
 MERGE_OPTIONS = tuple(option for option in RUN_OPTIONS if option.name in _OF_MERGE)
@@ -655,6 +720,8 @@ OF_OWN_RECIPE = (
 OF_OWN = (*OF_OWN_MODEL, *OF_OWN_DATA, *OF_OWN_RECIPE)
 
 EXAMPLES = """\
+The customary attacks on your own network and images:
+    evaluate --model net.py:build --weights w.pt --dataset photos/
 A model that comes with the package:
     evaluate --model maxout --dataset mnist --attack fgsm --epsilon 0.1,0.25
 Your own network and images, two attacks:

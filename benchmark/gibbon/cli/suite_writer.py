@@ -14,11 +14,10 @@ import tomli_w
 from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.files import write_atomically
 from gibbon.records.run import RUN_FILE, RunRecord
-from gibbon.specs.naming import label_from
+from gibbon.specs.naming import PYTHON_FILE, label_from
 from gibbon.specs.paths import is_path
 from gibbon.specs.suite import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite
 
-PYTHON_FILE = ".py:"
 # Keys of an experiment that change its results.
 SAME = ("dataset", "error_only", "draws", "against", "threshold", "fooling")
 
@@ -141,6 +140,7 @@ def _source(spec: ModelSpec | DatasetSpec, key: str, folder: Path) -> str | dict
 
 def _attack(spec: AttackSpec, folder: Path) -> dict[str, Any]:
     written: dict[str, Any] = _with_functions(spec.model_dump(exclude_defaults=True), folder)
+    written["name"] = _attack_name(spec.name, folder)
     if isinstance(written.get("attacks"), list | tuple):
         written["attacks"] = [_with_functions(each, folder) for each in written["attacks"]]
     if spec.label == label_from(spec.name):
@@ -148,8 +148,16 @@ def _attack(spec: AttackSpec, folder: Path) -> dict[str, Any]:
     return written
 
 
+def _attack_name(name: str, folder: Path) -> str:
+    return _relative(name, folder) if PYTHON_FILE in name else name
+
+
 def _with_functions(attack: Any, folder: Path) -> Any:
-    """Returns an attack, or a member of a list, with paths of functions as seen from a folder."""
+    """Returns an attack, or a member of a list, with paths as seen from a folder."""
+    if isinstance(attack, str):
+        return _attack_name(attack, folder)
+    if isinstance(attack, Mapping) and isinstance(attack.get("name"), str):
+        attack = {**attack, "name": _attack_name(attack["name"], folder)}
     if not isinstance(attack, Mapping) or not isinstance(attack.get("backward"), Mapping):
         return attack
     pairs = attack["backward"].items()

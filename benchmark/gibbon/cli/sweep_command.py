@@ -103,7 +103,7 @@ def sweep_models(asked: SweepWords, *, data_folder: Path | None, runs: Path) -> 
         provenance=origin.model_copy(update={"finished": now()}),
         models=tuple(swept_model(each, own) for each, own in zip(found, rows, strict=True)),
     )
-    folder = asked.output or request.output or runs / f"{suite.name}-sweep"
+    folder = asked.output or runs / f"{suite.name}-sweep"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / SWEEP_FILE, sweep_text(record))

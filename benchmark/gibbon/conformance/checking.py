@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import itertools
 import time
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from gibbon.attacks import IN_NORM
-from gibbon.attacks.adapters import ATTACK_SOURCES
 from gibbon.attacks.base import Attack, parameters_of
-from gibbon.attacks.factory import attack_class, make_attack
+from gibbon.attacks.factory import attack_class, is_code, make_attack, referenced
 from gibbon.conformance.laws import LAWS, Law
 from gibbon.conformance.verdict import AttackVerdict, LawResult, LawStatus
 from gibbon.core.endings import Terminated
-from gibbon.core.errors import RequestError, SpecError, suggest
-from gibbon.core.import_path import importing, is_reference, load_reference
+from gibbon.core.errors import SpecError, suggest
+from gibbon.core.import_path import importing
 from gibbon.core.threat import ZERO, Norm
 from gibbon.specs.suite import AttackSpec
 
@@ -51,9 +49,9 @@ def check_attack(
     """
     kind = attack if isinstance(attack, type) else type(attack)
     name = attack if isinstance(attack, str) else kind.__name__
-    is_code = isinstance(attack, str) and _is_code(attack)
+    imports = isinstance(attack, str) and is_code(attack)
     # The checks run inside too: a module of the working folder may import its own modules late.
-    with importing(name) if is_code else nullcontext():
+    with importing(name) if imports else nullcontext():
         built = _built(attack, name, parameters or {}, norms=norms)
         _check_departures(built, name)
         for norm in norms:
@@ -71,24 +69,7 @@ def check_attack(
 
 def find_attack(text: str) -> Any:
     """Returns the attack of a name, a library's name or a reference.  Raises a `RequestError`."""
-    if not _is_code(text):
-        return attack_class(text)
-    try:
-        return load_reference(text, what="attack")
-    except RequestError as error:
-        scheme = text.partition(":")[0]
-        if not scheme.isidentifier() or importlib.util.find_spec(scheme) is not None:
-            raise
-        near = suggest(scheme, ATTACK_SOURCES.names()).removesuffix(".")  # a misspelt library
-        raise SpecError(f"{error}{near}") from error
-
-
-def _is_code(text: str) -> bool:
-    scheme, colon, _ = text.partition(":")
-    if not is_reference(text) or not colon or scheme in ATTACK_SOURCES.near_names():
-        return is_reference(text) and not colon
-    own = "." in scheme or importlib.util.find_spec(scheme) is not None
-    return own or scheme not in ATTACK_SOURCES
+    return referenced(text) if is_code(text) else attack_class(text)
 
 
 def _built(

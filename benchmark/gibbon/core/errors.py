@@ -33,6 +33,25 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+# Names that other libraries give to what is called otherwise here, without punctuation.
+SYNONYMS = {
+    **dict.fromkeys(("eps", "epsilons", "epsmax"), "epsilon"),
+    **dict.fromkeys(("alpha", "epsstep", "epsiter", "lr", "relstepsize", "stepsizes"), "stepsize"),
+    **dict.fromkeys(("iters", "iterations", "numsteps", "nsteps", "maxiter", "niter"), "steps"),
+    **dict.fromkeys(("nbiter", "numiter", "niters", "maxiterations", "nbsteps"), "steps"),
+    **dict.fromkeys(("nrestarts", "numrestarts", "randomrestarts", "nbrestarts"), "restarts"),
+    **dict.fromkeys(("nqueries", "maxqueries", "numqueries", "budget"), "queries"),
+    **dict.fromkeys(("randstart", "rs", "randominit", "randinit"), "randomstart"),
+    **dict.fromkeys(("checkpoint", "ckpt", "statedict"), "weights"),
+    **dict.fromkeys(("data", "datapath"), "dataset"),
+    **dict.fromkeys(("aa", "autoattackstandard"), "autoattack"),
+    **dict.fromkeys(("ifgsm", "basiciterativemethod"), "bim"),
+    **dict.fromkeys(("carliniwagner", "cwl2", "candw"), "cw"),
+    "params": "arguments",
+    "kwargs": "arguments",
+    "randomseed": "seed",
+}
+
 LONGEST, MOST = 200, 20_000  # characters and names among which the nearest name is looked for
 
 
@@ -45,6 +64,14 @@ TOKENS = (
 
 class GibbonError(Exception):
     """Base class of all exceptions that Gibbon raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the finished message, whatever arguments the class takes."""
+        return _restored, (type(self), self.args), vars(self)
+
+
+def _restored(kind: type[GibbonError], args: tuple[Any, ...]) -> GibbonError:
+    return kind.__new__(kind, *args)
 
 
 class RequestError(GibbonError):
@@ -162,6 +189,17 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """
     if len(name) > LONGEST:
         return "."
-    candidates = (each for each in known if len(each) <= LONGEST)
-    near = difflib.get_close_matches(name, list(islice(candidates, MOST)), n=1, cutoff=0.5)
+    candidates = list(islice((each for each in known if len(each) <= LONGEST), MOST))
+    plain = {_plain(each): each for each in reversed(candidates)}
+    meant = plain.get(_plain(name)) or plain.get(SYNONYMS.get(_plain(name), ""))
+    near = [meant] if meant else []
+    if not meant and not name.startswith("--"):
+        near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    if not near:  # such as "MaxOut2", and options, whose hyphens are no likeness
+        lowered = difflib.get_close_matches(_plain(name), list(plain), n=1, cutoff=0.5)
+        near = [plain[each] for each in lowered]
     return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def _plain(name: str) -> str:
+    return "".join(each for each in name.lower() if each.isalnum())

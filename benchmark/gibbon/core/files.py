@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from gibbon.core.errors import RequestError, RunFolderError
 
@@ -21,6 +22,58 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _NEW |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 _LASTING = ContextVar("lasting", default=True)
+
+
+class Follower(Protocol):
+    """Repeats elsewhere what happens to the files of a folder, such as in a remote store."""
+
+    def stored(self, path: Path) -> None:
+        """Is called for each file that has been written completely."""
+
+    def removed(self, path: Path) -> None:
+        """Is called for each file or folder that has been removed."""
+
+    def catch_up(self) -> None:
+        """Repeats what other processes, and writers that do not report, have done."""
+
+
+_FOLLOWERS: dict[Path, Follower] = {}  # by folder; empty for runs on a local disk
+
+
+@contextmanager
+def followed(folder: Path, follower: Follower) -> Iterator[None]:
+    """Lets a follower repeat what happens to the files of a folder within a ``with`` block."""
+    _FOLLOWERS[folder] = follower
+    try:
+        yield
+    finally:
+        del _FOLLOWERS[folder]
+
+
+def catch_up() -> None:
+    """Lets all followers repeat what another process has done to their folders."""
+    for follower in tuple(_FOLLOWERS.values()):
+        follower.catch_up()
+
+
+def _followers_of(path: Path) -> Iterator[Follower]:
+    for folder, follower in tuple(_FOLLOWERS.items()):
+        if path.is_relative_to(folder):
+            yield follower
+
+
+def remove_file(path: Path) -> None:
+    """Removes a file, if it is there.  Raises `OSError`."""
+    path.unlink(missing_ok=True)
+    for follower in _followers_of(path):
+        follower.removed(path)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder and everything in it, as far as it can be removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    for follower in _followers_of(path):
+        follower.removed(path)
 
 
 @contextmanager
@@ -51,6 +104,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+    for follower in _followers_of(path):
+        follower.stored(path)
 
 
 def open_new(path: Path) -> BinaryIO:

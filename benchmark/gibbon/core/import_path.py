@@ -20,6 +20,7 @@ from gibbon.core.registry import restoring_imports, their_code
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _OURS = "gibbon_user_"
+_KEY = 16  # digits of the digest in the name of such a module
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,16 @@ def is_reference(text: str) -> bool:
     [True, True, False]
     """
     return ".py:" in text or text.endswith(".py") or _MODULE.fullmatch(text) is not None
+
+
+def module_name(module: str) -> str:
+    """Returns the name of a module; that of an imported file without where it was and its content.
+
+    >>> module_name("gibbon_user_mine_0123456789abcdef"), module_name("my_package.attacks")
+    ('mine', 'my_package.attacks')
+    """
+    found = re.fullmatch(rf"{_OURS}(.+)_[0-9a-f]{{{_KEY}}}", module)
+    return found[1] if found else module
 
 
 def check_reference(text: str, *, what: str) -> None:
@@ -127,7 +138,7 @@ def _from_file(path: Path, *, what: str) -> ModuleType:
     _check_file(path, what=what)
     with their_code(f"{what}: {str(path)!r} can't be read"):
         content = path.read_bytes()
-    key = hashlib.sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()[:16]
+    key = hashlib.sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()[:_KEY]
     name = f"{_OURS}{path.stem}_{key}"
     if name in sys.modules:
         return sys.modules[name]

@@ -8,6 +8,8 @@ for candidates and inputs with memory of their own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -83,6 +85,26 @@ def equal(one: Tensor, other: Tensor) -> bool:
     if not one.is_floating_point() or one.shape != other.shape:
         return False
     return bool(((one == other) | (one.isnan() & other.isnan())).all())  # a NaN stays a NaN
+
+
+@torch.no_grad()
+def each_equal(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[bool]:
+    """Returns for each pair of tensors whether they are `equal`; one read for all on a GPU.
+
+    >>> each_equal([(torch.ones(2), torch.ones(2)), (torch.ones(1), torch.zeros(1))])
+    [True, False]
+    """
+    away = [
+        one.device.type != "cpu" and one.device == other.device and one.shape == other.shape
+        for one, other in pairs
+    ]
+    differs = [(one != other).any() for (one, other), each in zip(pairs, away, strict=True) if each]
+    read = iter(torch.stack(differs).tolist() if differs else [])
+    # Numbers that differ may be NaN on both sides.
+    return [
+        (each and not next(read)) or equal(one, other)
+        for (one, other), each in zip(pairs, away, strict=True)
+    ]
 
 
 def version_of(tensor: Tensor) -> int:

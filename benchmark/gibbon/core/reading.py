@@ -101,7 +101,7 @@ def read_text_file(path: Path, problem: type[RequestError], *, limit: int = TEXT
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise problem(f"{path}: can't be read: {error}") from error
+        raise problem(f"{path}: is not UTF-8: {error}; save it as UTF-8") from error
 
 
 def parse_json(
@@ -115,7 +115,7 @@ def parse_json(
         return json.loads(content, object_pairs_hook=pairs)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except ValueError as error:
         raise ValueError(f"it holds a number that is too long: {error}") from error

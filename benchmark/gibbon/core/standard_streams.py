@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any, NamedTuple
 
 try:
@@ -65,8 +66,21 @@ def write_streams(before: tuple[StreamState, ...]) -> None:
 
 def _state(number: int, stream: Any) -> StreamState:
     coding = _attribute(stream, "encoding"), _attribute(stream, "errors")
-    attributes = tuple(getattr(stream, "__dict__", {}).items())
+    attributes = tuple(_set_attributes(stream).items())
     return StreamState(stream, _is_usable(stream), coding, attributes, _file(number))
+
+
+def _set_attributes(stream: Any) -> dict[str, Any]:
+    """Returns the attributes that were set on a stream: all, or functions in place of its methods.
+
+    A stream of another class, such as that of a notebook, has attributes of its own, which change
+    while it is used: its buffer, for example.
+    """
+    own: dict[str, Any] = getattr(stream, "__dict__", {})
+    if isinstance(stream, TextIOWrapper):
+        return dict(own)
+    kind = type(stream)
+    return {name: own[name] for name in own if callable(getattr(kind, name, None))}
 
 
 def _is_usable(stream: Any) -> bool:
@@ -117,10 +131,11 @@ def _restore_descriptor(number: int, file: Identity | None) -> None:
 
 
 def _restore_stream(stream: Any, before: StreamState) -> None:
-    own, attributes = getattr(stream, "__dict__", None), dict(before.attributes)
-    if own is not None and own != attributes:
-        own.clear()
-        own.update(attributes)
+    now, attributes = _set_attributes(stream), dict(before.attributes)
+    if now != attributes:
+        for name in now.keys() - attributes.keys():
+            del stream.__dict__[name]
+        stream.__dict__.update(attributes)
     coding = _attribute(stream, "encoding"), _attribute(stream, "errors")
     if coding != before.coding and hasattr(stream, "reconfigure"):
         stream.reconfigure(encoding=before.coding[0], errors=before.coding[1])

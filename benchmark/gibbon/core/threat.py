@@ -6,6 +6,7 @@ Imports no torch, since suites and records use these types too.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from fractions import Fraction
@@ -24,6 +25,15 @@ class Norm(StrEnum):
     LINF = "linf"
     L2 = "l2"
     L1 = "l1"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Norm | None:
+        """Returns the norm of another spelling, such as ``"Linf"``, ``"l-inf"``, ``"L2"``."""
+        if not isinstance(value, str):
+            return None
+        word = re.sub(r"[\s_-]", "", value.lower()).replace("∞", "inf").replace("infinity", "inf")
+        spelling = word if word.startswith("l") else f"l{word}"
+        return next((each for each in cls if each.value == spelling), None)
 
     @property
     def symbol(self) -> str:

@@ -43,8 +43,15 @@ class Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """Returns the batch on another device."""
-        return Batch(self.ids.to(device), self.inputs.to(device), self.labels.to(device))
+        """Returns the batch on another device.
+
+        On its way to a GPU it goes through pinned memory, so that the processor does not wait.
+        """
+        parts = [self.ids, self.inputs, self.labels]
+        if device.type == "cuda":
+            parts = [each.pin_memory() if each.device.type == "cpu" else each for each in parts]
+        waits = device.type == "cpu"  # what is read there must have arrived
+        return Batch(*(each.to(device, non_blocking=not waits) for each in parts))
 
 
 @dataclass(frozen=True, eq=False)

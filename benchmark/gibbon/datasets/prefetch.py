@@ -63,7 +63,7 @@ def read_ahead(
         except RuntimeError as error:
             raise DatasetError(
                 f"a process that reads pictures ended unexpectedly ({error}); "
-                "--workers 0 reads in the main process"
+                "--decoders 0 reads in the main process"
             ) from error
         if isinstance(part, _Raised):
             raise DatasetError(part.message)

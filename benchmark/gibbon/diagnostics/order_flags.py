@@ -16,10 +16,11 @@ section 5; for members of lists, the flags of F. Croce's and M. Hein's AutoAttac
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,32 +249,71 @@ def _of_models(cells: Sequence[ComparedCell]) -> Iterator[_Comparison]:
     by_model: dict[str, list[ComparedCell]] = defaultdict(list)
     for cell in cells:
         by_model[cell.model].append(cell)
+    orders = _Orders()
     for own in by_model.values():
         contenders = [each for cell in own for each in _contenders(cell)]
+        series = _series(contenders)
         for stronger in contenders:
-            for weaker, order in _below(stronger, contenders):
+            for weaker, order in _below(stronger, series, orders):
                 yield _compared(weaker, stronger, order)
         for cell in own:
             yield from _among_survivors(cell)
 
 
+class _Orders:
+    """Orders of attacks, each found once: models and smaller epsilons have the same ones."""
+
+    def __init__(self) -> None:
+        # By the attacks' identities, which stay theirs while the attacks are kept here.
+        self._known: dict[tuple[object, ...], tuple[Attacker, Attacker, Order | None]] = {}
+
+    def of(self, weaker: Attacker, stronger: Attacker) -> Order | None:
+        """Returns `order_of` these attacks, of which the weaker's epsilon is not the larger one."""
+        key = (
+            *(id(weaker.attack), weaker.took_gradients, weaker.carried),
+            *(weaker.threat.norm, weaker.threat.bounds, weaker.bounds),
+            *(id(stronger.attack), stronger.took_gradients, stronger.carried),
+            *(stronger.threat, stronger.bounds),
+        )
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = weaker, stronger, order_of(weaker, stronger)
+        return found[2]
+
+
+_Series = dict[tuple[str, str, bool], list[_Contender]]
+
+
+def _series(contenders: Iterable[_Contender]) -> _Series:
+    """Returns attacks by label, name and clipping, each at its largest epsilon first."""
+    found: _Series = {}
+    for each in contenders:
+        key = (each.cell.label, each.name, each.cell.threat.bounds is None)
+        found.setdefault(key, []).append(each)
+    for same in found.values():
+        same.sort(key=lambda each: each.cell.threat.epsilon, reverse=True)
+    return found
+
+
 def _below(
-    stronger: _Contender, contenders: Iterable[_Contender]
+    stronger: _Contender, series: _Series, orders: _Orders
 ) -> Iterator[tuple[_Contender, Order]]:
     """Yields the attacks that should be weaker, each at its largest epsilon that is not above."""
-    nearest: dict[tuple[str, str, bool], tuple[_Contender, Order]] = {}
-    for weaker in contenders:
-        same = weaker.cell.label == stronger.cell.label and weaker.name == stronger.name
-        if same or _contains(stronger, weaker) or _contains(weaker, stronger):
+    for same in series.values():
+        first = same[0]
+        if first.cell.label == stronger.cell.label and first.name == stronger.name:
             continue
-        order = order_of(weaker.attacker, stronger.attacker)
-        if order is None or _equal(weaker, stronger):
+        if _contains(stronger, first) or _contains(first, stronger):
             continue
-        key = (weaker.cell.label, weaker.name, weaker.cell.threat.bounds is None)
-        before = nearest.get(key)
-        if before is None or before[0].cell.threat.epsilon < weaker.cell.threat.epsilon:
-            nearest[key] = (weaker, order)
-    yield from nearest.values()
+        budget = -stronger.cell.threat.epsilon.value
+        start = bisect_left(same, budget, key=lambda each: -each.cell.threat.epsilon.value)
+        for weaker in islice(same, start, None):
+            order = orders.of(weaker.attacker, stronger.attacker)
+            if order is None:  # nor is there one at smaller epsilons
+                break
+            if not _equal(weaker, stronger):
+                yield weaker, order
+                break
 
 
 def _contains(one: _Contender, other: _Contender) -> bool:
@@ -388,12 +428,16 @@ def _among_survivors(cell: ComparedCell) -> Iterator[_Comparison]:
 def _of_transfers(cells: Sequence[ComparedCell]) -> Iterator[_Comparison]:
     """Yields the comparisons of a model's own examples with those made on another model."""
     own = {(cell.model, cell.label, cell.threat): cell for cell in cells}
+    alike: dict[tuple[str, ThreatModel], list[ComparedCell]] = defaultdict(list)
+    for (_, label, threat), cell in own.items():
+        alike[label, threat].append(cell)
     for source in cells:
-        for target in cells:
-            key = (target.model, source.label, source.threat)
-            if target.model == source.model or own.get(key) is not target:
+        if len(source.outcome.scores) == 1:  # it is scored on no other model
+            continue
+        for target in alike[source.label, source.threat]:
+            if target.model == source.model or target.digest == source.digest:
                 continue
-            if target.digest == source.digest or target.digest not in source.outcome.scores:
+            if target.digest not in source.outcome.scores:
                 continue
             order = _own_should_win(target)
             if order is None:

@@ -109,9 +109,10 @@ def _falls_with_epsilon(cells: Sequence[AttackedCell]) -> Iterator[Flag]:
     pairs = []
     for group in groups.values():
         ordered = sorted(group, key=lambda cell: cell.row.epsilon)
-        for smaller, larger in combinations(ordered, 2):
+        marked = [(cell, cell.wrong) for cell in ordered]
+        for (smaller, fewer), (larger, more) in combinations(marked, 2):
             if np.array_equal(smaller.outcome.example_id, larger.outcome.example_id):
-                pairs.append(_Pair(larger, smaller.wrong, larger.wrong, str(smaller.row.epsilon)))
+                pairs.append(_Pair(larger, fewer, more, str(smaller.row.epsilon)))
     fallen: dict[int, list[_Pair]] = {}
     for pair in _significant(pairs):
         fallen.setdefault(id(pair.cell), []).append(pair)
@@ -136,10 +137,14 @@ def _no_better_than_noise(cells: Sequence[AttackedCell]) -> Iterator[Flag]:
     attack may find none either.
     """
     pairs = []
+    noisy: dict[tuple[object, ...], list[AttackedCell]] = {}
+    for cell in cells:
+        if cell.row.algorithm in NOISE:
+            noisy.setdefault(_budget(cell), []).append(cell)
     for cell in cells:
         if not cell.takes_gradients or cell.searches or not cell.steady:
             continue
-        for noise, source in _noise_for(cell, cells):
+        for noise, source in _noise_for(cell, noisy.get(_budget(cell), ())):
             few = int(cell.wrong.sum()) <= int(noise.sum())
             if few and noise.mean() < SATURATED and cell.right.any():
                 pairs.append(_Pair(cell, noise, ~cell.right, source))
@@ -160,19 +165,21 @@ def _no_better_than_noise(cells: Sequence[AttackedCell]) -> Iterator[Flag]:
         )
 
 
-def _noise_for(cell: AttackedCell, cells: Sequence[AttackedCell]) -> Iterator[tuple[Marks, str]]:
-    """Yields the examples that noise of the same size misclassifies, and a name for the noise."""
+def _budget(cell: AttackedCell) -> tuple[object, ...]:
     row = cell.row
-    for other in cells:
-        theirs = other.row
-        if (
-            theirs.algorithm in NOISE
-            and (theirs.dataset, theirs.model) == (row.dataset, row.model)
-            and (theirs.epsilon, theirs.norm) == (row.epsilon, row.norm)
-            and (row.clip is False or theirs.clip is True)
-            and np.array_equal(other.outcome.example_id, cell.outcome.example_id)
-        ):
-            yield other.wrong, theirs.attack
+    return row.dataset, row.model, row.epsilon, row.norm
+
+
+def _noise_for(cell: AttackedCell, noisy: Iterable[AttackedCell]) -> Iterator[tuple[Marks, str]]:
+    """Yields the examples that noise of the same size misclassifies, and a name for the noise.
+
+    ``noisy`` are the cells of noise on the cell's model, of its size.
+    """
+    row = cell.row
+    for other in noisy:
+        same = np.array_equal(other.outcome.example_id, cell.outcome.example_id)
+        if same and (row.clip is False or other.row.clip is True):
+            yield other.wrong, other.row.attack
     path = cell.path
     if path is not None and row.norm is Norm.LINF:
         started = (path.start_distance > 0) & (path.start_distance <= cell.epsilon)

@@ -23,6 +23,7 @@ from gibbon.records.flags import Flag
 NEARLY_ALL = 0.99  # of the sum of a gradient's sizes
 PARTIAL = 0.3  # of the coordinates with a gradient; sound attacks changed 0.8 of them and more
 LEAST = 5  # examples that moved
+LOOKED_AT = 64  # first examples of a run, whose changed coordinates are counted
 # Names of libraries' attacks, and of parameters, that say that few coordinates change by design.
 ATTACKS = re.compile(
     r"sparse|jsma|saliency|pixel|pixle|patch|salt|pointwise|simba|zoo", re.IGNORECASE
@@ -72,7 +73,9 @@ def partial_flags(cell: AttackedCell) -> Iterator[Flag]:
         return
     if cell.row.norm not in (Norm.LINF, Norm.L2) or is_partial_by_design(cell.attack):
         return
-    moved = np.isfinite(changed) & (cell.outcome.distance > 0) & (cell.outcome.verdict == 0)
+    # More may be counted, as the first of each batch; how many depends on the size of batches.
+    first = np.arange(len(changed)) < LOOKED_AT
+    moved = np.isfinite(changed) & (cell.outcome.distance > 0) & (cell.outcome.verdict == 0) & first
     count = int(moved.sum())
     if count < LEAST:
         return

@@ -40,6 +40,7 @@ from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import is_shortage
 from gibbon.models.outputs import LOGITS
+from gibbon.models.pass_count import uncounted
 from gibbon.models.random_draws import draws_by_row, row_numbers, shared_seed
 from gibbon.specs.adaptation import IDENTITY, UNCHANGED, Adaptation
 
@@ -99,7 +100,7 @@ class Attacked(nn.Module):
 
     def _rows_draw(self, inputs: Tensor) -> bool:
         if self._by_row is None:
-            with self.source.uncounted():
+            with uncounted(self.source.passes):
                 self._by_row = draws_by_row(self.inner, inputs)
         return self._by_row
 

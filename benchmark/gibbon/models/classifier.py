@@ -9,6 +9,7 @@ put back, also after an exception.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.core.endings import ends_the_process
-from gibbon.core.errors import ModelError, OutputError
+from gibbon.core.errors import AttackError, ModelError, OutputError
 from gibbon.core.global_state import Modes
 from gibbon.core.plain_tensors import STAND_INS, equal, plain, version_of
 from gibbon.core.plain_text import message_of
@@ -48,12 +49,16 @@ CHANGED_INPUT = (
 )
 
 
+_OUTPUTS: dict[int, Tensor] = {}  # on clean inputs, by the identity of a watch
+
+
 @dataclass
 class Watch:
     """Records the outputs and gradients that an attack causes on one batch of clean inputs.
 
     ``outputs`` are the model's outputs on exactly these inputs, or None if it was not called on
-    them; they save a second forward pass for the clean prediction.  ``path`` holds the evidence of
+    them; they save a second forward pass for the clean prediction, and are no attribute, so that an
+    attack, which finds the watch on its classifier, can't set them.  ``path`` holds the evidence of
     all passes since `begin`.  ``original`` is a tensor of the values that the inputs must still
     have; None if the attack is trusted not to hide a change of them.
     """
@@ -63,8 +68,17 @@ class Watch:
     room: int
     path: Trajectory
     original: Tensor | None = None
-    outputs: Tensor | None = None
     _faults: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Forgets the outputs with the watch."""
+        weakref.finalize(self, _OUTPUTS.pop, id(self), None).atexit = False
+
+    @property
+    def outputs(self) -> Tensor | None:
+        """A copy of the model's outputs on these inputs, shape (N, K), or None."""
+        found = _OUTPUTS.get(id(self))
+        return None if found is None else found.clone()
 
     def begin(
         self, labels: Tensor, threat: ThreatModel, *, bounds: Bounds, reach: float
@@ -80,7 +94,12 @@ class Watch:
         if (faulty := self.path.faulty) is not None:
             self._faults.append(faulty)
         self.path = Trajectory(
-            self.inputs, labels=labels, threat=threat, bounds=bounds, reach=reach
+            self.inputs,
+            labels=labels,
+            threat=threat,
+            bounds=bounds,
+            reach=reach,
+            outputs_stay=self.original is None,
         )
         return self.path
 
@@ -363,6 +382,10 @@ class Classifier:
         with nullcontext() if self._watch is None else self._watch.path.off():
             yield
 
+    def is_watched_by(self, watch: Watch) -> bool:
+        """Returns whether this watch, and no other, records the calls of the model."""
+        return self._watch is watch
+
     @property
     def watched(self) -> bool:
         """Whether a `Watch` checks its gradients for NaN and infinity."""
@@ -421,7 +444,12 @@ class Classifier:
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Leaves the passes of a ``with`` block out of the count."""
+        """Leaves the passes of a ``with`` block out of the count.
+
+        Raises `AttackError` in an attack that is not ours, all passes of which are counted.
+        """
+        if self._watch is not None and self._watch.original is not None:
+            raise AttackError("the attack tried to leave passes out of the count")
         with uncounted(self.passes):
             yield
 
@@ -495,12 +523,12 @@ class Classifier:
         call = watch.path.saw(inputs, outputs)
         if call is not None and outputs.requires_grad and inputs.requires_grad:
             watch.path.follow(inputs, call)
-        if watch.outputs is not None or not watch.covers(inputs):
+        if id(watch) in _OUTPUTS or not watch.covers(inputs):
             return call
         if self.draws.count > 1 or not self._unchanged:  # one draw is no clean prediction
             return call
         if not any(part.training for part in self.module.modules()):
-            watch.outputs = outputs.detach().clone()  # the attack may change its own in place
+            _OUTPUTS[id(watch)] = outputs.detach().clone()  # the attack may change its own in place
         return call
 
     def _count_backward(self, call: ModelCall | None, gradient: Tensor) -> None:

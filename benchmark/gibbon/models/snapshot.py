@@ -7,7 +7,7 @@ evaluation moves or changes, and restores them.
 Attacks may be third-party code.  One that trains, normalises anew, unfreezes, hooks or patches the
 model would invalidate every later result, so the state is compared after each batch.  Tensors are
 compared by version counter, which every in-place operation raises, and by value, since writes
-through ``.data`` or numpy bypass the counter.
+through ``.data`` or numpy bypass the counter; the latter is left out if all code is known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gibbon.core.plain_tensors import equal
+from gibbon.core.plain_tensors import each_equal
 from gibbon.models.attributes import Attributes
 from gibbon.models.held_values import Place
 
@@ -71,10 +71,10 @@ class Snapshot:
         self._versions = [place.tensor._version for place in self._places]
         self._attributes = Attributes(module)
 
-    def difference(self, *, but: frozenset[Place] = frozenset()) -> str | None:
+    def difference(self, *, but: frozenset[Place] = frozenset(), values: bool = True) -> str | None:
         """Returns a verb phrase for the change since the snapshot, or None if there is none.
 
-        Tensors at the places ``but`` may change.
+        Tensors at the places ``but`` may change; ``values`` as for `changed_places`.
         """
         if any(module.training != ways.training for module, ways in self._ways):
             return "left the model in another mode (training or eval)"
@@ -82,25 +82,35 @@ class Snapshot:
         same_parts = parts == [each for each, _ in self._ways]
         if not same_parts or any(ways.differ(_ways(each)) for each, ways in self._ways):
             return PATCHED
-        if changed := self.changed_places() - but:
+        if changed := self.changed_places(values=values) - but:
             tensors = changed - self._attributes.changed()
             return CHANGED_TENSORS if tensors else CHANGED_ATTRIBUTES
         if any(place.tensor.requires_grad != place.requires_grad for place in self._places):
             return "changed which of the model's parameters are frozen"
         return None
 
-    def changed_places(self) -> frozenset[Place]:
-        """Returns the places of parameters, buffers and attributes that changed since then."""
+    def changed_places(self, *, values: bool = True) -> frozenset[Place]:
+        """Returns the places of parameters, buffers and attributes that changed since then.
+
+        Without ``values`` the content of parameters and buffers is not compared: enough for code
+        that is known to change tensors by operations of torch only, which their versions count.
+        """
         now = {(id(owner), name): tensor for owner, name, tensor in _tensors(self._module)}
         before = {place.key for place in self._places}
         changed = (now.keys() ^ before) | self._attributes.changed()
+        alike: list[_Place] = []
         for place, version in zip(self._places, self._versions, strict=True):
             tensor = now.get(place.key)
             if tensor is None:
                 continue
             same = tensor is place.tensor and tensor.data_ptr() == place.storage.data_ptr()
-            if not same or tensor._version != version or not equal(tensor, place.copy):
+            if same and tensor._version == version:
+                alike.append(place)
+            else:
                 changed.add(place.key)
+        if values:
+            equals = each_equal([(place.tensor, place.copy) for place in alike])
+            changed |= {place.key for place, same in zip(alike, equals, strict=True) if not same}
         return frozenset(changed)
 
     @torch.no_grad()

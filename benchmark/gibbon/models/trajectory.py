@@ -1,9 +1,10 @@
 """Evidence from the passes of an attack: margins, successes and gradients along its path.
 
 A `Trajectory` receives the points at which an attack calls the model, with the outputs, and the
-input gradients that the attack takes.  It makes no pass of its own.  On a GPU it reads nothing back
-to the host while the attack is at work; on a CPU, where that costs nothing, it looks at the
-misclassified points only.
+input gradients that the attack takes.  It makes no pass of its own.  On a GPU, where starting a
+small operation costs as much as a layer of a network, calls on all tracks wait to be evaluated
+together (`gibbon.models.pending_calls`), and nothing is read back to the host while the attack is
+at work; on a CPU, where reading costs nothing, only the misclassified points are looked at.
 
 A *run* is one run of an algorithm on some rows of the batch (`Trajectory.run_on`): a restart, a
 member of a list, or all targets that share a batch.  Each row of a run is a *track*.  Runs count
@@ -19,7 +20,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.metrics.distances import distances
 from gibbon.metrics.validity import LINF_TOLERANCE, outside, tolerance
 from gibbon.models.outputs import margin
+from gibbon.models.pending_calls import PendingCalls
 
 # A success must exceed rounding, relative to the largest output: the trust boundary predicts again,
 # in a batch of another size, which may round the outputs otherwise.
@@ -73,14 +76,6 @@ class PathTensors:
     late_rise: Tensor
     zero_share: Tensor
 
-    def cpu(self) -> PathTensors:
-        """Returns the evidence on the CPU, copied at once."""
-        names = [each.name for each in fields(self)]
-        # float64 holds counts exactly; Metal has no float64.
-        wide = torch.float32 if self.pace.device.type == "mps" else torch.float64
-        columns = torch.stack([getattr(self, name).to(wide) for name in names]).cpu()
-        return PathTensors(**dict(zip(names, columns, strict=True)))
-
 
 @dataclass
 class ModelCall:
@@ -89,7 +84,7 @@ class ModelCall:
     Args:
         run: the run that it belongs to.
         tracks: int64, shape (M,): the tracks of the run that the points belong to.
-        margins: shape (M,); None if the labels are not known.
+        margins: shape (M,); None if the labels are not known, and while the call waits.
         has_upstream: bool, shape (M,): which rows had a gradient in the outputs; None if not known.
         finite_upstream: bool, shape (M,): which rows had a finite one.
     """
@@ -110,6 +105,8 @@ class Trajectory:
         threat: the norm and the box.
         bounds: the model's bounds, whose width scales the tolerance for rounding.
         reach: the largest distance of a success; infinite for a search of the nearest.
+        outputs_stay: whether the attack is trusted not to change outputs in place; else calls that
+            wait keep copies of them.
     """
 
     def __init__(
@@ -120,20 +117,21 @@ class Trajectory:
         threat: ThreatModel | None = None,
         bounds: Bounds | None = None,
         reach: float = torch.inf,
+        outputs_stay: bool = False,
     ) -> None:
         self.inputs, self.labels = inputs, labels
+        self.outputs_stay = outputs_stay
         self.norm, self.box = Norm.LINF, None
         self.reach, self.slack = reach, 0.0
         if threat is not None and bounds is not None:
             self.norm, self.box = threat.norm, threat.bounds
             self.slack = LINF_TOLERANCE * bounds.width
             self.reach += tolerance(threat, bounds=bounds, coordinates=inputs[0].numel())
-        self._off = self._own = False
+        self._off = self._own = self._any_run = False
         self._all = torch.arange(len(inputs), device=inputs.device)
         self._on: list[Tensor] = []  # rows of the batch that the runs being made are on
         self._asked: Tensor | None = None  # tracks that the next calls are about
         self._run: _Run | None = None
-        self._over = _Examples(inputs)
         self.targets: Tensor | None = None
         self._aimed = False
         self._hooked: dict[int, tuple[weakref.ref[Tensor], list[ModelCall]]] = {}
@@ -150,6 +148,10 @@ class Trajectory:
         elif self._aimed:
             whole = False
         self._aimed, self.targets = True, targets if whole else None
+
+    @cached_property
+    def _over(self) -> _Examples:
+        return _Examples(self.inputs)
 
     @contextmanager
     def run_on(self, rows: Tensor | None) -> Iterator[None]:
@@ -219,9 +221,14 @@ class Trajectory:
         tracks = self._tracks(run, points)
         if run.labels is None:
             return ModelCall(run, tracks, None)
+        visit = _Visit(self, points, outputs, tracks)
+        if tracks is run.all_tracks and not run.on_host:
+            call = ModelCall(run, tracks, None)
+            run.defer(visit, call)
+            return call
         labels = run.labels if tracks is run.all_tracks else run.labels[tracks]
         margins = margin(outputs, labels).float()
-        run.visit(_Visit(self, points, outputs, margins, tracks))
+        run.visit(visit, margins)
         return ModelCall(run, tracks, margins)
 
     def follow(self, points: Tensor, call: ModelCall) -> None:
@@ -257,7 +264,7 @@ class Trajectory:
         another library's loss is, if its gradient in the outputs was finite.
         """
         self._close()
-        return self._over.faulty if self._over.taken_any else None
+        return self._over.faulty if self._any_run and self._over.taken_any else None
 
     @property
     def zero_gradient(self) -> Tensor | None:
@@ -266,7 +273,7 @@ class Trajectory:
         A zero counts unless a library's loss had no gradient at a misclassified point.
         """
         self._close()
-        return self._over.first_zero if self._over.taken_any else None
+        return self._over.first_zero if self._any_run and self._over.taken_any else None
 
     @property
     def evidence(self) -> PathTensors:
@@ -278,8 +285,11 @@ class Trajectory:
     def _close(self) -> None:
         if self._run is not None:
             self._run.count_gradients()
-            self._over.add(self._run)
-            self._run = None
+            if self._run.rows is self._all and not self._any_run:
+                self._over.set_first(self._run)
+            else:
+                self._over.add(self._run)
+            self._run, self._any_run = None, True
 
     def _tracks(self, run: _Run, points: Tensor) -> Tensor:
         """Returns the tracks of points: declared, or all of them, or those of the nearest inputs.
@@ -303,18 +313,11 @@ class _Visit:
     path: Trajectory
     points: Tensor
     outputs: Tensor
-    margins: Tensor
     tracks: Tensor
 
     def take(self, places: Tensor) -> _Visit:
         """Returns the visit of some of the points."""
-        return _Visit(
-            self.path,
-            self.points[places],
-            self.outputs[places],
-            self.margins[places],
-            self.tracks[places],
-        )
+        return _Visit(self.path, self.points[places], self.outputs[places], self.tracks[places])
 
     def sample(self, points: Tensor) -> Tensor:
         """Returns a copy of points, shape (M, D): in L∞ of some coordinates, if there are many.
@@ -333,6 +336,10 @@ class _Visit:
         """Returns the points' distances from their inputs."""
         whole = self.tracks is run.all_tracks
         inputs = run.inputs if whole else run.inputs[self.tracks]
+        if not run.on_host and self.path.norm is Norm.LINF:  # an operation less than `distances`
+            change = (self.points - inputs).flatten(1)
+            lengths: Tensor = torch.linalg.vector_norm(change, ord=torch.inf, dim=1)
+            return lengths.float()
         return distances(self.points, inputs, norm=self.path.norm).float()
 
     def inside(self, *, on_host: bool) -> Tensor | None:
@@ -353,9 +360,10 @@ class _Gradient:
 
     Args:
         call: the call.
-        zero: bool, shape (M,): which rows are zero; None if none is.
-        sizes: shape (M,): numbers that are finite if the gradient is.
-        margins: shape (M,): the margins of the call; None if they are not known.
+        zero: bool, shape (M,): which rows are zero; None if none is, or not on the host.
+        sizes: shape (M,): numbers that are finite if the gradient is; not on the host, the largest
+            coordinates, which are zero if the gradient is.
+        margins: shape (M,): a copy of the margins of the call; None if there is none.
         own: whether its objective is one of ours.
     """
 
@@ -415,40 +423,85 @@ class _Run:
         self._least: Tensor | None = None  # margins of successes, one a track
         self._visits = 0
         self.on_host = rows.device.type in HOST
+        self._pending = PendingCalls[ModelCall]()
 
-    def visit(self, visit: _Visit) -> None:
+    def defer(self, visit: _Visit, call: ModelCall) -> None:
+        """Records points of all tracks, to be evaluated together with other calls."""
+        self._measure(visit)
+        path = visit.path
+        self._pending.add(
+            call,
+            visit.outputs if path.outputs_stay else visit.outputs.clone(),
+            clock=self.clock,
+            away=visit.away(self),
+            extremes=None if path.box is None else visit.points.flatten(1).aminmax(dim=1),
+        )
+        self._box, self._slack = path.box, path.slack
+        if len(self._pending) == BUFFERED:
+            self.evaluate_pending()
+
+    def evaluate_pending(self) -> None:
+        """Evaluates the calls that wait."""
+        if not len(self._pending) or self.labels is None:
+            return
+        found = self._pending.evaluate(self.labels, best=self.best)
+        for call, margins in zip(found.calls, found.margins.unbind(), strict=True):
+            call.margins = margins
+        if self._visits == len(found.calls):
+            self.start_margin = found.margins[0]
+        if self._least is None:
+            self._least = self._resolved(found.outputs)
+        found.fill(self._snapshots)
+        self.best = found.bests[-1]
+        met = (found.margins > self._least) & (found.away <= self.reach)
+        if self._box is not None and found.lowest is not None and found.highest is not None:
+            met &= found.lowest >= self._box.low - self._slack
+            met &= found.highest <= self._box.high + self._slack
+        self.success_at = found.first(met, before=self.success_at)
+        if self.reach == torch.inf:
+            nearest = found.away.masked_fill(~met, torch.inf).amin(0)
+            self._away = torch.minimum(self._away, nearest)
+
+    def visit(self, visit: _Visit, margins: Tensor) -> None:
         """Records points with their outputs and margins."""
+        self.evaluate_pending()
         whole = visit.tracks is self.all_tracks
-        self._visits += 1
+        self._measure(visit)
         if whole and self._visits == 1:
-            self.start = visit.sample(visit.points)
-            self.start_margin = visit.margins
-            self.start_distance = visit.roughly_away_from(visit.sample(self.inputs))
-        elif self.start is not None and (
-            not self.declared or (self.clock or self._visits) in PACE_SAMPLES
-        ):
-            self._measure_pace(visit, self.start if whole else self.start[visit.tracks])
+            self.start_margin = margins
         if whole:
-            torch.fmax(self.best, visit.margins, out=self.best)
+            torch.fmax(self.best, margins, out=self.best)
         else:
-            numbers = visit.margins.nan_to_num(nan=-torch.inf)
+            numbers = margins.nan_to_num(nan=-torch.inf)
             self.best.scatter_reduce_(0, visit.tracks, numbers, "amax")
         if self.on_host:  # look at the misclassified points only
-            wrong = visit.margins > 0
+            wrong = margins > 0
             if self.reach != torch.inf:  # later successes change nothing
                 wrong &= (self.success_at if whole else self.success_at[visit.tracks]) < 0
             places = wrong.nonzero().squeeze(1)
             if not len(places):
                 return
-            visit = visit.take(places)
-        self._note_successes(visit)
+            visit, margins = visit.take(places), margins[places]
+        self._note_successes(visit, margins)
+
+    def _measure(self, visit: _Visit) -> None:
+        """Measures the first point, and in some calls the distance from it."""
+        whole = visit.tracks is self.all_tracks
+        self._visits += 1
+        if whole and self._visits == 1:
+            self.start = visit.sample(visit.points)
+            self.start_distance = visit.roughly_away_from(visit.sample(self.inputs))
+        elif self.start is not None and (
+            not self.declared or (self.clock or self._visits) in PACE_SAMPLES
+        ):
+            self._measure_pace(visit, self.start if whole else self.start[visit.tracks])
 
     def _measure_pace(self, visit: _Visit, start: Tensor) -> None:
         pace = visit.roughly_away_from(start) / max(1, self.clock)
         before = self.pace[visit.tracks]
         self.pace.index_copy_(0, visit.tracks, torch.fmax(before, pace))
 
-    def _note_successes(self, visit: _Visit) -> None:
+    def _note_successes(self, visit: _Visit, margins: Tensor) -> None:
         whole = visit.tracks is self.all_tracks
         if self._least is None or not whole:
             least = self._resolved(visit.outputs)
@@ -456,7 +509,7 @@ class _Run:
         else:
             least = self._least
         away, inside = visit.away(self), visit.inside(on_host=self.on_host)
-        met = (visit.margins > least) & (away <= self.reach)
+        met = (margins > least) & (away <= self.reach)
         if inside is not None:
             met &= inside
         before = self.success_at if whole else self.success_at[visit.tracks]
@@ -486,7 +539,10 @@ class _Run:
     def took(self, call: ModelCall, gradient: Tensor, *, own: bool) -> None:
         """Records a gradient, shape (M, *input_shape)."""
         flat, tracks, place = gradient.flatten(1), call.tracks, len(self._waiting)
-        if len(tracks) > len(self.rows):  # several points of a track in one call
+        margins: Tensor | None = None
+        if not self.on_host:
+            sizes = torch.linalg.vector_norm(flat, ord=torch.inf, dim=1)
+        elif len(tracks) > len(self.rows):  # several points of a track in one call
             sizes, margins = flat.new_empty(len(tracks)), call.margins
         else:
             sizes = self._sizes[place, : len(tracks)]
@@ -500,35 +556,39 @@ class _Run:
                 zero = sizes == 0
                 places = zero.nonzero().squeeze(1)
                 zero[places] = (flat[places] == 0).all(1)
-        else:
-            sizes.copy_(torch.linalg.vector_norm(flat, ord=torch.inf, dim=1))
-            zero = sizes == 0
         self._waiting.append(_Gradient(call, zero, sizes, margins, own))
         if self.clock % self._every == 0:
-            self._snapshots[self._kept].copy_(self.best)
+            if len(self._pending):
+                self._pending.mark(self._kept)
+            else:
+                self._snapshots[self._kept].copy_(self.best)
             self._kept += 1
         self.clock += 1
         if len(self._waiting) >= BUFFERED:
             self.count_gradients()
         if self._kept == len(self._snapshots):
+            self.evaluate_pending()
             self._snapshots[:BUFFERED] = self._snapshots[::2].clone()
             self._kept, self._every = BUFFERED, 2 * self._every
 
     def count_gradients(self) -> None:
         """Counts the gradients that were recorded since the last time."""
+        self.evaluate_pending()
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
         calls = [each.call for each in waiting]
         tracks = torch.cat([each.tracks for each in calls])
-        finite = torch.cat([each.sizes for each in waiting]).isfinite()
-        zero = torch.zeros_like(finite)
+        sizes = torch.cat([each.sizes for each in waiting])
+        finite = sizes.isfinite()
+        zero = torch.zeros_like(finite) if self.on_host else sizes == 0
         if any(each.zero is not None for each in waiting):
             none = torch.zeros_like(self.first_zero)
             zeros = [none[each.call.tracks] if each.zero is None else each.zero for each in waiting]
             zero = torch.cat(zeros)
         useless, counts, fault = zero | ~finite, zero, ~finite
-        margins = [each.margins for each in waiting if each.margins is not None]
+        known = [each.call.margins if each.margins is None else each.margins for each in waiting]
+        margins = [each for each in known if each is not None]
         if len(margins) == len(waiting):
             wrong = torch.cat(margins) > 0
             useless &= ~wrong
@@ -559,16 +619,39 @@ class _Examples:
         unknown = torch.full((count,), torch.nan, device=device)
         self.taken_any = False
         self.faulty = torch.zeros((), device=device)
-        self.done = torch.zeros(count, dtype=torch.bool, device=device)
-        self.first_zero = torch.zeros_like(self.done)
+        flags = torch.zeros(2, count, dtype=torch.bool, device=device)
+        self.done, self.first_zero = flags.unbind()
         self.start_margin, self.start_distance = unknown, unknown
-        self.best = torch.full_like(unknown, -torch.inf)
+        self.best, self.away = torch.full((2, count), -torch.inf, device=device).unbind()
+        self.away.neg_()
         self.pace = torch.full_like(unknown, -1.0)
-        self.away = torch.full_like(unknown, torch.inf)
-        self.rise, self.late_rise = torch.zeros_like(unknown), torch.zeros_like(unknown)
-        self.steps = torch.zeros(count, dtype=torch.int64, device=device)
+        self.rise, self.late_rise = torch.zeros(2, count, device=device).unbind()
+        counts = torch.zeros(3, count, dtype=torch.int64, device=device)
+        self.steps, self.taken, self.useless = counts.unbind()
         self.success_at = torch.full_like(self.steps, -1)
-        self.taken, self.useless = torch.zeros_like(self.steps), torch.zeros_like(self.steps)
+
+    def set_first(self, run: _Run) -> None:
+        """Sets the evidence of the first run, which is on each example once, in order.
+
+        It is that of `add`, in a third of the operations.
+        """
+        self.done = run.success_at >= 0
+        survived = ~self.done
+        self.start_margin, self.start_distance = run.start_margin, run.start_distance
+        self.best, self.away = run.best, run.away
+        self.pace = run.pace.nan_to_num(nan=-1.0).masked_fill(self.done, -1.0)
+        if run.declared:
+            self.success_at = run.success_at
+        if not run.clock:
+            return
+        self.taken_any = True
+        self.faulty = torch.where(run.fault.any(), torch.nan, self.faulty)
+        self.first_zero = run.first_zero
+        self.taken, self.useless, self.steps = run.taken, run.useless, run.taken * survived
+        if run.declared:
+            rise, late = run.rises()
+            self.rise = rise.masked_fill(self.done, 0.0)
+            self.late_rise = late.masked_fill(self.done, 0.0)
 
     def add(self, run: _Run) -> None:
         """Adds a run, of which later tracks of an example count until one has a success."""

@@ -17,6 +17,7 @@ from torch.nn import functional
 from gibbon.core.rng import ExampleStreams
 from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import OutputRule, margin
+from gibbon.models.pass_count import uncounted
 from gibbon.models.random_draws import draws_by_row, predicted_draws
 
 MAJORITY = 0.5
@@ -108,6 +109,14 @@ class Votes:
         return replace(self, drawn=torch.where(mask.view(1, -1, 1), self.drawn, other.drawn))
 
 
+def one_vote(classifier: Classifier, inputs: Tensor, *, labels: Tensor) -> Votes:
+    """Returns a model's answers to inputs, shape (N, *input_shape), from one pass.
+
+    Raises `OutputError` if an output is NaN or infinite.
+    """
+    return Votes(classifier.predict(inputs).unsqueeze(0), labels, classifier.outputs)
+
+
 def votes(
     classifier: Classifier, inputs: Tensor, *, labels: Tensor, streams: ExampleStreams
 ) -> Votes:
@@ -123,10 +132,10 @@ def votes(
     """
     draws, rule = classifier.draws, classifier.outputs
     if draws.count == 1:
-        return Votes(classifier.predict(inputs).unsqueeze(0), labels, rule)
+        return one_vote(classifier, inputs, labels=labels)
     by_row = draws.by_row
     if by_row is None:
-        with classifier.uncounted():
+        with uncounted(classifier.passes):
             by_row = draws_by_row(classifier.module, inputs)
     drawn = predicted_draws(
         classifier.predict, inputs, streams=streams, count=draws.count, by_row=by_row

@@ -25,6 +25,10 @@ ATHALYE = (
     "ICML 2018"
 )
 CARLINI = "N. Carlini et al., On evaluating adversarial robustness, 2019, arXiv:1902.06705"
+MADRY = (
+    "A. Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, "
+    "arXiv:1706.06083"
+)
 PINTOR = (
     "M. Pintor et al., Indicators of attack failure: debugging and improving optimization of "
     "adversarial examples, NeurIPS 2022, arXiv:2106.09947"
@@ -299,6 +303,13 @@ _KINDS = (
         CARLINI,
     ),
     FlagKind(
+        "single-step-only",
+        "warning",
+        "nothing stronger than one gradient step was tried on the model",
+        "Add an attack of several steps in the same norm and epsilon, such as pgd or autoattack.",
+        MADRY,
+    ),
+    FlagKind(
         "no-gradient-taken",
         "warning",
         "the attack took no gradient of the model that it was run on",
@@ -317,6 +328,13 @@ _KINDS = (
         "serious",
         "equal inputs have different labels",
         "Check the labels, and how inputs and labels were brought together.",
+        NORTHCUTT,
+    ),
+    FlagKind(
+        "displaced-labels",
+        "serious",
+        "labels look like those of other examples, or of another class, on a part of the data",
+        "Check how inputs and labels were joined: order of files, rows left out, headers.",
         NORTHCUTT,
     ),
     FlagKind(
@@ -439,9 +457,11 @@ ABOUT_ANSWERS: Final = frozenset(
     [
         *("random-answers", "stateful-answers", "batch-dependent", "detects-gradients"),
         *("training-layers", "error-at-chance", "preprocessing", "earlier-version"),
-        *("duplicated-examples", "conflicting-labels", "constant-inputs"),
+        *("duplicated-examples", "conflicting-labels", "displaced-labels", "constant-inputs"),
     ]
 )
+
+CONTRADICTED: Final = "proved-example-attacked"  # puts the proof in doubt, or the attack
 
 PAGES: Final = Path(__file__).parent / "flag_pages"
 

@@ -124,6 +124,9 @@ class FlagIndex:
     def __getitem__(self, place: int) -> Flag:
         return self._flags[place]
 
+    def __iter__(self) -> Iterator[Flag]:
+        return iter(self._flags)
+
     def places(
         self, dataset: str, model: str, attack: str, epsilon: Epsilon | None
     ) -> Iterator[int]:

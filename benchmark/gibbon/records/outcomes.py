@@ -24,6 +24,7 @@ from gibbon.records.record import Record
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 OUTCOMES = "outcomes"
+MANY_BYTES = 1 << 20  # of a file: threads take longer than they save below
 
 META_KEY = b"gibbon"
 OUTCOME_FORMAT = 3  # 3: with a checksum of the whole file
@@ -530,9 +531,12 @@ def read_table(path: Path) -> StoredTable:
     """Returns the table of a parquet file.  A damaged file may raise any error."""
     content = read_plain_file(path)
     checked = has_checksum(content)
-    return StoredTable(
-        pq.read_table(pa.BufferReader(content), page_checksum_verification=True), checked
+    table = pq.read_table(
+        pa.BufferReader(content),
+        page_checksum_verification=True,
+        use_threads=len(content) > MANY_BYTES,
     )
+    return StoredTable(table, checked)
 
 
 @contextmanager

@@ -8,12 +8,12 @@ of a model without mistakes, is None.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from gibbon.core.errors import RecordError
 from gibbon.core.files import write_atomically
@@ -22,6 +22,7 @@ from gibbon.core.threat import Epsilon, Norm
 from gibbon.records.checks import CheckDone
 from gibbon.records.checksums import checked_text, with_checksum
 from gibbon.records.examination import Examination
+from gibbon.records.flag_kinds import ABOUT_ANSWERS, CONTRADICTED
 from gibbon.records.flags import Flag, FlagIndex, kinds_text, sorted_flags, with_accepted
 from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
 from gibbon.records.proofs import ProofMethod
@@ -39,6 +40,34 @@ Status = Literal["done", "failed"]
 Rate = Annotated[float, Field(ge=0, le=1)] | None
 Count = Annotated[int, Field(ge=0)] | None
 Distance = Annotated[float, Field(ge=0)] | None
+
+
+def complement(rate: float | None) -> float | None:
+    """Returns 1 minus a rate; None for None.
+
+    >>> complement(0.25), complement(None)
+    (0.75, None)
+    """
+    return None if rate is None else 1 - rate
+
+
+def _with_robust_accuracy(written: Any) -> Any:
+    """Adds the robust accuracy to the keys of a record that has a worst-case error."""
+    if not isinstance(written, Mapping) or "robust_accuracy" in written:
+        return written
+    return {
+        **written,
+        "robust_accuracy": _complement_of(written.get("worst_case_error")),
+        "robust_accuracy_low": _complement_of(written.get("worst_case_error_high")),
+        "robust_accuracy_high": _complement_of(written.get("worst_case_error_low")),
+    }
+
+
+def _complement_of(written: object) -> float | None:
+    """Returns 1 minus a rate; None for what is none, which is refused in its own field."""
+    if isinstance(written, int | float) and 0 <= written <= 1:
+        return complement(float(written))
+    return None
 
 
 class CellRecord(Record):
@@ -76,6 +105,9 @@ class Evaluation(CellRecord):
     the strongest method that proved an example: ``exact``, ``ibp`` or ``crown``.
     ``target_rate`` is the share of the ``targeted`` examples whose adversarial example is predicted
     as the class that a targeted attack aimed at; an example of a fixed target class has no target.
+    ``robust_accuracy`` is 1 - ``worst_case_error``, with the interval of that: an example counts
+    that is classified correctly clean and at every candidate that the attack returned.  It is None
+    in the unattacked row.
     """
 
     examples: int
@@ -130,6 +162,11 @@ class Evaluation(CellRecord):
     target_rate_low: Rate = None
     target_rate_high: Rate = None
     targeted: Count = None
+    robust_accuracy: Rate = None
+    robust_accuracy_low: Rate = None
+    robust_accuracy_high: Rate = None
+
+    _robust = model_validator(mode="before")(_with_robust_accuracy)
 
     @property
     def unattacked(self) -> bool:
@@ -202,6 +239,7 @@ class WorstCase(Record):
     """Clean and all attacks with one norm, epsilon and clipping rule together.
 
     An example counts if it is misclassified clean or by any candidate of any of the attacks.
+    ``robust_accuracy`` is 1 - ``worst_case_error``.
     """
 
     dataset: str
@@ -219,7 +257,12 @@ class WorstCase(Record):
     certified_error_low: Rate = None
     certified_error_high: Rate = None
     certified_by: ProofMethod | None = None
+    robust_accuracy: Rate = None
+    robust_accuracy_low: Rate = None
+    robust_accuracy_high: Rate = None
     flags: str = ""
+
+    _robust = model_validator(mode="before")(_with_robust_accuracy)
 
 
 class ModelComparison(Record):
@@ -280,7 +323,8 @@ class CertifiedBound(Record):
 
     ``certified_error`` is the share of examples that are not proved robust, and the count
     ``proved`` the others, in total and by method.  ``reason`` says why there is no bound, or which
-    method was left out.  Passes and seconds are counted in no other table.
+    method was left out.  Passes and seconds are counted in no other table.  ``flags`` are the kinds
+    about the model's answers or the data, and contradictions: what an attack missed proves nothing.
     """
 
     dataset: str
@@ -303,6 +347,7 @@ class CertifiedBound(Record):
     backward_passes: int = 0
     seconds: float = 0.0
     digest: str = ""
+    flags: str = ""
 
 
 class MemberEvaluation(CellRecord):
@@ -412,6 +457,7 @@ _Row = TypeVar(
     SeedStatistics,
 )
 _Subject = tuple[str, str, Epsilon]  # model, attack, epsilon
+_Worst = tuple[str, str, Norm, Epsilon, bool]  # dataset, model and threat model
 
 
 def flags_of(row: FlaggedRow, flags: Iterable[Flag] | FlagIndex) -> tuple[Flag, ...]:
@@ -449,13 +495,23 @@ def _with_kinds(rows: Iterable[_Row], index: FlagIndex) -> tuple[_Row, ...]:
     return tuple(row.model_copy(update={"flags": kinds_text(flags_of(row, index))}) for row in rows)
 
 
-def _compared_flags(row: ModelComparison, record: RunRecord, index: FlagIndex) -> Iterator[Flag]:
+def _compared_flags(
+    row: ModelComparison, worst: Mapping[_Worst, tuple[Flag, ...]]
+) -> Iterator[Flag]:
     """Yields the flags of the worst cases that a comparison is made of."""
-    threat = (row.dataset, row.norm, row.epsilon, row.clip)
-    for worst in record.worst_cases:
-        same = (worst.dataset, worst.norm, worst.epsilon, worst.clip) == threat
-        if same and worst.model in (row.first, row.second):
-            yield from flags_of(worst, index)
+    for model in (row.first, row.second):
+        yield from worst.get((row.dataset, model, row.norm, row.epsilon, row.clip), ())
+
+
+def _bound_flags(row: CertifiedBound, index: FlagIndex) -> Iterator[Flag]:
+    """Yields the flags that put a certified error in doubt."""
+    for place in sorted(set(index.places(row.dataset, row.model, "", None))):
+        if index[place].kind in ABOUT_ANSWERS:
+            yield index[place]
+    for flag in index:
+        about = (flag.dataset, flag.model, flag.epsilon) == (row.dataset, row.model, row.epsilon)
+        if about and flag.kind == CONTRADICTED:
+            yield flag
 
 
 class RunRecord(Record):
@@ -493,8 +549,16 @@ class RunRecord(Record):
         """Returns the record with these flags in place of its own, also in the rows they affect."""
         found = sorted_flags(with_accepted(flags, self.suite.accept))
         index = FlagIndex(found)
+        worst = {
+            (each.dataset, each.model, each.norm, each.epsilon, each.clip): flags_of(each, index)
+            for each in self.worst_cases
+        }
+        bounds = (
+            each.model_copy(update={"flags": kinds_text(_bound_flags(each, index))})
+            for each in self.bounds
+        )
         comparisons = (
-            each.model_copy(update={"flags": kinds_text(_compared_flags(each, self, index))})
+            each.model_copy(update={"flags": kinds_text(_compared_flags(each, worst))})
             for each in self.comparisons
         )
         return self.model_copy(
@@ -507,6 +571,7 @@ class RunRecord(Record):
                 "members": _with_kinds(self.members, index),
                 "seeds": _with_kinds(self.seeds, index),
                 "comparisons": tuple(comparisons),
+                "bounds": tuple(bounds),
             }
         )
 

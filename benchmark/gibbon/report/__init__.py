@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gibbon.core.files import write_atomically
+from gibbon.core.files import remove_file, write_atomically
 from gibbon.records.run import RunRecord
 from gibbon.report.file_names import (
     CELLS_FOLDER,
@@ -73,7 +73,7 @@ def _write_all(record: RunRecord, folder: Path) -> None:
         write_atomically(folder / name, content)
     # Files of an earlier version of the suite.
     for stale in set(OPTIONAL_FILES) - files.keys():
-        (folder / stale).unlink(missing_ok=True)
+        remove_file(folder / stale)
     write_tensorboard(
         record,
         folder / TENSORBOARD_FOLDER,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
-from gibbon.core.errors import RunFolderError, UnknownNameError
+from gibbon.core.errors import RunFolderError, SpecError, UnknownNameError
 from gibbon.core.files import write_atomically
 from gibbon.core.reading import expanded
 from gibbon.records.run import RUN_FILE, RunRecord
+from gibbon.report.content.main_table import MainTableChoice
+
+MAIN_FILE = "main.tex"  # the table of models by attacks
 
 
 class Document(StrEnum):
@@ -62,6 +65,47 @@ def document(record: RunRecord, folder: Path, kind: Document) -> str:
     from gibbon.report.html.page import report_html
 
     return report_html(record, folder)
+
+
+def main_choice(
+    table: str | None,
+    columns: str | None,
+    models: str | None,
+    attacks: str | None,
+    *,
+    latex: bool,
+) -> MainTableChoice | None:
+    """Returns what a main table shows, from lists in words; None if it is not requested.
+
+    Raises `SpecError` if an option is given that needs another.
+    """
+    if table not in (None, "all", "main"):
+        raise SpecError(f"expected main or all, got {table!r}", where="--table")
+    if table is not None and not latex:
+        raise SpecError("is for --latex: give both", where="--table")
+    lists = {"--columns": columns, "--models": models, "--attacks": attacks}
+    for flag, given in lists.items():
+        if given is not None and table != "main":
+            raise SpecError("is for --latex --table main: give both", where=flag)
+        if given is not None and not given.strip(" ,"):
+            raise SpecError("expected names with commas between them", where=flag)
+    if table != "main":
+        return None
+    return MainTableChoice(*(_names(each) for each in lists.values()))
+
+
+def _names(written: str | None) -> tuple[str, ...]:
+    return tuple(name for each in (written or "").split(",") if (name := each.strip()))
+
+
+def main_document(record: RunRecord, choice: MainTableChoice) -> str:
+    """Returns the table of models by attacks as LaTeX.
+
+    Raises `SpecError` or `UnknownNameError` for a name that the run lacks.
+    """
+    from gibbon.report.text.latex_main import main_table_latex
+
+    return main_table_latex(record, choice)
 
 
 def write_document(content: str | bytes, file: Path) -> None:

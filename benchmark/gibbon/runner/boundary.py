@@ -92,6 +92,9 @@ def _explained(error: BaseException, count: int) -> MemoryShortageError:
         "there is nothing left to halve" if count == 1 else "--batch-size auto tries smaller ones"
     )
     examples = f"{count} example{'s' * (count > 1)} at a time"
-    shortage = MemoryShortageError(f"out of memory with {examples}: {cure} ({message_of(error)})")
+    said = message_of(error)  # Python's own has none
+    shortage = MemoryShortageError(
+        f"out of memory with {examples}: {cure}" + (f" ({said})" if said else "")
+    )
     shortage.__cause__ = error
     return shortage

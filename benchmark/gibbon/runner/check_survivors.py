@@ -97,18 +97,14 @@ def groups_of(
 ) -> list[Group]:
     """Returns the threat models of a model to look at, those of the most attacks first."""
     clean = next(
-        (
-            outcomes.get(cell.digest)
-            for cell in experiment.cells
-            if cell.source is model and cell.attack is None
-        ),
+        (outcomes.get(cell.digest) for cell in experiment.cells_of(model) if cell.attack is None),
         None,
     )
     if clean is None or not model.probed.steady:
         return []
     cells: dict[ThreatModel, list[Cell]] = {}
-    for cell in experiment.cells:
-        if cell.source is model and cell.threat is not None and cell.threat.radius > 0:
+    for cell in experiment.cells_of(model):
+        if cell.threat is not None and cell.threat.radius > 0:
             cells.setdefault(cell.threat, []).append(cell)
     groups: dict[ThreatModel, Group] = {}
     for threat, attacked in cells.items():

@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RunFolderError
+from gibbon.core.files import remove_file
 from gibbon.records.no_class_answers import answers_file
 from gibbon.records.run import RUN_FILE, Provenance, RunRecord
 from gibbon.records.shard_card import ShardCard
 from gibbon.runner.no_class.plan_no_class import plan_answers
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.shards.kept_file import KEPT_FILE
 
 
 def claim(
@@ -45,9 +47,10 @@ def claim(
     if not plan.settings.fresh:
         return record
     mark_running(folder, record)
+    (folder.path / KEPT_FILE).unlink(missing_ok=True)
     folder.forget(part.digest for cell in plan.cells for part in (cell, *cell.members))
     for each in plan_answers(plan):
-        answers_file(folder.path, each.digest).unlink(missing_ok=True)
+        remove_file(answers_file(folder.path, each.digest))
     return None
 
 

@@ -134,9 +134,7 @@ def _cell(
     experiment: PlannedExperiment, source: LoadedModel, of: MeasuredQuantity, *, unattacked: bool
 ) -> Cell | None:
     """Returns the cell of a source under the quantity's attack, or its unattacked one."""
-    for cell in experiment.cells:
-        if cell.source is not source:
-            continue
+    for cell in experiment.cells_of(source):
         if cell.attack is None and (unattacked or of.attack == UNATTACKED):
             return cell
         if not unattacked and cell.label == of.attack and cell.epsilon == of.epsilon:

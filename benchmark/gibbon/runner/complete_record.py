@@ -41,5 +41,5 @@ class Completion:
             proofs = prove_all(plan, folder, progress=progress)
         if plan.settings.pictures:
             recover_galleries(plan, folder, progress=progress, worker=worker)
-        record = make_record(plan, folder, examined, failures, origin)
+        record = make_record(plan, folder, examined, failures, origin, proofs)
         return with_proofs(record, plan, folder, proofs)

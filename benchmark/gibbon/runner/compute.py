@@ -12,6 +12,9 @@ from gibbon.runner.execute.executor import Executor
 from gibbon.runner.execute.jobs import Job, find_jobs
 from gibbon.runner.execute.run_job import Execution
 from gibbon.runner.keep_candidates import CandidateKeeper
+from gibbon.runner.kept.choice import choice_of
+from gibbon.runner.kept.complete import complete_examples
+from gibbon.runner.kept.take import Taking
 from gibbon.runner.lost import counted_cells, lost_results
 from gibbon.runner.no_class.measure import measure_no_class, missing_answers
 from gibbon.runner.no_class.plan_no_class import PlannedAnswers, plan_answers
@@ -67,8 +70,17 @@ class Computation:
         work += sum(each.work * len(each.experiment.ids) for each in missing)
         progress.start(work=work, cells=computed, reused=reused)
         on = worker.sharing(keeper)
-        execution = Execution(plan, folder, progress, self.executor, keeper.around, on)
+        taking = Taking(choice_of(plan), folder.path, plan.settings.save_every)
+        execution = Execution(
+            plan,
+            folder,
+            progress,
+            self.executor,
+            lambda each: taking.around(keeper.around(each)),
+            on,
+        )
         failures = run_jobs(jobs, execution)
+        complete_examples(plan, folder, progress=progress, worker=worker)
         failures += measure_no_class(missing, plan, folder, progress=progress, worker=worker)
         return Computed(failures, reused)
 

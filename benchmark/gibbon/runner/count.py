@@ -41,9 +41,7 @@ def evaluations(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[E
     clean = _clean(experiment, outcomes)
     bootstrap = Bootstrap(len(experiment.ids), seed=BOOTSTRAP_SEED)
     for model in experiment.models:
-        for cell in experiment.cells:
-            if cell.source is not model:
-                continue
+        for cell in experiment.cells_of(model):
             columns = _columns(cell, experiment) | _attack_columns(cell)
             columns |= {"model": model.name, "digest": cell.digest}
             outcome = outcomes.get(cell.digest)
@@ -134,8 +132,8 @@ def worst_errors(experiment: PlannedExperiment, outcomes: Outcomes) -> Iterator[
         if clean is None:
             continue
         groups: dict[Threat, list[Cell]] = {}
-        for cell in experiment.cells:
-            if cell.source is model and cell.threat is not None and cell.digest in outcomes:
+        for cell in experiment.cells_of(model):
+            if cell.threat is not None and cell.digest in outcomes:
                 key = (cell.threat.norm, cell.epsilon, cell.threat.bounds is not None)
                 groups.setdefault(key, []).append(cell)
         for (norm, epsilon, clip), own in groups.items():

@@ -189,7 +189,7 @@ def examine_at_candidates(
         kept, before = examined.candidates.of(key[0]), examined.found.get(key)
         if kept is None or before is None or before.at_candidates:
             continue
-        own = {cell.digest for cell in experiment.cells if cell.source is model}
+        own = {cell.digest for cell in experiment.cells_of(model)}
         outcomes = {digest: folder.read(digest) for digest in own}
         budget = budget_of_run(passes_made(experiment, model, outcomes)) - before.passes
         budget -= sum(
@@ -221,7 +221,7 @@ def passes_made(
     experiment: PlannedExperiment, model: LoadedModel, outcomes: Mapping[str, Outcome | None]
 ) -> int:
     """Returns the passes on a model that its recorded outcomes count."""
-    found = (outcomes.get(cell.digest) for cell in experiment.cells if cell.source is model)
+    found = (outcomes.get(cell.digest) for cell in experiment.cells_of(model))
     metas = [outcome.meta for outcome in found if outcome is not None]
     return sum(each.forward_passes + each.backward_passes for each in metas)
 
@@ -233,12 +233,9 @@ def passes_of(experiment: PlannedExperiment, model: LoadedModel) -> int:
     with one step.
     """
     cells: dict[str, list[Cell]] = {}  # an attack's parameters may have no hash
-    scored = 0
-    for cell in experiment.cells:
-        if cell.source is model:
-            cells.setdefault(cell.label, []).append(cell)
-        else:
-            scored += model in cell.others
+    for cell in experiment.cells_of(model):
+        cells.setdefault(cell.label, []).append(cell)
+    scored = experiment.times_scored(model)
     own = sum(_least_passes(each[0].attack, len(each)) for each in cells.values())
     return (own + scored) * len(experiment.ids)
 

@@ -24,6 +24,7 @@ from gibbon.records.checksums import (
 )
 from gibbon.records.examination import examination_file
 from gibbon.records.gallery import gallery_file
+from gibbon.records.kept_examples import KeptExamples, clean_folder
 from gibbon.records.no_class_answers import answers_file
 from gibbon.records.outcomes import OUTCOMES
 from gibbon.records.proofs import proofs_file
@@ -87,6 +88,7 @@ def _inputs(plan: Plan, folder: RunFolder, origin: Provenance) -> str:
         "certify": settings.certify,
         "examination": settings.examination,
         "pictures": settings.pictures,
+        "kept": [settings.keep_examples, *_kept_files(plan, folder.path)],
         "experiments": [
             {
                 "data": experiment.data_digest,
@@ -124,6 +126,14 @@ def _stored_files(plan: Plan, folder: Path) -> Iterator[Path]:
     for row in plan.suite.published:
         if row.proved is not None:
             yield Path(row.proved)
+
+
+def _kept_files(plan: Plan, folder: Path) -> Iterator[tuple[str, int]]:
+    """Yields the files of kept examples, each with its size, which is read fast."""
+    names = [cell.digest for cell in plan.cells]
+    for name in (*names, *(clean_folder(each.dataset.digest) for each in plan.experiments)):
+        for path in KeptExamples(folder, name).files:
+            yield f"{name}/{path.name}", path.stat().st_size
 
 
 def _checksum(path: Path) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from gibbon.attacks.base import SearchMethod, SharedWork
 from gibbon.diagnostics.answers_in_run import answers_in_run_flags
 from gibbon.diagnostics.attacked_cell import AttackedCell
 from gibbon.diagnostics.cell_flags import cell_flags
 from gibbon.diagnostics.effort_flags import source_flags
-from gibbon.diagnostics.gradient_use_flags import gradient_use_flags, noise_only_flags
+from gibbon.diagnostics.gradient_use_flags import (
+    gradient_use_flags,
+    noise_only_flags,
+    single_step_flags,
+)
+from gibbon.diagnostics.label_flags import label_flags
 from gibbon.diagnostics.order_flags import ComparedCell, order_flags
 from gibbon.diagnostics.paired_flags import paired_flags
 from gibbon.diagnostics.perturbed_share import gradient_share
@@ -22,6 +27,7 @@ from gibbon.models.repeatability import Cause
 from gibbon.records.checks import CheckDone, check_done
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
+from gibbon.records.proofs import Proofs
 from gibbon.records.run import (
     Agreement,
     Evaluation,
@@ -43,6 +49,8 @@ from gibbon.runner.examine_models import Examined
 from gibbon.runner.lost import unexplained_failures
 from gibbon.runner.no_class.count_no_class import NoClassRows, count_no_class
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
+from gibbon.runner.proofs.count_proofs import proved_ids
+from gibbon.runner.proofs.plan_proofs import PlannedProof
 from gibbon.runner.run_folder import RunFolder
 
 # Kinds of flags that candidates raise, and the path of an attack.
@@ -53,7 +61,13 @@ OF_CANDIDATES = (
     "no-gradient-taken",
     "partial-perturbation",
 )
-OF_ORDER = ("weaker-attack-stronger", "black-box-stronger", "transfer-stronger", "noise-only")
+OF_ORDER = (
+    "weaker-attack-stronger",
+    "black-box-stronger",
+    "transfer-stronger",
+    "noise-only",
+    "single-step-only",
+)
 OF_PATHS = (
     "zero-gradient-on-path",
     "loss-did-not-rise",
@@ -66,7 +80,12 @@ OF_PATHS = (
 
 
 def make_record(
-    plan: Plan, folder: RunFolder, examined: Examined, failures: list[Failure], origin: Provenance
+    plan: Plan,
+    folder: RunFolder,
+    examined: Examined,
+    failures: list[Failure],
+    origin: Provenance,
+    proofs: Sequence[tuple[PlannedProof, Proofs]],
 ) -> RunRecord:
     """Returns the record of a run.
 
@@ -76,6 +95,7 @@ def make_record(
         examined: the examinations of the models.
         failures: those of the jobs; those of targets are appended.
         origin: provenance of the numbers.
+        proofs: the proofs of the models.
     """
     evaluations: list[Evaluation] = []
     transfers: list[Transfer] = []
@@ -110,6 +130,7 @@ def make_record(
         followed += sum(cell.steps > 0 for cell in attacked)
         flags.extend(flag for cell in attacked for flag in cell_flags(cell))
         flags.extend(_changed_since_loading(experiment, outcomes, explained))
+        flags.extend(_displaced_labels(experiment, outcomes))
         flags.extend((*paired_flags(attacked), *source_flags(attacked), *experiment.flags))
         transfers.extend(scored)
         agreements.extend(agreed)
@@ -126,6 +147,10 @@ def make_record(
         flags.extend(sample_size_flags(worst, compared))
     flags.extend(order_flags(ordered))
     flags.extend((*gradient_use_flags(ordered), *noise_only_flags(ordered)))
+    published = frozenset(
+        (row.dataset, row.model, label) for row in plan.suite.published for label in row.attack
+    )
+    flags.extend(single_step_flags(ordered, proved=proved_ids(proofs), published=published))
     for check in examined.survivors:
         flags.extend(survivor_flags(check, methods[check.dataset, check.model]))
     no_class = count_no_class(plan, folder, failures)
@@ -291,6 +316,23 @@ def _changed_since_loading(
                 rule=model.classifier.outputs,
                 clean=clean,
                 digest=model.digest,
+            )
+
+
+def _displaced_labels(
+    experiment: PlannedExperiment, outcomes: Mapping[str, Outcome]
+) -> Iterator[Flag]:
+    """Yields the flags of labels that are those of other examples, by each model's answers."""
+    for cell in experiment.cells:
+        clean, model = outcomes.get(cell.digest), cell.source
+        if cell.attack is None and clean is not None:
+            yield from label_flags(
+                experiment.spec.dataset.name,
+                model.name,
+                clean=clean,
+                digest=model.digest,
+                labels=experiment.dataset.labels,
+                classes=model.classifier.classes,
             )
 
 

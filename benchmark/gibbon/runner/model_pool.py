@@ -70,13 +70,14 @@ class ModelPool:
     Args:
         device: the device that they are evaluated on.
         places: the largest number of models; as many as fit if None.
+        sharing: number of processes that share the memory.
     """
 
-    def __init__(self, device: torch.device, *, places: int | None) -> None:
+    def __init__(self, device: torch.device, *, places: int | None, sharing: int = 1) -> None:
         self.device = device
         self._places = places
         free = free_memory(device) if places is None else None
-        self._room = None if free is None else int(free * SHARE)
+        self._room = None if free is None else int(free * SHARE / sharing)
         # In the order of their last use; some are in memory but not on the device.
         self._present: list[Handle] = []
         # Those on the device, in the order in which their evaluation began.

@@ -39,6 +39,7 @@ except ImportError:  # there is none on Windows, which has no fork either
 
 T = TypeVar("T")
 
+LOST_CONNECTION = 121  # exit code of a process that can't send its result
 STRANGE = (
     "the code in its process wrote into the connection that its results come through, and it was "
     "ended"
@@ -47,6 +48,7 @@ LENGTH = struct.Struct("!Q")  # of a message, after the mark
 MARK_BYTES = 16  # random ones before each message: nobody else writes them by accident
 CHUNK = 1 << 20
 CHECK_SECONDS = 0.2  # between two looks at the clock and at the parent
+INTERRUPTED_TOO_SECONDS = 1.0  # between the same signal to a process and to its parent
 GRACE_SECONDS = 10.0  # for saving what is done after an interruption
 STATUS = Path("/proc/self/status")
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
@@ -131,6 +133,28 @@ def in_own_process(
         running.end()
 
 
+def how_it_ended(code: int | None, process: str) -> tuple[str, bool]:
+    """Returns in words how a process ended, and whether that may be for want of memory.
+
+    Args:
+        code: its exit code, negative for a signal; None if it has not ended.
+        process: the process, in words.
+
+    >>> how_it_ended(3, "a worker")
+    ('a worker ended by itself, with exit code 3', False)
+    """
+    if code is None:
+        return f"{process} closed the connection and did not end", False
+    if code == LOST_CONNECTION:
+        return f"the code in {process} closed the connection that its results come through", False
+    if code >= 0:
+        return f"{process} ended by itself, with exit code {code}", False
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+    reason = f"{process} was ended by {name}"
+    killed = name in ("SIGKILL", "SIGABRT")
+    return f"{reason}, perhaps for want of memory" if killed else reason, killed
+
+
 class _Ends(NamedTuple):
     """The two ends of the connection of a process, and the bytes before each of its messages."""
 
@@ -159,8 +183,10 @@ class _Running(Generic[T]):
         while True:
             message = self._message()
             if isinstance(message, _Result):
-                if message.error is not None:
+                if isinstance(message.error, Exception):
                     raise message.error
+                if message.error is not None:
+                    raise self._no_interruption_of_ours(message.error)
                 return message.value  # type: ignore[return-value]  # of the work's type
             if isinstance(message, Doing):
                 self.doing, self.since = message, time.monotonic()
@@ -219,21 +245,25 @@ class _Running(Generic[T]):
         except Exception as error:  # bytes of another kind raise anything
             raise self._strange() from error
 
+    def _no_interruption_of_ours(self, error: BaseException) -> ProcessEndedError:
+        """Returns the error of a process whose code raised an interruption or an exit.
+
+        If this process is interrupted too, as when all processes of a group get one signal, that is
+        raised first.
+        """
+        until = time.monotonic() + INTERRUPTED_TOO_SECONDS
+        while time.monotonic() < until:
+            time.sleep(INTERRUPTED_TOO_SECONDS / 10)
+        return ProcessEndedError(
+            f"the code in its process raised {type(error).__name__}", self.doing.text
+        )
+
     def _strange(self) -> ProcessEndedError:
         """Returns the error of a process that wrote into the connection to this one."""
         return ProcessEndedError(STRANGE, self.doing.text)
 
     def _ended(self) -> ProcessEndedError:
-        code = self.process.exitcode
-        if code is None:
-            reason = "its process closed the connection and did not end"
-        elif code < 0:
-            name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-            reason = f"its process was ended by {name}"
-            if name in ("SIGKILL", "SIGABRT"):
-                reason += ", perhaps for want of memory"
-        else:
-            reason = f"its process ended by itself, with exit code {code}"
+        reason, _ = how_it_ended(self.process.exitcode, "its process")
         return ProcessEndedError(reason, self.doing.text)
 
     def interrupt(self) -> None:
@@ -261,7 +291,7 @@ def _run(work: Callable[[Send], Any], ends: _Ends, memory: int | None, parent: i
     sender = ends.sender
     ends.receiver.close()  # by which this work could take its own messages
     os.setpgid(0, 0)
-    _end_with_parent()
+    end_with_parent()
     for outer in _SENDERS:  # by which this work could send messages to its parent's parent
         outer.close()
     _SENDERS[:] = [sender]
@@ -282,7 +312,10 @@ def _run(work: Callable[[Send], Any], ends: _Ends, memory: int | None, parent: i
         try:
             send(message)
         except Exception as error:  # noqa: BLE001  a result that can't be pickled
-            send(_Result(error=_portable(error)))
+            try:
+                send(_Result(error=_portable(error)))
+            except OSError:  # the work has closed the connection
+                os._exit(LOST_CONNECTION)
 
     thread = threading.Thread(target=run, name="work")
     signal.signal(signal.SIGTERM, lambda *_: _raise_in(thread, KeyboardInterrupt))
@@ -291,7 +324,8 @@ def _run(work: Callable[[Send], Any], ends: _Ends, memory: int | None, parent: i
         thread.join(CHECK_SECONDS)
         if os.getppid() != parent:
             os.killpg(0, signal.SIGKILL)
-    sender.close()
+    with contextlib.suppress(OSError):  # the work may have closed it after its result was sent
+        sender.close()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -310,7 +344,8 @@ def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
     )
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Has the system kill this process when its parent ends, where it can."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)

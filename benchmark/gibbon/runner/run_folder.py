@@ -20,11 +20,19 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError, RunFolderError
-from gibbon.core.files import open_new, own_folder, read_plain_file, write_atomically
+from gibbon.core.files import (
+    open_new,
+    own_folder,
+    read_plain_file,
+    remove_file,
+    remove_folder,
+    write_atomically,
+)
 from gibbon.core.shard import Shard
 from gibbon.records.examination import EXAMINATIONS
 from gibbon.records.gallery import FOLDER as PICTURES
 from gibbon.records.gallery import Gallery, gallery_bytes, gallery_file
+from gibbon.records.kept_examples import EXAMPLES
 from gibbon.records.no_class_answers import NO_CLASS
 from gibbon.records.outcomes import (
     OUTCOME_FORMAT,
@@ -68,6 +76,7 @@ STORES = {
     NO_CLASS: ".*.parquet.tmp",
     EXAMINATIONS: ".*.json.tmp",
     PICTURES: ".*.npz.tmp",
+    EXAMPLES: "*/.*.npz.tmp",
 }
 
 
@@ -125,11 +134,14 @@ class RunFolder:
         return self.path / OUTCOMES
 
     def forget(self, cells: Iterable[str]) -> None:
-        """Removes the outcomes of these cells, all examinations and results of unfinished jobs."""
+        """Removes all that is stored of these cells, all examinations and unfinished jobs."""
+        cells = tuple(cells)
         partial = self.outcomes.glob("*.partial.parquet")
         for file in [*map(self._file, cells), *partial]:
-            file.unlink(missing_ok=True)
-        shutil.rmtree(self.path / EXAMINATIONS, ignore_errors=True)
+            remove_file(file)
+        remove_folder(self.path / EXAMINATIONS)
+        for cell in cells:
+            remove_folder(self.path / EXAMPLES / cell)
 
     def contents(self, cells: Iterable[str]) -> dict[str, bytes | None]:
         """Returns what is stored of cells, by digest: None for one without an outcome."""
@@ -144,7 +156,7 @@ class RunFolder:
         """Restores `contents`: what a process has written that is not to be trusted is removed."""
         for digest, content in contents.items():
             if content is None:
-                self._file(digest).unlink(missing_ok=True)
+                remove_file(self._file(digest))
             elif self.contents([digest])[digest] != content:
                 write_atomically(self._file(digest), content)
 
@@ -164,7 +176,7 @@ class RunFolder:
 
     def drop(self, digest: str) -> None:
         """Removes the outcome of a cell."""
-        self._file(digest).unlink(missing_ok=True)
+        remove_file(self._file(digest))
 
     def read_partial(self, job: str, cells: Iterable[str]) -> dict[str, Outcome]:
         """Returns the saved results of an interrupted job by cell; empty if there are none."""
@@ -213,7 +225,7 @@ class RunFolder:
 
     def drop_partial(self, job: str) -> None:
         """Removes the saved results of a job."""
-        self._file(f"{job}.partial").unlink(missing_ok=True)
+        remove_file(self._file(f"{job}.partial"))
 
     @contextmanager
     def writing_candidates(self, digest: str, *, shape: tuple[int, ...]) -> Iterator[BinaryIO]:

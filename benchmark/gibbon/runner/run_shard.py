@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gibbon.core.errors import RecordError
 from gibbon.core.global_state import calculating
 from gibbon.core.shard import Shard
 from gibbon.records.acceptance import check_kinds
 from gibbon.records.examination import EXAMINATIONS
+from gibbon.records.kept_examples import EXAMPLES
 from gibbon.records.no_class_answers import NO_CLASS
 from gibbon.records.outcomes import OUTCOMES
 from gibbon.records.proofs import PROOFS
@@ -20,9 +18,9 @@ from gibbon.records.run import RunRecord
 from gibbon.runner.claim_folder import claim
 from gibbon.runner.compute import Computation
 from gibbon.runner.examine_models import examine_models
-from gibbon.runner.executors.in_process import IN_PROCESS
+from gibbon.runner.executors.opened import opened_executor
 from gibbon.runner.in_workers import in_workers
-from gibbon.runner.keep_candidates import KeptCandidates
+from gibbon.runner.kept.choice import size_note
 from gibbon.runner.no_class.plan_no_class import plan_answers
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
@@ -32,7 +30,7 @@ from gibbon.runner.proofs.prove import prove_all
 from gibbon.runner.provenance import now, provenance
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
-from gibbon.runner.shards.kept_file import KEPT_FILE, read_kept, write_kept
+from gibbon.runner.shards.kept_file import KEPT_FILE, keep_on_disk
 from gibbon.runner.shards.restrict import card_of, examined_by, restricted
 from gibbon.runner.worker import Worker, activity
 from gibbon.specs.suite import Suite
@@ -82,6 +80,8 @@ class _ShardRequest:
         )
         for sentence in dict.fromkeys(plan_notes(whole)):
             progress.note(sentence)
+        if kept := size_note(restricted(whole, self.shard), self.output):
+            progress.note(kept)
         opened = RunFolder.open(
             self.output, suite=self.suite.name, repair=settings.repair, shard=self.shard
         )
@@ -99,22 +99,24 @@ class _ShardRequest:
             )
             running.write(folder.path)
             plan = restricted(whole, self.shard)
-            computation = Computation(plan, folder, progress, worker, IN_PROCESS)
-            computation.prepare(earlier)
-            examined = examine_models(
-                whole,
-                folder,
-                progress=progress,
-                known=known,
-                wanted=examined_by(whole, self.shard),
-                worker=worker,
+            executing = opened_executor(
+                whole, where=self.where, supplied=self.supplied, progress=progress
             )
-            for each in (model for one in whole.experiments for model in one.models):
-                examined.candidates.want(each.digest)
-            try:
+            with executing as executor:
+                computation = Computation(plan, folder, progress, worker, executor)
+                computation.prepare(earlier)
+                examined = examine_models(
+                    whole,
+                    folder,
+                    progress=progress,
+                    known=known,
+                    wanted=examined_by(whole, self.shard),
+                    worker=worker,
+                )
+                for each in (model for one in whole.experiments for model in one.models):
+                    examined.candidates.want(each.digest)
+                keep_on_disk(examined.candidates, plan, folder)
                 computed = computation.compute(examined.candidates, None)
-            finally:
-                _keep(folder.path, examined.candidates.kept)
             with activity(progress, "the certified bounds"):
                 prove_all(plan, folder, progress=progress)
             cells = len(tuple(plan.cells)) + len(tuple(plan_answers(plan)))
@@ -137,15 +139,6 @@ class _ShardRequest:
             return record
 
 
-def _keep(folder: Path, found: Mapping[str, KeptCandidates]) -> None:
-    """Writes candidates, unless those of an earlier part of the run were kept."""
-    before: Mapping[str, KeptCandidates] = {}
-    with suppress(RecordError):
-        before = read_kept(folder)
-    if found.keys() - before.keys():
-        write_kept(folder, {**found, **before})
-
-
 def _stored(folder: Path) -> tuple[str, ...]:
     """Returns the files of complete results in a folder, relative to it."""
     found = [
@@ -154,6 +147,7 @@ def _stored(folder: Path) -> tuple[str, ...]:
         for path in (folder / name).glob("[!.]*.*")
         if not path.name.endswith(".partial.parquet")
     ]
+    found.extend((folder / EXAMPLES).glob("*/[!.]*.npz"))
     kept = folder / KEPT_FILE
     if kept.exists():
         found.append(kept)

@@ -13,9 +13,10 @@ from gibbon.runner.claim_folder import claim
 from gibbon.runner.complete_record import Completion
 from gibbon.runner.compute import Computation
 from gibbon.runner.examine_models import examine_models
-from gibbon.runner.executors.in_process import IN_PROCESS
+from gibbon.runner.executors.opened import opened_executor
 from gibbon.runner.finished import finished_record, remember_inputs
 from gibbon.runner.in_workers import in_workers
+from gibbon.runner.kept.choice import size_note
 from gibbon.runner.no_class.plan_no_class import plan_answers
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
@@ -26,6 +27,7 @@ from gibbon.runner.provenance import now, provenance
 from gibbon.runner.publish import Publish, published
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
+from gibbon.runner.shards.kept_file import KEPT_FILE, keep_on_disk
 from gibbon.runner.worker import Worker
 from gibbon.specs.suite import Suite
 
@@ -80,6 +82,8 @@ class _Request:
         check_published_proofs(plan)
         for sentence in dict.fromkeys(plan_notes(plan)):
             progress.note(sentence)
+        if kept := size_note(plan, self.output):
+            progress.note(kept)
         opened = RunFolder.open(self.output, suite=self.suite.name, repair=settings.repair)
         with opened as folder, plan.pool:
             started, origin = time.monotonic(), provenance(plan)
@@ -87,13 +91,18 @@ class _Request:
             record = finished_record(plan, folder, earlier, origin)
             cells = len(tuple(plan.cells)) + len(tuple(plan_answers(plan)))
             if record is None:
-                computation = Computation(plan, folder, progress, worker, IN_PROCESS)
-                computation.prepare(earlier)
                 known = earlier.examinations if earlier is not None else ()
-                examined = examine_models(
-                    plan, folder, progress=progress, known=known, worker=worker
+                executing = opened_executor(
+                    plan, where=self.where, supplied=self.supplied, progress=progress
                 )
-                computed = computation.compute(examined.candidates, earlier)
+                with executing as executor:
+                    computation = Computation(plan, folder, progress, worker, executor)
+                    computation.prepare(earlier)
+                    examined = examine_models(
+                        plan, folder, progress=progress, known=known, worker=worker
+                    )
+                    keep_on_disk(examined.candidates, plan, folder)
+                    computed = computation.compute(examined.candidates, earlier)
                 reused = computed.reused
                 completion = Completion(plan, folder, progress, worker)
                 record = completion.record(examined, computed.failures, origin)
@@ -109,6 +118,7 @@ class _Request:
             origin = origin.model_copy(update=finished)
             record = record.model_copy(update={"provenance": origin})
             record.write(folder.path)
+            (folder.path / KEPT_FILE).unlink(missing_ok=True)  # the examination is in the record
             remember_inputs(plan, folder, record)
             published(self.publish, record, folder.path)
             return record

@@ -16,10 +16,12 @@ def without_attack(
 ) -> Mapping[str, Failure]:
     """Returns the failures of a job by cell digest, of which no attack spoils the unattacked cell.
 
-    The unattacked cell shares the process of the first attack.  If that ended, it is run alone.
+    The unattacked cell may share another process with the first attack.  If that ended, it is
+    run alone.
     """
     head = job.cells[0]
-    if not run.worker.separates or job.attack is None or not job.unattacked:
+    apart = run.worker.separates or run.executor.elsewhere
+    if not apart or job.attack is None or not job.unattacked:
         return failed
     if head.digest not in failed:
         return failed

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gibbon.core.errors import ProcessEndedError
+from gibbon.core.files import catch_up
 from gibbon.core.global_state import GlobalState
 from gibbon.models.memory import is_shortage
 from gibbon.runner.own_process import Doing, ProcessLimits, Send, in_own_process
@@ -97,6 +98,8 @@ class InOwnProcesses(Worker):
             ended = ProcessEndedError("its process ran out of memory", "")
             ended.advanced = counted.advanced
             raise ended from error
+        finally:
+            catch_up()
         for each, state in zip(self.shared, states, strict=True):
             vars(each).update(state)
         return found

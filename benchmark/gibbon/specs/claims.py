@@ -30,6 +30,12 @@ TESTED: Final[tuple[Measure, ...]] = (
 class MeasuredQuantity(Spec):
     """A measure of a model on a dataset, as in a row of published numbers.
 
+    Args:
+        dataset: name of the dataset in the suite.
+        measure: the quantity, such as ``adversarial_error``; a mean over examples.
+        attack: label of the attack; ``none`` if the examples are not attacked.
+        epsilon: the epsilon of the attack; 0 if the examples are not attacked.
+
     ``model`` is a model of the dataset's experiment, or a name that models share as ``seeds_of``:
     then it is the mean over them.  For transfer measures it is the source, and ``target`` the model
     that is scored; ``compared_with`` names another target if two targets are compared.

@@ -17,7 +17,7 @@ from gibbon.core.errors import SpecError, UnknownNameError, suggest
 from gibbon.core.plain_text import shortened, shown
 from gibbon.core.reading import DEEPEST, check_tree, expanded, read_text_file, shown_key
 from gibbon.specs.base import Spec
-from gibbon.specs.naming import suite_name, unlike
+from gibbon.specs.naming import PYTHON_FILE, suite_name, unlike
 from gibbon.specs.paths import resolve
 from gibbon.specs.published import PublishedRow
 from gibbon.specs.suite import (
@@ -42,6 +42,9 @@ MOST_FAULTS = 20  # lines about wrong keys
 # A dotted key of so many parts that tomllib would take hours, as its time grows with their square.
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
 DEEP_KEY = re.compile(rf"(?<![\w-]){_PART}(?:\.[ \t]*+{_PART}){{{DEEPEST}}}")
+
+# Options of `run` that people write into suites.
+OF_A_RUN = ("device", "batch_size", "limit", "workers", "output", "precision", "compile", "strict")
 
 AGAINST = "against"
 WHERE = "evaluate"  # how error messages of `decode_request` name the request
@@ -142,9 +145,10 @@ def parse_suite(text: str, *, where: str, folder: Path = Path()) -> Suite:
 
     Raises `SpecError`.
 
-    >>> parse_suite('name = "x"\ndataset = "mnist"\nmodels = ["rbf"]\nsede = 1', where="x.toml")
+    >>> text = 'name = "x"\ndataset = "mnist"\nmodels = ["rbf"]\nsede = 1'
+    >>> parse_suite(text, where="x.toml")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    gibbon.core.errors.SpecError: x.toml: sede: unknown key; did you mean 'seed'?
+    gibbon.core.errors.SpecError: x.toml: sede: unknown key; did you mean 'seed'? Valid keys: ...
     """
     return decode_suite(parse_toml(text, where=where), where=where, folder=folder)
 
@@ -199,7 +203,8 @@ def parse_toml(text: str, *, where: str, problem: str = "malformed TOML") -> dic
         message = str(error).replace("at end of document", end)
         raise SpecError(f"{problem}: {shortened(message)}", where=where) from error
     except ValueError as error:  # of a number or a date; tomllib lets Python's own pass
-        raise SpecError(f"{problem}: {error}", where=where) from error
+        reason = str(error).partition("; use sys.")[0]  # advice for the author of a program
+        raise SpecError(f"{problem}: {reason}", where=where) from error
 
 
 def _with_files(spec: AnySpec, folder: Path) -> AnySpec:
@@ -220,7 +225,7 @@ def _with_files(spec: AnySpec, folder: Path) -> AnySpec:
 
 def _attack_files(spec: AttackSpec, folder: Path) -> dict[str, Any]:
     """Returns the keys of an attack that may hold paths, of its own and of a list's members."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"name": _attack_name(spec.name, folder)}
     if spec.backward is not None:
         found["backward"] = _resolved_functions(spec.backward, folder)
     members = spec.parameters.get("attacks")
@@ -229,7 +234,15 @@ def _attack_files(spec: AttackSpec, folder: Path) -> dict[str, Any]:
     return found
 
 
+def _attack_name(name: str, folder: Path) -> str:
+    return resolve(name, folder) if PYTHON_FILE in name else name
+
+
 def _member_files(member: Any, folder: Path) -> Any:
+    if isinstance(member, str):
+        return _attack_name(member, folder)
+    if isinstance(member, Mapping) and isinstance(member.get("name"), str):
+        member = {**member, "name": _attack_name(member["name"], folder)}
     backward = member.get("backward") if isinstance(member, Mapping) else None
     if not isinstance(backward, Mapping):
         return member
@@ -261,7 +274,11 @@ def _explain(
 def problem_text(problem: ErrorDetails, known: Iterable[str]) -> str:
     """Returns the problem of a key in TOML's words; ``known`` are the valid keys of its table."""
     if problem["type"] == "extra_forbidden":
-        return "unknown key" + suggest(str(problem["loc"][-1]), known)
+        keys, key = list(dict.fromkeys(known)), str(problem["loc"][-1])
+        if key in OF_A_RUN:
+            option = key.replace("_", "-")
+            return f"unknown key: a suite doesn't say how it is run; give --{option} to run"
+        return f"unknown key{suggest(key, keys)} Valid keys: {', '.join(keys)}"
     message = WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     came = shown(problem["input"])
     plain = isinstance(problem["input"], str | int | float)

@@ -56,6 +56,7 @@ FILE_SUFFIXES = (
     *(".npz", ".npy", ".csv"),
 )
 
+PYTHON_FILE = ".py:"  # of a reference: path/to/net.py:build
 RUBBISH = "rubbish:"  # of noise: rubbish:gaussian, rubbish:uniform
 ENSEMBLE = "ensemble:"  # of the sources of its members, with commas between them
 
@@ -84,10 +85,11 @@ def name_from(source: str) -> str:
 def label_from(attack: str) -> str:
     """Returns the default label of an attack in tables.
 
-    >>> label_from("pgd"), label_from("foolbox:LinfPGD")
-    ('pgd', 'foolbox-LinfPGD')
+    >>> label_from("pgd"), label_from("foolbox:LinfPGD"), label_from("attacks/mine.py:Mine")
+    ('pgd', 'foolbox-LinfPGD', 'Mine')
     """
-    return attack.replace(":", "-")
+    _, python, name = attack.rpartition(PYTHON_FILE)
+    return name if python else attack.replace(":", "-")
 
 
 def is_composed(source: str) -> bool:

@@ -49,6 +49,12 @@ class PublishedRow(Spec):
 
     Args:
         id: the row's own name.
+        dataset: the dataset that it was published for, by its name in the suite.
+        measure: the quantity, such as ``adversarial_error``.
+        section: the section of the publication.
+        attack: label of the attack; ``none`` if the examples are not attacked.
+        epsilon: the epsilon of the attack; 0 if the examples are not attacked.
+        text: the published result in words, for ``one_picture``.
         value: the number; None if ``text`` describes a published result that no run measures.
         above: whether the number is a lower bound of the published result.
         tolerance: largest difference at which the measured number counts as reproduced.

@@ -40,6 +40,7 @@ from gibbon.specs.base import (
     Spec,
 )
 from gibbon.specs.claims import Claim
+from gibbon.specs.keep_examples import KeepExamples, parse_keep_examples
 from gibbon.specs.memory_sizes import parse_bytes
 from gibbon.specs.naming import (
     ENSEMBLE,
@@ -51,8 +52,11 @@ from gibbon.specs.naming import (
 )
 from gibbon.specs.published import PublishedRow
 
-# "pgd", or an attack of another library: "foolbox:LinfPGD".
-ATTACK_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*(:[A-Za-z0-9_][A-Za-z0-9._+-]*)?$"
+# "pgd", an attack of another library, "foolbox:LinfPGD", or a class: "attacks/mine.py:Mine".
+ATTACK_PATTERN = (
+    r"^([A-Za-z0-9][A-Za-z0-9._+-]*(:[A-Za-z0-9_][A-Za-z0-9._+-]*)?"
+    r"|[^\x00-\x1f\x7f]*\.py:[A-Za-z_][A-Za-z0-9_.]*)$"
+)
 Direction = Literal["gradient", "unit", "sign"]
 THRESHOLD = 0.5  # probability above which a model claims to see a class, as in appendix A
 _Outputs = Literal["logits", "probabilities", "log-scores"]
@@ -60,7 +64,7 @@ _Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ModulePath = Annotated[str, Field(min_length=1, max_length=400)]
 StandInText = Annotated[str, Field(min_length=1, max_length=4000)]
 _not_given = partial(is_, None)  # an empty value may turn off what a list says
-AttackName = Annotated[str, Field(pattern=ATTACK_PATTERN, max_length=80)]
+AttackName = Annotated[str, Field(pattern=ATTACK_PATTERN, max_length=400)]
 
 
 class ModelSpec(Spec):
@@ -285,7 +289,15 @@ def _with_named_members(model: ModelSpec, named: Mapping[str, ModelSpec]) -> Mod
 class AttackSpec(Spec):
     """An attack at one or more epsilons.
 
-    ``name`` is a registered name, or a library's scheme and name such as ``foolbox:LinfPGD``.
+    Args:
+        epsilon: the largest size of a perturbation in units of the model's input, exactly as
+            written, such as ``"8/255"``; one, or a list.
+        norm: norm of the perturbation, ``linf``, ``l2`` or ``l1``; the attack's first norm if it is
+            left out.
+        clip: whether adversarial examples stay in the bounds of the inputs.
+
+    ``name`` is a registered name, a library's scheme and name such as ``foolbox:LinfPGD``, or a
+    reference to a class, ``path/to/mine.py:Mine`` or ``my_package.attacks:Mine``.
     Besides these keys it takes the attack's own parameters (its dataclass fields), which are
     checked when the attack is built.  ``label`` distinguishes entries of one attack in tables.
     If the library of an ``optional`` attack is not installed, the run continues without it, and
@@ -324,7 +336,13 @@ class AttackSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _label_defaults_to_name(cls, written: Any) -> Any:
-        if isinstance(written, dict) and isinstance(written.get("name"), str):
+        if not isinstance(written, dict):
+            return written
+        for other in ("eps", "epsilons"):
+            if other in written and "epsilon" not in written:
+                written = {**written, "epsilon": written[other]}
+                del written[other]
+        if isinstance(written.get("name"), str):
             return {"label": label_from(written["name"]), **written}
         return written
 
@@ -349,7 +367,11 @@ class AttackSpec(Spec):
 
 
 class TransferSpec(Spec):
-    """Labels of the attacks whose adversarial examples are scored on every other model."""
+    """Labels of the attacks whose adversarial examples are scored on every other model.
+
+    Args:
+        attacks: labels of attacks of the experiment.
+    """
 
     attacks: tuple[Name, ...] = Field(min_length=1)
 
@@ -387,6 +409,14 @@ class FoolingSpec(Spec):
 class Experiment(Spec):
     """Models against attacks on one dataset.
 
+    Args:
+        dataset: the dataset: a registered name, a source such as a folder, or a table of options.
+        models: the models: registered names, sources such as ``net.py:build``, or tables of
+            options.
+        attacks: the attacks, each at one epsilon or more; none for inputs without a class.
+        transfer: the attacks whose examples are scored on every other model; none if it is left
+            out.
+
     On a dataset of inputs without a class (`DatasetSpec.no_class`) there is no error and no attack:
     an input counts as a false positive if the model gives its predicted class a probability above
     ``threshold``.  ``against`` names the dataset with classes, of another experiment of the suite,
@@ -400,6 +430,7 @@ class Experiment(Spec):
 
     ``draws`` is the number of times that a model is evaluated on each input if its answers are
     random: an example's outcome is the share of wrong answers.  20 by default.
+    ``headline`` holds the epsilons that the first lines of a report are about, one or several.
     """
 
     dataset: DatasetSpec
@@ -411,6 +442,7 @@ class Experiment(Spec):
     against: Name | None = Field(default=None, exclude_if=_not_given)
     threshold: float = Field(default=THRESHOLD, ge=0, lt=1, exclude_if=THRESHOLD.__eq__)
     fooling: FoolingSpec | None = Field(default=None, exclude_if=_not_given)
+    headline: Annotated[tuple[EpsilonField, ...], OneOrMany] = Field(default=(), exclude_if=not_)
 
     @property
     def no_class(self) -> bool:
@@ -469,6 +501,18 @@ class Experiment(Spec):
         return self
 
     @model_validator(mode="after")
+    def _headline_is_measured(self) -> Self:
+        epsilons = {epsilon for attack in self.attacks for epsilon in attack.epsilon}
+        for epsilon in self.headline:
+            if epsilon not in epsilons:
+                known = ", ".join(map(str, sorted(epsilons))) or "none"
+                raise ValueError(
+                    f"headline names epsilon {epsilon}, at which no attack of the experiment runs: "
+                    f"expected one of its epsilons ({known})"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _what_is_transferred_is_whole(self) -> Self:
         if self.transfer is None:
             return self
@@ -492,18 +536,35 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _parse_kept(written: object) -> KeepExamples | None:
+    return None if written is None else parse_keep_examples(written)
+
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)]
+KeptField = Annotated[KeepExamples | None, BeforeValidator(_parse_kept)]
 
 
 class Suite(Spec):
     """A named list of experiments, with one seed.
+
+    Args:
+        name: name of the suite, and of its folder under ``results/runs/``.
+        experiments: the experiments, one for each dataset.  A suite of one experiment has its keys
+            at the top instead.
+        title: heading of its reports; the name if empty.
+        description: one or two sentences on its purpose.
+        seed: seed of every random number of the run.
+        source: where the published numbers are from, as a reference.
 
     ``published`` are numbers that tables show next to the measured ones, and ``claims`` orders of
     two measures that are tested.  ``accept`` lists the kinds of flags that the author takes
     responsibility for.  ``certify`` says which certified bounds are computed: true for all, false
     for none; those that cost little beside the attacks if it is missing.  It was called ``bounds``,
     which is still read.
+
+    ``keep_examples`` says which adversarial examples are kept in the run's folder: ``"all"``,
+    ``"misclassified"``, or a number of each cell; none if it is missing.
 
     With ``isolate`` each attack and each model runs in a process of its own, and a cell that exits,
     crashes or exceeds a limit fails alone.  ``cell_timeout`` is in seconds, ``cell_memory`` a text
@@ -520,6 +581,7 @@ class Suite(Spec):
     source: str = ""
     accept: tuple[Name, ...] = Field(default=(), exclude_if=not_)
     certify: bool | None = Field(default=None, strict=True, exclude_if=_is_none)
+    keep_examples: KeptField = Field(default=None, exclude_if=_is_none)
     isolate: bool = Field(default=False, strict=True, exclude_if=not_)
     cell_timeout: Seconds | None = Field(default=None, exclude_if=_is_none)
     cell_memory: Bytes | None = Field(default=None, exclude_if=_is_none)

@@ -1,8 +1,8 @@
 """Trainings of a suite's models with several seeds, from the folders that `train --seeds` writes.
 
 A folder of trainings holds ``MODEL/seed-N/MODEL.safetensors`` for each model and seed, as
-``checkpoints/`` does after ``train MODEL --seeds 0,1,2``.  A training that is not finished has no
-such file.
+``checkpoints/`` does after ``train MODEL --seeds 0,1,2``.  MODEL is the name of a user's own model
+in the suite.  A training that is not finished has no such file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def with_trainings(suite: Suite, folder: Path) -> Suite:
         for experiment in suite.experiments
     )
     if experiments == suite.experiments:
-        names = {model.model for each in suite.experiments for model in each.models}
+        models = [model for each in suite.experiments for model in each.models]
+        names = {trained_name(each, named=each.name) for each in models}
         raise SpecError(
             "no finished training of a model of the suite: expected "
             f"MODEL/seed-N/MODEL.safetensors, with a model among {', '.join(sorted(names))}",
@@ -65,16 +66,29 @@ def trainings_folder(model: ModelSpec) -> str | None:
     if model.weights is None or model.seeds_of is None:
         return None
     path = Path(model.weights)
-    expected = f"{model.model}.safetensors"
-    if path.name != expected or not SEED_FOLDER.fullmatch(path.parent.name):
+    trained = trained_name(model, named=model.seeds_of)
+    if path.name != f"{trained}.safetensors" or not SEED_FOLDER.fullmatch(path.parent.name):
         return None
-    return path.parents[2].as_posix() if path.parents[1].name == model.model else None
+    return path.parents[2].as_posix() if path.parents[1].name == trained else None
+
+
+def trained_name(model: ModelSpec, *, named: str) -> str:
+    """Returns the name that trainings of a model have: the registered one, or that of the user.
+
+    ``named`` is the name of the model in the suite; ``train --model SOURCE --name NAME`` gives it
+    to the weights of a model that is not registered.
+
+    >>> trained_name(ModelSpec(name="net", model="path/to/net.py:build"), named="net")
+    'net'
+    """
+    return named if "/" in model.model or ":" in model.model else model.model
 
 
 def _replaced(experiment: Experiment, folder: Path) -> Iterator[ModelSpec]:
     for model in experiment.models:
-        registered = not model.ensemble and not model.arguments and "/" not in model.model
-        found = finished_trainings(folder, model.model) if registered else {}
+        name = trained_name(model, named=model.name)
+        trained = not model.ensemble and (not model.arguments or name != model.model)
+        found = finished_trainings(folder, name) if trained else {}
         if not found:
             yield model
             continue

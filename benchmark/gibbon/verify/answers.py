@@ -10,7 +10,7 @@ from torch import Tensor
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier, Watch
 from gibbon.models.outputs import margin
-from gibbon.models.votes import Votes, votes
+from gibbon.models.votes import Votes, one_vote, votes
 from gibbon.verify.unchanged_state import unchanged_state
 
 JUDGING = "judging"  # purpose of the draws that candidates and clean inputs are judged by
@@ -73,8 +73,10 @@ def votes_for(
     Draws of a model that answers at random belong to the examples, and are independent for each
     ``purpose``.  Raises `OutputError` if an output is NaN or infinite.
     """
-    streams = classifier.draws.streams(batch.ids, purpose)
     with unchanged_state(classifier):
+        if classifier.draws.count == 1:
+            return one_vote(classifier, points, labels=batch.labels)
+        streams = classifier.draws.streams(batch.ids, purpose)
         return votes(classifier, points, labels=batch.labels, streams=streams)
 
 

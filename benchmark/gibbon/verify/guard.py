@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +60,10 @@ def guarding(
     Our own attacks draw from streams.  Attacks of other libraries may draw from the generators of
     torch, numpy or random, which start from ``seed``.  Generators, global state, the model and the
     classifier are put back, also after an exception.  ``room`` is the size of a full batch, if this
-    one is smaller.  ``attack`` is the attack, of which ours are trusted with global state.
+    one is smaller.  ``attack`` is the attack, of which ours are trusted with global state.  One of
+    ours on a model of known code draws from no global generator and changes tensors by operations
+    that torch counts: then generators are left alone, unless the model is random, and contents are
+    not compared.
 
     Raises `AttackError` if the attack changed its inputs, the model or the classifier, replaced
     functions of torch, hooked all modules or set variables that other code reads, and
@@ -71,14 +74,17 @@ def guarding(
     snapshot = source.snapshot or Snapshot(source.module)
     fields = dict(source.__dict__)
     trusted = attack is not None and is_ours(attack)
+    known = trusted and not source.foreign
     given = Batch(batch.ids.clone(), batch.inputs.clone(), batch.labels.clone())
     original = None if trusted else batch.inputs
     watching = source.watching(given.inputs, room=room, original=original)
-    state = None if trusted and not source.foreign else GlobalState.now(ours=not trusted)
+    state = None if known else GlobalState.now(ours=not trusted)
     rules = [(each, dict(vars(each))) for each in (source.bounds, source.outputs, source.draws)]
     changes, failed = Changes(), False
     noting = noting_values(attack, source)
-    with _global_state(batch.inputs.device, seed), watching as watch:
+    draws_none = known and source.draws.count == 1
+    seeding = nullcontext() if draws_none else _global_state(batch.inputs.device, seed)
+    with seeding, watching as watch:
         try:
             with noting as touched:
                 yield Guarded(given, watch)
@@ -88,11 +94,12 @@ def guarding(
         finally:
             if state is not None:
                 changes = state.put_back()
-            difference = snapshot.difference(but=source.own_places)
+            difference = snapshot.difference(but=source.own_places, values=not known)
             places = frozenset() if difference is None else snapshot.changed_places()
             if difference is not None or source.own_places:
                 snapshot.restore()
-            if difference is None and _changed(source, fields, rules):
+            stays = source.is_watched_by(watch) and not _changed(source, fields, rules)
+            if difference is None and not stays:
                 difference = CHANGED_CLASSIFIER
             source.__dict__.clear()
             source.__dict__.update(fields)
@@ -101,7 +108,9 @@ def guarding(
                 vars(rule).update(values)
             if failed and difference == CHANGED_CLASSIFIER:  # which is why our own code failed
                 raise AttackError(f"the attack {difference}")
-    changed_input = given.inputs._version != watch.version or not equal(given.inputs, batch.inputs)
+    changed_input = given.inputs._version != watch.version or not (
+        known or equal(given.inputs, batch.inputs)
+    )
     others = set(touched.places)
     if difference is not None or changed_input or changes.code or others:
         own = own_doing(source, batch, snapshot)

@@ -231,7 +231,7 @@ def _best(
 
 def _answered(tried: Tried, source: Classifier, batch: Batch, *, threat: ThreatModel) -> _Answered:
     found = _checked(tried, source, batch, threat=threat)
-    votes = votes_for(source, batch, found.candidates) if tried.votes is None else tried.votes
+    votes = tried.answers(source, batch, found.candidates, sound=found.sound)
     wrong = votes.predicted != batch.labels
     if not found.sound:
         wrong &= found.verdict == Verdict.VALID

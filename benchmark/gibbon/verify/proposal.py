@@ -41,6 +41,7 @@ from gibbon.metrics.validity import LINF_TOLERANCE, outside
 from gibbon.models.classifier import Classifier, Watch
 from gibbon.models.votes import Votes
 from gibbon.verify.answers import clean_votes, votes_for
+from gibbon.verify.shared_pass import SharedPass
 
 NOT_CARRIED = "misclassified examples are carried within a batch along one direction only"
 
@@ -54,11 +55,25 @@ class Tried:
         votes: the source's answers for the points; None if it must be evaluated.
         nearest: float32, shape (N,): the smallest adversarial distance over all tries; None unless
             the attack searches for it.
+        shared: the pass that the source is evaluated in if the points are valid; None if alone.
+        position: of the points in that pass.
     """
 
     points: Tensor
     votes: Votes | None = None
     nearest: Tensor | None = None
+    shared: SharedPass | None = None
+    position: int = 0
+
+    def answers(self, source: Classifier, batch: Batch, points: Tensor, *, sound: bool) -> Votes:
+        """Returns the source's answers for the points that were checked.
+
+        ``sound`` says whether all of them were valid, so that they are those of the try.
+        """
+        votes = self.votes
+        if votes is None and self.shared is not None and sound:
+            votes = self.shared.votes(self.position, source, batch)
+        return votes_for(source, batch, points) if votes is None else votes
 
 
 class Proposal(ABC):
@@ -114,19 +129,26 @@ class DirectionProposal(Proposal):
         inputs: shape (N, *input_shape).
         direction: of the same shape.
         threat: the epsilon, and the box to stay in.
+        shared: the pass for several epsilons; None if each has its own.
+        position: of the epsilon in that pass.
     """
 
     inputs: Tensor
     direction: Tensor
     threat: ThreatModel
+    shared: SharedPass | None = None
+    position: int = 0
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yields ``inputs + epsilon * direction``."""
-        yield move(self.inputs, self.direction, threat=self.threat)
+        if self.shared is not None:
+            yield self.shared.points(self.position)
+        else:
+            yield move(self.inputs, self.direction, threat=self.threat)
 
     def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
         """Yields the candidate; the source must be asked about it."""
-        return map(Tried, self)
+        return (Tried(each, shared=self.shared, position=self.position) for each in self)
 
     def take(self, rows: Tensor) -> DirectionProposal:
         """Returns the proposal for the examples at these positions."""
@@ -280,8 +302,11 @@ def _directions(
         source, batch.inputs, labels=batch.labels.clone(), streams=streams
     )
     direction = one_copied(direction, batch.inputs, what="direction")
-    for threat in threats:
-        yield DirectionProposal(batch.inputs, direction, threat)
+    shared: SharedPass | None = None
+    if is_ours(attack) and SharedPass.is_worthwhile(batch.inputs, threats):
+        shared = SharedPass(batch.inputs, direction, threats)
+    for position, threat in enumerate(threats):
+        yield DirectionProposal(batch.inputs, direction, threat, shared, position)
 
 
 def _searches(

@@ -175,15 +175,15 @@ class Ascent:
         for step in range(self.steps):
             redraw(gradients.classifier, step)
             active.predict_likely_successes(gradients.classifier)
-            active.drop_successes()
             if not len(active.rows):
                 break
             outputs, gradient = gradients.at(
                 active.state.points, active.state.objective.ascent, rows=active.rows
             )
-            active.note_successes(outputs)
+            gradient = active.drop_successes(outputs, gradient)
+            if not len(active.rows):
+                break
             active.state = self.update(active.state, gradient)
-        active.drop_successes()
         active.found[active.rows] = active.state.points
         return active
 
@@ -193,12 +193,12 @@ class _Active:
 
     A gradient at a misclassified point is of no use.  If the margin, extrapolated linearly from the
     last two steps, predicts that the next point is misclassified, a forward pass without a gradient
-    comes first.
+    comes first.  One read back to the host after each pass says who leaves, and whose next point is
+    likely to be misclassified.
 
     Attributes:
         state: the state of the examples in the batch.
         rows: int64: which of all examples these are.
-        done: bool: which of them were misclassified and wait to leave the batch.
         margins: of the examples of the batch at the last steps, two at most.
         found: shape (N, *input_shape), of all examples: the misclassified points, and at the end
             the last points of the examples in the batch, which the model did not predict.
@@ -207,40 +207,62 @@ class _Active:
     def __init__(self, state: State) -> None:
         self.state = state
         self.rows = torch.arange(len(state.points), device=state.points.device)
-        self.done = torch.zeros_like(self.rows, dtype=torch.bool)
         self.margins: list[Tensor] = []
         self.found = torch.empty_like(state.points)
+        self._likely = torch.empty(0, dtype=torch.int64)  # positions, on the host
+        self._attacked = 0  # examples in the last batch with a gradient
 
     def predict_likely_successes(self, classifier: Classifier) -> None:
-        """Notes the examples expected to be misclassified at the current points that are."""
-        if len(self.margins) < 2:
+        """Predicts the points expected to be misclassified, and drops the examples that are."""
+        count = len(self._likely)
+        if not count or count < WORTHWHILE_SHARE * self._attacked:
             return
-        before, last = self.margins
-        likely = torch.nonzero((2 * last > before) & ~self.done).squeeze(1)
-        if len(likely) < WORTHWHILE_SHARE * len(self.rows):
-            return
+        likely = self._on_device(self._likely)
         with torch.no_grad(), classifier.on_rows(self.rows[likely]):
             outputs = classifier(self.state.points[likely])
-        self._note(likely[self.state.objective.take(likely).misclassified(outputs)])
+        (wrong,) = _on_host(self.state.objective.take(likely).misclassified(outputs))
+        stays = torch.ones(len(self.rows), dtype=torch.bool)
+        stays[self._likely[wrong]] = False
+        self._drop(stays)
 
-    def note_successes(self, outputs: Tensor) -> None:
-        """Notes the examples that are misclassified at the current points, given their outputs."""
-        self.margins = [*self.margins[-1:], margin(outputs, self.state.objective.labels)]
-        self._note(
-            torch.nonzero(self.state.objective.misclassified(outputs) & ~self.done).squeeze(1)
-        )
+    def drop_successes(self, outputs: Tensor, gradient: Tensor) -> Tensor:
+        """Drops the examples that are misclassified at the current points, given their outputs.
 
-    def drop_successes(self) -> None:
-        """Takes the misclassified examples out of the batch."""
-        stay = torch.nonzero(~self.done).squeeze(1)
-        if len(stay) < len(self.done):
-            self.state = self.state.take(stay)
-            self.rows, self.done = self.rows[stay], self.done[stay]
-            self.margins = [each[stay] for each in self.margins]
+        Returns the gradients of those that stay.
+        """
+        objective, self._attacked = self.state.objective, len(self.rows)
+        self.margins = [*self.margins[-1:], margin(outputs, objective.labels)]
+        wrong = objective.misclassified(outputs)
+        masks = [wrong]
+        if len(self.margins) == 2:
+            before, last = self.margins
+            masks.append((2 * last > before) & ~wrong)
+        leaves, *likely = _on_host(*masks)
+        stay = self._drop(~leaves)
+        for each in likely:
+            self._likely = each[~leaves].nonzero().squeeze(1)
+        return gradient if stay is None else gradient[stay]
 
-    def _note(self, misclassified: Tensor) -> None:
-        self.found[self.rows[misclassified]] = self.state.points[misclassified]
-        self.done[misclassified] = True
+    def _drop(self, stays: Tensor) -> Tensor | None:
+        """Takes examples out of the batch, and returns the positions of the others; None for all.
+
+        ``stays``, bool, shape (M,), is on the host.
+        """
+        if bool(stays.all()):
+            return None
+        leave, stay = (self._on_device(each.nonzero().squeeze(1)) for each in (~stays, stays))
+        self.found[self.rows[leave]] = self.state.points[leave]
+        self.state, self.rows = self.state.take(stay), self.rows[stay]
+        self.margins = [each[stay] for each in self.margins]
+        return stay
+
+    def _on_device(self, positions: Tensor) -> Tensor:
+        return positions.to(self.rows.device, non_blocking=True)
+
+
+def _on_host(*masks: Tensor) -> tuple[Tensor, ...]:
+    """Returns masks of equal shape on the CPU, read at once."""
+    return torch.stack(masks).cpu().unbind()
 
 
 def better(

@@ -14,7 +14,7 @@ from torch import Tensor
 from gibbon.attacks.square import Square
 from gibbon.attacks.toolkit.projections import Region, choose, region
 from gibbon.core.rng import ExampleStreams, derive_key
-from gibbon.core.threat import ThreatModel
+from gibbon.core.threat import Norm, ThreatModel
 from gibbon.datasets.base import Batch
 from gibbon.diagnostics.examination.subject import Subject
 from gibbon.models.outputs import margin, margin_ascent
@@ -103,7 +103,9 @@ class ShortAttack:
     def _climb(self) -> None:
         """Takes projected steps from a random point, then one from the input against its gradient.
 
-        The last one is for a backward pass with the wrong sign.
+        The last one is for a backward pass with the wrong sign.  In L∞ a coordinate whose gradient
+        has been zero so far, such as one that the model clamps, is drawn again at each step: the
+        gradient says nothing of it, and a larger change may.
         """
         rows = self._rows(2 * len(self.steps) + 2)
         if not len(rows):
@@ -111,14 +113,20 @@ class ShortAttack:
         self.methods.append(f"{len(self.steps)} gradient steps")
         allowed, streams = self._part(rows)
         points = allowed.random_point(streams.child("start"))
-        for step in self.steps:
+        silent = torch.ones_like(points, dtype=torch.bool)
+        for number, step in enumerate(self.steps):
             points, gradient = self._gradient(rows, points)
             open_ = ~self.done[rows]
             rows, points, gradient = rows[open_], points[open_], gradient[open_]
             if not len(rows):
                 return
-            allowed = self._allowed(rows)
+            silent = silent[open_] & (gradient == 0)
+            allowed, streams = self._part(rows)
             points = self._step(allowed, points, gradient, step)
+            if self.threat.norm is Norm.LINF and bool(silent.any()):
+                corner = allowed.random_point(streams.child(f"corner {number}")) - allowed.inputs
+                corner = allowed.inputs.add(corner.sign(), alpha=self.threat.radius)
+                points = torch.where(silent, allowed.project(corner), points)
         self._look(rows, points)
         rows = rows[~self.done[rows]]
         if self._spare >= 3 * len(rows) > 0:

@@ -47,4 +47,4 @@ def _chapters(record: RunRecord, kinds: Iterable[ChapterKind]) -> tuple[Chapter,
     results, first = RunLookup(record), failures_and_flags(record)
     found = [kind.chapter(results) for kind in kinds]
     start = [] if first.empty else [first]
-    return (*start, *(each for each in found if each.tables))
+    return (*start, *(each for each in found if each.tables or each.collapsed))

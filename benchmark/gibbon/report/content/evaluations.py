@@ -21,13 +21,16 @@ from gibbon.report.content.lookup import (
     RunLookup,
     adversarial_error,
     clean_error,
+    robust_accuracy,
     success_rate,
 )
 from gibbon.report.content.number_format import (
+    count,
     count_of,
     interval,
     mean_cell,
     percent,
+    rate_cell,
     state_cell,
     yes_no,
 )
@@ -37,6 +40,9 @@ from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
 
 _EVALUATION_NOTES = (
+    "Robust accuracy: of all n examples, those classified correctly both clean and at every "
+    "candidate that the attack returned, which is 1 − worst-case error; in brackets its Wilson "
+    "95 % interval. It is an upper bound of what another attack would leave.",
     "Clean error: misclassified unattacked. Adversarial error: of all examples, those whose "
     "adversarial example is misclassified; clean mistakes are attacked and counted too. The "
     "interval (Wilson, 95 %) and the count are of the adversarial error, in the unattacked "
@@ -63,14 +69,16 @@ def evaluation_tables(results: RunLookup) -> Iterator[Table]:
             experiment.dataset.name,
             (
                 *columns("Model", "Attack", align="left"),
-                *columns("ε", "Clean error", "Adversarial error"),
-                Column("95 % interval", level=1),
+                Column("ε"),
+                Column("Robust accuracy", detailed=True),
+                Column("n"),
+                *columns("Clean error", "Adversarial error", "95 % interval", level=1),
                 *certified_columns(results, experiment),
                 *columns("Misclassified", "Worst-case error", level=2),
                 Column("Success rate", level=1),
                 Column("of correct when clean", level=2),
                 *target_columns(results, experiment),
-                Column("Confidence on misclassified"),
+                Column("Confidence on misclassified", level=1),
                 *columns("Mean confidence", "Saturated", "Zero gradient", level=2),
                 Column("Clipped", level=1),
                 *columns("Iterate kept", "Flags", align="left", level=2),
@@ -102,8 +110,10 @@ def _evaluation_rows(results: RunLookup, experiment: Experiment) -> Iterator[Row
                 word = state_cell(results.state(condition, model.name))
                 flags = found.flags if found else ""
                 gaps = *certified_cells(None, results, experiment), *[NOTHING] * 4
+                count_cell = count(found.examples if found else None)
                 rest = *gaps, *target_cells(None, results, experiment), *[NOTHING] * 6
-                yield (*head, word, word, NOTHING, *rest, TableCell(flags, kind="flags"))
+                words = word, count_cell, word, word, NOTHING
+                yield (*head, *words, *rest, TableCell(flags, kind="flags"))
             else:
                 certified = certified_cells(found, results, experiment)
                 targets = target_cells(found, results, experiment)
@@ -117,6 +127,8 @@ def _evaluation_cells(results: RunLookup, found: Evaluation, certified: Row, tar
     shown = clean if unattacked else adversarial_error(found)
     wrong = found.misclassified if found.misclassified is not None else clean.part
     return cells(
+        NOTHING if unattacked else rate_cell(robust_accuracy(found)).flagged(flags),
+        count(found.examples),
         percent(clean.rate, clean=True).flagged(results.flags(found, clean=True)),
         percent(None if unattacked else shown.rate).flagged(flags),
         interval(shown, clean=unattacked),

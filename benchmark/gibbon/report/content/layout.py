@@ -26,14 +26,16 @@ class Column:
     Args:
         header: its heading.
         align: the side that its cells are aligned to.
-        level: in a narrow table, columns of the highest level are left out first.
+        level: in a narrow table, columns of the highest level are left out first, from the right.
         bar: whether a page draws a bar under each of its rates.
+        detailed: whether a terminal prints the details of its cells, such as intervals, too.
     """
 
     header: str
     align: Literal["left", "right"] = "right"
     level: Literal[0, 1, 2] = 0
     bar: bool = False
+    detailed: bool = False
 
 
 def columns(
@@ -91,6 +93,7 @@ class Table:
     """A table with its title, and notes that say what its numbers mean.
 
     ``continues`` says that the title continues its chapter's, such as "on mnist" after "Transfer".
+    ``collapsed`` is a sentence that is shown in place of the table, if it is not empty.
     """
 
     title: str
@@ -98,6 +101,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     continues: bool = False
+    collapsed: str = ""
 
     @classmethod
     def on(
@@ -108,10 +112,11 @@ class Table:
         *,
         detail: str = "",
         notes: Iterable[str] = (),
+        collapsed: str = "",
     ) -> Table:
         """Returns a table about one dataset; ``detail`` follows the dataset's name in its title."""
         title = f"on {dataset}{detail}"
-        return cls(title, columns, tuple(rows), tuple(notes), continues=True)
+        return cls(title, columns, tuple(rows), tuple(notes), True, collapsed)
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -133,6 +138,12 @@ class Table:
             columns=tuple(self.columns[place] for place in shown),
             rows=tuple(tuple(row[place] for place in shown) for row in self.rows),
         )
+
+    def without(self, place: int) -> Table:
+        """Returns the table without the column at a place."""
+        rows = tuple((*row[:place], *row[place + 1 :]) for row in self.rows)
+        left = (*self.columns[:place], *self.columns[place + 1 :])
+        return replace(self, columns=left, rows=rows)
 
     def without_empty(self, header: str) -> Table:
         """Returns the table without the columns of this heading that are empty in every row."""
@@ -163,12 +174,17 @@ def _flag_note(group: FlagGroup) -> str:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Tables that belong together, under one heading; ``flags`` are shown before them."""
+    """Tables that belong together, under one heading; ``flags`` are shown before them.
+
+    ``collapsed`` are sentences in place of tables that too few examples would make; they are among
+    the notes.
+    """
 
     title: str
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     flags: tuple[FlagGroup, ...] = ()
+    collapsed: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -190,8 +206,13 @@ class ChapterKind:
 
     def chapter(self, results: RunLookup) -> Chapter:
         """Returns the chapter of a run."""
-        tables = tuple(each.with_flag_notes() for each in self.tables(results))
-        return Chapter(self.title, tables, self.notes)
+        found = tuple(self.tables(results))
+        tables = tuple(each.with_flag_notes() for each in found if not each.collapsed)
+        collapsed = tuple(
+            f"{self.title} {each.title}: {each.collapsed}" for each in found if each.collapsed
+        )
+        notes = (*collapsed, *self.notes) if tables else collapsed
+        return Chapter(self.title, tables, notes if found else self.notes, collapsed=collapsed)
 
 
 def cells(*contents: str | Epsilon | TableCell) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -97,6 +98,16 @@ class RunLookup:
         self._by_dataset = {each.dataset.name: each for each in record.suite.experiments}
         self.claims = {each.id: each for each in record.claims}
         self._flags = FlagIndex(record.flags)
+        # Of dataset and model: the number of failed cells, and the flags that name both.
+        self.failed_cells = Counter(
+            (each.dataset, each.model) for each in record.evaluations if each.status == "failed"
+        )
+        self.flags_of_model: dict[tuple[str, str], list[Flag]] = {}
+        for flag in record.flags:
+            self.flags_of_model.setdefault((flag.dataset, flag.model), []).append(flag)
+        self.targeted = frozenset(
+            each.dataset for each in record.evaluations if each.target_rate is not None
+        )
 
     def evaluation(self, condition: Condition, model: str) -> Evaluation | None:
         """Returns the evaluation of a model, which may have failed, or None if there is none."""
@@ -296,6 +307,17 @@ def success_rate(found: Evaluation) -> Measured:
 def worst_case_error(found: Evaluation | WorstCase) -> Measured:
     """Returns the share misclassified clean or by any candidate of one or more attacks."""
     return _measured(found, "worst_case_error", found.examples)
+
+
+def robust_accuracy(found: Evaluation | WorstCase) -> Measured:
+    """Returns the share classified correctly clean and at every candidate of an attack or several.
+
+    It is 1 minus `worst_case_error`.
+    """
+    wrong = worst_case_error(found)
+    part = None if wrong.part is None else found.examples - wrong.part
+    low, high = found.robust_accuracy_low, found.robust_accuracy_high
+    return replace(wrong, rate=found.robust_accuracy, low=low, high=high, part=part)
 
 
 def certified_error(found: Evaluation | WorstCase | CertifiedBound) -> Measured:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from gibbon.core.threat import Epsilon, Norm
 from gibbon.metrics.paired_tests import rounded
+from gibbon.records.flags import SEPARATOR
 from gibbon.records.run import ModelComparison
 from gibbon.report.content.lookup import RunLookup
 from gibbon.report.content.number_format import p_text
@@ -13,26 +14,48 @@ from gibbon.specs.suite import Experiment
 
 MOST = 5  # pairs that are named; the others are counted
 TEST = "McNemar's exact test"
-Threat = tuple[Norm, bool]
+Budget = tuple[Norm, bool, Epsilon]
 
 
-def comparison_notes(results: RunLookup, experiment: Experiment) -> Iterator[str]:
+def comparison_notes(
+    results: RunLookup, experiment: Experiment, threats: Iterable[Budget] | None = None
+) -> Iterator[str]:
     """Yields a sentence or two about each threat model, at its largest epsilon.
 
     They say which of two models has the smaller worst-case error, and which pairs of models can't
     be distinguished.  Runs of one model have none.
+
+    Args:
+        results: the run.
+        experiment: the experiment.
+        threats: norms, clipping rules and epsilons to compare at, in place of the largest epsilons.
     """
-    largest: dict[Threat, Epsilon] = {}
     rows = [each for each in results.record.comparisons if each.dataset == experiment.dataset.name]
-    for each in rows:
-        threat = (each.norm, each.clip)
-        largest[threat] = max(each.epsilon, largest.get(threat, each.epsilon))
-    for (norm, clip), epsilon in largest.items():
+    if threats is None:
+        largest: dict[tuple[Norm, bool], Epsilon] = {}
+        for each in rows:
+            threat = (each.norm, each.clip)
+            largest[threat] = max(each.epsilon, largest.get(threat, each.epsilon))
+        threats = [(*threat, epsilon) for threat, epsilon in largest.items()]
+    for norm, clip, epsilon in threats:
         pairs = [
             each for each in rows if (each.norm, each.clip, each.epsilon) == (norm, clip, epsilon)
         ]
+        if not pairs:
+            continue
         where = f"{norm.symbol}, ε = {epsilon}, {'clipped' if clip else 'not clipped'}"
-        yield f"{where}: {' '.join(_sentences(pairs))}"
+        yield f"{where}: {' '.join(_sentences(pairs))}{_in_doubt(results, pairs)}"
+
+
+def _in_doubt(results: RunLookup, pairs: Sequence[ModelComparison]) -> str:
+    """Returns a sentence about models whose errors have a serious flag; empty if none has one."""
+    compared = list(dict.fromkeys(name for each in pairs for name in (each.first, each.second)))
+    kinds = {kind for each in pairs for kind in each.flags.split(SEPARATOR)}
+    serious = [flag for flag in results.record.flags if flag.counts and flag.kind in kinds]
+    doubtful = [name for name in compared if any(flag.model in ("", name) for flag in serious)]
+    if not doubtful:
+        return ""
+    return f" Not to be used as it is: {' and '.join(doubtful)} with serious flags."
 
 
 def _sentences(pairs: Sequence[ModelComparison]) -> Iterator[str]:

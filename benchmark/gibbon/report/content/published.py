@@ -30,7 +30,7 @@ from gibbon.report.content.number_format import (
     state_cell,
 )
 from gibbon.report.content.over_trainings import OverTrainings
-from gibbon.report.content.verdicts import PublishedVerdict, verdict
+from gibbon.report.content.verdicts import FEWEST, PublishedVerdict, verdict
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.published import PublishedRow
 
@@ -223,7 +223,8 @@ def _reading(
         yield (
             "Verdict: reproduced if the measured value lies within the row's tolerance, in "
             "points, of the published one, under the first attack or the one that is named; the "
-            "note gives the reason for a difference, or what a row that was not run needs."
+            "note gives the reason for a difference, or what a row that was not run needs. No "
+            f"verdict is given on fewer than {FEWEST:,} examples (withheld)."
         )
     if judged and any(row.judged_by == "range" for row in rows):
         yield (

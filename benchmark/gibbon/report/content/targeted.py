@@ -17,10 +17,7 @@ NOTE = (
 
 def shows_targets(results: RunLookup, experiment: Experiment) -> bool:
     """Returns whether an attack of an experiment was targeted."""
-    name = experiment.dataset.name
-    return any(
-        each.target_rate is not None for each in results.record.evaluations if each.dataset == name
-    )
+    return experiment.dataset.name in results.targeted
 
 
 def target_columns(results: RunLookup, experiment: Experiment) -> tuple[Column, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Final
 
 from gibbon.records.run import Transfer
 from gibbon.report.content.layout import ChapterKind, Column, Row, Table, TableCell, cells, columns
@@ -27,9 +28,11 @@ from gibbon.report.content.number_format import (
     state_cell,
 )
 from gibbon.report.content.table_parts import attack_notes
+from gibbon.report.file_names import AGREEMENT_FILE, TRANSFER_FILE
 from gibbon.specs.suite import Experiment
 
 _DIAGONAL = "†"
+FEWEST: Final = 20  # examples that a rate must be of for a table to be made of such rates
 
 _TRANSFER_NOTES = (
     "Rows are the models that the examples were made on (sources), columns the models that they "
@@ -128,7 +131,19 @@ def transfer_tables(results: RunLookup, *, only_error: bool = False) -> Iterator
                     ),
                     detail=f", {condition}: {matrix.kind.title}",
                     notes=notes,
+                    collapsed=_collapsed(matrix.rates.values(), TRANSFER_FILE),
                 )
+
+
+def _collapsed(rates: Iterable[Measured], file: str) -> str:
+    """Returns a sentence in place of a table all of whose rates are of few examples."""
+    wholes = [each.whole for each in rates if each.whole is not None]
+    if not wholes or max(wholes) >= FEWEST:
+        return ""
+    return (
+        f"no table, because its rates are of fewer than {FEWEST} examples (at most "
+        f"{max(wholes)}); they are in {file}."
+    )
 
 
 TRANSFER = ChapterKind("Transfer", transfer_tables, _TRANSFER_NOTES)
@@ -182,6 +197,14 @@ def agreement_tables(results: RunLookup) -> Iterator[Table]:
                     rows,
                     detail=f", {condition}",
                     notes=_notes(results, experiment, condition),
+                    collapsed=_collapsed(
+                        (
+                            same_class_given_both(each)
+                            for each in results.record.agreements
+                            if Condition.of(each) == condition
+                        ),
+                        AGREEMENT_FILE,
+                    ),
                 )
 
 

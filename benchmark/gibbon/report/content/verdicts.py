@@ -6,6 +6,8 @@ to is tested and found to be the other way round, or if it is a lower bound and 
 of every training is below it; ``failed``; or ``not run``.  With several trainings the mean is
 compared, or the range, if the row says so (`gibbon.specs.published.PublishedRow.judged_by`).
 
+No row gets a verdict on fewer than 1,000 examples: it is ``withheld``.
+
 A row that is a bound of an error is compared with the strongest of its attacks: ``above the
 certified error``, if that finds more errors than an upper bound allows; ``weaker than published``,
 if it finds fewer than a published attack; else ``between``.  The tolerance is that of the published
@@ -30,6 +32,7 @@ from gibbon.specs.claims import Claim, MeasuredQuantity
 from gibbon.specs.published import PublishedRow
 
 EMPTY = "measured, but there are no examples to take the share or the mean of"
+FEWEST: Final = 1000  # examples for a verdict; the interval of a rate is then at most ±3.1 points
 ROUNDING = 1e-9  # of a difference of rates: far below one example of any dataset
 
 VerdictWord = Literal[
@@ -39,6 +42,7 @@ VerdictWord = Literal[
     "undecided",
     "failed",
     "not run",
+    "withheld",
     "between",
     "above the certified error",
     "weaker than published",
@@ -55,6 +59,7 @@ KINDS: Final[dict[VerdictWord, Kind]] = {
     "above the certified error": "failed",
     "failed": "failed",
     "not run": "not run",
+    "withheld": "not run",
 }
 
 
@@ -96,6 +101,10 @@ def verdict(row: PublishedRow, results: RunLookup) -> PublishedVerdict | None:
         if "done" in states:
             return PublishedVerdict("differs", why=EMPTY)
         return PublishedVerdict("not run", why=row.needs)
+    card = results.record.dataset_cards.get(row.dataset)
+    if card is not None and card.examples < FEWEST:
+        few = f"on {card.examples:,} examples; a verdict needs {FEWEST:,} or more"
+        return PublishedVerdict("withheld", why=few)
     if row.bound is not None:
         return _bound_verdict(row, results)
     refuted = _refuted(row, results)

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from gibbon.records.run import MemberEvaluation, WorstCase
 from gibbon.report.content.certified import certified_cells, certified_columns, certified_notes
 from gibbon.report.content.layout import FAILED, ChapterKind, Column, Row, Table, cells, columns
-from gibbon.report.content.lookup import Condition, RunLookup, error_after, worst_case_error
+from gibbon.report.content.lookup import (
+    Condition,
+    RunLookup,
+    error_after,
+    robust_accuracy,
+    worst_case_error,
+)
 from gibbon.report.content.model_comparison import comparison_notes
 from gibbon.report.content.number_format import (
     count,
@@ -15,14 +21,16 @@ from gibbon.report.content.number_format import (
     interval,
     percent,
     rate_alone,
+    rate_cell,
     yes_no,
 )
 from gibbon.specs.suite import Experiment
 
 _WORST_CASE_NOTES = (
-    "Of all examples, those misclassified clean or by any candidate of any of the attacks named; "
-    "1 − worst-case error is the robust accuracy. It is a lower bound on what an adversary can "
-    "reach. An attack that failed is marked so and not counted.",
+    "Robust accuracy: of all n examples, those classified correctly clean and at every candidate "
+    "of the attacks named, with its Wilson 95 % interval. Worst-case error: the others, which is a "
+    "lower bound on what an adversary can reach. An attack that failed is marked so and not "
+    "counted.",
 )
 _MEMBER_NOTES = (
     "The attacks of a list in their order, each run on the examples that survive the earlier ones "
@@ -43,6 +51,8 @@ def worst_case_tables(results: RunLookup) -> Iterator[Table]:
                 (
                     *columns("Model", "Norm", align="left"),
                     *columns("ε", "Clipped"),
+                    Column("Robust accuracy", detailed=True),
+                    Column("n"),
                     *certified_columns(results, experiment),
                     *columns("Worst-case error", "95 % interval", "Misclassified"),
                     Column("Attacks", "left"),
@@ -73,6 +83,8 @@ def _worst_case_row(results: RunLookup, experiment: Experiment, found: WorstCase
         found.norm.symbol,
         found.epsilon,
         yes_no(found.clip),
+        rate_cell(robust_accuracy(found)).flagged(results.flags(found)),
+        count(found.examples),
         *certified_cells(found, results, experiment),
         percent(found.worst_case_error).flagged(results.flags(found)),
         interval(worst_case_error(found)),

@@ -38,6 +38,12 @@ from gibbon.report.content.number_format import count
 from gibbon.report.content.opening import opening
 from gibbon.report.content.published import PAPER
 from gibbon.report.content.transfer import TRANSFER
+from gibbon.report.content.verdict_cards import (
+    checks_done,
+    flags_by_model,
+    title_sentence,
+    verdict_cards,
+)
 from gibbon.report.html.charts import attack_chart, error_chart, model_styles
 from gibbon.report.html.confidence_section import CONFIDENCE_NOTES, confidence_content
 from gibbon.report.html.kind_pages import KindPage, kind_page
@@ -60,6 +66,7 @@ _PICTURES: Final = "Examples"
 _OPEN_GALLERIES: Final = 4  # more make the page long
 _OPEN_GROUPS: Final = 2  # groups of flags that are unfolded; of more, all are folded
 _OPEN_FLAGS: Final = 3  # flags of an unfolded group
+_SHOWN_CARDS: Final = 8  # verdicts that are unfolded
 _PROVENANCE: Final = "Where these numbers come from"
 
 
@@ -120,12 +127,18 @@ def report_html(record: RunRecord, folder: Path) -> str:
     environment.filters["flag_place"] = flag_place
     environment.filters["printable"] = printable
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    cards = verdict_cards(RunLookup(record))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(
         title=record.suite.title or record.suite.name,
+        sentence=title_sentence(cards),
+        verdicts=cards,
+        shown_verdicts=_SHOWN_CARDS,
+        checks=checks_done(record),
+        flagged_kinds=frozenset(each.kind for each in record.flags),
         description=record.suite.description,
         facts=tuple(_facts(record)),
-        opening=opening(record),
+        opening=opening(record, brief=True),
         sections=tuple(_sections(record, folder)),
         provenance=record.provenance,
         script=Markup(script),  # noqa: S704  our own file
@@ -157,8 +170,8 @@ def _sections(record: RunRecord, folder: Path) -> Iterator[Section]:
     results, views = RunLookup(record), TableViews({each.kind for each in record.flags})
     found = {chapter.title: chapter for chapter in report_chapters(record)}
     found.pop(FAILURES_AND_FLAGS, None)  # its section has more
-    yield _section("trouble", Chapter(FAILURES_AND_FLAGS), views, "trouble", _trouble(record))
     yield _section("headline", found.pop(HEADLINE.title), views)
+    yield _section("trouble", Chapter(FAILURES_AND_FLAGS), views, "trouble", _trouble(record))
     if paper := found.pop(PAPER.title, None):
         yield _section("published", paper, views, "published", _published(results))
     if claims := found.pop(CLAIMS.title, None):
@@ -251,6 +264,8 @@ def _trouble(record: RunRecord) -> dict[str, object]:
             )
             for group in groups
         ],
+        "by_model": flags_by_model(record.flags),
+        "kinds": frozenset(each.kind for each in record.flags),
         "meanings": MEANINGS,
         "accepted": ACCEPTED,
     }

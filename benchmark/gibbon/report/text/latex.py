@@ -55,7 +55,7 @@ _LETTERS: Final = {
     "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "ı": r"\i{}",
 }  # fmt: skip
 
-_BEFORE: Final = r"""% Tables of a run of Gibbon, for a document with \usepackage{booktabs}.
+BEFORE: Final = r"""% Tables of a run of Gibbon, for a document with \usepackage{booktabs}.
 % This file compiles by itself too: without booktabs it makes a document of itself.
 \ifcsname ver@booktabs.sty\endcsname\else
 \documentclass{article}
@@ -66,16 +66,16 @@ _BEFORE: Final = r"""% Tables of a run of Gibbon, for a document with \usepackag
 \begin{document}
 \fi
 """
-_AFTER: Final = r"\ifdefined\gibbonalone\end{document}\fi" + "\n"
+AFTER: Final = r"\ifdefined\gibbonalone\end{document}\fi" + "\n"
 
 
 def report_latex(record: RunRecord) -> str:
     """Returns all tables of a run as LaTeX, each a ``table`` with a caption and a label."""
     title = record.suite.title or record.suite.name
-    parts = [_BEFORE, f"\\section*{{{escape(title)}}}\n", _opening(opening(record))]
+    parts = [BEFORE, f"\\section*{{{escape(title)}}}\n", _opening(opening(record))]
     for chapter in report_chapters(record):
-        parts.extend(_chapter(chapter, prefix=_label(record.suite.name)))
-    return "\n".join(parts) + "\n" + _AFTER
+        parts.extend(_chapter(chapter, prefix=label_of(record.suite.name)))
+    return "\n".join(parts) + "\n" + AFTER
 
 
 def escape(text: str) -> str:
@@ -243,7 +243,7 @@ def _chapter(chapter: Chapter, *, prefix: str) -> Iterator[str]:
         yield "\n".join([r"\begin{itemize}\footnotesize", *items, r"\end{itemize}", ""])
     for number, table in enumerate(chapter.tables, start=1):
         place = "" if table.title == chapter.title else f", {table.title}"
-        label = f"tab:{prefix}-{_label(chapter.title)}-{number}"
+        label = f"tab:{prefix}-{label_of(chapter.title)}-{number}"
         yield table_latex(table, caption=f"{chapter.title}{place}.", label=label)
         if number % _WAITING == 0:
             yield "\\ifdefined\\gibbonalone\\clearpage\\fi\n"
@@ -298,7 +298,8 @@ def _code(text: str) -> str:
     return rf"\texttt{{{straight}}}"
 
 
-def _label(text: str) -> str:
+def label_of(text: str) -> str:
+    """Returns a text as a part of a label: small letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,9 +14,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gibbon.core.plain_text import printable
-from gibbon.records.run import RunRecord
+from gibbon.records.gallery import FOLDER as PICTURES
+from gibbon.records.run import RUN_FILE, RunRecord
 from gibbon.report.content.attack_comparison import COMPARED
 from gibbon.report.content.claims import CLAIMS
+from gibbon.report.content.conclusion import assumptions, conclusions
 from gibbon.report.content.distances import NEAREST
 from gibbon.report.content.evaluations import EVALUATIONS
 from gibbon.report.content.failures_and_flags import failures_and_flags
@@ -27,6 +30,7 @@ from gibbon.report.content.opening import Opening, State, opening
 from gibbon.report.content.published import PAPER
 from gibbon.report.content.transfer import TRANSFER, transfer_tables
 from gibbon.report.content.worst_case import MEMBERS
+from gibbon.report.file_names import TENSORBOARD_FOLDER, TEXT_FILES
 
 _SHORT = (
     *(PAPER, CLAIMS, EVALUATIONS, COMPARED, NEAREST, MEMBERS),
@@ -34,6 +38,7 @@ _SHORT = (
     replace(NO_CLASS, tables=partial(no_class_tables, brief=True)),
 )
 _GAP = 2  # characters that the frame takes for each column
+_UNIT = "\ue000%"  # " %" while lines are broken, so that it stays with its number
 _FEW = 3  # lines that are printed of a group of flags
 _STYLES: Mapping[Kind, str] = {"failed": "bold red", "not run": "yellow"}
 _COLOURS: Mapping[State, str] = {
@@ -44,17 +49,42 @@ _COLOURS: Mapping[State, str] = {
 }
 
 
-def print_tables(record: RunRecord, console: Console, *, folder: Path | None = None) -> None:
+def print_tables(record: RunRecord, console: Console, *, place: str = "") -> None:
     """Prints a run as `print_record` does, and where its other tables are.
 
-    ``folder`` is the run's folder, with ``tables.md``, which has all tables.
+    ``place`` is that of ``tables.md``, which has all tables.
     """
-    place = folder / "tables.md" if folder else "tables.md in the run's folder"
+    place = place or "tables.md in the run's folder"
     print_record(record, console, more=f"Intervals, counts, notes and all other tables: {place}")
 
 
+def print_places(place: str, console: Console, *, folder: Path | None = None) -> None:
+    """Prints where the files of a run are, and the commands that make documents of them.
+
+    Args:
+        place: path or URL of the run.
+        console: where to print.
+        folder: the run's folder on a local disk, whose files are listed.
+    """
+    console.print(Text(f"Everything is in {printable(place)}", style="bold"), soft_wrap=True)
+    if folder is not None:
+        files = [each for each in (*TEXT_FILES, RUN_FILE) if (folder / each).is_file()]
+        shown = [each for each in (TENSORBOARD_FOLDER, PICTURES) if (folder / each).is_dir()]
+        if files or shown:
+            _print(", ".join([*files, *(f"{each}/" for each in shown)]), console, indent=2)
+    name = shlex.quote(place)
+    for command, what in (
+        (f"gibbon report {name}", "one page with everything, report.html"),
+        (f"gibbon report {name} --latex --table main", "the table for a paper"),
+    ):
+        _print(f"{what}:", console, indent=2)
+        console.print(Text(f"    {command}", style="bold"), soft_wrap=True)
+
+
 def print_record(record: RunRecord, console: Console, *, more: str = "") -> None:
-    """Prints a run: whether its numbers may be used, its most important tables, and its flags.
+    """Prints a run: whether its numbers may be used, its conclusions, tables and flags.
+
+    Above the tables is what was assumed of inputs and models.
 
     The flags and the advice on them come last, so that they do not scroll away.
 
@@ -66,6 +96,10 @@ def print_record(record: RunRecord, console: Console, *, more: str = "") -> None
     first = opening(record, brief=True)
     if first.state != "passed":
         _print(first.sentence, console, style=_COLOURS[first.state])
+    for sentence in conclusions(record):
+        _print(sentence, console, style="bold")
+    for line in assumptions(record):
+        _print(line, console)
     *chapters, last = short_chapters(record)
     print_chapters(chapters, console)
     if more:
@@ -81,8 +115,9 @@ def short_chapters(record: RunRecord) -> tuple[Chapter, ...]:
     of lists, transfer errors, and false positives on inputs without a class.
     """
     results = RunLookup(record)
-    found = (replace(kind.chapter(results), notes=()) for kind in _SHORT)
-    return (*found, failures_and_flags(record))  # last, so that they do not scroll away
+    found = (kind.chapter(results) for kind in _SHORT)
+    short = (replace(each, notes=each.collapsed) for each in found)
+    return (*short, failures_and_flags(record))  # last, so that they do not scroll away
 
 
 def print_chapters(chapters: Iterable[Chapter], console: Console) -> None:
@@ -133,71 +168,124 @@ def _print_opening(first: Opening, console: Console) -> None:
 def _print(text: str, console: Console, *, indent: int = 0, style: str = "") -> None:
     """Prints a text on lines that fit, with an indent."""
     plain = printable(text).replace("`", "")
-    for line in Text(plain, style=style).wrap(console, max(1, console.width - indent)):
-        line.rstrip()
-        console.print(Text(" " * indent).append(line))
+    for line in _lines(plain, console, max(1, console.width - indent)):
+        console.print(Text(" " * indent).append(line, style=style))
+
+
+def _lines(text: str, console: Console, width: int) -> list[str]:
+    """Returns a text on lines of a width, broken between words; a unit stays with its number."""
+    wrapped = Text(text.replace(" %", _UNIT)).wrap(console, width)
+    return [line.plain.rstrip().replace(_UNIT, " %") for line in wrapped]
 
 
 def print_table(table: Table, console: Console) -> None:
     """Prints one table with its title, as wide as the terminal has room for."""
-    console.print(Text(printable(table.title), style="bold"))
-    console.print(_fitted(table, console))
+    _print(table.title, console, style="bold")
+    fitted = _fitted(table, console)
+    if fitted is None:
+        _print_stacked(table, console)
+    else:
+        console.print(fitted)
 
 
-def _fitted(table: Table, console: Console) -> RichTable:
-    for level in (2, 1):
-        printed = _Printed(table, level=level)
-        if printed.room_for(printed.widest) <= console.width:
-            return printed.rich(printed.widest)
-    printed = _Printed(table, level=0)
-    return printed.rich(printed.widths_within(console.width))
+def _fitted(table: Table, console: Console) -> RichTable | None:
+    """Returns a table as it fits into a terminal; None if not even its main columns do.
+
+    Columns are left out one by one, those of the highest level first, from the right.  Headings
+    may take several lines.  Cells may only once all columns that can be left out are.
+    """
+    shown = table.filled()
+    while True:
+        printed = _Printed(shown)
+        last = max((column.level for column in shown.columns), default=0)
+        widths = printed.widths_within(console.width, cells_wrap=last == 0)
+        if widths is not None:
+            return printed.rich(widths, console)
+        if last == 0:
+            return None
+        place = max(at for at, column in enumerate(shown.columns) if column.level == last)
+        shown = shown.without(place)
+
+
+def _print_stacked(table: Table, console: Console) -> None:
+    """Prints the main columns of a table with the cells of each row in a line of prose.
+
+    A row begins with the columns that name it, those before the first that is a number.
+    """
+    shown = table.filled(level=0)
+    numbers = [at for at, each in enumerate(shown.columns) if each.align == "right"]
+    names = next((at for at in numbers if at > 0), len(shown.columns))
+    for row in shown.rows:
+        named = zip(shown.columns[:names], row[:names], strict=True)
+        title = ", ".join(
+            text if column.align == "left" else f"{column.header} {text}"
+            for column, cell in named
+            if (text := str(cell))
+        )
+        _print(title, console, style="bold")
+        rest = zip(shown.columns[names:], row[names:], strict=True)
+        parts = [f"{column.header}: {cell}" for column, cell in rest if str(cell) not in ("", "–")]
+        red = any(cell.mark or cell.kind == "failed" for cell in row)
+        _print("; ".join(parts), console, indent=2, style="red" if red else "")
+    console.print()
 
 
 class _Printed:
-    """The columns of a table up to one level, and their widths."""
+    """The columns of a table, and their widths."""
 
-    def __init__(self, table: Table, *, level: int) -> None:
-        shown = table.filled(level=level)
+    def __init__(self, shown: Table) -> None:
         self.columns, self.rows = shown.columns, shown.rows
-        bodies = [
-            [printable(row[place].marked) for row in self.rows]
-            for place in range(len(self.columns))
+        self.bodies = [
+            [printable(_text(row[place], column)) for row in self.rows]
+            for place, column in enumerate(self.columns)
         ]
         self.widest = [
             max(len(text) for text in (column.header, *body))
-            for column, body in zip(self.columns, bodies, strict=True)
-        ]
-        self._narrowest = [
-            max(len(part) for part in (*column.header.split(), *_unbreakable(column, body)))
-            for column, body in zip(self.columns, bodies, strict=True)
+            for column, body in zip(self.columns, self.bodies, strict=True)
         ]
 
     def room_for(self, widths: list[int]) -> int:
         """Returns the width of the table with columns of these widths."""
         return sum(widths) + _GAP * len(widths)
 
-    def widths_within(self, room: int) -> list[int] | None:
-        """Returns widths that fit and break no word, reducing the column with most room first."""
+    def widths_within(self, room: int, *, cells_wrap: bool) -> list[int] | None:
+        """Returns widths that fit and break no word, reducing the column with most room first.
+
+        None if there are none.  Without ``cells_wrap`` only headings take several lines.
+        """
+        narrowest = [
+            max(map(len, (*column.header.split(), *parts)), default=0)
+            for column, body, cells in zip(
+                self.columns, self.bodies, zip(*self.rows, strict=True) or (), strict=True
+            )
+            for parts in [_unbreakable(cells, body) if cells_wrap else body]
+        ]
         widths = list(self.widest)
         while self.room_for(widths) > room:
-            spare = [width - low for width, low in zip(widths, self._narrowest, strict=True)]
+            spare = [width - low for width, low in zip(widths, narrowest, strict=True)]
             if not any(spare):
                 return None
             widths[spare.index(max(spare))] -= 1
         return widths
 
-    def rich(self, widths: list[int] | None) -> RichTable:
-        """Returns the table to print; without widths, words are broken to fit."""
+    def rich(self, widths: list[int], console: Console) -> RichTable:
+        """Returns the table to print."""
         printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for place, column in enumerate(self.columns):
             printed.add_column(
                 Text(printable(column.header)),
                 justify=column.align,
                 overflow="fold",
-                width=widths[place] if widths else None,
+                width=widths[place],
             )
-        for row in self.rows:
-            printed.add_row(*(Text(printable(each.marked), style=_style(each)) for each in row))
+        for row, texts in zip(self.rows, zip(*self.bodies, strict=True), strict=True):
+            parts = zip(texts, row, widths, strict=True)
+            printed.add_row(
+                *(
+                    Text("\n".join(_lines(text, console, width)), style=_style(cell))
+                    for text, cell, width in parts
+                )
+            )
         return printed
 
 
@@ -205,6 +293,14 @@ def _style(cell: TableCell) -> str:
     return "red" if cell.mark else _STYLES.get(cell.kind, "")
 
 
-def _unbreakable(column: Column, texts: list[str]) -> list[str]:
-    # Text may be broken between words; a number is not separated from its unit.
-    return texts if column.align == "right" else [word for text in texts for word in text.split()]
+def _text(cell: TableCell, column: Column) -> str:
+    return str(cell) if column.detailed else cell.marked
+
+
+def _unbreakable(cells: Iterable[TableCell], texts: list[str]) -> list[str]:
+    """Returns the parts of a column that stay whole: numbers with their units, and words."""
+    return [
+        part
+        for cell, text in zip(cells, texts, strict=True)
+        for part in ([text] if cell.value is not None else text.replace(" %", _UNIT).split(" "))
+    ]

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 
 from gibbon.core.errors import AttackError
@@ -22,7 +21,7 @@ from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import Scorer
 from gibbon.runner.job_result import JobResult
 from gibbon.runner.meter import Meter
-from gibbon.runner.outcome_arrays import as_array, judged_outcome, target_outcome
+from gibbon.runner.outcome_arrays import judged_outcome
 from gibbon.runner.plan.planned import Cell, PlannedAttack
 from gibbon.runner.plan.selection import read_batch
 from gibbon.verify.answers import clean_answers
@@ -149,11 +148,10 @@ def _outcome(
     task: BatchTask, cell: Cell, batch: Batch, judged: Judged, watch: Watch, spent: OutcomeMeta
 ) -> Outcome:
     """Returns the outcome of an attacked cell, with the answers that the scorer gives now."""
-    found = judged_outcome(batch, judged, path=watch.path, scores={}, meta=spent)
+    source = cell.source.digest if cell.asks_source else None
+    found = judged_outcome(batch, judged, path=watch.path, source=source, meta=spent)
     scores = task.scorer.score(cell, replace(batch, inputs=judged.candidates), task.attempt)
-    answers = dict(scores.answers)
-    if judged.answers is not None and cell.asks_source:
-        answers = {cell.source.digest: target_outcome(judged.answers), **answers}
+    answers = {**found.scores, **scores.answers}
     names = {each.digest: each.name for each in cell.targets if each.digest in answers}
     update = {"cell": str(cell), "targets": names, "target_errors": scores.errors}
     return replace(found, scores=answers, meta=spent.model_copy(update=update))
@@ -163,9 +161,8 @@ def _unattacked(cell: Cell, batch: Batch, watch: Watch | None) -> Outcome:
     """Returns the outcome at epsilon 0: the clean inputs are the candidates."""
     started, source, count = time.perf_counter(), cell.source, len(batch.labels)
     clean = clean_answers(source.classifier, batch, watch=watch)
-    scores = {source.digest: target_outcome(clean.answers)}
     spent, names = time.perf_counter() - started, {source.digest: source.name}
     made = count * source.classifier.draws.count
     meta = OutcomeMeta(cell=str(cell), forward_passes=made, seconds=spent, targets=names)
-    outcome = judged_outcome(batch, unattacked(clean, batch), path=None, scores=scores, meta=meta)
-    return replace(outcome, saturated=as_array(clean.saturated, np.bool_))
+    judged, digest, sure = unattacked(clean, batch), source.digest, clean.saturated
+    return judged_outcome(batch, judged, path=None, source=digest, meta=meta, saturated=sure)

@@ -41,6 +41,12 @@ class ShardResult(NamedTuple):
 class Executor(ABC):
     """Attacks the examples of a job, wherever that is."""
 
+    elsewhere: bool  # whether that is in other processes, which load the models by themselves
+
+    @abstractmethod
+    def doing(self, job: Job) -> str:
+        """Returns what is done at a job now, for the progress."""
+
     @abstractmethod
     def results(self, left: ExamplesLeft) -> Generator[ShardResult]:
         """Yields results until each example is in one of them; shards may come in any order.

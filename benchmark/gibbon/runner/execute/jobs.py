@@ -97,8 +97,8 @@ def find_jobs(plan: Plan, folder: RunFolder) -> list[Job]:
         for source in experiment.models:
             own = [
                 _missing(cell, tuple(wanted[cell.digest].values()), folder)
-                for cell in experiment.cells
-                if cell.source is source and first[cell.digest] is cell
+                for cell in experiment.cells_of(source)
+                if first[cell.digest] is cell
             ]
             jobs.extend(_jobs_of(experiment, own, folder))
     return jobs

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gibbon.core.errors import AttackError, ProcessEndedError
+from gibbon.core.errors import AttackError, ProcessEndedError, RequestError
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.records.run import Failure
 from gibbon.runner.boundary import ENDINGS, boundary
@@ -43,7 +43,8 @@ class Execution:
     folder: RunFolder
     progress: Progress
     executor: Executor
-    scorer: Callable[[Scorer], Scorer] = lambda each: each  # what is around a job's scorer
+    # What is around a job's scorer.
+    scorer: Callable[[Scorer], AbstractContextManager[Scorer]] = nullcontext
     worker: Worker = IN_THIS_PROCESS
 
 
@@ -55,12 +56,14 @@ def run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
     """
 
     def work(progress: Progress) -> Mapping[str, Failure]:
-        return _run_job(job, replace(run, progress=progress), run.scorer(scorer))
+        with run.scorer(scorer) as around:
+            return _run_job(job, replace(run, progress=progress), around)
 
+    worker = IN_THIS_PROCESS if run.executor.elsewhere else run.worker
     digests = [each.digest for each in job.cells if each.digest not in job.again]
-    before = run.folder.contents(digests) if run.worker.separates else {}
+    before = run.folder.contents(digests) if worker.separates else {}
     try:
-        return run.worker.run(work, run.progress, cells=len(job.cells))
+        return worker.run(work, run.progress, cells=len(job.cells))
     except ProcessEndedError as error:
         run.folder.put_back(before)  # no cell is done and failed
         attack = None if job.attack is None else job.attack.attack
@@ -77,15 +80,16 @@ def _run_job(job: Job, run: Execution, scorer: Scorer) -> Mapping[str, Failure]:
     with boundary(partial(result.fail, job.cells)):
         if job.follows is not None and earlier is None:
             raise AttackError(NO_EARLIER_OUTCOME)
-        run.plan.pool.load(model.handle for model in job.models)
+        if not run.executor.elsewhere:
+            run.plan.pool.load(model.handle for model in job.models)
     if result.failures:
         run.progress.advance(len(job.experiment.ids) * job.work, doing=job.name)
         if earlier is None and job.cells[0].member:
             return {}
     else:
         ids = job.experiment.ids if earlier is None else job.experiment.ids[earlier.survivors]
-        digests = [each.digest for each in job.cells]
         if scorer.resumes:
+            digests = [each.digest for each in job.cells]
             result.outcomes = run.folder.read_partial(job.digest, digests)
         saved = next((each.example_id for each in result.outcomes.values()), ids[:0])
         _attack_all(job, ids[~np.isin(ids, saved)], result, run=run, scorer=scorer)
@@ -122,13 +126,13 @@ def _attack_all(
                 result.absorb(found)
                 scorer.accept(found.outcomes)
                 undone -= count
-                progress.advance(count * work, doing=job.name)
+                progress.advance(count * work, doing=run.executor.doing(job))
                 if len(result.failures) == len(job.cells):
                     break
                 if scorer.resumes and time.monotonic() - saved > run.plan.settings.save_every:
                     _save(job, result, run.folder)
                     saved = time.monotonic()
-    except ENDINGS:
+    except (*ENDINGS, RequestError):
         if scorer.resumes:
             _save(job, result, run.folder)
         raise

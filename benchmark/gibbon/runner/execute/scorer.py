@@ -15,6 +15,8 @@ from gibbon.runner.boundary import Attempt
 from gibbon.runner.plan.planned import Cell
 from gibbon.runner.target_scores import TargetScores, scores_of
 
+ALL = 1 << 62  # candidates
+
 
 class Scorer(ABC):
     """Decides when candidates are scored on the targets other than the source."""
@@ -26,9 +28,15 @@ class Scorer(ABC):
     def score(self, cell: Cell, candidates: Batch, attempt: Attempt) -> TargetScores:
         """Returns the answers of targets to the candidates of a batch; empty if deferred."""
 
-    @abstractmethod
-    def accept(self, cells: Mapping[str, Outcome]) -> None:
+    def accept(self, cells: Mapping[str, Outcome]) -> None:  # noqa: B027  what it kept of it
         """Accepts the last batch for the cells of these outcomes; other batches are discarded."""
+
+    def needs(self, cell: Cell) -> int:
+        """Returns how many candidates of the first batch it needs of a cell; or `ALL`, of all."""
+        return 0
+
+    def take(self, cell: Cell, candidates: Batch) -> None:  # noqa: B027  if it needs any
+        """Takes the candidates that it needs, if another process has scored the batch."""
 
 
 class ScoreNow(Scorer):
@@ -39,9 +47,6 @@ class ScoreNow(Scorer):
     def score(self, cell: Cell, candidates: Batch, attempt: Attempt) -> TargetScores:
         """Returns the answers of the targets."""
         return scores_of(cell.others, candidates, attempt)
-
-    def accept(self, cells: Mapping[str, Outcome]) -> None:
-        """Does nothing: the candidates are scored already."""
 
 
 class DeferScoring(Scorer):
@@ -54,10 +59,18 @@ class DeferScoring(Scorer):
         self._batch: dict[str, NDArray[np.float32]] = {}
 
     def score(self, cell: Cell, candidates: Batch, attempt: Attempt) -> TargetScores:
-        """Returns no answers, and keeps the candidates until the batch is accepted."""
+        """Returns no answers, and takes the candidates."""
         if cell.digest in self._files:
-            self._batch[cell.digest] = candidates.inputs.detach().cpu().numpy()
+            self.take(cell, candidates)
         return TargetScores()
+
+    def needs(self, cell: Cell) -> int:
+        """Returns `ALL` if the cell has targets to score."""
+        return ALL if cell.digest in self._files else 0
+
+    def take(self, cell: Cell, candidates: Batch) -> None:
+        """Keeps the candidates until the batch is accepted."""
+        self._batch[cell.digest] = candidates.inputs.detach().cpu().numpy()
 
     def accept(self, cells: Mapping[str, Outcome]) -> None:
         """Appends the candidates of a batch to the files of these cells."""

@@ -11,12 +11,19 @@ from gibbon.runner.batch_loop import in_batches
 from gibbon.runner.boundary import Attempt, boundary
 from gibbon.runner.execute.batch import BatchTask, run_batch
 from gibbon.runner.execute.executor import ExamplesLeft, Executor, ShardResult
+from gibbon.runner.execute.jobs import Job
 from gibbon.runner.job_result import JobResult
 from gibbon.runner.plan.selection import read_batches
 
 
 class InProcess(Executor):
     """Attacks the examples in this process, batch by batch."""
+
+    elsewhere = False
+
+    def doing(self, job: Job) -> str:
+        """Returns the job's name."""
+        return job.name
 
     def results(self, left: ExamplesLeft) -> Generator[ShardResult]:
         """Yields the result of each batch."""

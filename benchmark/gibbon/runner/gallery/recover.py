@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gibbon.core.errors import AttackError
+from gibbon.core.files import remove_file
 from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.core.threat import Verdict
 from gibbon.datasets.base import Batch
@@ -50,7 +51,7 @@ def recover_galleries(
     keep = {digest for frame in framed.values() for digest in frame.digests}
     for stale in (folder.path / FOLDER).glob("*.npz"):
         if stale.stem not in keep:
-            stale.unlink(missing_ok=True)
+            remove_file(stale)
     for wanted in _missing(plan, folder, framed):
         lost: list[BaseException] = []
         made: list[Gallery] = []
@@ -152,7 +153,7 @@ def _remade(wanted: _Wanted, batch: Batch, places: NDArray[np.int64], folder: Ru
         if len(own):
             index = torch.from_numpy(own).to(batch.inputs.device)
             part = Batch(batch.ids[index], batch.inputs[index], batch.labels[index])
-            judged.append(_judged(cell, part))
+            judged.append(judged_again(cell, part))
             rows.append(own)
     order = torch.from_numpy(np.argsort(np.concatenate(rows))).to(batch.inputs.device)
     answers = [each.answers for each in judged if each.answers is not None]
@@ -164,7 +165,7 @@ def _remade(wanted: _Wanted, batch: Batch, places: NDArray[np.int64], folder: Ru
     )
 
 
-def _judged(cell: Cell, batch: Batch) -> Judged:
+def judged_again(cell: Cell, batch: Batch) -> Judged:
     """Returns the candidates of a cell for a few examples, judged."""
     source = cell.source.classifier
     if cell.attack is None or cell.threat is None:

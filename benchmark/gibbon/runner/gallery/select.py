@@ -115,7 +115,7 @@ def frames(plan: Plan) -> dict[str, GalleryFrame]:
 
 def unattacked_cell(experiment: PlannedExperiment, source: LoadedModel) -> Cell:
     """Returns the unattacked cell of a source."""
-    return next(cell for cell in experiment.cells if cell.attack is None and cell.source is source)
+    return next(cell for cell in experiment.cells_of(source) if cell.attack is None)
 
 
 def _largest(experiment: PlannedExperiment) -> Iterator[Cell]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gibbon.attacks.toolkit.fooling import fooling_images
 from gibbon.core.errors import ProcessEndedError
+from gibbon.core.files import remove_file
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
 from gibbon.models.random_draws import row_numbers
@@ -78,7 +79,7 @@ def measure_no_class(
         except ProcessEndedError as error:
             ids, found = planned.experiment.ids, read_answers(folder.path, planned.digest)
             if found is not None and found.covers(ids):  # nothing is done and failed
-                answers_file(folder.path, planned.digest).unlink(missing_ok=True)
+                remove_file(answers_file(folder.path, planned.digest))
             party = at_work(None, planned.source.name)
             failure = planned.failure(described(error), raised_by=party)
             total = len(planned.experiment.ids) * planned.work

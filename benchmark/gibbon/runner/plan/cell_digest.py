@@ -17,6 +17,7 @@ from gibbon.attacks import registered_name
 from gibbon.attacks.base import Attack
 from gibbon.attacks.toolkit.parameter_text import parameter_texts
 from gibbon.attacks.worst_of import members_of
+from gibbon.core.import_path import module_name
 from gibbon.core.threat import ThreatModel
 from gibbon.models.attacked_view import stand_in
 from gibbon.runner.plan.attack_code import attack_code, callable_code
@@ -76,7 +77,7 @@ def attack_part(attack: Attack) -> list[object]:
     """
     kind = type(attack)
     name = registered_name(kind)
-    named = [name] if name is not None else [kind.__module__, kind.__qualname__]
+    named = [name] if name is not None else [module_name(kind.__module__), kind.__qualname__]
     code = [each if each is not None else uuid.uuid4().hex for each in attack_code(attack)]
     members = map(attack_part, attack.made_of)
     own = [adaptation_part(each.adaptation(UNCHANGED)) for each in members_of(attack)]

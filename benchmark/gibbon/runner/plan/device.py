@@ -8,7 +8,7 @@ from gibbon.core.errors import DeviceError
 
 
 def choose_device(name: str, *, where: str = "--device") -> torch.device:
-    """Returns the device of this name.
+    """Returns the device of this name: one of these, or of another backend of torch, such as xpu.
 
     ``where`` is the name of the option in error messages.  Raises `DeviceError` if the name is
     wrong or there is no such device.
@@ -30,5 +30,9 @@ def choose_device(name: str, *, where: str = "--device") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"{where}: 'mps' is not there")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(f"{where}: expected auto, cpu, cuda, cuda:1 or mps, got {name!r}")
+        available = getattr(getattr(torch, device.type, None), "is_available", None)
+        if not callable(available):
+            raise DeviceError(f"{where}: expected auto, cpu, cuda, cuda:1 or mps, got {name!r}")
+        if not available():
+            raise DeviceError(f"{where}: {name!r} is not there")
     return device

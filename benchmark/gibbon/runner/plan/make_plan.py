@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -22,6 +23,7 @@ from gibbon.core.errors import (
 )
 from gibbon.core.registry import their_code
 from gibbon.core.rng import derive_key
+from gibbon.core.threat import ThreatModel
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Batch, Dataset
 from gibbon.datasets.input_range import looks_like_picture
@@ -57,6 +59,7 @@ from gibbon.runner.plan.selection import (
     read_batches,
     select,
 )
+from gibbon.runner.plan.sharing import sharing
 from gibbon.runner.plan.stream_names import stream_text
 from gibbon.runner.plan.views import CHECKED, check_views
 from gibbon.runner.progress import SILENT, Progress
@@ -87,13 +90,9 @@ def make_plan(
     `RequestError` for a wrong name, option, weights file, dataset, device or model.
     """
     device = choose_device(settings.device)
-    checked = []
-    for index, experiment in enumerate(suite.experiments):
-        prefix = "" if len(suite.experiments) == 1 else f"experiments[{index}]."
-        at = f"{where or f'suite {suite.name}'}: {prefix}"
-        checked.append(_check(experiment, suite.seed, supplied, where=at))
-    pool = ModelPool(device, places=settings.models_in_memory)
-    loader = _Loader(settings, device, pool, supplied, progress, suite.seed)
+    checked = checked_experiments(suite, supplied, where=where)
+    pool = ModelPool(device, places=settings.models_in_memory, sharing=sharing(settings, device))
+    loader = PlanLoader(settings, device, pool, supplied, progress, suite.seed)
     loaded = tuple(loader.load(each) for each in checked if not each.spec.no_class)
     clean = {each.spec.dataset.name: each.dataset for each in loaded}
     without = tuple(
@@ -103,7 +102,7 @@ def make_plan(
 
 
 @dataclass(frozen=True)
-class _Checked:
+class CheckedExperiment:
     """An experiment whose names and options are right; nothing is loaded yet.
 
     ``missing`` maps the labels of optional attacks whose library is not installed to the reason;
@@ -116,7 +115,22 @@ class _Checked:
     where: str
 
 
-def _check(experiment: Experiment, seed: int, supplied: Supplied, *, where: str) -> _Checked:
+def checked_experiments(suite: Suite, supplied: Supplied, *, where: str) -> list[CheckedExperiment]:
+    """Returns the experiments of a suite, whose names and options are right.
+
+    ``where`` is the name of the suite in error messages.  Raises a `RequestError`.
+    """
+    checked = []
+    for index, experiment in enumerate(suite.experiments):
+        prefix = "" if len(suite.experiments) == 1 else f"experiments[{index}]."
+        at = f"{where or f'suite {suite.name}'}: {prefix}"
+        checked.append(_check(experiment, suite.seed, supplied, where=at))
+    return checked
+
+
+def _check(
+    experiment: Experiment, seed: int, supplied: Supplied, *, where: str
+) -> CheckedExperiment:
     if experiment.dataset.name not in supplied.datasets:
         check_dataset(experiment.dataset, where=f"{where}dataset")
     for place, model in enumerate(experiment.models):
@@ -133,7 +147,7 @@ def _check(experiment: Experiment, seed: int, supplied: Supplied, *, where: str)
             if not spec.optional:
                 raise
             missing[spec.label] = str(error).removeprefix(f"{at}.name: ")
-    return _Checked(experiment, tuple(attacks), missing, where)
+    return CheckedExperiment(experiment, tuple(attacks), missing, where)
 
 
 def _plan_attack(
@@ -168,7 +182,7 @@ def _plan_attack(
 
 
 @dataclass(frozen=True)
-class _Loader:
+class PlanLoader:
     """Loads and checks the datasets and models of experiments."""
 
     settings: RunSettings
@@ -178,14 +192,13 @@ class _Loader:
     progress: Progress
     seed: int
 
-    def load(self, checked: _Checked) -> PlannedExperiment:
+    def load(self, checked: CheckedExperiment) -> PlannedExperiment:
         """Returns an experiment with its dataset, models and cells."""
         spec, where = checked.spec, checked.where
         dataset, selection = self._data(spec, where=where)
         models = self._models(spec, dataset, selection, where=where)
         attacks = tuple(
-            replace(each, threats=threats_of(each.spec, each.attack, bounds=dataset.bounds))
-            for each in checked.attacks
+            replace(each, threats=self.threats(each, dataset)) for each in checked.attacks
         )
         _check_targets(models, attacks, where=where)
         views = self._check_views(models, attacks, selection.sample, where=where)
@@ -204,7 +217,7 @@ class _Loader:
             models,
             attacks,
             tuple(each for each in cells if (each.source.name, each.label) not in left_out),
-            self._batch_sizes(models, dataset),
+            self.batch_sizes(models, dataset),
             selection.skipped,
             data_digest=data_digest,
         )
@@ -217,7 +230,7 @@ class _Loader:
         return replace(planned, flags=tuple(flags))
 
     def load_without_classes(
-        self, checked: _Checked, suite: Suite, clean: Mapping[str, Dataset]
+        self, checked: CheckedExperiment, suite: Suite, clean: Mapping[str, Dataset]
     ) -> PlannedExperiment:
         """Returns an experiment on inputs without a class, with its dataset and models.
 
@@ -246,7 +259,7 @@ class _Loader:
             models,
             (),
             (),
-            self._batch_sizes(models, dataset),
+            self.batch_sizes(models, dataset),
             selection.skipped,
             data_digest=digest_of(content=dataset.digest, ids=ids_digest),
         )
@@ -255,7 +268,7 @@ class _Loader:
         self, spec: Experiment, dataset: Dataset, selection: Selection, *, where: str
     ) -> tuple[LoadedModel, ...]:
         return tuple(
-            self._model(
+            self.model(
                 model,
                 dataset,
                 selection,
@@ -279,21 +292,39 @@ class _Loader:
             classes=dataset.classes,
         )
 
-    def _data(self, spec: Experiment, *, where: str) -> tuple[Dataset, Selection]:
+    def threats(self, planned: PlannedAttack, dataset: Dataset) -> tuple[ThreatModel, ...]:
+        """Returns the threat models of an attack on a dataset."""
+        return threats_of(planned.spec, planned.attack, bounds=dataset.bounds)
+
+    def dataset(self, spec: Experiment, *, where: str) -> Dataset:
+        """Returns the dataset of an experiment.  Raises `DatasetError`."""
         wanted, settings = spec.dataset, self.settings
         dataset = self.supplied.datasets.get(wanted.name)
+        if dataset is not None:
+            return dataset
         request = DataRequest(
             wanted.split,
             settings.data_folder,
             settings.download,
-            workers=settings.workers,
+            workers=settings.decoders,
             seed=self.seed,
         )
-        doing = f"{where}dataset: {wanted.name!r} is opened and read"
-        problem = f"{where}dataset: {wanted.name!r} can't be loaded"
-        with activity(self.progress, doing), their_code(problem):
-            if dataset is None:
-                dataset = open_dataset(wanted, request)
+        with self._reading(wanted.name, where):
+            return open_dataset(wanted, request)
+
+    @contextmanager
+    def _reading(self, name: str, where: str) -> Iterator[None]:
+        doing = f"{where}dataset: {name!r} is opened and read"
+        with (
+            activity(self.progress, doing),
+            their_code(f"{where}dataset: {name!r} can't be loaded"),
+        ):
+            yield
+
+    def _data(self, spec: Experiment, *, where: str) -> tuple[Dataset, Selection]:
+        wanted, settings = spec.dataset, self.settings
+        dataset = self.dataset(spec, where=where)
+        with self._reading(wanted.name, where):
             selection = select(
                 dataset,
                 limit=settings.limit,
@@ -327,7 +358,7 @@ class _Loader:
                 checked.append((model.name, planned.label))
         return frozenset(checked)
 
-    def _model(
+    def model(
         self,
         spec: ModelSpec,
         dataset: Dataset,
@@ -336,6 +367,10 @@ class _Loader:
         *,
         where: str,
     ) -> LoadedModel:
+        """Returns a model, in the pool, that passed its checks on the sample of a selection.
+
+        ``draws`` are those of its experiment.  Raises a `RequestError`.
+        """
         self.pool.reserve()
         try:
             with activity(self.progress, f"{where}: the model is loaded and tried"):
@@ -356,13 +391,15 @@ class _Loader:
         self.pool.add(model.handle)
         return model
 
-    def _batch_sizes(self, models: Sequence[LoadedModel], dataset: Dataset) -> dict[str, BatchSize]:
-        """Returns the batch size of each source."""
+    def batch_sizes(self, models: Sequence[LoadedModel], dataset: Dataset) -> dict[str, BatchSize]:
+        """Returns the batch size of each source, by name."""
         if self.settings.batch_size is not None:
             return {model.name: BatchSize(self.settings.batch_size, fixed=True) for model in models}
         free = free_memory(self.device)
         if free is not None and self.device.type != "cpu":  # there the models are not loaded yet
             free -= sum(model.handle.size for model in models)
+        if free is not None:
+            free //= sharing(self.settings, self.device)
         return {
             model.name: BatchSize(
                 guess_batch_size(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -201,6 +203,25 @@ class PlannedExperiment:
     def total(self) -> int:
         """Number of examples of the whole run."""
         return len(self.ids) if self.whole is None else self.whole
+
+    def cells_of(self, source: LoadedModel) -> tuple[Cell, ...]:
+        """Returns the cells of a source, the unattacked one first."""
+        return self._by_source.get(id(source), ())
+
+    def times_scored(self, target: LoadedModel) -> int:
+        """Returns how many cells of other sources are scored on a model."""
+        return self._scored[id(target)]
+
+    @cached_property
+    def _scored(self) -> Counter[int]:
+        return Counter(id(each) for cell in self.cells for each in cell.others)
+
+    @cached_property
+    def _by_source(self) -> Mapping[int, tuple[Cell, ...]]:
+        found: dict[int, list[Cell]] = {}
+        for cell in self.cells:
+            found.setdefault(id(cell.source), []).append(cell)
+        return {source: tuple(own) for source, own in found.items()}
 
     def batch_of(self, points: NDArray[np.float32], part: slice) -> Batch:
         """Returns some of the examples with points, shape (N, *input_shape), as their inputs."""

@@ -48,7 +48,7 @@ def with_proofs(
         if card is not None:
             whole = card.examples == card.of
             flags.extend(published_bound_flags(row, record.evaluations, whole=whole))
-    return record.with_flags([*record.flags, *flags]) if flags else record
+    return record.with_flags([*record.flags, *flags]) if flags or bounds else record
 
 
 def _claims(

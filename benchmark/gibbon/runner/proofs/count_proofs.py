@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gibbon.core.threat import Epsilon, Norm
+from gibbon.core.threat import Epsilon, Norm, ThreatModel
 from gibbon.metrics.rates import share
 from gibbon.records.proofs import PROOF_METHODS, Proofs, code_of
 from gibbon.records.run import CertifiedBound, Evaluation, WorstCase
@@ -72,3 +73,15 @@ def with_bounds(rows: Iterable[Row], bounds: Mapping[BoundKey, CertifiedBound]) 
 def key_of(row: CertifiedBound) -> BoundKey:
     """Returns the model and the threat model of a row."""
     return (row.dataset, row.model, row.norm, row.epsilon, row.clip)
+
+
+def proved_ids(
+    proofs: Sequence[tuple[PlannedProof, Proofs]],
+) -> dict[tuple[str, str, ThreatModel], NDArray[np.int64]]:
+    """Returns the ids of the examples that are proved robust, by dataset, model and threat."""
+    return {
+        (planned.experiment.spec.dataset.name, planned.source.name, planned.threat): (
+            found.example_id[found.proved]
+        )
+        for planned, found in proofs
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
@@ -12,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError, RunFolderError
+from gibbon.core.files import remove_file
 from gibbon.records.examination import examination_file, load_examination, write_examination
 from gibbon.records.joined_outcomes import joined
+from gibbon.records.kept_examples import EXAMPLES, KeptExamples, clean_folder, whole_part
 from gibbon.records.no_class_answers import (
     NoClassAnswers,
     answers_file,
@@ -58,6 +61,7 @@ class JoinedShards:
         self._join_answers()
         self._join_proofs()
         self._join_examinations()
+        self._join_examples()
         kept = self._joined_kept()
         if self.damaged:
             more = f"; and {len(self.damaged) - SHOWN} more" if len(self.damaged) > SHOWN else ""
@@ -130,7 +134,7 @@ class JoinedShards:
             if parts:
                 write_answers(self.folder.path, reduce(NoClassAnswers.then, parts))
             else:
-                answers_file(self.folder.path, planned.digest).unlink(missing_ok=True)
+                remove_file(answers_file(self.folder.path, planned.digest))
 
     def _join_proofs(self) -> None:
         for planned in {each.digest: each for each in plan_proofs(self.plan)}.values():
@@ -143,7 +147,7 @@ class JoinedShards:
                 nothing = Proofs.none_of(planned.experiment.ids[:0], digest=planned.digest)
                 write_proofs(self.folder.path, reduce(Proofs.then, parts, nothing))
             else:
-                proofs_file(self.folder.path, planned.digest).unlink(missing_ok=True)
+                remove_file(proofs_file(self.folder.path, planned.digest))
 
     def _join_examinations(self) -> None:
         keys = {
@@ -152,7 +156,7 @@ class JoinedShards:
             for model in experiment.models
         }
         for model, dataset in keys:
-            examination_file(self.folder.path, model=model, dataset=dataset).unlink(missing_ok=True)
+            remove_file(examination_file(self.folder.path, model=model, dataset=dataset))
             for shard in self.shards:
                 file = examination_file(shard.path, model=model, dataset=dataset)
                 name = file.relative_to(shard.path).as_posix()
@@ -164,6 +168,29 @@ class JoinedShards:
                 else:
                     write_examination(self.folder.path, found)
                     break
+
+    def _join_examples(self) -> None:
+        """Copies the kept adversarial examples, which a shard may have or not."""
+        names = [
+            *(each.digest for cell in self.plan.cells for each in (*cell.members, cell)),
+            *(clean_folder(each.dataset.digest) for each in self.plan.experiments),
+        ]
+        for name in dict.fromkeys(names):
+            joined_examples = KeptExamples(self.folder.path, name)
+            shutil.rmtree(joined_examples.folder, ignore_errors=True)
+            for shard in self.shards:
+                files = {
+                    path.relative_to(shard.path).as_posix(): path
+                    for path in KeptExamples(shard.path, name).files
+                }
+                stored = {
+                    each for each in shard.card.stored if each.startswith(f"{EXAMPLES}/{name}/")
+                }
+                for each in sorted(stored | files.keys()):
+                    try:
+                        joined_examples.add_file(whole_part(shard.path / each))
+                    except RecordError as error:
+                        self.damaged.append(f"{shard}: {each} {error}")
 
     def _joined_kept(self) -> dict[str, KeptCandidates]:
         kept = []

@@ -1,8 +1,13 @@
-"""The file of the candidates that a shard keeps, at which models are examined after the merge."""
+"""The file of the candidates at which models are examined after the attacks.
+
+A run that is interrupted reads its own when it continues; those of shards are read by the merge.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,14 +17,30 @@ import torch
 from gibbon.core.errors import RecordError
 from gibbon.core.files import read_plain_file, write_atomically
 from gibbon.core.npz import packed, unpacked
-from gibbon.runner.keep_candidates import MOST, KeptCandidates
+from gibbon.runner.keep_candidates import MOST, CandidateKeeper, KeptCandidates
+from gibbon.runner.plan.planned import Plan
+from gibbon.runner.run_folder import RunFolder
 
 KEPT_FILE: Final = "kept_candidates.npz"
 _FORMAT: Final = 1
 
 
+def keep_on_disk(keeper: CandidateKeeper, plan: Plan, folder: RunFolder) -> None:
+    """Gives a keeper what an interrupted run of the plan kept, and has it store what it keeps.
+
+    An attack that is finished makes no candidates again, so that without them a run that continues
+    could not examine its model at candidates.
+    """
+    cells = {part.digest for cell in plan.cells for part in (cell, *cell.members)}
+    with suppress(RecordError):  # a damaged file counts as none
+        for model, each in read_kept(folder.path).items():
+            if each.cell in cells and keeper.wants(model):
+                keeper.put(model, each)
+    keeper.store = partial(write_kept, folder.path)
+
+
 def write_kept(folder: Path, kept: Mapping[str, KeptCandidates]) -> None:
-    """Writes candidates, by the digest of their model, into a shard's folder, atomically.
+    """Writes candidates, by the digest of their model, into a folder, atomically.
 
     Raises `RunFolderError` if the file can't be written.
     """
@@ -37,7 +58,7 @@ def write_kept(folder: Path, kept: Mapping[str, KeptCandidates]) -> None:
 
 
 def read_kept(folder: Path) -> dict[str, KeptCandidates]:
-    """Returns the candidates in a shard's folder by the digest of their model; empty without any.
+    """Returns the candidates in a folder by the digest of their model; empty without any.
 
     Raises `RecordError`, whose message is a reason, if the file can't be read.
     """

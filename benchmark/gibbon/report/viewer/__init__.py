@@ -1,0 +1,1 @@
+"""The viewer of single examples: filters, pictures, answers of all models, and its local server."""

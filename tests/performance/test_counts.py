@@ -1,0 +1,83 @@
+"""Operations and reads back to the host, of ours and of others, counted on a played device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import counts
+import pytest
+import torch
+from operations import count
+from played_device import played
+
+RECORD = Path(__file__).parents[2] / "results" / "performance" / "counts.json"
+PGD, APGD = "a step of PGD, the last iterate", "a step of APGD, the best loss"
+STOPPING = "a step of PGD, the first success"
+
+pytestmark = pytest.mark.played
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[torch.device]:
+    with played() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def now() -> dict[tuple[str, str], counts.Count]:
+    return {(each.work, each.who): each for each in counts.counts().rows}
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[tuple[str, str], counts.Count]:
+    record = counts.Counts.model_validate_json(RECORD.read_text(encoding="utf-8"))
+    return {(each.work, each.who): each for each in record.rows}
+
+
+def test_a_step_reads_nothing_back_unless_it_may_be_the_last(now):
+    steps = {work: each for (work, who), each in now.items() if who == counts.US}
+    for work, each in steps.items():
+        if "a step of" in work:
+            assert each.reads <= (1 if work == STOPPING else 0), work
+
+
+def test_a_step_launches_less_than_those_of_others(now, recorded):
+    for work, others in ((PGD, ("torchattacks", "foolbox")), (APGD, ("pyautoattack",))):
+        ours = now[work, counts.US].launches
+        for other in others:
+            assert ours < recorded[work, other].launches, (work, other)
+            if (work, other) in now:
+                assert ours < now[work, other].launches, (work, other)
+
+
+def test_nothing_has_come_to_cost_more_than_is_recorded(now, recorded):
+    for key, before in recorded.items():
+        if key[1] == counts.US:
+            assert now[key].launches <= before.launches, key
+            assert now[key].reads <= before.reads, key
+
+
+def test_an_epsilon_more_reads_back_its_check_and_its_results(now):
+    one, five = (
+        now[f"a batch of FGSM at {each}", counts.US] for each in ("1 epsilon", "5 epsilons")
+    )
+    assert one.reads <= 6
+    assert (five.reads - one.reads) / 4 <= 2
+
+
+def test_operations_and_reads_are_counted_on_the_device_only(device: torch.device):
+    here, there = torch.arange(6.0), torch.arange(6.0, device=device)
+    assert count(lambda: (here + 1).sum().item()).launches == 0
+    found = count(lambda: (there.view(2, 3) + 1).sum())
+    assert (found.launches, found.reads) == (2, 0)
+    for read in (
+        lambda: there[0].item(),
+        lambda: there.cpu(),
+        lambda: there.nonzero(),
+        lambda: there[there > 2],
+        lambda: bool(there.any()),
+        lambda: here.copy_(there),
+        lambda: torch.equal(there, there),
+    ):
+        assert count(read).reads == 1

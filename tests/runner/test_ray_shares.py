@@ -1,0 +1,49 @@
+"""Shares of a Ray cluster, and a Ray that is not installed: no Ray is needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+
+from gibbon.core.errors import MissingLibraryError, RequestError
+from gibbon.runner.executors import ray as ray_executor
+from gibbon.runner.executors.ray import Shares, shares_of
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "gpus", "cpu_only", "expected"),
+    [
+        ([(1, 0), (1, 0)], 2, None, False, Shares(2, 1, 0.0, 1)),
+        ([(1, 0), (7, 0)], 2, None, False, Shares(2, 3, 0.0, 2)),
+        ([(2, 0)], None, None, False, Shares(2, 1, 0.0, 2)),
+        ([(2, 0)], 8, None, False, Shares(8, 1, 0.0, 2)),
+        ([(16, 4)], None, 0.5, False, Shares(8, 2, 0.5, 2)),
+        ([(16, 4)], 2, None, False, Shares(2, 8, 1.0, 1)),
+        ([(16, 4)], 2, None, True, Shares(2, 8, 0.0, 2)),
+        ([(16, 0), (8, 1)], None, None, False, Shares(1, 8, 1.0, 1)),
+    ],
+)
+def test_shares(nodes: Any, workers: Any, gpus: Any, cpu_only: bool, expected: Shares) -> None:
+    assert shares_of(nodes, workers=workers, gpus=gpus, cpu_only=cpu_only) == expected
+
+
+def test_gpus_that_no_node_has() -> None:
+    with pytest.raises(RequestError, match="each worker needs 1 GPUs, and no node"):
+        shares_of([(8, 0)], workers=2, gpus=1.0, cpu_only=False)
+
+
+def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(MissingLibraryError, match=r"executor: .*'gibbon-bench\[ray\]'"):
+        ray_executor._library()
+
+
+def test_a_cluster_that_is_not_there() -> None:
+    with pytest.raises(RequestError, match=r"address: Ray can't be joined at '127.0.0.1:1': noth"):
+        ray_executor._check_reachable("127.0.0.1:1")
+    ray_executor._check_reachable("auto")
