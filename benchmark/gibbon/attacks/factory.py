@@ -156,8 +156,12 @@ def is_code(name: str) -> bool:
     (True, False, False)
     """
     scheme, colon, _ = name.partition(":")
-    if not is_reference(name) or not colon or scheme in ATTACK_SOURCES.near_names():
-        return is_reference(name) and not colon
+    if not is_reference(name):
+        return False
+    if not colon:
+        return True
+    if scheme in ATTACK_SOURCES.near_names():
+        return False
     if "." in scheme or importlib.util.find_spec(scheme) is not None:
         return True
     # A name that is no module, and near to that of a library, is a misspelt library.

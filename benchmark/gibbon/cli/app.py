@@ -14,7 +14,7 @@ import platform
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from enum import StrEnum
@@ -237,6 +237,17 @@ def place(text: str) -> Store:
     return open_store(text) if is_url(text) else LocalStore(path(text))
 
 
+RunOutput = Annotated[
+    Store | None,
+    typer.Option(
+        parser=place,
+        metavar="DIR",
+        help="Folder for the results, or its URL, such as s3://bucket/run. "
+        "[default: results/runs/SUITE]",
+    ),
+]
+
+
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replaces the keyword arguments of a command by the run settings of the option table."""
     options = {option.name: option for option in (*RUN_OPTIONS, *VERDICT_OPTIONS)}
@@ -364,15 +375,7 @@ def run(
         str,
         typer.Argument(metavar="SUITE", help="A shipped suite's name, or the path of a TOML file."),
     ] = DEFAULT_SUITE,
-    output: Annotated[
-        Store | None,
-        typer.Option(
-            parser=place,
-            metavar="DIR",
-            help="Folder for the results, or its URL, such as s3://bucket/run. "
-            "[default: results/runs/SUITE]",
-        ),
-    ] = None,
+    output: RunOutput = None,
     trainings: Annotated[
         Path | None,
         typer.Option(
@@ -414,15 +417,10 @@ def run(
 
     strict = bool(settings.pop("strict"))
     on_call = _accepted(settings.pop("accept"))
-    given = {
-        each.name: settings[each.name] if each.value or each.negative else each.constant
-        for each in RUN_OPTIONS
-        if settings[each.name] is not None
-    }
     loaded = read_suite(suite)
     if trainings is not None:
         loaded = with_trainings(loaded, trainings)
-    chosen = run_settings(given, data_folder=_data_folder())
+    chosen = _chosen(settings, RUN_OPTIONS)
     accepted = (*acceptances(loaded.accept, where=suite), *on_call)
     kinds = tuple(dict.fromkeys(each.kind for each in accepted))
     loaded = loaded.model_copy(update={"accept": kinds})
@@ -468,15 +466,7 @@ def merge(
             parser=place, metavar="DIR...", help="Folders of all shards of one run, or their URLs."
         ),
     ],
-    output: Annotated[
-        Store | None,
-        typer.Option(
-            parser=place,
-            metavar="DIR",
-            help="Folder for the results, or its URL, such as s3://bucket/run. "
-            "[default: results/runs/SUITE]",
-        ),
-    ] = None,
+    output: RunOutput = None,
     **settings: Any,
 ) -> None:
     """Merge the shards of a run and print its tables.
@@ -490,12 +480,7 @@ def merge(
 
     strict = bool(settings.pop("strict"))
     on_call = _accepted(settings.pop("accept"))
-    given = {
-        each.name: settings[each.name] if each.value or each.negative else each.constant
-        for each in MERGE_OPTIONS
-        if settings[each.name] is not None
-    }
-    chosen = run_settings(given, data_folder=_data_folder())
+    chosen = _chosen(settings, MERGE_OPTIONS)
     from gibbon.records.acceptance import acceptances
 
     with ExitStack() as stack:
@@ -535,6 +520,16 @@ def _accepted(texts: list[str] | None) -> tuple[Acceptance, ...]:
 
     kinds = [kind for text in texts or () for kind in BY_FLAG[ACCEPT].parse(text)]
     return acceptances(kinds, where=ACCEPT)
+
+
+def _chosen(settings: Mapping[str, Any], options: Iterable[Option]) -> RunSettings:
+    """Returns the run settings of the options that were given."""
+    given = {
+        each.name: settings[each.name] if each.value or each.negative else each.constant
+        for each in options
+        if settings[each.name] is not None
+    }
+    return run_settings(given, data_folder=_data_folder())
 
 
 def _data_folder() -> Path | None:

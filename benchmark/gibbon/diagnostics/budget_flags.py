@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from gibbon.core.threat import PIXEL_STEPS, Norm, ThreatModel
 from gibbon.records.flags import Flag
@@ -19,15 +20,13 @@ def small_budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]
     255 too many.  In L2, a budget of a few steps of 255 is flagged, in L1 one of less than half of
     the range of one number: they are budgets of L∞.
     """
+    tiny = partial(Flag, kind="tiny-budget", dataset=dataset, attack=attack)
     for threat in threats:
         bounds = threat.bounds
         steps_of_255 = threat.epsilon.value * PIXEL_STEPS
         few = steps_of_255.denominator == 1 and 0 < steps_of_255 <= LINF_STEPS
         if threat.norm is Norm.L2 and bounds is not None and bounds.width == 1 and few:
-            yield Flag(
-                kind="tiny-budget",
-                dataset=dataset,
-                attack=attack,
+            yield tiny(
                 epsilon=threat.epsilon,
                 figure=f"{steps_of_255} steps of 255 in one number",
                 sentence=f"epsilon {threat.epsilon} in L2 allows a change of {steps_of_255} of 255 "
@@ -37,15 +36,12 @@ def small_budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]
                 "ImageNet, or the norm L∞.",
             )
         if threat.norm is Norm.L1 and bounds is not None:
-            yield from _small_in_l1(dataset, attack, threat, bounds.width)
+            yield from _small_in_l1(tiny, threat, bounds.width)
         if threat.norm is not Norm.LINF or bounds is None:
             continue
         if 0 < threat.radius < HALF_STEP * bounds.width:
             steps = threat.radius / bounds.width * PIXEL_STEPS
-            yield Flag(
-                kind="tiny-budget",
-                dataset=dataset,
-                attack=attack,
+            yield tiny(
                 epsilon=threat.epsilon,
                 figure=f"{steps:.2g} steps of 255",
                 sentence=f"epsilon {threat.epsilon} is {steps:.2g} of the 255 steps of an 8-bit "
@@ -53,13 +49,10 @@ def small_budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]
             )
 
 
-def _small_in_l1(dataset: str, attack: str, threat: ThreatModel, width: float) -> Iterator[Flag]:
+def _small_in_l1(tiny: Callable[..., Flag], threat: ThreatModel, width: float) -> Iterator[Flag]:
     share = threat.radius / width
     if 0 < share < L1_RANGE:
-        yield Flag(
-            kind="tiny-budget",
-            dataset=dataset,
-            attack=attack,
+        yield tiny(
             epsilon=threat.epsilon,
             figure=f"{share:.2g} of the range of one number",
             sentence=f"epsilon {threat.epsilon} in L1 allows a change of {share:.2g} of the range "

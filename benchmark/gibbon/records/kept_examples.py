@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ PART_BYTES: Final = 8_000_000  # of inputs in one file, about
 LARGEST_PART: Final = 1 << 30  # bytes: a larger file is not one of ours
 _CLEAN: Final = "clean-"
 _PART: Final = re.compile(r"[0-9]{5,9}\.npz")
+
+_N = TypeVar("_N", bound=np.generic)
 
 
 def clean_folder(dataset: str) -> str:
@@ -146,21 +148,23 @@ def whole_part(path: Path) -> bytes:
 
 
 def _ids(path: Path) -> NDArray[np.int64] | None:
-    try:
-        with _opened(path) as stored:
-            ids: NDArray[np.int64] = stored["example_id"].astype(np.int64, casting="safe")
-    except Exception:  # noqa: BLE001  a damaged archive may raise any error
-        return None
-    return ids if ids.ndim == 1 else None
+    ids = _array(path, "example_id", np.int64)
+    return ids if ids is not None and ids.ndim == 1 else None
 
 
 def _inputs(path: Path) -> NDArray[np.float32] | None:
+    inputs = _array(path, "inputs", np.float32)
+    return inputs if inputs is not None and inputs.ndim >= 2 else None
+
+
+def _array(path: Path, name: str, kind: type[_N]) -> NDArray[_N] | None:
+    """Returns an array of a file, or None if the file is damaged."""
     try:
         with _opened(path) as stored:
-            inputs: NDArray[np.float32] = stored["inputs"].astype(np.float32, casting="safe")
+            found: NDArray[_N] = stored[name].astype(kind, casting="safe")
     except Exception:  # noqa: BLE001  a damaged archive may raise any error
         return None
-    return inputs if inputs.ndim >= 2 else None
+    return found
 
 
 def _opened(path: Path) -> Any:

@@ -47,7 +47,7 @@ def claim(
     if not plan.settings.fresh:
         return record
     mark_running(folder, record)
-    (folder.path / KEPT_FILE).unlink(missing_ok=True)
+    remove_file(folder.path / KEPT_FILE)
     folder.forget(part.digest for cell in plan.cells for part in (cell, *cell.members))
     for each in plan_answers(plan):
         remove_file(answers_file(folder.path, each.digest))

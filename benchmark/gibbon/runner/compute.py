@@ -17,7 +17,7 @@ from gibbon.runner.kept.complete import complete_examples
 from gibbon.runner.kept.take import Taking
 from gibbon.runner.lost import counted_cells, lost_results
 from gibbon.runner.no_class.measure import measure_no_class, missing_answers
-from gibbon.runner.no_class.plan_no_class import PlannedAnswers, plan_answers
+from gibbon.runner.no_class.plan_no_class import PlannedAnswers, count_cells
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.progress import Progress
 from gibbon.runner.run_folder import RunFolder
@@ -99,4 +99,4 @@ def _cells_to_compute(
         for cell in job.cells
     )
     computed += len(missing)
-    return computed, len(tuple(plan.cells)) + len(tuple(plan_answers(plan))) - computed
+    return computed, count_cells(plan) - computed

@@ -23,12 +23,12 @@ from gibbon.runner.complete_record import Completion
 from gibbon.runner.examine_models import examine_models
 from gibbon.runner.finished import remember_inputs
 from gibbon.runner.in_workers import in_workers
-from gibbon.runner.no_class.plan_no_class import plan_answers
+from gibbon.runner.no_class.plan_no_class import count_cells
 from gibbon.runner.plan.make_plan import make_plan
-from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Plan, Supplied
+from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
 from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.proofs.published_proofs import check_published_proofs
-from gibbon.runner.provenance import now, provenance
+from gibbon.runner.provenance import ended, provenance
 from gibbon.runner.publish import Publish, published
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
@@ -132,18 +132,12 @@ class _MergeRequest:
                 examined.candidates.put(model, candidates)
             completion = Completion(plan, folder, progress, worker)
             record = completion.record(examined, shards.failures, origin)
-            seconds = origin.seconds + time.monotonic() - started
-            finished = {"finished": now(), "seconds": seconds, "computed_cells": _cells(plan)}
-            origin = origin.model_copy(update=finished)
+            origin = ended(origin, started=started, computed=count_cells(plan), reused=0)
             record = record.model_copy(update={"provenance": origin})
             record.write(folder.path)
             remember_inputs(plan, folder, record)
             published(self.publish, record, folder.path)
             return record
-
-
-def _cells(plan: Plan) -> int:
-    return len(tuple(plan.cells)) + len(tuple(plan_answers(plan)))
 
 
 def _origin(shards: Sequence[ReadShard], here: Provenance) -> Provenance:
@@ -154,7 +148,6 @@ def _origin(shards: Sequence[ReadShard], here: Provenance) -> Provenance:
         "platform": " and ".join(dict.fromkeys(each.platform for each in origins)),
         "started": min(each.started for each in origins),
         "seconds": sum(each.seconds for each in origins),
-        "reused_cells": 0,
         "commit": here.commit,
         "dirty": here.dirty,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import time
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -37,6 +38,24 @@ def provenance(plan: Plan) -> Provenance:
         limit=plan.settings.limit,
         started=now(),
     )
+
+
+def ended(origin: Provenance, *, started: float, computed: int, reused: int) -> Provenance:
+    """Returns the provenance of a run that ends now.
+
+    Args:
+        origin: provenance of its start; what it took before, as in shards, is added to its seconds.
+        started: when it started, by `time.monotonic`.
+        computed: number of cells that it computed.
+        reused: number of cells that were recorded already.
+    """
+    figures = {
+        "finished": now(),
+        "seconds": origin.seconds + time.monotonic() - started,
+        "computed_cells": computed,
+        "reused_cells": reused,
+    }
+    return origin.model_copy(update=figures)
 
 
 def now() -> str:

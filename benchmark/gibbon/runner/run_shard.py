@@ -21,13 +21,13 @@ from gibbon.runner.examine_models import examine_models
 from gibbon.runner.executors.opened import opened_executor
 from gibbon.runner.in_workers import in_workers
 from gibbon.runner.kept.choice import size_note
-from gibbon.runner.no_class.plan_no_class import plan_answers
+from gibbon.runner.no_class.plan_no_class import count_cells
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
 from gibbon.runner.plan_notes import plan_notes
 from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.proofs.prove import prove_all
-from gibbon.runner.provenance import now, provenance
+from gibbon.runner.provenance import ended, provenance
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
 from gibbon.runner.shards.kept_file import KEPT_FILE, keep_on_disk
@@ -119,17 +119,12 @@ class _ShardRequest:
                 computed = computation.compute(examined.candidates, None)
             with activity(progress, "the certified bounds"):
                 prove_all(plan, folder, progress=progress)
-            cells = len(tuple(plan.cells)) + len(tuple(plan_answers(plan)))
-            finished = {
-                "finished": now(),
-                "seconds": time.monotonic() - started,
-                "computed_cells": cells - computed.reused,
-                "reused_cells": computed.reused,
-            }
+            reused = computed.reused
+            cells = count_cells(plan) - reused
             record = running.model_copy(
                 update={
                     "status": "failed" if computed.failures else "done",
-                    "provenance": origin.model_copy(update=finished),
+                    "provenance": ended(origin, started=started, computed=cells, reused=reused),
                     "failures": tuple(computed.failures),
                     "examinations": tuple(examined.found.values()),
                     "shard": card.model_copy(update={"stored": _stored(folder.path)}),

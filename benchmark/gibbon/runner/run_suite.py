@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from gibbon.core.files import remove_file
 from gibbon.core.global_state import calculating
 from gibbon.records.acceptance import check_kinds
 from gibbon.records.run import RunRecord
@@ -17,13 +18,13 @@ from gibbon.runner.executors.opened import opened_executor
 from gibbon.runner.finished import finished_record, remember_inputs
 from gibbon.runner.in_workers import in_workers
 from gibbon.runner.kept.choice import size_note
-from gibbon.runner.no_class.plan_no_class import plan_answers
+from gibbon.runner.no_class.plan_no_class import count_cells
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
 from gibbon.runner.plan_notes import plan_notes
 from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.proofs.published_proofs import check_published_proofs
-from gibbon.runner.provenance import now, provenance
+from gibbon.runner.provenance import ended, provenance
 from gibbon.runner.publish import Publish, published
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.settings import RunSettings
@@ -89,7 +90,7 @@ class _Request:
             started, origin = time.monotonic(), provenance(plan)
             earlier = claim(folder, plan, origin)
             record = finished_record(plan, folder, earlier, origin)
-            cells = len(tuple(plan.cells)) + len(tuple(plan_answers(plan)))
+            cells = count_cells(plan)
             if record is None:
                 known = earlier.examinations if earlier is not None else ()
                 executing = opened_executor(
@@ -109,16 +110,10 @@ class _Request:
             else:
                 reused = cells
                 progress.start(work=0, cells=0, reused=reused)
-            finished = {
-                "finished": now(),
-                "seconds": time.monotonic() - started,
-                "computed_cells": cells - reused,
-                "reused_cells": reused,
-            }
-            origin = origin.model_copy(update=finished)
+            origin = ended(origin, started=started, computed=cells - reused, reused=reused)
             record = record.model_copy(update={"provenance": origin})
             record.write(folder.path)
-            (folder.path / KEPT_FILE).unlink(missing_ok=True)  # the examination is in the record
+            remove_file(folder.path / KEPT_FILE)  # the examination is in the record
             remember_inputs(plan, folder, record)
             published(self.publish, record, folder.path)
             return record

@@ -28,7 +28,7 @@ from gibbon.report.content.lookup import (
     robust_accuracy,
     worst_case_error,
 )
-from gibbon.report.content.model_comparison import Budget, comparison_notes
+from gibbon.report.content.model_comparison import comparison_notes
 from gibbon.report.content.number_format import count, percent, rate_cell
 from gibbon.specs.customary import customary_epsilon
 from gibbon.specs.suite import Experiment
@@ -96,8 +96,11 @@ def _shown(experiment: Experiment, norm: Norm, measured: set[Epsilon]) -> list[E
 def headline_tables(results: RunLookup) -> Iterator[Table]:
     """Yields one table a dataset: a row for each threat, at its largest epsilon, and model."""
     for experiment in results.experiments:
+        dataset = experiment.dataset.name
+        found = [each for each in results.record.worst_cases if each.dataset == dataset]
+        threats = headline_threats(experiment, found)
         yield Table.on(
-            experiment.dataset.name,
+            dataset,
             (
                 Column("Model", "left"),
                 Column("Robust accuracy", bar=True, detailed=True),
@@ -111,9 +114,11 @@ def headline_tables(results: RunLookup) -> Iterator[Table]:
                 Column("Failed cells", level=1),
                 Column("Flags", "left", level=1),
             ),
-            _rows(results, experiment),
+            _rows(results, experiment, found, threats),
             notes=(
-                *comparison_notes(results, experiment, _budgets(results, experiment)),
+                *comparison_notes(
+                    results, experiment, [(each.norm, each.clip, each.epsilon) for each in threats]
+                ),
                 *certified_notes(results, experiment),
             ),
         )
@@ -122,18 +127,12 @@ def headline_tables(results: RunLookup) -> Iterator[Table]:
 HEADLINE = ChapterKind("Headline", headline_tables, _NOTES)
 
 
-def _budgets(results: RunLookup, experiment: Experiment) -> Iterator[Budget]:
-    """Yields norm, clipping rule and epsilon of each threat model of the headline."""
-    dataset = experiment.dataset.name
-    found = [each for each in results.record.worst_cases if each.dataset == dataset]
-    for each in headline_threats(experiment, found):
-        yield each.norm, each.clip, each.epsilon
-
-
-def _rows(results: RunLookup, experiment: Experiment) -> Iterator[Row]:
-    dataset = experiment.dataset.name
-    found = [each for each in results.record.worst_cases if each.dataset == dataset]
-    threats = headline_threats(experiment, found)
+def _rows(
+    results: RunLookup,
+    experiment: Experiment,
+    found: Iterable[WorstCase],
+    threats: Iterable[HeadlineThreat],
+) -> Iterator[Row]:
     worst_cases = {(each.model, each.norm, each.clip, each.epsilon): each for each in found}
     for threat in threats:
         for model in experiment.models:

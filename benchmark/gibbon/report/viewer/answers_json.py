@@ -24,6 +24,7 @@ from gibbon.report.viewer.examples import (
     find,
     model_answers,
     question_of,
+    whole,
 )
 from gibbon.report.viewer.inputs import InputStore, ShownInput, display_of, numbers
 from gibbon.specs.base import UNATTACKED
@@ -76,8 +77,8 @@ def page_values(
     if found is None:
         lost = "The outcomes of this cell are missing or damaged; gibbon run computes them again."
         return {**values, "total": 0, "of": 0, "page": 0, "pages": 0, "rows": [], "missing": lost}
-    page = _whole(written, "page") or 0
-    place = found.place(_whole(written, "example") or -1)
+    page = whole(written, "page") or 0
+    place = found.place(whole(written, "example") or -1)
     if "page" not in written and place is not None:
         page = place // PAGE
     pages = -(-len(found.rows) // PAGE)
@@ -109,7 +110,7 @@ def example_values(
 ) -> dict[str, Any]:
     """Returns everything that is known of one example.  Raises `SpecError`."""
     question = question_of(written, examples)
-    example, found = _whole(written, "example"), find(examples, question)
+    example, found = whole(written, "example"), find(examples, question)
     at = None if found is None or example is None else found.row(example)
     if found is None or at is None or example is None:
         raise SpecError(f"this cell has no example {written.get('example', '')!r}", where="example")
@@ -225,12 +226,3 @@ def _answer(
         "confidence": f"{100 * confidence:.1f} %" if math.isfinite(confidence) else "",
         "wrong": bool(answers.wrong[at] if given == UNKNOWN else given != outcome.label[at]),
     }
-
-
-def _whole(written: Mapping[str, str], key: str) -> int | None:
-    text = written.get(key, "")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise SpecError(f"expected a whole number, got {text!r}", where=key)
-    return int(text)

@@ -360,13 +360,20 @@ def _literal(written: Mapping[str, str], key: str, kind: Any, otherwise: str) ->
     return _one_of(written, key, get_args(kind), otherwise)
 
 
-def _class(written: Mapping[str, str], key: str) -> int | None:
+def whole(
+    written: Mapping[str, str], key: str, *, expected: str = "a whole number", digits: int = 15
+) -> int | None:
+    """Returns a number of an address, or None without one.  Raises `SpecError`."""
     text = written.get(key, "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise SpecError(f"expected the number of a class, got {text!r}", where=key)
+    if not (text.isascii() and text.isdigit() and len(text) <= digits):
+        raise SpecError(f"expected {expected}, got {text!r}", where=key)
     return int(text)
+
+
+def _class(written: Mapping[str, str], key: str) -> int | None:
+    return whole(written, key, expected="the number of a class", digits=9)
 
 
 def _share(written: Mapping[str, str], key: str, otherwise: float) -> float:

@@ -43,7 +43,7 @@ class Execution:
     folder: RunFolder
     progress: Progress
     executor: Executor
-    # What is around a job's scorer.
+    # Gives the scorer of a job a context, such as a store of candidates.
     scorer: Callable[[Scorer], AbstractContextManager[Scorer]] = nullcontext
     worker: Worker = IN_THIS_PROCESS
 

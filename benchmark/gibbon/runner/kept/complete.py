@@ -8,7 +8,6 @@ One whose candidate is not the recorded one, because the model answers at random
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from gibbon.core.files import remove_folder
 from gibbon.datasets.base import Batch
 from gibbon.records.kept_examples import EXAMPLES, PART_BYTES, KeptExamples, clean_folder
 from gibbon.records.outcomes import Outcome
@@ -64,7 +64,7 @@ def complete_examples(
     for cell in plan.cells:  # the examples of members are those of their list now
         for member in cell.members:
             if member.digest != cell.digest:
-                shutil.rmtree(folder.path / EXAMPLES / member.digest, ignore_errors=True)
+                remove_folder(folder.path / EXAMPLES / member.digest)
 
 
 def _write_clean(experiment: PlannedExperiment, folder: RunFolder, kept: set[int]) -> None:

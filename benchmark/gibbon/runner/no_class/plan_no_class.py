@@ -72,6 +72,11 @@ def plan_answers(plan: Plan) -> Iterator[PlannedAnswers]:
                 yield answers_of(experiment, source, experiment.spec.fooling)
 
 
+def count_cells(plan: Plan) -> int:
+    """Returns the number of cells of a plan; answers to inputs without a class count as cells."""
+    return len(tuple(plan.cells)) + len(tuple(plan_answers(plan)))
+
+
 def answers_of(
     experiment: PlannedExperiment, source: LoadedModel, fooling: FoolingSpec | None
 ) -> PlannedAnswers:

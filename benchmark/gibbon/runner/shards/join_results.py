@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError, RunFolderError
-from gibbon.core.files import remove_file
+from gibbon.core.files import remove_file, remove_folder
 from gibbon.records.examination import examination_file, load_examination, write_examination
 from gibbon.records.joined_outcomes import joined
 from gibbon.records.kept_examples import EXAMPLES, KeptExamples, clean_folder, whole_part
@@ -177,7 +176,7 @@ class JoinedShards:
         ]
         for name in dict.fromkeys(names):
             joined_examples = KeptExamples(self.folder.path, name)
-            shutil.rmtree(joined_examples.folder, ignore_errors=True)
+            remove_folder(joined_examples.folder)
             for shard in self.shards:
                 files = {
                     path.relative_to(shard.path).as_posix(): path
