@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ from gibbon.records.outcomes import (
     write_table,
 )
 from gibbon.records.run import DatasetCard, Evaluation, ModelCard, RunRecord
+from gibbon.report.viewer import answers_json
+from gibbon.report.viewer import examples as viewer_examples
 from gibbon.report.viewer.answers_json import example_values, page_values, run_values
 from gibbon.report.viewer.examples import PAGE, RunExamples, agreeing, find, question_of
 from gibbon.report.viewer.inputs import InputStore, display_of, numbers
@@ -226,6 +229,19 @@ def test_pages_and_neighbours_go_through_all_selected_examples(examples: RunExam
     # A link to an example leads to its page.
     linked = page_values(examples, inputs, {"outcome": "misclassified", "example": str(ids[place])})
     assert ids[place] in [row["id"] for row in linked["rows"]]
+
+
+def test_a_link_to_the_example_of_number_0_leads_to_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "IDS", IDS - IDS[0])
+    for module in (answers_json, viewer_examples):
+        monkeypatch.setattr(module, "PAGE", 1)
+    examples = made_run(tmp_path)
+    written = {"order": "most-confident", "example": "0"}
+    place = find(examples, question_of(written, examples)).place(0)
+    assert place
+    assert page_values(examples, InputStore(examples.folder), written)["page"] == place
 
 
 def test_one_example_has_the_answers_of_all_models(examples: RunExamples) -> None:

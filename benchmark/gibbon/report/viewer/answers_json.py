@@ -78,7 +78,8 @@ def page_values(
         lost = "The outcomes of this cell are missing or damaged; gibbon run computes them again."
         return {**values, "total": 0, "of": 0, "page": 0, "pages": 0, "rows": [], "missing": lost}
     page = whole(written, "page") or 0
-    place = found.place(whole(written, "example") or -1)
+    example = whole(written, "example")
+    place = None if example is None else found.place(example)
     if "page" not in written and place is not None:
         page = place // PAGE
     pages = -(-len(found.rows) // PAGE)
