@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +170,14 @@ def _assert_same_text(one: str, other: str, where: str) -> None:
     for mine, theirs in zip(DECIMALS.finditer(one), DECIMALS.finditer(other), strict=True):
         values = [float(each[0].replace("−", "-")) for each in (mine, theirs)]
         assert abs(values[0] - values[1]) < 1.5 * 10.0 ** -len(mine[1]), f"{where}: {mine} {theirs}"
+
+
+def assert_same_folders(
+    one: Path, other: Path, *, rows: Iterable[str], tables: Iterable[str]
+) -> None:
+    """Asserts that two runs have the same rows of their records, outcomes, and tables if made."""
+    records = RunRecord.read(one), RunRecord.read(other)
+    for name in rows:
+        assert_same(*(getattr(each, name) for each in records), where=name)
+    assert_same_outcomes(one, other)
+    assert_same_tables(one, other, *(each for each in tables if (one / each).exists()))

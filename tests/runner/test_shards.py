@@ -18,12 +18,13 @@ import torch
 from pydantic.dataclasses import dataclass as checked
 from same_outcomes import (
     assert_same,
+    assert_same_folders,
     assert_same_outcomes,
     assert_same_records,
-    assert_same_tables,
 )
 from torch import Tensor
 from typer.testing import CliRunner
+from worker_runs import ALL_KINDS, TABLES
 
 from gibbon.attacks.base import STRICT
 from gibbon.cli.app import app, main
@@ -46,23 +47,12 @@ from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
 
-TABLES = ("evaluations.csv", "transfer.csv", "worst_case.csv", "agreement.csv", "tables.md")
 ROWS = (
     *("evaluations", "transfers", "agreements", "worst_cases", "members", "comparisons", "seeds"),
     *("bounds", "no_class", "no_class_shares", "fooling", "failures", "flags", "checks"),
     *("examinations", "survivors", "models", "datasets"),
 )
-MEMBERS = [{"name": "noise-sign"}, {"name": "pgd", "steps": 2}, {"name": "bim", "steps": 3}]
-ATTACKS: list[dict[str, Any]] = [
-    {"name": "fgsm", "epsilon": ["0.05", "0.1", "0.2"]},
-    {"name": "pgd", "epsilon": ["0.1", "0.2"], "steps": 3, "restarts": 2},
-    {"name": "fgsm", "label": "along", "epsilon": ["0.1", "0.05", "0.3"], "carried": True},
-    {"name": "pgd", "label": "carried", "epsilon": ["0.05", "0.3"], "steps": 2, "carried": True},
-    {"name": "worst-of", "label": "list", "epsilon": ["0.02", "0.1"], "attacks": MEMBERS},
-    {"name": "deepfool", "norm": "linf", "epsilon": ["0.05", "0.1"], "steps": 3},
-    {"name": "square", "epsilon": "0.1", "queries": 5},
-    {"name": "noise-uniform", "epsilon": "0.2"},
-]
+ATTACKS = [*ALL_KINDS, {"name": "noise-uniform", "epsilon": "0.2"}]
 Order = Callable[[list[int]], list[int]]
 
 
@@ -112,11 +102,7 @@ def whole(suite: Suite, folder: Path, **more: Any) -> RunRecord:
 
 
 def assert_same_runs(one: Path, other: Path) -> None:
-    records = RunRecord.read(one), RunRecord.read(other)
-    for name in ROWS:
-        assert_same(*(getattr(each, name) for each in records), where=name)
-    assert_same_outcomes(one, other)
-    assert_same_tables(one, other, *(each for each in TABLES if (one / each).exists()))
+    assert_same_folders(one, other, rows=ROWS, tables=TABLES)
     names = [{each.relative_to(path).as_posix() for each in files(path)} for path in (one, other)]
     assert names[0] == names[1]
     for file in (one / PROOFS).glob("*.parquet"):

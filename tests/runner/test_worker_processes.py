@@ -7,7 +7,7 @@ from pathlib import Path
 
 import failures
 import pytest
-from worker_runs import FGSM, QUICK, assert_same_runs, plug_in, run, suite_of
+from worker_runs import ALL_KINDS, FGSM, MEMBERS, QUICK, assert_same_runs, plug_in, run, suite_of
 
 from gibbon.core.errors import RequestError
 from gibbon.core.shard import Shard
@@ -18,17 +18,7 @@ from gibbon.runner.merge_shards import merge_shards
 from gibbon.runner.run_shard import run_shard
 from gibbon.runner.settings import RunSettings
 
-MEMBERS = [{"name": "noise-sign"}, {"name": "pgd", "steps": 2}, {"name": "bim", "steps": 3}]
-ATTACKS = [
-    {"name": "fgsm", "epsilon": ["0.05", "0.1", "0.2"]},
-    {"name": "pgd", "epsilon": ["0.1", "0.2"], "steps": 3, "restarts": 2},
-    {"name": "fgsm", "label": "along", "epsilon": ["0.1", "0.05", "0.3"], "carried": True},
-    {"name": "pgd", "label": "carried", "epsilon": ["0.05", "0.3"], "steps": 2, "carried": True},
-    {"name": "worst-of", "label": "list", "epsilon": ["0.02", "0.1"], "attacks": MEMBERS},
-    {"name": "deepfool", "norm": "linf", "epsilon": ["0.05", "0.1"], "steps": 3},
-    {"name": "square", "epsilon": "0.1", "queries": 5},
-    {"name": "doomed", "label": "own", "epsilon": "0.1"},
-]
+ATTACKS = [*ALL_KINDS, {"name": "doomed", "label": "own", "epsilon": "0.1"}]
 
 
 @pytest.fixture(autouse=True)

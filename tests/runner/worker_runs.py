@@ -8,7 +8,7 @@ from typing import Any
 import planted
 import pytest
 import worker_parts
-from same_outcomes import assert_same, assert_same_outcomes, assert_same_tables
+from same_outcomes import assert_same_folders
 
 from gibbon.records.run import RunRecord
 from gibbon.report import write_report
@@ -29,6 +29,16 @@ QUICK: dict[str, Any] = {"examination": False, "certify": "none"}
 
 
 FGSM = {"name": "fgsm", "epsilon": ["0.1", "0.2"]}
+MEMBERS = [{"name": "noise-sign"}, {"name": "pgd", "steps": 2}, {"name": "bim", "steps": 3}]
+ALL_KINDS: list[dict[str, Any]] = [
+    {"name": "fgsm", "epsilon": ["0.05", "0.1", "0.2"]},
+    {"name": "pgd", "epsilon": ["0.1", "0.2"], "steps": 3, "restarts": 2},
+    {"name": "fgsm", "label": "along", "epsilon": ["0.1", "0.05", "0.3"], "carried": True},
+    {"name": "pgd", "label": "carried", "epsilon": ["0.05", "0.3"], "steps": 2, "carried": True},
+    {"name": "worst-of", "label": "list", "epsilon": ["0.02", "0.1"], "attacks": MEMBERS},
+    {"name": "deepfool", "norm": "linf", "epsilon": ["0.05", "0.1"], "steps": 3},
+    {"name": "square", "epsilon": "0.1", "queries": 5},
+]
 DOOMED = {"name": "doomed", "label": "own", "epsilon": ["0.05", "0.1"]}
 
 
@@ -89,8 +99,4 @@ def run(suite: Suite, folder: Path, *, progress: Progress = SILENT, **more: Any)
 
 
 def assert_same_runs(one: Path, other: Path) -> None:
-    records = RunRecord.read(one), RunRecord.read(other)
-    for name in ROWS:
-        assert_same(*(getattr(each, name) for each in records), where=name)
-    assert_same_outcomes(one, other)
-    assert_same_tables(one, other, *(each for each in TABLES if (one / each).exists()))
+    assert_same_folders(one, other, rows=ROWS, tables=TABLES)
