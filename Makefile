@@ -20,7 +20,8 @@ PORTABLE := tests/runner tests/attacks tests/api tests/verify tests/conformance 
 	tests/models/test_ensemble.py tests/metrics/test_transfer.py
 RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
 
-.PHONY: bench test test-portable test-slow fuzz check perf readme records docs wheel release advisories clean
+.PHONY: bench test test-portable test-slow fuzz check perf readme records docs wheel release advisories clean \
+	install-locked lock
 
 bench: $(READY)
 	$(BIN)/python run_benchmark.py run $(ARGS)
@@ -105,6 +106,19 @@ $(READY): pyproject.toml constraints.txt
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check \
 		--quiet --editable ".[dev]"
 	@touch $(READY)
+
+# The environment, of files whose hashes are in requirements-locked.txt alone; the build backend is among
+# them, and nothing else is downloaded or built.
+install-locked:
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --only-binary :all: \
+		--requirement requirements-locked.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+# Writes requirements-locked.txt, after a change of constraints.txt; ARGS="--index URL" names the index.
+lock: $(READY)
+	$(BIN)/python -m tools.release.lock $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(RELEASE) build dist site *.egg-info

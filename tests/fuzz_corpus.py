@@ -22,18 +22,20 @@ from earlier_baselines import rewrite
 from PIL import Image
 from safetensors.torch import save_file
 
+from gibbon.core.shard import Shard
 from gibbon.gate.baseline import save_baseline
 from gibbon.records.illustration import FOLDER as ILLUSTRATIONS
 from gibbon.records.illustration import save_illustration
 from gibbon.records.run import RunRecord
-from gibbon.runner import provenance
+from gibbon.runner.counting import provenance
 from gibbon.runner.run_folder import LOCK_FILE
+from gibbon.runner.run_shard import run_shard
 from gibbon.runner.run_suite import run_suite
 from gibbon_zoo.recipe import RECIPES, read_recipe, shipped_recipe
 from gibbon_zoo.training_checkpoint import TrainingCheckpoint, write_checkpoint
 from gibbon_zoo.weights_folder import WEIGHTS
 from tools.fuzz.cases import CORPUS
-from tools.fuzz.targets import resumed_suite, settings, supplied
+from tools.fuzz.fuzz_targets import code_of_shards, resumed_suite, settings, supplied
 
 RANDOM = np.random.default_rng(0)
 
@@ -61,8 +63,7 @@ cell_memory = "4GB"
 
 [[experiments]]
 dataset = { name = "squares", source = "squares" }
-models = ["one", "two", { name = "both", ensemble = ["one", "two"], fuse = "logits" }]
-samples = 8
+models = ["one", "two", { name = "both", ensemble = ["net.py:build", "net.py:other"] }]
 draws = 1
 [[experiments.attacks]]
 name = "pgd"
@@ -74,7 +75,7 @@ random_start = false
 [[experiments.attacks]]
 name = "worst-of"
 epsilon = "0.1"
-attacks = [{ name = "fgsm" }, { name = "noise-sign", restarts = 2 }]
+attacks = [{ name = "fgsm" }, { name = "noise-sign" }]
 [[experiments.attacks]]
 name = "apgd-ce"
 norm = "l2"
@@ -116,8 +117,12 @@ queries = 5
 """,
     "pictures": """
 name = "pictures"
-dataset = { source = "pictures", resize = 8, crop = [4, 4], colour = "grey", class_order = "text" }
-models = [{ name = "net", model = "net.py:build", mean = [0.5], std = [0.25] }]
+dataset = { source = "pictures/", resize = 8, crop = [4, 4], colour = "grey", class_order = "text" }
+models = [{ name = "n", model = "net.py:build", arguments = { width = 2 }, mean = [0], std = [1] }]
+
+[[attacks]]
+name = "fgsm"
+epsilon = "0.1"
 """,
 }
 NET = """
@@ -125,6 +130,8 @@ from torch import nn
 
 def build(width: int = 3) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(16, width))
+
+other = build
 """
 LIMITS = """
 max_increase = 2.5
@@ -219,6 +226,21 @@ def run_folders() -> None:
     made_up.made_up_record().write(made)
 
 
+def shards() -> None:
+    folder = entry("shards", "two")
+    chosen = replace(settings(), examination=True, keep_examples="misclassified")
+    with code_of_shards():
+        for index in (1, 2):
+            run_shard(
+                resumed_suite(),
+                folder / str(index),
+                shard=Shard(index, 2),
+                settings=chosen,
+                supplied=supplied(),
+            )
+            (folder / str(index) / LOCK_FILE).unlink(missing_ok=True)
+
+
 def class_maps() -> None:
     maps = {
         "indices": ("map.json", json.dumps({"cat": 1, "dog": 2, "cow": 0})),
@@ -285,6 +307,7 @@ MAKERS: tuple[Callable[[], None], ...] = (
     suites,
     baselines,
     run_folders,
+    shards,
     class_maps,
     lists,
     data_files,

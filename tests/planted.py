@@ -26,7 +26,7 @@ from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import LOGITS, OutputRule
 from gibbon.models.registry import MODELS
 from gibbon.records.run import RunRecord
-from gibbon.runner.publish import Publish
+from gibbon.runner.folder_state.publish import Publish
 from gibbon.specs.suite import Suite
 
 EXAMPLES, SHAPE, CLASSES = 60, (1, 4, 4), 3

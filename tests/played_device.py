@@ -11,7 +11,7 @@ runs that of the CPU on the same memory.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,8 +27,17 @@ NAME = "played"
 VARIABLE = "GIBBON_TESTS_PLAYED_DEVICE"  # set in processes for tests of the marker `played`
 CPU, OTHER = 1, 12  # kDLCPU and kDLExtDev of DLPack
 MIXING = ("aten::copy_", "aten::_to_copy")
+INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 # C++ has them for every device, and a parameter must be made from what C++ made.
 ALIASES = ("aten::detach", "aten::alias")
+# C++ changes the shape of the tensor itself.
+RESHAPING = (
+    "aten::as_strided_",
+    "aten::squeeze_",
+    "aten::unsqueeze_",
+    "aten::transpose_",
+    "aten::t_",
+)
 
 
 class _Device(ctypes.Structure):
@@ -83,13 +92,14 @@ class _Backend:
 
 
 @contextmanager
-def played() -> Iterator[torch.device]:
-    """Makes the device work for a ``with`` block."""
+def played(*, indices_on_cpu: bool = False) -> Iterator[torch.device]:
+    """Makes the device work for a ``with`` block; with index tensors on the CPU, as CUDA takes."""
     register()
     library = torch.library.Library("aten", "IMPL")
+    mixing = (*MIXING, *INDEXING) if indices_on_cpu else MIXING
     try:
         for name, operation in _operations():
-            library.impl(name, _kernel(operation), "PrivateUse1")
+            library.impl(name, _kernel(operation, mixing), "PrivateUse1")
         yield torch.device(NAME, 0)
     finally:
         library._destroy()
@@ -98,7 +108,7 @@ def played() -> Iterator[torch.device]:
 def _operations() -> Iterator[tuple[str, Any]]:
     for full in torch._C._dispatch_get_all_op_names():
         namespace, _, name = full.partition("::")
-        if namespace != "aten" or full in ALIASES:
+        if namespace != "aten" or full in ALIASES or full.partition(".")[0] in RESHAPING:
             continue
         if torch._C._dispatch_has_kernel_for_dispatch_key(full, "CompositeImplicitAutograd"):
             continue  # it is made of others
@@ -108,13 +118,13 @@ def _operations() -> Iterator[tuple[str, Any]]:
             yield name, found
 
 
-def _kernel(operation: Any) -> Callable[..., Any]:
+def _kernel(operation: Any, mixing: Sequence[str]) -> Callable[..., Any]:
     name = operation._schema.name
 
     def run(*args: Any, **kwargs: Any) -> Any:
         values, structure = trees.tree_flatten((args, kwargs))
         found = [each for each in values if isinstance(each, Tensor)]
-        if name not in MIXING and any(each.device.type == "cpu" and each.ndim for each in found):
+        if name not in mixing and any(each.device.type == "cpu" and each.ndim for each in found):
             raise RuntimeError(
                 f"{operation}: expected all tensors to be on the same device, got {NAME} and cpu"
             )

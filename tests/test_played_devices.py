@@ -14,11 +14,17 @@ ROOT = Path(__file__).parents[1]
 TESTS = ("runner/test_played_device.py", "performance/test_counts.py", "tools/test_gpu_check.py")
 
 
-@pytest.mark.parametrize("name", TESTS)
-def test_in_a_process_that_plays_a_device(name: str):
+@pytest.mark.parametrize(
+    ("name", "speed"),
+    [
+        *((name, "not slow") for name in TESTS),
+        pytest.param(TESTS[0], "slow", marks=pytest.mark.slow),
+    ],
+)
+def test_in_a_process_that_plays_a_device(name: str, speed: str):
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, "-m", "played", f"tests/{name}"],
+        [*command, "-m", f"played and {speed}", f"tests/{name}"],
         cwd=ROOT,
         env={**os.environ, played_device.VARIABLE: "1"},
         capture_output=True,

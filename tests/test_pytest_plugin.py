@@ -19,8 +19,8 @@ from torch import nn
 from gibbon import evaluate
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import ZERO, Epsilon, Norm
-from gibbon.gate.baseline import AttackSetup, Content, Key, Side, Wrong, read_side
-from gibbon.gate.model_check import Line, checks_markdown, named_side, update_baseline
+from gibbon.gate.baseline import AttackSetup, Content, Key, MeasuredErrors, Side, read_side
+from gibbon.gate.model_check import CheckLine, checks_markdown, named_side, update_baseline
 from gibbon.metrics.paired_tests import mcnemar
 from gibbon.pytest_plugin import LINES, REWRITTEN, Summary
 
@@ -512,7 +512,10 @@ def made_side(name: str, *, wrong: int) -> Side:
     clean = Key(name, name, "none", ZERO, "clean_error")
     attacked = Key(name, name, "fgsm", Epsilon.parse("0.1"), "adversarial_error")
     fgsm = AttackSetup(algorithm="fgsm", norm=Norm.LINF, clip=True)
-    cells = (Wrong(clean, AttackSetup(), 0, ids, bits), Wrong(attacked, fgsm, 0, ids, ~bits))
+    cells = (
+        MeasuredErrors(clean, AttackSetup(), 0, ids, bits),
+        MeasuredErrors(attacked, fgsm, 0, ids, ~bits),
+    )
     return Side(name, "pytest", {name: Content(name, 50)}, cells)
 
 
@@ -606,11 +609,11 @@ def test_a_session_without_checks_says_nothing(run) -> None:
     assert "robustness" not in said(result)
 
 
-def line(**change: object) -> Line:
+def line(**change: object) -> CheckLine:
     whole = {"check": "a|b", "error": "adversarial", "attack": "fgsm", "epsilon": "0.1"}
     numbers = {"rate": 0.5, "low": 0.4, "high": 0.6, "wrong": 5, "examples": 10}
     free = {"limit": None, "old": None, "verdict": "ok"}
-    return Line(**{**whole, **numbers, **free, **change})
+    return CheckLine(**{**whole, **numbers, **free, **change})
 
 
 def test_reports_of_other_processes_are_taken(capsys: pytest.CaptureFixture[str]) -> None:

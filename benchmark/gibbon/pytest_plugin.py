@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gibbon.api.results import Results
     from gibbon.gate.baseline import Content, Side
     from gibbon.gate.measures import Key
-    from gibbon.gate.model_check import CheckLimits, Line
+    from gibbon.gate.model_check import CheckLimits, CheckLine
 
 OPTION = "--robustness-update-baseline"
 # Properties of a test's report.
@@ -110,7 +110,7 @@ class Robustness:
         """
         __tracebackhide__ = True
         from gibbon.core.errors import RequestError, SpecError
-        from gibbon.gate.model_check import CheckLimits, Line
+        from gibbon.gate.model_check import CheckLimits, CheckLine
 
         name = name if name is not None else _name_of(self._item)
         chosen = {"attack": attack, "epsilon": epsilon, "limit": limit, "seed": seed}
@@ -129,7 +129,7 @@ class Robustness:
         except Exception as error:
             wrong = isinstance(error, RequestError)
             verdict = "wrong request" if wrong else f"raised {type(error).__name__}"
-            self._report(LINES, [vars(Line(name, verdict=verdict))])
+            self._report(LINES, [vars(CheckLine(name, verdict=verdict))])
             if wrong:
                 raise error.with_traceback(None)  # noqa: B904  # the test's line is what matters
             raise
@@ -150,14 +150,14 @@ class Robustness:
         """Returns the results, and the message of a failed test."""
         from gibbon.core.errors import SpecError
         from gibbon.core.reading import expanded
-        from gibbon.gate.model_check import Line, judge_check, named_side, update_baseline
+        from gibbon.gate.model_check import CheckLine, judge_check, named_side, update_baseline
 
         allowed.check(compared=baseline is not None)
         file = None
         if baseline is not None:
             file = self._item.path.parent / expanded(baseline, SpecError)
         if file is not None and not self._update and not file.exists():
-            self._report(LINES, [vars(Line(name, verdict="no baseline"))])
+            self._report(LINES, [vars(CheckLine(name, verdict="no baseline"))])
             pytest.fail(
                 f"there is no baseline {file} yet: make it with pytest {OPTION}, look at it, and "
                 f"commit it ({name})",
@@ -203,7 +203,7 @@ class Summary:
     """Results of the checks of a session, and which test owns which part of a baseline."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str, ...], Line] = {}
+        self._lines: dict[tuple[str, ...], CheckLine] = {}
         self._rewritten: dict[str, None] = {}
         self._remarks: dict[str, None] = {}
         self._claims: dict[tuple[Path, str], _Claim] = {}
@@ -248,10 +248,10 @@ class Summary:
                 self._remarks |= dict.fromkeys(json.loads(str(content)))
 
     def _take(self, test: str, found: list[dict[str, Any]]) -> None:
-        from gibbon.gate.model_check import Line
+        from gibbon.gate.model_check import CheckLine
 
         for each in found:
-            line = Line(**each)
+            line = CheckLine(**each)
             self._lines[test, line.check, line.error, line.attack, line.epsilon] = line
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -35,7 +35,7 @@ class LoopRecipe(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """ExampleFeed a step."""
+        """Number of examples in a step."""
 
     @property
     def optimiser(self) -> Optimiser:
@@ -78,7 +78,7 @@ class ExampleFeed(ABC):
 
 
 class HeldExamples(ExampleFeed):
-    """ExampleFeed in memory, on the device.
+    """Examples in memory, on the device.
 
     Args:
         batch: inputs of shape (N, ...) and labels of shape (N,).
@@ -104,7 +104,7 @@ class HeldExamples(ExampleFeed):
 
 
 class StoredExamples(ExampleFeed):
-    """ExampleFeed of a dataset, which are read when they are needed.
+    """Examples of a dataset, which are read when they are needed.
 
     Args:
         dataset: the dataset, whose images may be decoded by processes in advance.

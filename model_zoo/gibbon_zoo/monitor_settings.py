@@ -13,7 +13,7 @@ from gibbon.core.threat import ThreatModel
 
 @dataclass(frozen=True)
 class MonitorSettings:
-    """Settings of what a training writes for TensorBoard.
+    """Settings of the TensorBoard files of a training.
 
     Args:
         folder: TensorBoard folder of the training.

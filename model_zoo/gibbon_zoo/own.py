@@ -345,7 +345,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _finished(card_path: Path, weights: Path, recipe: OwnRecipe) -> OwnCard | None:
-    """Returns the card of the finished training in a folder, None if it holds no whole one.
+    """Returns the card of the finished training in a folder, or None if it holds no complete one.
 
     Raises `RunFolderError` if it is of another recipe.
     """
@@ -405,7 +405,7 @@ def _put_back(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _naming(spec: ModelSpec) -> Iterator[None]:
-    """Puts the model's name in front of what is wrong with it, for a ``with`` block."""
+    """Prefixes errors of a ``with`` block with the model's name."""
     try:
         yield
     except ModelError as error:

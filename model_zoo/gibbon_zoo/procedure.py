@@ -30,7 +30,7 @@ from gibbon_zoo.trained_network import TrainedNetwork
 from gibbon_zoo.training import Fitted, Observer, Origin, ZooLearner, fit_learner
 from gibbon_zoo.training_log import EpochRecord, write_log
 
-Report = Callable[[TrainingProgress], None]
+TrainingReport = Callable[[TrainingProgress], None]
 ONLY, SEARCH, SECOND = "training", "search", "second"  # parts of a training, as its log names them
 
 
@@ -148,7 +148,7 @@ def train_network(
     examples: Batch,
     *,
     stem: str,
-    report: Report,
+    report: TrainingReport,
     monitor: MonitorSettings | None = None,
 ) -> Trained[Architecture]:
     """Returns one trained network of a recipe.
@@ -167,7 +167,7 @@ def train_network(
     return carry_out(task, stem=stem, report=report)
 
 
-def carry_out(task: TrainingTask[M], *, stem: str, report: Report) -> Trained[M]:
+def carry_out(task: TrainingTask[M], *, stem: str, report: TrainingReport) -> Trained[M]:
     """Returns the trained network of a task; arguments and errors as of `train_network`."""
     return _Procedure(task, stem, report).train()
 
@@ -176,7 +176,7 @@ def carry_out(task: TrainingTask[M], *, stem: str, report: Report) -> Trained[M]
 class _Procedure(Generic[M]):
     task: TrainingTask[M]
     stem: str
-    report: Report
+    report: TrainingReport
 
     def train(self) -> Trained[M]:
         task, stopping = self.task, self.task.stopping
@@ -278,7 +278,7 @@ class _Procedure(Generic[M]):
         )
 
 
-def report_of_part(report: Report, *, part: int, parts: int) -> Report:
+def report_of_part(report: TrainingReport, *, part: int, parts: int) -> TrainingReport:
     """Returns a report for one of several trainings, which reports the progress of all."""
 
     def report_part(progress: TrainingProgress) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on as if it had never stopped.
+"""Checkpoints: the state that a training needs to continue as if it had never stopped.
 
 Random numbers in a training depend on the recipe's seed and the number of the step alone, so no
 generator has to be stored: parameters, optimiser state and the step are enough.

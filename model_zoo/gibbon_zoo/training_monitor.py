@@ -119,7 +119,7 @@ class TrainingMonitor(Observer):
         pictures: bool,
     ) -> None:
         attacked = self._attacks(name, record, pictures)
-        seen = look_at(self.network, sample, self.settings.threat if attacked else None)
+        seen = measure_sample(self.network, sample, self.settings.threat if attacked else None)
         run, step = EventRun(time.time()), record.epoch
 
         def scalar(tag: str, value: float | None, text: str) -> None:
@@ -178,7 +178,10 @@ class TrainingMonitor(Observer):
             scalar(tag, math.sqrt(square), "L2 norm over all parameters.")
 
     def _add_attacks(
-        self, scalar: Callable[[str, float | None, str], None], record: EpochRecord, seen: Seen
+        self,
+        scalar: Callable[[str, float | None, str], None],
+        record: EpochRecord,
+        seen: SampleFigures,
     ) -> None:
         found = {"fgsm": self._logged_fgsm(record)}
         if found["fgsm"][0] is None:
@@ -199,7 +202,7 @@ class TrainingMonitor(Observer):
             text = f"Filters of the first layer, each scaled to its range. {TEXT}"
             run.image("first_layer", grid_png(filters), step=step, description=text)
 
-    def _add_strip(self, run: EventRun, step: int, seen: Seen) -> None:
+    def _add_strip(self, run: EventRun, step: int, seen: SampleFigures) -> None:
         if seen.clean is None or seen.attacked is None:
             return
         bounds, epsilon = self.network.bounds, max(self.settings.threat.radius, 1e-12)
@@ -239,7 +242,7 @@ class TrainingMonitor(Observer):
 
 
 @dataclass(frozen=True)
-class Seen:
+class SampleFigures:
     """Figures of a sample, its outputs, and a few pictures before and after FGSM."""
 
     loss: float
@@ -252,8 +255,10 @@ class Seen:
     attacked: NDArray[np.float32] | None = None
 
 
-def look_at(network: TrainedNetwork, sample: ExampleFeed, threat: ThreatModel | None) -> Seen:
-    """Returns what a network does on a sample, clean and under FGSM; in evaluation mode.
+def measure_sample(
+    network: TrainedNetwork, sample: ExampleFeed, threat: ThreatModel | None
+) -> SampleFigures:
+    """Returns a network's figures on a sample, clean and under FGSM, in evaluation mode.
 
     Without a threat model, or with an epsilon of 0, it is not attacked.
     """
@@ -266,7 +271,7 @@ def look_at(network: TrainedNetwork, sample: ExampleFeed, threat: ThreatModel | 
     confidence = torch.cat([each.confidence for each in parts])[wrong]
     clean = parts[0].inputs
     pictures = clean.ndim == 4 and clean.shape[1] in (1, 3) and len(attacked) > 0
-    return Seen(
+    return SampleFigures(
         loss=float(torch.cat([each.losses for each in parts]).double().mean()),
         error=_share(torch.cat([each.mistaken for each in parts])),
         saturation=_share(torch.cat([each.saturated for each in parts])),
@@ -279,7 +284,7 @@ def look_at(network: TrainedNetwork, sample: ExampleFeed, threat: ThreatModel | 
 
 
 @dataclass(frozen=True)
-class _Look:
+class _SampleBatch:
     """One batch of a sample, with a value for each example; empty tensors if it is not attacked."""
 
     inputs: Tensor
@@ -294,7 +299,7 @@ class _Look:
 
 def _look(
     network: TrainedNetwork, inputs: Tensor, labels: Tensor, threat: ThreatModel | None
-) -> _Look:
+) -> _SampleBatch:
     rule = network.rule
     leaf = inputs.detach().requires_grad_(threat is not None)
     with torch.set_grad_enabled(threat is not None):
@@ -308,7 +313,7 @@ def _look(
         with torch.no_grad():
             attacked = network.outputs(points)
     outputs = outputs.detach()
-    return _Look(
+    return _SampleBatch(
         inputs=inputs,
         outputs=outputs,
         losses=losses.detach(),

@@ -203,7 +203,7 @@ def _recipe(name: str, file: Path | None) -> Recipe:
 
 
 def _finished(card_path: Path, weights: Path) -> Card | None:
-    """Returns the card of the training that a folder holds, None if it holds no whole one."""
+    """Returns the card of the finished training in a folder; None if it holds no complete one."""
     try:
         card = read_card(card_path)
         return card if file_digest(weights) == card.sha256 else None

@@ -12,7 +12,7 @@ from torch import nn
 
 from gibbon import Results, evaluate
 from gibbon.core.errors import RunFolderError
-from gibbon.runner.notebook_progress import NotebookProgress, in_notebook
+from gibbon.runner.run_progress.notebook_progress import NotebookProgress, in_notebook
 
 INPUTS = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(30) % 3

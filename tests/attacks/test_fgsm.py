@@ -20,7 +20,7 @@ from gibbon.models.pass_count import PassCount
 from gibbon.verify.answers import clean_answers
 from gibbon.verify.guard import guarding
 from gibbon.verify.judge import judge, judge_clean
-from gibbon.verify.proposal import Tries, propose
+from gibbon.verify.proposal import TriesProposal, propose
 
 DIMENSIONS = 12
 weights = st.lists(
@@ -198,7 +198,9 @@ def test_what_misled_before_is_carried_and_the_model_asked_of_the_others_alone(m
             torch.testing.assert_close(found.distance[~misled], anew.distance[~misled])
         assert 0 < int(misled.sum()) < int(found.any_misled.sum())
         with pytest.raises(AttackError, match="one direction only"):
-            judge(mlp, batch, proposed=Tries([batch.inputs]), threat=threats[0], before=found)
+            judge(
+                mlp, batch, proposed=TriesProposal([batch.inputs]), threat=threats[0], before=found
+            )
 
 
 def test_all_epsilons_move_along_one_direction(mlp, batch):

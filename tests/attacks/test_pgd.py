@@ -19,7 +19,7 @@ from gibbon.models.classifier import Classifier
 from gibbon.models.outputs import margin
 from gibbon.models.pass_count import PassCount
 from gibbon.verify.judge import judge
-from gibbon.verify.proposal import Tries
+from gibbon.verify.proposal import TriesProposal
 
 DIMENSIONS = 12
 
@@ -156,7 +156,7 @@ def test_restarts_never_reduce_the_error(norm, keep):
         tries = climbed(PGD(steps=3, restarts=restarts, keep=keep), classifier, batch, threat)
         assert len(tries) == (1 if keep == "first-success" else restarts)
         with classifier.evaluating():
-            found = judge(classifier, batch, proposed=Tries(tries), threat=threat)
+            found = judge(classifier, batch, proposed=TriesProposal(tries), threat=threat)
         assert torch.equal(found.any_misled, _misled(found, batch))
         misled.append(found.any_misled)
     assert bool((misled[1] | ~misled[0]).all())

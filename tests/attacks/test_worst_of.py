@@ -20,7 +20,7 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, Verdict
 from gibbon.specs.suite import AttackSpec
 from gibbon.verify.judge import judge
-from gibbon.verify.proposal import Tries, propose
+from gibbon.verify.proposal import TriesProposal, propose
 
 EPSILON = "0.05"
 COUNT = 40
@@ -60,7 +60,7 @@ def tries(attack, classifier, batch, *, norm=Norm.LINF, epsilon=EPSILON):
 def misled(attack, classifier, batch, **asked):
     proposed, threat = tries(attack, classifier, batch, **asked)
     with classifier.evaluating():
-        return judge(classifier, batch, proposed=Tries(proposed), threat=threat)
+        return judge(classifier, batch, proposed=TriesProposal(proposed), threat=threat)
 
 
 def of(*attacks) -> WorstOf:
@@ -103,7 +103,9 @@ def test_each_member_gets_what_is_left_and_clean_mistakes_are_left_out():
     ]
     assert torch.equal(proposed[0][:5], batch.inputs[:5])
     with classifier.evaluating():
-        by_pgd = judge(classifier, batch, proposed=Tries([proposed[1]]), threat=threat).any_misled
+        by_pgd = judge(
+            classifier, batch, proposed=TriesProposal([proposed[1]]), threat=threat
+        ).any_misled
     assert torch.equal(proposed[3][by_pgd], proposed[1][by_pgd])
 
 

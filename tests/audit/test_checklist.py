@@ -202,7 +202,7 @@ def test_the_names_of_checks_are_those_of_a_run() -> None:
 
 
 # Kinds that need what this record does not have, and those about the record itself.
-ELSEWHERE = {"transfer-stronger", "proved-example-attacked"}
+ELSEWHERE = {"transfer-stronger", "proved-example-attacked", "changed-predictions"}
 ABOUT_THE_RECORD = {"earlier-version", "examples-left-out", "not-examined"}
 
 

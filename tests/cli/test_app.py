@@ -433,7 +433,7 @@ def test_evaluate_saves_the_suite_that_it_ran(gibbon: Gibbon) -> None:
 def test_evaluate_goes_on_where_nothing_is_lost_and_else_elsewhere(gibbon: Gibbon) -> None:
     assert gibbon(*EVALUATE.split()).code == 0
     said = gibbon(*EVALUATE.split(), "--attack", "pgd")
-    assert "1 cells to compute, 2 recorded already" in said.err
+    assert "1 cell to compute, 2 recorded already" in said.err
     folder = Path("results/runs/squares-one")
     before = {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
     other = f"{EVALUATE.replace('one', 'two')} --name one"
@@ -490,7 +490,10 @@ def test_evaluate_tells_a_failed_cell(gibbon: Gibbon) -> None:
         (f"{EVALUATE} --device gpu", ["--device: expected auto, cpu, cuda, cuda:1 or mps"]),
         (f"{EVALUATE} --batch-size 0", ["--batch-size: expected auto or a whole number"]),
         (f"{EVALUATE} --mean 0.5 --std 1", ["--model one", "mean and std are declared"]),
-        (f"evaluate extra {EVALUATE[9:]}", ["unexpected 'extra': every word belongs to an option"]),
+        (
+            f"evaluate extra {EVALUATE[9:]}",
+            ["'extra': every value belongs to an option"],
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -588,7 +591,7 @@ def test_ctrl_c_is_told_and_what_was_done_is_kept(
     said = gibbon(*words)
     assert said.code == 130
     assert "interrupted; what was done is kept" in said.err
-    assert "1 cells to compute, 2 recorded already" in gibbon(*words).err
+    assert "1 cell to compute, 2 recorded already" in gibbon(*words).err
 
 
 def test_an_attack_that_raises_what_ctrl_c_raises_fails_alone(

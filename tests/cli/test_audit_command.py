@@ -12,12 +12,13 @@ from gibbon.attacks.base import Attack
 from gibbon.attacks.fgsm import FGSM
 from gibbon.audit.checklist import Audit
 from gibbon.audit.facts import facts_of
-from gibbon.audit.suggest import suggested_suite, vouches
+from gibbon.audit.suggest import suggested_suite
 from gibbon.cli.app import app
 from gibbon.core.errors import RequestError
 from gibbon.records.run import RunRecord
 from gibbon.specs.decoding import read_suite
 from gibbon.specs.suite import ModelSpec
+from gibbon.specs.vouches import vouches
 
 RUN = "results/mnist-linf"
 MODEL = ["audit", "softmax", "--unit-test", "--dataset", "mnist", "--limit", "2"]

@@ -17,7 +17,7 @@ from gibbon.cli.attack_cards import attack_card
 from gibbon.cli.grammar import parse_request
 from gibbon.core.errors import SpecError
 from gibbon.records.run import RunRecord
-from gibbon.report.content.conclusion import assumptions, conclusions
+from gibbon.report.content.summary.conclusion import assumptions, conclusions
 from gibbon.report.text.terminal import print_record
 from gibbon.runner.plan.cell_digest import attack_part
 from gibbon.specs.decoding import read_suite
@@ -157,6 +157,8 @@ def test_init_never_overwrites_and_names_what_is_wrong(gibbon, tmp_path: Path) -
     code, _, said = gibbon("init", "--model", "rbf", "--dataset", "mnist")
     assert (code, "never overwrites" in said) == (2, True)
     assert (tmp_path / "robustness.toml").read_text() == "mine"
+    code, _, said = gibbon("init", "a\nb = 1.toml", "--model", "rbf", "--dataset", "mnist")
+    assert (code, "line breaks" in said) == (2, True)
     for words, fault in (
         (["--model", "nope.py:build", "--dataset", "mnist"], "nope.py"),
         (["--model", "sofmax", "--dataset", "mnist"], "did you mean 'softmax'?"),

@@ -289,7 +289,7 @@ def test_a_folder_that_is_called_like_a_word_stays_a_path(
         ("--model rbf --datset mnist --attack fgsm", "--datset: no such option; did you mean '--d"),
         ("--model rbf --dataset mnist --atack fgsm", "--atack: no such option; did you mean '--a"),
         ("--model rbf --attack fgsm --datasett mnist", "--datasett: no such option; did you"),
-        ("rbf", "unexpected 'rbf': every word belongs to an option, such as --model rbf"),
+        ("rbf", "unexpected 'rbf': every value belongs to an option, such as --model rbf"),
         (f"{BASE} -x", "unexpected '-x'"),
         (f"{BASE} --", "unexpected '--'"),
         ("--model --dataset mnist", "--model needs a value: --model SOURCE"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gibbon.cli.plugin_command import new_plugin, package_name
+from gibbon.cli.commands.plugin_command import new_plugin, package_name
 from gibbon.conformance import check_attack
 from gibbon.conformance.laws import LAWS
 from gibbon.core.errors import SpecError

@@ -74,3 +74,10 @@ def test_wrong_requests_are_named(folder: Path, opened: list[str], tmp_path: Pat
     assert "no cell that is done" in str(found.exception)
     assert not opened
     assert json.loads((folder / "run.json").read_text())["status"]
+
+
+def test_a_url_is_no_folder_of_this_machine(opened: list[str]) -> None:
+    found = view("memory://a/run")
+    assert isinstance(found.exception, SpecError)
+    assert "copy memory://a/run to one" in str(found.exception)
+    assert not opened

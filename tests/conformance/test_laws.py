@@ -20,7 +20,7 @@ from gibbon.conformance.laws import LAWS, candidates_of, law, threat_of
 from gibbon.core.errors import RequestError, SpecError
 from gibbon.core.threat import Norm
 from gibbon.verify.judge import judge
-from gibbon.verify.proposal import Tries
+from gibbon.verify.proposal import TriesProposal
 
 checked = dataclass(frozen=True, kw_only=True, config=STRICT)
 
@@ -298,7 +298,9 @@ def test_no_candidate_misleads_within_the_closed_form_distance(norm, channels):
         candidates = case.batch.inputs + step.view_as(case.batch.inputs)
         threat = threat_of(factor * case.distance[norm], norm=norm)
         with case.classifier.evaluating():
-            found = judge(case.classifier, case.batch, proposed=Tries([candidates]), threat=threat)
+            found = judge(
+                case.classifier, case.batch, proposed=TriesProposal([candidates]), threat=threat
+            )
         assert found.verdict.unique().tolist() == [0]
         assert int(found.any_misled.sum()) == expected
 

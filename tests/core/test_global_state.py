@@ -6,10 +6,12 @@ import decimal
 import gc
 import locale
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -56,6 +58,14 @@ def registered(package: str, name: str) -> torch.library.Library:
         library.define(f"{name}(Tensor x) -> Tensor")
     library.impl(name, lambda x: x * 0, "CPU")
     return library
+
+
+class Finder:
+    def find_spec(self, *_: object) -> None: ...
+
+
+def refuse(path: str) -> None:
+    raise ImportError(path)
 
 
 SETTINGS = {
@@ -106,6 +116,55 @@ SETTINGS = {
     "the recursion limit": lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 7),
     "signal handlers": lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
 }
+HOOKS = {
+    "import hooks": [
+        lambda: sys.meta_path.insert(0, Finder()),
+        lambda: setattr(sys, "meta_path", [Finder(), *sys.meta_path]),
+        lambda: sys.path_hooks.insert(0, refuse),
+        lambda: setattr(sys, "path_hooks", []),
+        lambda: sys.path_importer_cache.update({"/nowhere": Finder()}),
+    ],
+    "sys.path": [
+        lambda: setattr(sys, "path", [*sys.path]),
+        lambda: sys.path.insert(0, "/nowhere"),
+        lambda: sys.path.clear(),
+    ],
+    "sys.excepthook": [
+        lambda: setattr(sys, "breakpointhook", print),
+        lambda: sys.set_coroutine_origin_tracking_depth(5),
+        lambda: sys.set_asyncgen_hooks(print, print),
+    ],
+    "the decimal context": [lambda: setattr(decimal.DefaultContext, "prec", 3)],
+    "garbage collection": [lambda: gc.set_debug(gc.DEBUG_UNCOLLECTABLE)],
+    "numpy's buffers": [lambda: np.setbufsize(32)],
+    "the order of products in einsum": [
+        lambda: setattr(torch.backends.opt_einsum, "strategy", "greedy")
+    ],
+    "sys.tracebacklimit": [lambda: setattr(sys, "tracebacklimit", 0)],
+    "sys.dont_write_bytecode": [
+        lambda: setattr(sys, "dont_write_bytecode", not sys.dont_write_bytecode)
+    ],
+    "the folder of temporary files": [lambda: setattr(tempfile, "tempdir", "/nowhere")],
+    "original streams": [lambda: setattr(sys, "__stdout__", None)],
+    "the stack size of threads": [lambda: threading.stack_size(1 << 20)],
+    "how processes are started": [lambda: multiprocessing.set_start_method("spawn", force=True)],
+    "how tensors are shared": [
+        lambda: torch.multiprocessing.set_sharing_strategy("file_system"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, at) for name, each in HOOKS.items() for at in range(len(each))]
+)
+def test_hooks_of_python_are_put_back(name: str, number: int) -> None:
+    state = GlobalState.now()
+    HOOKS[name][number]()
+    assert state.put_back().settings == (name,)
+    assert state.put_back().settings == ()
+    assert GlobalState.now().settings == state.settings
+
+
 CODE = {
     "a mode that sees torch's operations": entered(Functions),
     "a mode that sees torch's operations ": entered(Dispatches),

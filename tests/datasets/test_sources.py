@@ -248,7 +248,11 @@ def test_torchvisions_pictures_go_through_the_same_preparation(tmp_path):
         ("FakeData", {"sise": 3}, "torchvision:FakeData takes no argument 'sise'; did you mean"),
         ("FakeData", {"transform": 3}, "torchvision:FakeData: transform can't be set in arguments"),
         ("Kinetics", {}, "torchvision:Kinetics needs frames_per_clip: give it in arguments"),
-        ("EMNIST", {"split": "none"}, "torchvision:EMNIST can't be had (ValueError: Unknown value"),
+        (
+            "EMNIST",
+            {"split": "none"},
+            "torchvision:EMNIST can't be loaded (ValueError: Unknown value",
+        ),
     ],
 )
 def test_torchvision_is_asked_for_what_it_has(tmp_path, name, arguments, message):
@@ -262,7 +266,7 @@ def test_without_its_files_the_error_says_what_to_do(tmp_path):
     with pytest.raises(RequestError) as raised:
         opened(spec("torchvision:CIFAR100"), tmp_path, download=False)
     message = str(raised.value)
-    assert message.startswith("torchvision:CIFAR100 can't be had (RuntimeError: Dataset not found")
+    assert message.startswith("torchvision:CIFAR100 can't be loaded (RuntimeError: Dataset not")
     assert message.endswith(
         f"; put its files into {folder}, name the folder that holds them with --data-dir, or allow "
         "downloading"

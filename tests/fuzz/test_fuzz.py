@@ -18,9 +18,9 @@ import pytest
 from gibbon.core.errors import RecordError, RequestError
 from tools.fuzz import __main__ as fuzz
 from tools.fuzz.cases import CORPUS, Case, Corpus, write_files
-from tools.fuzz.judging import Finding, Limits, judge
+from tools.fuzz.fuzz_targets import TARGETS, FuzzTarget
+from tools.fuzz.judging import CaseLimits, Finding, judge
 from tools.fuzz.search import Found, Search
-from tools.fuzz.targets import TARGETS, Target
 
 CASES = 200
 FEWER = {
@@ -28,7 +28,7 @@ FEWER = {
     **{"suites": 60, "baselines": 60, "limits": 60, "pictures": 60, "decode-caches": 100},
 }
 # No limit of time: machines are shared; a case that never ends is found by `make fuzz`.
-LIMITS = Limits(seconds=120.0, wall_seconds=600.0)
+LIMITS = CaseLimits(seconds=120.0, wall_seconds=600.0)
 pytestmark = pytest.mark.filterwarnings("ignore")  # of damaged pictures and arrays
 
 
@@ -46,6 +46,17 @@ def test_the_corpus_and_some_mutants_of_it(target: str, tmp_path: Path) -> None:
     assert searched(target, tmp_path, seed=2026, cases=FEWER.get(target, CASES)) == []
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_valid_is_read(target: str, tmp_path: Path) -> None:
+    """A target that refuses everything finds nothing."""
+    search = Search(target, tmp_path / "case", LIMITS)
+    valid = [each for each in search.entries if not each.startswith(("found-", "made-up"))]
+    for entry in valid:
+        write_files(search.files(Case(entry, ())), tmp_path / entry)
+        TARGETS[target].read(tmp_path / entry)
+    assert valid
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_more_mutants(target: str, tmp_path: Path) -> None:
@@ -55,7 +66,7 @@ def test_more_mutants(target: str, tmp_path: Path) -> None:
 
 def test_the_corpus_is_small() -> None:
     files = [each for each in CORPUS.rglob("*") if each.is_file()]
-    assert sum(each.stat().st_size for each in files) < 300_000
+    assert sum(each.stat().st_size for each in files) < 400_000
     assert {each.name for each in CORPUS.iterdir()} == {
         target.corpus or name for name, target in TARGETS.items()
     }
@@ -133,7 +144,7 @@ def exits(folder: Path) -> None:
 def test_what_is_no_refusal_is_a_finding(
     read: Callable[[Path], None], kind: str, tmp_path: Path
 ) -> None:
-    found = judge(read, tmp_path, Limits(seconds=0.2, wall_seconds=0.5))
+    found = judge(read, tmp_path, CaseLimits(seconds=0.2, wall_seconds=0.5))
     assert found is not None
     assert found.kind == kind
     assert judge(lambda folder: None, tmp_path, LIMITS) is None
@@ -145,7 +156,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     entry = tmp_path / "corpus" / "planted" / "one"
     entry.mkdir(parents=True)
     (entry / "a.json").write_text('{"one": [1, 2, 3], "two": {"three": "four"}}')
-    monkeypatch.setitem(TARGETS, "planted", Target(raises_key_error, (".json",)))
+    monkeypatch.setitem(TARGETS, "planted", FuzzTarget(raises_key_error, (".json",)))
     return tmp_path
 
 

@@ -17,8 +17,8 @@ from gibbon.core.threat import ZERO, Epsilon, Norm
 from gibbon.gate.baseline import (
     AttackSetup,
     Content,
+    MeasuredErrors,
     Side,
-    Wrong,
     read_side,
     write_baseline,
 )
@@ -47,16 +47,16 @@ def made_up(*models: str) -> Side:
     for number, model in enumerate(models):
         noise = np.random.default_rng(number).random(SIZE)
         clean = Key("d", model, "none", ZERO, "clean_error")
-        cells.append(Wrong(clean, AttackSetup(), 0, ids, noise < 0.1))
+        cells.append(MeasuredErrors(clean, AttackSetup(), 0, ids, noise < 0.1))
         for place, epsilon in enumerate(EPSILONS):
             key = Key("d", model, "fgsm", Epsilon.parse(epsilon), "adversarial_error")
             flags = {"fgsm": (FLAG,)} if (model, epsilon) == ("one", "0.1") else {}
             wrong = noise < 0.4 + 0.02 * place
-            cells.append(Wrong(key, FGSM, 0, ids, wrong, flags=flags))
+            cells.append(MeasuredErrors(key, FGSM, 0, ids, wrong, flags=flags))
             for target in models:
                 if target != model:
                     other = Key(*list(vars(key).values())[:4], "transfer_error", target)
-                    cells.append(Wrong(other, FGSM, 0, ids, noise < 0.38 + 0.02 * place))
+                    cells.append(MeasuredErrors(other, FGSM, 0, ids, noise < 0.38 + 0.02 * place))
     return Side("made up", "suite", {"d": Content("digest", SIZE)}, tuple(cells))
 
 

@@ -27,8 +27,8 @@ from gibbon.gate.baseline import (
     AttackSetup,
     Content,
     Key,
+    MeasuredErrors,
     Side,
-    Wrong,
     read_side,
     save_baseline,
     write_baseline,
@@ -102,8 +102,8 @@ def side(
     unattacked = Key("made-up", model, "none", ZERO, "clean_error")
     under_attack = Key("made-up", model, "fgsm", epsilon, "adversarial_error")
     cells = (
-        Wrong(unattacked, AttackSetup(), 0, known, clean),
-        Wrong(under_attack, made, invalid, known, attacked),
+        MeasuredErrors(unattacked, AttackSetup(), 0, known, clean),
+        MeasuredErrors(under_attack, made, invalid, known, attacked),
     )
     return Side(name, "gate", {"made-up": Content(digest, EXAMPLES)}, cells)
 
@@ -565,7 +565,7 @@ def transfers(count: int, *, size: int) -> Side:
     ids = np.arange(size)
     one = side(bits(10, size=size), random.random(size) < 0.5)
     hops = [
-        Wrong(
+        MeasuredErrors(
             replace(one.cells[1].key, measure="transfer_error", target=f"t{number}"),
             one.cells[1].made_with,
             0,

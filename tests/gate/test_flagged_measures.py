@@ -26,8 +26,8 @@ from gibbon.core.threat import ZERO, Epsilon, Norm
 from gibbon.gate.baseline import (
     AttackSetup,
     Content,
+    MeasuredErrors,
     Side,
-    Wrong,
     read_side,
     save_baseline,
     write_baseline,
@@ -82,14 +82,14 @@ def setup(key: Key) -> AttackSetup:
     return AttackSetup(algorithm=key.attack, norm=Norm.LINF, clip=True)
 
 
-def cell(key: Key, share: float, flagged: Flagged, parts: tuple[str, ...]) -> Wrong:
+def cell(key: Key, share: float, flagged: Flagged, parts: tuple[str, ...]) -> MeasuredErrors:
     bits, ids = wrong(share), np.arange(EXAMPLES)
     if key != WORST:
         by_attack = {key.attack: flagged.get(key, ())}
-        return Wrong(key, setup(key), 0, ids, bits, flags=by_attack)
+        return MeasuredErrors(key, setup(key), 0, ids, bits, flags=by_attack)
     by_attack = {each: flagged.get(key_of(each), ()) for each in parts}
     made = AttackSetup(attacks=parts)
-    return Wrong(key, made, 0, ids, bits, dict.fromkeys(("none", *parts), bits), by_attack)
+    return MeasuredErrors(key, made, 0, ids, bits, dict.fromkeys(("none", *parts), bits), by_attack)
 
 
 def key_of(attack: str) -> Key:

@@ -20,7 +20,7 @@ from gibbon.models.ensemble import FUSIONS, Fuse, ensemble
 from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
 from gibbon.models.pass_count import PassCount
 from gibbon.models.weights import state_digest
-from gibbon.runner.precision import vary
+from gibbon.runner.device.precision import Variant, vary
 
 RULES = (LOGITS, PROBABILITIES, LOG_SCORES)
 FUSES: tuple[Fuse, ...] = ("probabilities", "logits", "loss")
@@ -317,7 +317,7 @@ def test_members_come_back_as_they_were_and_their_passes_are_their_own() -> None
 def test_it_is_computed_in_bfloat16_and_fused_in_float32(fuse: Fuse) -> None:
     fused = ensemble([nets.mlp(), nets.with_rule(LOG_SCORES)], fuse=fuse)
     exact_ones = outputs_of(fused)
-    coarse = outputs_of(vary(fused, precision="bfloat16", compiled=False))
+    coarse = outputs_of(vary(fused, Variant("bfloat16")))
     assert coarse.dtype == torch.float32
     torch.testing.assert_close(coarse, exact_ones, rtol=0.05, atol=0.05)
 
@@ -327,7 +327,7 @@ def test_it_is_computed_in_bfloat16_and_fused_in_float32(fuse: Fuse) -> None:
 @pytest.mark.parametrize("fuse", FUSES)
 def test_a_compiled_one_answers_alike_and_has_the_same_direction(fuse: Fuse) -> None:
     fused = ensemble([nets.mlp(), nets.with_rule(LOG_SCORES)], fuse=fuse)
-    compiled = vary(fused, precision="float32", compiled=True)
+    compiled = vary(fused, Variant(compiled=True))
     torch.testing.assert_close(outputs_of(compiled), outputs_of(fused))
     torch.testing.assert_close(direction(compiled), direction(fused), rtol=1e-4, atol=1e-5)
 

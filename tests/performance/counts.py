@@ -9,42 +9,40 @@ are those that torch is given (`operations`), of which views and empty tensors a
 from __future__ import annotations
 
 import copy
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import astuple, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
+from counted_attacks import OURS, SLOW, Counting, Theirs, others  # noqa: E402
 from operations import Counted, Operations, count  # noqa: E402
 from played_device import played  # noqa: E402
 from subjects import digits, shipped  # noqa: E402
 
 from gibbon import evaluate  # noqa: E402
-from gibbon.attacks.apgd import APGDCE  # noqa: E402
-from gibbon.attacks.base import Attack, tries_of  # noqa: E402
-from gibbon.attacks.bim import BIM  # noqa: E402
-from gibbon.attacks.pgd import PGD  # noqa: E402
+from gibbon.attacks.base import tries_of  # noqa: E402
 from gibbon.core.rng import ExampleStreams  # noqa: E402
-from gibbon.core.threat import Epsilon, Norm, ThreatModel  # noqa: E402
+from gibbon.core.threat import Epsilon, ThreatModel  # noqa: E402
 from gibbon.datasets.base import Batch  # noqa: E402
 from gibbon.models.classifier import Classifier  # noqa: E402
 from gibbon.runner.executors import in_process  # noqa: E402
 from gibbon.verify.guard import guarding  # noqa: E402
 
 US = "gibbon"
-EPSILON, STEP = 0.1, 0.0125
-# A step that moves nothing over a boundary: no example leaves the batch between the two lengths.
-SMALL = 1e-6
-FEW, MORE = 6, 10  # steps; the difference belongs to steps alone
 EXAMPLES = 100
+PEERS = {"advlib": "adv-lib"}  # by the name of their package, if it is another
 
 
 class Count(BaseModel):
@@ -79,94 +77,83 @@ class Counts(BaseModel):
     rows: tuple[Count, ...]
 
 
-Work = Callable[[int], Counted]
+@dataclass
+class Calls:
+    """Counts the calls of a module, forward and backward."""
 
+    forward: int = 0
+    backward: int = 0
 
-def per_step(work: Work) -> tuple[float, float]:
-    """What one more step launches and reads."""
-    few, more = work(FEW), work(MORE)
-    steps = MORE - FEW
-    return (more.launches - few.launches) / steps, (more.reads - few.reads) / steps
+    @contextmanager
+    def of(self, module: nn.Module) -> Iterator[None]:
+        def called(part: nn.Module, inputs: object, outputs: Tensor) -> None:
+            self.forward += 1
+            if outputs.requires_grad:
+                outputs.register_hook(went_back)
 
+        def went_back(gradient: Tensor) -> None:
+            self.backward += 1
 
-def attack_count(attack: Attack, source: Classifier, batch: Batch) -> Counted:
-    """What an attack launches and reads, watched as in a run."""
-    threat = ThreatModel(Norm.LINF, Epsilon.parse(str(EPSILON)), source.bounds)
-    streams = ExampleStreams.derive(0, batch.ids)
-    with guarding(source, batch, attack=attack) as guarded:
-        watch, given = guarded.watch, guarded.batch
-        watch.begin(batch.labels, threat, bounds=source.bounds, reach=threat.radius)
-        tries = tries_of(
-            attack, source, given.inputs, labels=given.labels, threat=threat, streams=streams
-        )
-        return count(lambda: list(tries))
-
-
-def steps_of_ours(source: Classifier, batch: Batch) -> Iterator[tuple[str, Work]]:
-    """Our iterative attacks, by the name of the work."""
-
-    def made(make: Callable[[int], Attack]) -> Work:
-        return lambda steps: attack_count(make(steps), source, batch)
-
-    yield "PGD, the last iterate", made(lambda n: PGD(steps=n, step_size=STEP))
-    yield "PGD, the best loss", made(lambda n: PGD(steps=n, step_size=STEP, keep="best-loss"))
-    yield (
-        "PGD, the first success",
-        made(lambda n: PGD(steps=n, step_size=SMALL, random_start=False, keep="first-success")),
-    )
-    yield "BIM, the last iterate", made(lambda n: BIM(steps=n, step_size=STEP))
-    yield "APGD, the best loss", made(lambda n: APGDCE(steps=n))
-
-
-def steps_of_others(module: nn.Module, batch: Batch) -> Iterator[tuple[str, str, Work]]:
-    """Others' iterative attacks that are installed: whose, the work, and how it is done."""
-    device = batch.inputs.device
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        handle = module.register_forward_hook(called)
         try:
-            import torchattacks
+            yield
+        finally:
+            handle.remove()
 
-            yield (
-                "torchattacks",
-                "PGD, the last iterate",
-                lambda n: count(
-                    lambda: torchattacks.PGD(module, eps=EPSILON, alpha=STEP, steps=n)(
-                        batch.inputs, batch.labels
-                    )
-                ),
+
+@dataclass(frozen=True)
+class Done:
+    """What a piece of work launched and read, and the calls of the model in it."""
+
+    launches: float
+    reads: float
+    forward: float
+    backward: float
+
+    def minus(self, other: Done, *, each: int) -> Done:
+        """Returns the difference, divided."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Done(*((one - two) / each for one, two in pairs))
+
+
+def done(module: nn.Module, work: Callable[[], object]) -> Done:
+    """Returns what a piece of work does on a module."""
+    calls = Calls()
+    with calls.of(module):
+        counted = count(work)
+    return Done(counted.launches, counted.reads, calls.forward, calls.backward)
+
+
+def of_ours(case: Counting, source: Classifier, batch: Batch) -> Done:
+    """Returns what a step of our attack does, watched as in a run; without steps, all of it."""
+
+    def run(length: int) -> Done:
+        norm, epsilon = case.budget()
+        threat = ThreatModel(norm, Epsilon.parse(str(epsilon)), source.bounds)
+        streams = ExampleStreams.derive(0, batch.ids)
+        attack = case.attack(length)
+        with guarding(source, batch, attack=attack) as guarded:
+            watch, given = guarded.watch, guarded.batch
+            watch.begin(batch.labels, threat, bounds=source.bounds, reach=threat.radius)
+            tries = tries_of(
+                attack, source, given.inputs, labels=given.labels, threat=threat, streams=streams
             )
-        except ImportError:
-            pass
-        try:
-            import foolbox
+            return done(source.module, lambda: list(tries))
 
-            model = foolbox.PyTorchModel(module, bounds=(0, 1), device=device)
-            yield (
-                "foolbox",
-                "PGD, the last iterate",
-                lambda n: count(
-                    lambda: foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=n)(
-                        model, batch.inputs, batch.labels, epsilons=[EPSILON]
-                    )
-                ),
-            )
-        except ImportError:
-            pass
-        try:
-            from pyautoattack.autopgd_base import APGDAttack
+    return _step(run, case)
 
-            yield (
-                "pyautoattack",
-                "APGD, the best loss",
-                lambda n: count(
-                    lambda: APGDAttack(
-                        module, n_iter=n, norm="Linf", n_restarts=1, eps=EPSILON, seed=0,
-                        loss="ce", device=device,
-                    ).perturb(batch.inputs, batch.labels)
-                ),
-            )  # fmt: skip
-        except ImportError:
-            pass
+
+def of_theirs(theirs: Theirs, case: Counting, module: nn.Module) -> Done:
+    """Returns what a step of another library's attack does."""
+    return _step(lambda length: done(module, lambda: theirs.run(length)), case)
+
+
+def _step(run: Callable[[int], Done], case: Counting) -> Done:
+    if not case.length:
+        return run(0)
+    few, more = case.lengths
+    before = run(few)
+    return run(more).minus(before, each=more - few)
 
 
 def batch_count(device: torch.device, epsilons: Sequence[str]) -> Counted:
@@ -213,20 +200,32 @@ def bare_count(module: nn.Module, batch: Batch, *, backward: bool) -> int:
         return count(work).launches
 
 
-def counts() -> Counts:
-    """Counts everything."""
+def counts(*, everything: bool) -> Counts:
+    """Counts our attacks; with ``everything`` also slow ones, and those of other libraries."""
     subject, rows = shipped("maxout"), list[Count]()
-    with played() as device, subject.classifier.evaluating(device):
+    # Others index by tensors on the CPU, which CUDA takes.
+    playing = played(indices_on_cpu=everything)
+    with playing as device, subject.classifier.evaluating(device):
         batch, bare = digits(EXAMPLES).to(device), copy.deepcopy(subject.bare).to(device)
         forward, both = (bare_count(bare, batch, backward=each) for each in (False, True))
-        every = [(US, *each) for each in steps_of_ours(subject.classifier, batch)]
-        for who, work, done in [*every, *steps_of_others(bare, batch)]:
-            launches, reads = per_step(done)
+
+        def add(case: Counting, who: str, found: Done) -> None:
+            passes = found.forward * forward + found.backward * (both - forward)
+            what = f"a step of {case.work}" if case.length else f"{case.work}, candidates alone"
             rows.append(
-                Count(
-                    work=f"a step of {work}", who=who, launches=launches, passes=both, reads=reads
-                )
+                Count(work=what, who=who, launches=found.launches, passes=passes, reads=found.reads)
             )
+
+        for case in OURS:
+            if case.name in SLOW and not everything:
+                continue
+            add(case, US, of_ours(case, subject.classifier, batch))
+        by_work = {each.work: each for each in OURS}
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            for theirs in others(bare, batch.inputs, batch.labels) if everything else ():
+                case = by_work[theirs.work]
+                add(case, theirs.who, of_theirs(theirs, case, bare))
     with played() as device:
         for epsilons in (["0.1"], ["0.05", "0.1", "0.15", "0.2", "0.25"]):
             found = batch_count(device, epsilons)
@@ -236,23 +235,19 @@ def counts() -> Counts:
                 Count(work=work, who=US, launches=found.launches, passes=passes, reads=found.reads)
             )
     rows.sort(key=lambda each: each.work)
-    peers = {
-        name: version(name)
-        for name in ("foolbox", "torchattacks", "pyautoattack")
-        if _installed(name)
-    }
-    release = str(torch.__version__)
-    return Counts(torch=release, peers=peers, model="maxout", examples=EXAMPLES, rows=tuple(rows))
+    return Counts(
+        torch=str(torch.__version__),
+        peers=_releases(sorted({each.who for each in rows} - {US})),
+        model="maxout",
+        examples=EXAMPLES,
+        rows=tuple(rows),
+    )
 
 
-def _installed(name: str) -> bool:
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
+def _releases(names: Sequence[str]) -> dict[str, str]:
+    return {name: version(PEERS.get(name, name)) for name in names}
 
 
 if __name__ == "__main__":
-    made = counts()
+    made = counts(everything=True)
     Path(sys.argv[1]).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ from gibbon.attacks.pgd import PGD
 from gibbon.core.threat import Epsilon
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
-from gibbon.runner.precision import vary
+from gibbon.runner.device.precision import Variant, vary
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -88,7 +88,7 @@ def test_compiling(ledger: Ledger, name: str):
     plain = job.subject.classifier
     # A module of its own: the hooks of the other evaluation would be compiled too.
     alone = copy.deepcopy(plain)
-    compiled = Subject(vary(alone, precision="float32", compiled=True), job.subject.bare)
+    compiled = Subject(vary(alone, Variant(compiled=True), padded=True), job.subject.bare)
     us = ours.contestant(attack, compiled, job.batch, epsilons=[job.epsilon], who=COMPILED)
     without = ours.contestant(attack, job.subject, job.batch, epsilons=[job.epsilon])
     with compiled.classifier.evaluating(), plain.evaluating():

@@ -33,7 +33,17 @@ def test_a_local_store_imports_no_fsspec(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["", " ", "file://", "file://elsewhere/a", "s4://a/b", "memory://"]
+    "place",
+    [
+        "",
+        " ",
+        "file://",
+        "file://elsewhere/a",
+        "s4://a/b",
+        "memory://",
+        "http://[",
+        "memory://\x1b[1m",
+    ],
 )
 def test_places_that_name_nothing_are_refused(place: str) -> None:
     pytest.importorskip("fsspec")

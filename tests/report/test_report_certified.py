@@ -6,14 +6,14 @@ import pytest
 
 from gibbon.core.threat import Epsilon, Norm
 from gibbon.records.run import CertifiedBound, RunRecord
-from gibbon.report.content.certified import certified_tables
-from gibbon.report.content.evaluations import evaluation_tables
-from gibbon.report.content.headline import headline_tables
-from gibbon.report.content.layout import Table
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.published import paper_table
-from gibbon.report.content.verdicts import verdict
-from gibbon.report.content.worst_case import worst_case_tables
+from gibbon.report.content.parts.layout import Table
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.published_numbers.published import paper_table
+from gibbon.report.content.published_numbers.verdicts import verdict
+from gibbon.report.content.summary.headline import headline_tables
+from gibbon.report.content.tables.certified import certified_tables
+from gibbon.report.content.tables.evaluations import evaluation_tables
+from gibbon.report.content.tables.worst_case import worst_case_tables
 from gibbon.report.text.csv import BOUNDS_FILE, csv_files
 from gibbon.report.text.markdown import tables_markdown
 from gibbon.specs.published import PublishedRow

@@ -5,9 +5,9 @@ from rich.console import Console
 
 from gibbon.core.threat import Epsilon, Norm
 from gibbon.records.run import Evaluation, Failure, RunRecord
-from gibbon.report.content.attack_comparison import COMPARED, comparison_tables
 from gibbon.report.content.chapters import chapters
-from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.tables.attack_comparison import COMPARED, comparison_tables
 from gibbon.report.text.terminal import print_tables
 from gibbon.specs.decoding import parse_suite
 

@@ -12,7 +12,12 @@ from gibbon.core.errors import RecordError
 from gibbon.core.threat import Verdict
 from gibbon.records.outcomes import Outcome, OutcomeMeta, TargetOutcome
 from gibbon.records.run import RunRecord
-from gibbon.report.content.confidence import BINS, CONFIDENCE_FILE, confidence_csv, confidences
+from gibbon.report.content.chart_data.confidence import (
+    BINS,
+    CONFIDENCE_FILE,
+    confidence_csv,
+    confidences,
+)
 from gibbon.runner.run_folder import RunFolder
 
 KEY = ("mnist", "softmax", "fgsm", str(HIGH))

@@ -9,9 +9,9 @@ import pytest
 from gibbon.core.errors import RecordError
 from gibbon.records.run import RunRecord
 from gibbon.report import write_report
-from gibbon.report.content.curves import panels
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.transfer import matrices
+from gibbon.report.content.chart_data.curves import panels
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.tables.transfer import matrices
 from gibbon.report.figures.figure_files import figure_files
 from gibbon.report.figures.plots import (
     curve_digest,

@@ -18,11 +18,11 @@ from gibbon.records.flags import Flag
 from gibbon.records.run import RunRecord
 from gibbon.report import print_tables
 from gibbon.report.content.chapters import report_chapters
-from gibbon.report.content.flag_groups import MARK, flag_groups
-from gibbon.report.content.headline import headline_tables
-from gibbon.report.content.layout import Table, TableCell
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.opening import DONT_USE, opening
+from gibbon.report.content.parts.flag_groups import MARK, flag_groups
+from gibbon.report.content.parts.layout import Table, TableCell
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.summary.headline import headline_tables
+from gibbon.report.content.summary.opening import DONT_USE, opening
 from gibbon.report.html.page import report_html
 from gibbon.report.tensorboard.hparams import cell_runs
 from gibbon.report.tensorboard.writer import write_tensorboard

@@ -17,8 +17,8 @@ from test_report_tensorboard import read_back
 
 from gibbon.records.gallery import gallery_file
 from gibbon.records.run import RunRecord
-from gibbon.report.content.gallery import gallery_sheet, gallery_view
-from gibbon.report.content.lookup import Condition
+from gibbon.report.content.chart_data.gallery import gallery_sheet, gallery_view
+from gibbon.report.content.parts.lookup import Condition
 from gibbon.report.html.page import report_html
 from gibbon.report.tensorboard.writer import write_tensorboard
 

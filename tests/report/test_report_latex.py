@@ -14,7 +14,7 @@ from made_up import made_up_flags, made_up_record, searching_record
 
 from gibbon.records.flags import Flag
 from gibbon.records.run import RunRecord
-from gibbon.report.content.layout import Column, Table, TableCell, cells
+from gibbon.report.content.parts.layout import Column, Table, TableCell, cells
 from gibbon.report.text.latex import escape, report_latex, table_latex
 
 ROOT = Path(__file__).parents[2]

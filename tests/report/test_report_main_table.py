@@ -12,10 +12,10 @@ from gibbon.api.results import Results
 from gibbon.core.errors import SpecError, UnknownNameError
 from gibbon.records.run import Evaluation, RunRecord
 from gibbon.report.content.chapters import chapters
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.main_table import MainTableChoice, main_table
-from gibbon.report.content.transfer import AGREEMENT, TRANSFER
-from gibbon.report.content.verdicts import verdict
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.published_numbers.verdicts import verdict
+from gibbon.report.content.tables.main_table import MainTableChoice, main_table
+from gibbon.report.content.tables.transfer import AGREEMENT, TRANSFER
 from gibbon.report.documents import main_choice, main_document
 from gibbon.report.text.csv import csv_files
 from gibbon.report.text.markdown import tables_markdown

@@ -6,9 +6,9 @@ import pytest
 
 from gibbon.core.threat import Epsilon
 from gibbon.records.run import ModelComparison, RunRecord
-from gibbon.report.content.headline import headline_tables
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.training_seeds import seed_tables
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.summary.headline import headline_tables
+from gibbon.report.content.tables.training_seeds import seed_tables
 
 
 def pair(record: RunRecord, **changes: object) -> ModelComparison:

@@ -18,7 +18,7 @@ from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
 from gibbon.records.run import DatasetCard, RunRecord
 from gibbon.report import table_files, write_report
 from gibbon.report.content.chapters import chapters
-from gibbon.report.content.no_class import MOST_CLASSES, NO_CLASS
+from gibbon.report.content.tables.no_class import MOST_CLASSES, NO_CLASS
 from gibbon.report.documents import Document, document
 from gibbon.report.file_names import FOOLING_FILE, NO_CLASS_CLASSES_FILE, NO_CLASS_FILE
 from gibbon.report.text.terminal import print_tables

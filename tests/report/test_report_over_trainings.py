@@ -13,11 +13,11 @@ from gibbon.metrics.intervals import wilson_interval
 from gibbon.records.run import RunRecord
 from gibbon.records.tested_claims import ClaimTest
 from gibbon.report.content.chapters import chapters
-from gibbon.report.content.claims import claims_table
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.over_trainings import OverTrainings
-from gibbon.report.content.published import paper_table
-from gibbon.report.content.verdicts import claim_verdict, verdict
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.published_numbers.claims import claims_table
+from gibbon.report.content.published_numbers.over_trainings import OverTrainings
+from gibbon.report.content.published_numbers.published import paper_table
+from gibbon.report.content.published_numbers.verdicts import claim_verdict, verdict
 from gibbon.report.text.csv import csv_files
 from gibbon.specs.decoding import parse_suite
 

@@ -17,7 +17,7 @@ from test_report_whole_curves import DIGEST, NEAREST, outcome
 
 from gibbon.records.flags import Flag
 from gibbon.records.run import ModelCard, RunRecord
-from gibbon.report.content.heat_map import colours, contrast
+from gibbon.report.content.chart_data.heat_map import colours, contrast
 from gibbon.report.html.charts import COLOURS, model_styles
 from gibbon.report.html.page import report_html
 from gibbon.runner.run_folder import RunFolder

@@ -9,7 +9,7 @@ from made_up import made_up_record
 from test_report_page import Tree, section
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.parts.lookup import RunLookup
 from gibbon.report.html.page import report_html
 from gibbon.report.html.published_charts import PublishedChart, published_charts, tally
 

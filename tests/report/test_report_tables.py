@@ -5,15 +5,15 @@ import pytest
 from gibbon.metrics.intervals import wilson_interval
 from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import chapters
-from gibbon.report.content.error_curves import curve_tables
-from gibbon.report.content.evaluations import evaluation_tables
-from gibbon.report.content.failures_and_flags import FAILURES_AND_FLAGS
-from gibbon.report.content.layout import Column, Table, TableCell
-from gibbon.report.content.lookup import Measured, RunLookup
-from gibbon.report.content.number_format import as_published, interval, percent, points
-from gibbon.report.content.published import paper_table
-from gibbon.report.content.transfer import agreement_tables, transfer_tables
-from gibbon.report.content.worst_case import worst_case_tables
+from gibbon.report.content.parts.layout import Column, Table, TableCell
+from gibbon.report.content.parts.lookup import Measured, RunLookup
+from gibbon.report.content.parts.number_format import as_published, interval, percent, points
+from gibbon.report.content.published_numbers.published import paper_table
+from gibbon.report.content.tables.error_curves import curve_tables
+from gibbon.report.content.tables.evaluations import evaluation_tables
+from gibbon.report.content.tables.failures_and_flags import FAILURES_AND_FLAGS
+from gibbon.report.content.tables.transfer import agreement_tables, transfer_tables
+from gibbon.report.content.tables.worst_case import worst_case_tables
 from gibbon.specs.decoding import shipped_suites
 
 

@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from test_report_tensorboard import Events, read_back
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.confidence import BINS, Confidence, Confidences
+from gibbon.report.content.chart_data.confidence import BINS, Confidence, Confidences
 from gibbon.report.tensorboard.writer import CELLS_FOLDER, write_tensorboard
 
 

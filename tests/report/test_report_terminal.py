@@ -10,10 +10,10 @@ from rich.console import Console
 
 from gibbon.records.run import RunRecord
 from gibbon.report import print_tables
-from gibbon.report.content.claims import CLAIMS
-from gibbon.report.content.evaluations import EVALUATIONS
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.published import PAPER
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.published_numbers.claims import CLAIMS
+from gibbon.report.content.published_numbers.published import PAPER
+from gibbon.report.content.tables.evaluations import EVALUATIONS
 from gibbon.report.text.terminal import print_places, print_table
 
 

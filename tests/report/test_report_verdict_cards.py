@@ -7,9 +7,9 @@ import pytest
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Norm
 from gibbon.records.flags import Flag
-from gibbon.report.content.headline import headline_threats
-from gibbon.report.content.lookup import RunLookup, robust_accuracy
-from gibbon.report.content.verdict_cards import (
+from gibbon.report.content.parts.lookup import RunLookup, robust_accuracy
+from gibbon.report.content.summary.headline import headline_threats
+from gibbon.report.content.summary.verdict_cards import (
     attack_effort,
     flags_by_model,
     title_sentence,

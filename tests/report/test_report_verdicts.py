@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.published import paper_table
-from gibbon.report.content.verdicts import verdict
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.published_numbers.published import paper_table
+from gibbon.report.content.published_numbers.verdicts import verdict
 from gibbon.specs.decoding import parse_suite, shipped_suites
 from gibbon.specs.published import PublishedRow
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -31,7 +33,7 @@ from gibbon.records.run import DatasetCard, Evaluation, ModelCard, RunRecord
 from gibbon.report.viewer import answers_json
 from gibbon.report.viewer import examples as viewer_examples
 from gibbon.report.viewer.answers_json import example_values, page_values, run_values
-from gibbon.report.viewer.examples import PAGE, RunExamples, agreeing, find, question_of
+from gibbon.report.viewer.examples import PAGE, RunExamples, agreeing, find, parse_filters
 from gibbon.report.viewer.inputs import InputStore, display_of, numbers
 from gibbon.report.viewer.server import HOST, ViewerServer
 from gibbon.specs.decoding import decode_suite
@@ -149,7 +151,7 @@ WRITTEN = [
 
 def slowly(examples: RunExamples, written: dict[str, str]) -> list[int]:
     """Returns the ids that filters select, example by example."""
-    question = question_of(written, examples)
+    question = parse_filters(written, examples)
     outcome = examples.outcome(examples.cell(question))
     clean = examples.unattacked("data", question.model)
     assert outcome is not None
@@ -190,14 +192,14 @@ def slowly(examples: RunExamples, written: dict[str, str]) -> list[int]:
 def test_filters_select_what_a_slow_look_at_each_example_selects(
     examples: RunExamples, written: dict[str, str]
 ) -> None:
-    found = find(examples, question_of(written, examples))
+    found = find(examples, parse_filters(written, examples))
     assert found is not None
     assert found.outcome.example_id[found.rows].tolist() == slowly(examples, written)
 
 
 def test_without_transfer_agreement_is_about_each_models_own_examples(tmp_path: Path) -> None:
     examples = made_run(tmp_path, transfer=False)
-    question = question_of({"agreement": "all-wrong"}, examples)
+    question = parse_filters({"agreement": "all-wrong"}, examples)
     assert list(examples.compared(question)) == list(MODELS)
     found = find(examples, question)
     assert found is not None
@@ -239,7 +241,7 @@ def test_a_link_to_the_example_of_number_0_leads_to_its_page(
         monkeypatch.setattr(module, "PAGE", 1)
     examples = made_run(tmp_path)
     written = {"order": "most-confident", "example": "0"}
-    place = find(examples, question_of(written, examples)).place(0)
+    place = find(examples, parse_filters(written, examples)).place(0)
     assert place
     assert page_values(examples, InputStore(examples.folder), written)["page"] == place
 
@@ -249,7 +251,7 @@ def test_one_example_has_the_answers_of_all_models(examples: RunExamples) -> Non
         examples, InputStore(examples.folder), {"example": "5", "epsilon": "0.1"}
     )
     assert [each["model"] for each in values["answers"]] == list(MODELS)
-    outcome = examples.outcome(examples.cell(question_of({"epsilon": "0.1"}, examples)))
+    outcome = examples.outcome(examples.cell(parse_filters({"epsilon": "0.1"}, examples)))
     assert outcome is not None
     for each in values["answers"]:
         given = int(outcome.scores[f"digest-{each['model']}"].predicted[0])
@@ -286,7 +288,7 @@ def test_every_kind_of_input_is_shown(tmp_path: Path, shape: tuple[int, ...], di
     assert display_of(shape) == display
     examples = made_run(tmp_path, shape=shape)
     inputs = InputStore(tmp_path)
-    row = examples.cell(question_of({"epsilon": "0.1"}, examples))
+    row = examples.cell(parse_filters({"epsilon": "0.1"}, examples))
     shown = inputs.find(row, examples.card("data"), 5)
     assert shown is not None
     assert shown.scale == pytest.approx(0.1, abs=1e-5)
@@ -426,5 +428,69 @@ def test_a_model_with_other_examples_is_left_out_of_the_agreement(tmp_path: Path
     for model, others in (("other", {"other"}), ("net", {"net", "third"})):
         page = page_values(examples, inputs, {"model": model, "epsilon": "0.1"})
         assert page["rows"]
-        question = question_of({"model": model, "epsilon": "0.1"}, examples)
+        question = parse_filters({"model": model, "epsilon": "0.1"}, examples)
         assert set(examples.compared(question)) == others
+
+
+RAW = {
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 403),
+    "no host, by the first protocol": (b"GET / HTTP/1.0\r\n\r\n", 403),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: 127.0.0.1:@\r\nHost: evil.example\r\n\r\n", 403),
+    "a name that leads here": (b"GET / HTTP/1.1\r\nHost: evil.example:@\r\n\r\n", 403),
+    "another port": (b"GET / HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n", 403),
+    "a name before it": (b"GET / HTTP/1.1\r\nHost: a@127.0.0.1:@\r\n\r\n", 403),
+    "a name after it": (b"GET / HTTP/1.1\r\nHost: 127.0.0.1:@.evil.example\r\n\r\n", 403),
+    "an address of another site": (b"GET http://evil/ HTTP/1.1\r\nHost: 127.0.0.1:@\r\n\r\n", 403),
+    "no address": (b"GET http://[ HTTP/1.1\r\nHost: 127.0.0.1:@\r\n\r\n", 400),
+    "many parameters": (b"GET /?" + b"a=1&" * 900 + b" HTTP/1.1\r\nHost: 127.0.0.1:@\r\n\r\n", 400),
+    "a long address": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: 127.0.0.1:@\r\n\r\n", 414),
+    "a longer one": (b"GET /" + b"a" * 99_000 + b" HTTP/1.1\r\n\r\n", 414),
+    "many headers": (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 900 + b"\r\n", 431),
+    "no request": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", 400),
+    "another method": (b"POST / HTTP/1.1\r\nHost: 127.0.0.1:@\r\nContent-Length: 0\r\n\r\n", 501),
+    "a cookie that is none": (
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1:@\r\nCookie: \xff=;;\x01=\xe9\r\n\r\n",
+        403,
+    ),
+    "a token that is none": (b"GET /?token=%ff%00\xe9 HTTP/1.1\r\nHost: 127.0.0.1:@\r\n\r\n", 403),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_requests_that_no_browser_sends(
+    server: ViewerServer, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    written, status = RAW[name]
+    with socket.create_connection((HOST, server.port), timeout=20) as connection:
+        connection.sendall(written.replace(b":@", f":{server.port}".encode()))
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):  # it reads no more than it must
+            reply = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert f" {status} ".encode() in reply.partition(b"\r\n")[0] + b" "
+    assert server.token.encode() not in reply
+    assert not any(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/../run.json", "/..%2f..%2fetc/passwd", "//etc/passwd", "/viewer.js/../../inputs.py", "/%00"],
+)
+def test_no_file_is_served_by_its_name(server: ViewerServer, path: str) -> None:
+    assert ask(server, path)[0] == 404
+
+
+def test_files_that_are_damaged_or_removed_while_they_are_served(
+    server: ViewerServer, examples: RunExamples, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number, each in enumerate(sorted(examples.folder.rglob("*.*"))):
+        if each.is_file() and number % 2:
+            each.unlink()
+        elif each.is_file():
+            each.write_bytes(each.read_bytes()[::-1])
+    cells = [(row.model, row.attack, str(row.epsilon)) for row in examples.cells()]
+    for model, attack, epsilon in cells:
+        query = urlencode({"model": model, "attack": attack, "epsilon": epsilon, "example": 0})
+        for path in ("/api/run", "/api/examples", "/api/example", "/image"):
+            status, _, content = ask(server, f"{path}?{query}&kind=clean")
+            assert status in (200, 400, 404, 409), content
+    assert not any(capfd.readouterr())

@@ -14,8 +14,8 @@ from gibbon.core.threat import Verdict
 from gibbon.metrics.nearest import Curve, error_curve, error_within
 from gibbon.records.outcomes import Outcome, OutcomeMeta, TargetOutcome
 from gibbon.records.run import RunRecord
-from gibbon.report.content.curves import panels
-from gibbon.report.content.distance_curves import whole_curves
+from gibbon.report.content.chart_data.curves import panels
+from gibbon.report.content.chart_data.distance_curves import whole_curves
 from gibbon.report.figures.plots import error_curves, error_curves_png
 from gibbon.report.tensorboard.writer import write_tensorboard
 from gibbon.runner.run_folder import RunFolder

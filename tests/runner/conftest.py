@@ -8,8 +8,8 @@ import planted
 import pytest
 
 from gibbon.records.run import RunRecord
+from gibbon.runner.folder_state.publish import Publish
 from gibbon.runner.plan import load_model
-from gibbon.runner.publish import Publish
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite

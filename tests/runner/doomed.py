@@ -17,7 +17,7 @@ import planted
 import pytest
 
 from gibbon.report import write_report
-from gibbon.runner import provenance
+from gibbon.runner.counting import provenance
 from gibbon.runner.executors import in_process
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings

@@ -15,7 +15,7 @@ import pytest
 from gibbon.records.run import RunRecord
 from gibbon.records.stores import open_store
 from gibbon.records.stores.remote_files import RemoteFiles
-from gibbon.runner import provenance
+from gibbon.runner.counting import provenance
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite

@@ -486,10 +486,10 @@ def test_searches_for_the_nearest_example_see_the_view(
 
 
 def test_compiled_models_are_seen_uncompiled(models: planted.Plant) -> None:
-    from gibbon.runner.precision import vary
+    from gibbon.runner.device.precision import Variant, vary
 
     plain = planted.classifier(Hidden(1), outputs=PROBABILITIES)
-    varied = vary(plain, precision="bfloat16", compiled=True)
+    varied = vary(plain, Variant("bfloat16", compiled=True))
     assert varied.eager is not None
     assert isinstance(varied, Classifier)
     from gibbon.models.attacked_view import attacked_view

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gibbon.models.memory import BatchSize
-from gibbon.runner.batch_loop import in_batches
-from gibbon.runner.boundary import Attempt, TooLarge, boundary
+from gibbon.runner.failures.batch_loop import in_batches
+from gibbon.runner.failures.boundary import Attempt, TooLarge, boundary
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from gibbon.core.errors import SpecError
 from gibbon.metrics.paired_tests import holm, mcnemar
 from gibbon.records.outcomes import read_outcome
 from gibbon.records.run import RunRecord
-from gibbon.runner.compare_models import MEASURES, mean_and_spread, model_comparisons
+from gibbon.runner.counting.compare_models import MEASURES, mean_and_spread, model_comparisons
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.decoding import parse_suite

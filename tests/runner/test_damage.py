@@ -28,8 +28,8 @@ from gibbon.records.run import RunRecord
 from gibbon.report import write_report
 from gibbon.report.documents import Document, document, write_figures
 from gibbon.report.file_names import EVENTS_FILE
-from gibbon.runner import provenance
-from gibbon.runner.publish import Publish
+from gibbon.runner.counting import provenance
+from gibbon.runner.folder_state.publish import Publish
 from gibbon.runner.run_folder import DAMAGED_FILE
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
@@ -395,7 +395,7 @@ def test_a_finished_run_leaves_its_files_alone(folder: Path, monkeypatch: Any) -
     def forbidden(*_: object, **__: object) -> Any:
         raise AssertionError("it was counted again")
 
-    monkeypatch.setattr("gibbon.runner.complete_record.make_record", forbidden)
+    monkeypatch.setattr("gibbon.runner.counting.complete_record.make_record", forbidden)
     monkeypatch.setattr("gibbon.report.tensorboard.writer.write_tensorboard", forbidden)
     record, notes = run(folder, publish=write_report)
     assert notes.cells == (0, len(record.evaluations))

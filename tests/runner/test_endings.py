@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from gibbon.api.evaluate import evaluate
 from gibbon.attacks.base import STRICT
 from gibbon.cli import app as cli
+from gibbon.cli import arguments
 from gibbon.cli.grammar import parse_request
 from gibbon.core.endings import ENDING, Terminated
 from gibbon.core.errors import RequestError, RunFolderError, SpecError
@@ -50,6 +51,11 @@ class UnspeakableError(Exception):
         raise RuntimeError("no message")
 
 
+class InterruptingError(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
 RAISED: tuple[BaseException, ...] = (
     Stopped("planted"),
     BaseException("planted"),
@@ -58,6 +64,7 @@ RAISED: tuple[BaseException, ...] = (
     asyncio.CancelledError("planted"),
     StopIteration("planted"),
     UnspeakableError(),
+    InterruptingError(),
     ValueError("planted \udce9 and \0"),
     BaseExceptionGroup("planted", [Stopped()]),
 )
@@ -91,6 +98,7 @@ def test_no_exception_of_an_attack_ends_the_run(
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
 ) -> None:
+    signal.signal(signal.SIGINT, ENDING.interrupt)  # as the command line does
     monkeypatch.setattr(Ends, "error", error)
     plant.attack("ends", Ends)
     record = run(suite("ends", "fgsm"))
@@ -101,6 +109,7 @@ def test_no_exception_of_an_attack_ends_the_run(
     }
     (failure,) = record.failures
     assert failure.attack == "ends"
+    assert "attack Ends" in failure.raised_by
     assert RunRecord.read(tmp_path / "run").failures == record.failures
 
 
@@ -240,7 +249,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(
     """A shell leaves it as it is in ``--output=~/runs``."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert cli.path("~/runs") == tmp_path / "runs"
+    assert arguments.path("~/runs") == tmp_path / "runs"
     request = parse_request(
         [
             *("--model", "rbf", "--dataset", "mnist", "--attack", "fgsm", "--epsilon", "0.1"),

@@ -20,13 +20,19 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.shard import Shard
 from gibbon.core.threat import Epsilon, ThreatModel
 from gibbon.records.run import RunRecord
-from gibbon.runner.estimate import long_run
+from gibbon.runner import run_suite as run_suite_module
+from gibbon.runner.estimate import estimate_run, long_run, parallel
 from gibbon.runner.estimate.attack_passes import NumberRange, search_passes
 from gibbon.runner.estimate.dry_run import DryRun, dry_run
 from gibbon.runner.estimate.estimate_run import RunEstimate
-from gibbon.runner.estimate.timing import TimeOfPass, time_model
+from gibbon.runner.estimate.parallel import Parallel, parallel_of
+from gibbon.runner.estimate.timing import ModelTimes, TimeOfPass, time_model
 from gibbon.runner.execute.jobs import Job
+from gibbon.runner.executors import ray as ray_executor
+from gibbon.runner.model_checks.examine_models import examine_models
+from gibbon.runner.plan import load_model, sharing
 from gibbon.runner.plan.planned import Plan
+from gibbon.runner.run_progress.progress import SilentProgress
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
@@ -220,6 +226,7 @@ def test_a_run_that_is_short_in_small_batches_is_not_estimated(
         return 3 * long_run.LONG / count
 
     monkeypatch.setattr(long_run, "FEWEST_PASSES", 1)
+    monkeypatch.setattr(long_run, "PASS_FACTOR", 1e9)
     monkeypatch.setattr(long_run, "_at_most", took)
     monkeypatch.setattr(long_run, "estimate_run", lambda *args, **keys: estimated.append(1))
     run_suite(suite_of(FGSM), tmp_path / "run", settings=RunSettings(device="cpu", **SETTINGS))
@@ -254,3 +261,99 @@ def test_the_words_of_an_estimate() -> None:
         "disk": "about 8 MB, and up to 1 GB while it runs",
         "note": "a note",
     }
+
+
+class Written(SilentProgress):
+    """Keeps the notes of a run, and whether it had begun to examine models."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(40.0, True), (0.5, False)])
+def test_few_passes_of_a_slow_model_say_so_before_it_is_examined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, said: bool
+) -> None:
+    """The time of the probe of all 60 examples is known without another pass."""
+    plain, examined = load_model.probe_model, list[list[str]]()
+
+    def slow(*args: Any, **keys: Any) -> Any:
+        return dataclasses.replace(plain(*args, **keys), seconds=seconds)
+
+    def examine(*args: Any, **keys: Any) -> Any:
+        examined.append([*progress.notes])
+        return examine_models(*args, **keys)
+
+    monkeypatch.setattr(load_model, "probe_model", slow)
+    monkeypatch.setattr(run_suite_module, "examine_models", examine)
+    progress, settings = Written(), RunSettings(device="cpu", **SETTINGS)
+    run_suite(suite_of(FGSM), tmp_path / "run", settings=settings, progress=progress)
+    # Two models, 60 examples, 5 passes of 2.5 seconds, four times for what comes beside.
+    expected = ["this run takes up to about 1.7 hours"] if said else []
+    assert [each for each in progress.notes if "takes" in each] == expected
+    assert examined == [progress.notes[: len(examined[0])]]
+    assert [each for each in examined[0] if "takes" in each] == expected
+
+
+def test_workers_divide_the_time_and_add_their_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "cores", lambda: 2)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    times = ModelTimes(*(TimeOfPass(0.0, each) for each in (1.0, 2.0, 0.0)), batch=5)
+    monkeypatch.setattr(estimate_run, "time_model", lambda *args, **keys: times)
+    suite = suite_of(FGSM, PGD)
+    found = [
+        estimated(suite, tmp_path / "run", batch_size=5, **settings).estimate
+        for settings in ({}, {"workers": 1}, {"workers": 2}, {"workers": 4})
+    ]
+    alone, one, two, four = (each.seconds.likely for each in found)
+    start = estimate_run.WORKERS_SECONDS.likely
+    assert one == pytest.approx(alone + start)
+    assert two == pytest.approx(alone / 2, rel=0.05)
+    assert four == pytest.approx(two, rel=0.1)  # there are two cores
+    assert [each.workers for each in found] == [0, 1, 2, 4]
+    assert found[0].forward == found[2].forward
+    assert found[0].memory < found[1].memory < found[2].memory
+    assert found[0].disk == found[2].disk
+    said = dict(lines(DryRun(found[2], 0.0, "cpu"), shard=None, price=3600.0))
+    assert said["time"].endswith("on this machine's cpu, with 2 workers")
+    assert said["memory"].endswith("at most, with its workers")
+    assert float(said["money"].split(" ")[0].replace(",", "")) == pytest.approx(two, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "workers", "share"),
+    [
+        (100, 10, 2, 0.5),  # ten shards of a batch
+        (100, 1000, 2, 0.5),  # four shards of 25
+        (10, 1000, 4, 0.3),  # four shards, of three at most
+        (1, 10, 2, 1.0),
+    ],
+)
+def test_a_job_takes_as_long_as_the_worker_with_most_shards(
+    count: int, batch: int, workers: int, share: float
+) -> None:
+    found = Parallel(workers, threads=1, at_once=workers)
+    assert found.share(count, batch) == pytest.approx(share)
+    assert Parallel(workers, threads=1, at_once=1).share(count, batch) == 1.0
+    assert Parallel().share(count, batch) == 1.0
+    assert Parallel().batch(count, batch) == min(count, batch)
+
+
+def test_the_workers_of_ray_are_those_that_a_local_cluster_would_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setattr(ray_executor, "cores", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    cpu = torch.device("cpu")
+    assert parallel_of(RunSettings(executor="ray", device="cpu"), cpu) == Parallel(8, 1, 8.0)
+    settings = RunSettings(executor="ray", device="cpu", workers=2)
+    assert parallel_of(settings, cpu) == Parallel(2, 4, 2.0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    settings = RunSettings(executor="ray", workers=4, gpus_per_worker=0.5)
+    assert parallel_of(settings, torch.device("cuda")) == Parallel(4, 2, 2.0, 2)

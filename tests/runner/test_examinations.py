@@ -163,7 +163,7 @@ def test_checks_that_were_left_out_are_made_if_a_run_allows_more(
     plant.model("one", lambda: classifier(net))
     (few,) = run(suite("fgsm"), examination=True, limit=10).examinations
     assert few.incomplete
-    (more,) = run(suite(PGD20), examination=True).examinations
+    (more,) = run(suite({**PGD20, "steps": 60}), examination=True).examinations
     assert more.budget_at_data > few.allowed_at_data
     assert more.passes <= more.budget
     assert not more.incomplete

@@ -24,8 +24,8 @@ from gibbon.report import print_tables, write_report
 from gibbon.runner.plan import cell_digest as digests
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.probe_model import PROBE_SIZE
-from gibbon.runner.progress import Silent
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.run_progress.progress import SilentProgress
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
@@ -291,7 +291,7 @@ def test_a_dataset_that_fails_in_the_middle_fails_its_cells(
     assert {each.status for each in record.evaluations} == {"failed"}
 
 
-class Counted(Silent):
+class Counted(SilentProgress):
     def __init__(self) -> None:
         self.work = self.done = 0
 

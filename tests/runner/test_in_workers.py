@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gibbon.models.reached_values import ReachedValues, in_use, values_in_use
-from gibbon.runner.in_workers import in_workers
-from gibbon.runner.progress import SILENT, Progress
+from gibbon.runner.own_processes.in_workers import in_workers
+from gibbon.runner.own_processes.worker import Worker
+from gibbon.runner.run_progress.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
-from gibbon.runner.worker import Worker
 from gibbon.specs.decoding import read_suite
 
 

@@ -26,11 +26,16 @@ from gibbon import evaluate
 from gibbon.attacks.base import STRICT, Attack
 from gibbon.cli import app as cli
 from gibbon.core.errors import ProcessEndedError, RequestError, SpecError, UnknownNameError
-from gibbon.runner import own_process
-from gibbon.runner.own_process import Doing, ProcessLimits, can_fork, in_own_process
-from gibbon.runner.progress import SILENT
+from gibbon.runner.own_processes import own_process
+from gibbon.runner.own_processes.own_process import (
+    ActivityMessage,
+    ProcessLimits,
+    can_fork,
+    in_own_process,
+)
+from gibbon.runner.own_processes.worker import InOwnProcesses
+from gibbon.runner.run_progress.progress import SILENT
 from gibbon.runner.settings import RunSettings
-from gibbon.runner.worker import InOwnProcesses
 from gibbon.specs.decoding import decode_suite
 from gibbon.specs.memory_sizes import parse_bytes
 
@@ -188,11 +193,11 @@ def test_memory_beyond_the_limit_is_refused_in_the_process():
 def test_the_time_of_an_activity_begins_with_it():
     def work(send: Any) -> None:
         for _ in range(3):
-            send(Doing("a part", 0.6))
+            send(ActivityMessage("a part", 0.6))
             time.sleep(0.3)
-        send(Doing())
+        send(ActivityMessage())
         time.sleep(0.8)
-        send(Doing("the last part", 0.3))
+        send(ActivityMessage("the last part", 0.3))
         run_forever(send)
 
     with pytest.raises(ProcessEndedError) as ended:

@@ -21,7 +21,7 @@ from gibbon.records.run import RunRecord
 from gibbon.runner.gallery import recover
 from gibbon.runner.gallery.draw import draw_examples
 from gibbon.runner.gallery.select import MOST, ROOM, SIDES, Ranks, _size_and_count
-from gibbon.runner.progress import Silent
+from gibbon.runner.run_progress.progress import SilentProgress
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.decoding import parse_suite
@@ -226,7 +226,7 @@ def test_of_a_model_that_answers_at_random_what_came_out_again_is_shown(
 def test_candidates_that_do_not_come_out_again_are_reported(
     run: planted.Run, plant: planted.Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Listening(Silent):
+    class Listening(SilentProgress):
         def __init__(self) -> None:
             self.notes: list[str] = []
 

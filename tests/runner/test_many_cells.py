@@ -21,7 +21,7 @@ import gibbon
 from gibbon.records.run import RunRecord
 from gibbon.report import table_files
 from gibbon.report.documents import Document, document
-from gibbon.runner.finished import INPUTS_FILE
+from gibbon.runner.folder_state.finished import INPUTS_FILE
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite

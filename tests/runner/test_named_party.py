@@ -25,14 +25,11 @@ from gibbon.api.results import Results
 from gibbon.attacks import base as attack_base
 from gibbon.core.errors import DatasetError, GibbonError, ModelError, RequestError
 from gibbon.datasets.base import ArrayDataset, Batch
-from gibbon.runner import (
-    check_survivors,
-    examine_models,
-    own_process,
-    target_scores,
-    train_seeds,
-)
+from gibbon.runner import train_seeds
 from gibbon.runner.executors import in_process
+from gibbon.runner.job_results import target_scores
+from gibbon.runner.model_checks import check_survivors, examine_models
+from gibbon.runner.own_processes import own_process
 from gibbon.runner.plan import load_model, make_plan
 from gibbon.runner.proofs import prove
 

@@ -24,8 +24,8 @@ from gibbon.models.classifier import Classifier
 from gibbon.records.outcomes import Outcome, read_outcome
 from gibbon.report import write_report
 from gibbon.report.content.chapters import chapters
-from gibbon.report.content.distances import NEAREST
-from gibbon.report.content.worst_case import MEMBERS
+from gibbon.report.content.tables.distances import NEAREST
+from gibbon.report.content.tables.worst_case import MEMBERS
 from gibbon.runner.run_folder import RunFolder
 
 SEARCH: dict[str, Any] = {

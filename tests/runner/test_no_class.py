@@ -26,11 +26,11 @@ from gibbon.models.outputs import LOG_SCORES
 from gibbon.records.no_class_answers import NO_CLASS, read_answers
 from gibbon.records.run import RunRecord
 from gibbon.report import write_report
-from gibbon.report.content import verdicts
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.verdicts import verdict
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.published_numbers import verdicts
+from gibbon.report.content.published_numbers.verdicts import verdict
 from gibbon.runner.no_class import measure
-from gibbon.runner.own_process import can_fork
+from gibbon.runner.own_processes.own_process import can_fork
 from gibbon.specs.suite import Suite
 
 COUNT = 60

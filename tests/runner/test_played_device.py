@@ -11,6 +11,8 @@ from pathlib import Path
 
 import nets
 import pytest
+import short_suites
+import test_worker_attacks
 import torch
 from attacks import golden_probe
 from played_device import played
@@ -20,7 +22,10 @@ from torch import nn
 from gibbon import evaluate
 from gibbon.core.errors import DeviceError
 from gibbon.core.rng import ExampleStreams
-from gibbon.runner.plan.device import choose_device
+from gibbon.runner.device.choose_device import choose_device
+from gibbon.runner.run_suite import run_suite
+from gibbon.runner.settings import RunSettings
+from gibbon.specs.suite import Suite
 
 EXAMPLES = 24
 
@@ -50,6 +55,9 @@ def test_the_played_device_fails_where_a_gpu_does(device: torch.device):
     assert (there + torch.tensor(1.0)).tolist() == [1, 2, 3, 4, 5, 6]
     assert there[here.to(device)].device == device
     assert torch.equal(there.cpu(), torch.arange(6.0))
+    column = torch.arange(3.0, device=device).unsqueeze_(1)
+    assert column.shape == (3, 1)
+    assert column.transpose_(0, 1).squeeze_().tolist() == [0, 1, 2]
 
 
 def test_gradients_on_the_played_device_are_those_of_the_cpu(device: torch.device):
@@ -105,6 +113,42 @@ def _run(folder: Path, device: str, **options: object) -> None:
 def test_a_run_of_all_attacks_there_is_that_of_the_cpu(device: torch.device, tmp_path: Path):
     for name in ("cpu", str(device)):
         _run(tmp_path / name[:3], name)
+    assert_same_outcomes(tmp_path / "cpu", tmp_path / "pla")
+
+
+def _run_suite(suite: Suite, folder: Path, device: str) -> None:
+    settings = RunSettings(device=device, limit=4, certify="none", batch_size=3)
+    record = run_suite(suite, folder, settings=settings)
+    assert not record.failures, [(each.attack, each.error) for each in record.failures]
+    assert record.evaluations
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # other libraries' own
+@pytest.mark.parametrize("name", short_suites.SUITES)
+def test_a_shipped_suite_there_is_that_of_the_cpu(
+    device: torch.device, tmp_path: Path, name: str
+) -> None:
+    """With few steps, and random data and weights in place of those that are not shipped."""
+    suite = short_suites.short(name, tmp_path)
+    for place in ("cpu", str(device)):
+        _run_suite(suite, tmp_path / place[:3], place)
+    assert_same_outcomes(tmp_path / "cpu", tmp_path / "pla")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # other libraries' own
+def test_every_adapter_there_gives_what_it_gives_on_the_cpu(
+    device: torch.device, tmp_path: Path
+) -> None:
+    written = [each for each in test_worker_attacks.attacks() if ":" in each["name"]]
+    if not written:
+        pytest.skip("no library is installed")
+    suite = Suite.model_validate(
+        {"name": "adapters", "dataset": "mnist", "models": ["softmax"], "attacks": written}
+    )
+    for place in ("cpu", str(device)):
+        _run_suite(suite, tmp_path / place[:3], place)
     assert_same_outcomes(tmp_path / "cpu", tmp_path / "pla")
 
 

@@ -129,7 +129,7 @@ def test_a_finished_run_with_a_package_that_was_built_here_is_recognised(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("it was counted again")
 
-    monkeypatch.setattr("gibbon.runner.complete_record.make_record", forbidden)
+    monkeypatch.setattr("gibbon.runner.counting.complete_record.make_record", forbidden)
     again = evaluate(net, data, attack=built.Steps(), **known)
     assert again.record.provenance.computed_cells == 0
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from torch import nn
 
 from gibbon import evaluate
-from gibbon.runner import progress_bar
-from gibbon.runner.progress import Silent
-from gibbon.runner.progress_bar import RunProgress
+from gibbon.runner.run_progress import progress_bar
+from gibbon.runner.run_progress.progress import SilentProgress
+from gibbon.runner.run_progress.progress_bar import RunProgress
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_what_follows_is_shown_if_nothing_was_planned(lines: io.StringIO) -> Non
 
 
 def test_bounds_say_how_many_examples_are_left() -> None:
-    class Heard(Silent):
+    class Heard(SilentProgress):
         def __init__(self) -> None:
             self.lines: list[str] = []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gibbon.runner import provenance
+from gibbon.runner.counting import provenance
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

@@ -13,7 +13,7 @@ from gibbon import Attack, evaluate
 from gibbon.attacks.pgd import PGD
 from gibbon.core.errors import CellError, DatasetError, ModelError
 from gibbon.core.frames import REPORT
-from gibbon.runner.raised_by import raised_by
+from gibbon.runner.failures.raised_by import raised_by
 
 QUICK: dict[str, Any] = {"examination": False, "certify": "none", "epsilon": 0.1}
 DATA = (torch.rand(12, 1, 4, 4), torch.arange(12) % 3)

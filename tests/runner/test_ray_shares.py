@@ -9,23 +9,25 @@ import pytest
 
 from gibbon.core.errors import MissingLibraryError, RequestError
 from gibbon.runner.executors import ray as ray_executor
-from gibbon.runner.executors.ray import Shares, shares_of
+from gibbon.runner.executors.ray import ClusterShares, shares_of
 
 
 @pytest.mark.parametrize(
     ("nodes", "workers", "gpus", "cpu_only", "expected"),
     [
-        ([(1, 0), (1, 0)], 2, None, False, Shares(2, 1, 0.0, 1)),
-        ([(1, 0), (7, 0)], 2, None, False, Shares(2, 3, 0.0, 2)),
-        ([(2, 0)], None, None, False, Shares(2, 1, 0.0, 2)),
-        ([(2, 0)], 8, None, False, Shares(8, 1, 0.0, 2)),
-        ([(16, 4)], None, 0.5, False, Shares(8, 2, 0.5, 2)),
-        ([(16, 4)], 2, None, False, Shares(2, 8, 1.0, 1)),
-        ([(16, 4)], 2, None, True, Shares(2, 8, 0.0, 2)),
-        ([(16, 0), (8, 1)], None, None, False, Shares(1, 8, 1.0, 1)),
+        ([(1, 0), (1, 0)], 2, None, False, ClusterShares(2, 1, 0.0, 1)),
+        ([(1, 0), (7, 0)], 2, None, False, ClusterShares(2, 3, 0.0, 2)),
+        ([(2, 0)], None, None, False, ClusterShares(2, 1, 0.0, 2)),
+        ([(2, 0)], 8, None, False, ClusterShares(8, 1, 0.0, 2)),
+        ([(16, 4)], None, 0.5, False, ClusterShares(8, 2, 0.5, 2)),
+        ([(16, 4)], 2, None, False, ClusterShares(2, 8, 1.0, 1)),
+        ([(16, 4)], 2, None, True, ClusterShares(2, 8, 0.0, 2)),
+        ([(16, 0), (8, 1)], None, None, False, ClusterShares(1, 8, 1.0, 1)),
     ],
 )
-def test_shares(nodes: Any, workers: Any, gpus: Any, cpu_only: bool, expected: Shares) -> None:
+def test_shares(
+    nodes: Any, workers: Any, gpus: Any, cpu_only: bool, expected: ClusterShares
+) -> None:
     assert shares_of(nodes, workers=workers, gpus=gpus, cpu_only=cpu_only) == expected
 
 

@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import remote_run
+from s3_server import S3Server
 from same_outcomes import assert_same_records
 from typer.testing import CliRunner
 
@@ -220,9 +222,33 @@ def server() -> Iterator[Any]:
     started = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     started.start()
     host, port = started.get_host_and_port()
+    with _bucket_at(f"http://{host}:{port}"):
+        started._ip_address, started._port = host, port
+        yield started
+    started.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[S3Server]:
+    """A server that is a process, to be killed."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
+    server = S3Server(tmp_path)
+    server.start()
+    try:
+        with _bucket_at(server.url):
+            yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def _bucket_at(url: str) -> Iterator[None]:
+    kind = fsspec.get_filesystem_class("s3")
+    kind.clear_instance_cache()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL": url,
             "AWS_ACCESS_KEY_ID": "nobody",
             "AWS_SECRET_ACCESS_KEY": "nothing",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -231,10 +257,8 @@ def server() -> Iterator[Any]:
         }.items():
             patch.setenv(name, value)
         fsspec.filesystem("s3").mkdir(BUCKET)
-        started._ip_address, started._port = host, port
-        yield started
-    started.stop()
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield
+    kind.clear_instance_cache()
 
 
 @pytest.mark.parametrize("moment", [5, pytest.param(3, marks=pytest.mark.slow)])
@@ -301,3 +325,81 @@ def _stopping_at(
 
     patch.setattr(RemoteFiles, "write", write_or_stop)
     return stopped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [1, 4, 7])
+def test_a_run_whose_server_is_killed_continues_with_a_new_one(
+    own_server: S3Server, calm: RunRecord, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """The store is gone in the middle of a write; all that it had confirmed is used later."""
+    url, confirmed = f"s3://{BUCKET}/run", dict[str, bytes]()
+    with monkeypatch.context() as patch:
+        _killing_at(patch, own_server, moment, confirmed)
+        with pytest.raises(RunFolderError, match=rf"{url}\S*: can't be (written|read|removed): "):
+            remote_run.run_at(url)
+    assert own_server.kills == 1
+    own_server.start()
+    system = fsspec.filesystem("s3")
+    there = names(system, url)
+    outcomes = {each for each in confirmed if each.startswith("outcomes/") and each in there}
+    for each in outcomes:
+        assert system.cat(f"{url}/{each}") == confirmed[each]
+    record = remote_run.run_at(url)
+    assert_same_records(record, calm)
+    assert record.provenance.reused_cells >= len(
+        {each for each in outcomes if "partial" not in each}
+    )
+    for each in outcomes:
+        if "partial" not in each:
+            assert system.cat(f"{url}/{each}") == confirmed[each]
+    assert LEASE_FILE not in names(system, url)
+    assert remote_run.run_at(url).provenance.computed_cells == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [2, 5])
+def test_a_run_waits_for_a_server_that_is_killed_and_started_again(
+    own_server: S3Server, calm: RunRecord, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    url = f"s3://{BUCKET}/run"
+    with monkeypatch.context() as patch:
+        patch.setattr(remote_files, "WAITS", (1.0,) * 120)
+        _killing_at(patch, own_server, moment, {}, back=True)
+        record = remote_run.run_at(url)
+    assert own_server.kills == 1
+    assert_same_records(record, calm)
+    assert_same_records(read(url), calm)
+
+
+def _killing_at(
+    patch: pytest.MonkeyPatch,
+    server: S3Server,
+    moment: int,
+    confirmed: dict[str, bytes],
+    *,
+    back: bool = False,
+) -> None:
+    """Kills the server while it works on the n-th write of a file; with ``back`` it comes back.
+
+    ``confirmed`` gets what the server has said to have written.
+    """
+    write, seen = RemoteFiles.write, [0]
+
+    def kill() -> None:
+        server.kill()
+        if back:
+            time.sleep(1)
+            server.start()
+
+    def write_and_note(files: RemoteFiles, name: str, content: bytes) -> None:
+        seen[0] += "lease" not in name
+        if seen[0] == moment and server.kills == 0 and not killing.is_alive():
+            killing.start()
+        write(files, name, content)
+        confirmed[name] = content
+        if seen[0] == moment and server.kills == 0 and not back:
+            killing.join()  # it was too late for this write
+
+    killing = threading.Thread(target=kill)
+    patch.setattr(RemoteFiles, "write", write_and_note)

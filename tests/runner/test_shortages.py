@@ -23,7 +23,7 @@ from gibbon.core.errors import ModelError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import ThreatModel
 from gibbon.models.classifier import Classifier
-from gibbon.runner.progress import Silent
+from gibbon.runner.run_progress.progress import SilentProgress
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 
@@ -238,7 +238,7 @@ def test_a_model_that_can_t_take_one_example_is_refused(
 def test_the_user_is_told_of_a_smaller_batch(
     suite: MakeSuite, plant: planted.Plant, tmp_path: Path
 ) -> None:
-    class Listening(Silent):
+    class Listening(SilentProgress):
         def __init__(self) -> None:
             self.notes: list[str] = []
 

@@ -38,8 +38,8 @@ from gibbon.records.outcomes import OUTCOMES, read_outcome
 from gibbon.records.run import RUN_FILE, RunRecord
 from gibbon.report import table_files
 from gibbon.report.documents import Document, document
-from gibbon.runner import provenance
 from gibbon.runner import run_suite as runs
+from gibbon.runner.counting import provenance
 from gibbon.runner.execute import batch, run_job
 from gibbon.runner.proofs import prove
 from gibbon.runner.run_folder import DAMAGED_FILE
@@ -414,7 +414,6 @@ def test_nothing_is_lost_or_wrong_whatever_happens(
     for module in (run_job, batch, prove, runs):
         monkeypatch.setattr(module, "time", Time)
     monkeypatch.setattr(provenance, "now", lambda: "2026-01-01T00:00:00+00:00")
-    monkeypatch.setattr(runs, "now", provenance.now)
     Timed.undisturbed = {}
     run_state_machine_as_test(
         Timed,

@@ -19,7 +19,7 @@ from gibbon.datasets import DataRequest
 from gibbon.datasets.base import ArrayDataset, Batch
 from gibbon.records.run import RunRecord
 from gibbon.runner.plan.planned import Supplied
-from gibbon.runner.progress import Silent
+from gibbon.runner.run_progress.progress import SilentProgress
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 
@@ -122,7 +122,7 @@ def test_a_stream_that_gives_other_examples_fails_its_cells(
     plant.dataset("squares", lambda request: data)
     record = run(suite("fgsm"), batch_size=20)
     assert record.status == "failed"
-    assert "must give the examples that were asked for" in record.failures[0].error
+    assert "must give the requested examples" in record.failures[0].error
 
 
 def test_workers_and_folder_reach_the_dataset(
@@ -211,7 +211,7 @@ def test_where_nothing_is_left_the_run_is_refused(
 def test_the_check_is_shown_while_it_goes_on(
     suite: MakeSuite, streamed: Streamed, tmp_path: Path
 ) -> None:
-    class Shown(Silent):
+    class Shown(SilentProgress):
         def __init__(self) -> None:
             self.seen: list[tuple[int, int, str]] = []
 

@@ -7,14 +7,14 @@ import re
 import pytest
 
 from gibbon.models.registry import TrainingProgress
+from gibbon.runner.run_progress.training_bar import seeds_bar, training_bar
 from gibbon.runner.train_seeds import ENDED
-from gibbon.runner.training_bar import seeds_bar, training_bar
 
 
 def test_a_second_training_that_is_longer_than_was_thought_is_not_done_before_its_end(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gibbon.runner.training_bar.QUIET_SECONDS", -1.0)
+    monkeypatch.setattr("gibbon.runner.run_progress.training_bar.QUIET_SECONDS", -1.0)
     with training_bar("maxout") as report:
         report(TrainingProgress(step=100, steps=200, epoch=10, epochs=20, loss=0.2))
         report(TrainingProgress(step=230, steps=240, epoch=19, epochs=20, loss=0.1))
@@ -26,9 +26,11 @@ def test_a_second_training_that_is_longer_than_was_thought_is_not_done_before_it
 def test_several_trainings_are_summed_and_one_that_stops_early_counts_as_done(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gibbon.runner.training_bar.QUIET_SECONDS", -1.0)
+    monkeypatch.setattr("gibbon.runner.run_progress.training_bar.QUIET_SECONDS", -1.0)
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("gibbon.runner.training_bar.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(
+        "gibbon.runner.run_progress.training_bar.time.monotonic", lambda: float(next(clock))
+    )
 
     def progress(step: int) -> TrainingProgress:
         return TrainingProgress(step=step, steps=100, epoch=1, epochs=2, loss=0.5)

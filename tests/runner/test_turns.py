@@ -16,7 +16,8 @@ from test_execute import Counted, MakeSuite, transfer
 from gibbon.core.errors import SpecError
 from gibbon.models.classifier import Classifier
 from gibbon.models.sources import BuiltModel
-from gibbon.runner import model_pool, target_scores
+from gibbon.runner.device import model_pool
+from gibbon.runner.job_results import target_scores
 from gibbon.runner.plan.planned import Supplied
 from gibbon.runner.run_folder import CANDIDATES, RunFolder
 from gibbon.runner.run_suite import run_suite

@@ -12,7 +12,7 @@ from worker_runs import ALL_KINDS, FGSM, MEMBERS, QUICK, assert_same_runs, plug_
 from gibbon.core.errors import RequestError
 from gibbon.core.shard import Shard
 from gibbon.records.run import RunRecord
-from gibbon.runner.executors import dispatch, opened
+from gibbon.runner.executors import dispatch, open_executor
 from gibbon.runner.executors.shard_slices import shard_slices
 from gibbon.runner.merge_shards import merge_shards
 from gibbon.runner.run_shard import run_shard
@@ -106,7 +106,7 @@ def test_an_attack_that_always_ends_its_worker_fails_alone(tmp_path: Path) -> No
 
 def test_no_worker_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has another version of Gibbon than the run: a sentence, and nothing is computed."""
-    monkeypatch.setattr(opened, "package_digest", lambda: "0123456789abcdef")
+    monkeypatch.setattr(open_executor, "package_digest", lambda: "0123456789abcdef")
     with pytest.raises(RequestError, match=r"no worker can compute this run: it has another"):
         run(suite_of(FGSM), tmp_path / "run", workers=2, **QUICK)
 

@@ -12,8 +12,8 @@ from same_outcomes import assert_same_folders
 
 from gibbon.records.run import RunRecord
 from gibbon.report import write_report
-from gibbon.runner import provenance
-from gibbon.runner.progress import SILENT, Progress, Silent
+from gibbon.runner.counting import provenance
+from gibbon.runner.run_progress.progress import SILENT, Progress, SilentProgress
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
@@ -42,7 +42,7 @@ ALL_KINDS: list[dict[str, Any]] = [
 DOOMED = {"name": "doomed", "label": "own", "epsilon": ["0.05", "0.1"]}
 
 
-class LateDeed(Silent):
+class LateDeed(SilentProgress):
     """Leaves deeds to be done once the run is planned, each at a call of the attack."""
 
     def __init__(self, **deeds: int) -> None:

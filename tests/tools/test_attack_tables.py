@@ -8,9 +8,9 @@ from made_up import NOWHERE
 from gibbon.core.errors import RecordError, UnknownNameError
 from gibbon.core.threat import Epsilon
 from gibbon.records.run import Evaluation, Failure, RunRecord
-from gibbon.report.content.curves import by_model, panels
-from gibbon.report.content.layout import Table
-from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.chart_data.curves import by_model, panels
+from gibbon.report.content.parts.layout import Table
+from gibbon.report.content.parts.lookup import RunLookup
 from gibbon.specs.decoding import parse_suite
 from tools.docs.attack_tables import direction_table, side_by_side_table
 

@@ -23,7 +23,7 @@ def _short(monkeypatch):
 
 def test_the_record_holds_equality_and_ratios(tmp_path, capsys):
     file = tmp_path / "record.json"
-    assert gpu_check.main([str(file), "--device", "cpu", "--tiny"]) == 0
+    assert gpu_check.main([str(file), "--device", "cpu", "--small"]) == 0
     record = json.loads(file.read_text())
     assert [each["attack"] for each in record["equality"]] == ["fgsm", "pgd 5"]
     assert all(each["changed"] == 0 for each in record["equality"])

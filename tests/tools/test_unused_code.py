@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
+import tomllib
 from pathlib import Path
 
 import pytest
+from vulture import Vulture
 
 from tools.unused_code import find_unused_code
 
@@ -43,3 +46,13 @@ def test_a_class_that_nothing_refers_to_is_not(
     root = checkout(tmp_path, swirl=ATTACK, names=f"print({mention!r})")
     assert find_unused_code(root) != 0
     assert "unused class 'Swirl'" in capsys.readouterr().out
+
+
+def test_every_exception_is_needed() -> None:
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    settings = project["tool"]["vulture"]
+    finder = Vulture(ignore_decorators=settings["ignore_decorators"])
+    finder.scavenge([root / each for each in settings["paths"]])
+    unused = {each.name for each in finder.get_unused_code(settings["min_confidence"])}
+    assert not [each for each in settings["ignore_names"] if not fnmatch.filter(unused, each)]

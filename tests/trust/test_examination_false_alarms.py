@@ -14,8 +14,8 @@ from gibbon.diagnostics.examination.examine import FULL_BUDGET, Candidates, exam
 from gibbon.models.classifier import Classifier
 from gibbon.models.sources.build import build_model
 from gibbon.records.examination import Examination
+from gibbon.runner.device.precision import Variant, in_float32, vary
 from gibbon.runner.plan.probe_model import probe_model
-from gibbon.runner.precision import in_float32, vary
 from gibbon.runner.settings import Precision
 from gibbon.specs.suite import ModelSpec
 
@@ -28,7 +28,7 @@ PICTURES = (3, 64, 64)
 def examined(
     classifier: Classifier, batch: Batch, *, budget: int, precision: Precision = "float32"
 ) -> Examination:
-    varied = vary(classifier, precision=precision, compiled=False)
+    varied = vary(classifier, Variant(precision))
     moved = batch.inputs[:8] + 0.05 * torch.ones_like(batch.inputs[:8])
     with varied.evaluating():
         observed = probe_model(varied, batch, device=torch.device("cpu")).observed

@@ -17,7 +17,7 @@ from gibbon.attacks.base import STRICT, Attack
 from gibbon.core.errors import ModelError
 from gibbon.core.threat import Norm
 from gibbon.models.known_code import is_known
-from gibbon.models.shielding import habits_of
+from gibbon.models.shielding import wrappers_for
 
 COUNT, EPSILON = 60, 0.05
 KNOWN: dict[str, Any] = {"examination": False, "bounds": "none", "batch_size": 23}
@@ -116,7 +116,7 @@ def test_a_model_that_overwrites_the_outputs_of_large_batches(data: Any) -> None
 def test_a_model_of_known_code_gets_no_copies() -> None:
     known = nets.linear()
     assert is_known(known.module)
-    assert not habits_of(known, torch.rand(8, 1, 6, 6)).foreign
+    assert not wrappers_for(known, torch.rand(8, 1, 6, 6)).foreign
     hooked = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     hooked[1].register_forward_pre_hook(lambda module, inputs: None)
     assert not is_known(hooked)

@@ -12,8 +12,8 @@ from gibbon.datasets.base import Batch
 from gibbon.diagnostics.examination.examine import FULL_BUDGET, examine
 from gibbon.models.classifier import Classifier
 from gibbon.records.examination import Examination
+from gibbon.runner.device.precision import Variant, in_float32, vary
 from gibbon.runner.plan.probe_model import probe_model
-from gibbon.runner.precision import in_float32, vary
 from gibbon.runner.settings import Precision
 
 KIND = "discontinuous-loss"
@@ -120,7 +120,7 @@ def fitted(build: Callable[[], nn.Module], batch: Batch, *, steps: int) -> nn.Mo
 
 def examined(net: nn.Module, batch: Batch, precision: Precision = "float32") -> Examination:
     plain = Classifier(net, classes=10, input_shape=(1, 28, 28))
-    classifier = vary(plain, precision=precision, compiled=False)
+    classifier = vary(plain, Variant(precision))
     with classifier.evaluating():
         observed = probe_model(classifier, batch, device=torch.device("cpu")).observed
         return examine(

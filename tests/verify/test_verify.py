@@ -22,7 +22,7 @@ from gibbon.models.snapshot import Snapshot
 from gibbon.verify.answers import ask, clean_answers
 from gibbon.verify.guard import guarding
 from gibbon.verify.judge import Judged, judge
-from gibbon.verify.proposal import MinimalNormSearch, SearchProposal, Tries, propose
+from gibbon.verify.proposal import MinimalNormSearch, SearchProposal, TriesProposal, propose
 
 COUNT = 40
 
@@ -456,7 +456,7 @@ class TestSeveralTries:
     def test_the_largest_margin_counts(self, evaluated, right):
         tries = self.tries(right.inputs)
         threat = nets.threat("0.5", bounds=None)
-        judged = judge(evaluated, right, proposed=Tries(tries), threat=threat)
+        judged = judge(evaluated, right, proposed=TriesProposal(tries), threat=threat)
         margins = torch.stack([margin(evaluated.predict(each), right.labels) for each in tries])
         best = margins.argmax(0)
         rows = torch.arange(COUNT)
@@ -481,8 +481,8 @@ class TestSeveralTries:
     def test_their_order_does_not_matter(self, evaluated, right):
         tries = self.tries(right.inputs)
         threat = nets.threat("0.5", bounds=None)
-        one = judge(evaluated, right, proposed=Tries(tries), threat=threat)
-        other = judge(evaluated, right, proposed=Tries(tries[::-1]), threat=threat)
+        one = judge(evaluated, right, proposed=TriesProposal(tries), threat=threat)
+        other = judge(evaluated, right, proposed=TriesProposal(tries[::-1]), threat=threat)
         assert torch.equal(one.candidates, other.candidates)
         assert torch.equal(one.any_misled, other.any_misled)
 
@@ -493,7 +493,7 @@ class TestSeveralTries:
         harmless = right.inputs.clone()
         threat = nets.threat("0.01")
         for tries in ([misleading, harmless], [harmless, misleading]):
-            judged = judge(evaluated, right, proposed=Tries(tries), threat=threat)
+            judged = judge(evaluated, right, proposed=TriesProposal(tries), threat=threat)
             assert not bool(judged.any_misled.any())
             assert judged.verdict.tolist() == [Verdict.OUT_OF_BUDGET] * COUNT
 
@@ -501,7 +501,7 @@ class TestSeveralTries:
         misleading = far_away(evaluated, right.inputs, right.labels)
         nan = torch.full_like(misleading, float("nan"))
         for tries in ([misleading, nan], [nan, misleading], [nan, misleading, nan]):
-            judged = judge(evaluated, right, proposed=Tries(tries), threat=nets.threat("1"))
+            judged = judge(evaluated, right, proposed=TriesProposal(tries), threat=nets.threat("1"))
             misled = judged.any_misled
             assert int(misled.sum()) > 30
             assert bool((judged.verdict[misled] == Verdict.VALID).all())
@@ -512,12 +512,16 @@ class TestSeveralTries:
         before = evaluated.passes.forward
         (one, *_) = tries = self.tries(right.inputs)
         threat = nets.threat("0.5", bounds=None)
-        judged = judge(evaluated, right, proposed=Tries([one]), threat=threat, ask_source=False)
+        judged = judge(
+            evaluated, right, proposed=TriesProposal([one]), threat=threat, ask_source=False
+        )
         assert judged.answers is None
         assert evaluated.passes.forward == before
         assert judged.verdict.tolist() == [Verdict.VALID] * COUNT
-        several = judge(evaluated, right, proposed=Tries(tries), threat=threat, ask_source=False)
-        expected = judge(evaluated, right, proposed=Tries(tries), threat=threat)
+        several = judge(
+            evaluated, right, proposed=TriesProposal(tries), threat=threat, ask_source=False
+        )
+        expected = judge(evaluated, right, proposed=TriesProposal(tries), threat=threat)
         assert torch.equal(several.candidates, expected.candidates)
         assert torch.equal(several.any_misled, expected.any_misled)
 

@@ -19,8 +19,8 @@ from gibbon import evaluate
 from gibbon.attacks import ATTACKS
 from gibbon.core.threat import Norm
 from gibbon.records.gallery import Gallery
-from gibbon.report.content.gallery import galleries
-from gibbon.report.content.lookup import RunLookup
+from gibbon.report.content.chart_data.gallery import galleries
+from gibbon.report.content.parts.lookup import RunLookup
 
 FOLDER = Path("docs/attack-pictures")
 MODEL = "maxout"

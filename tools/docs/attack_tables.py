@@ -8,9 +8,9 @@ from itertools import product
 from gibbon.core.errors import RecordError, UnknownNameError
 from gibbon.core.threat import Epsilon
 from gibbon.records.run import Evaluation
-from gibbon.report.content.layout import NOTHING, Column, Table, TableCell, cells, columns
-from gibbon.report.content.lookup import Condition, RunLookup
-from gibbon.report.content.number_format import count, percent, points, rate_cell
+from gibbon.report.content.parts.layout import NOTHING, Column, Table, TableCell, cells, columns
+from gibbon.report.content.parts.lookup import Condition, RunLookup
+from gibbon.report.content.parts.number_format import count, percent, points, rate_cell
 from gibbon.specs.suite import AttackSpec, Experiment
 
 BESIDE_NOTES = (

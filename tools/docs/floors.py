@@ -1,4 +1,6 @@
-"""The drawing of the floors, made from the contract that import-linter holds.
+"""The drawings of the floors and of the packages inside packages.
+
+The floors are those of the contract that import-linter holds.
 
 >>> print(floors_text(["cli | api", "core"], {"cli": "commands", "api": "calls", "core": "types"}))
 2  cli   commands
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,30 @@ def floors_text(layers: Sequence[str], summaries: Mapping[str, str]) -> str:
             number = f"{floor}" if place == 0 else " "
             lines.append(f"{number}  {name:<{width}}  {summaries[name]}")
     return "\n".join(lines)
+
+
+def draw_rooms(folder: Path) -> str:
+    """Returns the packages that hold packages, and under each what it holds, with summaries.
+
+    Raises `SpecError` if one of them has no docstring.
+    """
+    rows: list[tuple[str, str]] = []
+    for package in _inner_packages(folder):
+        if _inner_packages(package):
+            rows.append((package.name, ""))
+            rows += _rooms(package, "  ")
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {summary}".rstrip() for name, summary in rows)
+
+
+def _rooms(package: Path, indent: str) -> Iterator[tuple[str, str]]:
+    for inner in _inner_packages(package):
+        yield f"{indent}{inner.name}", _summary(inner)
+        yield from _rooms(inner, f"{indent}  ")
+
+
+def _inner_packages(folder: Path) -> list[Path]:
+    return sorted(file.parent for file in folder.glob("*/__init__.py"))
 
 
 def _packages(layer: str) -> list[str]:

@@ -12,8 +12,7 @@ from gibbon.core.errors import RecordError, UnknownNameError
 from gibbon.core.reading import TEXT_BYTES, read_bytes
 from gibbon.records.run import RunRecord
 from gibbon.records.swept_outputs import SweepRecord, SweptModel
-from gibbon.report.content.claims import claims_table
-from gibbon.report.content.layout import (
+from gibbon.report.content.parts.layout import (
     NOTHING,
     Column,
     Row,
@@ -22,11 +21,17 @@ from gibbon.report.content.layout import (
     cells,
     columns,
 )
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.number_format import count, percent
-from gibbon.report.content.published import paper_table
-from gibbon.report.content.sweep_table import sweep_table
-from gibbon.report.content.verdicts import KINDS, VerdictWord, claim_verdict, verdict
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.parts.number_format import count, percent
+from gibbon.report.content.published_numbers.claims import claims_table
+from gibbon.report.content.published_numbers.published import paper_table
+from gibbon.report.content.published_numbers.verdicts import (
+    KINDS,
+    VerdictWord,
+    claim_verdict,
+    verdict,
+)
+from gibbon.report.content.tables.sweep_table import sweep_table
 
 STRAIGHT = 0.99  # of the outputs' variation: a parabola from its vertex has 15/16
 

@@ -8,7 +8,7 @@ from gibbon.core.errors import RecordError
 from gibbon.core.files import write_atomically
 from gibbon.records.illustration import Illustration, digest_of
 from gibbon.records.run import RunRecord
-from gibbon.report.content.curves import Panel, by_model, panels
+from gibbon.report.content.chart_data.curves import Panel, by_model, panels
 from gibbon.report.figures.illustrations import figure_of
 from gibbon.report.figures.plots import error_curves, house_style, panels_digest, rendered
 

@@ -11,6 +11,7 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:models results/goodfellow2015-masking docs/masked-gradients.svg -->
     <!-- gibbon:illustration results/goodfellow2015 addition docs/addition.png -->
     <!-- gibbon:floors pyproject.toml -->
+    <!-- gibbon:rooms benchmark/gibbon -->
     <!-- gibbon:tally results/goodfellow2015 -->
     <!-- gibbon:claims results/goodfellow2015 CLAIM... -->
     <!-- gibbon:rows results/goodfellow2015 ROW... -->
@@ -42,16 +43,16 @@ from gibbon.core.threat import Epsilon
 from gibbon.records.illustration import Illustration, digest_of, illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report import table_files
-from gibbon.report.content.attack_comparison import COMPARED, comparison_tables
-from gibbon.report.content.confidence import confidence_csv, confidences
-from gibbon.report.content.evaluations import EVALUATIONS, evaluation_tables
-from gibbon.report.content.layout import Table
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.published import paper_table
+from gibbon.report.content.chart_data.confidence import confidence_csv, confidences
+from gibbon.report.content.parts.layout import Table
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.published_numbers.published import paper_table
+from gibbon.report.content.tables.attack_comparison import COMPARED, comparison_tables
+from gibbon.report.content.tables.evaluations import EVALUATIONS, evaluation_tables
 from gibbon.report.file_names import CONFIDENCE_FILE
 from gibbon.report.text.markdown import bullets, escape, heading, table_markdown
 from tools.docs.attack_tables import direction_table, side_by_side_table
-from tools.docs.floors import draw_floors
+from tools.docs.floors import draw_floors, draw_rooms
 from tools.docs.paper_page import chosen_claims, chosen_rows, filters_table, judged_sweep, tally
 from tools.docs.robustness_table import robustness_table
 from tools.records.estimates import estimates_table
@@ -294,6 +295,11 @@ def _floors(arguments: list[str], folder: Path) -> str:
     return f"```text\n{draw_floors(folder / project)}\n```"
 
 
+def _rooms(arguments: list[str], folder: Path) -> str:
+    (package,) = _expect(arguments, "gibbon:rooms FOLDER", 1)
+    return f"```text\n{draw_rooms(folder / package)}\n```"
+
+
 def _tally(arguments: list[str], folder: Path) -> str:
     (run,) = _expect(arguments, "gibbon:tally RUN", 1)
     return _table(tally(RunRecord.read(folder / run)))
@@ -345,6 +351,7 @@ MAKERS: Mapping[str, Maker] = {
     "models": _models,
     "illustration": _illustration,
     "floors": _floors,
+    "rooms": _rooms,
     "tally": _tally,
     "claims": _claims,
     "rows": _rows,

@@ -8,9 +8,9 @@ from dataclasses import replace
 from gibbon.core.errors import RecordError
 from gibbon.core.threat import Epsilon
 from gibbon.records.run import RunRecord, WorstCase
-from gibbon.report.content.layout import Column, Row, Table, cells, columns
-from gibbon.report.content.lookup import Condition, Measured, RunLookup, worst_case_error
-from gibbon.report.content.number_format import count, interval, percent, rate_alone
+from gibbon.report.content.parts.layout import Column, Row, Table, cells, columns
+from gibbon.report.content.parts.lookup import Condition, Measured, RunLookup, worst_case_error
+from gibbon.report.content.parts.number_format import count, interval, percent, rate_alone
 
 NOTES = (
     "Robust accuracy: share of the n examples that are classified correctly, unattacked and under "

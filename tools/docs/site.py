@@ -46,6 +46,7 @@ REFERENCE = {
         *("GibbonError", "RequestError", "SpecError", "UnknownNameError", "MissingLibraryError"),
         *("ModelError", "OutputError", "WeightsError", "DatasetError", "AttackError", "CellError"),
         *("DeviceError", "MemoryShortageError", "FlagError", "RecordError", "RunFolderError"),
+        *("IncompleteError", "ProcessEndedError"),
     ),
 }
 _MODULES = ("report",)  # public names that are modules

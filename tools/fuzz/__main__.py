@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from tools.fuzz.cases import copied, files_in, write_files
-from tools.fuzz.judging import Finding, Limits, judge
+from tools.fuzz.fuzz_targets import TARGETS
+from tools.fuzz.judging import CaseLimits, Finding, judge
 from tools.fuzz.search import Found, Search
-from tools.fuzz.targets import TARGETS
 
 FINDINGS = Path("build/fuzz")
 SECONDS = 120.0
@@ -146,7 +146,7 @@ def _replay(target: str, folder: Path, findings: Path) -> int:
     source = folder / FILES if (folder / FILES).is_dir() else folder
     scratch = _scratch(findings, f"{target}-replay")
     copied(source, scratch)
-    finding = judge(TARGETS[target].read, scratch, Limits())
+    finding = judge(TARGETS[target].read, scratch, CaseLimits())
     _say(f"{finding.kind}: {finding.details}" if finding else "no finding: success, or a refusal")
     return 1 if finding else 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from tools.fuzz.files import mutated_file
+from tools.fuzz.mutated_files import mutated_file
 
 CORPUS = Path("tests/fuzz/corpus")
 

@@ -55,7 +55,7 @@ class TooSlow(BaseException):
 
 
 @dataclass(frozen=True)
-class Limits:
+class CaseLimits:
     """Limits of one case: seconds of the processor, of the clock, and bytes."""
 
     seconds: float = SECONDS
@@ -63,7 +63,7 @@ class Limits:
     size: int | None = BYTES
 
 
-def judge(read: Callable[[Path], None], folder: Path, limits: Limits) -> Finding | None:
+def judge(read: Callable[[Path], None], folder: Path, limits: CaseLimits) -> Finding | None:
     """Returns the finding of a target that reads a folder, or None if all is well."""
     try:
         with _limited(limits):
@@ -115,7 +115,7 @@ def _place(trace: TracebackType | None) -> str:
 
 
 @contextmanager
-def _limited(limits: Limits) -> Iterator[None]:
+def _limited(limits: CaseLimits) -> Iterator[None]:
     """Limits time and memory of a ``with`` block in this process, as far as the system can."""
     handlers = [(each, signal.getsignal(each)) for each in (signal.SIGPROF, signal.SIGALRM)]
     for each, _ in handlers:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from tools.fuzz.cases import CORPUS, Case, Corpus, Files, write_files
-from tools.fuzz.judging import Finding, Limits, judge
-from tools.fuzz.targets import TARGETS
+from tools.fuzz.fuzz_targets import TARGETS
+from tools.fuzz.judging import CaseLimits, Finding, judge
 
 ROUND = 500  # cases of one run of Hypothesis
 MOST_MUTATIONS = 4
@@ -44,7 +44,7 @@ class Search:
 
     target: str
     scratch: Path
-    limits: Limits = field(default_factory=Limits)
+    limits: CaseLimits = field(default_factory=CaseLimits)
     known: set[str] = field(default_factory=set)
     corpus: Path = CORPUS
     tried: int = 0

@@ -21,7 +21,7 @@ from gibbon.api.request import (
     Budget,
     Data,
     Model,
-    NoClassQuestion,
+    NoClassArguments,
     PythonRequest,
     model_name,
     parse_budgets,
@@ -38,11 +38,11 @@ from gibbon.models.reached_values import watching_values
 from gibbon.records.outcomes import OUTCOMES, read_outcome
 from gibbon.records.stores import open_store
 from gibbon.report import write_report
-from gibbon.runner.notebook_progress import NotebookProgress, in_notebook
-from gibbon.runner.plan.device import choose_device
+from gibbon.runner.device.choose_device import choose_device
 from gibbon.runner.plan.preprocessing import with_preprocessing
-from gibbon.runner.progress import SILENT, Progress
-from gibbon.runner.progress_bar import RunProgress
+from gibbon.runner.run_progress.notebook_progress import NotebookProgress, in_notebook
+from gibbon.runner.run_progress.progress import SILENT, Progress
+from gibbon.runner.run_progress.progress_bar import RunProgress
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import Bounding, Precision, RunSettings
 from gibbon.specs.decoding import WHERE
@@ -80,6 +80,7 @@ def evaluate(
     device: torch.device | str = "auto",
     batch_size: int | Literal["auto"] = "auto",
     precision: Precision = "float32",
+    channels_last: bool = False,
     compile: bool = False,  # noqa: A002  # the name that it has everywhere else
     limit: int | None = None,
     bounds: tuple[float, float] | str | None = None,
@@ -146,14 +147,18 @@ def evaluate(
         device: device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; or a torch device.
         batch_size: examples in one pass; ``auto`` estimates the number and halves it if memory runs
             out.  Changes results by no more than rounding.
-        precision: number format that models compute in: ``float32`` or ``bfloat16``.
-        compile: compile models with ``torch.compile``.
+        precision: number format that models compute in: ``float32`` or ``bfloat16``. The share of
+            predictions that it changes is reported.
+        channels_last: store pictures with the channels next to each other, which is faster on some
+            devices.
+        compile: compile models with ``torch.compile``, for a few batch sizes, to which smaller
+            batches are padded.
         limit: evaluate a fixed sample of this many examples of each dataset.
         bounds: lowest and highest value of an input that is no picture, such as ``(-3, 3)`` for a
             table of z-scores or ``(-1, 1)`` for waveforms; epsilon is in the same units.  [0, 1],
             as for images, if None.  (A word is the earlier form of ``certify``.)
-        certify: certified bounds to compute: ``cheap`` (those that cost little beside the attacks),
-            ``all`` or ``none``.  The cheap ones if None.
+        certify: certified bounds to compute: ``cheap`` (those that cost little next to the
+            attacks), ``all`` or ``none``.  The cheap ones if None.
         examination: whether to examine each model before it is attacked, on a few examples, which
             takes at most a tenth of the passes; without it a flag is raised.
         keep_examples: adversarial examples to keep in the folder, for ``gibbon view``: ``all``,
@@ -202,7 +207,7 @@ def evaluate(
         if certify is not None:
             raise SpecError("certify and bounds, its earlier name, are both given", where="bounds")
         bounds, certify = None, cast("Bounding", bounds)  # checked by `RunSettings`
-    question = NoClassQuestion(classes, count, against, threshold, fooling, fooling_direction)
+    question = NoClassArguments(classes, count, against, threshold, fooling, fooling_direction)
     if attack is None:
         question.check_no_attack(data)
         attack = ()
@@ -224,6 +229,7 @@ def evaluate(
         device=str(device),
         batch_size=None if batch_size == "auto" else batch_size,
         precision=precision,
+        channels_last=channels_last,
         compile=compile,
         limit=limit,
         certify=certify,

@@ -62,8 +62,8 @@ class _InputForm(TypedDict):
 
 
 @dataclass(frozen=True)
-class NoClassQuestion:
-    """The arguments of a call that are about inputs without a class, as in `evaluate`."""
+class NoClassArguments:
+    """Arguments of `evaluate` that concern inputs without a class."""
 
     classes: Literal["none"] | None = None
     count: int | None = None
@@ -97,11 +97,11 @@ class NoClassQuestion:
         return found
 
 
-NO_QUESTION = NoClassQuestion()
+NO_QUESTION = NoClassArguments()
 
 
 def _is_no_class(data: Data) -> bool:
-    """Returns whether data belong to no class by what they are."""
+    """Returns whether a data source always yields inputs without a class."""
     if isinstance(data, DatasetSpec):
         return data.no_class
     if isinstance(data, Dataset):
@@ -137,7 +137,7 @@ class PythonRequest:
         accept: Sequence[str],
         transfer: bool,
         bounds: Sequence[float] | None = None,
-        question: NoClassQuestion = NO_QUESTION,
+        question: NoClassArguments = NO_QUESTION,
     ) -> PythonRequest:
         """Returns the request that a call's arguments make.  Raises a `RequestError`."""
         if parameters and (len(attacks) != 1 or isinstance(attacks[0], Attack)):
@@ -237,7 +237,7 @@ class PythonRequest:
 
 @contextmanager
 def _naming(spec: ModelSpec) -> Iterator[None]:
-    """While inside, puts the model's name in front of what is wrong with it."""
+    """Prefixes errors of a ``with`` block with the model's name."""
     try:
         yield
     except DatasetError as error:
@@ -274,7 +274,7 @@ def _attack_keys(attack: AttackLike) -> dict[str, Any]:
 
 
 def model_keys(model: Model, declared: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keys of a model's spec; what the spec itself says stands before ``declared``."""
+    """Returns the keys of a model's spec; its own keys take precedence over ``declared``."""
     if isinstance(model, ModelSpec):
         own = {key: value for key, value in model if value not in (None, False, (), {})}
     elif isinstance(model, str | os.PathLike):
@@ -285,7 +285,7 @@ def model_keys(model: Model, declared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def model_name(model: Model) -> str:
-    """Returns the name of a model that was given none: of its source or its class."""
+    """Returns the default name of a model: that of its source or its class."""
     if isinstance(model, ModelSpec):
         return model.name
     if isinstance(model, str | os.PathLike):

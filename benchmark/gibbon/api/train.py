@@ -23,8 +23,8 @@ from gibbon.core.reading import expanded
 from gibbon.core.threat import Epsilon
 from gibbon.datasets import DATASETS
 from gibbon.models.registry import OWN, TRAINERS, OwnTraining, TrainingRequest, TrainingResult
-from gibbon.runner.plan.device import choose_device
-from gibbon.runner.training_bar import training_bar
+from gibbon.runner.device.choose_device import choose_device
+from gibbon.runner.run_progress.training_bar import training_bar
 from gibbon.specs.decoding import decode_spec
 from gibbon.specs.suite import DatasetSpec, ModelSpec
 

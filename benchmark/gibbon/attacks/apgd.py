@@ -28,7 +28,7 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
 from gibbon.models.classifier import Classifier
 
-Share = Annotated[float, Field(ge=0, le=1)]
+ShareParameter = Annotated[float, Field(ge=0, le=1)]
 
 
 class APGD(Attack):
@@ -87,7 +87,7 @@ class APGDCE(APGD):
 
     steps: Count = 100
     restarts: Count = 1
-    rho: Share = 0.75
+    rho: ShareParameter = 0.75
     keep: KeptPoint = "best-loss"
 
     def runs(
@@ -111,7 +111,7 @@ class APGDDLR(APGD):
 
     steps: Count = 100
     restarts: Count = 1
-    rho: Share = 0.75
+    rho: ShareParameter = 0.75
     keep: KeptPoint = "best-loss"
 
     def caveats(self, classes: int) -> Iterator[str]:
@@ -148,7 +148,7 @@ class APGDT(APGD):
     steps: Count = 100
     restarts: Count = 1
     n_target_classes: Count = 9
-    rho: Share = 0.75
+    rho: ShareParameter = 0.75
     keep: KeptPoint = "best-loss"
 
     def caveats(self, classes: int) -> Iterator[str]:

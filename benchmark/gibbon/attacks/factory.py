@@ -141,7 +141,7 @@ def attack_class(name: str, *, where: str = "") -> type[Attack]:
         return ATTACKS.load(name, where=where)
     source = ATTACK_SOURCES.load(scheme, where=where)
     try:
-        with their_code(f"attack {name!r} can't be had"):
+        with their_code(f"attack {name!r} can't be loaded"):
             return source.attack(rest)
     except MissingLibraryError as error:
         raise MissingLibraryError(str(error), where=where) from error

@@ -200,6 +200,8 @@ def _query(
     Changes that are kept are written into the state.  An example that meets the criterion makes no
     further queries.
     """
+    if lookahead.is_off:
+        return _query_one_by_one(classifier, state, windows, sampler=sampler)
     count = len(windows.places)
     following = torch.zeros(len(state.best), dtype=torch.int64, device=state.best.device)
     met = torch.zeros_like(following, dtype=torch.bool)
@@ -224,6 +226,32 @@ def _query(
                 following[kept] = torch.where(success, count, numbers[changing[improving]] + 1)
                 met[kept] = success
         lookahead.update(len(examples), improved=improved)
+    return met
+
+
+def _query_one_by_one(
+    classifier: Classifier, state: _SquareState, windows: Windows, *, sampler: Sampler
+) -> Tensor:
+    """Makes the queries of `_query` without speculative ones: one value is read back for each.
+
+    All examples are at the same query, so that only the changed points have to be found.
+    """
+    met = torch.zeros(len(state.best), dtype=torch.bool, device=state.best.device)
+    everyone = torch.arange(len(met), device=met.device)
+    for places, forms in zip(windows.places, windows.forms, strict=True):
+        rows, tried = sampler.change(
+            state.best, state.start, examples=everyone, windows=Windows(places, forms), but=met
+        )
+        if not len(rows):
+            if bool(met.all()):
+                break
+            continue
+        best, before = state.best[rows], state.values[rows]
+        values, success = _loss(classifier, tried, state.criterion.take(rows))
+        improves = (values > before) | success
+        state.best.index_copy_(0, rows, torch.where(improves.view(-1, 1, 1, 1), tried, best))
+        state.values.index_copy_(0, rows, torch.where(improves, values, before))
+        met.index_copy_(0, rows, success)
     return met
 
 

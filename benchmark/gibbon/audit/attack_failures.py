@@ -29,6 +29,7 @@ def _unavailable(facts: Facts) -> ItemAnswer:
             "zero-gradient-on-path",
             "gradient-mismatch",
             "discontinuous-loss",
+            "uninformative-gradient",
             "rounded-inputs",
             "no-gradient-taken",
         ),

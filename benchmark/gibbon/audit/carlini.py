@@ -53,6 +53,7 @@ def _adaptive(facts: Facts) -> ItemAnswer:
     defended = facts.flagged(
         "gradient-mismatch",
         "discontinuous-loss",
+        "uninformative-gradient",
         "detects-gradients",
         "outputs-are-probabilities",
         "saturated-outputs",
@@ -121,6 +122,7 @@ def _clean(facts: Facts) -> ItemAnswer:
             "duplicated-examples",
             "conflicting-labels",
             "displaced-labels",
+            "sure-errors",
             "constant-inputs",
         ),
         f"clean error: {found}",
@@ -209,7 +211,7 @@ def _hyperparameters(facts: Facts) -> ItemAnswer:
 
 
 def _diverse(facts: Facts) -> ItemAnswer:
-    control = facts.flagged("noise-only")
+    control = facts.flagged("noise-only", "targeted-only")
     if control:
         more = (entry(facts, "pgd", steps=STEPS), entry(facts, "square", queries=QUERIES))
         return ItemAnswer("not done", str(control[0]), more)
@@ -289,6 +291,7 @@ def _differentiable(facts: Facts) -> ItemAnswer:
     flags = facts.flagged(
         "gradient-mismatch",
         "discontinuous-loss",
+        "uninformative-gradient",
         "rounded-inputs",
         "zero-gradient",
         "zero-gradient-on-path",

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from gibbon.audit.facts import Facts
 from gibbon.records.flags import Flag
-from gibbon.report.content.layout import Column, Table, cells
+from gibbon.report.content.parts.layout import Column, Table, cells
 
-State = Literal["done", "fails", "not done", "not applicable"]
+ItemState = Literal["done", "fails", "not done", "not applicable"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ItemAnswer:
         transfer: whether transferring the attacks would do it.
     """
 
-    state: State
+    state: ItemState
     evidence: str
     attacks: tuple[Mapping[str, Any], ...] = ()
     transfer: bool = False
@@ -93,7 +93,7 @@ class Audit:
         """The items whose evidence speaks against the figures."""
         return self._in_state("fails")
 
-    def _in_state(self, state: State) -> tuple[tuple[Facts, Item, ItemAnswer], ...]:
+    def _in_state(self, state: ItemState) -> tuple[tuple[Facts, Item, ItemAnswer], ...]:
         return tuple(
             each for answers in self.answers.values() for each in answers if each[2].state == state
         )

@@ -251,7 +251,7 @@ def _problem(
 
 
 def _separating(features: Tensor) -> Tensor:
-    """Returns the weights that tell the planted point from all others, shape (D,).
+    """Returns the weights that separate the planted point from all others, shape (D,).
 
     They are those of ridge regression with the ridge that gives the widest margin, the difference
     between the planted point's score and the largest other one in units of the weights' length.

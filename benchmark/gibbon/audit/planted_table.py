@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gibbon.audit.planted import CLOSENESS, EASY, PASSING, PlantedResult
-from gibbon.report.content.layout import NOTHING, Column, Table, cells, columns
-from gibbon.report.content.lookup import Measured
-from gibbon.report.content.number_format import count_of, interval, percent
+from gibbon.report.content.parts.layout import NOTHING, Column, Table, cells, columns
+from gibbon.report.content.parts.lookup import Measured
+from gibbon.report.content.parts.number_format import count_of, interval, percent
 
 SOURCE = (
     "Source: R. S. Zimmermann, W. Brendel, F. Tramèr and N. Carlini, Increasing confidence in "

@@ -7,7 +7,7 @@ from typing import Any
 from gibbon.audit.checklist import Audit
 from gibbon.records.run import RunRecord
 from gibbon.specs.naming import label_from, unlike
-from gibbon.specs.suite import ModelSpec, Suite
+from gibbon.specs.suite import Suite
 
 VOUCHES = ("trust_code", "trust_pickle")
 
@@ -39,16 +39,6 @@ def suggested_suite(record: RunRecord, audit: Audit) -> Suite:
         experiments.append(written)
     own = record.suite.model_dump(exclude_defaults=True, exclude={"experiments"})
     return Suite.model_validate({**own, "experiments": experiments})
-
-
-def vouches(suite: Suite) -> tuple[str, ...]:
-    """Returns the names of the models of a suite whose files may run code."""
-    models = [each for experiment in suite.experiments for each in experiment.models]
-    return tuple(dict.fromkeys(each.name for each in models if _is_trusted(each)))
-
-
-def _is_trusted(model: ModelSpec) -> bool:
-    return model.trusted or any(map(_is_trusted, model.ensemble))
 
 
 def _without_vouch(model: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Rectifier(NonlinearOperation):
         return _leaky(low, self.below), _leaky(high, self.below)
 
     def is_settled(self, pre: Range) -> Tensor:
-        """Returns where the sign is known."""
+        """Returns which pre-activations have a known sign."""
         return (pre[0] >= 0) | (pre[1] <= 0)
 
     def lines(self, pre: Range, *, parallel: bool) -> Lines:
@@ -77,7 +77,7 @@ class Maximum(NonlinearOperation):
         return torch.maximum(low, other_low), torch.maximum(high, other_high)
 
     def is_settled(self, pre: Range) -> Tensor:
-        """Returns where the sign of the difference is known."""
+        """Returns which differences have a known sign."""
         return (pre[0] >= 0) | (pre[1] <= 0)
 
     def lines(self, pre: Range, *, parallel: bool) -> Lines:

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from gibbon.cli.output import say
 from gibbon.core.shard import Shard
-from gibbon.report.content.layout import Column, Table, TableCell
+from gibbon.report.content.parts.layout import Column, Table, TableCell
 from gibbon.report.text.terminal import print_table
 from gibbon.runner.estimate.attack_passes import NumberRange
 from gibbon.runner.estimate.dry_run import DryRun, dry_run
-from gibbon.runner.estimate.words import duration, money, number, size
-from gibbon.runner.progress_bar import RunProgress
+from gibbon.runner.estimate.range_text import duration, money, number, size
+from gibbon.runner.run_progress.progress_bar import RunProgress
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
 
@@ -56,14 +56,16 @@ def lines(found: DryRun, *, shard: Shard | None, price: float | None) -> Iterato
     yield "cells", f"{each.cells:,} to compute, {each.reused:,} recorded already"
     yield "passes", f"{number(each.forward)} forward, {number(each.backward)} backward, by example"
     whole = NumberRange.exactly(found.planned) + each.seconds
-    yield "time", f"{duration(whole)} on this machine's {found.device}"
+    workers = f", with {each.workers} worker{'s' * (each.workers > 1)}" if each.workers else ""
+    yield "time", f"{duration(whole)} on this machine's {found.device}{workers}"
     if price is not None:
         cost = whole.times(price / HOUR)
         yield "money", f"{money(cost)} at {price:g} an hour"
         if shard is not None and shard.count > 1:
             yield "", f"{money(cost.times(shard.count))} for all {shard.count} shards"
     device = f", {size(each.device_memory)} on the device" if each.device_memory else ""
-    yield "memory", f"about {size(each.memory)} at most{device}"
+    together = ", with its workers" if each.workers else ""
+    yield "memory", f"about {size(each.memory)} at most{together}{device}"
     scratch = f", and up to {size(each.scratch)} while it runs" if each.scratch else ""
     yield "disk", f"about {size(each.disk)}{scratch}"
     for note in each.notes:

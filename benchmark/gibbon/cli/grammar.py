@@ -1,4 +1,4 @@
-"""From the words of a command line to a request: a suite of one experiment, and run settings.
+"""Parses a command line into a request: a suite of one experiment, and run settings.
 
 Options belong to what stands before them: options after a ``--model`` to that model, options after
 an ``--attack`` to that attack; options before the first of these to all of them.  After an
@@ -22,8 +22,8 @@ from gibbon.cli.options import (
     KEY_FLAGS,
     RENAMED,
     REQUIRED,
-    Group,
     Option,
+    OptionGroup,
     run_settings,
     scalar,
 )
@@ -35,12 +35,7 @@ from gibbon.datasets.open import OF_CLASSES, kind_of
 from gibbon.models.registry import MODELS
 from gibbon.records.stores import Store
 from gibbon.runner.settings import Bounding, RunSettings
-from gibbon.specs.customary import (
-    EXAMPLES,
-    customary_attacks,
-    customary_epsilon,
-    customary_text,
-)
+from gibbon.specs.customary import EXAMPLES, customary_attacks, customary_epsilon, customary_text
 from gibbon.specs.decoding import AGAINST, WHERE, decode_request
 from gibbon.specs.naming import PYTHON_FILE, RUBBISH, label_from, name_of, unlike
 from gibbon.specs.paths import is_path
@@ -76,7 +71,7 @@ class CommandRequest:
 def parse_request(
     words: Sequence[str], *, data_folder: Path | None = None, customary: bool = False
 ) -> CommandRequest:
-    """Returns the request that the words of a command line make.
+    """Returns the request that the arguments of a command line describe.
 
     ``data_folder`` holds datasets unless ``--data-dir`` is given.  With ``customary``, a request
     without an attack gets the attacks, the budget and the number of examples that are customary.
@@ -186,7 +181,7 @@ def _split(
         word = words[place]
         if not re.match(r"--[A-Za-z]", word):
             raise SpecError(
-                f"unexpected {word!r}: every word belongs to an option, such as {example} {word}"
+                f"unexpected {word!r}: every value belongs to an option, such as {example} {word}"
             )
         flag, equals, value = word.partition("=")
         place += 1
@@ -206,7 +201,7 @@ class _GivenOptions:
     """The options read so far, by what they describe."""
 
     # Of each group: what holds for all, then the models or attacks in order.
-    scopes: dict[Group, list[dict[str, Any]]] = field(
+    scopes: dict[OptionGroup, list[dict[str, Any]]] = field(
         default_factory=lambda: {group: [{}] for group in GROUPS}
     )
     unknown: list[str] = field(default_factory=list)
@@ -371,7 +366,7 @@ def _line_in_options(line: str, models: Sequence[str], attacks: Sequence[str]) -
     if found is None:
         return re.sub(r"`(name|label)`", r"`--\1`", line.removeprefix(f"{WHERE}: "))
     place = int(found["place"] or 0)
-    group: Group = "Run"
+    group: OptionGroup = "Run"
     owner = []
     if found["list"] == "models":
         group, owner = "Models", [f"--model {models[place]}"]

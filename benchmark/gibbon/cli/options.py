@@ -14,12 +14,12 @@ from gibbon.core.errors import SpecError
 from gibbon.core.reading import expanded
 from gibbon.records.flag_kinds import flag_kind
 from gibbon.records.stores import Store, is_url, open_store
-from gibbon.runner.settings import LEAST, Execution, Precision, RunSettings
+from gibbon.runner.settings import LEAST, ExecutorName, Precision, RunSettings
 from gibbon.specs.keep_examples import parse_keep_examples
 from gibbon.specs.memory_sizes import parse_bytes
 from gibbon.specs.suite import Direction
 
-Group = Literal["Models", "Dataset", "Attacks", "Run"]
+OptionGroup = Literal["Models", "Dataset", "Attacks", "Run"]
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ def _seconds(text: str) -> float:
 
 
 def _execution(text: str) -> str:
-    if text not in get_args(Execution):
-        raise ValueError(f"one of {', '.join(get_args(Execution))}")
+    if text not in get_args(ExecutorName):
+        raise ValueError(f"one of {', '.join(get_args(ExecutorName))}")
     return text
 
 
@@ -427,11 +427,20 @@ _RUN = (
     ),
     Option(
         "--precision KIND",
-        "Number format that models compute in: float32 or bfloat16.",
+        "Number format that models compute in: float32 or bfloat16. The share of predictions that "
+        "it changes is reported.",
         "float32",
         _precision,
     ),
-    Option("--compile", "Compile models with torch.compile."),
+    Option(
+        "--channels-last",
+        "Store pictures with the channels next to each other, which is faster on some devices.",
+    ),
+    Option(
+        "--compile",
+        "Compile models with torch.compile, for a few batch sizes, to which smaller batches are "
+        "padded.",
+    ),
     Option(
         "--models-in-memory N",
         "Models kept on the device at once.",
@@ -526,7 +535,7 @@ _RUN = (
     ),
     Option(
         "--certify KIND",
-        "Certified bounds to compute: cheap (those that cost little beside the attacks), all or "
+        "Certified bounds to compute: cheap (those that cost little next to the attacks), all or "
         "none.",
         "as the suite says, else cheap",
         formerly="--bounds",
@@ -577,7 +586,7 @@ _RUN = (
 )
 
 # What --help says of each group of options, and the options.
-GROUPS: dict[Group, tuple[str, tuple[Option, ...]]] = {
+GROUPS: dict[OptionGroup, tuple[str, tuple[Option, ...]]] = {
     "Models": (
         "Options after a --model describe that model; options before the first, all models.",
         _MODELS,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.files import write_atomically
 from gibbon.records.run import RUN_FILE, RunRecord
 from gibbon.specs.naming import PYTHON_FILE, label_from
-from gibbon.specs.paths import is_path
+from gibbon.specs.paths import is_path, with_attack_paths
 from gibbon.specs.suite import AttackSpec, DatasetSpec, Experiment, ModelSpec, Suite
 
 # Keys of an experiment that change its results.
@@ -96,7 +95,7 @@ def _continues(folder: Path, suite: Suite, limit: int | None) -> bool:
 
 
 def _includes(suite: Suite, before: Suite) -> bool:
-    """Says whether the suite of a request holds all that an earlier one held."""
+    """Returns whether the suite of a request holds everything of an earlier one."""
     both = suite.experiments, before.experiments
     if (suite.name, suite.seed) != (before.name, before.seed) or len(both[0]) != len(both[1]):
         return False
@@ -118,7 +117,7 @@ def _continues_experiment(new: Experiment, old: Experiment) -> bool:
 
 
 def _same_attack(old: AttackSpec, new: AttackSpec) -> bool:
-    """Says whether two attacks differ at most in epsilons that the new one adds."""
+    """Returns whether two attacks differ at most in epsilons that the new one adds."""
     same = old.model_copy(update={"epsilon": new.epsilon}) == new
     return same and set(old.epsilon) <= set(new.epsilon)
 
@@ -139,29 +138,11 @@ def _source(spec: ModelSpec | DatasetSpec, key: str, folder: Path) -> str | dict
 
 
 def _attack(spec: AttackSpec, folder: Path) -> dict[str, Any]:
-    written: dict[str, Any] = _with_functions(spec.model_dump(exclude_defaults=True), folder)
-    written["name"] = _attack_name(spec.name, folder)
-    if isinstance(written.get("attacks"), list | tuple):
-        written["attacks"] = [_with_functions(each, folder) for each in written["attacks"]]
+    dumped = spec.model_dump(exclude_defaults=True)
+    written: dict[str, Any] = with_attack_paths(dumped, lambda each: _relative(each, folder))
     if spec.label == label_from(spec.name):
         del written["label"]
     return written
-
-
-def _attack_name(name: str, folder: Path) -> str:
-    return _relative(name, folder) if PYTHON_FILE in name else name
-
-
-def _with_functions(attack: Any, folder: Path) -> Any:
-    """Returns an attack, or a member of a list, with paths as seen from a folder."""
-    if isinstance(attack, str):
-        return _attack_name(attack, folder)
-    if isinstance(attack, Mapping) and isinstance(attack.get("name"), str):
-        attack = {**attack, "name": _attack_name(attack["name"], folder)}
-    if not isinstance(attack, Mapping) or not isinstance(attack.get("backward"), Mapping):
-        return attack
-    pairs = attack["backward"].items()
-    return {**attack, "backward": {part: _relative(each, folder) for part, each in pairs}}
 
 
 def _relative(written: str, folder: Path) -> str:

@@ -23,7 +23,7 @@ from gibbon.core.threat import ZERO, Norm
 from gibbon.specs.suite import AttackSpec
 
 NOT_EXCUSED = "no attack may depart from this law, though this one says so"
-Progress = Callable[[str, int, int], None]
+LawProgress = Callable[[str, int, int], None]
 
 
 def check_attack(
@@ -32,7 +32,7 @@ def check_attack(
     parameters: Mapping[str, Any] | None = None,
     norms: Sequence[Norm] = (),
     laws: Sequence[Law] = LAWS,
-    progress: Progress = lambda *_: None,
+    progress: LawProgress = lambda *_: None,
 ) -> AttackVerdict:
     """Checks an attack against the laws, one by one in every norm.
 

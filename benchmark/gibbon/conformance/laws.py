@@ -30,7 +30,7 @@ from gibbon.models.outputs import LOG_SCORES, PROBABILITIES
 from gibbon.models.snapshot import Snapshot
 from gibbon.verify.guard import guarding
 from gibbon.verify.judge import Judged, judge
-from gibbon.verify.proposal import Tries, propose
+from gibbon.verify.proposal import TriesProposal, propose
 
 WIDE = Bounds(-2.0, 3.0)
 ROUNDING = 1e-5  # matrix libraries add in another order for a batch of another size
@@ -478,4 +478,4 @@ def _judged(
     classifier: Classifier, batch: Batch, tries: list[Tensor], *, threat: ThreatModel
 ) -> Judged:
     with classifier.evaluating():
-        return judge(classifier, batch, proposed=Tries(tries), threat=threat)
+        return judge(classifier, batch, proposed=TriesProposal(tries), threat=threat)

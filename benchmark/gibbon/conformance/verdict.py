@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from gibbon.conformance.laws import Law
 from gibbon.core.threat import Norm
-from gibbon.report.content.layout import NOTHING, Column, Table, cells
+from gibbon.report.content.parts.layout import NOTHING, Column, Table, cells
 
 
 class LawStatus(StrEnum):

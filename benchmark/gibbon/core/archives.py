@@ -88,7 +88,7 @@ def opened_archive(
 def check_unpacked_size(
     archive: zipfile.ZipFile, path: Path, *, problem: type[RequestError], ratio: float = RATIO
 ) -> None:
-    """Raises ``problem`` if an archive would unpack to far more than it is, or is overlapping.
+    """Raises ``problem`` if an archive would unpack to far more than its size, or entries overlap.
 
     Args:
         archive: the archive, opened; only its directory is read.

@@ -1,4 +1,4 @@
-"""The lines that make a model of several inputs one of a single input, for messages."""
+"""Example code, for error messages, of a wrapper that fixes all inputs of a model but one."""
 
 from __future__ import annotations
 

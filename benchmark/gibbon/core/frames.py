@@ -20,7 +20,7 @@ def in_gibbon(frame: FrameType) -> bool:
 
 
 def in_library(frame: FrameType) -> bool:
-    """Returns whether a frame is another library's, or asks to be left out as pytest's do."""
+    """Returns whether a frame is another library's, or sets ``__tracebackhide__``."""
     if frame.f_locals.get("__tracebackhide__") is True:
         return True
     name = frame.f_code.co_filename

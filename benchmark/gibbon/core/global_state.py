@@ -6,7 +6,7 @@ the run would be another.  `GlobalState.now` records that state, `GlobalState.pu
 and names what was changed.
 
 Python lets code reach everything in its process, so that this is no protection against an attack
-that means harm: `gibbon.runner.process_limits` is.
+that means harm: `gibbon.runner.own_processes.process_limits` is.
 
 `Modes` is the small part of it that decides how torch computes, which costs a microsecond to read
 and is checked after each call of a model.
@@ -14,16 +14,20 @@ and is checked after each call of a model.
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import copy
 import gc
 import hashlib
+import io
 import json
 import math
 import operator
 import os
+import pickle
 import random
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, MutableMapping
@@ -175,6 +179,10 @@ _NAMESPACES: tuple[tuple[str, Any], ...] = (
     ("hashlib", hashlib),
     ("json", json),
     ("os", os),
+    ("io", io),
+    ("pickle", pickle),
+    ("tempfile", tempfile),
+    ("atexit", atexit),
     ("time", time),
     ("pathlib.Path", Path),
     *(
@@ -331,15 +339,16 @@ class GlobalState:
         yield from compress(MODE_NAMES, differs)
 
 
-# What a module may change when it is imported, for its own later work.
-OF_IMPORTS = frozenset({"sys.path", "os.environ", "warnings filters", "logging"})
+# Settings that a module may change when it is imported, for its own later work.
+OF_IMPORTS = frozenset({"sys.path", "import hooks", "os.environ", "warnings filters", "logging"})
 
 
 @contextmanager
 def importing_code() -> Iterator[None]:
     """Restores the global state that a module leaves changed when it is imported.
 
-    It may extend ``sys.path`` and the environment, and say which warnings and records are shown.
+    It may extend ``sys.path`` and the environment, add import hooks, and say which warnings and
+    records are shown.
     """
     state = GlobalState.now()
     try:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+from gibbon.core.endings import ends_the_process
+
 SHOWN = 500  # characters of a value in an error message, at most
 STORED = 20_000  # characters of a message or a traceback in a record, at most
+_FORMULA = ("=", "+", "-", "@", "\t", "\n")  # what formulas of spreadsheets begin with
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?:/\d+)?")
 
 
 def printable(text: str) -> str:
@@ -29,12 +35,23 @@ def printable_lines(text: str) -> str:
 
 
 def without_controls(text: str) -> str:
-    r"""Returns a text as it is, without characters that control a terminal or hide others.
+    r"""Returns a text without characters that control a terminal or hide others; line breaks stay.
 
     >>> without_controls("a\n  \x1b[31mb\n")
     'a\n  ?[31mb\n'
     """
     return "".join(sign if sign.isprintable() or sign in "\t\n" else "?" for sign in text)
+
+
+def csv_cell(text: str) -> str:
+    """Returns a text for a cell of CSV, which a spreadsheet does not take for a formula.
+
+    >>> csv_cell("=1+1"), csv_cell("-0.5"), csv_cell("pgd-2")
+    ("'=1+1", '-0.5', 'pgd-2')
+    """
+    plain = without_controls(text)
+    formula = plain.startswith(_FORMULA) and not _NUMBER.fullmatch(plain)
+    return f"'{plain}" if formula else plain
 
 
 def shown(value: object) -> str:
@@ -56,7 +73,7 @@ def shortened(text: str) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    r"""Returns the message of an exception, of which other people's code may have made anything.
+    r"""Returns the message of an exception of other people's code, whose ``str`` may raise.
 
     It can be stored: lone surrogates are written as escapes.
 
@@ -66,7 +83,7 @@ def message_of(error: BaseException) -> str:
     try:
         return cut(str(error)).encode(errors="backslashreplace").decode()
     except BaseException as other:  # an exception's __str__ may raise any other
-        if isinstance(other, KeyboardInterrupt):
+        if ends_the_process(other):
             raise
         return "its message can't be read"
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import copy
 import decimal
+import faulthandler
 import gc
+import importlib.machinery
 import locale
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import warnings
+import zipimport
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -169,14 +174,21 @@ def _set_saved_tensor_hooks(message: str | None) -> None:
 
 
 def _decimals() -> tuple[Any, ...]:
-    context = decimal.getcontext()
+    return _of_context(decimal.getcontext()), _of_context(decimal.DefaultContext)
+
+
+def _of_context(context: decimal.Context) -> tuple[Any, ...]:
     traps = tuple(each for each, on in context.traps.items() if on)
     return (*(getattr(context, name) for name in _DECIMALS), traps)
 
 
 def _set_decimals(value: tuple[Any, ...]) -> None:
-    given = dict(zip(_DECIMALS, value[:-1], strict=True))
-    decimal.setcontext(decimal.Context(**given, traps=list(value[-1])))
+    given = dict(zip(_DECIMALS, value[0][:-1], strict=True))
+    decimal.setcontext(decimal.Context(**given, traps=list(value[0][-1])))
+    for name, each in zip(_DECIMALS, value[1][:-1], strict=True):
+        setattr(decimal.DefaultContext, name, each)
+    for trap in decimal.DefaultContext.traps:
+        decimal.DefaultContext.traps[trap] = trap in value[1][-1]
 
 
 def _umask() -> int:
@@ -205,19 +217,110 @@ def _set_blocked(value: frozenset[int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, value)
 
 
-def _in_list(name: str, values: list[Any]) -> Setting:
+def _in_list(name: str, place: Any, key: str) -> Setting:
+    """Returns the setting of a list of a module: the list itself, and what is in it."""
+
+    def read() -> tuple[Any, ...]:
+        values = getattr(place, key)
+        return id(values), values, tuple(values)
+
     def write(value: tuple[Any, ...]) -> None:
-        values[:] = value
+        _, values, held = value
+        values[:] = held
+        setattr(place, key, values)
 
-    return Setting(name, lambda: tuple(values), write, numeric=False)
-
-
-def _excepthooks() -> tuple[Any, ...]:
-    return sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook
+    return Setting(name, read, write, numeric=False)
 
 
-def _set_excepthooks(value: tuple[Any, ...]) -> None:
-    sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook = value
+def _import_hooks() -> tuple[Any, ...]:
+    """Returns the finders of modules, and the folders whose modules others find."""
+    cache = sys.path_importer_cache
+    foreign = {key: each for key, each in cache.items() if type(each) not in _FINDERS}
+    return sys.meta_path, tuple(sys.meta_path), sys.path_hooks, tuple(sys.path_hooks), foreign
+
+
+def _set_import_hooks(value: tuple[Any, ...]) -> None:
+    sys.meta_path, sys.meta_path[:] = value[0], value[1]
+    sys.path_hooks, sys.path_hooks[:] = value[2], value[3]
+    sys.path_importer_cache.clear()  # it is made again
+    sys.path_importer_cache.update(value[4])
+
+
+def _hooks_of_system() -> tuple[Any, ...]:
+    return (
+        sys.excepthook,
+        sys.displayhook,
+        sys.unraisablehook,
+        threading.excepthook,
+        sys.breakpointhook,
+        tuple(sys.get_asyncgen_hooks()),
+        sys.get_coroutine_origin_tracking_depth(),
+    )
+
+
+def _set_hooks_of_system(value: tuple[Any, ...]) -> None:
+    sys.excepthook, sys.displayhook, sys.unraisablehook, threading.excepthook = value[:4]
+    sys.breakpointhook = value[4]
+    sys.set_asyncgen_hooks(*value[5])
+    sys.set_coroutine_origin_tracking_depth(value[6])
+
+
+def _original_streams() -> tuple[Any, ...]:
+    return sys.__stdin__, sys.__stdout__, sys.__stderr__
+
+
+def _set_original_streams(value: tuple[Any, ...]) -> None:
+    for name, stream in zip(("__stdin__", "__stdout__", "__stderr__"), value, strict=True):
+        setattr(sys, name, stream)
+
+
+def _attribute(name: str, place: Any, key: str) -> Setting:
+    """Returns the setting of an attribute that may be missing."""
+
+    def write(value: tuple[Any, ...]) -> None:
+        if value:
+            setattr(place, key, value[0])
+        else:
+            delattr(place, key)
+
+    def read() -> tuple[Any, ...]:
+        return (getattr(place, key),) if hasattr(place, key) else ()
+
+    return Setting(name, read, write, numeric=False)
+
+
+def _monitors() -> tuple[Any, ...]:
+    monitoring: Any = getattr(sys, "monitoring", None)  # since Python 3.12
+    return () if monitoring is None else tuple(map(monitoring.get_tool, range(_MONITORS)))
+
+
+def _set_monitors(value: tuple[Any, ...]) -> None:
+    monitoring: Any = getattr(sys, "monitoring", None)
+    for number, (before, now) in enumerate(zip(value, _monitors(), strict=True)):
+        if now is not None and now != before:
+            monitoring.free_tool_id(number)
+
+
+def _set_start_method(value: str | None) -> None:
+    multiprocessing.set_start_method(value, force=True)
+
+
+def _stack_size() -> int:
+    value = threading.stack_size()
+    threading.stack_size(value)
+    return value
+
+
+def _processors() -> frozenset[int]:
+    return frozenset(os.sched_getaffinity(0))  # for Linux alone
+
+
+def _set_processors(value: frozenset[int]) -> None:
+    os.sched_setaffinity(0, value)
+
+
+def _set_faulthandler(value: bool) -> None:
+    (faulthandler.enable if value else faulthandler.disable)()
 
 
 def _tracing() -> tuple[Any, ...]:
@@ -251,12 +354,13 @@ def _set_logging(value: tuple[Any, ...]) -> None:
     logging.root.manager._clear_cache()  # type: ignore[attr-defined]
 
 
-def _garbage() -> tuple[bool, tuple[int, int, int]]:
-    return gc.isenabled(), gc.get_threshold()
+def _garbage() -> tuple[bool, tuple[int, int, int], int]:
+    return gc.isenabled(), gc.get_threshold(), gc.get_debug()
 
 
-def _set_garbage(value: tuple[bool, tuple[int, int, int]]) -> None:
-    enabled, thresholds = value
+def _set_garbage(value: tuple[bool, tuple[int, int, int], int]) -> None:
+    enabled, thresholds, debugging = value
+    gc.set_debug(debugging)
     gc.set_threshold(*thresholds)
     (gc.enable if enabled else gc.disable)()
 
@@ -333,7 +437,18 @@ def _set_limits(value: tuple[tuple[int, int], ...]) -> None:
 
 _OF_WARNINGS = ("warn", "warn_explicit", "showwarning", "formatwarning")
 _DECIMALS = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
-_LIMITS = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE")
+_LIMITS = (
+    "RLIMIT_AS",
+    "RLIMIT_CPU",
+    "RLIMIT_FSIZE",
+    "RLIMIT_NOFILE",
+    "RLIMIT_CORE",
+    "RLIMIT_STACK",
+)
+# Finders that Python has for the modules of a folder.
+_FINDERS = (importlib.machinery.FileFinder, zipimport.zipimporter, type(None))
+_MONITORS = 6  # tools that may see what Python runs
+_EINSUM = torch.backends.opt_einsum
 _CUDNN, _MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
 _CONVERSION = torch.__future__
 _ALL = (
@@ -390,6 +505,19 @@ _ALL = (
         _set_conversion,
     ),
     Setting("numpy.errstate", _numpy_errors, _set_numpy_errors),
+    Setting("numpy's buffers", np.getbufsize, np.setbufsize),
+    Setting(
+        "the library of linear algebra",
+        torch._C._get_linalg_preferred_backend,
+        torch._C._set_linalg_preferred_backend,
+    ),
+    Setting(
+        "the library of products",
+        torch._C._get_blas_preferred_backend,
+        torch._C._set_blas_preferred_backend,
+    ),
+    _backend("the order of products in einsum", _EINSUM, "strategy"),
+    _backend("opt_einsum", _EINSUM, "enabled"),
     Setting("the decimal context", _decimals, _set_decimals),
     Setting("warnings filters", _filters, _set_filters, numeric=False),
     Setting("torch's warnings", torch.is_warn_always_enabled, torch.set_warn_always, numeric=False),
@@ -400,12 +528,33 @@ _ALL = (
     Setting("the umask", _umask, _set_umask, numeric=False),
     Setting("limits of the process", _limits, _set_limits, numeric=False),
     Setting("the locale", partial(locale.setlocale, locale.LC_ALL), _set_locale, numeric=False),
-    _in_list("sys.path", sys.path),
-    _in_list("sys.argv", sys.argv),
-    _in_list("callbacks of garbage collection", gc.callbacks),
+    _in_list("sys.path", sys, "path"),
+    _in_list("sys.argv", sys, "argv"),
+    _in_list("callbacks of garbage collection", gc, "callbacks"),
+    Setting("import hooks", _import_hooks, _set_import_hooks, numeric=False),
+    _attribute("sys.dont_write_bytecode", sys, "dont_write_bytecode"),
+    _attribute("sys.tracebacklimit", sys, "tracebacklimit"),
+    _attribute("the folder of temporary files", tempfile, "tempdir"),
+    Setting("original streams", _original_streams, _set_original_streams, numeric=False),
+    Setting("the stack size of threads", _stack_size, threading.stack_size, numeric=False),
+    Setting("faulthandler", faulthandler.is_enabled, _set_faulthandler, numeric=False),
+    Setting("monitoring", _monitors, _set_monitors, numeric=False),
+    Setting(
+        "how processes are started",
+        partial(multiprocessing.get_start_method, allow_none=True),
+        _set_start_method,
+        numeric=False,
+    ),
+    Setting(
+        "how tensors are shared",
+        torch.multiprocessing.get_sharing_strategy,
+        torch.multiprocessing.set_sharing_strategy,
+        numeric=False,
+    ),
+    Setting("the processors that are used", _processors, _set_processors, numeric=False),
     Setting("sys.exit", lambda: sys.exit, lambda value: setattr(sys, "exit", value), numeric=False),
     Setting("standard streams", read_streams, write_streams, numeric=False),
-    Setting("sys.excepthook", _excepthooks, _set_excepthooks, numeric=False),
+    Setting("sys.excepthook", _hooks_of_system, _set_hooks_of_system, numeric=False),
     Setting("tracing", _tracing, _set_tracing, numeric=False),
     Setting("garbage collection", _garbage, _set_garbage, numeric=False),
     Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit, numeric=False),

@@ -67,7 +67,7 @@ def expanded(written: str | os.PathLike[str], problem: type[RequestError]) -> Pa
 
 
 def is_special(path: Path) -> bool:
-    """Returns whether a path is there, but no regular file: to open a pipe would wait for ever."""
+    """Returns whether a path exists but is no regular file, such as a pipe."""
     return path.exists() and not path.is_file()
 
 

@@ -190,7 +190,7 @@ class _Decoder:
 
 
 @dataclass
-class _File:
+class _FileState:
     """State of one file in this run.
 
     Args:
@@ -204,15 +204,15 @@ class _File:
     fault: str = ""
 
 
-def _look_at_all(paths: Sequence[Path], cache: DecodeCache) -> list[_File]:
+def _look_at_all(paths: Sequence[Path], cache: DecodeCache) -> list[_FileState]:
     with _quietly(), ThreadPoolExecutor(THREADS) as threads:
         files = list(threads.map(partial(_look_at_one, cache=cache), paths))
     cache.save()
     return files
 
 
-def _look_at_one(path: Path, *, cache: DecodeCache) -> _File:
-    file = _File("", ImageFacts())
+def _look_at_one(path: Path, *, cache: DecodeCache) -> _FileState:
+    file = _FileState("", ImageFacts())
     if not is_utf8(path.name):
         file.fault = "its name is not UTF-8"
         return file

@@ -16,12 +16,12 @@ from gibbon.core.errors import DatasetError
 from gibbon.core.threat import Bounds
 from gibbon.datasets.array_dataset import HeldDataset
 
-Example = tuple[NDArray[Any], int]
+ExamplePair = tuple[NDArray[Any], int]
 
 
 def store_stream(
     name: str,
-    examples: Iterable[Example],
+    examples: Iterable[ExamplePair],
     *,
     classes: tuple[str, ...] = (),
     bounds: Bounds | None = None,

@@ -101,7 +101,7 @@ class MapDataset(Dataset):
         shape = tuple(survey.first.content.shape)
         self.info = describe(name, labels, shape, classes=classes, bounds=bounds, notes=notes)
         self._kind = survey.first.kind
-        self._again = _Again(reader, positions, survey.digests)
+        self._again = _Rereader(reader, positions, survey.digests)
         self._assembly = Assembly(self._again, self.info, kept, workers)
 
     @cached_property
@@ -227,7 +227,7 @@ class _Reader:
 
 
 @dataclass(frozen=True)
-class _Again:
+class _Rereader:
     """Reads examples by id again, and checks that they have not changed."""
 
     reader: _Reader

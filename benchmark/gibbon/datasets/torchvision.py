@@ -56,7 +56,7 @@ def open_torchvision(spec: DatasetSpec, request: DataRequest) -> Dataset:
         cure = f"put its files into {folder}, name the folder that holds them with --data-dir" + (
             ", or allow downloading" if given.get("download") is False else ""
         )
-        raise DatasetError(f"torchvision:{wanted} can't be had ({reason}); {cure}") from error
+        raise DatasetError(f"torchvision:{wanted} can't be loaded ({reason}); {cure}") from error
     preparation = Preparation.of(spec)
     return adopt_data(data, name=spec.name, preparation=preparation, workers=request.workers)
 

@@ -27,7 +27,7 @@ from gibbon.core.threat import Bounds
 from gibbon.datasets.array_dataset import HeldDataset
 from gibbon.datasets.base import Dataset
 from gibbon.datasets.image_transforms import Preparation
-from gibbon.datasets.iterable_dataset import Example, store_stream
+from gibbon.datasets.iterable_dataset import ExamplePair, store_stream
 from gibbon.datasets.map_dataset import (
     Items,
     MapDataset,
@@ -249,7 +249,7 @@ def _adopt_loader(loader: DataLoader[Any], form: _InputsForm) -> Dataset:
 def _positions(
     loader: DataLoader[Any], items: Items, name: str
 ) -> tuple[Ids | None, tuple[str, ...]]:
-    """Returns which items a loader takes, in the dataset's order; None for all."""
+    """Returns the positions of the items that a loader takes, ascending; None for all."""
     sampler: Any = loader.sampler
     if isinstance(sampler, SequentialSampler):
         return None, ()
@@ -285,7 +285,7 @@ def _adopt_stream(
     return dataset
 
 
-def _noted(examples: Iterator[Example], digests: list[bytes]) -> Iterator[Example]:
+def _noted(examples: Iterator[ExamplePair], digests: list[bytes]) -> Iterator[ExamplePair]:
     """Yields the examples, and appends the digests of those to compare."""
     for content, label in examples:
         if len(digests) < COMPARED:
@@ -313,7 +313,7 @@ def _in_one_process(loader: DataLoader[Any]) -> tuple[DataLoader[Any], tuple[str
     return alone, (note,)
 
 
-def _examples(data: Any, form: _InputsForm, *, say: str) -> Iterator[Example]:
+def _examples(data: Any, form: _InputsForm, *, say: str) -> Iterator[ExamplePair]:
     """Yields input and label of every example in a stream of pairs or of batches."""
     with their_code(f"{say} can't be read", kind=DatasetError):
         stream = iter(data)

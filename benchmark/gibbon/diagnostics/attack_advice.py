@@ -1,4 +1,4 @@
-"""Advice about an attack that fits it: lines of a suite for ours, another library's, or a plug-in.
+"""Advice on attacks, with suite lines: for our attacks, those of libraries and plug-ins.
 
 A line of a suite is given only if the attack has the parameter that it sets.
 """
@@ -60,7 +60,7 @@ def more_steps(row: Evaluation, *, steps: int) -> str:
 
 
 def step_size_of(row: Evaluation) -> tuple[str, float] | None:
-    """Returns the name of the parameter that is the length of a step, and it in units of epsilon.
+    """Returns the name of the parameter that is the length of a step, and its value in epsilons.
 
     None if no such parameter is set.
     """
@@ -115,7 +115,7 @@ def _written(row: Evaluation, table: dict[str, Any]) -> str:
 
 
 def best_point(row: Evaluation, attack: Attack | None) -> tuple[str, str]:
-    """Returns advice to an attack that did not return a success which it passed, and suite lines.
+    """Returns advice and suite lines for an attack that did not return a success on its path.
 
     The advice is empty if nothing is known of the attack.
     """

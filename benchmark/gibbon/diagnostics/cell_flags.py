@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gibbon.core.threat import Verdict
 from gibbon.diagnostics.attacked_cell import AttackedCell
 from gibbon.diagnostics.effort_flags import effort_flags
-from gibbon.diagnostics.enough_examples import weighed
+from gibbon.diagnostics.enough_examples import severity_by_count
 from gibbon.diagnostics.path_flags import path_flags, searched_in_vain
 from gibbon.diagnostics.perturbed_share import partial_flags
 from gibbon.records.flags import Flag
@@ -41,7 +41,7 @@ def cell_flags(cell: AttackedCell) -> Iterator[Flag]:
         zero = zero & cell.right  # no attack needs a gradient of what is misclassified already
     if zero is not None and np.mean(zero) >= ZERO_GRADIENT_SHARE:
         count = f"{int(np.count_nonzero(zero))} of {cell.count}"
-        severity, few = weighed(int(np.count_nonzero(zero)), cell.count)
+        severity, few = severity_by_count(int(np.count_nonzero(zero)), cell.count)
         sentence = f"the gradient is zero in every coordinate for {count} examples{few}"
         yield cell.flag("zero-gradient", severity=severity, figure=count, sentence=sentence)
     yield from path_flags(cell)
@@ -81,7 +81,7 @@ def _unchanged(cell: AttackedCell) -> Iterator[Flag]:
     in_vain = searched_in_vain(cell)
     if np.all(outcome.distance == 0):
         known = bool(np.all(in_vain[unchanged]))
-        severity, few = weighed(count, total)
+        severity, few = severity_by_count(count, total)
         yield cell.flag(
             "inputs-unchanged",
             severity="note" if known else severity,
@@ -95,7 +95,7 @@ def _unchanged(cell: AttackedCell) -> Iterator[Flag]:
         unexplained &= ~outcome.zero_gradient
     count = int(unexplained.sum())
     if count >= max(UNCHANGED_LEAST, UNCHANGED_SHARE * total):
-        severity, few = weighed(count, total)
+        severity, few = severity_by_count(count, total)
         yield cell.flag(
             "inputs-unchanged",
             severity=severity,

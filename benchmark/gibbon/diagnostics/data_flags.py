@@ -1,4 +1,4 @@
-"""Flags of the evaluated examples: copies, labels that contradict, inputs of one value.
+"""Flags of the evaluated examples: copies, near copies, labels that contradict, constant inputs.
 
 An error is a share of examples that are taken to be drawn independently.  Copies count an example
 several times, and make intervals too narrow; an input with two labels is an error for one of them,
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gibbon.datasets.base import Batch
+from gibbon.diagnostics.near_copies import Projections, near_copies
 from gibbon.records.flag_kinds import Severity
 from gibbon.records.flags import Flag
 
@@ -39,12 +40,14 @@ class ExamplesSeen:
         constant: the ids of the examples of one value, for pictures one for each channel.
         count: number of examples.
         shape: the shape of one input.
+        projections: pictures of different inputs, for the search of near copies.
     """
 
     ids: dict[bytes, list[int]] = field(default_factory=lambda: defaultdict(list))
     constant: list[int] = field(default_factory=list)
     count: int = 0
     shape: tuple[int, ...] = ()
+    projections: Projections = field(default_factory=Projections)
 
     def add(self, batch: Batch) -> None:
         """Looks at a batch."""
@@ -57,6 +60,8 @@ class ExamplesSeen:
                 self.constant.append(ids[place])
                 continue
             digest = hashlib.blake2b(row.tobytes(), digest_size=DIGEST_BYTES).digest()
+            if digest not in self.ids and inputs.ndim == PICTURE_AXES + 1:
+                self.projections.add(row[None])
             self.ids[digest].append(ids[place])
 
     @property
@@ -96,6 +101,7 @@ def data_flags(
         return
     yield from _of_one_value(dataset, seen)
     yield from _copies(dataset, seen)
+    yield from _near_copies(dataset, seen)
     yield from _contradictions(dataset, seen, label_of)
 
 
@@ -137,6 +143,23 @@ def _copies(dataset: str, seen: ExamplesSeen) -> Iterator[Flag]:
         )
 
 
+def _near_copies(dataset: str, seen: ExamplesSeen) -> Iterator[Flag]:
+    found = near_copies(seen.projections)
+    count, firsts = len(found.places), [each[0] for each in seen.ids.values()]
+    severity = _severity(count, seen, of=found.compared)
+    if count and severity != "note":  # two pictures of one scene are nothing to report
+        place, earlier = found.places[0]
+        yield Flag(
+            kind="duplicated-examples",
+            severity=severity,
+            dataset=dataset,
+            figure=f"{count} of {found.compared} nearly",
+            sentence=f"{count} of {found.compared} examples ({count / found.compared:.1%}) are "
+            f"nearly equal to an earlier one, such as example {firsts[place]} to "
+            f"{firsts[earlier]}: pictures that were stored again, or changed a little",
+        )
+
+
 def _contradictions(dataset: str, seen: ExamplesSeen, label_of: dict[int, int]) -> Iterator[Flag]:
     wrong, first = 0, list[int]()
     for group in seen.repeated:
@@ -155,12 +178,12 @@ def _contradictions(dataset: str, seen: ExamplesSeen, label_of: dict[int, int]) 
         )
 
 
-def _severity(count: int, seen: ExamplesSeen) -> Severity:
-    """Returns the severity of so many examples.
+def _severity(count: int, seen: ExamplesSeen, *, of: int | None = None) -> Severity:
+    """Returns the severity of so many examples, of all that were seen or of some.
 
     Rows of a table may be equal by nature, so that only pictures are more than a warning.
     """
-    share, pictures = count / seen.count, len(seen.shape) == PICTURE_AXES
+    share, pictures = count / max(1, of or seen.count), len(seen.shape) == PICTURE_AXES
     if pictures and share >= SERIOUS_SHARE and count >= SERIOUS_LEAST:
         return "serious"
     return "warning" if share >= WARNING_SHARE and count >= WARNING_LEAST else "note"

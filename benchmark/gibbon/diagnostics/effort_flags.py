@@ -1,4 +1,4 @@
-"""Flags of attacks that took far fewer steps or queries than they declare, or than their source.
+"""Flags of attacks with far fewer steps or queries than they declare, or than their paper uses.
 
 An attack that stops at the first success of a batch, or of another example, leaves the others with
 a few steps, whatever number it declares (N. Carlini et al., "On evaluating adversarial robustness",
@@ -36,7 +36,7 @@ def effort_flags(cell: AttackedCell) -> Iterator[Flag]:
 
 
 def source_flags(cells: Iterable[AttackedCell]) -> Iterator[Flag]:
-    """Yields a flag for each attack that is given far fewer steps or queries than in its source.
+    """Yields a flag for each attack with far fewer steps or queries than its paper uses.
 
     None if no example survived it on any model.
     """

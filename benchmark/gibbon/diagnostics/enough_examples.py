@@ -1,4 +1,4 @@
-"""The number of examples that a serious flag needs, if it rests on examples that were counted.
+"""The number of examples that a serious flag requires, if its evidence is a count of examples.
 
 One or two examples of a sound model may show a sign of a fault for a reason of their own: a unit
 that is dead for this input, an odd picture, a kink of a rectifier just there.  If one example of
@@ -15,15 +15,17 @@ LEAST_SERIOUS = 3  # examples with the sign
 SURE_LEAST = 2  # of a sign that is at least five times as strong as in any sound network
 
 
-def weighed(count: int, total: int, *, least: int = LEAST_SERIOUS) -> tuple[Severity, str]:
-    """Returns serious if enough examples show a sign, else a warning with words that say why.
+def severity_by_count(
+    count: int, total: int, *, least: int = LEAST_SERIOUS
+) -> tuple[Severity, str]:
+    """Returns the severity of a flag by its count of examples, with the reason if it is a warning.
 
     Args:
         count: number of examples with the sign.
         total: number of examples that were looked at.
         least: number of examples that are enough.
 
-    >>> weighed(3, 3), weighed(1, 3)[0]
+    >>> severity_by_count(3, 3), severity_by_count(1, 3)[0]
     (('serious', ''), 'warning')
     """
     if count >= least:

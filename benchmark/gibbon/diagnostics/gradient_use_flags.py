@@ -1,4 +1,7 @@
-"""Flags of attacks that took no gradient, and of models that saw only noise or single steps."""
+"""Flags of attacks that took no gradient, and of models that saw only weak attacks.
+
+Weak are noise, single steps, and attacks towards a target class.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gibbon.attacks.base import SearchMethod
+from gibbon.attacks.base import Attack, SearchMethod, is_targeted
 from gibbon.core.threat import Norm, ThreatModel
 from gibbon.diagnostics.attack_order import Attacker
 from gibbon.diagnostics.order_flags import ComparedCell
@@ -70,13 +73,62 @@ def noise_only_flags(cells: Sequence[ComparedCell]) -> Iterator[Flag]:
             )
 
 
+def targeted_only_flags(
+    cells: Sequence[ComparedCell], *, published: Collection[tuple[str, str, str]] = ()
+) -> Iterator[Flag]:
+    """Yields a flag for each model that was only driven to target classes, in a norm.
+
+    The error counts any wrong class, of which such an attack reaches one alone.  Noise beside it
+    does not count; nothing is flagged where all but a few examples are misclassified.
+
+    Args:
+        cells: the attacked cells.
+        published: dataset, model and attack of published numbers that are compared with this
+            attack: if all are, the flag is a note.
+    """
+    groups: dict[tuple[str, str, Norm], list[ComparedCell]] = defaultdict(list)
+    for each in cells:
+        if each.attacker.method is not SearchMethod.NOISE:
+            groups[each.dataset, each.model, each.threat.norm].append(each)
+    for (dataset, model, norm), group in groups.items():
+        if not all(_is_targeted(each.attacker.attack) for each in group):
+            continue
+        least = min(group, key=lambda each: int(each.outcome.any_misclassified.sum()))
+        missed, total = int((~least.outcome.any_misclassified).sum()), len(least.clean)
+        if missed < MOST_OPEN * total:
+            continue
+        labels = tuple(dict.fromkeys(each.label for each in group))
+        noted = all((dataset, model, label) in published for label in labels)
+        norm_line = "" if norm is Norm.LINF else f'\nnorm = "{norm}"'
+        for label in labels:
+            yield Flag(
+                kind="targeted-only",
+                severity="note" if noted else "warning",
+                dataset=dataset,
+                model=model,
+                attack=label,
+                figure=f"{missed} of {total} withstand",
+                sentence=f"nothing was tried in this norm but attacks towards a target class "
+                f"({', '.join(labels)}): {missed} of {total} examples withstood them at epsilon "
+                f"{least.threat.epsilon}, and may be misclassified as another class",
+                suite=f'[[attacks]]\nname = "pgd"\nepsilon = "{least.threat.epsilon}"{norm_line}',
+            )
+
+
+def _is_targeted(attack: Attack) -> bool:
+    """Returns whether an attack, or every member of a list, has a target."""
+    if attack.made_of:
+        return all(_is_targeted(each) for each in attack.made_of)
+    return is_targeted(attack)
+
+
 def single_step_flags(
     cells: Sequence[ComparedCell],
     *,
     proved: ProvedIds,
     published: Collection[tuple[str, str, str]] = (),
 ) -> Iterator[Flag]:
-    """Yields a flag for each attack of one step that nothing stronger stands beside.
+    """Yields a flag for each single-step attack on a model that no stronger attack was run on.
 
     Something stronger is any attack of several steps or queries on the same model, in the same
     norm, at the same epsilon.  Nothing is flagged where all but a few examples are misclassified or

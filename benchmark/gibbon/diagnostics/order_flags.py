@@ -40,7 +40,7 @@ from gibbon.records.flag_kinds import Severity
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
 
-Examples = NDArray[np.bool_]
+ExampleMask = NDArray[np.bool_]
 
 ALPHA = 0.01  # of all comparisons of a model and dataset together
 LEAST = 0.01  # of the examples: smaller differences are nobody's claim
@@ -72,7 +72,7 @@ class ComparedCell:
     label: str
     attacker: Attacker
     outcome: Outcome
-    clean: Examples
+    clean: ExampleMask
 
     @property
     def threat(self) -> ThreatModel:
@@ -90,8 +90,8 @@ class _Contender:
     cell: ComparedCell
     name: str
     attacker: Attacker
-    surely: Examples
-    maybe: Examples
+    surely: ExampleMask
+    maybe: ExampleMask
 
     @property
     def phrase(self) -> str:
@@ -354,8 +354,8 @@ def _paired(
     order: Order,
     words: tuple[str, str, str],
     *,
-    by_weaker: Examples,
-    by_stronger: Examples,
+    by_weaker: ExampleMask,
+    by_stronger: ExampleMask,
 ) -> _Comparison:
     """Returns the comparison of the examples that two attacks fool a model on."""
     what, one, other = words
@@ -387,9 +387,9 @@ def _common(one: Outcome, other: Outcome) -> tuple[NDArray[np.int64], NDArray[np
     return rows, others
 
 
-def _fair(cell: ComparedCell, rows: NDArray[np.int64]) -> Examples:
+def _fair(cell: ComparedCell, rows: NDArray[np.int64]) -> ExampleMask:
     """Returns which examples are compared: correct when clean, with a valid candidate."""
-    valid: Examples = cell.outcome.verdict[rows] == Verdict.VALID
+    valid: ExampleMask = cell.outcome.verdict[rows] == Verdict.VALID
     return valid & ~cell.clean[rows]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from gibbon.core.threat import Norm
 from gibbon.diagnostics.attacked_cell import AttackedCell, Marks
-from gibbon.diagnostics.enough_examples import LEAST_SERIOUS, weighed
+from gibbon.diagnostics.enough_examples import LEAST_SERIOUS, severity_by_count
 from gibbon.metrics.paired_tests import holm, mcnemar
 from gibbon.records.flag_kinds import Severity
 from gibbon.records.flags import Flag
@@ -95,7 +95,7 @@ def _below_clean(cells: Sequence[AttackedCell]) -> Iterator[Flag]:
 def _below_severity(cell: AttackedCell, lacking: int) -> tuple[Severity, str]:
     """Returns the severity of so many errors fewer than without an attack, and why it is lower."""
     if cell.takes_gradients and not cell.adapted:
-        return weighed(lacking, cell.count)
+        return severity_by_count(lacking, cell.count)
     return ("warning" if lacking >= LEAST_SERIOUS else "note"), ""
 
 

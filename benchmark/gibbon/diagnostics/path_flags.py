@@ -26,7 +26,7 @@ from gibbon.diagnostics.attack_advice import (
     step_size_of,
 )
 from gibbon.diagnostics.attacked_cell import AttackedCell, Marks
-from gibbon.diagnostics.enough_examples import weighed
+from gibbon.diagnostics.enough_examples import severity_by_count
 from gibbon.metrics.intervals import wilson_interval
 from gibbon.metrics.paired_tests import mcnemar
 from gibbon.records.flags import Flag
@@ -75,7 +75,7 @@ def _zero_on_path(cell: AttackedCell, path: PathEvidence) -> Iterator[Flag]:
     if first is not None:
         stuck &= ~first
     if (count := int(stuck.sum())) >= ON_PATH_EXAMPLES * cell.count and count:
-        severity, few = weighed(count, cell.count)
+        severity, few = severity_by_count(count, cell.count)
         yield cell.flag(
             "zero-gradient-on-path",
             severity=severity,

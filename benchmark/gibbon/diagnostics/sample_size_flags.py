@@ -43,7 +43,7 @@ def _few_examples(row: WorstCase) -> Flag:
         severity="note",
         dataset=row.dataset,
         figure=f"{row.examples} examples",
-        sentence=f"{row.examples} examples can't carry a claim: the worst-case error of "
+        sentence=f"{row.examples} examples are too few for a claim: the worst-case error of "
         f"{row.model} at epsilon {row.epsilon} is {row.misclassified / row.examples:.0%}, with a "
         f"95 % interval from {low:.0%} to {high:.0%}",
         advice=f"Use at least {ENOUGH} examples, with which no 95 % interval is wider than ten "

@@ -69,7 +69,7 @@ def search_methods(
     """Yields the model, the label and the way of searching of each attack.
 
     An attack that does not say how it searches takes a single step if its longest run took one
-    gradient.
+    gradient, unless it declares more ``steps``: then it is taken for what it claims to be.
     """
     single = {
         (each.row.model, each.row.attack)
@@ -78,7 +78,9 @@ def search_methods(
     }
     for cell in compared:
         method = cell.attacker.method
-        if method is SearchMethod.UNKNOWN and (cell.model, cell.label) in single:
+        several = cell.attacker.steps is not None and cell.attacker.steps > 1
+        alone = (cell.model, cell.label) in single and not several
+        if method is SearchMethod.UNKNOWN and alone:
             method = SearchMethod.SINGLE_STEP
         yield cell.model, cell.label, method
 

@@ -26,9 +26,9 @@ from gibbon.core.reading import RECORD_BYTES, parse_json, read_bytes
 from gibbon.core.threat import ZERO, Epsilon, Norm
 from gibbon.gate.accepted_flags import AcceptedFlags
 from gibbon.gate.bit_rows import Bits, pack, unpack, unpack_by_position
-from gibbon.gate.flag_text import kinds_in_words, serious_flags_text
+from gibbon.gate.flag_text import serious_flags_text
 from gibbon.gate.limits import Limits
-from gibbon.gate.measures import Key, Measure
+from gibbon.gate.measures import GateMeasure, Key
 from gibbon.records.acceptance import Acceptance
 from gibbon.records.checksums import (
     CHECKSUM,
@@ -39,7 +39,7 @@ from gibbon.records.checksums import (
 )
 from gibbon.records.consistency import of_one_record
 from gibbon.records.flag_kinds import KINDS
-from gibbon.records.flags import EARLIER, Flag, sorted_flags
+from gibbon.records.flags import EARLIER, Flag, kinds_of, sorted_flags
 from gibbon.records.no_class import NoClassEvaluation
 from gibbon.records.no_class_answers import NoClassAnswers, read_answers
 from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
@@ -90,7 +90,7 @@ class AttackSetup(Record):
 
 
 @dataclass(frozen=True)
-class Wrong:
+class MeasuredErrors:
     """Which examples one model got wrong under one attack at one epsilon.
 
     Args:
@@ -113,7 +113,7 @@ class Wrong:
     parts: Mapping[str, Bits] = field(default_factory=dict)
     flags: FlagsByAttack | None = field(default_factory=dict)
 
-    def over(self, made_with: AttackSetup) -> Wrong:
+    def over(self, made_with: AttackSetup) -> MeasuredErrors:
         """Returns a worst case over fewer attacks, or this one if their errors are unknown."""
         attacks = [UNATTACKED, *made_with.attacks]
         if made_with == self.made_with or not self.parts.keys() >= set(attacks):
@@ -152,7 +152,7 @@ class Side:
     name: str
     suite: str
     datasets: Mapping[str, Content]
-    cells: tuple[Wrong, ...]
+    cells: tuple[MeasuredErrors, ...]
     failed: frozenset[Key] = frozenset()
     flags: tuple[Flag, ...] = ()
     accepted: tuple[Acceptance, ...] = ()
@@ -264,11 +264,10 @@ def save_baseline(
         accept, suite=side.accepted, limits=limits or Limits(), where=where
     )
     if refused := unaccepted_flags(side, accepted):
-        kinds = kinds_in_words(refused)
         raise FlagError(
             f"{run}: no baseline is made of a run with serious flags, because later runs would "
             f"pass with the same flags:\n{serious_flags_text(refused)}\nMend what they show, or "
-            f"take responsibility: {' '.join(f'--accept {kind}' for kind in kinds.split(', '))}",
+            f"take responsibility: {' '.join(f'--accept {kind}' for kind in kinds_of(refused))}",
             flags=refused,
         )
     return write_baseline(side, file, gibbon=record.provenance.gibbon)
@@ -377,7 +376,9 @@ def unaccepted_flags(side: Side, accepted: AcceptedFlags) -> tuple[Flag, ...]:
     return sorted_flags(flag for flag, acceptance in found if acceptance is None)
 
 
-def _false_positives(row: NoClassEvaluation, answers: NoClassAnswers | None, name: str) -> Wrong:
+def _false_positives(
+    row: NoClassEvaluation, answers: NoClassAnswers | None, name: str
+) -> MeasuredErrors:
     """Returns which inputs without a class a model takes for one.  Raises `RecordError`."""
     if answers is None:
         raise RecordError(
@@ -385,7 +386,7 @@ def _false_positives(row: NoClassEvaluation, answers: NoClassAnswers | None, nam
             "run the suite again"
         )
     order = np.argsort(answers.example_id)
-    return Wrong(
+    return MeasuredErrors(
         _no_class_key(row),
         AttackSetup(parameters={"threshold": row.threshold}),
         0,
@@ -424,12 +425,12 @@ class _Outcomes:
 
     def errors(
         self, key: Key, digest: str, model: str, source: Evaluation, flags: Iterable[Flag]
-    ) -> Wrong:
+    ) -> MeasuredErrors:
         """Returns the errors of one model on the candidates of a cell with this source row."""
         invalid = source.invalid_candidates or 0
         ids = self.outcome(digest).example_id
         wrong, by_attack = self.wrong(digest, model), {source.attack: tuple(flags)}
-        return Wrong(key, made_with(source), invalid, ids, wrong, flags=by_attack)
+        return MeasuredErrors(key, made_with(source), invalid, ids, wrong, flags=by_attack)
 
     def _lost(self, digest: str) -> RecordError:
         return RecordError(
@@ -440,7 +441,7 @@ class _Outcomes:
 
 def _worst(
     row: WorstCase, rows: Mapping[_Row, Evaluation], outcomes: _Outcomes, flags: Iterable[Flag]
-) -> Wrong:
+) -> MeasuredErrors:
     clean = rows[row.dataset, row.model, UNATTACKED, ZERO]
     parts = {UNATTACKED: outcomes.wrong(clean.digest, row.model)}
     raised = {UNATTACKED: tuple(flags_of(clean, flags))}
@@ -448,7 +449,7 @@ def _worst(
         own = rows[row.dataset, row.model, attack, row.epsilon]
         parts[attack] = outcomes.outcome(own.digest).any_misclassified
         raised[attack] = tuple(flags_of(own, flags))
-    return Wrong(
+    return MeasuredErrors(
         Key(row.dataset, row.model, all_attacks(row), row.epsilon, "worst_case_error"),
         AttackSetup(attacks=row.attacks),
         0,
@@ -475,7 +476,7 @@ def all_attacks(row: WorstCase) -> str:
 
 def evaluation_key(row: Evaluation) -> Key:
     """Returns the key of a row's clean or adversarial error."""
-    measure: Measure = "clean_error" if row.unattacked else "adversarial_error"
+    measure: GateMeasure = "clean_error" if row.unattacked else "adversarial_error"
     return Key(row.dataset, row.model, row.attack, row.epsilon, measure)
 
 
@@ -584,7 +585,7 @@ def _packed(side: Side, dataset: str, ids: Ids) -> tuple[BaselineDataset, list[B
     )
 
 
-def _unpacked(dataset: BaselineDataset, baseline: Baseline) -> Iterator[Wrong]:
+def _unpacked(dataset: BaselineDataset, baseline: Baseline) -> Iterator[MeasuredErrors]:
     """Yields the measures of a dataset.  Raises `RecordError` for a row that was damaged."""
     cells = [cell for cell in baseline.cells if cell.dataset == dataset.name]
     (known,) = unpack_by_position([dataset.ids], dataset.of)
@@ -598,12 +599,14 @@ def _unpacked(dataset: BaselineDataset, baseline: Baseline) -> Iterator[Wrong]:
             _check_row(cell, f"the row of {_words(cell.key)}", {"": rows[cell.key], **bits})
     for cell in cells:
         flags = _stored_flags(cell)
-        yield Wrong(cell.key, cell.made_with, cell.invalid, ids, rows[cell.key], flags=flags)
+        yield MeasuredErrors(
+            cell.key, cell.made_with, cell.invalid, ids, rows[cell.key], flags=flags
+        )
     for cell in cells:
         for target in cell.transfer:
             key = replace(cell.key, measure="transfer_error", target=target)
             row, flags = transfers[cell.key, target], _stored_flags(cell, target)
-            yield Wrong(key, cell.made_with, cell.invalid, kept, row, flags=flags)
+            yield MeasuredErrors(key, cell.made_with, cell.invalid, kept, row, flags=flags)
 
 
 def _bits_of(
@@ -681,7 +684,7 @@ def _words(key: Key) -> str:
     return f"{key.dataset}, {key.model}, {key.attack} at epsilon {key.epsilon}, {key.measure}"
 
 
-def _kinds(cell: Wrong) -> dict[str, dict[str, str]] | None:
+def _kinds(cell: MeasuredErrors) -> dict[str, dict[str, str]] | None:
     """Returns the kinds of a measure's serious flags with their figures, by attack."""
     if cell.flags is None:
         return None

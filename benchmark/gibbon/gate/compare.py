@@ -22,14 +22,14 @@ from gibbon.core.errors import RecordError, SpecError
 from gibbon.core.files import StrPath
 from gibbon.core.reading import expanded
 from gibbon.gate.accepted_flags import AcceptedFlags
-from gibbon.gate.baseline import AttackSetup, Side, Wrong, read_side
+from gibbon.gate.baseline import AttackSetup, MeasuredErrors, Side, read_side
 from gibbon.gate.limits import MAX_INCREASE, Limits
 from gibbon.gate.measures import Key
 from gibbon.metrics.intervals import wilson_interval
 from gibbon.metrics.paired_tests import fewest_broken, holm, mcnemar
 from gibbon.records.acceptance import Acceptance
 from gibbon.records.flags import Flag
-from gibbon.report.content.layout import NOTHING
+from gibbon.report.content.parts.layout import NOTHING
 
 Change = Literal["regressed", "doubtful", "improved", "unchanged", "missing", "new"]
 CHANGES: tuple[Change, ...] = (
@@ -176,7 +176,7 @@ def compare(
     >>> from gibbon.gate.baseline import Content, write_baseline
     >>> key = Key("mnist", "rbf", "fgsm", Epsilon.parse("0.25"), "adversarial_error")
     >>> def side(wrong):
-    ...     measured = Wrong(key, AttackSetup(), 0, np.arange(len(wrong)), wrong)
+    ...     measured = MeasuredErrors(key, AttackSetup(), 0, np.arange(len(wrong)), wrong)
     ...     return Side("example", "mine", {"mnist": Content("1f2e", len(wrong))}, (measured,))
     >>> with TemporaryDirectory() as folder:
     ...     file = Path(folder, "robust.json")
@@ -235,7 +235,10 @@ def compare(
 
 
 def _with_flags(
-    each: Compared, before: Wrong | None, cell: Wrong | None, accept: AcceptedFlags
+    each: Compared,
+    before: MeasuredErrors | None,
+    cell: MeasuredErrors | None,
+    accept: AcceptedFlags,
 ) -> Compared:
     """Returns a measure with its serious flags, doubtful if they contradict its verdict.
 
@@ -263,7 +266,7 @@ def _with_flags(
 
 
 def _used(
-    accept: AcceptedFlags, cells: Mapping[Key, Wrong], flags: Iterable[Flag]
+    accept: AcceptedFlags, cells: Mapping[Key, MeasuredErrors], flags: Iterable[Flag]
 ) -> tuple[tuple[Acceptance, tuple[Flag, ...]], ...]:
     """Returns each acceptance with the flags that it covers, serious or not."""
     covered: dict[Acceptance, dict[Flag, None]] = {each: {} for each in accept}
@@ -280,7 +283,7 @@ def _used(
     return tuple((acceptance, tuple(each)) for acceptance, each in covered.items())
 
 
-def _has(before: Wrong, flag: Flag, attack: str) -> bool:
+def _has(before: MeasuredErrors, flag: Flag, attack: str) -> bool:
     """Returns whether a measure of the old run has a flag of the new one.
 
     It has a serious flag of that kind through that attack, and not on significantly fewer examples.
@@ -323,7 +326,7 @@ def _check_data(old: Side, new: Side) -> None:
             )
 
 
-def _count(old: Wrong, new: Wrong, limits: Limits) -> Compared:
+def _count(old: MeasuredErrors, new: MeasuredErrors, limits: Limits) -> Compared:
     common, of_old, of_new = np.intersect1d(old.example_id, new.example_id, return_indices=True)
     before, after = old.wrong[of_old], new.wrong[of_new]
     return Compared(
@@ -353,7 +356,7 @@ def _judge(counted: Compared, p_value: float, alpha: float) -> Compared:
     return judged
 
 
-def _incomparable(old: Wrong, new: Wrong | None, run: Side) -> str:
+def _incomparable(old: MeasuredErrors, new: MeasuredErrors | None, run: Side) -> str:
     """Returns why a measure can't be compared with the new run, or an empty string.
 
     A weaker attack must not pass the gate: one with other parameters, on fewer examples, or with
@@ -390,7 +393,7 @@ def _difference(old: AttackSetup, new: AttackSetup) -> str:
     return ", ".join(changed) if changed and only_parameters else f"{new} instead of {old}"
 
 
-def _single(cell: Wrong, verdict: Change, reason: str = "") -> Compared:
+def _single(cell: MeasuredErrors, verdict: Change, reason: str = "") -> Compared:
     error = float(np.mean(cell.wrong))
     old, new = (error, None) if verdict == "missing" else (None, error)
     return Compared(cell.key, verdict, examples=len(cell.wrong), old=old, new=new, reason=reason)

@@ -19,7 +19,7 @@ from gibbon.gate.measures import UNATTACKED_MEASURES, Key
 from gibbon.metrics.paired_tests import rounded
 from gibbon.records.acceptance import acceptance_text
 from gibbon.records.flags import Flag
-from gibbon.report.content.layout import NOTHING, Column, Table, TableCell, cells, columns
+from gibbon.report.content.parts.layout import NOTHING, Column, Table, TableCell, cells, columns
 from gibbon.report.text.markdown import bullets, escape, table_markdown
 
 MANY = 1_000_000_000  # examples: more than any dataset has

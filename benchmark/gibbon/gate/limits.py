@@ -10,14 +10,14 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gibbon.core.errors import SpecError, suggest
 from gibbon.core.reading import check_tree
-from gibbon.gate.measures import Key, Measure
+from gibbon.gate.measures import GateMeasure, Key
 from gibbon.records.flag_kinds import flag_kind
 from gibbon.specs.base import Name, Spec
 from gibbon.specs.decoding import MOST_FAULTS, key_path, parse_toml, problem_text, read_text
 
 MAX_INCREASE = 1.0  # percentage points
 
-Points = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+PercentagePoints = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
 def _is_known(kind: str) -> str:
@@ -38,12 +38,12 @@ class Limit(Spec):
     kinds of flags that the author takes responsibility for.
     """
 
-    max_increase: Points | None
+    max_increase: PercentagePoints | None
     accept: tuple[KindName, ...] = ()
     dataset: Name | None = None
     model: Name | None = None
     attack: Name | None = None
-    measure: Measure | None = None
+    measure: GateMeasure | None = None
     target: Name | None = None
 
     @model_validator(mode="before")
@@ -70,7 +70,7 @@ class Limits(Spec):
     of them applies.
     """
 
-    max_increase: Points = MAX_INCREASE
+    max_increase: PercentagePoints = MAX_INCREASE
     accept: tuple[KindName, ...] = ()
     limits: tuple[Limit, ...] = ()
 

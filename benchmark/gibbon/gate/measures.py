@@ -7,14 +7,14 @@ from typing import Literal
 
 from gibbon.core.threat import Epsilon
 
-Measure = Literal[
+GateMeasure = Literal[
     "clean_error",
     "adversarial_error",
     "worst_case_error",
     "transfer_error",
     "false_positive_rate",
 ]
-UNATTACKED_MEASURES: tuple[Measure, ...] = ("clean_error", "false_positive_rate")
+UNATTACKED_MEASURES: tuple[GateMeasure, ...] = ("clean_error", "false_positive_rate")
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,5 @@ class Key:
     model: str
     attack: str
     epsilon: Epsilon
-    measure: Measure
+    measure: GateMeasure
     target: str = ""

@@ -19,8 +19,8 @@ from tabulate import tabulate
 
 from gibbon.core.errors import SpecError
 from gibbon.gate.baseline import (
+    MeasuredErrors,
     Side,
-    Wrong,
     all_attacks,
     evaluation_key,
     read_side,
@@ -36,9 +36,14 @@ from gibbon.records.acceptance import Acceptance, acceptance_text
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
 from gibbon.records.run import Failure, RunRecord
-from gibbon.report.content.layout import NOTHING
-from gibbon.report.content.lookup import Measured, adversarial_error, clean_error, worst_case_error
-from gibbon.report.content.number_format import count_of, interval, percent
+from gibbon.report.content.parts.layout import NOTHING
+from gibbon.report.content.parts.lookup import (
+    Measured,
+    adversarial_error,
+    clean_error,
+    worst_case_error,
+)
+from gibbon.report.content.parts.number_format import count_of, interval, percent
 from gibbon.report.text.markdown import bullets, escape
 from gibbon.specs.base import UNATTACKED
 
@@ -74,7 +79,7 @@ class CheckLimits:
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckLine:
     """An error of a check, in plain values that can be sent between processes.
 
     Args:
@@ -108,7 +113,7 @@ class CheckResult:
     print also if the check passed: accepted flags, and warnings.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[CheckLine, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
     flagged: bool = False
@@ -189,7 +194,7 @@ def _notes(flags: Sequence[Flag]) -> list[str]:
     return lines
 
 
-def _with_flags(line: Line, flags: Sequence[Flag]) -> Line:
+def _with_flags(line: CheckLine, flags: Sequence[Flag]) -> CheckLine:
     """Returns a line with the kinds of its serious flags; another problem keeps its verdict."""
     open_ = [flag for flag in flags if flag.counts]
     accepted = [flag for flag in flags if not flag.counts]
@@ -233,7 +238,7 @@ def update_baseline(file: Path, side: Side, *, gibbon: str) -> None:
         write_baseline(replace(before, datasets=merged, cells=tuple(cells)), file, gibbon=gibbon)
 
 
-def text_table(lines: tuple[Line, ...]) -> str:
+def text_table(lines: tuple[CheckLine, ...]) -> str:
     """Returns the lines of one check as a table in plain text."""
     return _tabulated(
         {
@@ -253,7 +258,7 @@ def text_table(lines: tuple[Line, ...]) -> str:
     )
 
 
-def checks_table(lines: tuple[Line, ...], *, style: str = "simple") -> str:
+def checks_table(lines: tuple[CheckLine, ...], *, style: str = "simple") -> str:
     """Returns the lines of all checks of a session as a table, in one of tabulate's styles."""
     return _tabulated(
         {
@@ -271,7 +276,7 @@ def checks_table(lines: tuple[Line, ...], *, style: str = "simple") -> str:
 
 
 def checks_markdown(
-    lines: tuple[Line, ...], rewritten: tuple[str, ...], remarks: tuple[str, ...] = ()
+    lines: tuple[CheckLine, ...], rewritten: tuple[str, ...], remarks: tuple[str, ...] = ()
 ) -> str:
     """Returns the checks of a session as markdown, with their result as heading."""
     word = "passed" if all(line.verdict == OK for line in lines) else "failed"
@@ -287,7 +292,9 @@ def _renamed(key: Key, name: str) -> Key:
     return replace(key, dataset=name, model=name)
 
 
-def _lines(record: RunRecord, side: Side, allowed: CheckLimits) -> Iterator[tuple[Key, Line, str]]:
+def _lines(
+    record: RunRecord, side: Side, allowed: CheckLimits
+) -> Iterator[tuple[Key, CheckLine, str]]:
     """Yields each error of a check with its line, and a sentence if it has a problem."""
     (name,) = side.datasets
     for row in record.evaluations:
@@ -318,9 +325,9 @@ def _lines(record: RunRecord, side: Side, allowed: CheckLimits) -> Iterator[tupl
             yield key, _line(key, worst_case_error(worst), worst.examples, None), ""
 
 
-def _line(key: Key, measured: Measured, examples: int, limit: float | None) -> Line:
+def _line(key: Key, measured: Measured, examples: int, limit: float | None) -> CheckLine:
     clean = key.measure == "clean_error"
-    return Line(
+    return CheckLine(
         key.dataset,
         key.measure.removesuffix("_error").replace("_", " "),
         DASH if clean else key.attack,
@@ -380,7 +387,7 @@ def _against(file: Path, side: Side, allowed: CheckLimits) -> _Against:
     )
 
 
-def _unflagged(cell: Wrong) -> Wrong:
+def _unflagged(cell: MeasuredErrors) -> MeasuredErrors:
     return replace(cell, flags={})
 
 

@@ -36,6 +36,7 @@ from gibbon.metrics.intervals import Interval
 
 Values = NDArray[np.float64]
 
+BOOTSTRAP_SEED = 0  # equal for all runs: an interval changes with the outcomes alone
 RESAMPLES = 1000  # Efron (1987), section 7, takes as many
 FEWEST = 2  # examples without which there is no spread
 ROUNDING = 1e-6  # of a mean of float32 numbers

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gibbon.metrics.intervals import Interval
 from gibbon.metrics.rates import Share, share
 
-Confidences = NDArray[np.floating]
+ConfidenceArray = NDArray[np.floating]
 TRUE_POSITIVE_RATE = 0.95
 
 
@@ -36,7 +36,7 @@ class Auroc:
     interval: Interval | None = None
 
 
-def auroc(clean: Confidences, no_class: Confidences, *, confidence: float = 0.95) -> Auroc:
+def auroc(clean: ConfidenceArray, no_class: ConfidenceArray, *, confidence: float = 0.95) -> Auroc:
     r"""Returns the area under the ROC curve of confidences, with an interval.
 
     With the midranks of both samples together and of each alone it takes one sort.  The variance is
@@ -78,7 +78,7 @@ def auroc(clean: Confidences, no_class: Confidences, *, confidence: float = 0.95
     return Auroc(value, Interval(low, high))
 
 
-def threshold_at_tpr(clean: Confidences, *, rate: float = TRUE_POSITIVE_RATE) -> float | None:
+def threshold_at_tpr(clean: ConfidenceArray, *, rate: float = TRUE_POSITIVE_RATE) -> float | None:
     """Returns the largest confidence that at least a share of the inputs with a class reach.
 
     None without inputs.
@@ -94,7 +94,7 @@ def threshold_at_tpr(clean: Confidences, *, rate: float = TRUE_POSITIVE_RATE) ->
 
 
 def false_positives_at_tpr(
-    clean: Confidences, no_class: Confidences, *, rate: float = TRUE_POSITIVE_RATE
+    clean: ConfidenceArray, no_class: ConfidenceArray, *, rate: float = TRUE_POSITIVE_RATE
 ) -> Share:
     """Returns the share of inputs without a class at or above `threshold_at_tpr`.
 
@@ -107,7 +107,7 @@ def false_positives_at_tpr(
     return share(no_class >= threshold)
 
 
-def _midranks(values: Confidences) -> NDArray[np.float64]:
+def _midranks(values: ConfidenceArray) -> NDArray[np.float64]:
     """Returns the rank of each value, from 1; equal values share the mean of their ranks."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -41,52 +40,6 @@ def wilson_interval(count: float, total: float, *, confidence: float = 0.95) -> 
     if total <= 0 or not 0 <= count <= total:
         raise RequestError(f"no rate of {count} in {total}")
     return _score_interval(count / total, total, z=NormalDist().inv_cdf(0.5 + confidence / 2))
-
-
-def interval_over_draws(counts: Sequence[int], total: int, *, confidence: float = 0.95) -> Interval:
-    r"""Returns the interval of the mean error of a model that answers at random.
-
-    ``counts`` are the errors among the same ``total`` examples in each draw of its random numbers.
-    Two things vary, the examples and the draws: with p the mean error over D draws and s the
-    standard deviation of their error rates, the variance of p is
-
-    .. math:: v = \frac{p (1 - p)}{N} + \frac{s^2}{D}
-
-    and the interval is that of `wilson_interval` for :math:`p (1 - p) / v` examples, with the
-    quantile of Student's t for the degrees of freedom of Welch and Satterthwaite.  It is the Wilson
-    interval itself if all draws have the same error; it does not narrow below it with more draws.
-    The first part is as large as if each example were misclassified in all draws or in none, so
-    that the interval is wider than needed if they are not.
-
-    Sources: Wilson 1927; F. E. Satterthwaite, "An approximate distribution of estimates of variance
-    components", Biometrics Bulletin 2, 1946.
-
-    Raises `RequestError` if there are no draws, or a count is outside ``[0, total]``.
-
-    >>> same, other = interval_over_draws([10, 10, 10], 100), interval_over_draws([2, 10, 18], 100)
-    >>> same == wilson_interval(10, 100), other.low < same.low < same.high < other.high
-    (True, True)
-    """
-    if not counts:
-        raise RequestError("no interval over no draws")
-    rates = []
-    for count in counts:
-        if total <= 0 or not 0 <= count <= total:
-            raise RequestError(f"no rate of {count} in {total}")
-        rates.append(count / total)
-    draws = len(rates)
-    if len(set(counts)) == 1:
-        return wilson_interval(counts[0], total, confidence=confidence)
-    from scipy.special import stdtrit  # late: most commands need no interval over draws
-
-    rate = math.fsum(rates) / draws
-    by_example = rate * (1 - rate) / total
-    by_draw = math.fsum((each - rate) ** 2 for each in rates) / (draws - 1) / draws
-    variance = by_example + by_draw
-    # Of the examples the variance is known as well as in Wilson's interval; of the draws it is not.
-    freedom = variance**2 / (by_draw**2 / (draws - 1))
-    quantile = float(stdtrit(freedom, 0.5 + confidence / 2))
-    return _score_interval(rate, rate * (1 - rate) / variance, z=quantile)
 
 
 def _score_interval(rate: float, total: float, *, z: float) -> Interval:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gibbon.models.held_values import (
     CODE,
     PLAIN,
-    Held,
+    HeldValue,
     Place,
     held,
     is_numeric,
@@ -66,7 +66,7 @@ class Attributes:
         self._held = [each.again() for each in self._held]
 
 
-def _compared(where: Place, space: Any, key: Any, value: Any) -> Iterator[Held]:
+def _compared(where: Place, space: Any, key: Any, value: Any) -> Iterator[HeldValue]:
     """Yields the values that are compared of an attribute, or of an entry of it."""
     if isinstance(value, Tensor):
         if is_ordinary(value):

@@ -130,7 +130,7 @@ class Watch:
         )
 
 
-class Lent(NamedTuple):
+class ModuleCall(NamedTuple):
     """A call of a module: the inputs, the tensor that the module got, and the modes of torch."""
 
     inputs: Tensor
@@ -188,7 +188,7 @@ class Classifier:
     _listening: bool = field(default=False, init=False, repr=False)
     _viewed: Classifier | None = field(default=None, init=False, repr=False)
     _unchanged: bool = field(default=True, init=False, repr=False)
-    _lent: Lent | None = field(default=None, init=False, repr=False)
+    _lent: ModuleCall | None = field(default=None, init=False, repr=False)
     _copied: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ class Classifier:
         if not isinstance(inputs, Tensor):
             raise TypeError(f"a model is called with a tensor, got {type(inputs).__name__}")
         version, modes, outer = version_of(inputs), Modes.now(), self._lent
-        lent = self._lent = Lent(inputs, inputs.clone() if self.foreign else inputs, modes)
+        lent = self._lent = ModuleCall(inputs, inputs.clone() if self.foreign else inputs, modes)
         try:
             returned: object = self.module(lent.given)
         except BaseException as error:  # an exit must not end the run in silence
@@ -231,7 +231,7 @@ class Classifier:
 
     def call_on(self, inputs: Tensor) -> object:
         """Returns what the module returns for these inputs, into which it may write."""
-        outer, self._lent = self._lent, Lent(inputs, inputs, Modes.now())
+        outer, self._lent = self._lent, ModuleCall(inputs, inputs, Modes.now())
         try:
             return self.module(inputs)
         finally:

@@ -1,4 +1,4 @@
-"""A value that a container holds under a key, with a copy of what may change of it."""
+"""A value that a container holds under a key, with a copy of its mutable content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ABSENT = object()
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldValue:
     """A value under a key, and a copy of its content if it may change.
 
     Args:
@@ -94,13 +94,13 @@ class Held:
             self.space[self.key] = value
         return True
 
-    def again(self) -> Held:
+    def again(self) -> HeldValue:
         """Returns this value after it was restored, which torch counts as an operation."""
         if self.version is not None:
             return replace(self, version=version_of(self.value))
         return self
 
-    def renewed(self) -> Held:
+    def renewed(self) -> HeldValue:
         """Returns the value that is there now."""
         now = _at(self.space, self.key)
         return self if now is _ABSENT else held(self.place, self.space, self.key, now)
@@ -108,7 +108,7 @@ class Held:
 
 def held(
     place: Place, space: Any, key: Any, value: Any, *, large: bool = False, counted: bool = False
-) -> Held:
+) -> HeldValue:
     """Returns a value of any type, held with a copy if it has a content that may change.
 
     ``large`` is whether tensors and arrays of any size and kind are copied, ``counted`` whether an
@@ -116,12 +116,12 @@ def held(
     """
     if isinstance(value, Tensor) and (large or is_ordinary(value)):
         version = version_of(value) if counted else None
-        return Held(place, space, key, value, value.detach().clone(), version)
+        return HeldValue(place, space, key, value, value.detach().clone(), version)
     if isinstance(value, np.ndarray) and (large or is_numeric(value)):
-        return Held(place, space, key, value, value.copy())
+        return HeldValue(place, space, key, value, value.copy())
     if isinstance(value, COLLECTIONS) and len(value) <= MANY_ENTRIES:
-        return Held(place, space, key, value, value.copy())
-    return Held(place, space, key, value, value)
+        return HeldValue(place, space, key, value, value.copy())
+    return HeldValue(place, space, key, value, value)
 
 
 def is_ordinary(tensor: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Says whether all code of a module is that of torch, torchvision, Gibbon or its zoo.
+"""Checks whether all code of a module is that of torch, torchvision, Gibbon or its zoo.
 
 What such code does in one call it does in every call, as far as inputs and global state are
 concerned.  A module of a user may write into its input, or leave global state changed, in some

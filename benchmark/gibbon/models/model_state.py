@@ -1,4 +1,4 @@
-"""Copies what a model keeps between calls, and puts it back.
+"""Copies the state that a model keeps between calls, and restores it.
 
 `gibbon.models.snapshot` covers parameters, buffers, mode and hooks.  Models also keep numbers,
 lists, tensors and random generators as plain attributes: a counter of calls, a memory of inputs.
@@ -16,7 +16,7 @@ from torch import nn
 
 from gibbon.core.plain_tensors import equal
 from gibbon.models.classifier import Classifier
-from gibbon.models.held_values import Held, held
+from gibbon.models.held_values import HeldValue, held
 from gibbon.models.snapshot import Snapshot
 
 BOOKKEEPING = frozenset(vars(nn.Module()))  # of torch: parameters, parts, hooks, mode
@@ -50,7 +50,7 @@ class ModelState:
         self._snapshot = evaluated or Snapshot(module)
         self._buffers = [(each, each.clone()) for each in module.buffers()]
         self._names: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._values: list[Held] = []
+        self._values: list[HeldValue] = []
         self._generators: list[Callable[[], object]] = []
         for part in module.modules():
             own = vars(part)

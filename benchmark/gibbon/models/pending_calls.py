@@ -15,11 +15,11 @@ from torch import Tensor
 
 from gibbon.models.outputs import margin
 
-Call = TypeVar("Call")
+PendingCall = TypeVar("PendingCall")
 
 
 @dataclass(frozen=True)
-class EvaluatedCalls(Generic[Call]):
+class EvaluatedCalls(Generic[PendingCall]):
     """The results of V calls on the same N points' tracks, in order.
 
     Args:
@@ -33,7 +33,7 @@ class EvaluatedCalls(Generic[Call]):
         marks: places, each with the number of calls that were made before it was marked.
     """
 
-    calls: list[Call]
+    calls: list[PendingCall]
     clocks: list[int]
     outputs: Tensor
     margins: Tensor
@@ -69,7 +69,7 @@ class EvaluatedCalls(Generic[Call]):
             snapshots[place].copy_(self.bests[row])
 
 
-class PendingCalls(Generic[Call]):
+class PendingCalls(Generic[PendingCall]):
     """Keeps calls until they are evaluated.
 
     >>> pending = PendingCalls[str]()
@@ -85,7 +85,7 @@ class PendingCalls(Generic[Call]):
         self._clear()
 
     def _clear(self) -> None:
-        self._calls: list[Call] = []
+        self._calls: list[PendingCall] = []
         self._clocks: list[int] = []
         self._outputs: list[Tensor] = []
         self._away: list[Tensor] = []
@@ -97,7 +97,7 @@ class PendingCalls(Generic[Call]):
 
     def add(
         self,
-        call: Call,
+        call: PendingCall,
         outputs: Tensor,
         *,
         clock: int,
@@ -124,7 +124,7 @@ class PendingCalls(Generic[Call]):
         """Asks `EvaluatedCalls.fill` for the largest margin so far, at this place."""
         self._marks.append((place, len(self._calls)))
 
-    def evaluate(self, labels: Tensor, *, best: Tensor) -> EvaluatedCalls[Call]:
+    def evaluate(self, labels: Tensor, *, best: Tensor) -> EvaluatedCalls[PendingCall]:
         """Returns the results of all calls, and forgets them.
 
         Args:

@@ -23,7 +23,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from gibbon.core.frames import is_authors_file
-from gibbon.models.held_values import MANY_ENTRIES, Held, Place, held
+from gibbon.models.held_values import MANY_ENTRIES, HeldValue, Place, held
 
 MOST = 5000  # functions, classes, modules and objects that are followed
 OF_FUNCTIONS = ("__code__", "__defaults__", "__kwdefaults__")
@@ -89,17 +89,17 @@ class ReachedValues:
         self.own = frozenset(each for each in self.places if each[0] not in strange)
 
     def changed(self) -> frozenset[Place]:
-        """Returns the places of the values that are others now."""
+        """Returns the places of the values that have changed."""
         return frozenset(each.place for each in self._held if each.changed())
 
     def restore(self, *, but: frozenset[Place] = frozenset()) -> frozenset[Place]:
-        """Restores all values but some, and returns the places of those that were others."""
+        """Restores all values but some, and returns the places of those that had changed."""
         return frozenset(
             [each.place for each in self._held if each.place not in but and each.restore()]
         )
 
     def forget(self, places: frozenset[Place]) -> None:
-        """Holds the values at these places no longer: they are state of the code's own."""
+        """Stops watching the values at these places, which are state of the code's own."""
         if places:
             self._held = [each for each in self._held if each.place not in places]
 
@@ -138,7 +138,7 @@ def watching_values() -> Iterator[None]:
 
 @contextmanager
 def step() -> Iterator[None]:
-    """Marks a step of an attack's code, a ``with`` block, for what watches the attack."""
+    """Marks a step of an attack's code, a ``with`` block; changes are looked for after it."""
     if AFTER_STEPS:
         renew_values()
     try:
@@ -148,7 +148,7 @@ def step() -> Iterator[None]:
 
 
 def after_step() -> None:
-    """Lets what watches an attack look at once a step of its code has ended."""
+    """Looks for changes of others' values if a step of an attack's code has ended."""
     for look in AFTER_STEPS:
         look()
 
@@ -184,14 +184,14 @@ def restoring_values(own: ReachedValues | None = None) -> Iterator[None]:
 
 
 def renew_values() -> None:
-    """Holds the present values: no code of others has run since they were compared."""
+    """Records the present values, if no code of others has run since they were compared."""
     for values in _IN_USE:
         if values.changed():
             values.renew()
 
 
 def leave_own(own: ReachedValues, places: frozenset[Place] | None = None) -> None:
-    """Holds no longer what a model has changed of its own values; ``places`` if they are known."""
+    """Stops watching values that a model has changed itself; ``places`` if they are known."""
     changed = own.changed() if places is None else places
     for each in (own, *_IN_USE):
         if each.is_of(own):
@@ -202,7 +202,7 @@ class _ReachedCode:
     """Follows code from where it starts, and collects the values that it reads."""
 
     def __init__(self) -> None:
-        self.held: list[Held] = []
+        self.held: list[HeldValue] = []
         self.labels: dict[Place, str] = {}
         self.parts: set[int] = set()
         self.starts: set[int] = set()  # the identities of objects where it began, and their classes

@@ -1,8 +1,8 @@
-"""Modules around models whose calls would spoil the numbers of others, or fail.
+"""Wrapper modules for models that write into inputs, reuse outputs, change global state or fail.
 
 A model may write into its input, return a tensor that its next call overwrites, leave global state
 changed, or need gradients inside of ``forward``.  `shielded` calls a model on copies of a few
-inputs, and puts a module around it for each of these habits that it shows.  A model of known code
+inputs, and puts a module around it for each of these actions that it shows.  A model of known code
 (`gibbon.models.known_code`) without them stays as it is, so that nothing is copied for it.  Any
 other model may do such things for other inputs or later on: it is marked as foreign, and gets
 copies in each call (`gibbon.models.classifier`).
@@ -113,7 +113,7 @@ _SHIELDS = (CopiedInput, CopiedOutput, GradientsEnabled, RestoredState, WithoutC
 
 
 @dataclass(frozen=True)
-class Habits:
+class ModelWrappers:
     """The modules to put around a model, the innermost first, and a sentence for each.
 
     Args:
@@ -130,8 +130,8 @@ class Habits:
     reached: ReachedValues | None = field(default=None, compare=False)
     first: FirstAnswers | None = field(default=None, compare=False)
 
-    def with_state(self, changes: Changes) -> Habits:
-        """Returns these habits and that of leaving this global state changed."""
+    def with_state(self, changes: Changes) -> ModelWrappers:
+        """Returns these wrappers and one that restores this global state."""
         if RestoredState in self.shields:
             return self
         shields, notes = (*self.shields, RestoredState), (*self.notes, _leaves(changes.numeric))
@@ -150,17 +150,17 @@ class Habits:
         return around
 
 
-def habits_of(classifier: Classifier, inputs: Tensor) -> Habits:
-    """Returns the habits that a model shows in calls on copies of a few inputs.
+def wrappers_for(classifier: Classifier, inputs: Tensor) -> ModelWrappers:
+    """Returns the wrappers that a model needs, found by calls on copies of a few inputs.
 
     It is called without and with gradients.  Its state and global state are put back, and the
-    passes are not counted.  A call that fails shows no habit: its error is found later.
+    passes are not counted.  A call that fails shows nothing: its error is found later.
 
     Args:
         classifier: the model.
         inputs: shape (N, *input_shape), on the device of the evaluation.
     """
-    seen, foreign = _Seen(inputs), not is_known(classifier.module)
+    seen, foreign = _ObservedChanges(inputs), not is_known(classifier.module)
     reached = in_use(ReachedValues([classifier.module])) if foreign else None
     with restoring_values(reached), classifier.uncounted(), classifier.evaluating(inputs.device):
         kept, state = ModelState(classifier), GlobalState.now()
@@ -173,21 +173,21 @@ def habits_of(classifier: Classifier, inputs: Tensor) -> Habits:
         recurrent = inputs.device.type == "cuda" and any(
             isinstance(each, nn.RNNBase) for each in classifier.module.modules()
         )
-    found = [*seen.habits()]
+    found = [*seen.wrappers()]
     if recurrent and not classifier.forward_only:
         note = "its recurrent layers run without cuDNN, which has no gradients in eval mode"
         found.append((WithoutCudnn, note))
     shields = tuple(shield for shield, _ in found)
-    return Habits(shields, tuple(note for _, note in found), foreign, reached, seen.first)
+    return ModelWrappers(shields, tuple(note for _, note in found), foreign, reached, seen.first)
 
 
 def shielded(classifier: Classifier, inputs: Tensor) -> Classifier:
-    """Returns a classifier with a module around it for each habit of `habits_of`."""
-    return habits_of(classifier, inputs).around(classifier)
+    """Returns a classifier with the wrappers of `wrappers_for` around it."""
+    return wrappers_for(classifier, inputs).around(classifier)
 
 
 def unshielded(module: nn.Module) -> nn.Module:
-    """Returns the network inside of the modules that `habits_of` put around it."""
+    """Returns the network inside of the modules that `wrappers_for` put around it."""
     while isinstance(module, _SHIELDS):
         module = module.network
     return module
@@ -198,7 +198,7 @@ def needs_gradients(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(each in str(error) for each in NEEDS_GRADIENTS)
 
 
-class _Seen:
+class _ObservedChanges:
     """Collects the changes that calls of a model make."""
 
     def __init__(self, inputs: Tensor) -> None:
@@ -250,7 +250,7 @@ class _Seen:
             self.writes |= given._version > 0 or not equal(given.detach(), inputs)
         return outputs if type(outputs) is Tensor and outputs.layout is torch.strided else None
 
-    def habits(self) -> Iterator[tuple[Callable[[nn.Module], nn.Module], str]]:
+    def wrappers(self) -> Iterator[tuple[Callable[[nn.Module], nn.Module], str]]:
         """Yields the modules to put around the model, each with its note."""
         if self.writes:
             yield CopiedInput, "it writes into its input: it gets a copy of it"

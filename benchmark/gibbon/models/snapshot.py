@@ -186,7 +186,7 @@ OUR_HOOKS = (Listener, Lender)
 
 
 @dataclass(frozen=True)
-class _Ways:
+class _CallSettings:
     """The state that determines a call of a module: mode, class, hooks, patched ``forward``."""
 
     training: bool
@@ -195,7 +195,7 @@ class _Ways:
     methods: tuple[tuple[type, str, object], ...]
     hooks: tuple[tuple[str, tuple[tuple[object, object], ...]], ...]
 
-    def differ(self, now: _Ways) -> bool:
+    def differ(self, now: _CallSettings) -> bool:
         """Returns whether class, hooks or patch have changed."""
         known = {
             hook for _, items in self.hooks for _, hook in items if isinstance(hook, OUR_HOOKS)
@@ -232,11 +232,11 @@ class _Ways:
             registered.update({**ours, **dict(items)})
 
 
-def _ways(module: nn.Module) -> _Ways:
+def _ways(module: nn.Module) -> _CallSettings:
     own = module.__dict__
     hooks = tuple((name, tuple(own[name].items())) for name in HOOKS if name in own)
     kind = type(module)
-    return _Ways(module.training, kind, own.get("forward"), _methods(kind), hooks)
+    return _CallSettings(module.training, kind, own.get("forward"), _methods(kind), hooks)
 
 
 def _methods(kind: type) -> tuple[tuple[type, str, object], ...]:

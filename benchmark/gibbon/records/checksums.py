@@ -1,4 +1,4 @@
-"""Checksums of stored files: what was damaged after it was written is not believed.
+"""Checksums of stored files, by which damage after writing is detected.
 
 A JSON file holds the checksum of its content as its last key.  It covers values, not bytes, so that
 other line endings or indentation change nothing.  A parquet file holds the checksum of all its

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from gibbon.core.errors import SpecError, suggest
+from gibbon.core.plain_text import shown
 
 Severity = Literal["serious", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "note")
@@ -25,6 +26,13 @@ ATHALYE = (
     "ICML 2018"
 )
 CARLINI = "N. Carlini et al., On evaluating adversarial robustness, 2019, arXiv:1902.06705"
+HENDRYCKS = (
+    "D. Hendrycks and K. Gimpel, A baseline for detecting misclassified and out-of-distribution "
+    "examples in neural networks, ICLR 2017, arXiv:1610.02136"
+)
+KALAMKAR = (
+    "D. Kalamkar et al., A study of BFLOAT16 for deep learning training, 2019, arXiv:1905.12322"
+)
 MADRY = (
     "A. Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, "
     "arXiv:1706.06083"
@@ -40,6 +48,10 @@ BARZ = (
 NORTHCUTT = (
     "C. G. Northcutt, A. Athalye and J. Mueller, Pervasive label errors in test sets destabilize "
     "machine learning benchmarks, NeurIPS Datasets and Benchmarks 2021, arXiv:2103.14749"
+)
+SUNDARARAJAN = (
+    "M. Sundararajan, A. Taly and Q. Yan, Axiomatic attribution for deep networks, ICML 2017, "
+    "arXiv:1703.01365"
 )
 TRAMER = (
     "F. Tramèr, N. Carlini, W. Brendel and A. Madry, On adaptive attacks to adversarial example "
@@ -97,6 +109,14 @@ _KINDS = (
         "Add apgd-ce with restarts and square with thousands of queries: they step over jumps; or "
         "give the part another backward pass, such as that of a smooth activation.",
         TRAMER,
+    ),
+    FlagKind(
+        "uninformative-gradient",
+        "serious",
+        "the gradient says nothing of the loss away from the point where it is taken",
+        "Add square with thousands of queries and a transfer from another model; or give the part "
+        "another backward pass, such as that of a smooth stand-in.",
+        SUNDARARAJAN,
     ),
     FlagKind(
         "random-answers",
@@ -310,6 +330,13 @@ _KINDS = (
         MADRY,
     ),
     FlagKind(
+        "targeted-only",
+        "warning",
+        "nothing but attacks towards a target class was tried on the model",
+        "Add an attack without a target, such as pgd or autoattack: any wrong class is an error.",
+        CARLINI,
+    ),
+    FlagKind(
         "no-gradient-taken",
         "warning",
         "the attack took no gradient of the model that it was run on",
@@ -336,6 +363,13 @@ _KINDS = (
         "labels look like those of other examples, or of another class, on a part of the data",
         "Check how inputs and labels were joined: order of files, rows left out, headers.",
         NORTHCUTT,
+    ),
+    FlagKind(
+        "sure-errors",
+        "warning",
+        "the model is as sure of its errors without an attack as of its right answers",
+        "Look at some misclassified examples with their labels; check how inputs were stored.",
+        HENDRYCKS,
     ),
     FlagKind(
         "constant-inputs",
@@ -403,6 +437,14 @@ _KINDS = (
     ),
     # The plan of a run.
     FlagKind(
+        "changed-predictions",
+        "warning",
+        "the number format changes predictions for clean inputs",
+        "Leave out --precision; or state the format beside each number, and compare it only with "
+        "numbers in the same format.",
+        KALAMKAR,
+    ),
+    FlagKind(
         "examples-left-out",
         "warning",
         "examples were left out",
@@ -458,6 +500,7 @@ ABOUT_ANSWERS: Final = frozenset(
         *("random-answers", "stateful-answers", "batch-dependent", "detects-gradients"),
         *("training-layers", "error-at-chance", "preprocessing", "earlier-version"),
         *("duplicated-examples", "conflicting-labels", "displaced-labels", "constant-inputs"),
+        "sure-errors",
     ]
 )
 
@@ -475,7 +518,7 @@ def flag_kind(name: str) -> FlagKind:
     'serious'
     """
     if name not in KINDS:
-        raise SpecError(f"there is no kind of flag {name!r}{suggest(name, KINDS)}")
+        raise SpecError(f"there is no kind of flag {shown(name)}{suggest(name, KINDS)}")
     return KINDS[name]
 
 

@@ -141,14 +141,24 @@ def sorted_flags(flags: Iterable[Flag]) -> tuple[Flag, ...]:
     return tuple(sorted(dict.fromkeys(flags), key=lambda each: SEVERITIES.index(each.severity)))
 
 
+def kinds_of(flags: Iterable[Flag]) -> tuple[str, ...]:
+    """Returns the kinds of flags, each once, those of serious ones first."""
+    return tuple(dict.fromkeys(each.kind for each in sorted_flags(flags)))
+
+
+def kinds_in(column: str) -> tuple[str, ...]:
+    """Returns the kinds of flags in a stored column ``flags``, as `kinds_text` writes it."""
+    return tuple(column.split(SEPARATOR)) if column else ()
+
+
 def kinds_text(flags: Iterable[Flag]) -> str:
-    """Returns the kinds of flags as a cell of a table, each once.
+    """Returns the kinds of flags as the column ``flags`` of stored rows, each once.
 
     >>> one = Flag(kind="zero-gradient", sentence="a")
     >>> kinds_text([one, Flag(kind="wide-budget", sentence="b"), one])
     'zero-gradient;wide-budget'
     """
-    return SEPARATOR.join(dict.fromkeys(each.kind for each in sorted_flags(flags)))
+    return SEPARATOR.join(kinds_of(flags))
 
 
 def with_accepted(flags: Iterable[Flag], accepted: Iterable[str]) -> tuple[Flag, ...]:

@@ -15,7 +15,7 @@ from gibbon.records.record import Record
 from gibbon.specs.base import EpsilonField
 from gibbon.specs.suite import Direction
 
-Share = Annotated[float, Field(ge=0, le=1)] | None
+OptionalShare = Annotated[float, Field(ge=0, le=1)] | None
 Number = Annotated[int, Field(ge=0)] | None
 
 
@@ -48,30 +48,30 @@ class NoClassEvaluation(Record):
     model: str
     examples: int
     threshold: float
-    false_positive_rate: Share = None
-    false_positive_rate_low: Share = None
-    false_positive_rate_high: Share = None
+    false_positive_rate: OptionalShare = None
+    false_positive_rate_low: OptionalShare = None
+    false_positive_rate_high: OptionalShare = None
     false_positives: Number = None
-    confidence_on_false_positives: Share = None
-    confidence_on_false_positives_low: Share = None
-    confidence_on_false_positives_high: Share = None
-    mean_confidence: Share = None
-    mean_confidence_low: Share = None
-    mean_confidence_high: Share = None
+    confidence_on_false_positives: OptionalShare = None
+    confidence_on_false_positives_low: OptionalShare = None
+    confidence_on_false_positives_high: OptionalShare = None
+    mean_confidence: OptionalShare = None
+    mean_confidence_low: OptionalShare = None
+    mean_confidence_high: OptionalShare = None
     top_class: str = ""
-    top_class_share: Share = None
+    top_class_share: OptionalShare = None
     against: str = ""
     clean_examples: Number = None
-    auroc: Share = None
-    auroc_low: Share = None
-    auroc_high: Share = None
-    false_positive_rate_at_95_tpr: Share = None
-    false_positive_rate_at_95_tpr_low: Share = None
-    false_positive_rate_at_95_tpr_high: Share = None
-    confidence_at_95_tpr: Share = None
-    fooling_rate: Share = None
-    fooling_rate_low: Share = None
-    fooling_rate_high: Share = None
+    auroc: OptionalShare = None
+    auroc_low: OptionalShare = None
+    auroc_high: OptionalShare = None
+    false_positive_rate_at_95_tpr: OptionalShare = None
+    false_positive_rate_at_95_tpr_low: OptionalShare = None
+    false_positive_rate_at_95_tpr_high: OptionalShare = None
+    confidence_at_95_tpr: OptionalShare = None
+    fooling_rate: OptionalShare = None
+    fooling_rate_low: OptionalShare = None
+    fooling_rate_high: OptionalShare = None
     status: Literal["done", "failed"] = "done"
     draws: Annotated[int, Field(ge=1)] = 1
     forward_passes: int = 0
@@ -93,9 +93,9 @@ class NoClassShare(Record):
     of_class: str
     false_positives: int
     count: int
-    share: Share = None
-    share_low: Share = None
-    share_high: Share = None
+    share: OptionalShare = None
+    share_low: OptionalShare = None
+    share_high: OptionalShare = None
 
 
 class FoolingRate(Record):
@@ -116,11 +116,11 @@ class FoolingRate(Record):
     direction: Direction
     examples: int
     threshold: float
-    fooling_rate: Share = None
-    fooling_rate_low: Share = None
-    fooling_rate_high: Share = None
+    fooling_rate: OptionalShare = None
+    fooling_rate_low: OptionalShare = None
+    fooling_rate_high: OptionalShare = None
     fooled: Number = None
-    predicted_rate: Share = None
-    confidence_on_fooled: Share = None
+    predicted_rate: OptionalShare = None
+    confidence_on_fooled: OptionalShare = None
     status: Literal["done", "failed"] = "done"
     digest: str = ""

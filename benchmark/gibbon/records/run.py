@@ -8,6 +8,7 @@ of a model without mistakes, is None.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from operator import not_
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from gibbon.core.errors import RecordError
 from gibbon.core.files import write_atomically
+from gibbon.core.plain_text import shown
 from gibbon.core.reading import RECORD_BYTES, read_bytes
 from gibbon.core.threat import Epsilon, Norm
 from gibbon.records.checks import CheckDone
@@ -181,6 +183,13 @@ class Evaluation(CellRecord):
         except (ValueError, RecursionError):
             return {}
         return values if isinstance(values, dict) else {}
+
+    @property
+    def listed_attacks(self) -> tuple[str, ...]:
+        """Labels of the attacks of a list, without their parameters; empty for other attacks."""
+        listed = self.parameter_values.get("attacks")
+        texts = map(str, listed) if isinstance(listed, list) else ()
+        return tuple(each.partition(" (")[0] for each in texts)
 
 
 class Transfer(Record):
@@ -387,11 +396,41 @@ class Failure(CellRecord):
         return f"{line} (raised by {self.raised_by})" if self.raised_by else line
 
 
+class PredictionChange(Record):
+    """The predictions for clean inputs that the way of computing a model changes.
+
+    Args:
+        computed: the way, such as ``"bfloat16"``.
+        changed: number of predictions that differ from those in float32.
+        of: number of predictions compared; 0 if the model answers at random.
+    """
+
+    computed: str
+    changed: int = Field(ge=0)
+    of: int = Field(ge=0)
+
+    @property
+    def share(self) -> float:
+        """The share of the predictions that differ."""
+        return self.changed / self.of if self.of else 0.0
+
+    @property
+    def sentence(self) -> str:
+        """A note for tables."""
+        if not self.of:
+            return f"computed in {self.computed}"
+        return (
+            f"computed in {self.computed}: {self.changed} of {self.of} predictions for clean "
+            f"inputs ({self.share:.1%}) differ from those in float32"
+        )
+
+
 class ModelCard(Record):
     """A model of the run, with digests of its weights and of its predictions.
 
     ``notes`` describe how it was loaded, such as a prefix that was stripped from the names of its
-    tensors; ``class_names`` are those of its outputs, if it states them.
+    tensors; ``class_names`` are those of its outputs, if it states them; ``change`` is what another
+    way of computing it changes, None in plain float32.
     """
 
     name: str
@@ -403,6 +442,7 @@ class ModelCard(Record):
     parameters: int
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = Field(default=(), exclude_if=not_)
+    change: PredictionChange | None = Field(default=None, exclude_if=not_)
 
 
 class DatasetCard(Record):
@@ -447,6 +487,7 @@ class Provenance(Record):
 
 
 FlaggedRow = Evaluation | Transfer | Agreement | WorstCase | MemberEvaluation | SeedStatistics
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-]{0,200}")  # of results, without its suffix
 _Row = TypeVar(
     "_Row",
     Evaluation,
@@ -618,7 +659,24 @@ class RunRecord(Record):
         return record
 
     def check_whole(self, *, where: str) -> None:
-        """Raises `RecordError` if a model has rows under attacks, but no unattacked one."""
+        """Raises `RecordError` if a row can't be used.
+
+        A model has rows under attacks, but no unattacked one; or a digest, by which the files of a
+        row are found, is no name of a file in the run's folder.
+        """
+        digests = [
+            *(each.digest for each in self.evaluations),
+            *(each.digest for each in self.transfers),
+            *(each.digest for each in self.members),
+            *(each.digest for each in self.bounds),
+            *(each.digest for each in self.no_class),
+        ]
+        for digest in digests:
+            if not _FILE_NAME.fullmatch(digest):
+                raise RecordError(
+                    f"{where}: damaged: {shown(digest)}, the digest of a row, is no name of a file "
+                    "of results"
+                )
         pairs = {(each.dataset, each.model) for each in self.evaluations}
         whole = {(e.dataset, e.model) for e in self.evaluations if e.attack == UNATTACKED}
         for dataset, model in sorted(pairs - whole):

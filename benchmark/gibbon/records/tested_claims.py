@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from gibbon.records.record import Record
-from gibbon.specs.claims import Order
+from gibbon.specs.claims import ClaimOrder
 
 LEVEL: Final = 0.05  # of all claims of a suite together
 
@@ -23,7 +23,7 @@ class ClaimTest(Record):
     """
 
     id: str
-    order: Order
+    order: ClaimOrder
     examples: int
     first: float
     second: float

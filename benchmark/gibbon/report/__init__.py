@@ -61,8 +61,8 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _write_all(record: RunRecord, folder: Path) -> None:
-    from gibbon.report.content.confidence import confidence_csv, confidences
-    from gibbon.report.content.distance_curves import whole_curves
+    from gibbon.report.content.chart_data.confidence import confidence_csv, confidences
+    from gibbon.report.content.chart_data.distance_curves import whole_curves
     from gibbon.report.tensorboard.writer import write_tensorboard
 
     files = table_files(record)

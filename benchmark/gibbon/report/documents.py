@@ -9,7 +9,7 @@ from gibbon.core.errors import RunFolderError, SpecError, UnknownNameError
 from gibbon.core.files import write_atomically
 from gibbon.core.reading import expanded
 from gibbon.records.run import RUN_FILE, RunRecord
-from gibbon.report.content.main_table import MainTableChoice
+from gibbon.report.content.tables.main_table import MainTableChoice
 
 MAIN_FILE = "main.tex"  # the table of models by attacks
 

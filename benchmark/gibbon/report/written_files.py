@@ -61,7 +61,7 @@ def is_up_to_date(folder: Path, made_from: str, *, now: Iterable[Path]) -> bool:
 
 
 def remember(folder: Path, made_from: str, *, files: Iterable[Path]) -> None:
-    """Writes down which files were written, and what they were made from."""
+    """Stores which files were written, and a digest of what they were made from."""
     checksums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
     text = json.dumps({"made_from": made_from, "files": checksums}, indent=1)
     (folder / WRITTEN_FILE).parent.mkdir(exist_ok=True)

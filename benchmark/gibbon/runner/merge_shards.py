@@ -18,24 +18,25 @@ from gibbon.core.global_state import calculating
 from gibbon.core.package_digest import package_digest
 from gibbon.records.acceptance import check_kinds
 from gibbon.records.run import Provenance, RunRecord
-from gibbon.runner.claim_folder import claim, examples_of, mark_running
-from gibbon.runner.complete_record import Completion
-from gibbon.runner.examine_models import examine_models
-from gibbon.runner.finished import remember_inputs
-from gibbon.runner.in_workers import in_workers
+from gibbon.runner.counting.complete_record import Completion
+from gibbon.runner.counting.provenance import ended, provenance
+from gibbon.runner.folder_state.claim_folder import claim, examples_of, mark_running
+from gibbon.runner.folder_state.finished import remember_inputs
+from gibbon.runner.folder_state.publish import Publish, published
+from gibbon.runner.model_checks.examine_models import examine_models
 from gibbon.runner.no_class.plan_no_class import count_cells
+from gibbon.runner.own_processes.in_workers import in_workers
+from gibbon.runner.own_processes.worker import Worker
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
-from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.proofs.published_proofs import check_published_proofs
-from gibbon.runner.provenance import ended, provenance
-from gibbon.runner.publish import Publish, published
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.run_progress.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
+from gibbon.runner.shards.check_code import check_code
 from gibbon.runner.shards.join_results import JoinedShards
 from gibbon.runner.shards.read_shards import ReadShard, ShardSet, differing, read_shards
 from gibbon.runner.shards.restrict import card_of
-from gibbon.runner.worker import Worker
 from gibbon.specs.suite import Suite
 
 
@@ -46,6 +47,7 @@ def merge_shards(
     *,
     settings: RunSettings,
     accept: Sequence[str] = (),
+    trust_code: bool = False,
     supplied: Supplied = NOTHING_SUPPLIED,
     progress: Progress = SILENT,
     publish: Publish | None = None,
@@ -58,13 +60,15 @@ def merge_shards(
         settings: how models are loaded and run on this machine; what affects results is taken from
             the shards.
         accept: kinds of flags that are accepted, besides those of the suite.
+        trust_code: whether the files of models that the suite vouches for may run code here.
         supplied: models, datasets and attacks in place of those that the suite names.
         progress: receives the progress.
         publish: writes tables and figures into the folder, while it is still locked.
 
     Nothing is written unless all shards are finished: then `IncompleteError` says which are not.
     Raises `RunFolderError` if folders are not shards of one run, if the suite, a dataset, a model
-    or Gibbon is another here, or if a result is damaged, and another `RequestError` if the suite
+    or Gibbon is another here, if the suite vouches for files and ``trust_code`` does not, or if a
+    result is damaged, and another `RequestError` if the suite
     can't be loaded here.
     """
     found = read_shards(folders)
@@ -78,6 +82,7 @@ def merge_shards(
         )
     if found.missing:
         raise IncompleteError("; ".join(found.missing))
+    check_code(found.shards, trust_code=trust_code)
     suite = first.record.suite
     kinds = tuple(dict.fromkeys((*suite.accept, *accept)))
     suite = suite.model_copy(update={"accept": kinds})

@@ -15,24 +15,24 @@ from gibbon.records.no_class_answers import NO_CLASS
 from gibbon.records.outcomes import OUTCOMES
 from gibbon.records.proofs import PROOFS
 from gibbon.records.run import RunRecord
-from gibbon.runner.claim_folder import claim
 from gibbon.runner.compute import Computation
-from gibbon.runner.examine_models import examine_models
-from gibbon.runner.executors.opened import opened_executor
-from gibbon.runner.in_workers import in_workers
-from gibbon.runner.kept.choice import size_note
+from gibbon.runner.counting.provenance import ended, provenance
+from gibbon.runner.executors.open_executor import open_executor
+from gibbon.runner.folder_state.claim_folder import claim
+from gibbon.runner.kept_examples.choice import size_note
+from gibbon.runner.model_checks.examine_models import examine_models
 from gibbon.runner.no_class.plan_no_class import count_cells
+from gibbon.runner.own_processes.in_workers import in_workers
+from gibbon.runner.own_processes.worker import Worker, activity
 from gibbon.runner.plan.make_plan import make_plan
+from gibbon.runner.plan.plan_notes import plan_notes
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
-from gibbon.runner.plan_notes import plan_notes
-from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.proofs.prove import prove_all
-from gibbon.runner.provenance import ended, provenance
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.run_progress.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
 from gibbon.runner.shards.kept_file import KEPT_FILE, keep_on_disk
 from gibbon.runner.shards.restrict import card_of, examined_by, restricted
-from gibbon.runner.worker import Worker, activity
 from gibbon.specs.suite import Suite
 
 
@@ -99,12 +99,12 @@ class _ShardRequest:
             )
             running.write(folder.path)
             plan = restricted(whole, self.shard)
-            executing = opened_executor(
+            executing = open_executor(
                 whole, where=self.where, supplied=self.supplied, progress=progress
             )
             with executing as executor:
                 computation = Computation(plan, folder, progress, worker, executor)
-                computation.prepare(earlier)
+                missing = computation.prepare(earlier)
                 examined = examine_models(
                     whole,
                     folder,
@@ -116,7 +116,7 @@ class _ShardRequest:
                 for each in (model for one in whole.experiments for model in one.models):
                     examined.candidates.want(each.digest)
                 keep_on_disk(examined.candidates, plan, folder)
-                computed = computation.compute(examined.candidates, None)
+                computed = computation.compute(missing, examined.candidates, None)
             with activity(progress, "the certified bounds"):
                 prove_all(plan, folder, progress=progress)
             reused = computed.reused

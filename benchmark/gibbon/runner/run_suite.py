@@ -10,26 +10,26 @@ from gibbon.core.files import remove_file
 from gibbon.core.global_state import calculating
 from gibbon.records.acceptance import check_kinds
 from gibbon.records.run import RunRecord
-from gibbon.runner.claim_folder import claim
-from gibbon.runner.complete_record import Completion
 from gibbon.runner.compute import Computation
-from gibbon.runner.examine_models import examine_models
-from gibbon.runner.executors.opened import opened_executor
-from gibbon.runner.finished import finished_record, remember_inputs
-from gibbon.runner.in_workers import in_workers
-from gibbon.runner.kept.choice import size_note
+from gibbon.runner.counting.complete_record import Completion
+from gibbon.runner.counting.provenance import ended, provenance
+from gibbon.runner.executors.open_executor import open_executor
+from gibbon.runner.folder_state.claim_folder import claim
+from gibbon.runner.folder_state.finished import finished_record, remember_inputs
+from gibbon.runner.folder_state.publish import Publish, published
+from gibbon.runner.kept_examples.choice import size_note
+from gibbon.runner.model_checks.examine_models import examine_models
 from gibbon.runner.no_class.plan_no_class import count_cells
+from gibbon.runner.own_processes.in_workers import in_workers
+from gibbon.runner.own_processes.worker import Worker
 from gibbon.runner.plan.make_plan import make_plan
+from gibbon.runner.plan.plan_notes import plan_notes
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
-from gibbon.runner.plan_notes import plan_notes
-from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.proofs.published_proofs import check_published_proofs
-from gibbon.runner.provenance import ended, provenance
-from gibbon.runner.publish import Publish, published
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.run_progress.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
 from gibbon.runner.shards.kept_file import KEPT_FILE, keep_on_disk
-from gibbon.runner.worker import Worker
 from gibbon.specs.suite import Suite
 
 
@@ -93,17 +93,17 @@ class _Request:
             cells = count_cells(plan)
             if record is None:
                 known = earlier.examinations if earlier is not None else ()
-                executing = opened_executor(
+                executing = open_executor(
                     plan, where=self.where, supplied=self.supplied, progress=progress
                 )
                 with executing as executor:
                     computation = Computation(plan, folder, progress, worker, executor)
-                    computation.prepare(earlier)
+                    missing = computation.prepare(earlier)
                     examined = examine_models(
                         plan, folder, progress=progress, known=known, worker=worker
                     )
                     keep_on_disk(examined.candidates, plan, folder)
-                    computed = computation.compute(examined.candidates, earlier)
+                    computed = computation.compute(missing, examined.candidates, earlier)
                 reused = computed.reused
                 completion = Completion(plan, folder, progress, worker)
                 record = completion.record(examined, computed.failures, origin)

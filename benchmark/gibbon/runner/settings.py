@@ -14,7 +14,7 @@ from gibbon.specs.keep_examples import KeepExamples, parse_keep_examples
 
 Precision = Literal["float32", "bfloat16"]
 Bounding = Literal["cheap", "all", "none"]
-Execution = Literal["in-process", "processes", "ray"]
+ExecutorName = Literal["in-process", "processes", "ray"]
 SAVE_EVERY = 10.0
 
 # The smallest value of each setting that is a count.
@@ -35,7 +35,10 @@ class RunSettings:
             memory, and halved if memory runs out.
         precision: number format that models compute in; results in ``"bfloat16"`` are recorded as
             those of another model.
-        compile: whether models are compiled with ``torch.compile``.
+        channels_last: whether pictures and kernels of convolutions are stored with the channels
+            next to each other, which is faster on some devices.
+        compile: whether models are compiled with ``torch.compile``, for a few sizes of batches to
+            which smaller ones are padded (see `gibbon.runner.device.compiled`).
         models_in_memory: models kept on the device at once; as many as fit if None.
         decoders: processes that decode images; derived from the number of processors if None.
         executor: where attacks are computed: in this process (``"in-process"``), in worker
@@ -52,7 +55,7 @@ class RunSettings:
         data_folder: folder of datasets that are not embedded, and of downloads.
         download: whether a missing dataset may be downloaded.
         save_every: seconds between two intermediate saves of a running job.
-        certify: certified bounds to compute: those that cost little beside the attacks
+        certify: certified bounds to compute: those that cost little next to the attacks
             (``"cheap"``), ``"all"`` or ``"none"``; what the suite says if None, else the cheap ones
             (see `gibbon.runner.proofs.plan_proofs`).
         pictures: store images of a few examples of each attack (see
@@ -61,10 +64,10 @@ class RunSettings:
             `gibbon.diagnostics.examination`); without it a flag is raised.
         keep_examples: adversarial examples to keep in the run's folder: ``"all"``,
             ``"misclassified"`` or a number of each cell; what the suite says if None, else none
-            (see `gibbon.runner.kept`).
+            (see `gibbon.runner.kept_examples`).
         isolate: run each attack and each model in a process of its own, so that one that exits,
-            crashes or never ends fails its own cell alone (see `gibbon.runner.process_limits`);
-            what the suite says if None, else not.
+            crashes or never ends fails its own cell alone (see
+            `gibbon.runner.own_processes.process_limits`); what the suite says if None, else not.
         cell_timeout: seconds that a cell may take in its process; what the suite says if None.
         cell_memory: bytes that the process of a cell may take beside what it shares with the run;
             what the suite says if None.
@@ -76,10 +79,11 @@ class RunSettings:
     device: str = "auto"
     batch_size: int | None = None
     precision: Precision = "float32"
+    channels_last: bool = False
     compile: bool = False
     models_in_memory: int | None = None
     decoders: int | None = None
-    executor: Execution | None = None
+    executor: ExecutorName | None = None
     workers: int | None = None
     address: str | None = None
     gpus_per_worker: float | None = None
@@ -113,8 +117,8 @@ class RunSettings:
         if self.certify is not None and self.certify not in get_args(Bounding):
             expected = ", ".join(get_args(Bounding))
             raise SpecError(f"must be one of {expected}, got {self.certify!r}", where="certify")
-        if self.executor is not None and self.executor not in get_args(Execution):
-            expected = " or ".join(get_args(Execution))
+        if self.executor is not None and self.executor not in get_args(ExecutorName):
+            expected = " or ".join(get_args(ExecutorName))
             raise SpecError(f"must be {expected}, got {self.executor!r}", where="executor")
         self._check_workers()
         if self.keep_examples is not None:
@@ -149,7 +153,7 @@ class RunSettings:
                 raise SpecError(f"is for the executor {expected}, not {kind}", where=name)
 
     @property
-    def execution(self) -> Execution:
+    def execution(self) -> ExecutorName:
         """The executor that is used."""
         if self.executor is not None:
             return self.executor

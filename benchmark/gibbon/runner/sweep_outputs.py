@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gibbon.attacks import ATTACKS
-from gibbon.attacks.base import DirectionAttack
+from gibbon.attacks.base import SharedWork
 from gibbon.core.errors import SpecError
 from gibbon.core.rng import ExampleStreams
 from gibbon.metrics.bootstrap import Bootstrap
@@ -19,9 +19,10 @@ from gibbon.models.classifier import Classifier
 from gibbon.records.swept_outputs import SweptExample, SweptModel, SweptOutputs
 from gibbon.runner.plan.planned import Plan, PlannedAttack, PlannedExperiment
 from gibbon.verify.guard import guarding
+from gibbon.verify.proposal import direction_of
 
 MOST_EXAMPLES = 1_000  # all outputs are held: examples x epsilons x classes
-Report = Callable[[int, int], None]
+ReportDone = Callable[[int, int], None]
 
 
 def epsilons_between(low: float, high: float, points: int) -> NDArray[np.float64]:
@@ -45,7 +46,7 @@ def epsilons_between(low: float, high: float, points: int) -> NDArray[np.float64
 
 
 def sweep_outputs(
-    plan: Plan, epsilons: NDArray[np.float64], *, report: Report = lambda done, total: None
+    plan: Plan, epsilons: NDArray[np.float64], *, report: ReportDone = lambda done, total: None
 ) -> Iterator[SweptOutputs]:
     """Yields the outputs of each model of a plan's one experiment along its one direction.
 
@@ -82,11 +83,11 @@ def _one_direction(experiment: PlannedExperiment) -> PlannedAttack:
         labels = ", ".join(each.label for each in experiment.attacks)
         raise SpecError(f"a sweep follows one attack, got {labels or 'none'}", where="--attack")
     (planned,) = experiment.attacks
-    if not isinstance(planned.attack, DirectionAttack):
+    if planned.attack.shares is not SharedWork.DIRECTION:
         known = [
             entry.name
             for entry in ATTACKS.entries()
-            if isinstance(loaded := entry.load(), type) and issubclass(loaded, DirectionAttack)
+            if getattr(entry.load(), "shares", None) is SharedWork.DIRECTION
         ]
         raise SpecError(
             f"attack {planned.label!r} follows no single direction: a sweep takes one of "
@@ -107,14 +108,10 @@ def _outputs(
     """Returns outputs, shape (n, E, K), and confidences, (n, E), of some examples."""
     batch = experiment.dataset.batch(ids).to(device)
     attack = planned.attack
-    if not isinstance(attack, DirectionAttack):
-        raise TypeError(f"{planned.label} has no direction")  # `_one_direction` refuses it
     streams = ExampleStreams.derive(planned.stream_key, batch.ids)
     with guarding(source, batch, seed=planned.stream_key, room=len(ids), attack=attack) as guarded:
         seen = planned.seen(source, guarded.batch.inputs)
-        direction = attack.direction(
-            seen, guarded.batch.inputs, labels=guarded.batch.labels, streams=streams
-        )
+        direction = direction_of(attack, seen, guarded.batch, streams=streams)
     outputs = [
         source.predict(batch.inputs.add(direction, alpha=float(epsilon))) for epsilon in epsilons
     ]

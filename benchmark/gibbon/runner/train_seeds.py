@@ -27,7 +27,7 @@ from gibbon.models.registry import TRAINERS, TrainingProgress, TrainingRequest, 
 
 REPORT_SECONDS = 0.5  # between two reports of one process, and two looks at their queue
 ENDED = TrainingProgress(step=0, steps=0, epoch=0, epochs=0, loss=0.0)  # the last report of a seed
-Report = Callable[[int, TrainingProgress], None]
+SeedReport = Callable[[int, TrainingProgress], None]
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -65,7 +65,7 @@ def train_seeds(
     *,
     seeds: Sequence[int],
     parallel: int | None = None,
-    report: Report = lambda seed, progress: None,
+    report: SeedReport = lambda seed, progress: None,
 ) -> list[TrainingResult]:
     """Trains a model once for each seed and returns the results in the order of the seeds.
 
@@ -125,9 +125,9 @@ def _checked(
     return [result for result in results if isinstance(result, TrainingResult)]
 
 
-def _side_by_side(jobs: Sequence[_Job], workers: int, report: Report) -> list[TrainingResult]:
+def _side_by_side(jobs: Sequence[_Job], workers: int, report: SeedReport) -> list[TrainingResult]:
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    line = _Line(context.Queue(), context.Event(), os.getpid())
+    line = _SeedConnection(context.Queue(), context.Event(), os.getpid())
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start, initargs=(line,)
     ) as pool:
@@ -145,7 +145,7 @@ def _side_by_side(jobs: Sequence[_Job], workers: int, report: Report) -> list[Tr
         return _checked([future.result() for future in futures], [job.seed for job in jobs])
 
 
-def _relay(jobs: Mapping[Future[Any], _Job], reports: Any, report: Report) -> None:
+def _relay(jobs: Mapping[Future[Any], _Job], reports: Any, report: SeedReport) -> None:
     """Passes reports on until all trainings have ended."""
     running: set[Future[Any]] = {*jobs}
     while running:
@@ -162,7 +162,7 @@ def _no_report(progress: TrainingProgress) -> None:
 
 
 @dataclass(frozen=True)
-class _Line:
+class _SeedConnection:
     """The connection of a process that trains with the one that started it."""
 
     reports: Any
@@ -170,10 +170,10 @@ class _Line:
     starter: int
 
 
-_line: _Line | None = None  # of this process, if it trains
+_line: _SeedConnection | None = None  # of this process, if it trains
 
 
-def _start(line: _Line) -> None:
+def _start(line: _SeedConnection) -> None:
     global _line
     _line = line
     torch.set_num_threads(1)

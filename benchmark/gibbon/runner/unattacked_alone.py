@@ -14,7 +14,7 @@ from gibbon.runner.execute.scorer import ScoreNow
 def without_attack(
     job: Job, failed: Mapping[str, Failure], run: Execution
 ) -> Mapping[str, Failure]:
-    """Returns the failures of a job by cell digest, of which no attack spoils the unattacked cell.
+    """Returns the failures of a job by cell digest; the unattacked cell is computed separately.
 
     The unattacked cell may share another process with the first attack.  If that ended, it is
     run alone.

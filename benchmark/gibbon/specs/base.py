@@ -15,8 +15,8 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
 Source = Annotated[str, Field(min_length=1, max_length=4000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Side = Annotated[int, Field(gt=0, strict=True)]
-Size = Side | tuple[Side, Side]
+SideLength = Annotated[int, Field(gt=0, strict=True)]
+Size = SideLength | tuple[SideLength, SideLength]
 
 # A key of an attack, a published row, ... that is not an attack's own parameter.
 UNATTACKED = "none"

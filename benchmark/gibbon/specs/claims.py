@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 
 from gibbon.core.threat import ZERO
 from gibbon.specs.base import UNATTACKED, EpsilonField, Name, Spec
-from gibbon.specs.published import NO_CLASS_MEASURES, Measure
+from gibbon.specs.published import NO_CLASS_MEASURES, MeasureName
 
-Order = Literal["lower", "higher"]
+ClaimOrder = Literal["lower", "higher"]
 
 # The measures that are means over examples, so that two of them can be compared by example.
-TESTED: Final[tuple[Measure, ...]] = (
+TESTED: Final[tuple[MeasureName, ...]] = (
     "clean_error",
     "adversarial_error",
     "confidence_on_misclassified",
@@ -43,7 +43,7 @@ class MeasuredQuantity(Spec):
 
     dataset: Name
     model: Name
-    measure: Measure
+    measure: MeasureName
     attack: Name = UNATTACKED
     epsilon: EpsilonField = ZERO
     target: Name | None = None
@@ -90,7 +90,7 @@ class Claim(Spec):
     id: Name
     section: str
     text: str = Field(min_length=1)
-    order: Order
+    order: ClaimOrder
     first: MeasuredQuantity
     second: MeasuredQuantity | None = None
     constant: float | None = Field(default=None, ge=0, le=1)

@@ -17,8 +17,8 @@ from gibbon.core.errors import SpecError, UnknownNameError, suggest
 from gibbon.core.plain_text import shortened, shown
 from gibbon.core.reading import DEEPEST, check_tree, expanded, read_text_file, shown_key
 from gibbon.specs.base import Spec
-from gibbon.specs.naming import PYTHON_FILE, suite_name, unlike
-from gibbon.specs.paths import resolve
+from gibbon.specs.naming import suite_name, unlike
+from gibbon.specs.paths import resolve, with_attack_paths
 from gibbon.specs.published import PublishedRow
 from gibbon.specs.suite import (
     AttackSpec,
@@ -44,7 +44,10 @@ _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
 DEEP_KEY = re.compile(rf"(?<![\w-]){_PART}(?:\.[ \t]*+{_PART}){{{DEEPEST}}}")
 
 # Options of `run` that people write into suites.
-OF_A_RUN = ("device", "batch_size", "limit", "workers", "output", "precision", "compile", "strict")
+OF_A_RUN = (
+    *("device", "batch_size", "limit", "workers", "output", "precision", "channels_last"),
+    *("compile", "strict"),
+)
 
 AGAINST = "against"
 WHERE = "evaluate"  # how error messages of `decode_request` name the request
@@ -217,43 +220,11 @@ def _with_files(spec: AnySpec, folder: Path) -> AnySpec:
 
     update = {key: resolved(value) for key, value in spec}
     if isinstance(spec, AttackSpec):
-        return spec.model_copy(update=update | _attack_files(spec, folder))
+        keys = {key: update[key] for key in ("name", "backward", "attacks") if key in update}
+        update |= with_attack_paths(keys, lambda each: resolve(each, folder))
     for key in FILE_KEYS.get(type(spec), ()):
         update[key] = update[key] and resolve(update[key], folder)
     return spec.model_copy(update=update)
-
-
-def _attack_files(spec: AttackSpec, folder: Path) -> dict[str, Any]:
-    """Returns the keys of an attack that may hold paths, of its own and of a list's members."""
-    found: dict[str, Any] = {"name": _attack_name(spec.name, folder)}
-    if spec.backward is not None:
-        found["backward"] = _resolved_functions(spec.backward, folder)
-    members = spec.parameters.get("attacks")
-    if isinstance(members, list | tuple):
-        found["attacks"] = [_member_files(each, folder) for each in members]
-    return found
-
-
-def _attack_name(name: str, folder: Path) -> str:
-    return resolve(name, folder) if PYTHON_FILE in name else name
-
-
-def _member_files(member: Any, folder: Path) -> Any:
-    if isinstance(member, str):
-        return _attack_name(member, folder)
-    if isinstance(member, Mapping) and isinstance(member.get("name"), str):
-        member = {**member, "name": _attack_name(member["name"], folder)}
-    backward = member.get("backward") if isinstance(member, Mapping) else None
-    if not isinstance(backward, Mapping):
-        return member
-    return {**member, "backward": _resolved_functions(backward, folder)}
-
-
-def _resolved_functions(backward: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    return {
-        path: resolve(each, folder) if isinstance(each, str) else each
-        for path, each in backward.items()
-    }
 
 
 def _explain(

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from gibbon.core.threat import ZERO, Norm
 from gibbon.specs.base import UNATTACKED, EpsilonField, Name, OneOrMany, Spec
 
-Measure = Literal[
+MeasureName = Literal[
     "clean_error",
     "adversarial_error",
     "confidence_on_misclassified",
@@ -27,7 +27,7 @@ Measure = Literal[
     "one_picture",
 ]
 # Those of inputs without a class: the row's attack is none, its epsilon 0.
-NO_CLASS_MEASURES: tuple[Measure, ...] = (
+NO_CLASS_MEASURES: tuple[MeasureName, ...] = (
     "false_positive_rate",
     "confidence_on_false_positives",
     "share_of_false_positives",
@@ -76,7 +76,7 @@ class PublishedRow(Spec):
 
     dataset: Name
     model: Name
-    measure: Measure
+    measure: MeasureName
     value: float | None = Field(default=None, ge=0, le=1)
     section: str
     id: Name | None = None

@@ -34,7 +34,7 @@ from gibbon.specs.base import (
     Name,
     OneOrMany,
     Positive,
-    Side,
+    SideLength,
     Size,
     Source,
     Spec,
@@ -204,8 +204,8 @@ class DatasetSpec(Spec):
     skip_unreadable: bool = Field(default=False, strict=True, exclude_if=not_)
     arguments: dict[str, Any] = Field(default_factory=dict, exclude_if=not_)
     classes: Literal["none"] | None = Field(default=None, exclude_if=_not_given)
-    count: Side | None = Field(default=None, exclude_if=_not_given)
-    shape: Annotated[tuple[Side, ...], Field(min_length=1)] | None = Field(
+    count: SideLength | None = Field(default=None, exclude_if=_not_given)
+    shape: Annotated[tuple[SideLength, ...], Field(min_length=1)] | None = Field(
         default=None, exclude_if=_not_given
     )
 
@@ -560,8 +560,8 @@ class Suite(Spec):
     ``published`` are numbers that tables show next to the measured ones, and ``claims`` orders of
     two measures that are tested.  ``accept`` lists the kinds of flags that the author takes
     responsibility for.  ``certify`` says which certified bounds are computed: true for all, false
-    for none; those that cost little beside the attacks if it is missing.  It was called ``bounds``,
-    which is still read.
+    for none; those that cost little next to the attacks if it is missing.  It was called
+    ``bounds``, which is still read.
 
     ``keep_examples`` says which adversarial examples are kept in the run's folder: ``"all"``,
     ``"misclassified"``, or a number of each cell; none if it is missing.

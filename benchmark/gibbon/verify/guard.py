@@ -2,7 +2,7 @@
 
 What an attack left changed fails its cell.  A model may change the same things in a pass of its
 own: then the model is run alone on a copy of the inputs, and what that changes is not the attack's
-fault (`gibbon.verify.own_doing`).
+fault (`gibbon.verify.side_effects`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gibbon.models.classifier import CHANGED_INPUT, Classifier, Watch
 from gibbon.models.reached_values import leave_own
 from gibbon.models.snapshot import CHANGED_ATTRIBUTES, CHANGED_TENSORS, Snapshot
 from gibbon.verify.others_values import OTHERS, noting_values
-from gibbon.verify.own_doing import own_doing
+from gibbon.verify.side_effects import side_effects_of
 from gibbon.verify.unchanged_state import LEFT_LATER
 
 LEFT_THREADS = "an attack left threads running"
@@ -113,7 +113,7 @@ def guarding(
     )
     others = set(touched.places)
     if difference is not None or changed_input or changes.code or others:
-        own = own_doing(source, batch, snapshot)
+        own = side_effects_of(source, batch, snapshot)
         if difference in (CHANGED_TENSORS, CHANGED_ATTRIBUTES) and places <= own.places:
             source.own_places |= places
             difference = None

@@ -25,7 +25,7 @@ from gibbon.verify.answers import (
     clean_answers,
     votes_for,
 )
-from gibbon.verify.proposal import Proposal, Tried
+from gibbon.verify.proposal import Proposal, TryResult
 
 AGAIN = "judging again"  # purpose of the draws that a try is judged by once it is chosen
 
@@ -204,7 +204,7 @@ class _Answered(NamedTuple):
 
 
 def _best(
-    tries: Iterator[Tried], source: Classifier, batch: Batch, *, threat: ThreatModel
+    tries: Iterator[TryResult], source: Classifier, batch: Batch, *, threat: ThreatModel
 ) -> Judged:
     """Checks each try, evaluates the source on it, and returns the best for each example."""
     best: _Answered | None = None
@@ -229,7 +229,9 @@ def _best(
     return Judged(*found, best.misclassified, misled_by=first, nearest=nearest, margin=reached)
 
 
-def _answered(tried: Tried, source: Classifier, batch: Batch, *, threat: ThreatModel) -> _Answered:
+def _answered(
+    tried: TryResult, source: Classifier, batch: Batch, *, threat: ThreatModel
+) -> _Answered:
     found = _checked(tried, source, batch, threat=threat)
     votes = tried.answers(source, batch, found.candidates, sound=found.sound)
     wrong = votes.predicted != batch.labels
@@ -238,6 +240,6 @@ def _answered(tried: Tried, source: Classifier, batch: Batch, *, threat: ThreatM
     return _Answered(found.candidates, found.verdict, found.distance, votes, wrong)
 
 
-def _checked(tried: Tried, source: Classifier, batch: Batch, *, threat: ThreatModel) -> Checked:
+def _checked(tried: TryResult, source: Classifier, batch: Batch, *, threat: ThreatModel) -> Checked:
     check_form(tried.points, batch.inputs, what="candidate")
     return check(tried.points.detach(), batch.inputs, threat=threat, bounds=source.bounds)

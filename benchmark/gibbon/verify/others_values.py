@@ -1,4 +1,4 @@
-"""Keeps the variables that the code of a model or an attack reads from the code of others.
+"""Protects variables that a model's or an attack's code reads from changes by other code.
 
 An attack may set a variable of the model's file, or an attribute of another attack's class, and a
 model those of another model.  All of them are compared after its code has run, put back, and named.
@@ -34,7 +34,7 @@ _OF_ATTACKS: weakref.WeakKeyDictionary[ReachedValues, int] = weakref.WeakKeyDict
 
 
 @dataclass
-class Touched:
+class ChangedValues:
     """The values that were put back while an attack ran, with their names.
 
     Args:
@@ -61,7 +61,7 @@ class Touched:
         return ", ".join(sorted({self.names[each] for each in places}))
 
 
-_RUNNING: list[Touched] = []
+_RUNNING: list[ChangedValues] = []
 
 
 def hold_values(attack: Attack) -> ReachedValues | None:
@@ -80,14 +80,14 @@ def hold_values(attack: Attack) -> ReachedValues | None:
 
 
 @contextmanager
-def noting_values(attack: Attack | None, source: Classifier) -> Iterator[Touched]:
+def noting_values(attack: Attack | None, source: Classifier) -> Iterator[ChangedValues]:
     """Notes the values of others that an attack on a model changes in a block, and puts them back.
 
     Those that its own code reads are its own, and stay, unless a model reads them, too.
     """
     own = None if attack is None else hold_values(attack)
     renew_values()
-    touched = Touched(source, frozenset() if own is None else _own_places(own))
+    touched = ChangedValues(source, frozenset() if own is None else _own_places(own))
 
     def look() -> None:
         touched.add(_put_back(touched.own))

@@ -3,7 +3,7 @@
 Which leaf of `Proposal` an attack gets follows from the work that it shares between epsilons
 (`gibbon.attacks.base.SharedWork`):
 
-- `Tries`: nothing is shared; a list of candidates for this epsilon alone.
+- `TriesProposal`: nothing is shared; a list of candidates for this epsilon alone.
 - `DirectionProposal`: a direction, along which each epsilon goes its own length.
 - `SearchProposal`: a `MinimalNormSearch`, of which each epsilon takes the points within reach.
 """
@@ -47,7 +47,7 @@ NOT_CARRIED = "misclassified examples are carried within a batch along one direc
 
 
 @dataclass(frozen=True)
-class Tried:
+class TryResult:
     """The candidates of one try, one for each example, with votes and distances if known.
 
     Args:
@@ -81,10 +81,12 @@ class Proposal(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Tensor]:
-        """Yields the candidates of each try, shape (N, *input_shape); asks the source nothing."""
+        """Yields the candidates of each try, shape (N, *input_shape); evaluates nothing."""
 
     @abstractmethod
-    def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
+    def tries(
+        self, source: Classifier, batch: Batch, *, watch: Watch | None
+    ) -> Iterator[TryResult]:
         """Yields the candidates of each try, with votes and distances if they are known.
 
         ``watch`` saves a pass over the clean inputs if the attack made one.
@@ -99,22 +101,24 @@ class Proposal(ABC):
 
 
 @dataclass(frozen=True)
-class Tries(Proposal):
+class TriesProposal(Proposal):
     """Candidates that were made for one threat model alone.
 
-    >>> [each.tolist() for each in Tries([torch.zeros(1, 2), torch.ones(1, 2)])]
+    >>> [each.tolist() for each in TriesProposal([torch.zeros(1, 2), torch.ones(1, 2)])]
     [[[0.0, 0.0]], [[1.0, 1.0]]]
     """
 
     points: Iterable[Tensor]
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yields each try; those of an attack that is still at work can be read once."""
+        """Yields each try; those of an attack that is still running can be read once."""
         return iter(self.points)
 
-    def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
-        """Yields each try; the source must be asked about all of them."""
-        return map(Tried, self)
+    def tries(
+        self, source: Classifier, batch: Batch, *, watch: Watch | None
+    ) -> Iterator[TryResult]:
+        """Yields each try; the source must evaluate all of them."""
+        return map(TryResult, self)
 
     def take(self, rows: Tensor) -> Proposal:
         """Raises `AttackError`."""
@@ -146,9 +150,11 @@ class DirectionProposal(Proposal):
         else:
             yield move(self.inputs, self.direction, threat=self.threat)
 
-    def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
-        """Yields the candidate; the source must be asked about it."""
-        return (Tried(each, shared=self.shared, position=self.position) for each in self)
+    def tries(
+        self, source: Classifier, batch: Batch, *, watch: Watch | None
+    ) -> Iterator[TryResult]:
+        """Yields the candidate; the source must evaluate it."""
+        return (TryResult(each, shared=self.shared, position=self.position) for each in self)
 
     def take(self, rows: Tensor) -> DirectionProposal:
         """Returns the proposal for the examples at these positions."""
@@ -220,7 +226,9 @@ class SearchProposal(Proposal):
         """Yields each try: the points found within epsilon, the inputs in place of the others."""
         return (within(self.inputs, found, threat=self.threat) for found in self.search.found)
 
-    def tries(self, source: Classifier, batch: Batch, *, watch: Watch | None) -> Iterator[Tried]:
+    def tries(
+        self, source: Classifier, batch: Batch, *, watch: Watch | None
+    ) -> Iterator[TryResult]:
         """Yields each try with the source's answers, which serve every epsilon.
 
         The clean input also stands if it is misclassified and the point found is not.
@@ -229,7 +237,7 @@ class SearchProposal(Proposal):
         for point in answers.points:
             reached = point.distance <= self.threat.radius
             taken = reached & (point.misclassified | ~answers.clean_wrong)
-            yield Tried(
+            yield TryResult(
                 torch.where(like(taken, batch.inputs), point.found, batch.inputs),
                 point.votes.where(taken, answers.clean),
                 answers.nearest,
@@ -290,6 +298,19 @@ def propose(
     return make(attack, source, batch, threats=threats, streams=streams)
 
 
+def direction_of(
+    attack: Attack, source: Classifier, batch: Batch, *, streams: ExampleStreams
+) -> Tensor:
+    """Returns a plain copy of the direction of an attack that shares one among all epsilons.
+
+    Raises `AttackError` if the attack returns anything but a tensor of the inputs' shape and dtype.
+    """
+    direction = cast("DirectionAttack", attack).direction(
+        source, batch.inputs, labels=batch.labels.clone(), streams=streams
+    )
+    return one_copied(direction, batch.inputs, what="direction")
+
+
 def _directions(
     attack: Attack,
     source: Classifier,
@@ -298,10 +319,7 @@ def _directions(
     threats: Sequence[ThreatModel],
     streams: ExampleStreams,
 ) -> Iterator[DirectionProposal]:
-    direction = cast("DirectionAttack", attack).direction(
-        source, batch.inputs, labels=batch.labels.clone(), streams=streams
-    )
-    direction = one_copied(direction, batch.inputs, what="direction")
+    direction = direction_of(attack, source, batch, streams=streams)
     shared: SharedPass | None = None
     if is_ours(attack) and SharedPass.is_worthwhile(batch.inputs, threats):
         shared = SharedPass(batch.inputs, direction, threats)
@@ -340,12 +358,12 @@ def _separate_tries(
     *,
     threats: Sequence[ThreatModel],
     streams: ExampleStreams,
-) -> Iterator[Tries]:
+) -> Iterator[TriesProposal]:
     for threat in threats:
         tries = tries_of(
             attack, source, batch.inputs, labels=batch.labels, threat=threat, streams=streams
         )
-        yield Tries(tries)
+        yield TriesProposal(tries)
 
 
 # The maker of an attack's proposals, by the work that it shares between threat models.

@@ -2,12 +2,14 @@
 
 A pass on a small batch takes nearly as long as one on a few times as many examples.  The candidates
 of all epsilons are therefore predicted at once if they are few.  Passes are counted by example, for
-the epsilon that they belong to, as if they had been made one after another.
+the epsilon that they belong to, as if they had been made one after another.  If memory runs out,
+fewer epsilons are predicted at once, in this batch and in later ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from gibbon.attacks.base import move
 from gibbon.core.threat import ThreatModel
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
+from gibbon.models.memory import give_back, is_shortage
 from gibbon.models.pass_count import add_passes
 from gibbon.models.votes import Votes
 from gibbon.verify.unchanged_state import unchanged_state
@@ -23,6 +26,9 @@ from gibbon.verify.unchanged_state import unchanged_state
 # Far less than the backward pass of a full batch takes.
 MOST_EXAMPLES = 512
 MOST_NUMBERS = 1 << 20
+
+# Examples that memory held at most, of models for which it ran out.
+_HELD: WeakKeyDictionary[Classifier, int] = WeakKeyDictionary()
 
 
 class SharedPass:
@@ -36,7 +42,8 @@ class SharedPass:
 
     def __init__(self, inputs: Tensor, direction: Tensor, threats: Sequence[ThreatModel]) -> None:
         self._points = [move(inputs, direction, threat=each) for each in threats]
-        self._outputs: dict[int, Tensor] | None = None
+        self._outputs: dict[int, Tensor] = {}
+        self._tried = 0  # epsilons before this position were predicted, or can't be at once
 
     @staticmethod
     def is_worthwhile(inputs: Tensor, threats: Sequence[ThreatModel]) -> bool:
@@ -52,26 +59,36 @@ class SharedPass:
     def votes(self, position: int, source: Classifier, batch: Batch) -> Votes | None:
         """Returns the source's answers at one of the epsilons, whose candidates are valid.
 
-        The first call makes the pass, for this epsilon and those after it.  Returns None, and
-        counts nothing, if the source is random or the pass failed: it may be made for this epsilon
-        alone.
+        The first call makes the pass, for this epsilon and those after it, or as many as memory
+        holds.  Returns None, and counts nothing, if the source is random, the pass failed, or would
+        hold this epsilon alone: it may be made in the usual way.
         """
         if source.draws.count > 1:
             return None
-        if self._outputs is None:
-            self._outputs = self._predict(position, source)
+        if position >= self._tried:
+            self._predict(position, source)
         outputs = self._outputs.pop(position, None)
         if outputs is None:
             return None
         add_passes(source.passes, forward=len(outputs))
         return Votes(outputs.unsqueeze(0), batch.labels, source.outputs)
 
-    def _predict(self, position: int, source: Classifier) -> dict[int, Tensor]:
-        left = self._points[position:]
-        try:
-            with unchanged_state(source), source.uncounted():
-                outputs = source.predict(torch.cat(left))
-        # Also for want of memory.  Each epsilon then has a pass of its own, which fails by itself.
-        except Exception:  # noqa: BLE001
-            return {}
-        return dict(enumerate(outputs.chunk(len(left)), start=position))
+    def _predict(self, position: int, source: Classifier) -> None:
+        """Predicts the candidates of several epsilons, beginning with one."""
+        left, count = self._points[position:], len(self._points[position])
+        number = min(len(left), _HELD.get(source, MOST_EXAMPLES) // max(1, count))
+        while number > 1:
+            try:
+                with unchanged_state(source), source.uncounted():
+                    outputs = source.predict(torch.cat(left[:number]))
+            except Exception as error:  # noqa: BLE001
+                if not is_shortage(error):  # each epsilon has a pass, which fails by itself
+                    self._tried = len(self._points)
+                    return
+            else:
+                self._outputs = dict(enumerate(outputs.chunk(number), start=position))
+                break
+            _HELD[source] = number * count // 2
+            give_back(left[0].device)
+            number //= 2
+        self._tried = position + max(1, number)

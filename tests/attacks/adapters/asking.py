@@ -13,7 +13,7 @@ from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
 from gibbon.specs.suite import AttackSpec
 from gibbon.verify.judge import Judged, judge
-from gibbon.verify.proposal import Tries, propose
+from gibbon.verify.proposal import TriesProposal, propose
 
 HERE = "suite.toml: attacks[0]"
 
@@ -47,4 +47,4 @@ def judged(
     threat = nets.threat(epsilon, norm=norm or attack.norms[0], bounds=bounds)
     candidates = asked(attack, classifier, batch, threat)
     with classifier.evaluating():
-        return judge(classifier, batch, proposed=Tries([candidates]), threat=threat)
+        return judge(classifier, batch, proposed=TriesProposal([candidates]), threat=threat)

@@ -337,7 +337,7 @@ AVERAGED = torch.optim.swa_utils.AveragedModel(network(seed=7)).state_dict()
             {"state_dict": state(), "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}},
             ["taken from 'state_dict'"],
         ),
-        ({**state(), "epoch": 3, "lr": 0.1}, ["left aside beside the weights: epoch, lr"]),
+        ({**state(), "epoch": 3, "lr": 0.1}, ["left aside next to the weights: epoch, lr"]),
         ({"model": ROBUSTNESS, "epoch": 1}, [
             "the prefix 'module.' was stripped from the names of 9 tensors",
             "the prefix 'model.' was stripped from the names of 9 tensors",

@@ -178,11 +178,24 @@ def _search_method(name: str, known: _Class) -> SearchMethod | None:
     return SearchMethod.SINGLE_STEP if one_step else SearchMethod.ITERATIVE
 
 
+class _OnItsDevice(nn.Module):
+    """Calls a model where it is: ART knows the CPU and torch's current CUDA device only."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.model, self.device = model, device
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the outputs where the inputs are."""
+        outputs: Tensor = self.model(inputs.to(self.device))
+        return outputs.to(inputs.device)
+
+
 def _run(kind: type[Any], task: Task) -> Tensor:
     estimators = LIBRARY.load("estimators.classification")
     device = task.inputs.device
     estimator = estimators.PyTorchClassifier(
-        model=task.model,
+        model=_OnItsDevice(task.model, device),
         loss=nn.CrossEntropyLoss(),
         input_shape=tuple(task.inputs.shape[1:]),
         nb_classes=task.classes,

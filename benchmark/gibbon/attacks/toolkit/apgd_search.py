@@ -463,7 +463,7 @@ class _Found:
         self.best = points
 
     def collect_misclassified(self, state: _SearchState, *, outputs: Tensor) -> _SearchState:
-        """Stores the rows that are misclassified; returns the state of those that go on."""
+        """Stores the rows that are misclassified; returns the state of the others."""
         done = state.objective.misclassified(outputs)
         if not bool(done.any()):
             return state

@@ -36,6 +36,11 @@ class Lookahead:
         self._room, self._most = room, most
         self._tried = self._improved = 1.0  # the first changes of a search improve
 
+    @property
+    def is_off(self) -> bool:
+        """Whether each batch has one query of an example."""
+        return self._most == 1
+
     def depth(self, examples: int) -> int:
         r"""Returns the number of queries of each example that decides most for its cost.
 

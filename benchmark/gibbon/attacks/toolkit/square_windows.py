@@ -63,11 +63,22 @@ class Sampler(ABC):
 
     @abstractmethod
     def change(
-        self, best: Tensor, inputs: Tensor, *, examples: Tensor, windows: Windows
+        self,
+        best: Tensor,
+        inputs: Tensor,
+        *,
+        examples: Tensor,
+        windows: Windows,
+        but: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns which of R windows change a best point, int64, and the changed points.
 
-        ``examples`` are the examples of the windows, int64, shape (R,).
+        Args:
+            best: the best points of M examples.
+            inputs: their inputs.
+            examples: the examples of the windows, int64, shape (R,).
+            windows: the windows.
+            but: which windows are left out, bool, shape (R,); none if None.
         """
 
 
@@ -91,13 +102,20 @@ class LinfSampler(Sampler):
         return Windows(squares.places, clip_(values, self.threat.bounds))
 
     def change(
-        self, best: Tensor, inputs: Tensor, *, examples: Tensor, windows: Windows
+        self,
+        best: Tensor,
+        inputs: Tensor,
+        *,
+        examples: Tensor,
+        windows: Windows,
+        but: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns points with one window at plus or minus epsilon, a sign for each channel."""
         index, values = windows.index(0), windows.forms
         channels = torch.arange(best.shape[1], device=best.device).unsqueeze(1)
         held = best.flatten(2)[examples.view(-1, 1, 1), channels, windows.places]
-        rows = (held != values).flatten(1).any(1).nonzero().flatten()
+        differs = (held != values).flatten(1).any(1)
+        rows = (differs if but is None else differs & ~but).nonzero().flatten()
         changed = best[examples[rows]]
         changed.flatten(2).scatter_(2, index[rows], values[rows])
         return rows, changed
@@ -136,9 +154,19 @@ class PyramidSampler(Sampler):
         return Windows(squares.places, squares.signs.unsqueeze(3) * shapes.unsqueeze(2))
 
     def change(
-        self, best: Tensor, inputs: Tensor, *, examples: Tensor, windows: Windows
+        self,
+        best: Tensor,
+        inputs: Tensor,
+        *,
+        examples: Tensor,
+        windows: Windows,
+        but: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns points with the budget of two windows in one of them."""
+        if but is not None:
+            rows = (~but).nonzero().flatten()
+            left = Windows(windows.places[rows], windows.forms[rows])
+            return rows, self.change(best, inputs, examples=examples[rows], windows=left)[1]
         best, inputs = best[examples], inputs[examples]
         order, channels = self._order, best.shape[1]
         one, two = windows.index(0), windows.index(1)

@@ -74,7 +74,7 @@ def load(request: DataRequest) -> ArrayDataset:
     """Returns a split of CIFAR-10.
 
     Inputs have shape (3, 32, 32).  Raises `DatasetError`, which names the file or the places that
-    searched, if a file is damaged or can't be had.
+    searched, if a file is damaged or not available.
     """
     batches = _read_batches(request)
     return ArrayDataset(

@@ -61,7 +61,7 @@ def load(request: DataRequest) -> ArrayDataset:
     """Returns a split of Fashion-MNIST.
 
     Inputs have shape (1, 28, 28).  Raises `DatasetError`, which names the file or the places that
-    searched, if a file is damaged or can't be had.
+    searched, if a file is damaged or not available.
     """
     images, labels = (
         _read_verified(path, SHA256[name])

@@ -38,7 +38,7 @@ def adaptation_to(subject: Subject, path: str) -> AdaptingKeys:
         return AdaptingKeys(f'before = "{path}"')
     if call.inputs.shape == call.outputs.shape:
         line = f'backward = {{ "{path}" = "identity" }}'
-        return AdaptingKeys(line, f"Hand the gradient on through {path}: {line}{OR_ELSE}.")
+        return AdaptingKeys(line, f"Pass the gradient unchanged through {path}: {line}{OR_ELSE}.")
     line = f'backward = {{ "{path}" = "path/to/file.py:function" }}'
     shapes = f"{_shape(call.inputs.shape)} to {_shape(call.outputs.shape)}"
     return AdaptingKeys(

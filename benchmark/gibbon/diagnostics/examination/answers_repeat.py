@@ -8,7 +8,7 @@ from gibbon.diagnostics.examination.closeness import relative_difference
 from gibbon.diagnostics.examination.module_search import first_random
 from gibbon.diagnostics.examination.observe import MOST_CALLS, cause_of, comparison
 from gibbon.diagnostics.examination.observed import OtherAnswers
-from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
+from gibbon.diagnostics.examination.subject import CheckNotes, CheckReport, Subject, counted
 from gibbon.models.repeatability import Cause
 from gibbon.records.examination import ExaminedFlag
 
@@ -31,13 +31,13 @@ MOST_LATER = 200  # calls before the first inputs are given again
 CALLS_SHARE = 4  # calls take at most this part of what is left
 
 
-def same_inputs_twice(subject: Subject) -> Report:
+def same_inputs_twice(subject: Subject) -> CheckReport:
     """Compares two calls on the sample; raises ``random-answers`` or ``stateful-answers``.
 
     Which of them is decided by `gibbon.models.repeatability.cause_of_change`.
     """
     observed = subject.observed
-    notes = Notebook(NAME, f"{counted(len(observed.outputs), 'example')}, 2 calls")
+    notes = CheckNotes(NAME, f"{counted(len(observed.outputs), 'example')}, 2 calls")
     notes.figures["changed classes"] = observed.changed
     if observed.steady:
         return notes.report()
@@ -109,12 +109,12 @@ def _later_flag(found: OtherAnswers, when: str = "after many calls") -> Examined
     )
 
 
-def same_inputs_after_attacks(subject: Subject) -> Report:
+def same_inputs_after_attacks(subject: Subject) -> CheckReport:
     """Compares answers after the attacks of a run with the first; raises ``stateful-answers``.
 
     It is the only check that sees a model change late, by a count or a clock.
     """
-    notes, observed = Notebook(AFTER), subject.observed
+    notes, observed = CheckNotes(AFTER), subject.observed
     if not observed.steady:
         return notes.abstain("its answers can't be repeated")
     if subject.left < 1:
@@ -136,12 +136,12 @@ def _mixes(subject: Subject) -> bool:
     return subject.mixes or (alone is not None and alone.difference > subject.observed.tolerance)
 
 
-def same_inputs_later(subject: Subject, first: Tensor, rows: list[int]) -> Report:
+def same_inputs_later(subject: Subject, first: Tensor, rows: list[int]) -> CheckReport:
     """Calls the model on single examples many times, and compares with the first answers.
 
     ``first`` are the answers to ``rows`` of the sample before all other checks.
     """
-    notes = Notebook(LATER)
+    notes = CheckNotes(LATER)
     if not subject.observed.steady or subject.mixes:
         return notes.abstain(subject.excuse or "it answers at random")
     if subject.remembers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gibbon.diagnostics.examination.answers_repeat import changes_after_all
 from gibbon.diagnostics.examination.observe import comparison
-from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
+from gibbon.diagnostics.examination.subject import CheckNotes, CheckReport, Subject, counted
 from gibbon.records.examination import ExaminedFlag
 
 NAME = "alone, among others and in another order"
@@ -12,13 +12,13 @@ MOST = 32  # examples in another order
 SHARE = 8  # they take at most this part of what is left
 
 
-def batch_composition(subject: Subject) -> Report:
+def batch_composition(subject: Subject) -> CheckReport:
     """Compares single examples, and examples in another order and number, with those in the batch.
 
     Raises ``batch-dependent``.
     """
     observed = subject.observed
-    notes = Notebook(NAME)
+    notes = CheckNotes(NAME)
     if not observed.steady:
         return notes.abstain("it answers at random")
     alone = observed.alone
@@ -57,5 +57,5 @@ def batch_composition(subject: Subject) -> Report:
     return notes.report()
 
 
-def _flag(notes: Notebook, sentence: str, figure: str) -> None:
+def _flag(notes: CheckNotes, sentence: str, figure: str) -> None:
     notes.found.append(ExaminedFlag(kind="batch-dependent", figure=figure, sentence=sentence))

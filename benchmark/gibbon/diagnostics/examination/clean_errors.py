@@ -12,7 +12,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from gibbon.diagnostics.examination.significance import Gain, gain
-from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
+from gibbon.diagnostics.examination.subject import CheckNotes, CheckReport, Subject, counted
 from gibbon.records.examination import ExaminedFlag
 
 CHANCE, ORDER = "clean error against guessing", "order of the classes"
@@ -28,12 +28,12 @@ WEAK_ABOVE_CHANCE = 0.12
 LEAST_HALF = 10  # examples that a matching is found on, and as many that it is tested on
 
 
-def clean_error(subject: Subject) -> Report:
+def clean_error(subject: Subject) -> CheckReport:
     """Compares the accuracy on the sample with guessing; raises ``error-at-chance``."""
     observed = subject.observed
     labels, predicted = observed.sample.labels.cpu(), observed.outputs.argmax(1)
     total, classes = len(labels), observed.outputs.shape[1]
-    notes = Notebook(CHANCE, f"the predictions for {counted(total, 'example')}")
+    notes = CheckNotes(CHANCE, f"the predictions for {counted(total, 'example')}")
     right, chance = int((predicted == labels).sum()), 1 / classes
     accuracy = right / total
     notes.figures["clean error"] = 1 - accuracy
@@ -90,7 +90,7 @@ def _one_class(labels: Tensor, predicted: Tensor) -> str:
     )
 
 
-def class_order(subject: Subject) -> Report:
+def class_order(subject: Subject) -> CheckReport:
     """Tries other orders of the classes, without a pass; raises ``preprocessing``.
 
     Known orders are tried on all examples: shifted by one, sorted as text, reversed.  Any other is
@@ -99,7 +99,7 @@ def class_order(subject: Subject) -> Report:
     observed = subject.observed
     labels, predicted = observed.sample.labels.cpu(), observed.outputs.argmax(1)
     total, classes = len(labels), observed.outputs.shape[1]
-    notes = Notebook(ORDER, f"the predictions for {counted(total, 'example')}")
+    notes = CheckNotes(ORDER, f"the predictions for {counted(total, 'example')}")
     error = float((predicted != labels).double().mean())
     if error < LEAST_ERROR:
         notes.looked_at = f"a clean error of {error:.1%}, which no order would make much smaller"

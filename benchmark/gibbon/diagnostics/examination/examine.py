@@ -18,6 +18,7 @@ from gibbon.diagnostics.examination import (
     clean_errors,
     gradient_differences,
     gradient_modes,
+    gradient_sums,
     inner_work,
     input_rounding,
     loss_jumps,
@@ -36,9 +37,9 @@ from gibbon.diagnostics.examination.observe import (
 from gibbon.diagnostics.examination.observed import Observed, OtherAnswers
 from gibbon.diagnostics.examination.subject import (
     SEED,
-    Notebook,
+    CheckNotes,
+    CheckReport,
     OutOfPassesError,
-    Report,
     Subject,
 )
 from gibbon.models.classifier import Classifier
@@ -57,7 +58,9 @@ LATER = 8  # examples whose first answers are compared with their last
 # Parts of what is left when a check begins.
 SMALL = 20  # passes: with fewer the gradient comes first
 PREPROCESSING_PART, ROUNDING_PART = 0.65, 0.16
-GRADIENT_PART, JUMPS_PART = 0.6, 0.3
+GRADIENT_PART, JUMPS_PART, SUMS_PART = 0.6, 0.3, 0.5
+SMALL_RUN = 400  # passes of an examination
+KEPT = 16  # passes that a small run keeps for the candidates and the last answers
 
 
 def budget_of_run(passes: int) -> int:
@@ -126,7 +129,7 @@ def examine(
     started, passes = time.monotonic(), classifier.passes
     before = (passes.forward, passes.backward)
     place = device if device is not None else batch.inputs.device
-    reports: list[Report] = []
+    reports: list[CheckReport] = []
     with undisturbed(classifier, place):
         known = observed if observed is not None else _observe(classifier, batch, place, budget)
         spent = passes.forward + passes.backward - sum(before)
@@ -182,7 +185,7 @@ def examine_candidates(
     )
 
 
-def _at_data(subject: Subject) -> Iterator[Report]:
+def _at_data(subject: Subject) -> Iterator[CheckReport]:
     """Yields the reports of the checks, the most valuable ones first."""
     observed = subject.observed
     later = subject.rows(min(LATER, max(1, subject.budget // 20)))
@@ -202,8 +205,8 @@ def _at_data(subject: Subject) -> Iterator[Report]:
     try:
         yield from inner_work.inner_work(subject)
     except Exception as error:  # noqa: BLE001  a check must not end the run
-        yield Notebook(inner_work.LAYERS).fail(error)
-        yield Notebook(inner_work.INNER).fail(error)
+        yield CheckNotes(inner_work.LAYERS).fail(error)
+        yield CheckNotes(inner_work.INNER).fail(error)
     yield _made(batch_composition.NAME, lambda: batch_composition.batch_composition(subject))
     # Of a model that makes many errors, the reason is worth more than its gradient.
     inputs = _made(
@@ -224,19 +227,45 @@ def _at_data(subject: Subject) -> Iterator[Report]:
         )
         subject.jumps = loss_jumps.are_serious(jumps.found)
         yield jumps
-        yield _made(
-            gradient_differences.AT_DATA,
-            lambda: gradient_differences.gradient_at_data(
-                subject.exactly, int(GRADIENT_PART * subject.left)
-            ),
-        )
+        yield from _gradients(subject)
     first = observed.outputs[later]
     yield _made(
         answers_repeat.LATER, lambda: answers_repeat.same_inputs_later(subject, first, later)
     )
 
 
-def _larger_gain_first(order: Report, inputs: Report) -> tuple[Report, Report]:
+def _gradients(subject: Subject) -> Iterator[CheckReport]:
+    """Yields the reports on the gradient at the data and elsewhere.
+
+    In a small run the gradient at the data comes first, and passes for later checks are kept.
+    """
+    small = subject.budget < SMALL_RUN
+
+    def elsewhere() -> CheckReport:
+        part = subject.left - LATER - KEPT if small else int(SUMS_PART * subject.left)
+        return _made(gradient_sums.NAME, lambda: gradient_sums.gradient_sums(subject.exactly, part))
+
+    sums = None if small else elsewhere()
+    here = _made(
+        gradient_differences.AT_DATA,
+        lambda: gradient_differences.gradient_at_data(
+            subject.exactly, int(GRADIENT_PART * subject.left)
+        ),
+    )
+    yield here
+    yield _unless_wrong(elsewhere() if sums is None else sums, here)
+
+
+def _unless_wrong(sums: CheckReport, here: CheckReport) -> CheckReport:
+    """Returns the report on gradients elsewhere, without flags if the gradient itself is wrong."""
+    if not (sums.found and any(each.severity in (None, "serious") for each in here.found)):
+        return sums
+    reason = "the gradient is wrong where it is taken, which has a flag of its own"
+    changed = {"result": "abstained", "reason": reason}
+    return CheckReport(sums.check.model_copy(update=changed))
+
+
+def _larger_gain_first(order: CheckReport, inputs: CheckReport) -> tuple[CheckReport, CheckReport]:
     """Returns two reports on repairs, the one with fewer errors first: the first flag is kept.
 
     Inputs that are wrong may look like classes in another order.
@@ -247,7 +276,7 @@ def _larger_gain_first(order: Report, inputs: Report) -> tuple[Report, Report]:
     return (inputs, order) if inputs.found and better else (order, inputs)
 
 
-def _candidates(subject: Subject, candidates: Candidates) -> Report:
+def _candidates(subject: Subject, candidates: Candidates) -> CheckReport:
     return _made(
         gradient_differences.AT_CANDIDATES,
         lambda: gradient_differences.gradient_at_candidates(
@@ -256,14 +285,14 @@ def _candidates(subject: Subject, candidates: Candidates) -> Report:
     )
 
 
-def _made(name: str, check: Callable[[], Report]) -> Report:
+def _made(name: str, check: Callable[[], CheckReport]) -> CheckReport:
     """Returns the report of a check, or of the exception that it raised."""
     try:
         return check()
     except OutOfPassesError as error:
-        return Notebook(name).leave_out(error.passes)
+        return CheckNotes(name).leave_out(error.passes)
     except Exception as error:  # noqa: BLE001  a check must not end the run
-        return Notebook(name).fail(error)
+        return CheckNotes(name).fail(error)
 
 
 @contextmanager

@@ -30,13 +30,19 @@ from torch import Tensor
 
 from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.datasets.base import Batch
-from gibbon.diagnostics.enough_examples import SURE_LEAST, weighed
+from gibbon.diagnostics.enough_examples import SURE_LEAST, severity_by_count
 from gibbon.diagnostics.examination.adapting_keys import adaptation_to
 from gibbon.diagnostics.examination.answers_repeat import changed_since
 from gibbon.diagnostics.examination.closeness import EPSILON
 from gibbon.diagnostics.examination.module_search import first_wrong_gradient
 from gibbon.diagnostics.examination.observe import points_nearby
-from gibbon.diagnostics.examination.subject import DETECTS, Notebook, Report, Subject, counted
+from gibbon.diagnostics.examination.subject import (
+    DETECTS,
+    CheckNotes,
+    CheckReport,
+    Subject,
+    counted,
+)
 from gibbon.models.outputs import margin_ascent
 from gibbon.records.examination import ExaminedFlag
 
@@ -112,13 +118,13 @@ class Points:
         return (self.gradients == 0).flatten(1).all(1)
 
 
-def gradient_at_data(subject: Subject, allowance: int) -> Report:
+def gradient_at_data(subject: Subject, allowance: int) -> CheckReport:
     """Checks the gradient a little off the examples of the sample.
 
     Raises ``gradient-mismatch`` and ``zero-gradient``.  ``allowance`` is the number of passes that
     the first step may make.
     """
-    notes = Notebook(AT_DATA)
+    notes = CheckNotes(AT_DATA)
     nearby = subject.observed.nearby
     if not subject.differentiable or nearby is None or nearby.gradient is None:
         return notes.abstain(subject.classifier.forward_only or "the model has no gradient")
@@ -161,12 +167,12 @@ def gradient_at_data(subject: Subject, allowance: int) -> Report:
 
 def gradient_at_candidates(
     subject: Subject, candidates: Tensor, ids: Tensor, labels: Tensor
-) -> Report:
+) -> CheckReport:
     """Checks the margin's gradient a little off candidates of an attack.
 
     Raises ``gradient-mismatch`` and ``zero-gradient``.
     """
-    notes = Notebook(AT_CANDIDATES)
+    notes = CheckNotes(AT_CANDIDATES)
     if not subject.differentiable:
         return notes.abstain(subject.classifier.forward_only or "the model has no gradient")
     if subject.excuse:
@@ -188,7 +194,7 @@ def gradient_at_candidates(
     return _checked(subject, points, notes, directions=RANDOM)
 
 
-def _coarsely(subject: Subject, notes: Notebook, allowance: int) -> Report:
+def _coarsely(subject: Subject, notes: CheckNotes, allowance: int) -> CheckReport:
     """Checks no more than whether the objective falls along the gradient's sign."""
     nearby, sample = subject.observed.nearby, subject.observed.sample
     count = min(MOST_CANDIDATES, allowance // 4)
@@ -237,7 +243,9 @@ def _points(
     return Points(inputs, cotangents, gradients, outputs, ids, labels)
 
 
-def _checked(subject: Subject, points: Points, notes: Notebook, *, directions: int) -> Report:
+def _checked(
+    subject: Subject, points: Points, notes: CheckNotes, *, directions: int
+) -> CheckReport:
     finite = points.gradients.flatten(1).isfinite().all(1) & points.outputs.isfinite().all(1)
     if not bool(finite.all()):
         points = points.take(finite.nonzero().flatten().tolist())
@@ -410,13 +418,13 @@ def _error(sides: list[Tensor], rounding: Tensor) -> Tensor:
     return torch.where(noise <= NOISE_SHARE * largest, error, torch.nan)
 
 
-def _flag_zero(subject: Subject, notes: Notebook, zero: int, total: int, where: str = "") -> None:
+def _flag_zero(subject: Subject, notes: CheckNotes, zero: int, total: int, where: str = "") -> None:
     if any(each.kind == "zero-gradient" for each in notes.found):
         return
     path = first_wrong_gradient(subject) if zero == total else ""
     adapted = adaptation_to(subject, path)
     place = f" (the gradient is lost in {path})" if path else ""
-    severity, few = weighed(zero, total)
+    severity, few = severity_by_count(zero, total)
     notes.found.append(
         ExaminedFlag(
             kind="zero-gradient",
@@ -430,7 +438,7 @@ def _flag_zero(subject: Subject, notes: Notebook, zero: int, total: int, where: 
     )
 
 
-def _flag_mismatch(subject: Subject, notes: Notebook, known: Tensor) -> None:
+def _flag_mismatch(subject: Subject, notes: CheckNotes, known: Tensor) -> None:
     wrong = known[known > ALL_WRONG]
     error = float(wrong.median())
     path = first_wrong_gradient(subject)
@@ -438,7 +446,7 @@ def _flag_mismatch(subject: Subject, notes: Notebook, known: Tensor) -> None:
     other_way = "; it points the other way" if error > OPPOSITE else ""
     place = f" (the first part with a wrong backward pass is {path})" if path else ""
     at = " at candidates" if notes.name == AT_CANDIDATES else ""
-    severity, few = weighed(len(wrong), len(known), least=SURE_LEAST)
+    severity, few = severity_by_count(len(wrong), len(known), least=SURE_LEAST)
     notes.found.append(
         ExaminedFlag(
             kind="gradient-mismatch",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from gibbon.diagnostics.examination.answers_repeat import changes_after_all
-from gibbon.diagnostics.examination.subject import Notebook, Report, Subject
+from gibbon.diagnostics.examination.subject import CheckNotes, CheckReport, Subject
 from gibbon.records.examination import ExaminedFlag
 
 
-def gradient_modes(subject: Subject) -> Report:
+def gradient_modes(subject: Subject) -> CheckReport:
     """Compares answers with gradients recorded and not; raises ``detects-gradients``."""
-    notes, observed = Notebook("with and without gradients"), subject.observed
+    notes, observed = CheckNotes("with and without gradients"), subject.observed
     if not observed.steady:
         return notes.abstain("it answers at random")
     found = observed.with_gradients

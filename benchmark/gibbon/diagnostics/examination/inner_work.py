@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gibbon.core.plain_text import message_of
-from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
+from gibbon.diagnostics.examination.subject import CheckNotes, CheckReport, Subject, counted
 from gibbon.models.memory import is_shortage
 from gibbon.records.examination import ExaminedFlag
 
@@ -81,12 +81,12 @@ def _is_active(func: Any, name: str, args: tuple[Any, ...], keywords: dict[str, 
     return bool(active) and removes
 
 
-def inner_work(subject: Subject) -> tuple[Report, Report]:
+def inner_work(subject: Subject) -> tuple[CheckReport, CheckReport]:
     """Watches one pass without and one with gradients, of one example each.
 
     Raises ``training-layers`` and ``autograd-in-forward``.
     """
-    layers, inner = Notebook(LAYERS), Notebook(INNER)
+    layers, inner = CheckNotes(LAYERS), CheckNotes(INNER)
     if subject.left < PASSES:
         return layers.leave_out(PASSES), inner.leave_out(PASSES)
     module = subject.classifier.module

@@ -13,7 +13,7 @@ from torch import Tensor
 from gibbon.diagnostics.examination.adapting_keys import adaptation_to
 from gibbon.diagnostics.examination.closeness import EPSILON
 from gibbon.diagnostics.examination.module_search import first_flat
-from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
+from gibbon.diagnostics.examination.subject import CheckNotes, CheckReport, Subject, counted
 from gibbon.records.examination import ExaminedFlag
 
 NAME = "rounding of the inputs"
@@ -29,9 +29,9 @@ MOST = 8
 PASSES = 5  # of an example
 
 
-def input_rounding(subject: Subject, allowance: int) -> Report:
+def input_rounding(subject: Subject, allowance: int) -> CheckReport:
     """Moves one coordinate of each example within a cell; raises ``rounded-inputs``."""
-    notes, observed = Notebook(NAME), subject.observed
+    notes, observed = CheckNotes(NAME), subject.observed
     if not observed.steady or subject.excuse:
         return notes.abstain(subject.excuse or "it answers at random")
     if subject.coarse:

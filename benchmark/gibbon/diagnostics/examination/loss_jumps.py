@@ -27,7 +27,13 @@ from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.diagnostics.enough_examples import LEAST_SERIOUS
 from gibbon.diagnostics.examination.closeness import EPSILON
 from gibbon.diagnostics.examination.observed import Nearby
-from gibbon.diagnostics.examination.subject import DETECTS, Notebook, Report, Subject, counted
+from gibbon.diagnostics.examination.subject import (
+    DETECTS,
+    CheckNotes,
+    CheckReport,
+    Subject,
+    counted,
+)
 from gibbon.records.examination import ExaminedFlag
 
 NAME, KIND = "jumps of the loss", "discontinuous-loss"
@@ -84,12 +90,12 @@ class Segments:
         )
 
 
-def loss_jumps(subject: Subject, allowance: int) -> Report:
+def loss_jumps(subject: Subject, allowance: int) -> CheckReport:
     """Looks for jumps of the objective a little off the data; raises ``discontinuous-loss``.
 
     ``allowance`` is the number of passes that it may make.
     """
-    notes, nearby = Notebook(NAME), subject.observed.nearby
+    notes, nearby = CheckNotes(NAME), subject.observed.nearby
     if not subject.observed.steady or subject.excuse:
         return notes.abstain(subject.excuse or "it answers at random")
     if subject.detects_gradients:

@@ -1,4 +1,4 @@
-"""Makes the answers to a sample that the digest and the examination of a model start from."""
+"""Evaluates a model on a sample, for its digest and its examination."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def points_nearby(
 
 
 @dataclass(frozen=True, eq=False)
-class Off:
+class OffDataPoints:
     """Points off the data, with the outputs and gradients of a model there, on its device."""
 
     points: Tensor
@@ -95,7 +95,7 @@ class Off:
         return Nearby(self.points[:KEPT].cpu(), self.outputs, gradient, zero)
 
 
-def off_the_data(classifier: Classifier, batch: Batch, *, key: str) -> Off:
+def off_the_data(classifier: Classifier, batch: Batch, *, key: str) -> OffDataPoints:
     """Returns outputs, and gradients of the ascent direction, at `points_nearby`."""
     points = points_nearby(classifier, batch, key=key)
     gradients: dict[int, Tensor] = {}
@@ -114,12 +114,14 @@ def off_the_data(classifier: Classifier, batch: Batch, *, key: str) -> Off:
 
     outputs = torch.cat(in_pieces(run, len(points), device=points.device))
     if not gradients:
-        return Off(points, outputs, None)
-    return Off(points, outputs, torch.cat([gradients[start] for start in sorted(gradients)]))
+        return OffDataPoints(points, outputs, None)
+    return OffDataPoints(
+        points, outputs, torch.cat([gradients[start] for start in sorted(gradients)])
+    )
 
 
 def in_other_modes(
-    classifier: Classifier, batch: Batch, *, outputs: Tensor, off: Off
+    classifier: Classifier, batch: Batch, *, outputs: Tensor, off: OffDataPoints
 ) -> tuple[dict[str, tuple[OtherAnswers, Tensor | None]], bool]:
     """Returns answers one by one, and with gradients on and off, compared with those in the batch.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gibbon.diagnostics.examination.closeness import EPSILON
 from gibbon.diagnostics.examination.module_search import softmax_part
-from gibbon.diagnostics.examination.subject import Notebook, Report, Subject, counted
+from gibbon.diagnostics.examination.subject import CheckNotes, CheckReport, Subject, counted
 from gibbon.models.ensemble import Ensemble
 from gibbon.models.outputs import LOG_SCORES, LOGITS, LOSS_SCORES
 from gibbon.records.examination import ExaminedFlag
@@ -19,7 +19,7 @@ LEAST_SATURATED = 0.05  # share of the examples
 LEVELS = 256  # roundings within the outputs' range, below which their differences are tiny
 
 
-def output_form(subject: Subject) -> Report:
+def output_form(subject: Subject) -> CheckReport:
     """Looks at the outputs for the sample, without a pass.
 
     Raises ``outputs-are-probabilities``, ``outputs-are-log-probabilities``, ``saturated-outputs``
@@ -27,7 +27,7 @@ def output_form(subject: Subject) -> Report:
     """
     observed, rule = subject.observed, subject.classifier.outputs
     outputs, labels = observed.outputs, observed.sample.labels.cpu()
-    notes = Notebook("form of the outputs", f"the outputs for {counted(len(outputs), 'example')}")
+    notes = CheckNotes("form of the outputs", f"the outputs for {counted(len(outputs), 'example')}")
     if outputs.shape[1] < 2 or not bool(torch.isfinite(outputs).all()):
         return notes.abstain("there are fewer than two classes, or outputs are not finite")
     probabilities = rule is LOGITS and _are_probabilities(outputs)

@@ -197,7 +197,7 @@ class ShortAttack:
 
     @property
     def _spare(self) -> int:
-        """The passes that are left beside those to ask again for the examples that are done."""
+        """The passes left, less those that the final evaluation of finished examples needs."""
         return self.subject.left - int(self.done.sum())
 
     def _part(self, rows: Tensor) -> tuple[Region, ExampleStreams]:

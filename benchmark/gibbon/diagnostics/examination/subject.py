@@ -101,7 +101,7 @@ class Subject:
 
     @property
     def excuse(self) -> str:
-        """The reason why small differences of its answers say nothing; empty if they do."""
+        """The reason why small differences of its answers are no evidence; empty if they are."""
         if self.mixes:
             return "its answers depend on the batch"
         repeats = self.observed.repeats and not self.remembers
@@ -129,7 +129,7 @@ class Subject:
 
         ``of`` restricts them to the first examples of the sample.
         """
-        return by_class_in_turn(self.observed.sample.labels[:of].tolist())[: max(0, count)]
+        return interleaved_by_class(self.observed.sample.labels[:of].tolist())[: max(0, count)]
 
     def batch(self, rows: list[int]) -> Batch:
         """Returns examples of the sample, on the model's device."""
@@ -189,7 +189,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """The record of a check, and the flags that it raises."""
 
     check: ExaminedCheck
@@ -197,7 +197,7 @@ class Report:
 
 
 @dataclass
-class Notebook:
+class CheckNotes:
     """Collects what a check looked at, what it measured and the flags that it raises."""
 
     name: str
@@ -205,26 +205,26 @@ class Notebook:
     figures: dict[str, float | None] = field(default_factory=dict)
     found: list[ExaminedFlag] = field(default_factory=list)
 
-    def report(self) -> Report:
+    def report(self) -> CheckReport:
         """Returns the report of a check that decided."""
         return self._report("flagged" if self.found else "passed", "")
 
-    def abstain(self, reason: str) -> Report:
+    def abstain(self, reason: str) -> CheckReport:
         """Returns the report of a check that could not decide, unless it raised a flag."""
         return self._report("flagged" if self.found else "abstained", reason)
 
-    def leave_out(self, passes: int) -> Report:
+    def leave_out(self, passes: int) -> CheckReport:
         """Returns the report of a check that needs more passes than are left."""
         self.looked_at = ""
         return self._report("left out", f"it needs {passes} passes, more than the budget leaves")
 
-    def fail(self, error: BaseException) -> Report:
+    def fail(self, error: BaseException) -> CheckReport:
         """Returns the report of a check that raised an exception."""
         text = f"{type(error).__name__}: {message_of(error)}".splitlines()[0]
         text = f"{text} (raised by {raised_in(error)})"
         return self._report("failed", f"this check could not be made: {text}")
 
-    def _report(self, result: Result, reason: str) -> Report:
+    def _report(self, result: Result, reason: str) -> CheckReport:
         check = ExaminedCheck(
             name=self.name,
             result=result,
@@ -232,7 +232,7 @@ class Notebook:
             reason=reason,
             figures={key: _number(value) for key, value in self.figures.items()},
         )
-        return Report(check, tuple(self.found))
+        return CheckReport(check, tuple(self.found))
 
 
 def _number(value: float | None) -> float | None:
@@ -251,7 +251,7 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def by_class_in_turn(labels: list[int]) -> list[int]:
+def interleaved_by_class(labels: list[int]) -> list[int]:
     """Returns the positions of examples, one of each class before a second one.
 
     >>> by_class_in_turn([0, 0, 1, 0, 2])

@@ -202,7 +202,7 @@ def _search(
     found = _state(content)
     if found is not None:
         tensors, left = found
-        said = (f"left aside beside the weights: {_some(left)}",) if left else ()
+        said = (f"left aside next to the weights: {_some(left)}",) if left else ()
         yield FoundState(tensors, keys, (*notes, *said))
         return
     children = dict(_children(content))

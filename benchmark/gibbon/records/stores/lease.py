@@ -138,7 +138,7 @@ def _name(owner: dict[str, Any]) -> str:
 
 
 def _has_ended(content: bytes) -> bool:
-    """Returns whether the owner was a process of this machine that is no more."""
+    """Returns whether the owner was a process of this machine that has ended."""
     owner = _parsed(content)
     here = (platform.node(), _start_of_machine())
     process = owner.get("process")
@@ -156,7 +156,7 @@ def _has_ended(content: bytes) -> bool:
 
 
 def _start_of_machine() -> str:
-    """Returns a text that another start, or another container, of a machine has not; else ""."""
+    """Returns an identifier of this start and container of the machine, or ""."""
     try:
         started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{started} {Path('/proc/self/ns/pid').readlink()}"

@@ -20,19 +20,19 @@ class LocalStore(Store):
         return str(self.path)
 
     def reading(self) -> AbstractContextManager[Path]:
-        """Gives the path."""
+        """Yields the path."""
         return nullcontext(self.path)
 
     def writing(self, note: Callable[[str], None] = say_nothing) -> AbstractContextManager[Path]:
-        """Gives the path; `gibbon.runner.run_folder` locks the folder."""
+        """Yields the path; `gibbon.runner.run_folder` locks the folder."""
         return nullcontext(self.path)
 
     def writing_file(self) -> AbstractContextManager[Path]:
-        """Gives the path."""
+        """Yields the path."""
         return nullcontext(self.path)
 
     def adding(self) -> AbstractContextManager[Path]:
-        """Gives the path."""
+        """Yields the path."""
         return nullcontext(self.path)
 
     def child(self, name: str) -> LocalStore:

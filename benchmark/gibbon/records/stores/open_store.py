@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from gibbon.core.errors import RunFolderError, SpecError
-from gibbon.core.reading import expanded
+from gibbon.core.reading import expanded, shown_path
 from gibbon.records.stores.local import LocalStore
 from gibbon.records.stores.store import Store
 
@@ -42,7 +42,10 @@ def open_store(place: str | os.PathLike[str]) -> Store:
         raise SpecError(f"expected a path or a URL, got {text!r}")
     if not is_url(text):
         return LocalStore(expanded(text, RunFolderError))
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:  # such as of [, which begins an address of IPv6
+        raise SpecError(f"{shown_path(text)}: is no URL: {error}") from error
     if parts.scheme.lower() == FILE:
         if parts.netloc not in _HERE or not parts.path.strip("/"):
             raise SpecError(f"{text}: expected file:///PATH, with the path of a file or folder")

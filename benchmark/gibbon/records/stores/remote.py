@@ -62,7 +62,7 @@ class RemoteStore(Store):
             raise MissingLibraryError(
                 f"{url}: {str(error).rstrip('.')}; {EXTRA} installs the library of s3"
             ) from error
-        except (ValueError, TypeError, OSError) as error:
+        except Exception as error:  # of the library of any store
             raise SpecError(f"{url}: can't be opened by fsspec: {shown(error)}") from error
         root = root.rstrip("/")
         if not posixpath.basename(root) or "::" in url:
@@ -74,7 +74,7 @@ class RemoteStore(Store):
 
     @contextmanager
     def reading(self) -> Iterator[Path]:
-        """Gives a copy of the folder or file; next to a file also that with the ending .toml."""
+        """Yields a copy of the folder or file; next to a file also that with the ending .toml."""
         with self._at_hand() as path:
             files = self._files(say_nothing)
             if files.is_file(""):
@@ -86,7 +86,7 @@ class RemoteStore(Store):
 
     @contextmanager
     def writing(self, note: Callable[[str], None] = say_nothing) -> Iterator[Path]:
-        """Gives a working copy, whose files are sent to the store as they are completed."""
+        """Yields a working copy, whose files are sent to the store as they are completed."""
         with self._at_hand() as path:
             files = self._files(note)
             with Lease(files, note=note).held() as lease:
@@ -98,7 +98,7 @@ class RemoteStore(Store):
 
     @contextmanager
     def writing_file(self) -> Iterator[Path]:
-        """Gives a path whose file is sent to the store at the end of the block.
+        """Yields a path whose file is sent to the store at the end of the block.
 
         Next to it is the file with the ending .toml, if there is one.
         """
@@ -109,7 +109,7 @@ class RemoteStore(Store):
 
     @contextmanager
     def adding(self) -> Iterator[Path]:
-        """Gives an empty folder, whose files are sent to the store at the end of the block."""
+        """Yields an empty folder, whose files are sent to the store at the end of the block."""
         with self._at_hand() as path:
             yield path
             WorkingCopy(path, self._files(say_nothing)).catch_up()
@@ -134,7 +134,7 @@ class RemoteStore(Store):
 
     @contextmanager
     def _at_hand(self) -> Iterator[Path]:
-        """Gives a path in a new folder; errors name the URL in its place."""
+        """Yields a path in a new folder; errors name the URL in its place."""
         with TemporaryDirectory(prefix="gibbon-") as folder:
             path = Path(folder) / posixpath.basename(self.root)
             try:

@@ -20,14 +20,14 @@ class Store(ABC):
 
     @abstractmethod
     def reading(self) -> AbstractContextManager[Path]:
-        """Gives the path of the folder or file, complete, within a ``with`` block.
+        """Yields the path of the folder or file, complete, within a ``with`` block.
 
         Nothing that is written there is kept, unless the store is local.
         """
 
     @abstractmethod
     def writing(self, note: Callable[[str], None] = say_nothing) -> AbstractContextManager[Path]:
-        """Gives the path of a run's folder, for one run at a time, within a ``with`` block.
+        """Yields the path of a run's folder, for one run at a time, within a ``with`` block.
 
         What `gibbon.core.files` writes and removes there is in the store when the call returns;
         everything else is at the end of the block.  ``note`` receives sentences, such as that the
@@ -38,14 +38,14 @@ class Store(ABC):
 
     @abstractmethod
     def writing_file(self) -> AbstractContextManager[Path]:
-        """Gives a path for a new file; the file is in the store at the end of the ``with`` block.
+        """Yields a path for a new file; the file is in the store at the end of the ``with`` block.
 
         Raises `RunFolderError` if it can't be written.
         """
 
     @abstractmethod
     def adding(self) -> AbstractContextManager[Path]:
-        """Gives a folder, whose files are added to this one at the end of the ``with`` block.
+        """Yields a folder, whose files are added to this one at the end of the ``with`` block.
 
         Raises `RunFolderError` if they can't be written.
         """

@@ -1,9 +1,9 @@
 """All tables of a run, made from its stored record alone.
 
-`gibbon.report.content.lookup` looks up the results of the suite's cells in a record; each function
-here makes one kind of `Table` from them; `chapters` puts the tables in reading order.  A cell that
-failed is printed as ``failed``, never as a number; a cell of the suite that the record lacks is
-printed as ``not run``; a rate of no examples is a dash.
+`gibbon.report.content.parts.lookup` looks up the results of the suite's cells in a record; each
+module of `gibbon.report.content.tables` makes one kind of `Table` from them; `chapters` puts the
+tables in reading order.  A cell that failed is printed as ``failed``, never as a number; a cell of
+the suite that the record lacks is printed as ``not run``; a rate of no examples is a dash.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.attack_comparison import COMPARED
-from gibbon.report.content.certified import CERTIFIED
-from gibbon.report.content.claims import CLAIMS
-from gibbon.report.content.distances import NEAREST
-from gibbon.report.content.error_curves import CURVES
-from gibbon.report.content.evaluations import EVALUATIONS
-from gibbon.report.content.failures_and_flags import failures_and_flags
-from gibbon.report.content.headline import HEADLINE
-from gibbon.report.content.layout import Chapter, ChapterKind
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.no_class import NO_CLASS
-from gibbon.report.content.published import PAPER
-from gibbon.report.content.training_seeds import SEEDS
-from gibbon.report.content.transfer import AGREEMENT, TRANSFER
-from gibbon.report.content.worst_case import MEMBERS, WORST_CASE
+from gibbon.report.content.parts.layout import Chapter, ChapterKind
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.published_numbers.claims import CLAIMS
+from gibbon.report.content.published_numbers.published import PAPER
+from gibbon.report.content.summary.headline import HEADLINE
+from gibbon.report.content.tables.attack_comparison import COMPARED
+from gibbon.report.content.tables.certified import CERTIFIED
+from gibbon.report.content.tables.distances import NEAREST
+from gibbon.report.content.tables.error_curves import CURVES
+from gibbon.report.content.tables.evaluations import EVALUATIONS
+from gibbon.report.content.tables.failures_and_flags import failures_and_flags
+from gibbon.report.content.tables.no_class import NO_CLASS
+from gibbon.report.content.tables.training_seeds import SEEDS
+from gibbon.report.content.tables.transfer import AGREEMENT, TRANSFER
+from gibbon.report.content.tables.worst_case import MEMBERS, WORST_CASE
 
 _TABLES = (
     *(PAPER, CLAIMS, EVALUATIONS, COMPARED, CURVES, NEAREST, WORST_CASE),

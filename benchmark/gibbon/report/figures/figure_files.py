@@ -9,10 +9,10 @@ from pathlib import Path
 
 from gibbon.records.illustration import illustrations
 from gibbon.records.run import RunRecord
-from gibbon.report.content.curves import panels
-from gibbon.report.content.distance_curves import whole_curves
-from gibbon.report.content.lookup import RunLookup, largest_epsilons
-from gibbon.report.content.transfer import matrices
+from gibbon.report.content.chart_data.curves import panels
+from gibbon.report.content.chart_data.distance_curves import whole_curves
+from gibbon.report.content.parts.lookup import RunLookup, largest_epsilons
+from gibbon.report.content.tables.transfer import matrices
 from gibbon.report.figures.illustrations import draw
 from gibbon.report.figures.plots import (
     curve_digest,

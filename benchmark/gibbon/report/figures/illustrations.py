@@ -23,7 +23,7 @@ from gibbon.records.illustration import (
     Sweep,
     digest_of,
 )
-from gibbon.report.content.number_format import percent
+from gibbon.report.content.parts.number_format import percent
 from gibbon.report.figures.plots import COLOURS, house_style, rendered
 
 _RIGHT, _WRONG = COLOURS[2], COLOURS[1]

@@ -22,11 +22,11 @@ from matplotlib.patches import Rectangle
 
 from gibbon.core.errors import RecordError
 from gibbon.records.run import RunRecord
-from gibbon.report.content.curves import Panel, panels
-from gibbon.report.content.distance_curves import NO_CURVES, WholeCurves
-from gibbon.report.content.heat_map import colours
-from gibbon.report.content.number_format import percent, rate_alone
-from gibbon.report.content.transfer import Matrix
+from gibbon.report.content.chart_data.curves import Panel, panels
+from gibbon.report.content.chart_data.distance_curves import NO_CURVES, WholeCurves
+from gibbon.report.content.chart_data.heat_map import colours
+from gibbon.report.content.parts.number_format import percent, rate_alone
+from gibbon.report.content.tables.transfer import Matrix
 
 COLOURS: Final = (
     "#0072B2",

@@ -16,10 +16,10 @@ from typing import Final
 
 from gibbon.core.threat import Epsilon
 from gibbon.metrics.nearest import Curve
-from gibbon.report.content.confidence import BINS, Confidence, Confidences
-from gibbon.report.content.curves import Panel, Point
-from gibbon.report.content.lookup import Condition, Measured, RunLookup
-from gibbon.report.content.number_format import count, interval, percent
+from gibbon.report.content.chart_data.confidence import BINS, Confidence, Confidences
+from gibbon.report.content.chart_data.curves import Panel, Point
+from gibbon.report.content.parts.lookup import Condition, Measured, RunLookup
+from gibbon.report.content.parts.number_format import count, interval, percent
 from gibbon.specs.suite import AttackSpec, Experiment
 
 _Place = Callable[[float], float]

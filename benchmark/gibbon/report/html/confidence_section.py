@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.confidence import BINS, Confidences, cell_key, confidences
-from gibbon.report.content.layout import NOTHING, Row, Table, cells, columns
-from gibbon.report.content.lookup import Condition, RunLookup, largest_epsilons
-from gibbon.report.content.number_format import count, percent
+from gibbon.report.content.chart_data.confidence import BINS, Confidences, cell_key, confidences
+from gibbon.report.content.parts.layout import NOTHING, Row, Table, cells, columns
+from gibbon.report.content.parts.lookup import Condition, RunLookup, largest_epsilons
+from gibbon.report.content.parts.number_format import count, percent
 from gibbon.report.html.charts import Histogram, histogram
 from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment

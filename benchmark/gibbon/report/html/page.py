@@ -22,28 +22,28 @@ from gibbon.records.flag_kinds import MEANINGS
 from gibbon.records.illustration import illustrations
 from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import report_chapters
-from gibbon.report.content.claims import CLAIMS
-from gibbon.report.content.curves import panels
-from gibbon.report.content.distance_curves import whole_curves
-from gibbon.report.content.error_curves import CURVES
-from gibbon.report.content.failures_and_flags import FAILURES_AND_FLAGS
-from gibbon.report.content.flag_groups import ACCEPTED, FlagGroup, flag_groups
-from gibbon.report.content.gallery import GalleryView, galleries, gallery_view
-from gibbon.report.content.headline import HEADLINE
-from gibbon.report.content.heat_map import heat_maps
-from gibbon.report.content.layout import Chapter, Column, Table, cells, columns
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.no_class import NO_CLASS
-from gibbon.report.content.number_format import count
-from gibbon.report.content.opening import opening
-from gibbon.report.content.published import PAPER
-from gibbon.report.content.transfer import TRANSFER
-from gibbon.report.content.verdict_cards import (
+from gibbon.report.content.chart_data.curves import panels
+from gibbon.report.content.chart_data.distance_curves import whole_curves
+from gibbon.report.content.chart_data.gallery import GalleryView, galleries, gallery_view
+from gibbon.report.content.chart_data.heat_map import heat_maps
+from gibbon.report.content.parts.flag_groups import ACCEPTED, FlagGroup, flag_groups
+from gibbon.report.content.parts.layout import Chapter, Column, Table, cells, columns
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.parts.number_format import count
+from gibbon.report.content.published_numbers.claims import CLAIMS
+from gibbon.report.content.published_numbers.published import PAPER
+from gibbon.report.content.summary.headline import HEADLINE
+from gibbon.report.content.summary.opening import opening
+from gibbon.report.content.summary.verdict_cards import (
     checks_done,
     flags_by_model,
     title_sentence,
     verdict_cards,
 )
+from gibbon.report.content.tables.error_curves import CURVES
+from gibbon.report.content.tables.failures_and_flags import FAILURES_AND_FLAGS
+from gibbon.report.content.tables.no_class import NO_CLASS
+from gibbon.report.content.tables.transfer import TRANSFER
 from gibbon.report.html.charts import attack_chart, error_chart, model_styles
 from gibbon.report.html.confidence_section import CONFIDENCE_NOTES, confidence_content
 from gibbon.report.html.kind_pages import KindPage, kind_page

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gibbon.report.content.lookup import Measured, RunLookup
-from gibbon.report.content.number_format import as_published, interval, percent
-from gibbon.report.content.over_trainings import OverTrainings
-from gibbon.report.content.published import measure_in_words, models_in_words
-from gibbon.report.content.verdicts import KINDS, verdict
+from gibbon.report.content.parts.lookup import Measured, RunLookup
+from gibbon.report.content.parts.number_format import as_published, interval, percent
+from gibbon.report.content.published_numbers.over_trainings import OverTrainings
+from gibbon.report.content.published_numbers.published import measure_in_words, models_in_words
+from gibbon.report.content.published_numbers.verdicts import KINDS, verdict
 from gibbon.report.html.charts import Frame, Tick, percent_ticks
 from gibbon.specs.published import PublishedRow
 

@@ -6,9 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from gibbon.records.flag_kinds import KINDS
-from gibbon.records.flags import SEPARATOR
-from gibbon.report.content.layout import Column, Table, TableCell
+from gibbon.report.content.parts.layout import Column, Table, TableCell
 
 _SHORT: Final = 25  # characters; longer texts are broken into lines
 _FILTERED_FROM: Final = 12  # rows; shorter tables need no search
@@ -102,14 +100,15 @@ class TableViews:
             value if column.bar else None,
             cell.mark,
             flag_place(serious[0]) if serious and serious[0] in self._kinds else "",
-            tuple(self._links(cell.text)) if cell.kind == "flags" else (),
+            tuple(self._links(cell)),
         )
 
-    def _links(self, text: str) -> Iterator[tuple[str, str]]:
-        for part in text.split(SEPARATOR):
-            place = flag_place(part) if part in self._kinds else ""
-            counted = bool(self._kinds) and part not in KINDS
-            yield part, ALL_FLAGS if counted else place
+    def _links(self, cell: TableCell) -> Iterator[tuple[str, str]]:
+        """Yields the kinds that a cell of flags names, or its text, each with its place."""
+        for kind in cell.kinds:
+            yield kind, flag_place(kind) if kind in self._kinds else ""
+        if cell.kind == "flags" and cell.text and not cell.kinds:
+            yield cell.text, ALL_FLAGS if self._kinds else ""
 
 
 def flag_place(kind: str) -> str:

@@ -15,7 +15,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import (
 )
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.distance_curves import WholeCurves
+from gibbon.report.content.chart_data.distance_curves import WholeCurves
 
 INTERVAL: Final = "interval"
 _TOGETHER: Final = {"success rate": "attack_success_rate", "worst-case error": "worst_case_error"}

@@ -45,7 +45,7 @@ class TrainingEvents:
         self._logs: dict[str, EventLog] = {}
 
     def epoch(self, run: str) -> EventRun:
-        """Returns an empty run for events of now, to be given to `add`."""
+        """Returns an empty run with the present time, whose events are passed to `add`."""
         return EventRun(time.time())
 
     def add(self, name: str, run: EventRun) -> None:

@@ -27,16 +27,16 @@ import numpy as np
 
 from gibbon.core.threat import Epsilon
 from gibbon.metrics.nearest import Curve
-from gibbon.records.flags import SEPARATOR, kinds_text
+from gibbon.records.flags import kinds_of
 from gibbon.records.run import Evaluation, RunRecord
 from gibbon.report.content.chapters import chapters
-from gibbon.report.content.confidence import CellKey, Confidences, cell_key
-from gibbon.report.content.distance_curves import NO_CURVES, WholeCurves
-from gibbon.report.content.flag_groups import MARK
-from gibbon.report.content.gallery import galleries, gallery_sheet
-from gibbon.report.content.lookup import Condition, RunLookup
-from gibbon.report.content.opening import opening
-from gibbon.report.content.transfer import matrices
+from gibbon.report.content.chart_data.confidence import CellKey, Confidences, cell_key
+from gibbon.report.content.chart_data.distance_curves import NO_CURVES, WholeCurves
+from gibbon.report.content.chart_data.gallery import galleries, gallery_sheet
+from gibbon.report.content.parts.flag_groups import MARK
+from gibbon.report.content.parts.lookup import Condition, RunLookup
+from gibbon.report.content.summary.opening import opening
+from gibbon.report.content.tables.transfer import matrices
 from gibbon.report.figures.plots import error_curves_png, transfer_png
 from gibbon.report.file_names import CELLS_FOLDER, EVENTS_FILE
 from gibbon.report.tensorboard.custom_scalars import INTERVAL, scalar_layout
@@ -268,8 +268,8 @@ class _Runs:
             for flag in self.results.flags(row)
             if flag.severity == "serious"
         )
-        kinds = kinds_text(found).split(SEPARATOR)
-        return f" {MARK} Serious flags: {', '.join(kinds)}; see Text." if any(kinds) else ""
+        kinds = kinds_of(found)
+        return f" {MARK} Serious flags: {', '.join(kinds)}; see Text." if kinds else ""
 
     def _add_confidences(
         self,

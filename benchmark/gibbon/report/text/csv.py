@@ -7,11 +7,11 @@ as it was written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any
 
 import pandas as pd
 
+from gibbon.core.plain_text import csv_cell
 from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
 from gibbon.records.record import Record
 from gibbon.records.run import (
@@ -26,9 +26,12 @@ from gibbon.records.run import (
     WorstCase,
 )
 from gibbon.records.tested_claims import ClaimTest
-from gibbon.report.content.claims import tested_claims
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.published_results import PublishedResult, published_results
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.published_numbers.claims import tested_claims
+from gibbon.report.content.published_numbers.published_results import (
+    PublishedResult,
+    published_results,
+)
 from gibbon.report.file_names import (
     AGREEMENT_FILE,
     BOUNDS_FILE,
@@ -101,7 +104,5 @@ def _objects(kind: type[Record], records: Sequence[Record]) -> pd.DataFrame:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    if isinstance(value, StrEnum):
-        return str(value)
-    return value
+        return csv_cell(" ".join(map(str, value)))
+    return csv_cell(value) if isinstance(value, str) else value

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gibbon.core.errors import RunFolderError
 from gibbon.records.run import RunRecord
-from gibbon.report.content.opening import opening
+from gibbon.report.content.summary.opening import opening
 from gibbon.report.text.markdown import chapter_markdown, escape_text, opening_markdown
 from gibbon.report.text.terminal import short_chapters
 

@@ -17,9 +17,9 @@ from typing import Final
 from gibbon.records.flag_kinds import MEANINGS
 from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import report_chapters
-from gibbon.report.content.flag_groups import FlagGroup, FlagLine
-from gibbon.report.content.layout import Chapter, Table, TableCell
-from gibbon.report.content.opening import Opening, opening
+from gibbon.report.content.parts.flag_groups import FlagGroup, FlagLine
+from gibbon.report.content.parts.layout import Chapter, Table, TableCell
+from gibbon.report.content.summary.opening import Opening, opening
 from gibbon.report.html.table_view import code_and_text
 
 _LINE: Final = 104  # characters in a line of footnotesize, in a column of 150 mm

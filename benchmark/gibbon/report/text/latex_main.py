@@ -2,20 +2,19 @@ r"""The main table of a run as LaTeX with booktabs: one ``table`` with a caption
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Final
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.main_table import (
+from gibbon.report.content.parts.number_format import interval, percent_number, state_cell
+from gibbon.report.content.tables.main_table import (
     MainCell,
     MainColumn,
     MainTable,
     MainTableChoice,
     main_table,
 )
-from gibbon.report.content.number_format import interval, percent, state_cell
 from gibbon.report.text.latex import AFTER, BEFORE, escape, label_of
 
 _WIDE: Final = 8  # columns of numbers that fit into a line in footnotesize
@@ -132,10 +131,10 @@ def _cell(cell: MainCell) -> str:
     measured = cell.measured
     if measured.rate is None:
         return "--" if measured.state != "failed" else escape(str(state_cell(measured.state)))
-    number = escape(percent(measured.rate).text.removesuffix(" %"))
+    number = escape(percent_number(measured.rate))
     number = rf"\textbf{{{number}}}" if cell.best else number
     number += rf"\,{escape(cell.mark)}" if cell.mark else ""
-    ends = interval(measured).text if measured.low is not None else ""
-    if not ends or not re.search(r"\d", ends):
+    if measured.low is None or measured.high is None:
         return number
+    ends = interval(measured).text
     return rf"\shortstack[r]{{{number} \\ {{\tiny {escape(ends)}}}}}"

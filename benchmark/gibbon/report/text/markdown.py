@@ -16,9 +16,9 @@ from gibbon.core.plain_text import printable
 from gibbon.records.flag_kinds import MEANINGS
 from gibbon.records.run import RunRecord
 from gibbon.report.content.chapters import chapters, report_chapters
-from gibbon.report.content.flag_groups import FlagGroup, FlagLine, times
-from gibbon.report.content.layout import Chapter, Table
-from gibbon.report.content.opening import Opening, opening
+from gibbon.report.content.parts.flag_groups import FlagGroup, FlagLine, times
+from gibbon.report.content.parts.layout import Chapter, Table
+from gibbon.report.content.summary.opening import Opening, opening
 from gibbon.report.html.table_view import code_and_text
 
 ALL = 2  # the highest level of columns

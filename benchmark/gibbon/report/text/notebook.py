@@ -8,13 +8,13 @@ from html import escape
 from pathlib import Path
 
 from gibbon.records.run import RunRecord
-from gibbon.report.content.curves import panels
-from gibbon.report.content.distance_curves import whole_curves
-from gibbon.report.content.flag_groups import FlagGroup, FlagLine
-from gibbon.report.content.gallery import Example, StoredGallery, galleries, gallery_view
-from gibbon.report.content.layout import Chapter, Column, Table, TableCell
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.opening import Opening, opening
+from gibbon.report.content.chart_data.curves import panels
+from gibbon.report.content.chart_data.distance_curves import whole_curves
+from gibbon.report.content.chart_data.gallery import Example, StoredGallery, galleries, gallery_view
+from gibbon.report.content.parts.flag_groups import FlagGroup, FlagLine
+from gibbon.report.content.parts.layout import Chapter, Column, Table, TableCell
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.summary.opening import Opening, opening
 from gibbon.report.text.terminal import short_chapters
 
 GALLERIES = 3  # models whose examples are shown

@@ -16,20 +16,20 @@ from rich.text import Text
 from gibbon.core.plain_text import printable
 from gibbon.records.gallery import FOLDER as PICTURES
 from gibbon.records.run import RUN_FILE, RunRecord
-from gibbon.report.content.attack_comparison import COMPARED
-from gibbon.report.content.claims import CLAIMS
-from gibbon.report.content.conclusion import assumptions, conclusions
-from gibbon.report.content.distances import NEAREST
-from gibbon.report.content.evaluations import EVALUATIONS
-from gibbon.report.content.failures_and_flags import failures_and_flags
-from gibbon.report.content.flag_groups import MARK, FlagGroup, FlagLine
-from gibbon.report.content.layout import Chapter, Column, Kind, Table, TableCell
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.no_class import NO_CLASS, no_class_tables
-from gibbon.report.content.opening import Opening, State, opening
-from gibbon.report.content.published import PAPER
-from gibbon.report.content.transfer import TRANSFER, transfer_tables
-from gibbon.report.content.worst_case import MEMBERS
+from gibbon.report.content.parts.flag_groups import MARK, FlagGroup, FlagLine
+from gibbon.report.content.parts.layout import CellKind, Chapter, Column, Table, TableCell
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.published_numbers.claims import CLAIMS
+from gibbon.report.content.published_numbers.published import PAPER
+from gibbon.report.content.summary.conclusion import assumptions, conclusions
+from gibbon.report.content.summary.opening import Opening, OpeningState, opening
+from gibbon.report.content.tables.attack_comparison import COMPARED
+from gibbon.report.content.tables.distances import NEAREST
+from gibbon.report.content.tables.evaluations import EVALUATIONS
+from gibbon.report.content.tables.failures_and_flags import failures_and_flags
+from gibbon.report.content.tables.no_class import NO_CLASS, no_class_tables
+from gibbon.report.content.tables.transfer import TRANSFER, transfer_tables
+from gibbon.report.content.tables.worst_case import MEMBERS
 from gibbon.report.file_names import TENSORBOARD_FOLDER, TEXT_FILES
 
 _SHORT = (
@@ -40,8 +40,8 @@ _SHORT = (
 _GAP = 2  # characters that the frame takes for each column
 _UNIT = "\ue000%"  # " %" while lines are broken, so that it stays with its number
 _FEW = 3  # lines that are printed of a group of flags
-_STYLES: Mapping[Kind, str] = {"failed": "bold red", "not run": "yellow"}
-_COLOURS: Mapping[State, str] = {
+_STYLES: Mapping[CellKind, str] = {"failed": "bold red", "not run": "yellow"}
+_COLOURS: Mapping[OpeningState, str] = {
     "unusable": "bold red",
     "incomplete": "bold red",
     "passed": "green",

@@ -12,18 +12,18 @@ from gibbon.core.errors import SpecError
 from gibbon.core.plain_text import printable
 from gibbon.core.threat import Verdict
 from gibbon.records.outcomes import Outcome
-from gibbon.report.content.lookup import RunLookup
-from gibbon.report.content.verdict_cards import title_sentence, verdict_cards
+from gibbon.report.content.parts.lookup import RunLookup
+from gibbon.report.content.summary.verdict_cards import title_sentence, verdict_cards
 from gibbon.report.viewer.examples import (
     PAGE,
     UNKNOWN,
-    Found,
+    ExampleFilters,
     ModelAnswers,
-    Question,
     RunExamples,
+    SelectedExamples,
     find,
     model_answers,
-    question_of,
+    parse_filters,
     whole,
 )
 from gibbon.report.viewer.inputs import InputStore, ShownInput, display_of, numbers
@@ -70,10 +70,10 @@ def page_values(
     examples: RunExamples, inputs: InputStore, written: Mapping[str, str]
 ) -> dict[str, Any]:
     """Returns a page of the examples that an address selects.  Raises `SpecError`."""
-    question = question_of(written, examples)
-    found = find(examples, question)
-    row = examples.cell(question)
-    values = {"question": _question_values(question), "kept": inputs.kept(row)}
+    filters = parse_filters(written, examples)
+    found = find(examples, filters)
+    row = examples.cell(filters)
+    values = {"question": _filter_values(filters), "kept": inputs.kept(row)}
     if found is None:
         lost = "The outcomes of this cell are missing or damaged; gibbon run computes them again."
         return {**values, "total": 0, "of": 0, "page": 0, "pages": 0, "rows": [], "missing": lost}
@@ -85,8 +85,8 @@ def page_values(
     pages = -(-len(found.rows) // PAGE)
     page = max(0, min(page, pages - 1))
     rows = found.page(page)
-    compared = examples.compared(question)
-    stored = inputs.stored(row, examples.card(question.dataset), found.outcome.example_id[rows])
+    compared = examples.compared(filters)
+    stored = inputs.stored(row, examples.card(filters.dataset), found.outcome.example_id[rows])
     return {
         **values,
         "total": len(found.rows),
@@ -102,7 +102,7 @@ def page_values(
             }
             for at, has in zip(rows.tolist(), stored.tolist(), strict=True)
         ],
-        "missing": "" if values["kept"] or question.attack == UNATTACKED else HOW_TO_KEEP,
+        "missing": "" if values["kept"] or filters.attack == UNATTACKED else HOW_TO_KEEP,
     }
 
 
@@ -110,8 +110,8 @@ def example_values(
     examples: RunExamples, inputs: InputStore, written: Mapping[str, str]
 ) -> dict[str, Any]:
     """Returns everything that is known of one example.  Raises `SpecError`."""
-    question = question_of(written, examples)
-    example, found = whole(written, "example"), find(examples, question)
+    filters = parse_filters(written, examples)
+    example, found = whole(written, "example"), find(examples, filters)
     at = None if found is None or example is None else found.row(example)
     if found is None or at is None or example is None:
         raise SpecError(f"this cell has no example {written.get('example', '')!r}", where="example")
@@ -122,15 +122,15 @@ def example_values(
         for name, other in (("previous", (place or 0) - 1), ("next", (place or 0) + 1))
         if place is not None and 0 <= other < len(found.rows)
     }
-    shown = shown_input(examples, inputs, question, example)
+    shown = shown_input(examples, inputs, filters, example)
     return {
-        "question": _question_values(question),
+        "question": _filter_values(filters),
         **_example_values(examples, found, at),
         "place": None if place is None else place + 1,
         "total": len(found.rows),
         **beside,
-        "norm": _norm(examples, question),
-        "answers": _answers_values(examples, question, at),
+        "norm": _norm(examples, filters),
+        "answers": _answers_values(examples, filters, at),
         "stored": shown is not None,
         "picture": shown is not None and shown.pictures is not None,
         "scale": None if shown is None else f"{shown.scale:.3g}",
@@ -141,38 +141,38 @@ def example_values(
 
 
 def shown_input(
-    examples: RunExamples, inputs: InputStore, question: Question, example: int
+    examples: RunExamples, inputs: InputStore, filters: ExampleFilters, example: int
 ) -> ShownInput | None:
     """Returns the inputs of an example, or None if none are stored."""
-    return inputs.find(examples.cell(question), examples.card(question.dataset), example)
+    return inputs.find(examples.cell(filters), examples.card(filters.dataset), example)
 
 
-def _norm(examples: RunExamples, question: Question) -> str:
-    norm = examples.cell(question).norm
+def _norm(examples: RunExamples, filters: ExampleFilters) -> str:
+    norm = examples.cell(filters).norm
     return "" if norm is None else norm.symbol
 
 
-def _question_values(question: Question) -> dict[str, str]:
+def _filter_values(filters: ExampleFilters) -> dict[str, str]:
     written = {
-        "dataset": question.dataset,
-        "model": question.model,
-        "attack": question.attack,
-        "epsilon": question.epsilon,
+        "dataset": filters.dataset,
+        "model": filters.model,
+        "attack": filters.attack,
+        "epsilon": filters.epsilon,
     }
     others = {
-        "class": "" if question.label is None else str(question.label),
-        "given": "" if question.given is None else str(question.given),
-        "outcome": "" if question.which == "all" else question.which,
-        "low": "" if question.low == 0 else f"{question.low:g}",
-        "high": "" if question.high == 1 else f"{question.high:g}",
-        "agreement": "" if question.agreement == "any" else question.agreement,
-        "order": "" if question.order == "id" else question.order,
+        "class": "" if filters.label is None else str(filters.label),
+        "given": "" if filters.given is None else str(filters.given),
+        "outcome": "" if filters.which == "all" else filters.which,
+        "low": "" if filters.low == 0 else f"{filters.low:g}",
+        "high": "" if filters.high == 1 else f"{filters.high:g}",
+        "agreement": "" if filters.agreement == "any" else filters.agreement,
+        "order": "" if filters.order == "id" else filters.order,
     }
     return {**written, **{key: value for key, value in others.items() if value}}
 
 
-def _example_values(examples: RunExamples, found: Found, at: int) -> dict[str, Any]:
-    outcome, dataset, clean = found.outcome, found.question.dataset, found.clean
+def _example_values(examples: RunExamples, found: SelectedExamples, at: int) -> dict[str, Any]:
+    outcome, dataset, clean = found.outcome, found.filters.dataset, found.clean
     distance = float(outcome.distance[at])
     target = None if outcome.target_class is None else int(outcome.target_class[at])
     return {
@@ -186,11 +186,13 @@ def _example_values(examples: RunExamples, found: Found, at: int) -> dict[str, A
     }
 
 
-def _answers_values(examples: RunExamples, question: Question, at: int) -> list[dict[str, Any]]:
+def _answers_values(
+    examples: RunExamples, filters: ExampleFilters, at: int
+) -> list[dict[str, Any]]:
     """Returns the answers of all models: to the clean example, to this one, and to their own."""
-    dataset = question.dataset
-    to_this, own = examples.answers_to(question), examples.own_answers(question)
-    outcome = examples.outcome(examples.cell(question))
+    dataset = filters.dataset
+    to_this, own = examples.answers_to(filters), examples.own_answers(filters)
+    outcome = examples.outcome(examples.cell(filters))
     if outcome is None:
         return []
 
@@ -200,7 +202,7 @@ def _answers_values(examples: RunExamples, question: Question, at: int) -> list[
     return [
         {
             "model": model,
-            "source": model == question.model,
+            "source": model == filters.model,
             "clean": given(_clean(examples, dataset, model, outcome)),
             "this": given(to_this.get(model)),
             "own": given(own.get(model)),

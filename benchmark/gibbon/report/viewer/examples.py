@@ -19,8 +19,8 @@ from gibbon.specs.base import UNATTACKED
 from gibbon.specs.suite import Experiment
 
 Which = Literal["all", "fooled", "misclassified", "withstood", "clean-mistake", "invalid"]
-Agreement = Literal["any", "all-right", "some-wrong", "all-wrong", "same-class", "different"]
-Order = Literal["id", "most-confident", "least-confident", "nearest", "farthest"]
+AgreementFilter = Literal["any", "all-right", "some-wrong", "all-wrong", "same-class", "different"]
+ExampleOrder = Literal["id", "most-confident", "least-confident", "nearest", "farthest"]
 
 PAGE: Final = 24  # examples of a page
 _HELD: Final = 48  # outcomes in memory
@@ -42,7 +42,7 @@ class ModelAnswers:
 
 
 @dataclass(frozen=True)
-class Question:
+class ExampleFilters:
     """The filters of the viewer.
 
     Args:
@@ -64,12 +64,12 @@ class Question:
     which: Which = "all"
     low: float = 0.0
     high: float = 1.0
-    agreement: Agreement = "any"
-    order: Order = "id"
+    agreement: AgreementFilter = "any"
+    order: ExampleOrder = "id"
 
 
-def question_of(written: Mapping[str, str], examples: RunExamples) -> Question:
-    """Returns the filters that texts of an address mean; what is missing is that of the first cell.
+def parse_filters(written: Mapping[str, str], examples: RunExamples) -> ExampleFilters:
+    """Returns the filters in the query of an address; missing ones are those of the first cell.
 
     Raises `SpecError` that names the key, what was expected and what was written.
     """
@@ -80,7 +80,7 @@ def question_of(written: Mapping[str, str], examples: RunExamples) -> Question:
     attacks = examples.attacks(dataset, model)
     attack = _one_of(written, "attack", tuple(attacks), next(iter(attacks)))
     epsilons = attacks[attack]
-    return Question(
+    return ExampleFilters(
         dataset,
         model,
         attack,
@@ -90,8 +90,8 @@ def question_of(written: Mapping[str, str], examples: RunExamples) -> Question:
         _literal(written, "outcome", Which, "all"),
         _share(written, "low", 0.0),
         _share(written, "high", 1.0),
-        _literal(written, "agreement", Agreement, "any"),
-        _literal(written, "order", Order, "id"),
+        _literal(written, "agreement", AgreementFilter, "any"),
+        _literal(written, "order", ExampleOrder, "id"),
     )
 
 
@@ -164,9 +164,9 @@ class RunExamples:
             return "not recorded"
         return names[label] if 0 <= label < len(names) else f"class {label}"
 
-    def cell(self, question: Question) -> Evaluation:
-        """Returns the row of the cell that a question is about."""
-        return self._rows[question.dataset, question.model, question.attack, question.epsilon]
+    def cell(self, filters: ExampleFilters) -> Evaluation:
+        """Returns the row of the cell that filters select."""
+        return self._rows[filters.dataset, filters.model, filters.attack, filters.epsilon]
 
     def outcome(self, row: Evaluation) -> Outcome | None:
         """Returns the outcome of a cell, or None if it is missing or damaged."""
@@ -181,14 +181,14 @@ class RunExamples:
                 return self.outcome(row)
         return None
 
-    def own_answers(self, question: Question) -> dict[str, ModelAnswers]:
+    def own_answers(self, filters: ExampleFilters) -> dict[str, ModelAnswers]:
         """Returns the answers of each model to its own adversarial examples of the same cell."""
-        key = (question.dataset, question.model, question.attack, question.epsilon)
-        return _held(self._answers, key, lambda: self._own_answers(question))
+        key = (filters.dataset, filters.model, filters.attack, filters.epsilon)
+        return _held(self._answers, key, lambda: self._own_answers(filters))
 
-    def answers_to(self, question: Question) -> dict[str, ModelAnswers]:
+    def answers_to(self, filters: ExampleFilters) -> dict[str, ModelAnswers]:
         """Returns the answers of each model that was evaluated on this cell's examples."""
-        outcome = self.outcome(self.cell(question))
+        outcome = self.outcome(self.cell(filters))
         if outcome is None:
             return {}
         names = {digest: name for name, digest in self._digests.items()}
@@ -199,23 +199,23 @@ class RunExamples:
             for digest in outcome.scores
         }
 
-    def compared(self, question: Question) -> dict[str, ModelAnswers]:
+    def compared(self, filters: ExampleFilters) -> dict[str, ModelAnswers]:
         """Returns the answers that agreement is about: of all models to these examples, if known.
 
         Else they are those of each model to its own adversarial examples.
         """
-        found = self.answers_to(question)
-        return found if len(found) > 1 else self.own_answers(question)
+        found = self.answers_to(filters)
+        return found if len(found) > 1 else self.own_answers(filters)
 
     def digest(self, model: str) -> str:
         """Returns the digest of a model; empty if it has no card."""
         return self._digests.get(model, "")
 
-    def _own_answers(self, question: Question) -> dict[str, ModelAnswers]:
-        first = self.outcome(self.cell(question))
+    def _own_answers(self, filters: ExampleFilters) -> dict[str, ModelAnswers]:
+        first = self.outcome(self.cell(filters))
         found = {}
-        for model in self.models(question.dataset):
-            row = self._rows.get((question.dataset, model, question.attack, question.epsilon))
+        for model in self.models(filters.dataset):
+            row = self._rows.get((filters.dataset, model, filters.attack, filters.epsilon))
             outcome = None if row is None else self.outcome(row)
             if outcome is None or first is None:
                 continue
@@ -225,10 +225,10 @@ class RunExamples:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The examples that a question selects: their rows in the cell's outcome, in order."""
+class SelectedExamples:
+    """The examples that filters select: their rows in the cell's outcome, in order."""
 
-    question: Question
+    filters: ExampleFilters
     outcome: Outcome
     adversarial: ModelAnswers
     clean: ModelAnswers | None
@@ -251,25 +251,25 @@ class Found:
         return int(found[0]) if len(found) else None
 
 
-def find(examples: RunExamples, question: Question) -> Found | None:
-    """Returns the examples that a question selects, or None if the cell's outcome is missing."""
-    outcome = examples.outcome(examples.cell(question))
+def find(examples: RunExamples, filters: ExampleFilters) -> SelectedExamples | None:
+    """Returns the examples that filters select, or None if the cell's outcome is missing."""
+    outcome = examples.outcome(examples.cell(filters))
     if outcome is None:
         return None
-    answers = model_answers(outcome, examples.digest(question.model))
+    answers = model_answers(outcome, examples.digest(filters.model))
     clean = None
-    before = examples.unattacked(question.dataset, question.model)
+    before = examples.unattacked(filters.dataset, filters.model)
     if before is not None and np.array_equal(before.example_id, outcome.example_id):
-        clean = model_answers(before, examples.digest(question.model))
-    chosen = _outcome_mask(question.which, outcome, answers, clean)
-    if question.label is not None:
-        chosen &= outcome.label == question.label
-    if question.given is not None:
-        chosen &= answers.predicted == question.given
-    if question.low > 0 or question.high < 1:
-        chosen &= (answers.confidence >= question.low) & (answers.confidence <= question.high)
-    if question.agreement != "any":
-        chosen &= agreeing(question.agreement, examples.compared(question), len(chosen))
+        clean = model_answers(before, examples.digest(filters.model))
+    chosen = _outcome_mask(filters.which, outcome, answers, clean)
+    if filters.label is not None:
+        chosen &= outcome.label == filters.label
+    if filters.given is not None:
+        chosen &= answers.predicted == filters.given
+    if filters.low > 0 or filters.high < 1:
+        chosen &= (answers.confidence >= filters.low) & (answers.confidence <= filters.high)
+    if filters.agreement != "any":
+        chosen &= agreeing(filters.agreement, examples.compared(filters), len(chosen))
     rows = np.flatnonzero(chosen)
     keys: dict[str, NDArray[Any]] = {
         "id": outcome.example_id,
@@ -278,11 +278,13 @@ def find(examples: RunExamples, question: Question) -> Found | None:
         "nearest": outcome.distance,
         "farthest": -outcome.distance,
     }
-    rows = rows[np.argsort(keys[question.order][rows], kind="stable")]
-    return Found(question, outcome, answers, clean, rows)
+    rows = rows[np.argsort(keys[filters.order][rows], kind="stable")]
+    return SelectedExamples(filters, outcome, answers, clean, rows)
 
 
-def agreeing(how: Agreement, compared: Mapping[str, ModelAnswers], count: int) -> NDArray[np.bool_]:
+def agreeing(
+    how: AgreementFilter, compared: Mapping[str, ModelAnswers], count: int
+) -> NDArray[np.bool_]:
     """Returns on which examples the answers of models agree in this way, shape (N,).
 
     ``same-class``: at least two models are wrong, and all that are give one class; ``different``:
@@ -363,7 +365,7 @@ def _literal(written: Mapping[str, str], key: str, kind: Any, otherwise: str) ->
 def whole(
     written: Mapping[str, str], key: str, *, expected: str = "a whole number", digits: int = 15
 ) -> int | None:
-    """Returns a number of an address, or None without one.  Raises `SpecError`."""
+    """Returns the whole number in a query parameter, or None without one.  Raises `SpecError`."""
     text = written.get(key, "")
     if not text:
         return None

@@ -17,8 +17,8 @@ from gibbon.records.kept_examples import KeptExamples, clean_folder
 from gibbon.records.run import DatasetCard, Evaluation
 
 Display = Literal["picture", "signal", "values"]
-Kind = Literal["clean", "change", "adversarial"]
-KINDS: Final[tuple[Kind, ...]] = ("clean", "change", "adversarial")
+PictureKind = Literal["clean", "change", "adversarial"]
+KINDS: Final[tuple[PictureKind, ...]] = ("clean", "change", "adversarial")
 
 _FEW: Final = 64  # numbers that are listed; more of them in a row are drawn as a signal
 _POINTS: Final = 1000  # points of a drawn signal

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from gibbon.core.errors import SpecError
+from gibbon.core.errors import RequestError, SpecError
 from gibbon.core.plain_text import printable
 from gibbon.report.viewer.answers_json import (
     example_values,
@@ -30,7 +30,7 @@ from gibbon.report.viewer.answers_json import (
     run_values,
     shown_input,
 )
-from gibbon.report.viewer.examples import RunExamples, question_of
+from gibbon.report.viewer.examples import RunExamples, parse_filters
 from gibbon.report.viewer.inputs import KINDS, InputStore, png
 
 HOST: Final = "127.0.0.1"
@@ -146,15 +146,17 @@ class ViewerServer(ThreadingHTTPServer):
                 return answers[path]()
         except SpecError as error:
             return Reply.json({"error": printable(str(error))}, HTTPStatus.BAD_REQUEST)
+        except RequestError as error:  # a file was damaged, or removed, while it is served
+            return Reply.json({"error": printable(str(error))}, HTTPStatus.CONFLICT)
 
     def _picture(self, written: Mapping[str, str]) -> Reply:
-        question = question_of(written, self.examples)
+        filters = parse_filters(written, self.examples)
         kind, text = written.get("kind", ""), written.get("example", "")
         if kind not in KINDS:
             raise SpecError(f"expected one of {', '.join(KINDS)}, got {kind!r}", where="kind")
         if not (text.isascii() and text.isdigit() and len(text) < 16):
             raise SpecError(f"expected a whole number, got {text!r}", where="example")
-        shown = shown_input(self.examples, self.inputs, question, int(text))
+        shown = shown_input(self.examples, self.inputs, filters, int(text))
         if shown is None or shown.pictures is None:
             return Reply.text(HTTPStatus.NOT_FOUND, "No picture of this example is stored.\n")
         return Reply(HTTPStatus.OK, "image/png", png(shown.pictures[KINDS.index(kind)]))

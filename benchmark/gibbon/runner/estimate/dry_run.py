@@ -10,14 +10,14 @@ from gibbon.core.global_state import calculating
 from gibbon.core.shard import Shard
 from gibbon.runner.estimate.estimate_run import RunEstimate, estimate_run
 from gibbon.runner.estimate.timing import SECONDS
-from gibbon.runner.in_workers import in_workers
+from gibbon.runner.own_processes.in_workers import in_workers
+from gibbon.runner.own_processes.worker import Worker
 from gibbon.runner.plan.make_plan import make_plan
 from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
-from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.run_progress.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
 from gibbon.runner.shards.restrict import restricted
-from gibbon.runner.worker import Worker
 from gibbon.specs.suite import Suite
 
 

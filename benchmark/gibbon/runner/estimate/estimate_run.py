@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -19,10 +19,11 @@ from gibbon.attacks.base import Attack
 from gibbon.diagnostics.examination.examine import budget_of_run
 from gibbon.models.memory import FLOAT_BYTES, INPUT_COPIES, PASSES
 from gibbon.runner.estimate.attack_passes import NONE, ONE, NumberRange, SearchPasses, search_passes
+from gibbon.runner.estimate.parallel import Parallel, parallel_of
 from gibbon.runner.estimate.survivors import SurvivorShares, after
 from gibbon.runner.estimate.timing import SECONDS, ModelTimes, time_model
-from gibbon.runner.examine_models import passes_of as run_passes
 from gibbon.runner.execute.jobs import Job, find_jobs
+from gibbon.runner.model_checks.examine_models import passes_of as run_passes
 from gibbon.runner.no_class.measure import missing_answers
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
@@ -43,6 +44,7 @@ REPORT_MEMORY = 180_000_000  # of what is loaded and held to count and to write 
 CELL_SECONDS, ROW_SECONDS = 0.03, 3e-6  # to count a cell, and to write and draw from its rows
 FIXED_SECONDS = NumberRange(1.0, 2.0, 5.0)  # of the record
 CHEAP_BOUNDS = NumberRange(0.0, 0.01, 0.1)  # share of the attacks' time
+WORKERS_SECONDS = NumberRange(0.5, 2.0, 6.0)  # to start, and to load what they need
 EXAMINED = NumberRange(0.2, 0.6, 1.0)  # of the passes that an examination may make
 EXAMINED_TOGETHER = 16  # examples of most of its passes
 
@@ -68,12 +70,13 @@ class RunEstimate:
         reused: number of cells that are recorded already.
         forward, backward: passes, by example.
         seconds: time from the plan to the record.
-        memory: bytes of this process at most.
-        device_memory: bytes on a device that is not the processor, else 0.
+        memory: bytes of this process and its workers at most.
+        device_memory: bytes on each device that is not the processor, else 0.
         disk: bytes of the folder.
         scratch: bytes of candidates that wait on disk for their targets at most.
         models: the models, each with its times.
         notes: what the estimate leaves out.
+        workers: workers that the time is divided by; 0 if the run has none.
     """
 
     cells: int
@@ -87,6 +90,7 @@ class RunEstimate:
     scratch: int
     models: tuple[ModelEstimate, ...]
     notes: tuple[str, ...] = ()
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,10 @@ class _Cost:
             self.backward + other.backward,
             self.seconds + other.seconds,
         )
+
+    def divided(self, share: float) -> _Cost:
+        """Returns the cost if the work takes this share of its time."""
+        return replace(self, seconds=self.seconds.times(share))
 
 
 def estimate_run(plan: Plan, folder: RunFolder, *, seconds: float = SECONDS) -> RunEstimate:
@@ -124,11 +132,13 @@ class _Estimation:
     folder: RunFolder
     seconds: float
     shares: SurvivorShares = field(init=False)
+    parallel: Parallel = field(init=False)
     times: dict[tuple[str, str], ModelTimes] = field(default_factory=dict)
     by_model: dict[tuple[str, str], NumberRange] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shares = SurvivorShares(self.plan)
+        self.parallel = parallel_of(self.plan.settings, self.plan.device)
 
     def estimate(self) -> RunEstimate:
         plan, folder = self.plan, self.folder
@@ -161,6 +171,8 @@ class _Estimation:
         rows = sum(len(each.targets) * self._count(each) for each in cells)
         fixed = FIXED_SECONDS.times(1.0 if cells or answers else 0.1)
         counted = NumberRange.exactly(CELL_SECONDS * len(cells) + ROW_SECONDS * rows)
+        if jobs and self.parallel.workers:
+            fixed += WORKERS_SECONDS
         whole = len(tuple(plan.cells)) + len(answers)
         return RunEstimate(
             cells=len(cells) + len(answers),
@@ -168,12 +180,13 @@ class _Estimation:
             forward=total.forward,
             backward=total.backward,
             seconds=total.seconds + counted + fixed,
-            memory=_resident() + REPORT_MEMORY + self._batch_bytes(on="cpu"),
+            memory=self._memory(),
             device_memory=0 if plan.device.type == "cpu" else self._device_bytes(),
             disk=self._disk(cells, rows, answers=len(answers)),
             scratch=self._scratch(jobs),
             models=tuple(self._models()),
             notes=tuple(self._notes()),
+            workers=self.parallel.workers,
         )
 
     def _count(self, cell: Cell) -> int:
@@ -204,10 +217,15 @@ class _Estimation:
                     cost += one
                 if len(parts) > 1:  # the members of a list attack what the others left
                     reached, before = reached * kept, survive
+        count = math.ceil(examples.likely)
+        divided = self.parallel.share(count, job.batch_size.now)
+        cost = cost.divided(divided)
         self._note(experiment, source, cost.seconds)
+        together = self.plan.pool.fits(each.handle for each in job.models)
         for cell in job.cells:
             for target in cell.others:
                 scored = self._forward(experiment, target, examples)
+                scored = scored.divided(divided if together else 1.0)
                 self._note(experiment, target, scored.seconds)
                 cost += scored
         return cost
@@ -218,7 +236,7 @@ class _Estimation:
         """Returns the cost of one search for some examples, of which a share is kept."""
         assert job.attack is not None  # noqa: S101  for the type checker
         times = self._times(job.experiment, job.source)
-        batch = job.batch_size.now
+        batch = self.parallel.batch(math.ceil(examples.likely), job.batch_size.now)
         fooled = NumberRange(1 - kept.high, 1 - kept.likely, 1 - kept.low)
         stopped = NumberRange(fooled.high, fooled.likely, fooled.low) * made.early
         share = NumberRange(
@@ -252,7 +270,7 @@ class _Estimation:
         calls: NumberRange,
         operations: int,
     ) -> _Cost:
-        """Returns the cost of passes, made in so many calls with elementwise operations beside."""
+        """Returns the cost of passes in so many calls, with an attack's elementwise operations."""
         ratio = backward.likely / forward.likely if forward.likely else 0.0
         call = times.forward.call + ratio * times.backward.call
         call += operations * times.operation.call
@@ -282,9 +300,10 @@ class _Estimation:
             batch = read_batch(experiment.dataset, ids).to(self.plan.device)
             self.plan.pool.load([model.handle])
             gradients = any(each.attack.needs_gradient for each in experiment.attacks)
-            self.times[key] = time_model(
-                model.classifier, batch.inputs, seconds=self.seconds, backward=gradients
-            )
+            with self.parallel.one_worker():
+                self.times[key] = time_model(
+                    model.classifier, batch.inputs, seconds=self.seconds, backward=gradients
+                )
         return self.times[key]
 
     def _note(
@@ -304,6 +323,13 @@ class _Estimation:
                 times.backward.of(count, batch=count) / count,
                 self.by_model.get((dataset, name), NONE),
             )
+
+    def _memory(self) -> int:
+        """Returns the bytes of this process and of its workers, which load what it has loaded."""
+        resident, batch = _resident(), self._batch_bytes(on="cpu")
+        if not self.parallel.workers:
+            return resident + REPORT_MEMORY + batch
+        return resident + REPORT_MEMORY + self.parallel.workers * (resident + batch)
 
     def _batch_bytes(self, *, on: str) -> int:
         """Returns the bytes of the largest batch: saved tensors, copies of inputs, gradients.
@@ -327,7 +353,8 @@ class _Estimation:
             for experiment in self.plan.all_experiments
             for model in experiment.models
         }
-        return sum(handles.values()) + self._batch_bytes(on=self.plan.device.type)
+        one = sum(handles.values()) + self._batch_bytes(on=self.plan.device.type)
+        return one * self.parallel.on_device
 
     def _disk(self, cells: list[Cell], rows: int, *, answers: int) -> int:
         files = sum(len(each.members) or 1 for each in cells) + answers

@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gibbon.core.errors import ProcessEndedError
 from gibbon.diagnostics.examination.examine import undisturbed
-from gibbon.runner.boundary import boundary
+from gibbon.runner.estimate.attack_passes import NumberRange
 from gibbon.runner.estimate.estimate_run import estimate_run
-from gibbon.runner.estimate.words import duration
+from gibbon.runner.estimate.range_text import duration
 from gibbon.runner.execute.jobs import Job
+from gibbon.runner.failures.boundary import boundary
+from gibbon.runner.no_class.plan_no_class import PlannedAnswers
+from gibbon.runner.own_processes.worker import Worker
+from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.selection import read_batch
-from gibbon.runner.progress import SILENT, Progress
 from gibbon.runner.run_folder import RunFolder
-from gibbon.runner.worker import Worker
+from gibbon.runner.run_progress.progress import SILENT, Progress
 
 LONG = 600.0  # seconds of a run whose estimate is given first
-FEWEST_PASSES = 5_000  # by example: with fewer a model is not called for an estimate
+FEWEST_PASSES = 5_000  # by example: with fewer the time of the probe must do for an estimate
 TIMED = 0.2  # seconds of a timing
 PASS_FACTOR = 4  # of a forward pass, for a backward pass and for what an attack does beside them
 LOOKS = (1, 64)  # examples of a forward pass that is timed; the share of each is less in a batch
 
 
-def long_run_note(plan: Plan, folder: RunFolder, jobs: Sequence[Job], worker: Worker) -> str:
+def long_run_note(
+    plan: Plan,
+    folder: RunFolder,
+    jobs: Sequence[Job],
+    answers: Sequence[PlannedAnswers],
+    worker: Worker,
+) -> str:
     """Returns a sentence with the estimate of a run that takes over ten minutes, else an empty one.
 
-    A look at single examples, then at small batches, first says whether it may.  Whatever goes
-    wrong here goes wrong in the run, too, and is reported there.
+    The time of the probe that each model was loaded with says whether it may; if so, a look at
+    single examples, then at small batches, if there are so many passes that these are few beside
+    them.  Whatever goes wrong here goes wrong in the run, too, and is reported there.
     """
-    if sum(job.work * len(job.experiment.ids) for job in jobs) < FEWEST_PASSES:
+    bounds = [
+        *(_bound(each, each.models) for each in jobs),
+        *(_bound(each, [each.source]) for each in answers),
+    ]
+    seconds = sum(bounds)
+    if seconds <= LONG:
         return ""
+    if _passes(jobs) + _passes(answers) < FEWEST_PASSES:
+        return f"this run takes up to about {duration(NumberRange.exactly(seconds))}"
 
     def work(_: Progress) -> str:
-        if any(_at_most(plan, jobs, count) < LONG for count in LOOKS):
+        if jobs and any(_at_most(plan, jobs, count) < LONG for count in LOOKS):
             return ""
         seconds = estimate_run(plan, folder, seconds=TIMED).seconds
         return f"this run takes about {duration(seconds)}" if seconds.likely > LONG else ""
@@ -46,6 +63,26 @@ def long_run_note(plan: Plan, folder: RunFolder, jobs: Sequence[Job], worker: Wo
         except ProcessEndedError:
             found.append("")
     return found[0]
+
+
+def _passes(parts: Sequence[Job] | Sequence[PlannedAnswers]) -> int:
+    return sum(each.work * len(each.experiment.ids) for each in parts)
+
+
+def _bound(work: Job | PlannedAnswers, models: Iterable[LoadedModel]) -> float:
+    """Returns about the largest number of seconds of a part of a run, by the slowest model's probe.
+
+    Args:
+        work: the part.
+        models: the models that take part.
+    """
+    experiment = work.experiment
+    sizes = experiment.batch_sizes
+    slowest = max(
+        model.probed.seconds_each(sizes[model.name].now if model.name in sizes else 1)
+        for model in models
+    )
+    return PASS_FACTOR * work.work * len(experiment.ids) * slowest
 
 
 def _at_most(plan: Plan, jobs: Sequence[Job], count: int) -> float:

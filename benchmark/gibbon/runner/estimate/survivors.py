@@ -14,8 +14,8 @@ from gibbon.diagnostics.examination.examine import undisturbed
 from gibbon.diagnostics.examination.short_attack import SCHEDULES, ShortAttack
 from gibbon.diagnostics.examination.subject import Subject
 from gibbon.metrics.intervals import wilson_interval
-from gibbon.runner.boundary import boundary
 from gibbon.runner.estimate.attack_passes import ONE, NumberRange
+from gibbon.runner.failures.boundary import boundary
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.plan.selection import read_batch

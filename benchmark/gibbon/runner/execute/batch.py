@@ -16,12 +16,12 @@ from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Watch
 from gibbon.records.outcomes import Outcome, OutcomeMeta
-from gibbon.runner.boundary import Attempt, boundary
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import Scorer
-from gibbon.runner.job_result import JobResult
-from gibbon.runner.meter import Meter
-from gibbon.runner.outcome_arrays import judged_outcome
+from gibbon.runner.failures.boundary import Attempt, boundary
+from gibbon.runner.job_results.job_result import JobResult
+from gibbon.runner.job_results.meter import Meter
+from gibbon.runner.job_results.outcome_arrays import judged_outcome
 from gibbon.runner.plan.planned import Cell, PlannedAttack
 from gibbon.runner.plan.selection import read_batch
 from gibbon.verify.answers import clean_answers

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import Scorer
-from gibbon.runner.job_result import JobResult
+from gibbon.runner.job_results.job_result import JobResult
 from gibbon.runner.plan.planned import Plan
 
 

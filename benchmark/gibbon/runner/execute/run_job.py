@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from gibbon.core.errors import AttackError, ProcessEndedError, RequestError
 from gibbon.records.outcomes import Outcome, OutcomeMeta
 from gibbon.records.run import Failure
-from gibbon.runner.boundary import ENDINGS, boundary
 from gibbon.runner.execute.batch import NO_EARLIER_OUTCOME
 from gibbon.runner.execute.executor import ExamplesLeft, Executor
 from gibbon.runner.execute.jobs import Job, recorded_of
 from gibbon.runner.execute.scorer import Scorer
-from gibbon.runner.job_result import JobResult
+from gibbon.runner.failures.boundary import ENDINGS, boundary
+from gibbon.runner.failures.raised_by import at_work, carry
+from gibbon.runner.job_results.job_result import JobResult
+from gibbon.runner.own_processes.worker import IN_THIS_PROCESS, Worker
 from gibbon.runner.plan.planned import Plan
-from gibbon.runner.progress import Progress
-from gibbon.runner.raised_by import at_work, carry
 from gibbon.runner.run_folder import RunFolder
-from gibbon.runner.worker import IN_THIS_PROCESS, Worker
+from gibbon.runner.run_progress.progress import Progress
 
 NOT_REPEATED = (
     "the attack did not make the same candidates again, so that a new target can't be scored on "

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from gibbon.datasets.base import Batch
 from gibbon.records.outcomes import Outcome
-from gibbon.runner.boundary import Attempt
+from gibbon.runner.failures.boundary import Attempt
+from gibbon.runner.job_results.target_scores import TargetScores, scores_of
 from gibbon.runner.plan.planned import Cell
-from gibbon.runner.target_scores import TargetScores, scores_of
 
 ALL = 1 << 62  # candidates
 

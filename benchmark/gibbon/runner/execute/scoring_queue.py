@@ -16,15 +16,15 @@ import numpy as np
 from gibbon.core.errors import ProcessEndedError
 from gibbon.records.outcomes import OutcomeMeta
 from gibbon.records.run import Failure
-from gibbon.runner.batch_loop import in_batches
-from gibbon.runner.boundary import boundary
 from gibbon.runner.execute.jobs import Job, recorded_of
 from gibbon.runner.execute.run_job import Execution, run_job
 from gibbon.runner.execute.scorer import DeferScoring
+from gibbon.runner.failures.batch_loop import in_batches
+from gibbon.runner.failures.boundary import boundary
+from gibbon.runner.job_results.target_scores import TargetScores
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Cell
-from gibbon.runner.progress import Progress
-from gibbon.runner.target_scores import TargetScores
+from gibbon.runner.run_progress.progress import Progress
 
 DISK_SHARE = 0.5  # share of the free disk space for candidates
 

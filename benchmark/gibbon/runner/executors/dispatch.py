@@ -20,7 +20,6 @@ import torch
 from gibbon.core.errors import ProcessEndedError, RequestError
 from gibbon.datasets.base import Batch
 from gibbon.records.run import Failure
-from gibbon.runner.boundary import ENDINGS
 from gibbon.runner.execute.executor import ExamplesLeft, Executor, ShardResult
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import ALL
@@ -30,15 +29,16 @@ from gibbon.runner.executors.protocol import (
     Raised,
     Ready,
     Refused,
-    Reply,
     ShardReply,
     ShardTask,
+    WorkerReply,
 )
 from gibbon.runner.executors.shard_slices import shard_slices
 from gibbon.runner.executors.worker_pool import WorkerPool
-from gibbon.runner.job_result import JobResult
-from gibbon.runner.progress import Progress
-from gibbon.runner.raised_by import at_work, carry
+from gibbon.runner.failures.boundary import ENDINGS
+from gibbon.runner.failures.raised_by import at_work, carry
+from gibbon.runner.job_results.job_result import JobResult
+from gibbon.runner.run_progress.progress import Progress
 
 TRIES = 3  # of a shard, before it fails
 STARTS = 3  # of a worker that ends before it computes anything
@@ -68,7 +68,7 @@ class _WorkerPlace:
 
 @dataclass(eq=False)
 class _Shard:
-    """A shard of a job, and what became of it."""
+    """A shard of a job, and its state."""
 
     number: int
     task: ShardTask
@@ -260,7 +260,7 @@ class Dispatcher(Executor):
             > max(SLOW_SECONDS, SLOW * usual * each.shard.examples * current.left.job.work)
         ]
 
-    def _receive(self, current: _JobShards, number: int, reply: Reply) -> None:
+    def _receive(self, current: _JobShards, number: int, reply: WorkerReply) -> None:
         """Acts on the reply of a worker."""
         place = self._places[number]
         shard, place.shard = place.shard, None
@@ -309,7 +309,7 @@ class Dispatcher(Executor):
         if reply.memory:
             shard.task = replace(shard.task, halvings=shard.task.halvings + 1)
         if shard.tries < TRIES:
-            self._progress.note(f"a shard raised {reply.error}: it is computed again")
+            self._progress.note(f"a shard raised {reply.error.rstrip(' :')}: it is computed again")
             self._again(current, shard)
             return
         failures = {
@@ -340,7 +340,7 @@ class Dispatcher(Executor):
             current.pending.appendleft(shard)
 
     def _refuse(self, number: int, reason: str) -> None:
-        """Does without a worker from now on.  Raises `RequestError` if no worker is left."""
+        """Excludes a worker from the run.  Raises `RequestError` if no worker is left."""
         place = self._places[number]
         place.closed, place.ready = True, False
         self._pool.end(number)
@@ -351,7 +351,7 @@ class Dispatcher(Executor):
         self._progress.note(f"a worker is not used: {reason}; {left} left")
 
     def _look_at_clock(self, current: _JobShards) -> None:
-        """Ends workers at shards that nobody needs any more, if there is other work for them."""
+        """Ends workers whose shard is no longer needed, if there is other work for them."""
         now = time.monotonic()
         for number, place in enumerate(self._places):
             stale = place.shard is not None and place.shard.done

@@ -7,12 +7,12 @@ from contextlib import closing
 from functools import partial
 
 from gibbon.datasets.base import Batch
-from gibbon.runner.batch_loop import in_batches
-from gibbon.runner.boundary import Attempt, boundary
 from gibbon.runner.execute.batch import BatchTask, run_batch
 from gibbon.runner.execute.executor import ExamplesLeft, Executor, ShardResult
 from gibbon.runner.execute.jobs import Job
-from gibbon.runner.job_result import JobResult
+from gibbon.runner.failures.batch_loop import in_batches
+from gibbon.runner.failures.boundary import Attempt, boundary
+from gibbon.runner.job_results.job_result import JobResult
 from gibbon.runner.plan.selection import read_batches
 
 

@@ -10,17 +10,17 @@ import numpy as np
 
 from gibbon.datasets.base import Batch, Dataset
 from gibbon.models.memory import BatchSize
+from gibbon.runner.device.choose_device import choose_device
+from gibbon.runner.device.model_pool import ModelPool
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.executors.protocol import DataOfRun, ShardTask, WorkerRequest
-from gibbon.runner.model_pool import ModelPool
-from gibbon.runner.plan.device import choose_device
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.make_cells import make_cells
 from gibbon.runner.plan.make_plan import CheckedExperiment, PlanLoader, checked_experiments
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.plan.probe_model import probe_ids
 from gibbon.runner.plan.selection import Selection, read_batch
-from gibbon.runner.progress import SILENT
+from gibbon.runner.run_progress.progress import SILENT
 
 
 class AnotherRunError(Exception):

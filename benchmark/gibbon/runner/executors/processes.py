@@ -22,9 +22,10 @@ from typing import NamedTuple
 import torch
 
 from gibbon.core.errors import RequestError
-from gibbon.runner.executors.protocol import Ended, Reply, ShardTask, WorkerRequest
+from gibbon.runner.executors.protocol import Ended, ShardTask, WorkerReply, WorkerRequest
 from gibbon.runner.executors.worker_pool import WorkerPool
-from gibbon.runner.own_process import end_with_parent, how_it_ended
+from gibbon.runner.own_processes.own_process import how_it_ended
+from gibbon.runner.own_processes.supervised import end_with_parent
 from gibbon.runner.settings import RunSettings
 
 WORKER = "gibbon.runner.executors.shard_worker"
@@ -56,7 +57,7 @@ class LocalProcesses(WorkerPool):
         check_portable(request)
         self._context = _context()
         self._workers: dict[int, _Local] = {}
-        self._heard: queue.SimpleQueue[tuple[int, int, Reply]] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[tuple[int, int, WorkerReply]] = queue.SimpleQueue()
         self._starts = 0
 
     def start(self, place: int) -> None:
@@ -73,13 +74,13 @@ class LocalProcesses(WorkerPool):
         threading.Thread(target=self._listen, args=(place, local), daemon=True).start()
 
     def send(self, place: int, task: ShardTask) -> None:
-        """Sends a task; that the process has ended is known from the other direction."""
+        """Sends a task; the end of a process is noticed when replies are read."""
         with contextlib.suppress(OSError):
             self._workers[place].connection.send(task)
 
-    def replies(self, seconds: float) -> list[tuple[int, Reply]]:
+    def replies(self, seconds: float) -> list[tuple[int, WorkerReply]]:
         """Returns the replies that came."""
-        found: list[tuple[int, Reply]] = []
+        found: list[tuple[int, WorkerReply]] = []
         with contextlib.suppress(queue.Empty):
             while True:
                 wait = seconds > 0 and not found
@@ -152,7 +153,7 @@ def _ended(process: BaseProcess) -> Ended:
 
 
 def _on_device(request: WorkerRequest, place: int) -> RunSettings:
-    """Returns the settings of a worker: GPUs are given in turn."""
+    """Returns the settings of a worker: GPUs are assigned one after another."""
     settings = request.settings
     gpus = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
     return replace(settings, device=f"cuda:{place % gpus}") if gpus else settings

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gibbon.runner.job_result import JobResult
+from gibbon.runner.job_results.job_result import JobResult
 from gibbon.runner.plan.planned import Supplied
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
@@ -162,4 +162,4 @@ class ShardReply:
     loaded: frozenset[str] = frozenset()
 
 
-Reply = Ready | Refused | Raised | Ended | ShardReply
+WorkerReply = Ready | Refused | Raised | Ended | ShardReply

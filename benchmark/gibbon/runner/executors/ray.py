@@ -14,17 +14,27 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
+
+import torch
 
 from gibbon.core.errors import MissingLibraryError, RequestError
 from gibbon.core.package_digest import package_digest
 from gibbon.core.plain_text import message_of
-from gibbon.runner.boundary import described
-from gibbon.runner.executors.protocol import Ended, Ready, Refused, Reply, ShardTask, WorkerRequest
+from gibbon.runner.executors.protocol import (
+    Ended,
+    Ready,
+    Refused,
+    ShardTask,
+    WorkerReply,
+    WorkerRequest,
+)
 from gibbon.runner.executors.shard_worker import ShardWorker, other_version
 from gibbon.runner.executors.worker_pool import WorkerPool
+from gibbon.runner.failures.boundary import described
 from gibbon.runner.plan.sharing import cores
+from gibbon.runner.settings import RunSettings
 
 INSTALL = "the executor ray needs Ray: pip install 'gibbon-bench[ray]'"
 REACHABLE_SECONDS = 10.0
@@ -32,7 +42,7 @@ OWN = "local"  # Ray's address of a cluster that is started on this machine
 USAGE = "RAY_USAGE_STATS_ENABLED"  # whether a Ray that is started here reports to its makers
 
 
-class Shares(NamedTuple):
+class ClusterShares(NamedTuple):
     """The share of a cluster of each worker, and how many of them share a node, or a GPU."""
 
     workers: int
@@ -43,7 +53,7 @@ class Shares(NamedTuple):
 
 def shares_of(
     nodes: Sequence[tuple[float, float]], *, workers: int | None, gpus: float | None, cpu_only: bool
-) -> Shares:
+) -> ClusterShares:
     """Returns the shares of workers, the most processors for which all of them have room.
 
     Args:
@@ -55,9 +65,9 @@ def shares_of(
     Raises `RequestError` if the cluster has no GPU that is needed.
 
     >>> shares_of([(8, 2), (8, 2)], workers=None, gpus=None, cpu_only=False)
-    Shares(workers=4, cpus=4, gpus=1.0, sharing=1)
+    ClusterShares(workers=4, cpus=4, gpus=1.0, sharing=1)
     >>> shares_of([(8, 0), (4, 0)], workers=3, gpus=None, cpu_only=True)
-    Shares(workers=3, cpus=4, gpus=0.0, sharing=2)
+    ClusterShares(workers=3, cpus=4, gpus=0.0, sharing=2)
     """
     total = sum(each for _, each in nodes)
     if gpus is None:
@@ -78,7 +88,57 @@ def shares_of(
     each = next((each for each in range(largest, 1, -1) if sum(room(each)) >= workers), 1)
     on_node = int(min(workers, max(room(each), default=1)))
     sharing = max(1, on_node) if not gpus else max(1, int(1 / gpus + 1e-9))
-    return Shares(workers, each, gpus, sharing)
+    return ClusterShares(workers, each, gpus, sharing)
+
+
+@dataclass(frozen=True)
+class ClusterNodes:
+    """The nodes of a cluster: processors and GPUs of each."""
+
+    nodes: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def joined(cls, ray: Any) -> Self:
+        """Returns the nodes of the cluster that this process has joined."""
+        found = [each["Resources"] for each in ray.nodes() if each["Alive"]]
+        return cls(tuple((each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in found))
+
+    @classmethod
+    def of(cls, settings: RunSettings) -> Self:
+        """Returns the nodes that a run with these settings will have.
+
+        Joins the cluster of its address, and leaves it; none is started.  Raises
+        `MissingLibraryError` without Ray, and `RequestError` if the cluster can't be joined.
+        """
+        ray = _library()
+        if settings.address is None and not ray.is_initialized():
+            return cls(((float(cores()), float(torch.cuda.device_count())),))
+        joined = _join(ray, settings.address)
+        try:
+            return cls.joined(ray)
+        finally:
+            if joined:
+                ray.shutdown()
+
+    @property
+    def cpus(self) -> float:
+        """Number of processors."""
+        return sum(cpus for cpus, _ in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """Number of GPUs."""
+        return sum(gpus for _, gpus in self.nodes)
+
+    def shares(self, settings: RunSettings) -> ClusterShares:
+        """Returns the shares of a run's workers.  Raises `RequestError` as `shares_of` does."""
+        kind = settings.device
+        return shares_of(
+            self.nodes,
+            workers=settings.workers,
+            gpus=settings.gpus_per_worker,
+            cpu_only=kind not in ("auto", "mps") and not kind.startswith("cuda"),
+        )
 
 
 class RayActors(WorkerPool):
@@ -97,14 +157,8 @@ class RayActors(WorkerPool):
         self._joined = _join(ray, request.settings.address)
         try:
             settings = request.settings
-            resources = [each["Resources"] for each in ray.nodes() if each["Alive"]]
-            shares = shares_of(
-                [(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources],
-                workers=settings.workers,
-                gpus=settings.gpus_per_worker,
-                cpu_only=settings.device not in ("auto", "mps")
-                and not settings.device.startswith("cuda"),
-            )
+            nodes = ClusterNodes.joined(ray)
+            shares = nodes.shares(settings)
             self.count = shares.workers
             kind = settings.device.partition(":")[0]
             device = "cpu" if kind == "auto" and not shares.gpus else kind
@@ -126,7 +180,7 @@ class RayActors(WorkerPool):
             raise
         each = f"{shares.cpus} processor{'s' * (shares.cpus != 1)}"
         each += f" and {shares.gpus:g} GPUs" if shares.gpus else ""
-        note(f"{self.count} workers on Ray ({len(resources)} nodes), {each} each")
+        note(f"{self.count} workers on Ray ({len(nodes.nodes)} nodes), {each} each")
 
     def start(self, place: int) -> None:
         """Creates an actor; Ray chooses its node."""
@@ -138,7 +192,7 @@ class RayActors(WorkerPool):
         """Calls an actor."""
         self._pending[self._actors[place].run.remote(task)] = place
 
-    def replies(self, seconds: float) -> list[tuple[int, Reply]]:
+    def replies(self, seconds: float) -> list[tuple[int, WorkerReply]]:
         """Returns the replies that came."""
         if not self._pending:
             time.sleep(seconds)
@@ -166,10 +220,10 @@ class RayActors(WorkerPool):
         for each in [ref for ref, owner in self._pending.items() if owner == place]:
             del self._pending[each]
 
-    def _reply(self, reference: Any) -> Reply:
+    def _reply(self, reference: Any) -> WorkerReply:
         errors = self._ray.exceptions
         try:
-            reply: Reply = self._ray.get(reference)
+            reply: WorkerReply = self._ray.get(reference)
         except errors.OutOfMemoryError:
             return Ended("a worker was ended by Ray for want of memory", memory=True)
         except errors.RayError as error:
@@ -197,7 +251,7 @@ class _Actor:
         self._worker = ShardWorker(request)
         return self._worker.begin()
 
-    def run(self, task: ShardTask) -> Reply:
+    def run(self, task: ShardTask) -> WorkerReply:
         """Returns the reply to a task."""
         if self._worker is None:
             return Refused("it has not begun")

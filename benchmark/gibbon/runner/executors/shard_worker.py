@@ -22,7 +22,6 @@ from gibbon.datasets.base import Batch
 from gibbon.models.memory import is_shortage
 from gibbon.models.reached_values import watching_values
 from gibbon.records.outcomes import Outcome
-from gibbon.runner.boundary import Attempt, boundary, described, storable
 from gibbon.runner.execute.executor import ExamplesLeft
 from gibbon.runner.execute.jobs import Job
 from gibbon.runner.execute.scorer import ALL, Scorer
@@ -32,18 +31,19 @@ from gibbon.runner.executors.protocol import (
     Raised,
     Ready,
     Refused,
-    Reply,
     ShardReply,
     ShardTask,
+    WorkerReply,
     WorkerRequest,
 )
-from gibbon.runner.job_result import JobResult
+from gibbon.runner.failures.boundary import Attempt, boundary, described, storable
+from gibbon.runner.failures.raised_by import at_work, carry, raised_by
+from gibbon.runner.job_results.job_result import JobResult
+from gibbon.runner.job_results.target_scores import TargetScores, scores_of
+from gibbon.runner.own_processes.process_limits import limits_of
+from gibbon.runner.own_processes.worker import IN_THIS_PROCESS, InOwnProcesses
 from gibbon.runner.plan.planned import Cell
-from gibbon.runner.process_limits import limits_of
-from gibbon.runner.progress import SILENT, Progress
-from gibbon.runner.raised_by import at_work, carry, raised_by
-from gibbon.runner.target_scores import TargetScores, scores_of
-from gibbon.runner.worker import IN_THIS_PROCESS, InOwnProcesses
+from gibbon.runner.run_progress.progress import SILENT, Progress
 
 
 class ReturningScorer(Scorer):
@@ -106,7 +106,7 @@ class ShardWorker:
         self._stack.enter_context(warnings.catch_warnings())
         return Ready()
 
-    def run(self, task: ShardTask) -> Reply:
+    def run(self, task: ShardTask) -> WorkerReply:
         """Returns the reply to a task, whatever is raised."""
         try:
             return IN_THIS_PROCESS.run(lambda _: self._reply(task), SILENT)
@@ -167,7 +167,7 @@ def _computed(job: Job, task: ShardTask, plan: PartPlan) -> ShardReply:
 
 
 def _go_to(request: WorkerRequest) -> None:
-    """Goes to the folder of the run, and lets its modules be imported, as far as they are here."""
+    """Changes to the run's folder and import path, as far as they exist here."""
     if Path(request.folder).is_dir():
         os.chdir(request.folder)
     sys.path.extend(each for each in request.path if each not in sys.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from gibbon.runner.executors.protocol import Reply, ShardTask
+from gibbon.runner.executors.protocol import ShardTask, WorkerReply
 
 
 class WorkerPool(ABC):
@@ -25,7 +25,7 @@ class WorkerPool(ABC):
         """Sends a task to a worker, which replies once."""
 
     @abstractmethod
-    def replies(self, seconds: float) -> list[tuple[int, Reply]]:
+    def replies(self, seconds: float) -> list[tuple[int, WorkerReply]]:
         """Returns the replies that came, each with its place; waits for one at most so long.
 
         A worker that ends without a reply is `Ended`, once.
@@ -33,7 +33,7 @@ class WorkerPool(ABC):
 
     @abstractmethod
     def end(self, place: int) -> None:
-        """Ends the worker at a place, whatever it does; nothing of it is replied any more."""
+        """Ends the worker at a place, whatever it does; it replies no more."""
 
     def close(self) -> None:
         """Ends all workers."""

@@ -22,16 +22,16 @@ from gibbon.core.threat import Verdict
 from gibbon.datasets.base import Batch
 from gibbon.records.gallery import FOLDER, Gallery, read_gallery
 from gibbon.records.outcomes import Outcome, TargetOutcome
-from gibbon.runner.boundary import Attempt, boundary
+from gibbon.runner.failures.boundary import Attempt, boundary
+from gibbon.runner.failures.raised_by import attributed
 from gibbon.runner.gallery.draw import draw_examples, shrunk
 from gibbon.runner.gallery.select import GalleryFrame, Ranks, frames, unattacked_cell
-from gibbon.runner.outcome_arrays import as_array
+from gibbon.runner.job_results.outcome_arrays import as_array
+from gibbon.runner.own_processes.worker import IN_THIS_PROCESS, Worker
 from gibbon.runner.plan.planned import Cell, Plan, PlannedExperiment
 from gibbon.runner.plan.selection import read_batch
-from gibbon.runner.progress import Progress
-from gibbon.runner.raised_by import attributed
 from gibbon.runner.run_folder import RunFolder
-from gibbon.runner.worker import IN_THIS_PROCESS, Worker
+from gibbon.runner.run_progress.progress import Progress
 from gibbon.verify.guard import guarding
 from gibbon.verify.judge import Judged, judge, judge_clean
 from gibbon.verify.proposal import propose
@@ -57,7 +57,7 @@ def recover_galleries(
         made: list[Gallery] = []
         with boundary(lost.append, Attempt(wanted.frame.count)):
 
-            def work(_: Progress, wanted: _Wanted = wanted) -> Gallery:
+            def work(_: Progress, wanted: _MissingGallery = wanted) -> Gallery:
                 plan.pool.load([wanted.cell.source.handle])
                 return _recovered(wanted, plan.device, folder)
 
@@ -69,7 +69,7 @@ def recover_galleries(
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _MissingGallery:
     """A cell without its gallery, its outcome, and its source's answers to the clean inputs."""
 
     experiment: PlannedExperiment
@@ -86,7 +86,7 @@ class _Wanted:
 
 def _missing(
     plan: Plan, folder: RunFolder, framed: Mapping[str, GalleryFrame]
-) -> Iterator[_Wanted]:
+) -> Iterator[_MissingGallery]:
     for experiment in plan.experiments:
         frame = framed.get(experiment.spec.dataset.name)
         if frame is None:
@@ -97,10 +97,10 @@ def _missing(
                 clean = folder.read(unattacked_cell(experiment, cell.source).digest)
                 source = cell.source.digest
                 if outcome is not None and clean is not None and source in outcome.scores:
-                    yield _Wanted(experiment, cell, frame, outcome, clean.scores[source])
+                    yield _MissingGallery(experiment, cell, frame, outcome, clean.scores[source])
 
 
-def _recovered(wanted: _Wanted, device: torch.device, folder: RunFolder) -> Gallery:
+def _recovered(wanted: _MissingGallery, device: torch.device, folder: RunFolder) -> Gallery:
     """Returns the gallery of a cell, with the examples selected by its outcome."""
     outcome, clean, recorded = wanted.outcome, wanted.clean, wanted.recorded
     ranks = Ranks(
@@ -138,7 +138,7 @@ def _recovered(wanted: _Wanted, device: torch.device, folder: RunFolder) -> Gall
 
 
 @dataclass(frozen=True)
-class _Remade:
+class _RemadeCandidates:
     """Candidates that were made again, the source's answers to them, and their verdicts."""
 
     candidates: Tensor
@@ -147,7 +147,9 @@ class _Remade:
     verdict: NDArray[np.int8]
 
 
-def _remade(wanted: _Wanted, batch: Batch, places: NDArray[np.int64], folder: RunFolder) -> _Remade:
+def _remade(
+    wanted: _MissingGallery, batch: Batch, places: NDArray[np.int64], folder: RunFolder
+) -> _RemadeCandidates:
     judged, rows = [], []
     for cell, own in _origins(wanted, places, folder):
         if len(own):
@@ -157,7 +159,7 @@ def _remade(wanted: _Wanted, batch: Batch, places: NDArray[np.int64], folder: Ru
             rows.append(own)
     order = torch.from_numpy(np.argsort(np.concatenate(rows))).to(batch.inputs.device)
     answers = [each.answers for each in judged if each.answers is not None]
-    return _Remade(
+    return _RemadeCandidates(
         torch.cat([each.candidates for each in judged])[order],
         as_array(torch.cat([each.predicted for each in answers])[order], np.int32),
         as_array(torch.cat([each.confidence for each in answers])[order], np.float32),
@@ -182,7 +184,7 @@ def judged_again(cell: Cell, batch: Batch) -> Judged:
 
 
 def _origins(
-    wanted: _Wanted, places: NDArray[np.int64], folder: RunFolder
+    wanted: _MissingGallery, places: NDArray[np.int64], folder: RunFolder
 ) -> Iterator[tuple[Cell, NDArray[np.int64]]]:
     """Yields cells with the rows of the examples whose candidates they made.
 

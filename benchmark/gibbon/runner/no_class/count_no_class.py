@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gibbon.metrics.bootstrap import Bootstrap
+from gibbon.metrics.bootstrap import BOOTSTRAP_SEED, Bootstrap
 from gibbon.metrics.detection import auroc, false_positives_at_tpr, threshold_at_tpr
 from gibbon.metrics.intervals import Interval
 from gibbon.metrics.rates import MeanShare, Share, mean, mean_share, share
 from gibbon.records.no_class import FoolingRate, NoClassEvaluation, NoClassShare
 from gibbon.records.no_class_answers import NoClassAnswers, read_answers
 from gibbon.records.run import Failure
-from gibbon.runner.count import BOOTSTRAP_SEED
 from gibbon.runner.no_class.plan_no_class import PlannedAnswers, answers_of, plan_answers
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.plan.planned import Plan, PlannedExperiment

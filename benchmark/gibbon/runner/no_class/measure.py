@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
@@ -33,16 +33,16 @@ from gibbon.records.no_class_answers import (
     write_answers,
 )
 from gibbon.records.run import Failure
-from gibbon.runner.batch_loop import in_batches
-from gibbon.runner.boundary import ENDINGS, Attempt, boundary, described, storable
-from gibbon.runner.meter import Meter
+from gibbon.runner.failures.batch_loop import in_batches
+from gibbon.runner.failures.boundary import ENDINGS, Attempt, boundary, described, storable
+from gibbon.runner.failures.raised_by import at_work, raised_by
+from gibbon.runner.job_results.meter import Meter
 from gibbon.runner.no_class.plan_no_class import PlannedAnswers, plan_answers
+from gibbon.runner.own_processes.worker import Worker
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.selection import read_batches
-from gibbon.runner.progress import Progress
-from gibbon.runner.raised_by import at_work, raised_by
 from gibbon.runner.run_folder import RunFolder
-from gibbon.runner.worker import Worker
+from gibbon.runner.run_progress.progress import Progress
 from gibbon.specs.suite import FoolingSpec
 
 OnError = Callable[[BaseException], None]
@@ -64,7 +64,7 @@ def missing_answers(plan: Plan, folder: RunFolder) -> list[PlannedAnswers]:
 
 
 def measure_no_class(
-    missing: list[PlannedAnswers],
+    missing: Sequence[PlannedAnswers],
     plan: Plan,
     folder: RunFolder,
     *,
@@ -75,7 +75,7 @@ def measure_no_class(
     failures = []
     for planned in missing:
         try:
-            failure = worker.run(_Work(planned, plan, folder).run, progress)
+            failure = worker.run(_AnswersTask(planned, plan, folder).run, progress)
         except ProcessEndedError as error:
             ids, found = planned.experiment.ids, read_answers(folder.path, planned.digest)
             if found is not None and found.covers(ids):  # nothing is done and failed
@@ -91,7 +91,7 @@ def measure_no_class(
 
 
 @dataclass(frozen=True)
-class _Work:
+class _AnswersTask:
     """Computes the answers of one model, in whatever process."""
 
     planned: PlannedAnswers

@@ -106,5 +106,5 @@ def _function(reference: str) -> list[str]:
 
 
 def is_readable(attack: Attack) -> bool:
-    """Says whether the code of an attack and of its members can be read, unless it is ours."""
+    """Returns whether the code of an attack and of its members can be read, unless it is ours."""
     return None not in attack_code(attack) and all(map(is_readable, attack.made_of))

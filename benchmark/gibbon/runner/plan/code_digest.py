@@ -53,7 +53,7 @@ def code_digest(
     Code can't be read if it was typed into a console or a notebook, was compiled from text, or if
     its file has changed since it was imported.
     """
-    walk = _Walk()
+    walk = _ImportWalk()
     try:
         for kind in kinds:
             walk.packages.add(_top(kind.__module__))
@@ -158,7 +158,7 @@ class _Module:
 
 
 @dataclass
-class _Walk:
+class _ImportWalk:
     """The author's own modules that are reached from some classes."""
 
     modules: dict[str, _Module] = field(default_factory=dict)
@@ -302,7 +302,7 @@ def _content(name: str, spec: ModuleSpec) -> bytes:
 
 
 def _is_as_imported(spec: ModuleSpec, content: bytes) -> bool:
-    """Says whether a file is what was imported, as far as the bytecode file beside it can say."""
+    """Returns whether a file is the one that was imported, as far as its bytecode file shows."""
     if type(spec.loader) is not SourceFileLoader or sys.dont_write_bytecode:
         return True
     try:
@@ -318,14 +318,14 @@ def _is_as_imported(spec: ModuleSpec, content: bytes) -> bool:
 
 @lru_cache(maxsize=1024)  # a suite reads the same modules for every model
 def _parsed(source: str, package: str) -> _Module:
-    bare = _Bare(package)
+    bare = _CodeOnly(package)
     tree = bare.visit(ast.parse(source))
     names = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name)}
     return _Module(_hash(ast.unparse(tree).encode()), tuple(bare.imports), frozenset(names))
 
 
-class _Bare(ast.NodeTransformer):
-    """Removes docstrings, imports, and what an attack says it needs: that changes no candidate."""
+class _CodeOnly(ast.NodeTransformer):
+    """Removes docstrings, imports, and declarations of an attack that change no candidate."""
 
     def __init__(self, package: str) -> None:
         self.package = package

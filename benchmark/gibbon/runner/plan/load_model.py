@@ -16,20 +16,20 @@ from gibbon.datasets.base import Batch, Dataset
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import state_bytes
 from gibbon.models.reached_values import restoring_values
-from gibbon.models.shielding import habits_of
+from gibbon.models.shielding import wrappers_for
 from gibbon.models.sources import BuiltModel
 from gibbon.models.sources.build import build_model
 from gibbon.models.weights import state_digest
 from gibbon.records.run import ModelCard
-from gibbon.runner.model_pool import COPIES, Handle
+from gibbon.runner.device.model_pool import COPIES, Handle
+from gibbon.runner.device.precision import Variant, uncompiled_classifier, vary
+from gibbon.runner.failures.raised_by import blaming
 from gibbon.runner.plan.cell_digest import digest_of
 from gibbon.runner.plan.class_agreement import check_class_names
 from gibbon.runner.plan.code_digest import PACKAGE, code_digest
 from gibbon.runner.plan.model_code import model_code
 from gibbon.runner.plan.probe_model import ProbedAnswers, probe_model, since_first
-from gibbon.runner.precision import vary
-from gibbon.runner.raised_by import blaming
-from gibbon.runner.settings import Precision
+from gibbon.runner.plan.varied_answers import can_be_padded, check_compiled, compare_predictions
 from gibbon.specs.suite import ModelSpec
 
 LEFT_CHANGED = "loading it left global state changed ({}): it was put back"
@@ -69,14 +69,6 @@ class LoadedModel:
         return self.handle.classifier
 
 
-@dataclass(frozen=True)
-class Variant:
-    """The way a model is computed: see `RunSettings`."""
-
-    precision: Precision = "float32"
-    compiled: bool = False
-
-
 def load_model(
     spec: ModelSpec,
     *,
@@ -101,19 +93,19 @@ def load_model(
         return built, changes
 
     def varied(built: BuiltModel) -> Classifier:
-        around = habits.around(built.classifier)
-        return vary(around, precision=variant.precision, compiled=variant.compiled)
+        return vary(wrappers.around(built.classifier), variant, padded=can_be_padded(probed))
 
     built, changes = build()
     own = built.classifier.module
     _check_fit(built.classifier, dataset)
     check_class_names(built.class_names, dataset)
     with blaming("the model can't be run"):
-        habits = habits_of(built.classifier, sample.inputs.to(device))
+        wrappers = wrappers_for(built.classifier, sample.inputs.to(device))
 
     def probe() -> tuple[Classifier, ProbedAnswers, Changes]:
-        classifier, state = varied(built), GlobalState.now()
-        coarse = variant.precision != "float32"
+        # Layout and compiler change no more than rounding: the digest is that without them.
+        classifier = vary(wrappers.around(built.classifier), Variant(variant.precision))
+        state, coarse = GlobalState.now(), variant.precision != "float32"
         calling = blaming("the model can't be run")
         try:
             with restoring_values(classifier.reached), calling, classifier.evaluating(device):
@@ -123,24 +115,32 @@ def load_model(
         return classifier, probed, later
 
     classifier, probed, later = probe()
-    if later.numeric and habits.foreign:  # not in its first calls
-        habits = habits.with_state(later)
+    if later.numeric and wrappers.foreign:  # not in its first calls
+        wrappers = wrappers.with_state(later)
         classifier, probed, _ = probe()
-    whole = habits.around(built.classifier)
-    first = [each for each in (built.first, habits.first) if each is not None]
+    whole = wrappers.around(built.classifier)
+    first = [each for each in (built.first, wrappers.first) if each is not None]
     with restoring_values(whole.reached), whole.uncounted(), whole.evaluating(device):
         probed = since_first(probed, first, whole, device)
+    classifier = varied(built)
+    if variant.compiled:
+        with restoring_values(classifier.reached), blaming("the model can't be run"):
+            check_compiled(classifier, probed, device=device)
+    change = None
+    if words := variant.words(dataset.input_shape):
+        with restoring_values(whole.reached):
+            eager = uncompiled_classifier(classifier)
+            change = compare_predictions(whole, eager, probed, device=device, computed=words)
     weights = state_digest(own)
     answers, notes = _identity(probed, own)
-    other = {} if variant.precision == "float32" else {"precision": variant.precision}
-    digest = digest_of(
-        model=built.identity,
-        weights=weights,
-        outputs=classifier.outputs.name,
-        bounds=[classifier.bounds.low, classifier.bounds.high],
-        **answers,
-        **other,
-    )
+    notes = [
+        *built.notes,
+        *([LEFT_CHANGED.format(", ".join(changes.numeric))] if changes.numeric else []),
+        *wrappers.notes,
+        *([] if change is None else [change.sentence]),
+        *notes,
+    ]
+    digest = _digest(built, classifier, variant, {"weights": weights, **answers})
     card = ModelCard(
         name=spec.name,
         model=spec.model,
@@ -150,18 +150,26 @@ def load_model(
         classes=classifier.classes,
         parameters=sum(parameter.numel() for parameter in own.parameters()),
         class_names=built.class_names,
-        notes=(
-            *built.notes,
-            *([LEFT_CHANGED.format(", ".join(changes.numeric))] if changes.numeric else []),
-            *habits.notes,
-            *(["computed in bfloat16"] if other else []),
-            *notes,
-        ),
+        notes=tuple(notes),
+        change=change,
     )
     again = _again(lambda: build()[0], varied, weights)
     rebuild = again if given is None and built.rebuilds else None
     handle = Handle(classifier, size=COPIES * state_bytes(own), rebuild=rebuild)
     return LoadedModel(spec.name, handle, digest, card, probed)
+
+
+def _digest(
+    built: BuiltModel, classifier: Classifier, variant: Variant, parts: dict[str, object]
+) -> str:
+    other = {} if variant.precision == "float32" else {"precision": variant.precision}
+    return digest_of(
+        model=built.identity,
+        outputs=classifier.outputs.name,
+        bounds=[classifier.bounds.low, classifier.bounds.high],
+        **parts,
+        **other,
+    )
 
 
 def _again(

@@ -30,14 +30,17 @@ from gibbon.datasets.input_range import looks_like_picture
 from gibbon.datasets.open import check_dataset, open_dataset
 from gibbon.diagnostics.budget_flags import budget_flags, small_budget_flags
 from gibbon.diagnostics.data_flags import data_flags
+from gibbon.diagnostics.precision_flags import changed_prediction_flags
 from gibbon.models.memory import BatchSize, free_memory, guess_batch_size
 from gibbon.models.sources.build import check_model
 from gibbon.records.flags import Flag
-from gibbon.runner.model_pool import ModelPool
+from gibbon.runner.device.choose_device import choose_device
+from gibbon.runner.device.model_pool import ModelPool
+from gibbon.runner.device.precision import Variant
+from gibbon.runner.own_processes.worker import activity
 from gibbon.runner.plan.cell_digest import UNREADABLE, digest_of, is_readable
-from gibbon.runner.plan.device import choose_device
 from gibbon.runner.plan.draws import with_draws
-from gibbon.runner.plan.load_model import LoadedModel, Variant, load_model
+from gibbon.runner.plan.load_model import LoadedModel, load_model
 from gibbon.runner.plan.make_cells import make_cells
 from gibbon.runner.plan.no_class_data import (
     check_gradients,
@@ -62,9 +65,8 @@ from gibbon.runner.plan.selection import (
 from gibbon.runner.plan.sharing import sharing
 from gibbon.runner.plan.stream_names import stream_text
 from gibbon.runner.plan.views import CHECKED, check_views
-from gibbon.runner.progress import SILENT, Progress
+from gibbon.runner.run_progress.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
-from gibbon.runner.worker import activity
 from gibbon.specs.suite import AttackSpec, Experiment, ModelSpec, Suite
 from gibbon.verify.others_values import hold_values
 
@@ -379,7 +381,7 @@ class PlanLoader:
                     dataset=dataset,
                     sample=selection.sample,
                     device=self.device,
-                    variant=Variant(self.settings.precision, self.settings.compile),
+                    variant=Variant.of(self.settings),
                     given=self.supplied.models.get(spec.name),
                 )
                 inputs = selection.sample.inputs.to(self.device)
@@ -480,6 +482,8 @@ def _flags(
             sentence=f"{count} of {total} examples can't be read and were left out: "
             f"{'; '.join(skipped[:NAMED])}{more}",
         )
+    for loaded in experiment.models:
+        yield from changed_prediction_flags(dataset, loaded.name, loaded.card.change)
     for attack, reason in missing.items():
         sentence = f"the optional attack was not run: {reason}"
         yield Flag(kind="attack-left-out", dataset=dataset, attack=attack, sentence=sentence)

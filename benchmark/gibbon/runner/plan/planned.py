@@ -23,7 +23,7 @@ from gibbon.models.memory import BatchSize
 from gibbon.models.sources import BuiltModel
 from gibbon.records.flags import Flag
 from gibbon.records.run import DatasetCard, Failure
-from gibbon.runner.model_pool import ModelPool
+from gibbon.runner.device.model_pool import ModelPool
 from gibbon.runner.plan.load_model import LoadedModel
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.adaptation import UNCHANGED, Adaptation

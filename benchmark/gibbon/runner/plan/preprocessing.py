@@ -1,4 +1,4 @@
-"""Check and complete a request against the loaded attacks and model configurations."""
+"""Checks and completes a request against the loaded attacks and model configurations."""
 
 from __future__ import annotations
 

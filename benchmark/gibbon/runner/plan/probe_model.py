@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from gibbon.datasets.base import Batch, Dataset, sample_ids
 from gibbon.diagnostics.examination.closeness import TOLERANCE
 from gibbon.diagnostics.examination.observe import (
     GRADIENT_MODES,
-    Off,
+    OffDataPoints,
     cause_of,
     comparison,
     in_other_modes,
@@ -32,7 +33,7 @@ from gibbon.models.first_answers import FirstAnswers
 from gibbon.models.memory import in_pieces, kept_bytes
 from gibbon.models.repeatability import Cause
 from gibbon.models.sources.wrap_module import same_random_numbers
-from gibbon.runner.precision import uncompiled
+from gibbon.runner.device.precision import uncompiled
 
 PROBE_SIZE = 256
 PROBE_NUMBERS = PROBE_SIZE * 3 * 32 * 32  # at most; of larger pictures a probe holds fewer
@@ -72,6 +73,7 @@ class ProbedAnswers:
         forward_only: the reason why it has no gradients; empty if it has.
         kept: bytes that a backward pass needs for one example.
         observed: the answers themselves.
+        seconds: time of a forward pass on the whole sample, once.
     """
 
     predictions: tuple[int, ...]
@@ -83,6 +85,11 @@ class ProbedAnswers:
     forward_only: str
     kept: int
     observed: Observed
+    seconds: float = 0.0
+
+    def seconds_each(self, batch: int) -> float:
+        """Returns at most the seconds that an example takes in a forward pass of ``batch``."""
+        return self.seconds / max(1, min(batch, len(self.predictions)))
 
 
 def probe_ids(dataset: Dataset, *, unreadable: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -113,7 +120,9 @@ def probe_model(
     """
     batch = sample.to(device)
     outputs = _outputs(classifier, batch.inputs)
+    started = time.perf_counter()
     again = _outputs(classifier, batch.inputs)
+    seconds = time.perf_counter() - started
     steady = _alike(again, outputs) and _repeats(classifier, batch.inputs[:FEW])
     cause = None if steady else _cause(classifier, batch.inputs)
     draws = "" if steady or cause is Cause.STATE else _draws(classifier, batch.inputs)
@@ -158,6 +167,7 @@ def probe_model(
         forward_only=classifier.forward_only or (NO_GRADIENT if off.gradient is None else ""),
         kept=_measured(classifier, batch.inputs),
         observed=observed,
+        seconds=seconds,
     )
 
 
@@ -214,7 +224,7 @@ def _cause(classifier: Classifier, inputs: Tensor) -> Cause:
     return Cause.STATE if settled else cause
 
 
-def _projections(outputs: Tensor, off: Off, sample: Batch) -> tuple[int, ...]:
+def _projections(outputs: Tensor, off: OffDataPoints, sample: Batch) -> tuple[int, ...]:
     """Returns projections of outputs on and off the data, and of gradients, on random signs.
 
     An example's signs belong to its id.  Outputs are divided by the norm of all of them, gradients

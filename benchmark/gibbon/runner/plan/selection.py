@@ -16,7 +16,7 @@ from gibbon.core.plain_tensors import plain, plain_copy
 from gibbon.datasets.base import Batch, Dataset, sample_ids
 from gibbon.runner.plan.code_digest import PACKAGE
 from gibbon.runner.plan.probe_model import probe_ids
-from gibbon.runner.progress import Progress
+from gibbon.runner.run_progress.progress import Progress
 
 # Numbers in one batch of inputs if no batch size is given: those of 1,000 MNIST pictures, with
 # which FGSM at five epsilons takes at most a tenth longer than its passes alone.
@@ -144,8 +144,8 @@ def read_batches(
             batch = None if batch is None else _own(dataset, batch)
             if batch is None or not np.array_equal(batch.ids.cpu().numpy(), chunk):
                 raise DatasetError(
-                    f"dataset {dataset.name!r}: batches() must give the examples that were asked "
-                    "for, in that order"
+                    f"dataset {dataset.name!r}: batches() must give the requested examples, "
+                    "in that order"
                 )
             if not _is_ours(dataset):
                 _check_sample(dataset, chunk, batch)

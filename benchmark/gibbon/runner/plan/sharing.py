@@ -1,4 +1,4 @@
-"""Says how many processes of a run share the memory of this machine, or of a device."""
+"""Counts the processes of a run that share the memory of this machine, or of a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Returns the names that the random streams of attacks are derived from.
+"""Names that the random streams of attacks are derived from.
 
 Committed records were made when this name was the module and the class of the attack, so these
 names are kept for the attacks of that time, wherever their code is today.  Do not edit a line: it

@@ -32,15 +32,15 @@ from gibbon.records.proofs import (
     read_proofs,
     write_proofs,
 )
-from gibbon.runner.batch_loop import in_batches
-from gibbon.runner.boundary import ENDINGS, Attempt, boundary
+from gibbon.runner.device.precision import without_layout
+from gibbon.runner.failures.batch_loop import in_batches
+from gibbon.runner.failures.boundary import ENDINGS, Attempt, boundary
+from gibbon.runner.failures.raised_by import attributed
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.plan.selection import read_batches
-from gibbon.runner.precision import uncompiled
-from gibbon.runner.progress import Progress
 from gibbon.runner.proofs.plan_proofs import PlannedProof, plan_proofs
-from gibbon.runner.raised_by import attributed
 from gibbon.runner.run_folder import RunFolder
+from gibbon.runner.run_progress.progress import Progress
 
 CHECKED = 8  # examples that a traced network is compared with its model on
 TRIAL = 32  # examples that a method is tried on; if all fail, at most 9 % of the others succeed
@@ -131,7 +131,7 @@ class _Prover:
         if classifier.forward_only:
             raise NoBoundError(f"can't be traced: {classifier.forward_only}")
         with classifier.uncounted():
-            return trace(uncompiled(classifier.module), self._sample().inputs)
+            return trace(without_layout(classifier.module), self._sample().inputs)
 
     def _checked(self, network: Network) -> Network:
         """Returns a network if it computes the outputs of its model on a few examples."""

@@ -25,7 +25,7 @@ from gibbon.records.no_class_answers import (
 from gibbon.records.outcomes import OUTCOMES, Outcome, load_outcome
 from gibbon.records.proofs import Proofs, load_proofs, proofs_file, write_proofs
 from gibbon.records.run import Failure
-from gibbon.runner.keep_candidates import KeptCandidates
+from gibbon.runner.model_checks.keep_candidates import KeptCandidates
 from gibbon.runner.no_class.plan_no_class import plan_answers
 from gibbon.runner.plan.planned import Plan, PlannedExperiment
 from gibbon.runner.proofs.plan_proofs import plan_proofs
@@ -183,7 +183,9 @@ class JoinedShards:
                     for path in KeptExamples(shard.path, name).files
                 }
                 stored = {
-                    each for each in shard.card.stored if each.startswith(f"{EXAMPLES}/{name}/")
+                    each
+                    for each in shard.card.stored
+                    if Path(each).parent == Path(EXAMPLES, name)  # and no further, by ".."
                 }
                 for each in sorted(stored | files.keys()):
                     try:
@@ -195,7 +197,9 @@ class JoinedShards:
         kept = []
         for shard in self.shards:
             try:
-                kept.append(read_kept(shard.path))
+                if KEPT_FILE in shard.card.stored and not (shard.path / KEPT_FILE).exists():
+                    raise RecordError("is missing")
+                kept.append(read_kept(shard.path, self.plan))
             except RecordError as error:
                 self.damaged.append(f"{shard}: {KEPT_FILE} {error}")
         parts = (part for cell in self.plan.cells for part in (*cell.members, cell))

@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from gibbon.core.errors import RecordError
 from gibbon.core.files import read_plain_file, write_atomically
 from gibbon.core.npz import packed, unpacked
-from gibbon.runner.keep_candidates import MOST, CandidateKeeper, KeptCandidates
+from gibbon.runner.model_checks.keep_candidates import MOST, CandidateKeeper, KeptCandidates
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.run_folder import RunFolder
 
@@ -26,14 +28,14 @@ _FORMAT: Final = 1
 
 
 def keep_on_disk(keeper: CandidateKeeper, plan: Plan, folder: RunFolder) -> None:
-    """Gives a keeper what an interrupted run of the plan kept, and has it store what it keeps.
+    """Loads the candidates of an interrupted run into a keeper, and lets it store new ones.
 
     An attack that is finished makes no candidates again, so that without them a run that continues
     could not examine its model at candidates.
     """
     cells = {part.digest for cell in plan.cells for part in (cell, *cell.members)}
     with suppress(RecordError):  # a damaged file counts as none
-        for model, each in read_kept(folder.path).items():
+        for model, each in read_kept(folder.path, plan).items():
             if each.cell in cells and keeper.wants(model):
                 keeper.put(model, each)
     keeper.store = partial(write_kept, folder.path)
@@ -57,20 +59,29 @@ def write_kept(folder: Path, kept: Mapping[str, KeptCandidates]) -> None:
     write_atomically(folder / KEPT_FILE, packed(about, arrays))
 
 
-def read_kept(folder: Path) -> dict[str, KeptCandidates]:
+def read_kept(folder: Path, plan: Plan) -> dict[str, KeptCandidates]:
     """Returns the candidates in a folder by the digest of their model; empty without any.
 
-    Raises `RecordError`, whose message is a reason, if the file can't be read.
+    Those of other models than the plan's are left out.
+
+    Raises `RecordError`, whose message is a reason, if the file can't be read, or if what it holds
+    are not candidates of the plan's models.
     """
+    shapes = {
+        model.digest: each.dataset.input_shape for each in plan.experiments for model in each.models
+    }
     try:
         about, arrays = unpacked(read_plain_file(folder / KEPT_FILE))
         found = {}
         for place, model in enumerate(about["models"]):
-            inputs, ids, labels = (
-                torch.from_numpy(np.ascontiguousarray(arrays[f"{place}.{name}"]))
-                for name in ("inputs", "ids", "labels")
-            )
-            found[model] = KeptCandidates(inputs, ids, labels, about["cells"][place])
+            if model in shapes:
+                inputs = _array(arrays[f"{place}.inputs"], np.float32, shapes[model])
+                ids, labels = (
+                    _array(arrays[f"{place}.{name}"], np.int64, ()) for name in ("ids", "labels")
+                )
+                if not len(inputs) == len(ids) == len(labels):
+                    raise ValueError("of different lengths")
+                found[model] = KeptCandidates(inputs, ids, labels, str(about["cells"][place]))
         return found
     except FileNotFoundError:
         return {}
@@ -78,6 +89,13 @@ def read_kept(folder: Path) -> dict[str, KeptCandidates]:
         raise RecordError(f"can't be read: {error.strerror or error}") from error
     except Exception as error:
         raise RecordError(f"is damaged: {type(error).__name__}") from error
+
+
+def _array(stored: NDArray[Any], kind: type[np.generic], shape: tuple[int, ...]) -> Tensor:
+    """Returns a stored array, of a row an example.  Raises ValueError if it is another one."""
+    if stored.dtype != kind or stored.ndim < 1 or stored.shape[1:] != shape:
+        raise ValueError("of another shape or type")
+    return torch.from_numpy(np.ascontiguousarray(stored))
 
 
 def joined_kept(

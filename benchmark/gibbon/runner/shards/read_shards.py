@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gibbon.core.errors import RunFolderError
+from gibbon.core.errors import RecordError, RunFolderError, SpecError
 from gibbon.records.run import RUN_FILE, RunRecord
 from gibbon.records.shard_card import ShardCard, differences
 
@@ -87,6 +87,10 @@ def _read(folder: Path) -> ReadShard:
             f"{folder}: holds a whole run of suite {record.suite.name!r}, expected a shard: "
             "it was run without --shard"
         )
+    try:
+        _ = record.shard.shard
+    except SpecError as error:
+        raise RecordError(f"{folder / RUN_FILE}: damaged: {error}") from error
     return ReadShard(folder, record, record.shard)
 
 
@@ -113,7 +117,7 @@ def _check_alike(first: ReadShard, other: ReadShard) -> None:
 
 
 def differing(card: ShardCard, expected: ShardCard) -> Iterator[str]:
-    """Yields in what a shard differs from a card, in words that a place should follow."""
+    """Yields the differences between a shard and a card, each a phrase that a place completes."""
     if card.code != expected.code:
         yield (
             f"was computed by another version of Gibbon (code {card.code[:12]}) than "

@@ -10,7 +10,7 @@ from gibbon.records.shard_card import ShardCard, ShardData, ShardModel, ShardSet
 from gibbon.runner.plan.planned import Plan, PlannedExperiment
 from gibbon.runner.settings import RunSettings
 
-Key = tuple[str, str]  # digests of model and dataset
+DatasetModel = tuple[str, str]  # digests of model and dataset
 
 
 def restricted(plan: Plan, shard: Shard) -> Plan:
@@ -27,8 +27,8 @@ def _part(experiment: PlannedExperiment, shard: Shard) -> PlannedExperiment:
     return replace(experiment, ids=experiment.ids[shard.part(total)], whole=total)
 
 
-def examined_by(plan: Plan, shard: Shard) -> frozenset[Key]:
-    """Returns the models, each with a dataset, that a shard examines: each is the task of one."""
+def examined_by(plan: Plan, shard: Shard) -> frozenset[DatasetModel]:
+    """Returns the models, each with a dataset, that a shard examines: one shard examines each."""
     keys = dict.fromkeys(
         (model.digest, experiment.dataset.digest)
         for experiment in plan.experiments

@@ -1,0 +1,1 @@
+"""Commands, one file each: arguments, and the call of what does the work."""

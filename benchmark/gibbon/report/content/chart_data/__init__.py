@@ -1,0 +1,1 @@
+"""The content of curves, histograms, heat maps and galleries."""

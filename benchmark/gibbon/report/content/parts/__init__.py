@@ -1,0 +1,1 @@
+"""Parts of tables: layout, numbers as text, notes, look-up of results, and flags in groups."""

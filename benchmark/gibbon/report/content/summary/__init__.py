@@ -1,0 +1,1 @@
+"""What a report begins with: whether its numbers may be used, verdicts, and the headline."""

@@ -1,0 +1,1 @@
+"""Counting: outcomes become rows, flags, tests of claims and the record of the run."""

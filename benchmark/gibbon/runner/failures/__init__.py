@@ -1,0 +1,1 @@
+"""Failures: exceptions fail one cell, are attributed, and a shortage of memory halves the batch."""

@@ -1,0 +1,1 @@
+"""Results of jobs: answers and judged candidates become outcomes, with passes and time."""

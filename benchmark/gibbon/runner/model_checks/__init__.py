@@ -1,0 +1,1 @@
+"""Examines models before their attacks, at candidates afterwards, and attacks survivors again."""
