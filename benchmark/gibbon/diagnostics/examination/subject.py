@@ -254,7 +254,7 @@ def counted(count: int, thing: str) -> str:
 def interleaved_by_class(labels: list[int]) -> list[int]:
     """Returns the positions of examples, one of each class before a second one.
 
-    >>> by_class_in_turn([0, 0, 1, 0, 2])
+    >>> interleaved_by_class([0, 0, 1, 0, 2])
     [0, 2, 4, 1, 3]
     """
     seen: dict[int, int] = {}

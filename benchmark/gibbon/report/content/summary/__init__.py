@@ -1,1 +1,1 @@
-"""What a report begins with: whether its numbers may be used, verdicts, and the headline."""
+"""The beginning of a report: whether its numbers may be used, verdicts, and the headline."""
