@@ -97,7 +97,7 @@ def test_a_vouch_in_a_shard_is_none_for_the_merge(two: Path, key: str) -> None:
     assert "vouches" not in str(gone_on.value)
 
 
-# What is stored
+# Stored results
 
 
 def test_candidates_of_another_shape_are_damaged(two: Path) -> None:

@@ -552,7 +552,7 @@ _ALL = (
         numeric=False,
     ),
     Setting("the processors that are used", _processors, _set_processors, numeric=False),
-    Setting("sys.exit", lambda: sys.exit, lambda value: setattr(sys, "exit", value), numeric=False),
+    _attribute("sys.exit", sys, "exit"),
     Setting("standard streams", read_streams, write_streams, numeric=False),
     Setting("sys.excepthook", _hooks_of_system, _set_hooks_of_system, numeric=False),
     Setting("tracing", _tracing, _set_tracing, numeric=False),

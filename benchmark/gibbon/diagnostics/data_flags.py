@@ -55,14 +55,17 @@ class ExamplesSeen:
         constant = _constant(inputs).tolist()
         self.count += len(ids)
         self.shape = tuple(inputs.shape[1:])
-        for place, row in enumerate(inputs.contiguous().numpy()):
+        rows, first = inputs.contiguous().numpy(), []
+        for place, row in enumerate(rows):
             if constant[place]:
                 self.constant.append(ids[place])
                 continue
             digest = hashlib.blake2b(row.tobytes(), digest_size=DIGEST_BYTES).digest()
-            if digest not in self.ids and inputs.ndim == PICTURE_AXES + 1:
-                self.projections.add(row[None])
+            if digest not in self.ids:
+                first.append(place)
             self.ids[digest].append(ids[place])
+        if first and inputs.ndim == PICTURE_AXES + 1:
+            self.projections.add(rows[first])
 
     @property
     def repeated(self) -> list[list[int]]:

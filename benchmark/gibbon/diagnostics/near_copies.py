@@ -19,9 +19,7 @@ Rows = NDArray[np.float32]
 
 DIRECTIONS, SEED = 64, 0
 NEAR = 0.06  # of the usual distance of two examples
-OWN = (
-    0.25  # of the distance of a picture from its own mean: dark ones with a few dots are no copies
-)
+OWN = 0.25  # of a picture's distance from its own mean: dark ones with a few dots are no copies
 NOT_NEAR = 0.15  # between both, honest data have examples too
 BETWEEN_SHARE = 0.1  # of the copies: so many examples between both are no gap
 COMPARED = 2_000  # examples that are compared with all earlier ones

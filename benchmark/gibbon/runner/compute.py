@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gibbon.records.run import Failure, RunRecord
-from gibbon.runner.estimate.long_run import long_run_note
+from gibbon.runner.estimate.long_run import count_passes, long_run_note
 from gibbon.runner.execute.executor import Executor
 from gibbon.runner.execute.jobs import Job, find_jobs
 from gibbon.runner.execute.run_job import Execution
@@ -38,7 +38,7 @@ class Missing:
     """The jobs whose outcomes a folder lacks, and the answers to inputs without a class."""
 
     jobs: Sequence[Job]
-    answers: list[PlannedAnswers]
+    answers: Sequence[PlannedAnswers]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ class Computation:
         if (jobs or missing) and earlier is not None:
             mark_running(folder, earlier)
         computed, reused = _cells_to_compute(plan, jobs, missing)
-        work = sum(job.work * len(job.experiment.ids) for job in jobs)
-        work += sum(each.work * len(each.experiment.ids) for each in missing)
+        work = count_passes(jobs) + count_passes(missing)
         progress.start(work=work, cells=computed, reused=reused)
         on = worker.sharing(keeper)
         collector = ExampleCollector(choice_of(plan), folder.path, plan.settings.save_every)

@@ -68,8 +68,7 @@ def merge_shards(
     Nothing is written unless all shards are finished: then `IncompleteError` says which are not.
     Raises `RunFolderError` if folders are not shards of one run, if the suite, a dataset, a model
     or Gibbon is another here, if the suite vouches for files and ``trust_code`` does not, or if a
-    result is damaged, and another `RequestError` if the suite
-    can't be loaded here.
+    result is damaged, and another `RequestError` if the suite can't be loaded here.
     """
     found = read_shards(folders)
     first = found.first

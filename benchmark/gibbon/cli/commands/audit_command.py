@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from gibbon.runner.settings import RunSettings
     from gibbon.specs.suite import Suite
 
-if TYPE_CHECKING:
-    from gibbon.runner.settings import RunSettings
-    from gibbon.specs.suite import Suite
-
 UNIT_TEST = "--unit-test"
 DEFAULT_PROBLEMS = 64
 EPILOG = """\

@@ -47,6 +47,7 @@ def merge(
     Writes the files of the whole run.  Nothing is written, and the exit code is 3, as long as
     shards are missing or not finished; run the command again once they are there.
     """
+    from gibbon.records.acceptance import acceptances
     from gibbon.runner.merge_shards import merge_shards
     from gibbon.runner.run_progress.progress_bar import RunProgress
     from gibbon.runner.shards.read_shards import read_shards
@@ -54,8 +55,6 @@ def merge(
     strict = bool(settings.pop("strict"))
     on_call = accepted_kinds(settings.pop("accept"))
     chosen = chosen_settings(settings, MERGE_OPTIONS)
-    from gibbon.records.acceptance import acceptances
-
     with ExitStack() as stack:
         shards = [stack.enter_context(each.reading()) for each in folders]
         suite = read_shards(shards).first.record.suite

@@ -65,8 +65,8 @@ NEIGHBOURS, MOST_NEIGHBOURS = 4, 12  # points that come first, and that decide
 
 
 @dataclass(frozen=True, eq=False)
-class PathLines:
-    """PathLines between pairs of examples, on the CPU.
+class ExampleLines:
+    """Lines between pairs of examples, on the CPU.
 
     Args:
         first, second: positions in the sample of both ends of each.
@@ -81,10 +81,10 @@ class PathLines:
     def __len__(self) -> int:
         return len(self.first)
 
-    def part(self, start: int, stop: int) -> PathLines:
+    def part(self, start: int, stop: int) -> ExampleLines:
         """Returns some of the lines."""
         rows = slice(start, stop)
-        return PathLines(self.first[rows], self.second[rows], self.old[rows], self.new[rows])
+        return ExampleLines(self.first[rows], self.second[rows], self.old[rows], self.new[rows])
 
 
 def gradient_sums(subject: Subject, allowance: int) -> CheckReport:
@@ -205,7 +205,7 @@ def _unit(gradients: Tensor) -> Tensor:
     return unit
 
 
-def _lines(subject: Subject) -> PathLines:
+def _lines(subject: Subject) -> ExampleLines:
     """Returns lines between examples of different answers, no example on two of them."""
     predicted = subject.observed.outputs.argmax(1).tolist()
     free = subject.rows(len(predicted))
@@ -220,10 +220,10 @@ def _lines(subject: Subject) -> PathLines:
         first.append(one)
         second.append(other)
     old, new = (torch.tensor([predicted[row] for row in rows]) for rows in (first, second))
-    return PathLines(first, second, old.long(), new.long())
+    return ExampleLines(first, second, old.long(), new.long())
 
 
-def _shares(subject: Subject, lines: PathLines, points: int) -> Tensor:
+def _shares(subject: Subject, lines: ExampleLines, points: int) -> Tensor:
     """Returns the part of the change that gradients make up, NaN if undecided, shape (M,)."""
     observed, count = subject.observed, len(lines)
     outputs, given = observed.outputs.double(), observed.sample.inputs.cpu()
@@ -261,7 +261,7 @@ def _shares(subject: Subject, lines: PathLines, points: int) -> Tensor:
     return torch.where(undecided, torch.nan, total / change)
 
 
-def _difference(values: Tensor, lines: PathLines) -> Tensor:
+def _difference(values: Tensor, lines: ExampleLines) -> Tensor:
     """Returns the new answer's value less the old one's, shape (M,)."""
     return (values.gather(1, lines.new[:, None]) - values.gather(1, lines.old[:, None]))[:, 0]
 

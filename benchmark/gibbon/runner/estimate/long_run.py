@@ -47,7 +47,7 @@ def long_run_note(
     seconds = sum(bounds)
     if seconds <= LONG:
         return ""
-    if _passes(jobs) + _passes(answers) < FEWEST_PASSES:
+    if count_passes(jobs) + count_passes(answers) < FEWEST_PASSES:
         return f"this run takes up to about {duration(NumberRange.exactly(seconds))}"
 
     def work(_: Progress) -> str:
@@ -65,7 +65,8 @@ def long_run_note(
     return found[0]
 
 
-def _passes(parts: Sequence[Job] | Sequence[PlannedAnswers]) -> int:
+def count_passes(parts: Sequence[Job] | Sequence[PlannedAnswers]) -> int:
+    """Returns the number of passes of the parts of a run, by example."""
     return sum(each.work * len(each.experiment.ids) for each in parts)
 
 

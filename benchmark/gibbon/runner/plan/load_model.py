@@ -102,7 +102,7 @@ def load_model(
     with blaming("the model can't be run"):
         wrappers = wrappers_for(built.classifier, sample.inputs.to(device))
 
-    def probe() -> tuple[Classifier, ProbedAnswers, Changes]:
+    def probe() -> tuple[ProbedAnswers, Changes]:
         # Layout and compiler change no more than rounding: the digest is that without them.
         classifier = vary(wrappers.around(built.classifier), Variant(variant.precision))
         state, coarse = GlobalState.now(), variant.precision != "float32"
@@ -112,12 +112,12 @@ def load_model(
                 probed = probe_model(classifier, sample, device=device, coarse=coarse)
         finally:
             later = state.put_back()
-        return classifier, probed, later
+        return probed, later
 
-    classifier, probed, later = probe()
+    probed, later = probe()
     if later.numeric and wrappers.foreign:  # not in its first calls
         wrappers = wrappers.with_state(later)
-        classifier, probed, _ = probe()
+        probed, _ = probe()
     whole = wrappers.around(built.classifier)
     first = [each for each in (built.first, wrappers.first) if each is not None]
     with restoring_values(whole.reached), whole.uncounted(), whole.evaluating(device):

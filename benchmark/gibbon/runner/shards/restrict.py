@@ -7,10 +7,9 @@ from dataclasses import replace
 from gibbon.core.package_digest import package_digest
 from gibbon.core.shard import Shard
 from gibbon.records.shard_card import ShardCard, ShardData, ShardModel, ShardSettings
+from gibbon.runner.model_checks.examine_models import DatasetModel
 from gibbon.runner.plan.planned import Plan, PlannedExperiment
 from gibbon.runner.settings import RunSettings
-
-DatasetModel = tuple[str, str]  # digests of model and dataset
 
 
 def restricted(plan: Plan, shard: Shard) -> Plan:
