@@ -535,4 +535,4 @@ def test_the_streams_of_the_judge_are_others() -> None:
         judged = predicted_draws(model.predict, INPUTS, streams=judging, count=2, by_row=True).mean(
             0
         )
-    assert not torch.isclose(seen, judged, atol=1e-3).any()
+    assert (seen - judged).abs().max() > 0.1  # a single pair of draws may lie close together
