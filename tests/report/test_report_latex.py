@@ -111,11 +111,13 @@ def test_a_table_a_little_too_wide_is_written_smaller_and_keeps_its_columns() ->
     assert r"\centering\footnotesize" in short
 
 
-def test_the_table_of_the_paper_keeps_its_verdicts_on_one_page() -> None:
+def test_every_page_of_the_papers_table_has_its_verdicts() -> None:
     text = report_latex(RunRecord.read(ROOT / "results" / "goodfellow2015"))
-    (table,) = [part for part in text.split(r"\end{table}") if "Published and measured." in part]
-    assert re.search(r"\\S\{\} & Model & Measure & Published .* Verdict & Note", table)
-    assert "(fgsm-naive)" in table
+    pages = [part for part in text.split(r"\end{table}") if "Published and measured." in part]
+    for page in pages:
+        assert re.search(r"\\S\{\} & Model & Measure & Published .* Verdict & Note", page)
+    assert 1 <= len(pages) <= 2
+    assert "(fgsm-naive)" in pages[0]
 
 
 def test_a_row_that_begins_with_a_bracket_is_no_option() -> None:
@@ -132,6 +134,27 @@ def test_a_long_table_is_written_in_parts() -> None:
     assert text.count(r"\toprule") == 3
     assert "(part 3 of 3)" in text
     assert re.findall(r"\\label\{(.*?)\}", text) == ["l", "l-2", "l-3"]
+
+
+def test_lines_of_cells_count_when_a_table_is_divided_among_pages() -> None:
+    words = " ".join(["word"] * 30)  # four lines
+    rows = tuple(cells(f"row {place}", words) for place in range(30))
+    columns = (Column("C", "left"), Column("Words", "left"))
+    text = table_latex(Table("t", columns, rows), caption="c", label="l")
+    for page in text.split(r"\end{table}")[:-1]:
+        assert page.count(r" \\ word") + page.count("row ") <= 48
+    assert text.count("row ") == 30
+    assert "(part 3 of 3)" in text
+
+
+@pytest.mark.parametrize("notes", [3, 90])
+def test_notes_for_which_a_page_has_no_room_follow_the_table(notes: int) -> None:
+    words = tuple(f"note number {place}" for place in range(notes))
+    table = Table("t", (Column("C", "left"),), (cells("one row"),), notes=words)
+    inside, after = table_latex(table, caption="c", label="l").split(r"\end{table}")
+    for place in range(notes):
+        assert f"note number {place}" in (inside if notes == 3 else after)
+    assert (r"\ref{l}" in after) == (notes == 90)
 
 
 def test_labels_are_told_apart_and_failures_are_there() -> None:

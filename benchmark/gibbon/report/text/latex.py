@@ -23,7 +23,9 @@ from gibbon.report.content.summary.opening import Opening, opening
 from gibbon.report.html.table_view import code_and_text
 
 _LINE: Final = 104  # characters in a line of footnotesize, in a column of 150 mm
-_PAGE: Final = 48  # rows of a table on one page
+_PAGE: Final = 48  # lines of a table in footnotesize on one page
+_SMALL_PAGE: Final = 60  # in scriptsize
+_NOTE: Final = 140  # characters in a line of a note
 _HEAD: Final = 14  # characters in a line of a head
 _SMALL_LINE: Final = 118  # characters in a line of scriptsize
 _SMALL_HEAD: Final = 8
@@ -92,11 +94,10 @@ def table_latex(table: Table, *, caption: str, label: str) -> str:
     """Returns one table without empty columns and without columns for which there is no room.
 
     A table that is too long for a page, or still too wide for a line, becomes several tables.
+    Notes for which the page has no room follow as a paragraph, which can be broken.
     """
-    fitting = _fullest_form(table)
-    rows = fitting.table.rows
-    pages = [rows[at : at + _PAGE] for at in range(0, len(rows), _PAGE)] or [()]
-    parts = [(form, page) for form in _split(fitting) for page in pages]
+    parts = [(form, page) for form in _split(_fullest_form(table)) for page in _pages(form)]
+    within = len(parts) == 1 and _height(*parts[0]) + _lines_of(table.notes) <= parts[0][0].page
     written = []
     for number, (form, page) in enumerate(parts, start=1):
         words = escape(caption) + (f" (part {number} of {len(parts)})" if parts[1:] else "")
@@ -117,13 +118,40 @@ def table_latex(table: Table, *, caption: str, label: str) -> str:
                     *(_line(form, row) for row in page),
                     r"\bottomrule",
                     r"\end{tabular}",
-                    *_below(table.notes),
+                    *(_below(table.notes) if within else ()),
                     r"\end{table}",
                     "",
                 ]
             )
         )
+    if table.notes and not within:
+        written.append("\n".join(_after(table.notes, label=label)))
     return "\n".join(written)
+
+
+_Rows = tuple[tuple[TableCell, ...], ...]
+
+
+def _pages(form: _Form) -> list[_Rows]:
+    """Returns the rows of a form in parts that fit on a page."""
+    pages: list[_Rows] = [()]
+    for row in form.table.rows:
+        longer = (*pages[-1], row)
+        if pages[-1] and _height(form, longer) > form.page:
+            pages.append((row,))
+        else:
+            pages[-1] = longer
+    return pages
+
+
+def _height(form: _Form, rows: _Rows) -> int:
+    """Returns the number of lines that rows take."""
+    return sum(max(len(form.lines(row, place)) for place in form.shown) for row in rows)
+
+
+def _lines_of(notes: tuple[str, ...]) -> int:
+    """Returns about how many lines notes take."""
+    return sum(1 + len(note) // _NOTE for note in notes)
 
 
 def _below(notes: tuple[str, ...]) -> Iterator[str]:
@@ -133,6 +161,14 @@ def _below(notes: tuple[str, ...]) -> Iterator[str]:
         yield r"\parbox{\linewidth}{\scriptsize\raggedright"
         yield from (f"{_prose(note)}\\\\" for note in notes[:-1])
         yield f"{_prose(notes[-1])}}}"
+
+
+def _after(notes: tuple[str, ...], *, label: str) -> Iterator[str]:
+    """Yields the notes as a paragraph after a table."""
+    yield rf"{{\scriptsize\raggedright\noindent Notes on table~\ref{{{label}}}:\\"
+    yield from (f"{_prose(note)}\\" for note in notes[:-1])
+    yield rf"{_prose(notes[-1])}\par}}"
+    yield ""
 
 
 # The highest level of columns, whether details are printed, whether the font is small, and the
@@ -158,6 +194,11 @@ class _Form:
     def line(self) -> int:
         """The number of characters in a line."""
         return _SMALL_LINE if self.small else _LINE
+
+    @property
+    def page(self) -> int:
+        """The number of lines on a page."""
+        return _SMALL_PAGE if self.small else _PAGE
 
     def left(self, place: int) -> bool:
         return self.table.columns[place].align == "left"
@@ -260,7 +301,7 @@ def _opening(first: Opening) -> str:
     if first.reasons:
         width = r"\dimexpr\linewidth-2\fboxsep-2\fboxrule\relax"
         return f"\\noindent\\fbox{{\\parbox{{{width}}}{{\\raggedright {text}}}}}\n"
-    return f"\\noindent {text}\n"
+    return f"{{\\raggedright\\noindent {text}\\par}}\n"
 
 
 def _flags(group: FlagGroup) -> str:

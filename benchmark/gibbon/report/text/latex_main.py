@@ -39,7 +39,7 @@ def table_of_models(table: MainTable, *, label: str) -> str:
         [
             r"\begin{table}[!htbp]",
             rf"\centering\{'footnotesize' if width <= _WIDE else 'scriptsize'}",
-            r"\setlength{\tabcolsep}{3.5pt}",
+            rf"\setlength{{\tabcolsep}}{{{3.5 if width <= _WIDE else 2}pt}}",
             f"\\caption{{{' '.join(map(escape, table.caption))}}}",
             f"\\label{{{label}}}",
             f"\\begin{{tabular}}{{l{'r' * width}}}",
@@ -65,7 +65,7 @@ def _by_model(table: MainTable) -> Iterator[str]:
             yield rf"\multicolumn{{{len(table.columns) + 1}}}{{l}}{{\emph{{{escape(dataset)}}}}} \\"
         for row in rows:
             cells = [escape(row.model), *map(_cell, row.cells)]
-            yield " & ".join(cells) + r" \\"
+            yield " & ".join(cells) + r" \\[2pt]"
 
 
 def _heads(table: MainTable) -> Iterator[str]:
@@ -123,7 +123,7 @@ def _by_attack(table: MainTable) -> Iterator[str]:
             under += f", {escape(column.distinction)}" if column.distinction else ""
             more = "" if measure.name == "robust-accuracy" else f" ({measure.title.lower()})"
             head = escape(name + (more if column.attack else "")) + under
-            yield " & ".join([head, *(_cell(row.cells[at]) for row in table.rows)]) + r" \\"
+            yield " & ".join([head, *(_cell(row.cells[at]) for row in table.rows)]) + r" \\[2pt]"
 
 
 def _cell(cell: MainCell) -> str:
