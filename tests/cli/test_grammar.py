@@ -285,6 +285,10 @@ def test_a_folder_that_is_called_like_a_word_stays_a_path(
         ("--model rbf", "missing: --dataset, --attack"),
         ("--dataset mnist --attack fgsm", "missing: --model"),
         ("--model rbf --dataset mnist --attack fgsm", "missing: --epsilon"),
+        (
+            "--model rbf --dataset mnist --attack fgsm --epsillon 0.1",
+            "--epsillon: no such option; did",
+        ),
         ("--modle rbf --dataset mnist --attack fgsm", "--modle: no such option; did you mean '--m"),
         ("--model rbf --datset mnist --attack fgsm", "--datset: no such option; did you mean '--d"),
         ("--model rbf --dataset mnist --atack fgsm", "--atack: no such option; did you mean '--a"),

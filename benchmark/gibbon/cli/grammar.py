@@ -304,6 +304,9 @@ class _GivenOptions:
                 if budget is not None:
                     attack["epsilon"] = budget
         if any("epsilon" not in attack for attack in found):
+            for flag in self.unknown:
+                if (nearest := misspelt(flag)) == suggest("--epsilon", ["--epsilon"]):
+                    raise SpecError(f"{flag}: no such option{nearest}")
             raise SpecError("missing: --epsilon, how far an attack may go, such as 8/255")
         for attack in found:
             attack["name"] = _attack_name(attack["name"])
