@@ -56,6 +56,14 @@ DECLARED = {"needs_gradient"}  # by an attack, which changes no candidate
 GENERATED_BY = "__pydantic_"
 # Names of a module that say where it is, not what it does.
 OF_PLACE = frozenset({"__name__", "__file__", "__spec__", "__package__", "__loader__", "__doc__"})
+OF_ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
+# Variables that differ between processes and machines of one run.
+OF_PROCESSES = frozenset(
+    [
+        *("CUDA_VISIBLE_DEVICES", "HOSTNAME", "USER", "PWD", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+        *("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_PROCID"),
+    ]
+)
 BOOKKEEPING = frozenset(vars(nn.Module()))  # of torch: parameters, parts, hooks, mode
 WRITES = frozenset({"STORE_ATTR", "STORE_GLOBAL", "DELETE_ATTR"})
 READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
@@ -98,6 +106,8 @@ class Reach:
     _open: set[int] = field(default_factory=set)
     _assigned: dict[type, frozenset[str]] = field(default_factory=dict)
     _later: deque[Callable[[], None]] = field(default_factory=deque)
+    _words: set[str] = field(default_factory=set)
+    _environment: bool = False
 
     @property
     def is_full(self) -> bool:
@@ -112,8 +122,18 @@ class Reach:
     def digest(self, *starts: str) -> str:
         """Returns a digest of texts that `of` returned, and of everything reached from there."""
         self.follow()
-        text = repr([list(starts), self.nodes])
+        text = repr([list(starts), self.nodes, *self._variables()])
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+    def _variables(self) -> list[str]:
+        """Returns the environment variables that functions may read: a word of theirs names each.
+
+        Empty if none mentions the environment.
+        """
+        if not self._environment:
+            return []
+        names = sorted((self._words & os.environ.keys()) - OF_PROCESSES)
+        return [f"environ:{name}={_without_place(os.environ[name])}" for name in names]
 
     def of(self, value: object, *, held: bool = False) -> str:
         """Returns a value as a text; functions and classes go by their number.
@@ -132,6 +152,10 @@ class Reach:
 
     def _value(self, value: object, *, held: bool) -> str:
         """Returns the text of a number, a word, an array or a collection; empty for others."""
+        if isinstance(value, str):
+            self._words.add(value)
+        if value is os.environ:
+            return "environ"
         if isinstance(value, PLAIN):
             return "path" if held and _is_path(value) else repr(value)
         if isinstance(value, EXACT):
@@ -383,7 +407,11 @@ class Reach:
         read = {each for code in codes for each in arguments_of(code, READS)} - OF_PLACE
         if not self.everything:
             read -= {each for code in codes for each in arguments_of(code, {"STORE_GLOBAL"})}
-        mentioned = sorted({name for code in codes for name in code.co_names})
+        mentions = {name for code in codes for name in code.co_names}
+        words = {each for code in codes for each in code.co_consts if isinstance(each, str)}
+        self._words |= words
+        self._environment |= not mentions.isdisjoint(OF_ENVIRONMENT)
+        mentioned = sorted(mentions | words)  # a word may be the name in ``getattr``
         for name in sorted(read):
             value = space.get(name, None)
             if name not in space:
@@ -484,6 +512,12 @@ def _is_slot(value: object) -> bool:
 
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and any(mark in value for mark in PATH_MARKS)
+
+
+def _without_place(value: str) -> str:
+    """Returns the value of an environment variable, but for where a file or a folder is."""
+    path = Path(value)
+    return "path" if path.is_absolute() or path.exists() else value
 
 
 def _content(cell: Any) -> object:
