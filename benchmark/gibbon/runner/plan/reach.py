@@ -338,12 +338,17 @@ class Reach:
     def _written(self, kind: type) -> frozenset[str]:
         """Returns the names of attributes that methods other than ``__init__`` assign to.
 
+        Of a module only methods that torch calls, and those that these mention: what another
+        method assigns, as one that reads settings, is a setting.
+
         With ``everything``, only those of attacks, which are frozen: they hold no settings there.
         """
         if self.everything and not issubclass(kind, Attack):
             return frozenset()
         if kind not in self._assigned:
-            functions = chain.from_iterable(map(_functions, kind.__mro__[:-1]))
+            functions = list(chain.from_iterable(map(_functions, kind.__mro__[:-1])))
+            if issubclass(kind, nn.Module):
+                functions = _called(functions)
             self._assigned[kind] = frozenset(
                 attribute
                 for name, function in functions
@@ -540,3 +545,16 @@ def _functions(kind: type) -> Iterator[tuple[str, FunctionType]]:
         held = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
         if isinstance(held, FunctionType):
             yield name, held
+
+
+def _called(functions: list[tuple[str, FunctionType]]) -> list[tuple[str, FunctionType]]:
+    """Returns the methods of a module that torch calls, and those whose names they mention."""
+    names = {name for name, _ in functions if hasattr(nn.Module, name) and name != "__init__"}
+    known: set[str] = set()
+    while names - known:
+        known |= names
+        codes = [
+            code for name, each in functions if name in known for code in codes_in(each.__code__)
+        ]
+        names |= {name for code in codes for name in code.co_names} - {"__init__"}
+    return [(name, each) for name, each in functions if name in known]
