@@ -522,7 +522,10 @@ def _is_path(value: object) -> bool:
 def _without_place(value: str) -> str:
     """Returns the value of an environment variable, but for where a file or a folder is."""
     path = Path(value)
-    return "path" if path.is_absolute() or path.exists() else value
+    try:
+        return "path" if path.is_absolute() or path.exists() else value
+    except OSError:  # a value that is too long for a name
+        return value
 
 
 def _content(cell: Any) -> object:

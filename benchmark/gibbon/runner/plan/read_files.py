@@ -80,7 +80,10 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
     path, mode, flags = arguments
     if not isinstance(path, str | bytes | os.PathLike) or not _by_others(sys._getframe(1)):
         return
-    name = str(Path(os.fsdecode(path)).absolute())
+    try:
+        name = str(Path(os.fsdecode(path)).absolute())
+    except OSError:  # an exception here would be one of ``open``; there is no working directory
+        return
     if name.endswith(CODE) or name.startswith(OF_SYSTEM) or not is_authors_file(name):
         return
     for_reading = set(mode or "r").isdisjoint("wax+") and not (flags or 0) & ACCESS
