@@ -119,7 +119,6 @@ MENDS = {
     "an archive that a method reads": Mend(
         OF_FILE.format("self.limit"), "net.load()", file="limit.npz"
     ),
-    "a file that is read once": Mend(OF_FILE.format("kept()"), file="limit.txt"),
     "a variable": Mend(OF_FILE.format('float(os.getenv("THE_LIMIT"))'), variable="THE_LIMIT"),
     "a variable by another name": Mend(OF_FILE.format("setting(KEY)"), variable="THE_LIMIT"),
     "a variable of an imported mapping": Mend(
@@ -152,6 +151,25 @@ def test_a_mend_is_computed_again(
     (tmp_path / "other.txt").write_text("2")
     assert computed(BELOW) == 0
     assert computed(ABOVE) == 2
+
+
+def test_a_file_that_is_read_once_counts_as_it_was_read(
+    run: Run, suite: MakeSuite, tmp_path: Path
+) -> None:
+    """In a process that has read it, answers are the old ones whatever the file now holds."""
+    mend = Mend(OF_FILE.format("kept()"), file="limit.txt")
+    asked = suite("fgsm", models=({"name": "net", "model": f"{tmp_path / 'net.py'}:build"},))
+
+    def computed(limit: str, *, read_again: bool) -> int:
+        mend.write(tmp_path, limit)
+        if read_again:  # another text is imported anew
+            with (tmp_path / "net.py").open("a") as file:
+                file.write("# a remark\n")
+        return run(asked).provenance.computed_cells
+
+    assert computed(BELOW, read_again=False) == 2
+    assert computed(ABOVE, read_again=False) == 0
+    assert computed(ABOVE, read_again=True) == 2
 
 
 def test_a_log_that_a_model_writes_is_no_setting(

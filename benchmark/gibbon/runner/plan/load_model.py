@@ -29,7 +29,7 @@ from gibbon.runner.plan.class_agreement import check_class_names
 from gibbon.runner.plan.code_digest import PACKAGE, code_digest
 from gibbon.runner.plan.model_code import model_code
 from gibbon.runner.plan.probe_model import ProbedAnswers, probe_model, since_first
-from gibbon.runner.plan.read_files import ReadFiles, files_of, noting_files
+from gibbon.runner.plan.read_files import ReadFiles, file_digests, noting_files
 from gibbon.runner.plan.varied_answers import can_be_padded, check_compiled, compare_predictions
 from gibbon.specs.suite import ModelSpec
 
@@ -141,7 +141,10 @@ def load_model(
             change = compare_predictions(whole, eager, probed, device=device, computed=words)
     weights = state_digest(own)
     answers, notes = _identity(probed, own)
-    answers |= _files_read(built.identity if given is None else own, files)
+    # Of a model that is built again, what its present code has read before in this process counts.
+    source = f"{spec.model} {built.identity} {answers['code']}"
+    if read := file_digests(source if given is None else own, files):
+        answers["files"] = read
     notes = [
         *built.notes,
         *([LEFT_CHANGED.format(", ".join(changes.numeric))] if changes.numeric else []),
@@ -228,15 +231,6 @@ def _identity(probed: ProbedAnswers, module: nn.Module) -> tuple[dict[str, objec
         "reached": uuid.uuid4().hex if reached is None else reached,
     }
     return identity, [UNREADABLE] if code is None or reached is None else []
-
-
-def _files_read(model: nn.Module | str, files: ReadFiles) -> dict[str, object]:
-    """Returns what a digest holds of the files that a model has read; nothing if there are none."""
-    known = files_of(model)
-    known.read |= files.read
-    known.written |= files.written
-    digests = known.digests()
-    return {"files": digests} if digests else {}
 
 
 def _values(part: nn.Module) -> dict[str, str]:

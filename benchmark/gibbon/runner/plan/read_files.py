@@ -39,23 +39,33 @@ class ReadFiles:
     read: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
 
-    def digests(self) -> list[str]:
-        """Returns digests of the contents of what was read and not written; names don't count."""
-        return sorted({_digest(path) for path in self.read - self.written} - {""})
-
 
 _NOTING = threading.local()
 _INSTALLED: list[bool] = []
-# A file that a function reads once and keeps is not opened for the second run of a process.
-_OF_MODULES: WeakKeyDictionary[nn.Module, ReadFiles] = WeakKeyDictionary()
-_OF_SOURCES: dict[str, ReadFiles] = {}
+# A file that a function reads once and keeps is not opened for the second run of a process: its
+# answers come from the contents that it had then.
+_OF_MODULES: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
+_OF_SOURCES: dict[str, dict[str, str]] = {}
 
 
-def files_of(model: nn.Module | str) -> ReadFiles:
-    """Returns the files that a module, or the model of an identity, has read so far."""
+def file_digests(model: nn.Module | str, files: ReadFiles) -> list[str]:
+    """Returns digests of the contents of the files that a model has read; names don't count.
+
+    Args:
+        model: a module, or the source that the model is built from.
+        files: what it has read just now.
+    """
+    known = _of(model)
+    known |= {path: _digest(path) for path in files.read - files.written}
+    for path in files.written:
+        known.pop(path, None)
+    return sorted(set(known.values()) - {""})
+
+
+def _of(model: nn.Module | str) -> dict[str, str]:
     if isinstance(model, nn.Module):
-        return _OF_MODULES.setdefault(model, ReadFiles())
-    return _OF_SOURCES.setdefault(model, ReadFiles())
+        return _OF_MODULES.setdefault(model, {})
+    return _OF_SOURCES.setdefault(model, {})
 
 
 @contextmanager
