@@ -37,6 +37,7 @@ ABOVE_CHANCE = 0.12
 # short training up to 29 % of the errors were gone on many examples, with the right preprocessing.
 SURELY_GONE, SURELY = 0.3, 1.645  # one-sided, of 95 %
 GONE, NEARLY_GONE, NEARLY = 0.3, 0.25, 1.5
+CHECK = "If the model was trained with this preprocessing:"
 MAY_GAIN = "; a network that was trained for a short time may gain as much"
 BRIGHTEST = 255.0
 
@@ -122,7 +123,7 @@ def other_preprocessing(subject: Subject, allowance: int) -> CheckReport:
                 sentence=f"with {kind.name} the clean error on {found.examples} examples is "
                 f"{found.after:.1%} instead of {found.before:.1%}"
                 + ("" if severity is None else MAY_GAIN),
-                advice=kind.advice,
+                advice=kind.advice if severity is None else f"{CHECK} {kind.advice}",
                 suite=kind.suite,
             )
         )
