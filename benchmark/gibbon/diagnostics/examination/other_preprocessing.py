@@ -36,7 +36,7 @@ ABOVE_CHANCE = 0.12
 # with its deviations below the estimate, and for a warning; else it is a note.  Of networks after a
 # short training up to 29 % of the errors were gone on many examples, with the right preprocessing.
 SURELY_GONE, SURELY = 0.3, 1.645  # one-sided, of 95 %
-GONE, NEARLY_GONE, NEARLY = 0.3, 0.25, 1.5
+NEARLY_GONE, NEARLY = 0.28, 1.0
 CHECK = "If the model was trained with this preprocessing:"
 MAY_GAIN = "; a network that was trained for a short time may gain as much"
 BRIGHTEST = 255.0
@@ -137,8 +137,7 @@ def _severity(found: Gain) -> Severity | None:
     """
     if found.gone_at_least(SURELY) >= SURELY_GONE:
         return None
-    large = found.gone >= GONE and found.gone_at_least(NEARLY) >= NEARLY_GONE
-    return "warning" if large else "note"
+    return "warning" if found.gone_at_least(NEARLY) >= NEARLY_GONE else "note"
 
 
 @dataclass(frozen=True)
