@@ -219,7 +219,7 @@ def test_too_few_pairs_of_answers_decide_nothing(batch: Batch, honest: Any) -> N
 
 def test_an_examination_without_these_checks_is_made_again() -> None:
     assert not Examination().outdated
-    for earlier in (1, 2, 3):
+    for earlier in (1, 2, 3, 4):
         assert Examination.model_validate({"format": earlier}).outdated
 
 

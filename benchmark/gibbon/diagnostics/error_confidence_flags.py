@@ -9,7 +9,6 @@ pattern, so that only this shows them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -46,8 +45,10 @@ def sure_error_flags(dataset: str, model: str, *, clean: Outcome, digest: str) -
         return
     if len(np.unique(clean.label)) < LEAST_CLASSES:
         return
-    area = auroc(answers.confidence[~wrong], answers.confidence[wrong]).value
-    if area is None or area > ALIKE or _upper(area, right, count) > SURELY_BELOW:
+    found = auroc(answers.confidence[~wrong], answers.confidence[wrong])
+    area, interval = found.value, found.interval
+    # Without an interval, which samples that overlap have, nothing is known.
+    if area is None or interval is None or area > ALIKE or interval.high > SURELY_BELOW:
         return
     sure = float(np.median(answers.confidence[wrong]))
     yield Flag(
@@ -59,18 +60,3 @@ def sure_error_flags(dataset: str, model: str, *, clean: Outcome, digest: str) -
         f"answers (area under the curve {area:.2f}; median confidence {sure:.1%}): labels, or "
         "inputs, of a part of the examples may be wrong",
     )
-
-
-def _upper(area: float, first: int, second: int) -> float:
-    """Returns the upper end of the 95 % interval of an area under the curve.
-
-    Source: J. A. Hanley and B. J. McNeil, "The meaning and use of the area under a receiver
-    operating characteristic (ROC) curve", Radiology 143, 1982, equation 1.
-
-    >>> round(_upper(0.5, 100, 100), 2)
-    0.58
-    """
-    one, other = area / (2 - area), 2 * area * area / (1 + area)
-    variance = area * (1 - area)
-    variance += (first - 1) * (one - area * area) + (second - 1) * (other - area * area)
-    return area + 1.96 * math.sqrt(variance / (first * second))

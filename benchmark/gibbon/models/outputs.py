@@ -26,6 +26,9 @@ from torch.nn import functional
 # Largest distance from 1 of a row of probabilities' sum, and largest log-score: a float32 softmax
 # over 1,000 classes is well within it.
 RULE_TOLERANCE = 1e-3
+# Largest distance from 1 of the sum of a row that looks like probabilities, declared or not, and of
+# its logarithm from 0.  Logits seldom come as near.
+LIKELY_SUM = 1e-4
 FAR_BELOW = -16.0  # from here on log(1 + exp(d)) is exp(d) to the precision of float32
 
 
@@ -333,3 +336,15 @@ def _log_above_zero(losses: Tensor) -> Tensor:
     """Returns logarithms of losses, raised to epsilon; gradients pass as without the raising."""
     floor = torch.finfo(losses.dtype).eps
     return (losses + (losses.clamp(min=floor) - losses).detach()).log()
+
+
+def look_like_probabilities(outputs: Tensor) -> bool:
+    """Returns whether rows of outputs, shape (N, K), are not negative and sum to 1.
+
+    >>> look_like_probabilities(torch.tensor([[0.2, 0.8], [0.5, 0.5]]))
+    True
+    >>> look_like_probabilities(torch.tensor([[0.2, 0.9], [0.5, 0.5]]))
+    False
+    """
+    sums = outputs.double().sum(1)
+    return bool((outputs >= 0).all() and ((sums - 1).abs() <= LIKELY_SUM).all())

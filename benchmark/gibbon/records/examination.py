@@ -20,7 +20,7 @@ from gibbon.records.flags import Flag
 from gibbon.records.record import Record
 
 EXAMINATIONS = "examinations"  # folder of the files
-EXAMINATION_FORMAT: Literal[4] = 4  # goes up when a check changes, so that it is made again
+EXAMINATION_FORMAT: Literal[5] = 5  # goes up when a check changes, so that it is made again
 
 Result = Literal["passed", "flagged", "abstained", "left out", "failed"]
 
@@ -80,7 +80,7 @@ class Examination(Record):
         at_candidates: whether the gradient was checked at an attack's candidates, too.
     """
 
-    format: Literal[1, 2, 3, 4] = EXAMINATION_FORMAT
+    format: Literal[1, 2, 3, 4, 5] = EXAMINATION_FORMAT
     model: str = ""
     dataset: str = ""
     examples: int = 0

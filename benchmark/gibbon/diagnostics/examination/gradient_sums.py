@@ -45,7 +45,7 @@ from gibbon.diagnostics.examination.subject import (
     Subject,
     counted,
 )
-from gibbon.models.outputs import PROBABILITIES
+from gibbon.models.outputs import PROBABILITIES, look_like_probabilities
 from gibbon.records.examination import ExaminedFlag
 
 NAME, KIND = "gradient away from the point", "uninformative-gradient"
@@ -58,7 +58,6 @@ TOO_SMALL, SUSPICIOUS = 0.3, 0.5  # part of the change that the gradients make u
 SUSPICIOUS_LINES = 2  # of those that come first
 SHARE = 0.75  # of the lines, or of the points
 SMALLEST = 1e-30  # probability whose logarithm is used
-NEAR_ONE = 1e-3  # distance from 1 of the sum of probabilities
 APART = 1e-3  # of the bounds: neighbouring points
 INCOHERENT = 0.2  # cosine of neighbouring gradients
 NEIGHBOURS, MOST_NEIGHBOURS = 4, 12  # points that come first, and that decide
@@ -268,9 +267,8 @@ def _difference(values: Tensor, lines: ExampleLines) -> Tensor:
 
 def _are_probabilities(subject: Subject) -> bool:
     """Returns whether outputs are probabilities, declared or not: their logarithms change."""
-    outputs = subject.observed.outputs.double()
-    sums = bool(((outputs.sum(1) - 1).abs() <= NEAR_ONE).all() and (outputs >= 0).all())
-    return subject.classifier.outputs is PROBABILITIES or sums
+    declared = subject.classifier.outputs is PROBABILITIES
+    return declared or look_like_probabilities(subject.observed.outputs)
 
 
 def _nearly_all(signs: Tensor) -> bool:

@@ -18,9 +18,9 @@ from torch.utils.hooks import RemovableHandle
 from gibbon.core.rng import ExampleStreams, derive_key
 from gibbon.diagnostics.examination.closeness import EPSILON
 from gibbon.diagnostics.examination.subject import Subject
+from gibbon.models.outputs import look_like_probabilities
 
 EXAMPLES = 2
-SURE = 1e-4  # largest distance from 1 of a sum of probabilities
 SAME = 1e-5  # largest relative difference of two equal calls
 SCALES = (1e-3, 1e-4, 1e-2)  # of a displacement, as a share of the inputs' size
 FLAT_STEP, LARGE_STEP = 1e-4, 1.0  # the same, of a step that changes nothing and of one that must
@@ -176,7 +176,7 @@ def _is_float(value: object) -> bool:
 def _sums_to_one(values: Tensor) -> bool:
     if values.ndim != 2 or values.shape[1] < 2:
         return False
-    return bool((values >= 0).all() and ((values.sum(1) - 1).abs() <= SURE).all())
+    return look_like_probabilities(values)
 
 
 @torch.no_grad()

@@ -11,10 +11,15 @@ from gibbon.diagnostics.examination.closeness import EPSILON
 from gibbon.diagnostics.examination.module_search import softmax_part
 from gibbon.diagnostics.examination.subject import CheckNotes, CheckReport, Subject, counted
 from gibbon.models.ensemble import Ensemble
-from gibbon.models.outputs import LOG_SCORES, LOGITS, LOSS_SCORES
+from gibbon.models.outputs import (
+    LIKELY_SUM,
+    LOG_SCORES,
+    LOGITS,
+    LOSS_SCORES,
+    look_like_probabilities,
+)
 from gibbon.records.examination import ExaminedFlag
 
-SURE = 1e-4  # largest distance of a sum of probabilities from 1, and of its logarithm from 0
 LEAST_SATURATED = 0.05  # share of the examples
 LEVELS = 256  # roundings within the outputs' range, below which their differences are tiny
 
@@ -30,7 +35,7 @@ def output_form(subject: Subject) -> CheckReport:
     notes = CheckNotes("form of the outputs", f"the outputs for {counted(len(outputs), 'example')}")
     if outputs.shape[1] < 2 or not bool(torch.isfinite(outputs).all()):
         return notes.abstain("there are fewer than two classes, or outputs are not finite")
-    probabilities = rule is LOGITS and _are_probabilities(outputs)
+    probabilities = rule is LOGITS and look_like_probabilities(outputs)
     if probabilities:
         path = softmax_part(subject)
         notes.found.append(
@@ -81,10 +86,5 @@ def output_form(subject: Subject) -> CheckReport:
     return notes.report()
 
 
-def _are_probabilities(outputs: Tensor) -> bool:
-    sums = outputs.double().sum(1)
-    return bool((outputs >= 0).all() and ((sums - 1).abs() <= SURE).all())
-
-
 def _are_log_probabilities(outputs: Tensor) -> bool:
-    return bool((outputs.double().logsumexp(1).abs() <= SURE).all())
+    return bool((outputs.double().logsumexp(1).abs() <= LIKELY_SUM).all())

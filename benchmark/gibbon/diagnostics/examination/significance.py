@@ -18,8 +18,6 @@ LEAST_GAIN = 0.1  # of the error, and of the mean recall over classes
 # Part of the way from guessing to perfect that the mean recall must go.  The answers of a network
 # with random weights go together with the classes a little, in one order or scale or another.
 ABOVE_CHANCE = 0.27
-# A part of the errors is gone if so much of the part is, so many standard errors below.
-NEARLY, ERRORS = 0.83, 1.5
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,24 @@ class Gain:
         before, after: shares of errors.
         examples: their number.
         sure: whether the second has fewer beyond chance, and not for one class alone.
-        large: whether the requested share of the errors is gone beyond chance.
+        gone: part of the first one's errors by which the second has fewer.
+        gone_error: its standard error.
     """
 
     before: float
     after: float
     examples: int
     sure: bool
-    large: bool = True
+    gone: float = 0.0
+    gone_error: float = 0.0
+
+    def gone_at_least(self, deviations: float) -> float:
+        """Returns the part of the errors that is gone, so many standard errors below its estimate.
+
+        >>> round(Gain(0.5, 0.3, 100, sure=True, gone=0.4, gone_error=0.05).gone_at_least(2), 6)
+        0.3
+        """
+        return self.gone - deviations * self.gone_error
 
 
 def gain(
@@ -48,7 +56,6 @@ def gain(
     least: float = LEAST_GAIN,
     above_chance: float = ABOVE_CHANCE,
     ranks: tuple[Tensor, Tensor] | None = None,
-    share: float = 0.0,
 ) -> Gain:
     """Returns the errors of two predictions, int64, shape (N,).
 
@@ -59,7 +66,6 @@ def gain(
 
     ``ranks``, of the true class among the outputs, before and after, from 0 to 1, shape (N,), show
     with few examples what right and wrong do not: then Wilcoxon's signed-rank test may decide.
-    ``share``: part of the errors before that a large gain takes away.
     """
     old, new = before == labels, after == labels
     wins, losses = int((new & ~old).sum()), int((old & ~new).sum())
@@ -74,14 +80,9 @@ def gain(
         and recalls[1] - recalls[0] >= least
         and bool((labels != labels[0]).any())
     )
-    large = _share_gone(wins, losses, int((~old).sum()), share)
-    return Gain(errors[0], errors[1], len(labels), sure, large)
-
-
-def _share_gone(wins: int, losses: int, wrong: int, share: float) -> bool:
-    """Returns whether a part of the errors is gone, and nearly so within the standard error."""
-    gone, error = (wins - losses) / max(1, wrong), math.sqrt(wins + losses) / max(1, wrong)
-    return gone >= share and gone - ERRORS * error >= NEARLY * share
+    wrong = max(1, int((~old).sum()))
+    gone, error = (wins - losses) / wrong, math.sqrt(wins + losses) / wrong
+    return Gain(errors[0], errors[1], len(labels), sure, gone, error)
 
 
 def _mean_recall(labels: Tensor, right: Tensor) -> float:

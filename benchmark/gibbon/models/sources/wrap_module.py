@@ -25,7 +25,13 @@ from gibbon.models.classifier import MANY_DIGITS, PIXELS, Classifier
 from gibbon.models.first_answers import FirstAnswers
 from gibbon.models.memory import tensors_of
 from gibbon.models.model_state import ModelState
-from gibbon.models.outputs import LOG_SCORES, LOGITS, PROBABILITIES, OutputRule
+from gibbon.models.outputs import (
+    LOG_SCORES,
+    LOGITS,
+    PROBABILITIES,
+    OutputRule,
+    look_like_probabilities,
+)
 from gibbon.models.reached_values import ReachedValues, in_use, restoring_values
 from gibbon.models.shielding import needs_gradients
 from gibbon.models.sources import BuiltModel, OpenedModel, Preprocessing, Size
@@ -47,7 +53,6 @@ COLOUR_CURES = {
     (3, 1): ("grey", "rgb", "inputs.expand(-1, 3, -1, -1)"),
     (1, 3): ("in colour", "grey", "inputs.mean(1, keepdim=True)"),
 }
-SURE = 1e-4  # largest distance from 1 of the sum of a row that looks like probabilities
 
 
 class Normalised(nn.Module):
@@ -187,7 +192,7 @@ def complete(
     if size_note:
         notes.append(f"{size_note}; its inputs here are {'x'.join(map(str, input_shape[1:]))}")
     rule = RULES[spec.outputs or LOGITS.name]
-    if spec.outputs is None and outputs.shape[1] > 1 and _look_like_probabilities(outputs):
+    if spec.outputs is None and outputs.shape[1] > 1 and look_like_probabilities(outputs):
         notes.append(
             "its outputs look like probabilities but are taken for logits, as nothing else is "
             'declared: if they are, declare outputs = "probabilities"'
@@ -466,11 +471,6 @@ def _no_tensor(outputs: object) -> str:
     if isinstance(outputs, tuple | list):
         return f"{message} of {len(outputs)}: return the logits alone, such as outputs[0]"
     return f"{message}: return the logits alone"
-
-
-def _look_like_probabilities(outputs: Tensor) -> bool:
-    sums = outputs.sum(1)
-    return bool((outputs >= 0).all() and ((sums - 1).abs() <= SURE).all())
 
 
 def _row(numbers: tuple[float, ...]) -> str:

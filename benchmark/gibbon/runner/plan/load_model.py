@@ -29,6 +29,7 @@ from gibbon.runner.plan.class_agreement import check_class_names
 from gibbon.runner.plan.code_digest import PACKAGE, code_digest
 from gibbon.runner.plan.model_code import model_code
 from gibbon.runner.plan.probe_model import ProbedAnswers, probe_model, since_first
+from gibbon.runner.plan.read_files import ReadFiles, file_digests, noting_files
 from gibbon.runner.plan.varied_answers import can_be_padded, check_compiled, compare_predictions
 from gibbon.specs.suite import ModelSpec
 
@@ -83,11 +84,13 @@ def load_model(
     ``given`` is used in place of what ``spec`` describes.  Raises `ModelError` if the model does
     not fit the dataset or breaks its declaration, and `WeightsError` if its weights can't be read.
     """
+    files = ReadFiles()
 
     def build() -> tuple[BuiltModel, Changes]:
         shape, state = dataset.input_shape, GlobalState.now()
         try:
-            built = given or build_model(spec, input_shape=shape, bounds=dataset.bounds)
+            with noting_files(files):
+                built = given or build_model(spec, input_shape=shape, bounds=dataset.bounds)
         finally:
             changes = state.put_back()
         return built, changes
@@ -99,7 +102,7 @@ def load_model(
     own = built.classifier.module
     _check_fit(built.classifier, dataset)
     check_class_names(built.class_names, dataset)
-    with blaming("the model can't be run"):
+    with blaming("the model can't be run"), noting_files(files):
         wrappers = wrappers_for(built.classifier, sample.inputs.to(device))
 
     def probe() -> tuple[ProbedAnswers, Changes]:
@@ -108,7 +111,12 @@ def load_model(
         state, coarse = GlobalState.now(), variant.precision != "float32"
         calling = blaming("the model can't be run")
         try:
-            with restoring_values(classifier.reached), calling, classifier.evaluating(device):
+            with (
+                restoring_values(classifier.reached),
+                calling,
+                noting_files(files),
+                classifier.evaluating(device),
+            ):
                 probed = probe_model(classifier, sample, device=device, coarse=coarse)
         finally:
             later = state.put_back()
@@ -133,6 +141,10 @@ def load_model(
             change = compare_predictions(whole, eager, probed, device=device, computed=words)
     weights = state_digest(own)
     answers, notes = _identity(probed, own)
+    # Of a model that is built again, what its present code has read before in this process counts.
+    source = f"{spec.model} {built.identity} {answers['code']}"
+    if read := file_digests(source if given is None else own, files):
+        answers["files"] = read
     notes = [
         *built.notes,
         *([LEFT_CHANGED.format(", ".join(changes.numeric))] if changes.numeric else []),

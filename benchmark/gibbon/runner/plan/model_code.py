@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterator
 
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+from gibbon.models.snapshot import HOOKS, OUR_HOOKS
 from gibbon.runner.plan.reach import Reach
 
 
@@ -28,5 +32,14 @@ def model_code(module: nn.Module) -> str | None:
         registered=frozenset(map(id, module.modules())),
     )
     parts = [f"{name}={reach.of(part)}" for name, part in module.named_modules()]
+    parts += [f"all {name}={reach.of(hook)}" for name, hook in _hooks_of_all()]
     digest = reach.digest(*parts)
     return None if reach.is_full else digest
+
+
+def _hooks_of_all() -> Iterator[tuple[str, object]]:
+    """Yields the hooks that are registered for all modules at once."""
+    for name in HOOKS:
+        for hook in getattr(torch_module, f"_global{name}", {}).values():
+            if not isinstance(hook, OUR_HOOKS):
+                yield name, hook

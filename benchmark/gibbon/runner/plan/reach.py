@@ -56,6 +56,14 @@ DECLARED = {"needs_gradient"}  # by an attack, which changes no candidate
 GENERATED_BY = "__pydantic_"
 # Names of a module that say where it is, not what it does.
 OF_PLACE = frozenset({"__name__", "__file__", "__spec__", "__package__", "__loader__", "__doc__"})
+OF_ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
+# Variables that differ between processes and machines of one run.
+OF_PROCESSES = frozenset(
+    [
+        *("CUDA_VISIBLE_DEVICES", "HOSTNAME", "USER", "PWD", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+        *("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_PROCID"),
+    ]
+)
 BOOKKEEPING = frozenset(vars(nn.Module()))  # of torch: parameters, parts, hooks, mode
 WRITES = frozenset({"STORE_ATTR", "STORE_GLOBAL", "DELETE_ATTR"})
 READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
@@ -98,6 +106,8 @@ class Reach:
     _open: set[int] = field(default_factory=set)
     _assigned: dict[type, frozenset[str]] = field(default_factory=dict)
     _later: deque[Callable[[], None]] = field(default_factory=deque)
+    _words: set[str] = field(default_factory=set)
+    _environment: bool = False
 
     @property
     def is_full(self) -> bool:
@@ -112,8 +122,18 @@ class Reach:
     def digest(self, *starts: str) -> str:
         """Returns a digest of texts that `of` returned, and of everything reached from there."""
         self.follow()
-        text = repr([list(starts), self.nodes])
+        text = repr([list(starts), self.nodes, *self._variables()])
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+    def _variables(self) -> list[str]:
+        """Returns the environment variables that functions may read: a word of theirs names each.
+
+        Empty if none mentions the environment.
+        """
+        if not self._environment:
+            return []
+        names = sorted((self._words & os.environ.keys()) - OF_PROCESSES)
+        return [f"environ:{name}={_without_place(os.environ[name])}" for name in names]
 
     def of(self, value: object, *, held: bool = False) -> str:
         """Returns a value as a text; functions and classes go by their number.
@@ -132,6 +152,10 @@ class Reach:
 
     def _value(self, value: object, *, held: bool) -> str:
         """Returns the text of a number, a word, an array or a collection; empty for others."""
+        if isinstance(value, str):
+            self._words.add(value)
+        if value is os.environ:
+            return "environ"
         if isinstance(value, PLAIN):
             return "path" if held and _is_path(value) else repr(value)
         if isinstance(value, EXACT):
@@ -314,12 +338,17 @@ class Reach:
     def _written(self, kind: type) -> frozenset[str]:
         """Returns the names of attributes that methods other than ``__init__`` assign to.
 
+        Of a module only methods that torch calls, and those that these mention: what another
+        method assigns, as one that reads settings, is a setting.
+
         With ``everything``, only those of attacks, which are frozen: they hold no settings there.
         """
         if self.everything and not issubclass(kind, Attack):
             return frozenset()
         if kind not in self._assigned:
-            functions = chain.from_iterable(map(_functions, kind.__mro__[:-1]))
+            functions = list(chain.from_iterable(map(_functions, kind.__mro__[:-1])))
+            if issubclass(kind, nn.Module):
+                functions = _called(functions)
             self._assigned[kind] = frozenset(
                 attribute
                 for name, function in functions
@@ -383,7 +412,11 @@ class Reach:
         read = {each for code in codes for each in arguments_of(code, READS)} - OF_PLACE
         if not self.everything:
             read -= {each for code in codes for each in arguments_of(code, {"STORE_GLOBAL"})}
-        mentioned = sorted({name for code in codes for name in code.co_names})
+        mentions = {name for code in codes for name in code.co_names}
+        words = {each for code in codes for each in code.co_consts if isinstance(each, str)}
+        self._words |= words
+        self._environment |= not mentions.isdisjoint(OF_ENVIRONMENT)
+        mentioned = sorted(mentions | words)  # a word may be the name in ``getattr``
         for name in sorted(read):
             value = space.get(name, None)
             if name not in space:
@@ -486,6 +519,15 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str) and any(mark in value for mark in PATH_MARKS)
 
 
+def _without_place(value: str) -> str:
+    """Returns the value of an environment variable, but for where a file or a folder is."""
+    path = Path(value)
+    try:
+        return "path" if path.is_absolute() or path.exists() else value
+    except OSError:  # a value that is too long for a name
+        return value
+
+
 def _content(cell: Any) -> object:
     try:
         return cell.cell_contents
@@ -506,3 +548,16 @@ def _functions(kind: type) -> Iterator[tuple[str, FunctionType]]:
         held = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
         if isinstance(held, FunctionType):
             yield name, held
+
+
+def _called(functions: list[tuple[str, FunctionType]]) -> list[tuple[str, FunctionType]]:
+    """Returns the methods of a module that torch calls, and those whose names they mention."""
+    names = {name for name, _ in functions if hasattr(nn.Module, name) and name != "__init__"}
+    known: set[str] = set()
+    while names - known:
+        known |= names
+        codes = [
+            code for name, each in functions if name in known for code in codes_in(each.__code__)
+        ]
+        names |= {name for code in codes for name in code.co_names} - {"__init__"}
+    return [(name, each) for name, each in functions if name in known]
