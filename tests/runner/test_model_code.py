@@ -213,6 +213,7 @@ def test_functions_that_parts_hold_count(
     [
         (1.0, -1.0),
         ("mean", "sum"),
+        ("4/255", "8/255"),
         (torch.ones(2), torch.zeros(2)),
         ({"a": 1}, {"a": 2}),
         (torch.relu, torch.tanh),
@@ -228,6 +229,7 @@ def test_layers_and_settings_of_torch_count_and_paths_do_not() -> None:
     assert model_code(nn.ReLU()) != model_code(nn.GELU())
     assert model_code(nn.MaxPool2d(2)) != model_code(nn.MaxPool2d(2, stride=1))
     assert model_code(Holds(file="/one/place")) == model_code(Holds(file="/another/place"))
+    assert model_code(Holds(text="no/place\0")) != model_code(Holds(text="another/place\0"))
 
 
 def test_a_traced_module_goes_by_its_code() -> None:

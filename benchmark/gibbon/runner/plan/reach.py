@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -157,7 +157,7 @@ class Reach:
         if value is os.environ:
             return "environ"
         if isinstance(value, PLAIN):
-            return "path" if held and _is_path(value) else repr(value)
+            return _without_place(value) if held and _may_be_path(value) else repr(value)
         if isinstance(value, EXACT):
             return str(value)
         if isinstance(value, os.PathLike):
@@ -515,16 +515,16 @@ def _is_slot(value: object) -> bool:
     return type(value).__name__ == "member_descriptor"
 
 
-def _is_path(value: object) -> bool:
+def _may_be_path(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and any(mark in value for mark in PATH_MARKS)
 
 
 def _without_place(value: str) -> str:
-    """Returns the value of an environment variable, but for where a file or a folder is."""
+    """Returns a text, but for where a file or a folder is, which another machine may not have."""
     path = Path(value)
     try:
         return "path" if path.is_absolute() or path.exists() else value
-    except OSError:  # a value that is too long for a name
+    except (OSError, ValueError):  # too long for a name, or a character that no name has
         return value
 
 
