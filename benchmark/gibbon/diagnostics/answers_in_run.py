@@ -15,6 +15,7 @@ from gibbon.diagnostics.examination.observed import Observed
 from gibbon.models.outputs import OutputRule
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
+from gibbon.records.share import Share
 
 # Distance of the two classes' outputs at loading, as a share of the outputs' range, from which on
 # no rounding exchanges them, on another device and in coarser products of matrices neither.
@@ -63,7 +64,7 @@ def answers_in_run_flags(
             kind="stateful-answers",
             dataset=dataset,
             model=model,
-            figure=f"{other} of {len(rows)}",
+            share=Share(count=other, of=len(rows)),
             sentence=f"gives {other} of {len(rows)} examples another answer in the run than when "
             "it was loaded, by more than rounding: its answers depend on earlier calls, on the "
             "size of the batch or on time",

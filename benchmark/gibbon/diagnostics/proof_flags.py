@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gibbon.records.flags import Flag
 from gibbon.records.run import Evaluation, Transfer
+from gibbon.records.share import Share
 from gibbon.specs.published import PublishedRow
 
 ROUNDING = 1e-9  # of a difference of rates: far below one example of any dataset
@@ -50,7 +51,7 @@ def proof_flags(
         model=row.target if isinstance(row, Transfer) else row.model,
         attack=row.attack,
         epsilon=row.epsilon,
-        figure=f"{count} of {total}",
+        share=Share(count=count, of=total),
         sentence=f"candidates{made} for {count} of {total} examples that {by} prove robust are "
         f"misclassified (examples {named}{more})",
     )
