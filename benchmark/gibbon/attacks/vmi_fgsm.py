@@ -36,6 +36,8 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
 from gibbon.models.classifier import Classifier
 
+DRAWN_TOGETHER = 1 << 20  # numbers, at most: memory is bounded by the batch
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class VMIFGSM(Attack):
@@ -81,13 +83,21 @@ class VMIFGSM(Attack):
             momentum = accumulate(momentum, gradient + variance, decay=self.decay)
             if number < self.steps - 1:
                 variance = torch.zeros_like(inputs)
-                for neighbour in range(self.neighbours):
-                    draws = streams.child(number).child(neighbour).uniform(inputs.shape[1:])
-                    shift = draws.mul_(2.0).sub_(1.0)
-                    near = points.add(shift, alpha=self.reach * threat.radius)
+                reach = self.reach * threat.radius
+                for near in self._neighbours(points, streams.child(number), reach=reach):
                     _, there = gradients.at(near, goal.ascent)
                     variance.add_(there, alpha=1 / self.neighbours)
                 variance.sub_(gradient)
             points = allowed.project(points.add(allowed.unit(momentum), alpha=step))
         gradients.check()
         yield points
+
+    def _neighbours(
+        self, points: Tensor, streams: ExampleStreams, *, reach: float
+    ) -> Iterator[Tensor]:
+        """Yields the points' neighbours, which small inputs draw together, in few operations."""
+        children = streams.children(range(self.neighbours)).keys.view(self.neighbours, -1)
+        for keys in children.split(max(1, DRAWN_TOGETHER // points.numel())):
+            draws = ExampleStreams(keys.flatten()).uniform(points.shape[1:])
+            shifts = draws.mul_(2.0).sub_(1.0).view(-1, *points.shape)
+            yield from points.add(shifts, alpha=reach).unbind()

@@ -94,7 +94,7 @@ class RunLookup:
             (Condition.of(each), each.source, frozenset({each.first, each.second})): each
             for each in record.agreements
         }
-        self._members: dict[tuple[Condition, str], list[str]] = {}
+        self._members: dict[tuple[tuple[str, str, Epsilon | None], str], list[str]] = {}
         for member in record.members:
             self._members.setdefault((_key(member), member.model), []).append(member.member)
         self._failures = {(_key(each), each.model) for each in record.failures}
@@ -376,6 +376,8 @@ def _measured(
     return Measured("done", rate, low, high, part, whole)
 
 
-def _key(of: Condition | Evaluation | Failure) -> tuple[str, str, Epsilon | None]:
+def _key(
+    of: Condition | Evaluation | MemberEvaluation | Failure,
+) -> tuple[str, str, Epsilon | None]:
     # There is one unattacked row a model, whatever epsilon it was written with.
     return of.dataset, of.attack, None if of.attack == UNATTACKED else of.epsilon
