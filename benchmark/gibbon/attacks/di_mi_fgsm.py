@@ -102,7 +102,7 @@ class DIMIFGSM(Attack):
         columns = _resampled(width, self.smallest, size, place=left)
         drawn = (coin < self.probability, *rows, *columns)
         for changed, row, inside_rows, column, inside_columns in zip(
-            *(each.split(count) for each in drawn), strict=True
+            *(torch.split(each, count) for each in drawn), strict=True
         ):
             yield _Shrinking(
                 changed=changed.view(-1, 1, 1, 1),

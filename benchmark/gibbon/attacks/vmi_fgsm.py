@@ -78,13 +78,15 @@ class VMIFGSM(Attack):
         allowed, goal = region(inputs, threat=threat), CrossEntropy(labels, classifier.outputs)
         gradients = Gradients(classifier)
         points, momentum, variance = inputs, torch.zeros_like(inputs), torch.zeros_like(inputs)
+        reach = self.reach * threat.radius
+        of_neighbours = streams.children(range(self.steps)).children(range(self.neighbours))
+        keys = of_neighbours.keys.view(self.neighbours, self.steps, len(inputs))
         for number in range(self.steps):
             _, gradient = gradients.at(points, goal.ascent)
             momentum = accumulate(momentum, gradient + variance, decay=self.decay)
             if number < self.steps - 1:
                 variance = torch.zeros_like(inputs)
-                reach = self.reach * threat.radius
-                for near in self._neighbours(points, streams.child(number), reach=reach):
+                for near in _neighbours(points, keys[:, number], reach=reach):
                     _, there = gradients.at(near, goal.ascent)
                     variance.add_(there, alpha=1 / self.neighbours)
                 variance.sub_(gradient)
@@ -92,12 +94,13 @@ class VMIFGSM(Attack):
         gradients.check()
         yield points
 
-    def _neighbours(
-        self, points: Tensor, streams: ExampleStreams, *, reach: float
-    ) -> Iterator[Tensor]:
-        """Yields the points' neighbours, which small inputs draw together, in few operations."""
-        children = streams.children(range(self.neighbours)).keys.view(self.neighbours, -1)
-        for keys in children.split(max(1, DRAWN_TOGETHER // points.numel())):
-            draws = ExampleStreams(keys.flatten()).uniform(points.shape[1:])
-            shifts = draws.mul_(2.0).sub_(1.0).view(-1, *points.shape)
-            yield from points.add(shifts, alpha=reach).unbind()
+
+def _neighbours(points: Tensor, keys: Tensor, *, reach: float) -> Iterator[Tensor]:
+    """Yields neighbours of points, which small inputs draw together, in few operations.
+
+    ``keys``, int64, shape (neighbours, N), are those of the neighbours' streams.
+    """
+    for some in torch.split(keys, max(1, DRAWN_TOGETHER // max(1, points.numel()))):
+        draws = ExampleStreams(some.flatten()).uniform(points.shape[1:])
+        shifts = draws.mul_(2.0).sub_(1.0).view(-1, *points.shape)
+        yield from points.add(shifts, alpha=reach).unbind()
