@@ -24,8 +24,8 @@ from gibbon.gate.baseline import (
 )
 from gibbon.gate.measures import Key
 from gibbon.records.checksums import with_checksum
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
-from gibbon.records.share import Share
 
 SIZE = 200
 FGSM = AttackSetup(algorithm="fgsm", norm=Norm.LINF, clip=True)
@@ -37,7 +37,7 @@ FLAG = Flag(
     model="one",
     attack="fgsm",
     epsilon=Epsilon.parse("0.1"),
-    share=Share(count=3, of=200),
+    share=FlagShare(count=3, of=200),
     sentence="The gradient is zero.",
 )
 

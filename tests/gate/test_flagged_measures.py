@@ -39,9 +39,9 @@ from gibbon.gate.limits import Limit, Limits, read_limits
 from gibbon.gate.measures import Key
 from gibbon.records.acceptance import Acceptance
 from gibbon.records.examination import ExaminedFlag
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.run import RunRecord
-from gibbon.records.share import Share
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.decoding import parse_suite
@@ -71,7 +71,7 @@ def zero(
     given = {
         "kind": "zero-gradient",
         "sentence": f"the gradient is zero for {count} of {of} examples",
-        "share": Share(count=count, of=of),
+        "share": FlagShare(count=count, of=of),
         "suite": '[[attacks]]\nname = "square"\n',
         **keys,
     }
@@ -252,7 +252,7 @@ def test_figures_that_count_no_examples_are_not_compared(old: dict[str, object])
 def test_a_stored_flag_of_an_earlier_version_holds_its_share_as_text() -> None:
     written = {"kind": "zero-gradient", "sentence": "a", "figure": "1,003 of 3,000"}
     read = Flag.model_validate_json(json.dumps(written))
-    assert read.share == Share(count=1003, of=3000)
+    assert read.share == FlagShare(count=1003, of=3000)
     assert Flag.model_validate_json(read.model_dump_json()) == read
     assert Flag.model_validate_json(json.dumps({**written, "share": None})).share is None
     examined = ExaminedFlag.model_validate_json(json.dumps(written))

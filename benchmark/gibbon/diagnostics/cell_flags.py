@@ -17,9 +17,9 @@ from gibbon.diagnostics.effort_flags import effort_flags
 from gibbon.diagnostics.enough_examples import severity_by_count
 from gibbon.diagnostics.path_flags import path_flags, searched_in_vain
 from gibbon.diagnostics.perturbed_share import partial_flags
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
-from gibbon.records.share import Share
 
 # Below this share, examples with zero gradients can't change a rate by more than its interval.
 ZERO_GRADIENT_SHARE = 0.01
@@ -41,7 +41,7 @@ def cell_flags(cell: AttackedCell) -> Iterator[Flag]:
     if zero is not None and cell.clean is not None:
         zero = zero & cell.right  # no attack needs a gradient of what is misclassified already
     if zero is not None and np.mean(zero) >= ZERO_GRADIENT_SHARE:
-        share = Share(count=int(np.count_nonzero(zero)), of=cell.count)
+        share = FlagShare(count=int(np.count_nonzero(zero)), of=cell.count)
         severity, few = severity_by_count(share.count, share.of)
         sentence = f"the gradient is zero in every coordinate for {share} examples{few}"
         yield cell.flag("zero-gradient", severity=severity, share=share, sentence=sentence)
@@ -57,7 +57,7 @@ def _invalid(cell: AttackedCell) -> Iterator[Flag]:
         count = int(np.count_nonzero(of_kind))
         if not count:
             continue
-        share = Share(count=count, of=total)
+        share = FlagShare(count=count, of=total)
         figure, far = str(share), ""
         if kind is Verdict.OUT_OF_BUDGET and cell.epsilon:
             times = f"{float(distance[of_kind].max()) / cell.epsilon:.3g}"
@@ -88,7 +88,7 @@ def _unchanged(cell: AttackedCell) -> Iterator[Flag]:
         yield cell.flag(
             "inputs-unchanged",
             severity="note" if known else severity,
-            share=Share(count=total, of=total),
+            share=FlagShare(count=total, of=total),
             sentence="the attack returned its inputs unchanged"
             + (", and passed no adversarial example" if known else few),
         )
@@ -102,7 +102,7 @@ def _unchanged(cell: AttackedCell) -> Iterator[Flag]:
         yield cell.flag(
             "inputs-unchanged",
             severity=severity,
-            share=Share(count=count, of=total),
+            share=FlagShare(count=count, of=total),
             sentence=f"the attack returned {count} of {total} inputs unchanged{few}",
         )
 

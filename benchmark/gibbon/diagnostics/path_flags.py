@@ -29,9 +29,9 @@ from gibbon.diagnostics.attacked_cell import AttackedCell, Marks
 from gibbon.diagnostics.enough_examples import severity_by_count
 from gibbon.metrics.intervals import wilson_interval
 from gibbon.metrics.paired_tests import mcnemar
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.path_evidence import PathEvidence
-from gibbon.records.share import Share
 
 SIGNIFICANT = 0.05
 
@@ -80,7 +80,7 @@ def _zero_on_path(cell: AttackedCell, path: PathEvidence) -> Iterator[Flag]:
         yield cell.flag(
             "zero-gradient-on-path",
             severity=severity,
-            share=Share(count=count, of=cell.count),
+            share=FlagShare(count=count, of=cell.count),
             sentence=(
                 f"after the first gradient, gradients are zero, NaN or infinite for {count} of "
                 f"{cell.count} examples, although these are classified correctly there{few}"
@@ -109,7 +109,7 @@ def _not_risen(cell: AttackedCell) -> Iterator[Flag]:
     yield cell.flag(
         "loss-did-not-rise",
         severity="serious" if serious else "warning",
-        share=Share(count=count, of=total),
+        share=FlagShare(count=count, of=total),
         sentence=(
             f"for {count} of {total} examples that the model classifies correctly, the loss at the "
             "point returned is not above the loss at the input"
@@ -130,7 +130,7 @@ def _lost(cell: AttackedCell) -> Iterator[Flag]:
     yield cell.flag(
         "success-lost",
         severity=severity,
-        share=Share(count=lost, of=total),
+        share=FlagShare(count=lost, of=total),
         sentence=(
             f"the attack passed adversarial examples of {lost} of {total} inputs within the budget "
             f"and did not return them: the error is {(found + lost) / total:.1%}, not "
@@ -167,7 +167,7 @@ def _not_converged(cell: AttackedCell) -> Iterator[Flag]:
     straight = _median(path.start_distance[rises]) == 0
     least = SHORT_FROM_INPUT if straight and cell.row.norm is Norm.LINF else SHORT_PATH
     slow = late <= MOST * new or _median(speed) < FAST
-    share = Share(count=rising, of=total)
+    share = FlagShare(count=rising, of=total)
     rose = (
         f"the loss was still rising in the last quarter of {steps} steps for {rising} of {total} "
         "examples that survived"
@@ -200,7 +200,7 @@ def _small_steps(
     *,
     why: str,
     figure: str = "",
-    share: Share | None = None,
+    share: FlagShare | None = None,
 ) -> Flag:
     """Returns the flag of an attack whose steps are too short, which more steps do not mend."""
     taken = max(steps, ENOUGH_STEPS)
@@ -268,7 +268,7 @@ def _unbounded(cell: AttackedCell) -> Iterator[Flag]:
         return
     yield cell.flag(
         "unbounded-attack-fails",
-        share=Share(count=left, of=cell.count),
+        share=FlagShare(count=left, of=cell.count),
         sentence=(
             f"every input is within reach, but {left} of {cell.count} examples survived "
             f"{cell.steps} steps: the attack does not find its way on this model"

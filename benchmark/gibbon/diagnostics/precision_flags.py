@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.run import PredictionChange
-from gibbon.records.share import Share
 
 MOST_CHANGED = 0.01  # of the predictions: differences of a point between errors are claimed
 
@@ -26,6 +26,6 @@ def changed_prediction_flags(
             kind="changed-predictions",
             dataset=dataset,
             model=model,
-            share=Share(count=change.changed, of=change.of),
+            share=FlagShare(count=change.changed, of=change.of),
             sentence=f"{change.sentence}: errors are those of another model, by as much or more",
         )

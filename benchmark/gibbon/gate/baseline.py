@@ -39,13 +39,13 @@ from gibbon.records.checksums import (
 )
 from gibbon.records.consistency import of_one_record
 from gibbon.records.flag_kinds import KINDS
+from gibbon.records.flag_share import FlagShare, share_of_earlier_version
 from gibbon.records.flags import EARLIER, Flag, kinds_of, sorted_flags
 from gibbon.records.no_class import NoClassEvaluation
 from gibbon.records.no_class_answers import NoClassAnswers, read_answers
 from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
 from gibbon.records.record import Record
 from gibbon.records.run import Evaluation, RunRecord, Transfer, WorstCase, flags_of
-from gibbon.records.share import Share, share_of_earlier_version
 from gibbon.specs.base import UNATTACKED, EpsilonField
 from gibbon.specs.decoding import key_path
 
@@ -66,7 +66,7 @@ MOST_BITS = 1 << 30  # of all rows of a dataset: each bit takes a byte of memory
 Ids = NDArray[np.int64]
 FlagsByAttack = Mapping[str, tuple[Flag, ...]]
 _Row = tuple[str, str, str, Epsilon]
-_Figures = dict[str, str | Share]  # by kind of flag
+_Figures = dict[str, str | FlagShare]  # by kind of flag
 
 
 class AttackSetup(Record):
@@ -727,9 +727,9 @@ def _stored_flags(
     }
 
 
-def _figure(stored: str | Share, *, version: int) -> dict[str, Any]:
+def _figure(stored: str | FlagShare, *, version: int) -> dict[str, Any]:
     """Returns the figure of a stored flag, as fields of `Flag`."""
-    if isinstance(stored, Share):
+    if isinstance(stored, FlagShare):
         return {"share": stored}
     earlier = version <= WITHOUT_SHARES
     return {"figure": stored, "share": share_of_earlier_version(stored) if earlier else None}

@@ -27,8 +27,8 @@ from gibbon.gate.measures import Key
 from gibbon.metrics.intervals import wilson_interval
 from gibbon.metrics.paired_tests import fewest_broken, holm, mcnemar
 from gibbon.records.acceptance import Acceptance
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
-from gibbon.records.share import Share
 from gibbon.report.content.parts.layout import NOTHING
 
 Change = Literal["regressed", "doubtful", "improved", "unchanged", "missing", "new"]
@@ -292,12 +292,12 @@ def _has(before: MeasuredErrors, flag: Flag, attack: str) -> bool:
     return any(not _grew(each.share, flag.share) for each in known)
 
 
-def _grew(old: Share | None, new: Share | None) -> bool:
+def _grew(old: FlagShare | None, new: FlagShare | None) -> bool:
     """Returns whether a flag is about a larger share of examples, by intervals that do not overlap.
 
     Flags that count no examples are not compared.
 
-    >>> few, more, most = (Share(count=count, of=300) for count in (3, 5, 290))
+    >>> few, more, most = (FlagShare(count=count, of=300) for count in (3, 5, 290))
     >>> _grew(few, more), _grew(few, most), _grew(None, most)
     (False, True, False)
     """

@@ -16,9 +16,9 @@ from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.files import own_folder, read_plain_file, write_atomically
 from gibbon.records.checksums import checked_text, with_checksum
 from gibbon.records.flag_kinds import Severity
+from gibbon.records.flag_share import FlagShare, with_share_text
 from gibbon.records.flags import Flag
 from gibbon.records.record import Record
-from gibbon.records.share import Share, with_share_text
 
 EXAMINATIONS = "examinations"  # folder of the files
 EXAMINATION_FORMAT: Literal[4] = 4  # goes up when a check changes, so that it is made again
@@ -54,7 +54,7 @@ class ExaminedFlag(Record):
     kind: str
     severity: Severity | None = None
     figure: str = ""
-    share: Share | None = None
+    share: FlagShare | None = None
     sentence: str = Field(min_length=1)
     advice: str = ""
     suite: str = ""

@@ -15,8 +15,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Epsilon
 from gibbon.records.flag_kinds import KINDS, SEVERITIES, Severity, flag_kind
+from gibbon.records.flag_share import FlagShare, with_share_text
 from gibbon.records.record import Record
-from gibbon.records.share import Share, with_share_text
 from gibbon.specs.base import EpsilonField
 
 EARLIER = "earlier-version"
@@ -41,7 +41,7 @@ class Flag(Record):
         accepted: whether the user takes responsibility (``accept``): verdicts pass over it.
 
     >>> flag = Flag(kind="zero-gradient", dataset="mnist", model="net",
-    ...     share=Share(count=9, of=9), sentence="the gradient is zero for 9 of 9 examples")
+    ...     share=FlagShare(count=9, of=9), sentence="the gradient is zero for 9 of 9 examples")
     >>> flag.severity, flag.figure, str(flag)
     ('serious', '9 of 9', 'mnist, net: the gradient is zero for 9 of 9 examples')
     """
@@ -53,7 +53,7 @@ class Flag(Record):
     attack: str = ""
     epsilon: EpsilonField | None = None
     figure: str = ""
-    share: Share | None = None
+    share: FlagShare | None = None
     sentence: str = Field(min_length=1)
     advice: str = ""
     suite: str = ""

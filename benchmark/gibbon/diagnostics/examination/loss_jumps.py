@@ -35,7 +35,7 @@ from gibbon.diagnostics.examination.subject import (
     counted,
 )
 from gibbon.records.examination import ExaminedFlag
-from gibbon.records.share import Share
+from gibbon.records.flag_share import FlagShare
 
 NAME, KIND = "jumps of the loss", "discontinuous-loss"
 REACH = 1e-2  # half of a segment, as a share of the bounds: about a step of an attack
@@ -131,7 +131,7 @@ def loss_jumps(subject: Subject, allowance: int) -> CheckReport:
     share = float(jumps.double().mean()) * len(odd) / count
     if share >= LEAST_SHARE:
         shares = found[jumps] / size[halved][jumps]
-        seen = Share(count=int(jumps.sum()), of=len(halved))
+        seen = FlagShare(count=int(jumps.sum()), of=len(halved))
         words = (
             f"{seen.count} of {counted(seen.of, 'segment')} that were looked at closely, "
             f"of the {len(odd)} of {count} that the gradient does not explain"
@@ -190,7 +190,7 @@ def _jumps(segments: Segments, low: Tensor, high: Tensor) -> Tensor:
     return torch.where(stays, jump, 0.0)
 
 
-def _flag(seen: Share, words: str, largest: float, *, serious: bool) -> ExaminedFlag:
+def _flag(seen: FlagShare, words: str, largest: float, *, serious: bool) -> ExaminedFlag:
     return ExaminedFlag(
         kind=KIND,
         severity="serious" if serious else "warning",

@@ -13,7 +13,7 @@ from gibbon.diagnostics.examination.subject import CheckNotes, CheckReport, Subj
 from gibbon.models.ensemble import Ensemble
 from gibbon.models.outputs import LOG_SCORES, LOGITS, LOSS_SCORES
 from gibbon.records.examination import ExaminedFlag
-from gibbon.records.share import Share
+from gibbon.records.flag_share import FlagShare
 
 SURE = 1e-4  # largest distance of a sum of probabilities from 1, and of its logarithm from 0
 LEAST_SATURATED = 0.05  # share of the examples
@@ -61,7 +61,7 @@ def output_form(subject: Subject) -> CheckReport:
         notes.found.append(
             ExaminedFlag(
                 kind="saturated-outputs",
-                share=Share(count=int(certain.sum()), of=len(outputs)),
+                share=FlagShare(count=int(certain.sum()), of=len(outputs)),
                 sentence="the probability of the true class is 1 in float32 for "
                 f"{int(certain.sum())} of {counted(len(outputs), 'example')}",
             )

@@ -13,14 +13,14 @@ from gibbon.records.record import Record
 _WRITTEN: Final = re.compile(r"(\d[\d,]{,20}) of (\d[\d,]{,20})")
 
 
-class Share(Record):
+class FlagShare(Record):
     """A number of examples out of a total.
 
     Args:
         count: number of examples that something was seen for.
         of: number of examples that were looked at.
 
-    >>> str(Share(count=3, of=300))
+    >>> str(FlagShare(count=3, of=300))
     '3 of 300'
     """
 
@@ -44,14 +44,18 @@ def with_share_text(written: Any, *, stored: bool) -> Any:
     share, figure = written.get("share"), written.get("figure")
     if stored and "share" not in written and isinstance(figure, str):
         return {**written, "share": share_of_earlier_version(figure)}
-    return {**written, "figure": str(share)} if isinstance(share, Share) and not figure else written
+    return (
+        {**written, "figure": str(share)}
+        if isinstance(share, FlagShare) and not figure
+        else written
+    )
 
 
-def share_of_earlier_version(figure: str) -> Share | None:
+def share_of_earlier_version(figure: str) -> FlagShare | None:
     """Returns the share in a figure of a record without typed shares; None if it holds none.
 
     >>> share_of_earlier_version("1,003 of 3,000")
-    Share(count=1003, of=3000)
+    FlagShare(count=1003, of=3000)
     >>> share_of_earlier_version("relative error 0.31") is None
     True
     """
@@ -59,4 +63,4 @@ def share_of_earlier_version(figure: str) -> Share | None:
     if found is None:
         return None
     count, total = (int(each.replace(",", "")) for each in found.groups())
-    return Share(count=count, of=total) if 0 < total >= count else None
+    return FlagShare(count=count, of=total) if 0 < total >= count else None
