@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gibbon.records.record import Record
 
+_LARGEST: Final = 10**21  # a damaged file must not exceed the range of a float
 # Records made before shares were stored as counts hold them in the text of the figure alone.
 _WRITTEN: Final = re.compile(r"(\d[\d,]{,20}) of (\d[\d,]{,20})")
 
@@ -25,7 +26,13 @@ class FlagShare(Record):
     """
 
     count: int = Field(ge=0)
-    of: int = Field(ge=1)
+    of: int = Field(ge=1, le=_LARGEST)
+
+    @model_validator(mode="after")
+    def _is_part(self) -> FlagShare:
+        if self.count > self.of:
+            raise ValueError(f"{self.count} examples are more than all {self.of}")
+        return self
 
     def __str__(self) -> str:
         return f"{self.count} of {self.of}"
