@@ -13,13 +13,25 @@ from numpy.typing import NDArray
 
 from gibbon.gate.baseline import Side, read_side
 from gibbon.gate.measures import Key
+from gibbon.records.checksums import with_checksum
+from tools.fuzz.seals import sealed_baseline
 
 
 def rewrite(file: Path, version: int) -> None:
-    """Rewrites a baseline under a version before 4: rows by position, and no checksums."""
+    """Rewrites a baseline under an earlier version.
+
+    Before 5 the shares of flags were text; before 4 rows had positions, and no checksums.
+    """
     side = read_side(file)
     content = json.loads(file.read_text())
     content.pop("checksum")
+    for cell in content["cells"]:
+        for kinds in (*cell.get("flags", {}).values(), *cell.get("transfer_flags", {}).values()):
+            kinds.update({kind: _as_text(figure) for kind, figure in kinds.items()})
+    if version == 4:
+        sealed = sealed_baseline({**content, "version": version})
+        file.write_text(with_checksum(json.dumps(sealed)))
+        return
     for dataset in content["datasets"]:
         dataset.pop("checksum")
     for cell in content["cells"]:
@@ -31,6 +43,10 @@ def rewrite(file: Path, version: int) -> None:
             cell.pop("flags", None)
             cell.pop("transfer_flags", None)
     file.write_text(json.dumps({**content, "version": version}))
+
+
+def _as_text(figure: str | dict[str, int]) -> str:
+    return figure if isinstance(figure, str) else f"{figure['count']:,} of {figure['of']:,}"
 
 
 def _packed(side: Side, cell: dict[str, Any], target: str = "") -> str:

@@ -70,7 +70,7 @@ PICTURES = torch.arange(1.0, 1 + 2 * 20 * 16).view(1, 2, 20, 16).repeat(300, 1, 
 
 def transformed(attack: DIMIFGSM, pictures: Tensor = PICTURES) -> Tensor:
     streams = ExampleStreams.derive(0, torch.arange(len(pictures)))
-    return attack._transformed(pictures, streams.uniform((4,)))
+    return next(attack._drawn(pictures, streams)).of(pictures)
 
 
 def test_half_of_the_pictures_are_transformed_each_in_its_own_way():
@@ -114,12 +114,12 @@ def test_the_gradient_goes_back_through_the_transformation():
     attack = DIMIFGSM(steps=1, probability=1, smallest=0.5)
     found = (proposed(attack, classifier, batch, epsilon="0.001") - batch.inputs).sign()
     weights = classifier.module[1].weight
-    streams = ExampleStreams.derive(0, batch.ids).child(0)
+    streams = ExampleStreams.derive(0, batch.ids)
     for number, label in enumerate(batch.labels.tolist()):
         leaf = batch.inputs[number : number + 1].clone().requires_grad_()
-        draws = streams.take(torch.tensor([number])).uniform((4,))
+        drawn = next(attack._drawn(leaf, streams.take(torch.tensor([number]))))
         rise = weights[1 - label] - weights[label]
-        (attack._transformed(leaf, draws).flatten(1) @ rise).sum().backward()
+        (drawn.of(leaf).flatten(1) @ rise).sum().backward()
         inner = (batch.inputs[number] > 0.001) & (batch.inputs[number] < 0.999)
         assert torch.equal(found[number][inner], leaf.grad[0].sign()[inner])
 

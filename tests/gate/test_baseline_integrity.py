@@ -24,6 +24,7 @@ from gibbon.gate.baseline import (
 )
 from gibbon.gate.measures import Key
 from gibbon.records.checksums import with_checksum
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 
 SIZE = 200
@@ -36,7 +37,7 @@ FLAG = Flag(
     model="one",
     attack="fgsm",
     epsilon=Epsilon.parse("0.1"),
-    figure="3 of 200",
+    share=FlagShare(count=3, of=200),
     sentence="The gradient is zero.",
 )
 
@@ -71,7 +72,7 @@ def content(side: Side) -> list[object]:
         side.suite,
         side.datasets,
         *((each.key, each.made_with, each.invalid, each.wrong.tolist()) for each in side.cells),
-        [(each.kind, each.figure, each.attack) for each in side.flags],
+        [(each.kind, each.figure, each.share, each.attack) for each in side.flags],
     ]
 
 
@@ -162,18 +163,18 @@ def test_a_merge_conflict_is_named_as_such(file: Path, ending: str) -> None:
     assert isinstance(done.exception, RecordError)
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_earlier_versions_are_read(file: Path, version: int) -> None:
     before = content(read_side(file))
     earlier_baselines.rewrite(file, version)
     read = content(read_side(file))
     assert read[:-1] == before[:-1]
-    assert read[-1] == (before[-1] if version == 3 else [])
+    assert read[-1] == ([] if version == 2 else before[-1])
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_a_version_that_lost_its_number_is_not_taken_for_an_earlier_one(
     file: Path, version: int
 ) -> None:
-    text = file.read_text().replace('"version": 4', f'"version": {version}')
+    text = file.read_text().replace('"version": 5', f'"version": {version}')
     assert "damaged" in refused(file, text)

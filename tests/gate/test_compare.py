@@ -365,8 +365,8 @@ def test_a_baseline_is_small(tmp_path: Path) -> None:
         (lambda text: text[:10], "neither a run's folder nor a baseline"),
         (lambda text: json.dumps({"version": 1}), "neither a run's folder nor a baseline"),
         (
-            lambda text: text.replace('"version": 4', '"version": 5'),
-            "schema version 5, this Gibbon reads 2 to 4",
+            lambda text: text.replace('"version": 5', '"version": 6'),
+            "schema version 6, this Gibbon reads 2 to 5",
         ),
         (lambda text: text.replace('"wrong": "', '"wrong": "!'), "damaged"),
         (lambda text: text.replace('"of": 1000', '"of": 900'), "damaged"),
@@ -600,7 +600,7 @@ def test_a_baseline_of_an_older_version_says_what_to_do(tmp_path: Path) -> None:
     write_baseline(side(bits(10), bits(400)), tmp_path / "b.json", gibbon="0.1.0")
     content = json.loads((tmp_path / "b.json").read_text())
     (tmp_path / "b.json").write_text(json.dumps({**content, "version": 1}))
-    with pytest.raises(RecordError, match="version 1, this Gibbon reads 2 to 4; save it"):
+    with pytest.raises(RecordError, match="version 1, this Gibbon reads 2 to 5; save it"):
         read_side(tmp_path / "b.json")
 
 

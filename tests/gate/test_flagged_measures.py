@@ -38,6 +38,8 @@ from gibbon.gate.junit import write_junit
 from gibbon.gate.limits import Limit, Limits, read_limits
 from gibbon.gate.measures import Key
 from gibbon.records.acceptance import Acceptance
+from gibbon.records.examination import ExaminedFlag
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.run import RunRecord
 from gibbon.runner.run_suite import run_suite
@@ -59,15 +61,21 @@ Flagged = Mapping[Key, tuple[Flag, ...]]
 
 
 def zero(
-    figure: str = "300 of 300", *, attack: str = "pgd", model: str = "net", **keys: object
+    count: int = 300,
+    of: int = 300,
+    *,
+    attack: str = "pgd",
+    model: str = "net",
+    **keys: object,
 ) -> Flag:
     given = {
         "kind": "zero-gradient",
-        "sentence": f"the gradient is zero for {figure} examples",
+        "sentence": f"the gradient is zero for {count} of {of} examples",
+        "share": FlagShare(count=count, of=of),
         "suite": '[[attacks]]\nname = "square"\n',
         **keys,
     }
-    return Flag(dataset="data", model=model, attack=attack, figure=figure, **given)
+    return Flag(dataset="data", model=model, attack=attack, **given)
 
 
 def wrong(share: float) -> NDArray[np.bool_]:
@@ -215,19 +223,40 @@ def test_a_flag_on_another_measure_of_the_baseline_does_not_excuse_it() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "known"),
     [
-        ("9 of 300", "9 of 300", True),
-        ("9 of 300", "12 of 300", True),
-        ("9 of 300", "290 of 300", False),
-        ("1,000 of 10,000", "900 of 10,000", True),
-        ("1,000 of 10,000", "9,000 of 10,000", False),
-        ("0.3", "0.9", True),  # not a count
-        ("", "300 of 300", True),
-        ("3 of 0", "9 of 9", True),
+        ((9, 300), (9, 300), True),
+        ((9, 300), (12, 300), True),
+        ((9, 300), (290, 300), False),
+        ((1000, 10_000), (900, 10_000), True),
+        ((1000, 10_000), (9000, 10_000), False),
     ],
 )
-def test_a_flag_that_is_about_far_more_examples_is_new(old: str, new: str, known: bool) -> None:
-    comparison = compare(side(0.5, {FGSM: (zero(old),)}), side(0.1, {FGSM: (zero(new),)}))
-    assert comparison.passed is known
+def test_a_flag_that_is_about_far_more_examples_is_new(
+    old: tuple[int, int], new: tuple[int, int], known: bool, tmp_path: Path
+) -> None:
+    before = side(0.5, {FGSM: (zero(*old),)})
+    after = side(0.1, {FGSM: (zero(*new),)})
+    assert compare(before, after).passed is known
+    write_baseline(before, tmp_path / "b.json", gibbon="0")
+    assert compare(tmp_path / "b.json", after).passed is known
+    # An earlier version stored the text of the figure alone.
+    earlier_baselines.rewrite(tmp_path / "b.json", 4)
+    assert compare(tmp_path / "b.json", after).passed is known
+
+
+@pytest.mark.parametrize("old", [{"figure": "0.3"}, {"figure": "3 of 0"}, {"figure": "9 of 300"}])
+def test_figures_that_count_no_examples_are_not_compared(old: dict[str, object]) -> None:
+    before = side(0.5, {FGSM: (zero(share=None, **old),)})
+    assert compare(before, side(0.1, {FGSM: (zero(),)})).passed
+
+
+def test_a_stored_flag_of_an_earlier_version_holds_its_share_as_text() -> None:
+    written = {"kind": "zero-gradient", "sentence": "a", "figure": "1,003 of 3,000"}
+    read = Flag.model_validate_json(json.dumps(written))
+    assert read.share == FlagShare(count=1003, of=3000)
+    assert Flag.model_validate_json(read.model_dump_json()) == read
+    assert Flag.model_validate_json(json.dumps({**written, "share": None})).share is None
+    examined = ExaminedFlag.model_validate_json(json.dumps(written))
+    assert examined.of(dataset="data", model="net").share == read.share
 
 
 def test_a_worst_case_is_about_the_attacks_that_both_runs_have() -> None:
@@ -241,19 +270,21 @@ def test_a_worst_case_is_about_the_attacks_that_both_runs_have() -> None:
 
 
 def test_a_baseline_file_keeps_the_kinds_of_each_measure(tmp_path: Path) -> None:
-    flagged = {PGD: (zero("9 of 300"),), TO_OTHER: (zero("9 of 300"),)}
+    flagged = {PGD: (zero(9),), TO_OTHER: (zero(9),)}
     write_baseline(side(0.5, flagged), tmp_path / "b.json", gibbon="0")
     lines = (tmp_path / "b.json").read_text().splitlines()
-    assert sum('"zero-gradient": "9 of 300"' in line for line in lines) == 2  # own and transfer
+    stored = '"zero-gradient": {"count": 9, "of": 300}'
+    assert sum(stored in line for line in lines) == 2  # own and transfer
     assert sum('"flags"' in line for line in lines) == 2
-    assert '"transfer_flags": {"other": {"zero-gradient": "9 of 300"}}' in "".join(lines)
+    transfers = f'"transfer_flags": {{"other": {{{stored}}}}}'
+    assert transfers in "".join(lines)
     assert '"flags"' not in next(line for line in lines if '"none"' in line)
     read = read_side(tmp_path / "b.json")
     known = {each.key: {flag.kind for _, flag in each.serious()} for each in read.cells}
     expected = {PGD, TO_OTHER, WORST}
     assert {key for key, kinds in known.items() if kinds == {"zero-gradient"}} == expected
     assert compare(read, side(0.1, flagged)).passed
-    grown = {PGD: (zero("300 of 300"),)}
+    grown = {PGD: (zero(),)}
     assert doubtful(compare(read, side(0.1, grown))) == {PGD, WORST}
     write_baseline(read, tmp_path / "again.json", gibbon="0")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "b.json").read_bytes()
@@ -448,7 +479,7 @@ def test_the_sentence_on_a_transfer_names_its_target_if_that_is_flagged() -> Non
 
 
 def test_many_flags_of_a_kind_have_one_advice_and_are_cut() -> None:
-    flags = tuple(zero(f"{count} of 300") for count in range(1, 9))
+    flags = tuple(zero(count) for count in range(1, 9))
     notes = flag_notes(compare(side(), side(0.5, {PGD: flags})))
     assert sum("the gradient is zero for" in line for line in notes) == 5
     assert sum(zero().advice in line for line in notes) == 1

@@ -67,6 +67,8 @@ def test_a_step_launches_less_than_those_of_others(now, recorded):
         ("a step of FAB", ("pyautoattack",)),
         ("a step of FAB, targeted, 3 targets", ("pyautoattack",)),
         ("a step of Square", ("torchattacks", "pyautoattack")),
+        ("a step of DDN", ("foolbox", "advlib")),
+        ("a step of FMN", ("foolbox",)),
     ):
         ours = now[work, counts.US].launches
         for other in others:

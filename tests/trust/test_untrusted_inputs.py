@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from gibbon.cli import app as cli
 from gibbon.core.errors import DatasetError, ModelError, RecordError, RequestError, WeightsError
@@ -579,9 +580,17 @@ def test_what_was_written_down_of_files_may_be_of_any_type(tmp_path: Path) -> No
     "figure", [f"{LONG} of {LONG}", "9 of 0", "9" * 25 + " of 3"], ids=["long", "zero", "digits"]
 )
 def test_a_share_in_a_flag_may_be_any_text(figure: str) -> None:
-    from gibbon.gate.compare import _share
+    from gibbon.records.flag_share import share_of_earlier_version
 
-    assert _share(figure) is None
+    assert share_of_earlier_version(figure) is None
+
+
+@pytest.mark.parametrize("share", [{"count": 9, "of": 3}, {"count": 0, "of": 0}, {"of": 10**400}])
+def test_a_share_of_a_flag_is_a_part_of_examples(share: dict[str, int]) -> None:
+    from gibbon.records.flag_share import FlagShare
+
+    with pytest.raises(ValidationError):
+        FlagShare.model_validate_json(json.dumps({"count": 0, **share}))
 
 
 @pytest.mark.parametrize(

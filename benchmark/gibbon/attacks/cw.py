@@ -97,19 +97,20 @@ class CW(NearestSearch):
     ) -> Tensor:
         """Offers each iterate to ``nearest``; returns which rows met the criterion."""
         succeeded = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        live = torch.arange(len(rows), device=rows.device)  # positions in ``rows``
+        live, left = torch.arange(len(rows), device=rows.device), rows  # positions in ``rows``
         inputs, bounds, criterion = nearest.inputs[rows], nearest.bounds, criterion.take(rows)
         free = _into_free(inputs, bounds)
         adam = Adam(free, step_size=self.step_size)
         last = torch.full_like(constants, torch.inf)
         for step in range(self.steps):
             points, slope = _into_box(free, bounds)
-            outputs, gradient = classifier.ascend(points, criterion.ascent, rows=rows[live])
-            met = criterion.met(outputs)
-            nearest.offer(points, met, rows=rows[live])
+            outputs, gradient = classifier.ascend(points, criterion.ascent, rows=left)
+            lead, required = criterion.margin(outputs), criterion.required(outputs)
+            met = lead > required
+            nearest.offer(points, met, rows=left)
             succeeded[live] |= met
             # The hinge: a margin beyond the required one gains nothing.
-            missing = criterion.required(outputs) - criterion.margin(outputs)
+            missing = required - lead
             weights = torch.where(missing > 0, constants, 0.0)
             change = points - inputs
             pull = finite(gradient).mul_(like(weights, gradient))
@@ -120,7 +121,7 @@ class CW(NearestSearch):
                 keep = going.nonzero().flatten()
                 if not len(keep):
                     break
-                live, inputs, free = live[keep], inputs[keep], free[keep]
+                live, left, inputs, free = live[keep], left[keep], inputs[keep], free[keep]
                 criterion, adam = criterion.take(keep), adam.take(keep)
                 constants, last = constants[keep], costs[keep]
         return succeeded

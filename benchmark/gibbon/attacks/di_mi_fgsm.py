@@ -20,6 +20,7 @@ https://arxiv.org/abs/1803.06978.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass as plain
 from typing import Annotated, ClassVar
 
 import torch
@@ -80,11 +81,10 @@ class DIMIFGSM(Attack):
         allowed, goal = region(inputs, threat=threat), CrossEntropy(labels, classifier.outputs)
         gradients = Gradients(classifier)
         points, momentum = inputs, torch.zeros_like(inputs)
-        for number in range(self.steps):
-            draws = streams.child(number).uniform((4,))
+        for shrinking in self._drawn(inputs, streams):
             with torch.enable_grad():
                 leaf = points.detach().requires_grad_()
-                diverse = self._transformed(leaf, draws)
+                diverse = shrinking.of(leaf)
             _, at_diverse = gradients.at(diverse, goal.ascent)
             (gradient,) = torch.autograd.grad(diverse, leaf, at_diverse)
             momentum = accumulate(momentum, gradient, decay=self.decay)
@@ -92,18 +92,42 @@ class DIMIFGSM(Attack):
         gradients.check()
         yield points
 
-    def _transformed(self, pictures: Tensor, draws: Tensor) -> Tensor:
-        """Returns T: ``draws``, shape (N, 4), are uniform on [0, 1)."""
-        coin, size, top, left = draws.unbind(1)
-        changed = coin < self.probability
-        height, width = pictures.shape[-2:]
-        rows, inside_rows = _resampled(height, self.smallest, size, place=top)
-        columns, inside_columns = _resampled(width, self.smallest, size, place=left)
-        number = torch.arange(len(pictures), device=pictures.device).view(-1, 1, 1, 1)
-        channel = torch.arange(pictures.shape[1], device=pictures.device).view(1, -1, 1, 1)
-        shrunk = pictures[number, channel, rows[:, None, :, None], columns[:, None, None, :]]
-        inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-        return torch.where(changed.view(-1, 1, 1, 1), shrunk * inside, pictures)
+    def _drawn(self, pictures: Tensor, streams: ExampleStreams) -> Iterator[_Shrinking]:
+        """Yields T of each step, whose random numbers are drawn together, in few operations."""
+        count, channels, height, width = pictures.shape
+        number = torch.arange(count, device=pictures.device).view(-1, 1, 1, 1)
+        channel = torch.arange(channels, device=pictures.device).view(1, -1, 1, 1)
+        coin, size, top, left = streams.children(range(self.steps)).uniform((4,)).unbind(1)
+        rows = _resampled(height, self.smallest, size, place=top)
+        columns = _resampled(width, self.smallest, size, place=left)
+        drawn = (coin < self.probability, *rows, *columns)
+        for changed, row, inside_rows, column, inside_columns in zip(
+            *(torch.split(each, count) for each in drawn), strict=True
+        ):
+            yield _Shrinking(
+                changed=changed.view(-1, 1, 1, 1),
+                pixels=(number, channel, row[:, None, :, None], column[:, None, None, :]),
+                inside=inside_rows[:, None, :, None] & inside_columns[:, None, None, :],
+            )
+
+
+@plain(frozen=True)
+class _Shrinking:
+    """A transformation T, of N pictures of C channels.
+
+    Args:
+        changed: bool, shape (N, 1, 1, 1): which pictures are shrunk.
+        pixels: the source of each pixel, four positions that broadcast to (N, C, height, width).
+        inside: bool, shape (N, 1, height, width): which pixels have a source.
+    """
+
+    changed: Tensor
+    pixels: tuple[Tensor, Tensor, Tensor, Tensor]
+    inside: Tensor
+
+    def of(self, pictures: Tensor) -> Tensor:
+        """Returns the transformed pictures, of the same shape."""
+        return torch.where(self.changed, pictures[self.pixels] * self.inside, pictures)
 
 
 def _resampled(

@@ -35,7 +35,7 @@ from gibbon.attacks.toolkit.projections import TINY, inward, lengths
 from gibbon.attacks.toolkit.targets import Target
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm
-from gibbon.metrics.distances import clip_, distances, like
+from gibbon.metrics.distances import clip_, like
 from gibbon.models.classifier import Classifier
 
 
@@ -80,13 +80,14 @@ class FMN(NearestSearch):
             alpha = self.step_size * (self.last_step + (1 - self.last_step) * cosine)
             gamma = self.last_gamma + (self.gamma - self.last_gamma) * cosine
             outputs, gradient = classifier.ascend(points, criterion.ascent)
-            met = criterion.met(outputs)
-            nearest.offer(points, met)
+            lead = criterion.margin(outputs)
+            met = lead > criterion.required(outputs)
+            away = nearest.offer(points, met)
             gradient = inward(finite(gradient), points, bounds=bounds)
             size = dual_size(gradient, norm=norm)
-            boundary = distances(points, inputs, norm=norm) + criterion.margin(outputs).abs() / size
+            boundary = away + lead.abs() / size
             guess = torch.where(size > 0, boundary, radius)
-            grown = torch.where(torch.isfinite(nearest.distances), radius, guess) * (1 + gamma)
+            grown = torch.where(nearest.distances < torch.inf, radius, guess) * (1 + gamma)
             shrunk = torch.minimum((1 - gamma) * radius, nearest.distances)
             radius = torch.where(met, shrunk, grown)
             change = points - inputs

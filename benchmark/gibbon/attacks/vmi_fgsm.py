@@ -36,6 +36,8 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Norm, ThreatModel
 from gibbon.models.classifier import Classifier
 
+DRAWN_TOGETHER = 1 << 20  # numbers, at most: memory is bounded by the batch
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class VMIFGSM(Attack):
@@ -76,18 +78,29 @@ class VMIFGSM(Attack):
         allowed, goal = region(inputs, threat=threat), CrossEntropy(labels, classifier.outputs)
         gradients = Gradients(classifier)
         points, momentum, variance = inputs, torch.zeros_like(inputs), torch.zeros_like(inputs)
+        reach = self.reach * threat.radius
+        of_neighbours = streams.children(range(self.steps)).children(range(self.neighbours))
+        keys = of_neighbours.keys.view(self.neighbours, self.steps, len(inputs))
         for number in range(self.steps):
             _, gradient = gradients.at(points, goal.ascent)
             momentum = accumulate(momentum, gradient + variance, decay=self.decay)
             if number < self.steps - 1:
                 variance = torch.zeros_like(inputs)
-                for neighbour in range(self.neighbours):
-                    draws = streams.child(number).child(neighbour).uniform(inputs.shape[1:])
-                    shift = draws.mul_(2.0).sub_(1.0)
-                    near = points.add(shift, alpha=self.reach * threat.radius)
+                for near in _neighbours(points, keys[:, number], reach=reach):
                     _, there = gradients.at(near, goal.ascent)
                     variance.add_(there, alpha=1 / self.neighbours)
                 variance.sub_(gradient)
             points = allowed.project(points.add(allowed.unit(momentum), alpha=step))
         gradients.check()
         yield points
+
+
+def _neighbours(points: Tensor, keys: Tensor, *, reach: float) -> Iterator[Tensor]:
+    """Yields neighbours of points, which small inputs draw together, in few operations.
+
+    ``keys``, int64, shape (neighbours, N), are those of the neighbours' streams.
+    """
+    for some in torch.split(keys, max(1, DRAWN_TOGETHER // max(1, points.numel()))):
+        draws = ExampleStreams(some.flatten()).uniform(points.shape[1:])
+        shifts = draws.mul_(2.0).sub_(1.0).view(-1, *points.shape)
+        yield from points.add(shifts, alpha=reach).unbind()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -56,6 +56,17 @@ class ExampleStreams:
     def child(self, label: int | str) -> ExampleStreams:
         """Returns streams that are independent of these, one set for each label."""
         return ExampleStreams(_mix(self.keys ^ derive_key(label)))
+
+    def children(self, labels: Iterable[int | str]) -> ExampleStreams:
+        """Returns the streams of `child` for several labels, those of one label after another.
+
+        >>> streams = ExampleStreams.derive(7, torch.tensor([3, 5]))
+        >>> of_both = streams.children(["size", "place"]).uniform((2, 2))
+        >>> bool((of_both[2:] == streams.child("place").uniform((2, 2))).all())
+        True
+        """
+        marks = torch.tensor([derive_key(each) for each in labels]).to(self.keys.device)
+        return ExampleStreams(_mix(marks.unsqueeze(1) ^ self.keys).flatten())
 
     def take(self, index: Tensor) -> ExampleStreams:
         """Returns the streams of some of the examples: ``index`` is a mask or positions."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from gibbon.diagnostics.examination.observed import Observed
 from gibbon.models.outputs import OutputRule
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
 
@@ -63,7 +64,7 @@ def answers_in_run_flags(
             kind="stateful-answers",
             dataset=dataset,
             model=model,
-            figure=f"{other} of {len(rows)}",
+            share=FlagShare(count=other, of=len(rows)),
             sentence=f"gives {other} of {len(rows)} examples another answer in the run than when "
             "it was loaded, by more than rounding: its answers depend on earlier calls, on the "
             "size of the batch or on time",

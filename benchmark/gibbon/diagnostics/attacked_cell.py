@@ -47,7 +47,7 @@ class AttackedCell:
     attack: Attack | None = None
     gradient_share: float | None = None
 
-    def flag(self, kind: str, *, figure: str, sentence: str, **more: Any) -> Flag:
+    def flag(self, kind: str, *, sentence: str, figure: str = "", **more: Any) -> Flag:
         """Returns a flag about this cell."""
         row = self.row
         return Flag(

@@ -17,6 +17,7 @@ from gibbon.diagnostics.effort_flags import effort_flags
 from gibbon.diagnostics.enough_examples import severity_by_count
 from gibbon.diagnostics.path_flags import path_flags, searched_in_vain
 from gibbon.diagnostics.perturbed_share import partial_flags
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.outcomes import Outcome
 
@@ -40,10 +41,10 @@ def cell_flags(cell: AttackedCell) -> Iterator[Flag]:
     if zero is not None and cell.clean is not None:
         zero = zero & cell.right  # no attack needs a gradient of what is misclassified already
     if zero is not None and np.mean(zero) >= ZERO_GRADIENT_SHARE:
-        count = f"{int(np.count_nonzero(zero))} of {cell.count}"
-        severity, few = severity_by_count(int(np.count_nonzero(zero)), cell.count)
-        sentence = f"the gradient is zero in every coordinate for {count} examples{few}"
-        yield cell.flag("zero-gradient", severity=severity, figure=count, sentence=sentence)
+        share = FlagShare(count=int(np.count_nonzero(zero)), of=cell.count)
+        severity, few = severity_by_count(share.count, share.of)
+        sentence = f"the gradient is zero in every coordinate for {share} examples{few}"
+        yield cell.flag("zero-gradient", severity=severity, share=share, sentence=sentence)
     yield from path_flags(cell)
     yield from effort_flags(cell)
     yield from partial_flags(cell)
@@ -56,13 +57,15 @@ def _invalid(cell: AttackedCell) -> Iterator[Flag]:
         count = int(np.count_nonzero(of_kind))
         if not count:
             continue
-        figure, far = f"{count} of {total}", ""
+        share = FlagShare(count=count, of=total)
+        figure, far = str(share), ""
         if kind is Verdict.OUT_OF_BUDGET and cell.epsilon:
             times = f"{float(distance[of_kind].max()) / cell.epsilon:.3g}"
             figure, far = f"{figure}, {times} epsilon", f" (up to {times} epsilon)"
         yield cell.flag(
             "invalid-candidates",
             figure=figure,
+            share=share,
             sentence=f"{count} of {total} candidates {words}{far}: not counted as adversarial",
         )
 
@@ -85,7 +88,7 @@ def _unchanged(cell: AttackedCell) -> Iterator[Flag]:
         yield cell.flag(
             "inputs-unchanged",
             severity="note" if known else severity,
-            figure=f"{total} of {total}",
+            share=FlagShare(count=total, of=total),
             sentence="the attack returned its inputs unchanged"
             + (", and passed no adversarial example" if known else few),
         )
@@ -99,7 +102,7 @@ def _unchanged(cell: AttackedCell) -> Iterator[Flag]:
         yield cell.flag(
             "inputs-unchanged",
             severity=severity,
-            figure=f"{count} of {total}",
+            share=FlagShare(count=count, of=total),
             sentence=f"the attack returned {count} of {total} inputs unchanged{few}",
         )
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from gibbon.datasets.base import Batch
 from gibbon.diagnostics.near_copies import Projections, near_copies
 from gibbon.records.flag_kinds import Severity
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 
 # Published test sets hold fewer: CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST less than 0.5 %.
@@ -112,7 +113,7 @@ def _one_class(dataset: str, name: str, count: int) -> Flag:
     return Flag(
         kind="few-classes",
         dataset=dataset,
-        figure=f"{count} of {count}",
+        share=FlagShare(count=count, of=count),
         sentence=f"all {count} examples are of the class {name!r}: the errors are those "
         "of this class, not of the model",
     )
@@ -125,7 +126,7 @@ def _of_one_value(dataset: str, seen: ExamplesSeen) -> Iterator[Flag]:
             kind="constant-inputs",
             severity=_severity(count, seen),
             dataset=dataset,
-            figure=f"{count} of {seen.count}",
+            share=FlagShare(count=count, of=seen.count),
             sentence=f"{_of(count, seen)} one value in all coordinates, such as black pictures: "
             f"{_named(seen.constant)}",
         )
@@ -140,7 +141,7 @@ def _copies(dataset: str, seen: ExamplesSeen) -> Iterator[Flag]:
             kind="duplicated-examples",
             severity=_severity(count, seen),
             dataset=dataset,
-            figure=f"{count} of {seen.count}",
+            share=FlagShare(count=count, of=seen.count),
             sentence=f"{_of(count, seen)} the same input as an earlier one; one input occurs "
             f"{len(most)} times: {_named(most)}",
         )
@@ -175,7 +176,7 @@ def _contradictions(dataset: str, seen: ExamplesSeen, label_of: dict[int, int]) 
             kind="conflicting-labels",
             severity=_severity(wrong, seen),
             dataset=dataset,
-            figure=f"{wrong} of {seen.count}",
+            share=FlagShare(count=wrong, of=seen.count),
             sentence=f"equal inputs have different labels, so that {wrong} of {seen.count} "
             f"examples are errors whatever a model answers: for one input, {_named(first)}",
         )

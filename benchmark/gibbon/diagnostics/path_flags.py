@@ -29,6 +29,7 @@ from gibbon.diagnostics.attacked_cell import AttackedCell, Marks
 from gibbon.diagnostics.enough_examples import severity_by_count
 from gibbon.metrics.intervals import wilson_interval
 from gibbon.metrics.paired_tests import mcnemar
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.path_evidence import PathEvidence
 
@@ -79,7 +80,7 @@ def _zero_on_path(cell: AttackedCell, path: PathEvidence) -> Iterator[Flag]:
         yield cell.flag(
             "zero-gradient-on-path",
             severity=severity,
-            figure=f"{count} of {cell.count}",
+            share=FlagShare(count=count, of=cell.count),
             sentence=(
                 f"after the first gradient, gradients are zero, NaN or infinite for {count} of "
                 f"{cell.count} examples, although these are classified correctly there{few}"
@@ -108,7 +109,7 @@ def _not_risen(cell: AttackedCell) -> Iterator[Flag]:
     yield cell.flag(
         "loss-did-not-rise",
         severity="serious" if serious else "warning",
-        figure=f"{count} of {total}",
+        share=FlagShare(count=count, of=total),
         sentence=(
             f"for {count} of {total} examples that the model classifies correctly, the loss at the "
             "point returned is not above the loss at the input"
@@ -129,7 +130,7 @@ def _lost(cell: AttackedCell) -> Iterator[Flag]:
     yield cell.flag(
         "success-lost",
         severity=severity,
-        figure=f"{lost} of {total}",
+        share=FlagShare(count=lost, of=total),
         sentence=(
             f"the attack passed adversarial examples of {lost} of {total} inputs within the budget "
             f"and did not return them: the error is {(found + lost) / total:.1%}, not "
@@ -166,14 +167,14 @@ def _not_converged(cell: AttackedCell) -> Iterator[Flag]:
     straight = _median(path.start_distance[rises]) == 0
     least = SHORT_FROM_INPUT if straight and cell.row.norm is Norm.LINF else SHORT_PATH
     slow = late <= MOST * new or _median(speed) < FAST
-    figure = f"{rising} of {total}"
+    share = FlagShare(count=rising, of=total)
     rose = (
         f"the loss was still rising in the last quarter of {steps} steps for {rising} of {total} "
         "examples that survived"
     )
     if measured < least and declared < least:
         why = f"{rose}; {_too_short(declared, steps)}"
-        yield _small_steps(cell, declared, steps, figure=figure, why=why)
+        yield _small_steps(cell, declared, steps, share=share, why=why)
         return
     if measured < least:
         why = f"a path of this many steps is {measured:.2g} epsilon long"
@@ -182,7 +183,7 @@ def _not_converged(cell: AttackedCell) -> Iterator[Flag]:
     else:
         return
     suite = more_steps(cell.row, steps=steps)
-    yield cell.flag("not-converged", figure=figure, sentence=f"{rose}; {why}", suite=suite)
+    yield cell.flag("not-converged", share=share, sentence=f"{rose}; {why}", suite=suite)
 
 
 def _too_short(declared: float, steps: int) -> str:
@@ -192,12 +193,21 @@ def _too_short(declared: float, steps: int) -> str:
     )
 
 
-def _small_steps(cell: AttackedCell, declared: float, steps: int, *, figure: str, why: str) -> Flag:
+def _small_steps(
+    cell: AttackedCell,
+    declared: float,
+    steps: int,
+    *,
+    why: str,
+    figure: str = "",
+    share: FlagShare | None = None,
+) -> Flag:
     """Returns the flag of an attack whose steps are too short, which more steps do not mend."""
     taken = max(steps, ENOUGH_STEPS)
     return cell.flag(
         "not-converged",
         figure=figure,
+        share=share,
         sentence=why,
         advice=f"Use a larger step size: {taken} steps of {PATH_LENGTH / taken:.2g} epsilon lead "
         f"through the whole ball; steps of the present size would have to be "
@@ -258,7 +268,7 @@ def _unbounded(cell: AttackedCell) -> Iterator[Flag]:
         return
     yield cell.flag(
         "unbounded-attack-fails",
-        figure=f"{left} of {cell.count}",
+        share=FlagShare(count=left, of=cell.count),
         sentence=(
             f"every input is within reach, but {left} of {cell.count} examples survived "
             f"{cell.steps} steps: the attack does not find its way on this model"

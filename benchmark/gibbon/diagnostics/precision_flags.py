@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.run import PredictionChange
 
@@ -25,6 +26,6 @@ def changed_prediction_flags(
             kind="changed-predictions",
             dataset=dataset,
             model=model,
-            figure=f"{change.changed} of {change.of}",
+            share=FlagShare(count=change.changed, of=change.of),
             sentence=f"{change.sentence}: errors are those of another model, by as much or more",
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.run import Evaluation, Transfer
 from gibbon.specs.published import PublishedRow
@@ -50,7 +51,7 @@ def proof_flags(
         model=row.target if isinstance(row, Transfer) else row.model,
         attack=row.attack,
         epsilon=row.epsilon,
-        figure=f"{count} of {total}",
+        share=FlagShare(count=count, of=total),
         sentence=f"candidates{made} for {count} of {total} examples that {by} prove robust are "
         f"misclassified (examples {named}{more})",
     )

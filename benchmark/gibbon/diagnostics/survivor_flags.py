@@ -8,6 +8,7 @@ from gibbon.attacks.base import SearchMethod
 from gibbon.diagnostics.attacked_cell import AttackedCell
 from gibbon.diagnostics.order_flags import ComparedCell
 from gibbon.metrics.intervals import wilson_interval
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.records.survivor_check import SurvivorCheck
 
@@ -53,7 +54,7 @@ def survivor_flags(check: SurvivorCheck, methods: Mapping[str, SearchMethod]) ->
             model=check.model,
             attack=attack,
             epsilon=check.epsilon,
-            figure=f"{found} of {check.tried}",
+            share=FlagShare(count=found, of=check.tried),
             sentence=f"a short attack by Gibbon misclassifies {found} of {check.tried} of the "
             f"examples that {_missed(check.attacks)} missed ({', '.join(check.methods)}): the "
             f"true error is at least {100 * higher:.0f} points higher",

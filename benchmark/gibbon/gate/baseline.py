@@ -39,6 +39,7 @@ from gibbon.records.checksums import (
 )
 from gibbon.records.consistency import of_one_record
 from gibbon.records.flag_kinds import KINDS
+from gibbon.records.flag_share import FlagShare, share_of_earlier_version
 from gibbon.records.flags import EARLIER, Flag, kinds_of, sorted_flags
 from gibbon.records.no_class import NoClassEvaluation
 from gibbon.records.no_class_answers import NoClassAnswers, read_answers
@@ -49,10 +50,10 @@ from gibbon.specs.base import UNATTACKED, EpsilonField
 from gibbon.specs.decoding import key_path
 
 KIND: Literal["gibbon-baseline"] = "gibbon-baseline"
-VERSION: Literal[4] = 4
-# Earlier versions that are still read.  Both have rows that refer to others by position, and no
-# checksums; the first has no flags.
-WITHOUT_FLAGS, WITHOUT_CHECKSUMS = 2, 3
+VERSION: Literal[5] = 5
+# Earlier versions that are still read.  The first two have rows that refer to others by position,
+# and no checksums; the first has no flags.  The third holds shares of flags as text.
+WITHOUT_FLAGS, WITHOUT_CHECKSUMS, WITHOUT_SHARES = 2, 3, 4
 
 # The bits of transfers take at most this many characters of a baseline: if all examples take more,
 # every second, fourth, ... example is stored, but never fewer than the second number.
@@ -65,6 +66,7 @@ MOST_BITS = 1 << 30  # of all rows of a dataset: each bit takes a byte of memory
 Ids = NDArray[np.int64]
 FlagsByAttack = Mapping[str, tuple[Flag, ...]]
 _Row = tuple[str, str, str, Epsilon]
+_Figures = dict[str, str | FlagShare]  # by kind of flag
 
 
 class AttackSetup(Record):
@@ -182,10 +184,11 @@ class BaselineCell(Record):
     """A measure of a baseline: the packed bits of the misclassified examples.
 
     ``transfer`` holds the bits of the other models that the same examples were scored on.
-    ``flags`` holds the kinds of the serious flags of the measure and the figure of each, by the
-    label of the attack; ``transfer_flags`` those of the transfers, by target.  ``flags`` is None if
-    they were not recorded.  ``checksum`` is that of the fields and of the bits as they are
-    unpacked, so that it notices changes of the rows that this one is stored as a difference from.
+    ``flags`` holds the kinds of the serious flags of the measure, by the label of the attack, and
+    the figure of each: a share if it counts examples, else text.  ``transfer_flags`` holds those of
+    the transfers, by target.  ``flags`` is None if they were not recorded.  ``checksum`` is that of
+    the fields and of the bits as they are unpacked, so that it notices changes of the rows that
+    this one is stored as a difference from.
     """
 
     dataset: str
@@ -197,8 +200,8 @@ class BaselineCell(Record):
     invalid: int = Field(default=0, ge=0)
     wrong: str
     transfer: dict[str, str] = Field(default_factory=dict)
-    flags: dict[str, dict[str, str]] | None = Field(default_factory=dict)
-    transfer_flags: dict[str, dict[str, str]] = Field(default_factory=dict)
+    flags: dict[str, _Figures] | None = Field(default_factory=dict)
+    transfer_flags: dict[str, _Figures] = Field(default_factory=dict)
     checksum: str = ""
 
     @property
@@ -211,7 +214,7 @@ class Baseline(Record):
     """The content of a baseline file."""
 
     kind: Literal["gibbon-baseline"] = KIND
-    version: Literal[2, 3, 4] = VERSION
+    version: Literal[2, 3, 4, 5] = VERSION
     suite: str
     gibbon: str
     datasets: tuple[BaselineDataset, ...]
@@ -502,7 +505,7 @@ def _from_baseline(path: Path) -> Side:
     try:
         baseline = _validated(written)
         cells = [cell for each in baseline.datasets for cell in _unpacked(each, baseline)]
-        if baseline.version == VERSION:  # after the rows, whose errors say more
+        if baseline.version > WITHOUT_CHECKSUMS:  # after the rows, whose errors say more
             _check_file(written)
     except RecordError as error:
         raise RecordError(f"{path}: {error}{SAVE_AGAIN}") from error
@@ -546,7 +549,7 @@ def _packed(side: Side, dataset: str, ids: Ids) -> tuple[BaselineDataset, list[B
             break
         every *= 2
     by_source: dict[Key, dict[str, str]] = {}
-    flags_by_source: dict[Key, dict[str, dict[str, str]]] = {}
+    flags_by_source: dict[Key, dict[str, _Figures]] = {}
     bits: dict[Key, dict[str, Bits]] = {cell.key: {"": cell.wrong} for cell in sources}
     for cell in transfers:
         source, own_id = replace(cell.key, measure="adversarial_error", target=""), row_id(cell.key)
@@ -592,20 +595,21 @@ def _unpacked(dataset: BaselineDataset, baseline: Baseline) -> Iterator[Measured
     ids = np.flatnonzero(known)
     kept = ids[:: dataset.transfer_every]
     rows, transfers = _bits_of(cells, len(ids), dataset.transfer_every, baseline.version)
-    if baseline.version == VERSION:
+    if baseline.version > WITHOUT_CHECKSUMS:
         _check_row(dataset, f"the dataset {dataset.name}", {"": known})
         for cell in cells:
             bits = {target: transfers[cell.key, target] for target in cell.transfer}
             _check_row(cell, f"the row of {_words(cell.key)}", {"": rows[cell.key], **bits})
     for cell in cells:
-        flags = _stored_flags(cell)
+        flags = _stored_flags(cell, version=baseline.version)
         yield MeasuredErrors(
             cell.key, cell.made_with, cell.invalid, ids, rows[cell.key], flags=flags
         )
     for cell in cells:
         for target in cell.transfer:
             key = replace(cell.key, measure="transfer_error", target=target)
-            row, flags = transfers[cell.key, target], _stored_flags(cell, target)
+            row = transfers[cell.key, target]
+            flags = _stored_flags(cell, target, version=baseline.version)
             yield MeasuredErrors(key, cell.made_with, cell.invalid, kept, row, flags=flags)
 
 
@@ -624,7 +628,7 @@ def _bits_of(
     own = [cell.wrong for cell in cells]
     texts = [text for cell in cells for text in cell.transfer.values()]
     fewer = len(range(0, count, every))
-    if version != VERSION:
+    if version <= WITHOUT_CHECKSUMS:
         read = unpack_by_position(own, count)
         thinned = unpack_by_position(texts, fewer, before=[row[::every] for row in read])
     else:
@@ -684,20 +688,22 @@ def _words(key: Key) -> str:
     return f"{key.dataset}, {key.model}, {key.attack} at epsilon {key.epsilon}, {key.measure}"
 
 
-def _kinds(cell: MeasuredErrors) -> dict[str, dict[str, str]] | None:
+def _kinds(cell: MeasuredErrors) -> dict[str, _Figures] | None:
     """Returns the kinds of a measure's serious flags with their figures, by attack."""
     if cell.flags is None:
         return None
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, _Figures] = {}
     for attack, flag in sorted(cell.serious(), key=lambda each: (each[0], each[1].kind)):
-        found.setdefault(attack, {}).setdefault(flag.kind, flag.figure)
+        found.setdefault(attack, {}).setdefault(flag.kind, flag.share or flag.figure)
     return found
 
 
-def _stored_flags(cell: BaselineCell, target: str = "") -> FlagsByAttack | None:
+def _stored_flags(
+    cell: BaselineCell, target: str = "", *, version: int = VERSION
+) -> FlagsByAttack | None:
     """Returns the flags of a measure as far as a baseline holds them; a later version's are lost.
 
-    ``target`` is given for a transfer.
+    ``target`` is given for a transfer; ``version`` is the schema version of the baseline.
     """
     if cell.flags is None:
         return None
@@ -711,14 +717,22 @@ def _stored_flags(cell: BaselineCell, target: str = "") -> FlagsByAttack | None:
                 model=cell.model,
                 attack=attack,
                 epsilon=cell.epsilon,
-                figure=figure,
+                **_figure(stored_figure, version=version),
                 sentence=KINDS[kind].title,
             )
-            for kind, figure in kinds.items()
+            for kind, stored_figure in kinds.items()
             if kind in KINDS
         )
         for attack, kinds in stored.items()
     }
+
+
+def _figure(stored: str | FlagShare, *, version: int) -> dict[str, Any]:
+    """Returns the figure of a stored flag, as fields of `Flag`."""
+    if isinstance(stored, FlagShare):
+        return {"share": stored}
+    earlier = version <= WITHOUT_SHARES
+    return {"figure": stored, "share": share_of_earlier_version(stored) if earlier else None}
 
 
 def _text(baseline: Baseline) -> str:
@@ -771,7 +785,7 @@ def _check_size(dataset: BaselineDataset, cells: Iterable[BaselineCell]) -> None
 
 def _validated(written: dict[str, Any]) -> Baseline:
     version = written.get("version")
-    if version not in (WITHOUT_FLAGS, WITHOUT_CHECKSUMS, VERSION):
+    if version not in (WITHOUT_FLAGS, WITHOUT_CHECKSUMS, WITHOUT_SHARES, VERSION):
         raise RecordError(
             f"a baseline of schema version {version!r}, this Gibbon reads {WITHOUT_FLAGS} to "
             f"{VERSION}"
@@ -790,7 +804,7 @@ def _validated(written: dict[str, Any]) -> Baseline:
             raise RecordError(f"damaged: no dataset {cell.dataset!r}")
     for dataset in baseline.datasets:
         _check_size(dataset, baseline.cells)
-    if version == VERSION:
+    if version > WITHOUT_CHECKSUMS:
         return baseline
     checksums = [each.checksum for each in baseline.datasets]
     checksums += [each.checksum for each in baseline.cells]

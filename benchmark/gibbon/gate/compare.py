@@ -11,7 +11,6 @@ more examples.  An error that is smaller because gradients are masked is no impr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -28,6 +27,7 @@ from gibbon.gate.measures import Key
 from gibbon.metrics.intervals import wilson_interval
 from gibbon.metrics.paired_tests import fewest_broken, holm, mcnemar
 from gibbon.records.acceptance import Acceptance
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.report.content.parts.layout import NOTHING
 
@@ -289,29 +289,22 @@ def _has(before: MeasuredErrors, flag: Flag, attack: str) -> bool:
     It has a serious flag of that kind through that attack, and not on significantly fewer examples.
     """
     known = [each for at, each in before.serious() if (at, each.kind) == (attack, flag.kind)]
-    return any(not _grew(each.figure, flag.figure) for each in known)
+    return any(not _grew(each.share, flag.share) for each in known)
 
 
-def _grew(old: str, new: str) -> bool:
+def _grew(old: FlagShare | None, new: FlagShare | None) -> bool:
     """Returns whether a flag is about a larger share of examples, by intervals that do not overlap.
 
-    Figures that are not counts, such as ``"3 of 300"``, are not compared.
+    Flags that count no examples are not compared.
 
-    >>> _grew("3 of 300", "5 of 300"), _grew("3 of 300", "290 of 300"), _grew("", "290 of 300")
+    >>> few, more, most = (FlagShare(count=count, of=300) for count in (3, 5, 290))
+    >>> _grew(few, more), _grew(few, most), _grew(None, most)
     (False, True, False)
     """
-    before, after = _share(old), _share(new)
-    if before is None or after is None:
+    if old is None or new is None:
         return False
-    return wilson_interval(*after).low > wilson_interval(*before).high
-
-
-def _share(figure: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"(\d[\d,]{,20}) of (\d[\d,]{,20})", figure)
-    if found is None:
-        return None
-    count, total = (int(each.replace(",", "")) for each in found.groups())
-    return (count, total) if 0 < total >= count else None
+    before, after = (wilson_interval(each.count, each.of) for each in (old, new))
+    return after.low > before.high
 
 
 def _check_data(old: Side, new: Side) -> None:

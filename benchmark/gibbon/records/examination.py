@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.files import own_folder, read_plain_file, write_atomically
 from gibbon.records.checksums import checked_text, with_checksum
 from gibbon.records.flag_kinds import Severity
+from gibbon.records.flag_share import FlagShare, with_share_text
 from gibbon.records.flags import Flag
 from gibbon.records.record import Record
 
@@ -53,9 +54,15 @@ class ExaminedFlag(Record):
     kind: str
     severity: Severity | None = None
     figure: str = ""
+    share: FlagShare | None = None
     sentence: str = Field(min_length=1)
     advice: str = ""
     suite: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, written: Any, info: ValidationInfo) -> Any:
+        return with_share_text(written, stored=info.mode == "json")
 
     def of(self, *, dataset: str, model: str) -> Flag:
         """Returns the flag of a model on a dataset, by their names in a suite."""

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Epsilon
 from gibbon.records.flag_kinds import KINDS, SEVERITIES, Severity, flag_kind
+from gibbon.records.flag_share import FlagShare, with_share_text
 from gibbon.records.record import Record
 from gibbon.specs.base import EpsilonField
 
@@ -30,17 +31,19 @@ class Flag(Record):
         severity: ``serious``: the number must not be used as it is; ``warning``: it needs a
             check; ``note``: a reader should know.  That of the kind by default.
         dataset, model, attack, epsilon: the rows that it is about; an empty one stands for all.
-        figure: the figure seen, such as ``"300 of 300"``.
+        figure: the figure seen, as text; that of the share by default.
+        share: the examples that it was seen for, if they are counted: flags of two runs are
+            compared by it.
         sentence: one sentence about what was seen, without its subject.
         advice: one line: what to do.  That of the kind by default.
         suite: lines of a suite that would settle it, in TOML; empty if none would.
         source: where the check is described.  That of the kind by default.
         accepted: whether the user takes responsibility (``accept``): verdicts pass over it.
 
-    >>> flag = Flag(kind="zero-gradient", dataset="mnist", model="net", figure="9 of 9",
-    ...     sentence="the gradient is zero for 9 of 9 examples")
-    >>> flag.severity, str(flag)
-    ('serious', 'mnist, net: the gradient is zero for 9 of 9 examples')
+    >>> flag = Flag(kind="zero-gradient", dataset="mnist", model="net",
+    ...     share=FlagShare(count=9, of=9), sentence="the gradient is zero for 9 of 9 examples")
+    >>> flag.severity, flag.figure, str(flag)
+    ('serious', '9 of 9', 'mnist, net: the gradient is zero for 9 of 9 examples')
     """
 
     kind: str
@@ -50,6 +53,7 @@ class Flag(Record):
     attack: str = ""
     epsilon: EpsilonField | None = None
     figure: str = ""
+    share: FlagShare | None = None
     sentence: str = Field(min_length=1)
     advice: str = ""
     suite: str = ""
@@ -58,9 +62,10 @@ class Flag(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _completed(cls, written: Any) -> Any:
+    def _completed(cls, written: Any, info: ValidationInfo) -> Any:
         if isinstance(written, str):  # flags were sentences once
             written = {"kind": EARLIER, "sentence": written}
+        written = with_share_text(written, stored=info.mode == "json")
         kind = KINDS.get(str(written.get("kind"))) if isinstance(written, dict) else None
         if kind is None:
             return written

@@ -185,11 +185,9 @@ class Evaluation(CellRecord):
         return values if isinstance(values, dict) else {}
 
     @property
-    def listed_attacks(self) -> tuple[str, ...]:
-        """Labels of the attacks of a list, without their parameters; empty for other attacks."""
-        listed = self.parameter_values.get("attacks")
-        texts = map(str, listed) if isinstance(listed, list) else ()
-        return tuple(each.partition(" (")[0] for each in texts)
+    def is_written_list(self) -> bool:
+        """Whether the attack is a list that its parameters write out, as that of ``worst-of``."""
+        return isinstance(self.parameter_values.get("attacks"), list)
 
 
 class Transfer(Record):

@@ -103,18 +103,24 @@ class Nearest:
         self.points = inputs.clone()
         self.distances = torch.full((len(inputs),), torch.inf, device=inputs.device)
 
-    def offer(self, points: Tensor, met: Tensor, *, rows: Tensor | None = None) -> None:
+    def offer(self, points: Tensor, met: Tensor, *, rows: Tensor | None = None) -> Tensor:
         """Keeps the points that meet the criterion and are nearer than those found before.
 
-        ``rows`` are the positions of the examples offered, None for all.
+        ``rows`` are the positions of the examples offered, None for all.  Returns the distances of
+        the points, shape (M,).
         """
         if rows is None:
-            rows = torch.arange(len(self.inputs), device=points.device)
+            measured = distances(points, self.inputs, norm=self.norm).to(self.distances.dtype)
+            nearer = met & (measured < self.distances)
+            self.distances = torch.where(nearer, measured, self.distances)
+            self.points = choose(nearer, points, self.points)
+            return measured
         measured = distances(points, self.inputs[rows], norm=self.norm).to(self.distances.dtype)
         before = self.distances[rows]
         nearer = met & (measured < before)
         self.distances[rows] = torch.where(nearer, measured, before)
         self.points[rows] = choose(nearer, points, self.points[rows])
+        return measured
 
     @property
     def missing(self) -> Tensor:

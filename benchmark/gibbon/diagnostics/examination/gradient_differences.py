@@ -45,6 +45,7 @@ from gibbon.diagnostics.examination.subject import (
 )
 from gibbon.models.outputs import margin_ascent
 from gibbon.records.examination import ExaminedFlag
+from gibbon.records.flag_share import FlagShare
 
 COARSE = "it computes with few digits, whose rounding hides small differences"
 AT_DATA, AT_CANDIDATES = "gradient at the data", "gradient at candidates"
@@ -429,7 +430,7 @@ def _flag_zero(subject: Subject, notes: CheckNotes, zero: int, total: int, where
         ExaminedFlag(
             kind="zero-gradient",
             severity=severity,
-            figure=f"{zero} of {total}",
+            share=FlagShare(count=zero, of=total),
             sentence="the input gradient is zero in every coordinate for "
             f"{zero} of {counted(total, 'example')}{where}{place}{few}",
             advice=adapted.advice,

@@ -15,6 +15,7 @@ from gibbon.diagnostics.examination.closeness import EPSILON
 from gibbon.diagnostics.examination.module_search import first_flat
 from gibbon.diagnostics.examination.subject import CheckNotes, CheckReport, Subject, counted
 from gibbon.records.examination import ExaminedFlag
+from gibbon.records.flag_share import FlagShare
 
 NAME = "rounding of the inputs"
 CELL = 1 / 255  # of 8 bits, as a share of the bounds
@@ -78,7 +79,7 @@ def input_rounding(subject: Subject, allowance: int) -> CheckReport:
         notes.found.append(
             ExaminedFlag(
                 kind="rounded-inputs",
-                figure=f"{shown} of {int(visible.sum())}",
+                share=FlagShare(count=shown, of=int(visible.sum())),
                 sentence="the outputs are exactly equal after a step within 1/255 for "
                 f"{shown} of {counted(int(visible.sum()), 'example')}: the model rounds its inputs"
                 + (f" (in {path})" if path else ""),

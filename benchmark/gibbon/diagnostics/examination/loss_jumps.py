@@ -35,6 +35,7 @@ from gibbon.diagnostics.examination.subject import (
     counted,
 )
 from gibbon.records.examination import ExaminedFlag
+from gibbon.records.flag_share import FlagShare
 
 NAME, KIND = "jumps of the loss", "discontinuous-loss"
 REACH = 1e-2  # half of a segment, as a share of the bounds: about a step of an attack
@@ -130,12 +131,13 @@ def loss_jumps(subject: Subject, allowance: int) -> CheckReport:
     share = float(jumps.double().mean()) * len(odd) / count
     if share >= LEAST_SHARE:
         shares = found[jumps] / size[halved][jumps]
+        seen = FlagShare(count=int(jumps.sum()), of=len(halved))
         words = (
-            f"{int(jumps.sum())} of {counted(len(halved), 'segment')} that were looked at closely, "
+            f"{seen.count} of {counted(seen.of, 'segment')} that were looked at closely, "
             f"of the {len(odd)} of {count} that the gradient does not explain"
         )
-        serious = share >= SERIOUS_SHARE and int(jumps.sum()) >= LEAST_SERIOUS
-        notes.found.append(_flag(words, float(shares.max()), serious=serious))
+        serious = share >= SERIOUS_SHARE and seen.count >= LEAST_SERIOUS
+        notes.found.append(_flag(seen, words, float(shares.max()), serious=serious))
     return notes.report()
 
 
@@ -188,11 +190,11 @@ def _jumps(segments: Segments, low: Tensor, high: Tensor) -> Tensor:
     return torch.where(stays, jump, 0.0)
 
 
-def _flag(words: str, largest: float, *, serious: bool) -> ExaminedFlag:
+def _flag(seen: FlagShare, words: str, largest: float, *, serious: bool) -> ExaminedFlag:
     return ExaminedFlag(
         kind=KIND,
         severity="serious" if serious else "warning",
-        figure=" ".join(words.split()[:3]),
+        share=seen,
         sentence="the loss jumps between inputs that differ by a hundred-thousandth of their "
         f"range, on {words}; the largest jump is {largest:.0%} of the change over its segment",
     )

@@ -19,6 +19,7 @@ from gibbon.models.outputs import (
     look_like_probabilities,
 )
 from gibbon.records.examination import ExaminedFlag
+from gibbon.records.flag_share import FlagShare
 
 LEAST_SATURATED = 0.05  # share of the examples
 LEVELS = 256  # roundings within the outputs' range, below which their differences are tiny
@@ -65,7 +66,7 @@ def output_form(subject: Subject) -> CheckReport:
         notes.found.append(
             ExaminedFlag(
                 kind="saturated-outputs",
-                figure=f"{int(certain.sum())} of {len(outputs)}",
+                share=FlagShare(count=int(certain.sum()), of=len(outputs)),
                 sentence="the probability of the true class is 1 in float32 for "
                 f"{int(certain.sum())} of {counted(len(outputs), 'example')}",
             )

@@ -33,6 +33,7 @@ from gibbon.diagnostics.data_flags import data_flags
 from gibbon.diagnostics.precision_flags import changed_prediction_flags
 from gibbon.models.memory import BatchSize, free_memory, guess_batch_size
 from gibbon.models.sources.build import check_model
+from gibbon.records.flag_share import FlagShare
 from gibbon.records.flags import Flag
 from gibbon.runner.device.choose_device import choose_device
 from gibbon.runner.device.model_pool import ModelPool
@@ -478,7 +479,7 @@ def _flags(
         yield Flag(
             kind="examples-left-out",
             dataset=dataset,
-            figure=f"{count} of {total}",
+            share=FlagShare(count=count, of=total),
             sentence=f"{count} of {total} examples can't be read and were left out: "
             f"{'; '.join(skipped[:NAMED])}{more}",
         )

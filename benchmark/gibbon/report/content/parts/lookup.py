@@ -94,6 +94,9 @@ class RunLookup:
             (Condition.of(each), each.source, frozenset({each.first, each.second})): each
             for each in record.agreements
         }
+        self._members: dict[tuple[tuple[str, str, Epsilon | None], str], list[str]] = {}
+        for member in record.members:
+            self._members.setdefault((_key(member), member.model), []).append(member.member)
         self._failures = {(_key(each), each.model) for each in record.failures}
         self._by_dataset = {each.dataset.name: each for each in record.suite.experiments}
         self.claims = {each.id: each for each in record.claims}
@@ -112,6 +115,12 @@ class RunLookup:
     def evaluation(self, condition: Condition, model: str) -> Evaluation | None:
         """Returns the evaluation of a model, which may have failed, or None if there is none."""
         return self._evaluations.get((_key(condition), model))
+
+    def listed_attacks(self, row: Evaluation) -> tuple[str, ...]:
+        """Returns the labels of the attacks of a list that a suite writes out; empty for others."""
+        if not row.is_written_list:
+            return ()
+        return tuple(self._members.get((_key(row), row.model), ()))
 
     def transfer(self, condition: Condition, source: str, target: str) -> Transfer | None:
         """Returns the errors of ``target`` on the examples made on ``source``, if there are any."""
@@ -367,6 +376,8 @@ def _measured(
     return Measured("done", rate, low, high, part, whole)
 
 
-def _key(of: Condition | Evaluation | Failure) -> tuple[str, str, Epsilon | None]:
+def _key(
+    of: Condition | Evaluation | MemberEvaluation | Failure,
+) -> tuple[str, str, Epsilon | None]:
     # There is one unattacked row a model, whatever epsilon it was written with.
     return of.dataset, of.attack, None if of.attack == UNATTACKED else of.epsilon

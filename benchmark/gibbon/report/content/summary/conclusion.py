@@ -96,8 +96,8 @@ def _attack_text(results: RunLookup, worst: WorstCase, attack: str) -> str:
     words = [
         f"{values[key]} {key}" for key in ("steps", "queries") if isinstance(values.get(key), int)
     ]
-    if found is not None and found.listed_attacks:
-        words = [" + ".join(found.listed_attacks)]
+    if found is not None and (listed := results.listed_attacks(found)):
+        words = [" + ".join(listed)]
     return f"{attack} ({', '.join(words)})" if words else attack
 
 
@@ -107,7 +107,7 @@ def _algorithms(results: RunLookup, worst: WorstCase) -> set[str]:
     for attack in worst.attacks:
         found = results.evaluation(Condition(worst.dataset, attack, worst.epsilon), worst.model)
         if found is not None:
-            names |= {found.algorithm, *found.listed_attacks}
+            names |= {found.algorithm, *results.listed_attacks(found)}
     return names
 
 

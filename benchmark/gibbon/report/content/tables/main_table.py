@@ -384,7 +384,7 @@ def _attack_sentences(results: RunLookup, columns: Sequence[MainColumn]) -> Iter
             for key in ("steps", "restarts", "queries")
             if values.get(key, 1) != 1
         ]
-        if done and done.listed_attacks:
-            words.append(", ".join(done.listed_attacks))
+        if done and (listed := results.listed_attacks(done)):
+            words.append(", ".join(listed))
         if words:
             yield f"{label}: {', '.join(words)}."
