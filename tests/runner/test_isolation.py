@@ -266,15 +266,16 @@ class JumpingClock:
 
 
 def test_what_ends_a_process_fails_its_own_cell(data, tmp_path, monkeypatch):
+    quick = {**KNOWN, "examination": False}
     began = tmp_path / "began"
     monkeypatch.setattr(own_process, "time", JumpingClock(began))
     models = {"one": model(victim=True), "two": model(5)}
     ways = ("exit", "hang", "crash", "thread")
     attacks = [{"name": "fgsm"}, *(Ends(how=how, began=str(began)) for how in ways)]
     found = evaluate(
-        models, data, attack=attacks, epsilon=EPSILON, isolate=True, cell_timeout=UNENDING, **KNOWN
+        models, data, attack=attacks, epsilon=EPSILON, isolate=True, cell_timeout=UNENDING, **quick
     )
-    plain = evaluate(models, data, attack="fgsm", epsilon=EPSILON, **KNOWN)
+    plain = evaluate(models, data, attack="fgsm", epsilon=EPSILON, **quick)
     failed = {each.attack: each.error for each in found.failures}
     assert {each.model for each in found.failures} == {"one"}
     assert list(failed) == ["ends", "ends-2", "ends-3"]
