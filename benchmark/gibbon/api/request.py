@@ -266,8 +266,8 @@ def _check_attack(spec: AttackSpec, given: Attack | None) -> None:
 
 def attack_list(given: AttackLike | Iterable[AttackLike]) -> list[AttackLike]:
     """Returns the attacks of a call.  Raises `SpecError` if one is neither named nor an attack."""
-    single = isinstance(given, str | Mapping | Attack) or not isinstance(given, Iterable)
-    attacks = cast("list[AttackLike]", [given] if single or isinstance(given, type) else [*given])
+    several = isinstance(given, Iterable) and not isinstance(given, str | Mapping | Attack | type)
+    attacks = [*cast("Iterable[AttackLike]", given)] if several else [cast("AttackLike", given)]
     for each in attacks:
         if not isinstance(each, str | Mapping | Attack):
             raise SpecError(

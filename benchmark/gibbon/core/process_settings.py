@@ -397,7 +397,7 @@ def _loop_policy() -> Any:
 
 def _set_loop_policy(value: Any) -> None:
     if value is not None:
-        cast(Any, sys.modules["asyncio.events"])._event_loop_policy = value
+        vars(sys.modules["asyncio.events"])["_event_loop_policy"] = value
 
 
 def _web() -> tuple[Any, ...]:
@@ -432,9 +432,10 @@ def _loading() -> tuple[Any, ...]:
 
 
 def _set_loading(value: tuple[Any, ...]) -> None:
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(value[1])
-    torch.serialization.set_default_load_endianness(value[2])
+    files: Any = torch.serialization  # in part without types
+    files.clear_safe_globals()
+    files.add_safe_globals(value[1])
+    files.set_default_load_endianness(value[2])
 
 
 def _scripts() -> tuple[bool, ...]:
