@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import copyreg
+import csv
 import decimal
+import functools
 import gc
 import locale
 import logging
@@ -10,12 +15,16 @@ import multiprocessing
 import os
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import threading
+import types
+import urllib.request
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +71,18 @@ def registered(package: str, name: str) -> torch.library.Library:
 
 class Finder:
     def find_spec(self, *_: object) -> None: ...
+
+
+class Policy(asyncio.DefaultEventLoopPolicy):
+    pass
+
+
+class Quiet(logging.Logger):
+    pass
+
+
+def replaced_key(table: dict[Any, Any], key: object, value: object) -> None:
+    table[key] = value
 
 
 def refuse(path: str) -> None:
@@ -135,7 +156,55 @@ HOOKS = {
         lambda: sys.set_asyncgen_hooks(print, print),
     ],
     "the decimal context": [lambda: setattr(decimal.DefaultContext, "prec", 3)],
-    "garbage collection": [lambda: gc.set_debug(gc.DEBUG_UNCOLLECTABLE)],
+    "garbage collection": [
+        lambda: gc.set_debug(gc.DEBUG_UNCOLLECTABLE),
+        lambda: gc.set_threshold(1, 2, 3),
+        gc.freeze,
+    ],
+    "how objects are copied": [
+        lambda: copyreg.pickle(Tensor, lambda each: (torch.zeros, (1,))),
+        lambda: copyreg.pickle(type(Path()), lambda each: (Path, ("elsewhere",))),
+        lambda: replaced_key(vars(copy)["_deepcopy_dispatch"], float, lambda each, memo: 0.0),
+        lambda: replaced_key(vars(copy)["_copy_dispatch"], list, lambda each: []),
+    ],
+    "asyncio's policy": [lambda: asyncio.set_event_loop_policy(Policy())],
+    "how URLs are opened": [
+        lambda: urllib.request.install_opener(urllib.request.build_opener()),
+        lambda: setattr(ssl, "_create_default_https_context", ssl._create_unverified_context),
+        lambda: setattr(socket, "create_connection", refuse),
+    ],
+    "logging": [
+        lambda: logging.setLoggerClass(Quiet),
+        lambda: logging.setLogRecordFactory(lambda *_, **__: None),
+        lambda: logging.root.addFilter(lambda _: False),
+        lambda: setattr(logging, "raiseExceptions", False),
+    ],
+    "what torch loads": [
+        lambda: torch.serialization.add_safe_globals([os.system]),
+        lambda: torch.serialization.set_default_load_endianness(
+            torch.serialization.LoadEndianness.BIG
+        ),
+    ],
+    "the modules that are loaded": [
+        lambda: sys.modules.pop("decimal"),
+        lambda: replaced_key(sys.modules, "socket", types.ModuleType("socket")),
+    ],
+    "checks of distributions": [
+        lambda: torch.distributions.Distribution.set_default_validate_args(
+            not torch.distributions.Distribution._validate_args
+        )
+    ],
+    "how scripts are optimised": [lambda: torch._C._set_graph_executor_optimize(False)],
+    "the size of fields in CSV files": [lambda: csv.field_size_limit(5)],
+    "the kernels of attention": [
+        lambda: torch.backends.mha.set_fastpath_enabled(False),
+        lambda: torch._C._set_sdp_priority_order([*reversed(torch._C._get_sdp_priority_order())]),
+        lambda: torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True),
+    ],
+    "tracing": [
+        lambda: sys.setprofile(lambda *_: None),
+        lambda: threading.settrace(lambda *_: None),
+    ],
     "numpy's buffers": [lambda: np.setbufsize(32)],
     "the order of products in einsum": [
         lambda: setattr(torch.backends.opt_einsum, "strategy", "greedy")
@@ -188,6 +257,8 @@ CODE = {
     "torch.special.expit": replaced(torch.special, "expit", torch.abs),
     "torch.autograd.Function.apply": replaced(torch.autograd.Function, "apply", lambda *_: 0),
     "numpy.linalg.norm": replaced(np.linalg, "norm", lambda *_: 0.0),
+    "functools.partial": replaced(functools, "partial", lambda *_: None),
+    "gc.collect": replaced(gc, "collect", lambda *_: 0),
     "os.replace": replaced(os, "replace", lambda *_: None),
     "operations of torch": lambda: KEPT.append(registered("aten", "relu")),
     "torch.autograd.grad": replaced(torch.autograd, "grad", lambda *_: None),

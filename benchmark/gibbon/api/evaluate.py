@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from rich.console import Console
@@ -23,12 +23,12 @@ from gibbon.api.request import (
     Model,
     NoClassArguments,
     PythonRequest,
+    attack_list,
     model_name,
     parse_budgets,
 )
 from gibbon.api.results import Results
 from gibbon.api.run_files import RunFiles
-from gibbon.attacks.base import Attack
 from gibbon.core.errors import FlagError, SpecError
 from gibbon.core.files import StrPath, files_of_this_process
 from gibbon.core.global_state import calculating
@@ -40,6 +40,7 @@ from gibbon.records.stores import open_store
 from gibbon.report import write_report
 from gibbon.runner.device.choose_device import choose_device
 from gibbon.runner.plan.preprocessing import with_preprocessing
+from gibbon.runner.run_progress.callers_progress import CallersProgress
 from gibbon.runner.run_progress.notebook_progress import NotebookProgress, in_notebook
 from gibbon.runner.run_progress.progress import SILENT, Progress
 from gibbon.runner.run_progress.progress_bar import RunProgress
@@ -203,7 +204,9 @@ def evaluate(
     >>> results.to_frame()[["attack", "epsilon", "examples"]].to_dict("list")
     {'attack': ['none', 'pgd'], 'epsilon': ['0', '8/255'], 'examples': [40, 40]}
     """
-    if isinstance(bounds, str):
+    if isinstance(bounds, str) and bounds not in get_args(Bounding):  # as on the command line
+        bounds = cast("tuple[float, float]", tuple(bounds.split(",")))  # checked by `in_bounds`
+    elif isinstance(bounds, str):
         if certify is not None:
             raise SpecError("certify and bounds, its earlier name, are both given", where="bounds")
         bounds, certify = None, cast("Bounding", bounds)  # checked by `RunSettings`
@@ -214,7 +217,7 @@ def evaluate(
     request = PythonRequest.of(
         model if isinstance(model, Mapping) else {model_name(model): model},
         os.fspath(data) if isinstance(data, os.PathLike) else data,
-        [attack] if isinstance(attack, str | Mapping | Attack) else attack,
+        attack_list(attack),
         epsilon=parse_budgets(epsilon),
         threat={"norm": norm, "clip": clip, "eot": eot, "backward": backward, "before": before},
         parameters=parameters,
@@ -294,4 +297,4 @@ def _reporter(progress: Progress | bool | None) -> AbstractContextManager[Progre
         return NotebookProgress()
     if progress is True:
         return RunProgress(Console(stderr=True, emoji=False))
-    return nullcontext(progress or SILENT)
+    return nullcontext(CallersProgress(progress) if progress else SILENT)

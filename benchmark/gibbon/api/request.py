@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from gibbon.attacks.factory import build_attack, check_adaptation
 from gibbon.attacks.toolkit.parameter_text import parameter_texts
 from gibbon.core.errors import DatasetError, ModelError, RequestError, SpecError
 from gibbon.core.files import StrPath
+from gibbon.core.plain_text import shown
 from gibbon.core.threat import Bounds, Epsilon
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Dataset
@@ -51,6 +52,10 @@ Data = (
 )
 AttackLike = str | Mapping[str, Any] | Attack
 Budget = float | str | Epsilon
+_ATTACKS = (
+    'must be an attack\'s name, a mapping such as {"name": "pgd", "steps": 20}, an Attack, or a '
+    "list of these"
+)
 DESCRIBED = (str, os.PathLike, ModelSpec)  # forms of a model that are not the model itself
 
 
@@ -152,6 +157,11 @@ class PythonRequest:
             if not keys["epsilon"]:
                 raise SpecError(f"attack {label!r}: epsilon is missing: give epsilon=8 / 255")
             keys |= {**parameters, "label": label}
+        if models and all(isinstance(each, Tensor) for each in models.values()):
+            raise ModelError(
+                f"model: got tensors by name ({', '.join([*models][:2])}, …), a state dict: load "
+                "it into its module, net.load_state_dict(...), and give the module"
+            )
         described = [{**model_keys(each, declared), "name": name} for name, each in models.items()]
         if isinstance(data, Dataset) and data.info.no_class:
             question = replace(question, classes="none")
@@ -252,6 +262,25 @@ def _check_attack(spec: AttackSpec, given: Attack | None) -> None:
         raise SpecError(
             f"attack {spec.label!r} works in {', '.join(given.norms)}, not in {spec.norm}"
         )
+
+
+def attack_list(given: AttackLike | Iterable[AttackLike]) -> list[AttackLike]:
+    """Returns the attacks of a call.  Raises `SpecError` if one is neither named nor an attack."""
+    several = isinstance(given, Iterable) and not isinstance(given, str | Mapping | Attack | type)
+    attacks = [*cast("Iterable[AttackLike]", given)] if several else [cast("AttackLike", given)]
+    for each in attacks:
+        if not isinstance(each, str | Mapping | Attack):
+            raise SpecError(
+                f"{_ATTACKS}, got {shown(each)}{_attack_cure(each)}",
+                where="attack",
+            )
+    return attacks
+
+
+def _attack_cure(given: object) -> str:
+    if isinstance(given, type) and issubclass(given, Attack):
+        return f": an attack is an instance: {given.__name__}()"
+    return ": write it as a subclass of gibbon.Attack" if callable(given) else ""
 
 
 def _attack_keys(attack: AttackLike) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from gibbon.core.registry import their_code
 from gibbon.core.threat import Norm
 from gibbon.models.attacked_view import stand_in
 from gibbon.specs.decoding import WORDS, key_path
-from gibbon.specs.suite import AttackSpec
+from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec
 
 
 def build_attack(spec: AttackSpec, *, where: str = "") -> Attack:
@@ -64,7 +64,8 @@ def make_attack(attack: type[Attack], spec: AttackSpec, *, where: str = "") -> A
         if key not in known:
             choices = [*known, *AttackSpec.model_fields]
             raise SpecError(
-                f"attack {spec.name!r} has no parameter {key!r}{suggest(key, choices)} "
+                f"attack {spec.name!r} has no parameter {key!r}"
+                f"{_key_of_another(key) or suggest(key, choices)} "
                 f"Its parameters: {', '.join(known) or 'none'}",
                 where=f"{prefix}{key}",
             )
@@ -103,6 +104,17 @@ def check_adaptation(spec: AttackSpec, attack: Attack, *, where: str = "") -> No
         except RequestError as error:
             message = str(error).removeprefix("backward: ").removeprefix("backward ")
             raise SpecError(message, where=f"{prefix}backward.{path}") from error
+
+
+def _key_of_another(key: str) -> str:
+    """Returns whose key it is, if it belongs to a dataset or a model; empty if to neither."""
+    for party, described in (("dataset", DatasetSpec), ("model", ModelSpec)):
+        if key in described.model_fields:
+            return (
+                f", and the {party} takes it: give it in the {party}'s table, or in Python "
+                f"{described.__name__}(..., {key}=...)."
+            )
+    return ""
 
 
 def _check_norm(spec: AttackSpec, attack: Attack | type[Attack], *, where: str) -> None:

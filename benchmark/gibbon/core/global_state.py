@@ -16,20 +16,32 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import collections
+import contextlib
 import copy
+import copyreg
+import csv
+import dataclasses
+import functools
 import gc
 import hashlib
 import io
+import itertools
 import json
 import math
 import operator
 import os
 import pickle
 import random
+import re
+import shutil
+import struct
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -176,6 +188,9 @@ _NAMESPACES: tuple[tuple[str, Any], ...] = (
     ("random", random),
     ("builtins", builtins),
     ("copy", copy),
+    *((each.__name__, each) for each in (collections, contextlib, copyreg, csv, dataclasses)),
+    *((each.__name__, each) for each in (functools, gc, itertools, operator, re, shutil)),
+    *((each.__name__, each) for each in (struct, subprocess, zlib)),
     ("hashlib", hashlib),
     ("json", json),
     ("os", os),
@@ -193,6 +208,7 @@ _NAMESPACES: tuple[tuple[str, Any], ...] = (
 )
 
 
+LOADED = "the modules that are loaded"
 LIBRARIES = (
     *("pyarrow", "pyarrow.parquet", "pyarrow.compute", "pandas", "safetensors.torch"),
     *("scipy.stats", "scipy.special", "scipy.optimize", "sklearn.metrics"),
@@ -237,6 +253,7 @@ class GlobalState:
     places: tuple[tuple[str, Any], ...]
     functions: tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...]
     modules: tuple[tuple[str, ModuleType], ...]
+    loaded: dict[str, ModuleType]
     kernels: frozenset[str]
     threads: frozenset[threading.Thread]
 
@@ -258,6 +275,7 @@ class GlobalState:
             places,
             tuple((tuple(own), tuple(own.values())) for own in (vars(each) for _, each in places)),
             _imported(places),
+            sys.modules.copy(),
             _kernels(),
             frozenset(threading.enumerate()),
         )
@@ -279,6 +297,8 @@ class GlobalState:
             _remove_kernels(added)
             code.append("operations of torch")
         settings = [*self._put_modes_back()]
+        if LOADED not in keep and self._put_modules_back():
+            settings.append(LOADED)
         pairs = zip(SETTINGS, self.settings, strict=True)
         changed = [(each, old) for each, old in pairs if read(each) != old]
         for setting, before in changed:  # to write one may change what is read of another
@@ -322,6 +342,13 @@ class GlobalState:
                 torch._C._autograd._pop_saved_tensors_default_hooks()
                 top = _saved_tensor_hooks()
 
+    def _put_modules_back(self) -> bool:
+        """Restores modules that were replaced or removed; returns whether there were any."""
+        now = sys.modules.get
+        other = {name: each for name, each in self.loaded.items() if now(name) is not each}
+        sys.modules.update(other)
+        return bool(other)
+
     def _put_modes_back(self) -> Iterator[str]:
         for _ in range(_autocast_depth() - self.nesting):
             torch.autocast_decrement_nesting()
@@ -340,7 +367,10 @@ class GlobalState:
 
 
 # Settings that a module may change when it is imported, for its own later work.
-OF_IMPORTS = frozenset({"sys.path", "import hooks", "os.environ", "warnings filters", "logging"})
+OF_IMPORTS = frozenset(
+    {"sys.path", "import hooks", "os.environ", "warnings filters", "logging", "asyncio's policy"}
+    | {LOADED, "how objects are copied", "what torch loads"}
+)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ left out.
 from __future__ import annotations
 
 import copy
+import copyreg
+import csv
 import decimal
 import faulthandler
 import gc
@@ -28,7 +30,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 with suppress(ImportError):  # Windows has none
     import resource
@@ -345,21 +347,114 @@ def _set_printing(value: tuple[Any, ...]) -> None:
 
 def _logging() -> tuple[Any, ...]:
     root = logging.root
-    return root.manager.disable, root.level, tuple(root.handlers)
+    own = tuple(getattr(logging, name) for name in _OF_LOGGING)
+    return root.manager.disable, root.level, tuple(root.handlers), tuple(root.filters), own
 
 
 def _set_logging(value: tuple[Any, ...]) -> None:
     logging.root.manager.disable, logging.root.level = value[:2]
-    logging.root.handlers[:] = value[2]
+    logging.root.handlers[:], logging.root.filters[:] = value[2:4]
+    for name, each in zip(_OF_LOGGING, value[4], strict=True):
+        setattr(logging, name, each)
     logging.root.manager._clear_cache()  # type: ignore[attr-defined]
 
 
-def _garbage() -> tuple[bool, tuple[int, int, int], int]:
-    return gc.isenabled(), gc.get_threshold(), gc.get_debug()
+def _copying() -> tuple[Any, ...]:
+    """Returns how objects are copied and pickled, but for what a library says of its own classes.
+
+    A library says that when it is imported.
+    """
+    of_others = {
+        kind: function
+        for kind, function in copyreg.dispatch_table.items()
+        if _home(kind) in _COPIED and _home(function) != _home(kind)
+    }
+    return of_others, dict(_COPIES), dict(_DEEP_COPIES)
 
 
-def _set_garbage(value: tuple[bool, tuple[int, int, int], int]) -> None:
-    enabled, thresholds, debugging = value
+def _set_copying(value: tuple[Any, ...]) -> None:
+    for kind in _copying()[0]:
+        del copyreg.dispatch_table[kind]
+    copyreg.dispatch_table.update(value[0])
+    for table, before in zip((_COPIES, _DEEP_COPIES), value[1:], strict=True):
+        table.clear()
+        table.update(before)
+
+
+def _home(named: Any) -> str:
+    """Returns the package that a class or a function is of."""
+    return str(getattr(named, "__module__", "")).partition(".")[0]
+
+
+def _loop_policy() -> Any:
+    """Returns how asyncio makes its loops; None if it is not loaded."""
+    events: Any = sys.modules.get("asyncio.events")
+    if events is None:
+        return None
+    # Python 3.14 deprecates the public name.
+    return getattr(events, "_get_event_loop_policy", events.get_event_loop_policy)()
+
+
+def _set_loop_policy(value: Any) -> None:
+    if value is not None:
+        vars(sys.modules["asyncio.events"])["_event_loop_policy"] = value
+
+
+def _web() -> tuple[Any, ...]:
+    """Returns what URLs and connections are opened by, of the modules that are loaded."""
+    return tuple(getattr(sys.modules.get(place), name, None) for place, name in _OF_WEB)
+
+
+def _set_web(value: tuple[Any, ...]) -> None:
+    for (place, name), each in zip(_OF_WEB, value, strict=True):
+        if hasattr(sys.modules.get(place), name) and (each is not None or name == "_opener"):
+            setattr(sys.modules[place], name, each)
+
+
+def _drawing() -> dict[str, Any]:
+    """Returns matplotlib's parameters, without the backend, which it chooses late."""
+    parameters: Any = getattr(sys.modules.get("matplotlib"), "rcParams", {})
+    return {key: each for key, each in dict.items(parameters) if key != "backend"}
+
+
+def _set_drawing(value: dict[str, Any]) -> None:
+    if value:
+        dict.update(cast(Any, sys.modules["matplotlib"]).rcParams, value)
+
+
+def _loading() -> tuple[Any, ...]:
+    files = torch.serialization
+    return (
+        frozenset(map(id, files.get_safe_globals())),
+        files.get_safe_globals(),
+        files.get_default_load_endianness(),
+    )
+
+
+def _set_loading(value: tuple[Any, ...]) -> None:
+    files: Any = torch.serialization  # in part without types
+    files.clear_safe_globals()
+    files.add_safe_globals(value[1])
+    files.set_default_load_endianness(value[2])
+
+
+def _scripts() -> tuple[bool, ...]:
+    return torch._C._get_graph_executor_optimize(), torch._C._jit_texpr_fuser_enabled()
+
+
+def _set_scripts(value: tuple[bool, ...]) -> None:
+    torch._C._set_graph_executor_optimize(value[0])
+    torch._C._jit_set_texpr_fuser_enabled(value[1])
+
+
+def _garbage() -> tuple[bool, tuple[int, int, int], int, bool]:
+    return gc.isenabled(), gc.get_threshold(), gc.get_debug(), gc.get_freeze_count() > 0
+
+
+def _set_garbage(value: tuple[bool, tuple[int, int, int], int, bool]) -> None:
+    enabled, thresholds, debugging, frozen = value
+    if frozen != (gc.get_freeze_count() > 0):
+        (gc.freeze if frozen else gc.unfreeze)()
     gc.set_debug(debugging)
     gc.set_threshold(*thresholds)
     (gc.enable if enabled else gc.disable)()
@@ -392,22 +487,28 @@ def _set_conversion(value: tuple[bool, bool]) -> None:
     _CONVERSION.set_swap_module_params_on_conversion(value[1])
 
 
-def _attention() -> tuple[bool, ...]:
+def _attention() -> tuple[Any, ...]:
     backends: Any = torch.backends.cuda  # without types
     return (
         backends.flash_sdp_enabled(),
         backends.mem_efficient_sdp_enabled(),
         backends.math_sdp_enabled(),
         backends.cudnn_sdp_enabled(),
+        backends.fp16_bf16_reduction_math_sdp_allowed(),
+        torch.backends.mha.get_fastpath_enabled(),
+        tuple(torch._C._get_sdp_priority_order()),
     )
 
 
-def _set_attention(value: tuple[bool, ...]) -> None:
-    backends = torch.backends.cuda
+def _set_attention(value: tuple[Any, ...]) -> None:
+    backends: Any = torch.backends.cuda
     backends.enable_flash_sdp(value[0])
     backends.enable_mem_efficient_sdp(value[1])
     backends.enable_math_sdp(value[2])
     backends.enable_cudnn_sdp(value[3])
+    backends.allow_fp16_bf16_reduction_math_sdp(value[4])
+    torch.backends.mha.set_fastpath_enabled(value[5])
+    torch._C._set_sdp_priority_order(list(value[6]))
 
 
 def _mkldnn() -> tuple[bool, ...]:
@@ -435,6 +536,16 @@ def _set_limits(value: tuple[tuple[int, int], ...]) -> None:
             resource.setrlimit(getattr(resource, name), limit)
 
 
+_OF_LOGGING = ("_loggerClass", "_logRecordFactory", "lastResort", "raiseExceptions")
+# Packages whose classes are copied while results are made.
+_COPIED = frozenset({"builtins", "collections", "pathlib", "torch", "numpy", "pandas", "gibbon"})
+_COPIES: dict[Any, Any] = vars(copy)["_copy_dispatch"]
+_DEEP_COPIES: dict[Any, Any] = vars(copy)["_deepcopy_dispatch"]
+_OF_WEB = (
+    ("urllib.request", "_opener"),
+    ("ssl", "_create_default_https_context"),
+    *(("socket", name) for name in ("socket", "create_connection", "getaddrinfo")),
+)
 _OF_WARNINGS = ("warn", "warn_explicit", "showwarning", "formatwarning")
 _DECIMALS = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 _LIMITS = (
@@ -472,6 +583,8 @@ _ALL = (
     _backend("cuDNN", _CUDNN, "enabled"),
     _backend("the choice of cuDNN's algorithms", _CUDNN, "benchmark"),
     _backend("cuDNN's determinism", _CUDNN, "deterministic"),
+    _backend("the number of cuDNN's trials", _CUDNN, "benchmark_limit"),
+    Setting("how scripts are optimised", _scripts, _set_scripts),
     Setting("the kernels of attention", _attention, _set_attention),
     Setting("oneDNN and NNPACK", _mkldnn, _set_mkldnn),
     _backend("the engine of quantised layers", torch.backends.quantized, "engine"),
@@ -537,6 +650,12 @@ _ALL = (
     _attribute("the folder of temporary files", tempfile, "tempdir"),
     Setting("original streams", _original_streams, _set_original_streams, numeric=False),
     Setting("the stack size of threads", _stack_size, threading.stack_size, numeric=False),
+    Setting(
+        "how libraries are loaded",
+        lambda: sys.getdlopenflags(),
+        lambda value: sys.setdlopenflags(value),
+        numeric=False,
+    ),
     Setting("faulthandler", faulthandler.is_enabled, _set_faulthandler, numeric=False),
     Setting("monitoring", _monitors, _set_monitors, numeric=False),
     Setting(
@@ -555,6 +674,13 @@ _ALL = (
     _attribute("sys.exit", sys, "exit"),
     Setting("standard streams", read_streams, write_streams, numeric=False),
     Setting("sys.excepthook", _hooks_of_system, _set_hooks_of_system, numeric=False),
+    Setting("how objects are copied", _copying, _set_copying, numeric=False),
+    Setting("asyncio's policy", _loop_policy, _set_loop_policy, numeric=False),
+    Setting("how URLs are opened", _web, _set_web, numeric=False),
+    Setting("how figures are drawn", _drawing, _set_drawing, numeric=False),
+    Setting("what torch loads", _loading, _set_loading, numeric=False),
+    _attribute("checks of distributions", torch.distributions.Distribution, "_validate_args"),
+    Setting("the size of fields in CSV files", csv.field_size_limit, csv.field_size_limit, False),
     Setting("tracing", _tracing, _set_tracing, numeric=False),
     Setting("garbage collection", _garbage, _set_garbage, numeric=False),
     Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit, numeric=False),

@@ -66,7 +66,7 @@ class HeldDataset(Dataset):
         notes: tuple[str, ...] = (),
     ) -> None:
         labels = check_labels(labels, name=name)
-        _check_inputs(inputs, name=name, count=len(labels))
+        _check_inputs(inputs, name=name, count=len(labels), declared=bounds)
         self._inputs = inputs if layout is None else _channels_first(inputs, layout, name=name)
         shape = tuple(self._inputs.shape[1:])
         self.info = describe(name, labels, shape, classes=classes, bounds=bounds, notes=notes)
@@ -189,8 +189,10 @@ def describe(
     )
 
 
-def _check_inputs(inputs: NDArray[Any], *, name: str, count: int) -> None:
-    check_dtype(inputs.dtype, say=f"dataset {name!r}")
+def _check_inputs(
+    inputs: NDArray[Any], *, name: str, count: int, declared: Bounds | None = None
+) -> None:
+    check_dtype(inputs.dtype, say=f"dataset {name!r}", declared=declared)
     if inputs.ndim < 2 or 0 in inputs.shape[1:]:
         raise DatasetError(f"dataset {name!r}: inputs must have shape (N, ...), got {inputs.shape}")
     if len(inputs) != count:

@@ -122,7 +122,8 @@ def order_classes(
         raise DatasetError(
             f"{where}: the {what} have numbers for names, and the order of classes is ambiguous. "
             f"As text: {_listed(as_text)}. As numbers: {_listed(by_number)}. Say which is the "
-            "model's, in the option class_order: text (--class-order text), for models that were "
+            "model's, in the option class_order (in Python DatasetSpec(..., class_order=...)): "
+            "text (--class-order text), for models that were "
             "trained with torchvision's ImageFolder; numeric (--class-order numeric): "
             f"{MEANINGS['numeric']}{indices}"
         )

@@ -25,10 +25,19 @@ NORMALISED = (
 BYTES_AS_FLOATS = "divide them by 255, or give them as uint8"
 
 
-def check_dtype(dtype: np.dtype[Any], *, say: str) -> None:
-    """Raises `DatasetError`, which begins with ``say``, if inputs are neither bytes nor floats."""
+def check_dtype(dtype: np.dtype[Any], *, say: str, declared: Bounds | None = None) -> None:
+    """Raises `DatasetError`, which begins with ``say``, if inputs are neither bytes nor floats.
+
+    ``declared`` are the bounds that the user declared, if any.
+    """
     if dtype == np.uint8 or np.issubdtype(dtype, np.floating):
         return
+    if declared is not None and np.issubdtype(dtype, np.integer):
+        box = f"[{declared.low:g}, {declared.high:g}]"
+        raise DatasetError(
+            f"{say}: inputs must be floating-point in {box}, as declared, got {dtype}: numbers on "
+            f"a scale: convert them with .float(); {TOKENS}"
+        )
     expected = "inputs must be uint8, of which 255 stands for 1, or floating-point in [0, 1]"
     if np.issubdtype(dtype, np.integer):
         raise DatasetError(

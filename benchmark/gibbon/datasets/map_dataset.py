@@ -322,7 +322,7 @@ def as_input(
             "pictures; resize in the dataset's own transform"
         )
     array = as_array(given, say=say)
-    check_dtype(array.dtype, say=say)
+    check_dtype(array.dtype, say=say, declared=bounds)
     are_bytes = array.dtype == np.uint8 and bounds in (None, PIXEL_BOUNDS)
     kind = np.uint8 if are_bytes else np.float32
     return np.array(array, dtype=kind, order="C")  # a copy: a dataset may use one buffer for all

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import pickle
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,22 @@ STRIPPED = "the prefix '{}' was stripped from the names of all 9 tensors"
             },
             (TAKEN.format("model") + "; left aside: args, best, count",),
         ),
+        (
+            {
+                "model": state(),
+                "rng": np.random.RandomState(0).get_state(),
+                "names": np.array(["a", "b"]),
+                "objects": np.array([None, {"a": 1}], dtype=object),
+                "when": datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
+                "took": datetime.timedelta(3),
+                "folder": Path("runs/1"),
+                "windows": PureWindowsPath("runs/1"),
+            },
+            (
+                TAKEN.format("model")
+                + "; left aside: rng, names, objects, when, took, folder, windows",
+            ),
+        ),
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
@@ -119,6 +136,19 @@ def test_a_state_dict_is_found_and_what_was_done_is_said(
     module, said = load(path)
     assert state_digest(module) == state_digest(network(seed=7))
     assert said == notes
+
+
+class Vast:
+    """Pickled as an array of numpy of 80 petabytes."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        reconstruct = np.zeros(0).__reduce__()[0]
+        return reconstruct, (np.ndarray, (10**16,), b"O")
+
+
+def test_arrays_beside_a_state_dict_are_not_made(tmp_path: Path) -> None:
+    torch.save({"model": state(), "bomb": Vast()}, tmp_path / "w.pt")
+    assert state_digest(load(tmp_path / "w.pt")[0]) == state_digest(network(seed=7))
 
 
 def test_a_prefix_that_the_model_has_itself_stays(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ user trusts it (``trust_code``).  Where a checkpoint has its state dict is found
 from __future__ import annotations
 
 import argparse
+import datetime
 import io
 import os
 import pickle
@@ -40,14 +41,38 @@ from gibbon.specs.suite import ModelSpec
 SAVE_SAFELY = "save the state dict with safetensors.torch.save_file"
 _SCALAR = np.float64(0).__reduce__()[0]
 
-# Types that training scripts store beside tensors and that run no code: numpy's numbers and the
-# options of a command line.
+
+class LeftOut:
+    """Stands for an array of numpy or a path in a checkpoint: what it holds is not read.
+
+    So that no array of a size that a file states is made.
+    """
+
+    def __init__(self, *given: object) -> None:
+        """Passes everything over."""
+
+    def __setstate__(self, state: object) -> None:
+        """Passes everything over."""
+
+
+# Types that training scripts store beside tensors and that run no code: numpy's numbers and arrays,
+# options of a command line, times and paths.
 HARMLESS: list[Any] = [
     argparse.Namespace,
+    *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone),
     np.dtype,
-    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefdUSO"},
     _SCALAR,
     (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy before 2 wrote it
+    LeftOut,
+    (LeftOut, "numpy.ndarray"),
+    (LeftOut, "numpy._core.multiarray._reconstruct"),
+    (LeftOut, "numpy.core.multiarray._reconstruct"),
+    *(
+        (LeftOut, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    ),
 ]
 # The second for modules that torch never loads, such as posix.
 UNSUPPORTED = re.compile(

@@ -53,6 +53,9 @@ COLOUR_CURES = {
     (3, 1): ("grey", "rgb", "inputs.expand(-1, 3, -1, -1)"),
     (1, 3): ("in colour", "grey", "inputs.mean(1, keepdim=True)"),
 }
+# Names of the axes of an input after its channels, by their number.
+AXES = {1: "length", 2: "height, width", 3: "depth, height, width"}
+PICTURE_AXES = 2
 
 
 class Normalised(nn.Module):
@@ -328,23 +331,35 @@ def _advice(
 
 
 def _axes_advice(module: nn.Module, input_shape: tuple[int, ...]) -> str:
-    """Returns the fault in the axes of data for a model of pictures; empty if there is none."""
-    taken = _channels_of(module)
-    if taken is None:
+    """Returns the fault in the axes of data for a model of convolutions; empty if there is none."""
+    first = _first_convolution(module)
+    if first is None or _has_embedding(module):
         return ""
-    if len(input_shape) == 2:
+    taken, axes = first.in_channels, len(first.kernel_size)
+    form = f"the model takes (channels, {AXES[axes]})"
+    if len(input_shape) == axes:
         return (
-            f"inputs of shape {tuple(input_shape)} have no channel axis, and the model takes "
-            f"(channels, height, width) with {many(taken, 'channel')}: add a channel axis: "
-            "inputs[:, None]" + (f".expand(-1, {taken}, -1, -1)" if taken > 1 else "")
+            f"inputs of shape {tuple(input_shape)} have no channel axis, and {form} with "
+            f"{many(taken, 'channel')}: add a channel axis: inputs[:, None]"
+            + (f".expand(-1, {taken}{', -1' * axes})" if taken > 1 else "")
         )
-    if len(input_shape) == 3 and input_shape[2] == taken != input_shape[0]:
+    if len(input_shape) == axes + 1 and input_shape[-1] == taken != input_shape[0]:
+        order = ", ".join(map(str, (0, axes + 1, *range(1, axes + 1))))
+        layout = ", or declare the layout NHWC of arrays in files" if axes == PICTURE_AXES else ""
         return (
-            f"inputs of shape {tuple(input_shape)} have their channels last, and the model takes "
-            "(channels, height, width): put them first: inputs.permute(0, 3, 1, 2), or declare the "
-            "layout NHWC of arrays in files"
+            f"inputs of shape {tuple(input_shape)} have their channels last, and {form}: put them "
+            f"first: inputs.permute({order}){layout}"
         )
     return ""
+
+
+def _first_convolution(module: nn.Module) -> nn.Conv1d | nn.Conv2d | nn.Conv3d | None:
+    kinds = nn.Conv1d, nn.Conv2d, nn.Conv3d
+    return next((each for each in module.modules() if isinstance(each, kinds)), None)
+
+
+def _has_embedding(module: nn.Module) -> bool:
+    return any(isinstance(each, nn.Embedding | nn.EmbeddingBag) for each in module.modules())
 
 
 def _channels_of(module: nn.Module) -> int | None:
@@ -387,9 +402,7 @@ def _cure(
             "forward(inputs) calls it with the others fixed, the same for all examples, such as\n"
             f"{FIXED_INPUTS}"
         )
-    if "indices" in message_of(error) and any(
-        isinstance(each, nn.Embedding | nn.EmbeddingBag) for each in module.modules()
-    ):
+    if "indices" in message_of(error) and _has_embedding(module):
         return f": {TOKENS}"
     note = _size_note(input_shape, prepared)
     return f". {note[0].upper()}{note[1:]}" if note else ""
@@ -440,9 +453,10 @@ def _try(module: nn.Module, input_shape: tuple[int, ...], bounds: Bounds) -> Fir
             "logits of both, such as torch.cat([torch.zeros_like(z), z], dim=1)"
         )
     if not outputs.is_floating_point():
+        cure = "real numbers, such as outputs.abs()" if outputs.is_complex() else "the logits"
+        cure += "" if outputs.is_complex() else ", not the predicted class"
         raise ModelError(
-            f"it must return floating-point numbers, got {outputs.dtype}: return the logits, not "
-            "the predicted class"
+            f"it must return floating-point numbers, got {outputs.dtype}: return {cure}"
         )
     plainly = outputs if outputs.dtype in MANY_DIGITS else outputs.float()
     return FirstAnswers(given, plainly.detach().clone())

@@ -41,6 +41,7 @@ from gibbon.runner.device.precision import Variant
 from gibbon.runner.own_processes.worker import activity
 from gibbon.runner.plan.cell_digest import UNREADABLE, digest_of, is_readable
 from gibbon.runner.plan.draws import with_draws
+from gibbon.runner.plan.gradient_advice import gradient_advice
 from gibbon.runner.plan.load_model import LoadedModel, load_model
 from gibbon.runner.plan.make_cells import make_cells
 from gibbon.runner.plan.no_class_data import (
@@ -461,7 +462,7 @@ def _left_out(
                     f"{where}models[{place}]: {model.name!r}: {model.probed.forward_only}: attack "
                     f"{planned.label!r} needs them; name the attack under transfer and add a model "
                     "with gradients to make the examples on, or take an attack that needs none, "
-                    "such as noise-sign"
+                    f"such as noise-sign{gradient_advice(model.classifier.module)}"
                 )
             left_out[model.name, planned.label] = model.probed.forward_only
     return left_out
