@@ -154,6 +154,7 @@ def test_notes_for_which_a_page_has_no_room_follow_the_table(notes: int) -> None
     inside, after = table_latex(table, caption="c", label="l").split(r"\end{table}")
     for place in range(notes):
         assert f"note number {place}" in (inside if notes == 3 else after)
+    assert (inside + after).count("\\\\\n") >= notes - 1  # each on a line of its own
     assert (r"\ref{l}" in after) == (notes == 90)
 
 

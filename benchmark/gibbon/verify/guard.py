@@ -8,9 +8,9 @@ fault (`gibbon.verify.side_effects`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,9 +22,10 @@ from gibbon.core.plain_tensors import equal
 from gibbon.core.rng import seeded_globals
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import CHANGED_INPUT, Classifier, Watch
+from gibbon.models.held_values import Place
 from gibbon.models.reached_values import leave_own
 from gibbon.models.snapshot import CHANGED_ATTRIBUTES, CHANGED_TENSORS, Snapshot
-from gibbon.verify.others_values import OTHERS, noting_values
+from gibbon.verify.others_values import OTHERS, ChangedValues, noting_values
 from gibbon.verify.side_effects import side_effects_of
 from gibbon.verify.unchanged_state import LEFT_LATER
 
@@ -72,14 +73,13 @@ def guarding(
     the inputs.
     """
     snapshot = source.snapshot or Snapshot(source.module)
-    fields = dict(source.__dict__)
+    classifier = _ClassifierFields.of(source)
     trusted = attack is not None and is_ours(attack)
     known = trusted and not source.foreign
     given = Batch(batch.ids.clone(), batch.inputs.clone(), batch.labels.clone())
     original = None if trusted else batch.inputs
     watching = source.watching(given.inputs, room=room, original=original)
     state = None if known else GlobalState.now(ours=not trusted)
-    rules = [(each, dict(vars(each))) for each in (source.bounds, source.outputs, source.draws)]
     changes, failed = Changes(), False
     noting = noting_values(attack, source)
     draws_none = known and source.draws.count == 1
@@ -98,50 +98,19 @@ def guarding(
             places = frozenset() if difference is None else snapshot.changed_places()
             if difference is not None or source.own_places:
                 snapshot.restore()
-            stays = source.is_watched_by(watch) and not _changed(source, fields, rules)
+            stays = source.is_watched_by(watch) and not classifier.changed()
             if difference is None and not stays:
                 difference = CHANGED_CLASSIFIER
-            source.__dict__.clear()
-            source.__dict__.update(fields)
-            for rule, values in rules:
-                vars(rule).clear()
-                vars(rule).update(values)
+            classifier.put_back()
             if failed and difference == CHANGED_CLASSIFIER:  # which is why our own code failed
                 raise AttackError(f"the attack {difference}")
     changed_input = given.inputs._version != watch.version or not (
         known or equal(given.inputs, batch.inputs)
     )
-    others = set(touched.places)
-    if difference is not None or changed_input or changes.code or others:
-        own = side_effects_of(source, batch, snapshot)
-        if difference in (CHANGED_TENSORS, CHANGED_ATTRIBUTES) and places <= own.places:
-            source.own_places |= places
-            difference = None
-        if changed_input and own.changes_input:
-            raise OutputError(CHANGED_INPUT)
-        changes = changes._replace(code=tuple(set(changes.code) - set(own.changes.code)))
-        others -= own.values
-        if source.reached is not None:
-            leave_own(source.reached, own.values)
-    if difference is not None:
-        raise AttackError(f"the attack {difference}")
-    if touched.patched:
-        raise AttackError(PATCHED_ANOTHER)
-    if changed_input:
-        raise AttackError("the attack changed its inputs in place")
-    if trusted and source.reached is not None:
-        leave_own(source.reached, frozenset(others) & source.reached.places)
-        others -= source.reached.places
-    if others:
-        party, kind = ("model", OutputError) if trusted else ("attack", AttackError)
-        raise kind(OTHERS.format(party, touched.text(frozenset(others))))
-    if changes.code and trusted:
-        raise OutputError(LEFT_LATER.format(", ".join(sorted(changes.code))))
-    if changes.code:
-        raise AttackError(
-            f"the attack left global state changed ({', '.join(sorted(changes.code))}), which "
-            f"would change the numbers of other cells; it was put back: {ISOLATE}"
-        )
+    left = _Left(difference, places, changed_input, changes, touched)
+    if left.anything:
+        left = left.without_the_models_own(source, batch, snapshot)
+    left.check(source, trusted=trusted)
     if state is not None and not trusted and (running := state.new_threads()):
         warnings.warn(
             f"{LEFT_THREADS} ({', '.join(running)}), which may change other numbers: {ISOLATE}",
@@ -151,18 +120,107 @@ def guarding(
     check_finite_gradients(watch.gradients)
 
 
-def _changed(
-    source: Classifier, fields: dict[str, object], rules: Sequence[tuple[object, dict[str, object]]]
-) -> bool:
-    """Returns whether a field of the classifier was added, removed or replaced.
+@dataclass(frozen=True)
+class _Left:
+    """What an attack left changed; it is put back already.
 
-    ``rules`` are its bounds and other rules, each with what it held.
+    Args:
+        difference: what it did to the model or the classifier; None for nothing.
+        places: the places of the model's tensors and values that changed.
+        changed_input: whether its inputs changed.
+        changes: what else it changed in the process.
+        touched: values that other code reads.
+        others: their places, but for those that the model's own calls change.
     """
-    if any(vars(rule) != values for rule, values in rules):
-        return True
-    own = {key: value for key, value in source.__dict__.items() if key not in OF_CALLS}
-    before = {key: value for key, value in fields.items() if key not in OF_CALLS}
-    return own.keys() != before.keys() or any(own[key] is not before[key] for key in own)
+
+    difference: str | None
+    places: frozenset[Place]
+    changed_input: bool
+    changes: Changes
+    touched: ChangedValues
+    others: frozenset[Place] = frozenset()
+
+    @property
+    def anything(self) -> bool:
+        """Whether anything changed that may be the model's own doing."""
+        own = self.difference is not None or self.changed_input
+        return own or bool(self.changes.code or self.touched.places)
+
+    def without_the_models_own(self, source: Classifier, batch: Batch, snapshot: Snapshot) -> _Left:
+        """Returns what is left without what a call of the model alone changes, too.
+
+        Raises `OutputError` if the model changes its inputs.
+        """
+        own, difference = side_effects_of(source, batch, snapshot), self.difference
+        if difference in (CHANGED_TENSORS, CHANGED_ATTRIBUTES) and self.places <= own.places:
+            source.own_places |= self.places
+            difference = None
+        if self.changed_input and own.changes_input:
+            raise OutputError(CHANGED_INPUT)
+        code = tuple(set(self.changes.code) - set(own.changes.code))
+        if source.reached is not None:
+            leave_own(source.reached, own.values)
+        return replace(
+            self,
+            difference=difference,
+            changes=self.changes._replace(code=code),
+            others=frozenset(self.touched.places) - own.values,
+        )
+
+    def check(self, source: Classifier, *, trusted: bool) -> None:
+        """Raises `AttackError` if the attack changed anything, `OutputError` if the model did."""
+        if self.difference is not None:
+            raise AttackError(f"the attack {self.difference}")
+        if self.touched.patched:
+            raise AttackError(PATCHED_ANOTHER)
+        if self.changed_input:
+            raise AttackError("the attack changed its inputs in place")
+        others = self.others
+        if trusted and source.reached is not None:
+            leave_own(source.reached, others & source.reached.places)
+            others -= source.reached.places
+        party, kind = ("model", OutputError) if trusted else ("attack", AttackError)
+        if others:
+            raise kind(OTHERS.format(party, self.touched.text(others)))
+        if not self.changes.code:
+            return
+        names = ", ".join(sorted(self.changes.code))
+        if trusted:
+            raise OutputError(LEFT_LATER.format(names))
+        raise AttackError(
+            f"the attack left global state changed ({names}), which would change the numbers of "
+            f"other cells; it was put back: {ISOLATE}"
+        )
+
+
+@dataclass(frozen=True)
+class _ClassifierFields:
+    """The fields of a classifier and of its rules, such as its bounds, before an attack."""
+
+    source: Classifier
+    fields: dict[str, object]
+    rules: tuple[tuple[object, dict[str, object]], ...]
+
+    @classmethod
+    def of(cls, source: Classifier) -> _ClassifierFields:
+        rules = (source.bounds, source.outputs, source.draws)
+        return cls(source, dict(source.__dict__), tuple((each, dict(vars(each))) for each in rules))
+
+    def changed(self) -> bool:
+        """Returns whether a field was added, removed or replaced."""
+        if any(vars(rule) != values for rule, values in self.rules):
+            return True
+        own = {key: each for key, each in self.source.__dict__.items() if key not in OF_CALLS}
+        before = {key: each for key, each in self.fields.items() if key not in OF_CALLS}
+        return own.keys() != before.keys() or any(own[key] is not before[key] for key in own)
+
+    def put_back(self) -> None:
+        """Restores all fields."""
+        self.source.__dict__.clear()
+        self.source.__dict__.update(self.fields)
+        for rule, values in self.rules:
+            vars(rule).clear()
+            vars(rule).update(values)
 
 
 @contextmanager

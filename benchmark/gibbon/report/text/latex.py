@@ -166,7 +166,7 @@ def _below(notes: tuple[str, ...]) -> Iterator[str]:
 def _after(notes: tuple[str, ...], *, label: str) -> Iterator[str]:
     """Yields the notes as a paragraph after a table."""
     yield rf"{{\scriptsize\raggedright\noindent Notes on table~\ref{{{label}}}:\\"
-    yield from (f"{_prose(note)}\\" for note in notes[:-1])
+    yield from (f"{_prose(note)}\\\\" for note in notes[:-1])
     yield rf"{_prose(notes[-1])}\par}}"
     yield ""
 
