@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from gibbon.datasets.base import Batch, Dataset
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import state_bytes
 from gibbon.models.reached_values import restoring_values
-from gibbon.models.shielding import wrappers_for
+from gibbon.models.shielding import ModelWrappers, wrappers_for
 from gibbon.models.sources import BuiltModel
 from gibbon.models.sources.build import build_model
 from gibbon.models.weights import state_digest
-from gibbon.records.run import ModelCard
+from gibbon.records.run import ModelCard, PredictionChange
 from gibbon.runner.device.model_pool import COPIES, Handle
 from gibbon.runner.device.precision import Variant, uncompiled_classifier, vary
 from gibbon.runner.failures.raised_by import blaming
@@ -33,6 +33,7 @@ from gibbon.runner.plan.read_files import ReadFiles, file_digests, noting_files
 from gibbon.runner.plan.varied_answers import can_be_padded, check_compiled, compare_predictions
 from gibbon.specs.suite import ModelSpec
 
+NOT_RUNNING = "the model can't be run"
 LEFT_CHANGED = "loading it left global state changed ({}): it was put back"
 UNREADABLE = (
     "it answers at random and its code can't be read (typed into a console or a notebook, or "
@@ -84,74 +85,24 @@ def load_model(
     ``given`` is used in place of what ``spec`` describes.  Raises `ModelError` if the model does
     not fit the dataset or breaks its declaration, and `WeightsError` if its weights can't be read.
     """
-    files = ReadFiles()
-
-    def build() -> tuple[BuiltModel, Changes]:
-        shape, state = dataset.input_shape, GlobalState.now()
-        try:
-            with noting_files(files):
-                built = given or build_model(spec, input_shape=shape, bounds=dataset.bounds)
-        finally:
-            changes = state.put_back()
-        return built, changes
+    loading = _Loading(spec, dataset, sample, device, variant, given)
+    built, changes = loading.build()
+    own = built.classifier.module
+    _check_fit(built.classifier, dataset)
+    check_class_names(built.class_names, dataset)
+    wrappers, probed = loading.probe(built)
 
     def varied(built: BuiltModel) -> Classifier:
         return vary(wrappers.around(built.classifier), variant, padded=can_be_padded(probed))
 
-    built, changes = build()
-    own = built.classifier.module
-    _check_fit(built.classifier, dataset)
-    check_class_names(built.class_names, dataset)
-    with blaming("the model can't be run"), noting_files(files):
-        wrappers = wrappers_for(built.classifier, sample.inputs.to(device))
-
-    def probe() -> tuple[ProbedAnswers, Changes]:
-        # Layout and compiler change no more than rounding: the digest is that without them.
-        classifier = vary(wrappers.around(built.classifier), Variant(variant.precision))
-        state, coarse = GlobalState.now(), variant.precision != "float32"
-        calling = blaming("the model can't be run")
-        try:
-            with (
-                restoring_values(classifier.reached),
-                calling,
-                noting_files(files),
-                classifier.evaluating(device),
-            ):
-                probed = probe_model(classifier, sample, device=device, coarse=coarse)
-        finally:
-            later = state.put_back()
-        return probed, later
-
-    probed, later = probe()
-    if later.numeric and wrappers.foreign:  # not in its first calls
-        wrappers = wrappers.with_state(later)
-        probed, _ = probe()
-    whole = wrappers.around(built.classifier)
-    first = [each for each in (built.first, wrappers.first) if each is not None]
-    with restoring_values(whole.reached), whole.uncounted(), whole.evaluating(device):
-        probed = since_first(probed, first, whole, device)
     classifier = varied(built)
-    if variant.compiled:
-        with restoring_values(classifier.reached), blaming("the model can't be run"):
-            check_compiled(classifier, probed, device=device)
-    change = None
-    if words := variant.words(dataset.input_shape):
-        with restoring_values(whole.reached):
-            eager = uncompiled_classifier(classifier)
-            change = compare_predictions(whole, eager, probed, device=device, computed=words)
+    change = loading.compare_variant(classifier, wrappers.around(built.classifier), probed)
     weights = state_digest(own)
     answers, notes = _identity(probed, own)
     # Of a model that is built again, what its present code has read before in this process counts.
     source = f"{spec.model} {built.identity} {answers['code']}"
-    if read := file_digests(source if given is None else own, files):
+    if read := file_digests(source if given is None else own, loading.files):
         answers["files"] = read
-    notes = [
-        *built.notes,
-        *([LEFT_CHANGED.format(", ".join(changes.numeric))] if changes.numeric else []),
-        *wrappers.notes,
-        *([] if change is None else [change.sentence]),
-        *notes,
-    ]
     digest = _digest(built, classifier, variant, {"weights": weights, **answers})
     card = ModelCard(
         name=spec.name,
@@ -162,13 +113,89 @@ def load_model(
         classes=classifier.classes,
         parameters=sum(parameter.numel() for parameter in own.parameters()),
         class_names=built.class_names,
-        notes=tuple(notes),
+        notes=(
+            *built.notes,
+            *([LEFT_CHANGED.format(", ".join(changes.numeric))] if changes.numeric else []),
+            *wrappers.notes,
+            *([] if change is None else [change.sentence]),
+            *notes,
+        ),
         change=change,
     )
-    again = _again(lambda: build()[0], varied, weights)
+    again = _again(lambda: loading.build()[0], varied, weights)
     rebuild = again if given is None and built.rebuilds else None
     handle = Handle(classifier, size=COPIES * state_bytes(own), rebuild=rebuild)
     return LoadedModel(spec.name, handle, digest, card, probed)
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """A model that is built and probed; its code is not trusted with global state or files."""
+
+    spec: ModelSpec
+    dataset: Dataset
+    sample: Batch
+    device: torch.device
+    variant: Variant
+    given: BuiltModel | None
+    files: ReadFiles = field(default_factory=ReadFiles)
+
+    def build(self) -> tuple[BuiltModel, Changes]:
+        """Returns the model, and what building it changed in the process."""
+        dataset, state = self.dataset, GlobalState.now()
+        try:
+            with noting_files(self.files):
+                built = self.given or build_model(
+                    self.spec, input_shape=dataset.input_shape, bounds=dataset.bounds
+                )
+        finally:
+            changes = state.put_back()
+        return built, changes
+
+    def probe(self, built: BuiltModel) -> tuple[ModelWrappers, ProbedAnswers]:
+        """Returns what the model is wrapped in, and its answers to the sample."""
+        with blaming(NOT_RUNNING), noting_files(self.files):
+            wrappers = wrappers_for(built.classifier, self.sample.inputs.to(self.device))
+        probed, later = self._answers(built, wrappers)
+        if later.numeric and wrappers.foreign:  # not in its first calls
+            wrappers = wrappers.with_state(later)
+            probed, _ = self._answers(built, wrappers)
+        whole = wrappers.around(built.classifier)
+        first = [each for each in (built.first, wrappers.first) if each is not None]
+        with restoring_values(whole.reached), whole.uncounted(), whole.evaluating(self.device):
+            return wrappers, since_first(probed, first, whole, self.device)
+
+    def _answers(self, built: BuiltModel, wrappers: ModelWrappers) -> tuple[ProbedAnswers, Changes]:
+        # Layout and compiler change no more than rounding: the digest is that without them.
+        precision = self.variant.precision
+        classifier = vary(wrappers.around(built.classifier), Variant(precision))
+        state, calling = GlobalState.now(), blaming(NOT_RUNNING)
+        coarse = precision != "float32"
+        try:
+            with (
+                restoring_values(classifier.reached),
+                calling,
+                noting_files(self.files),
+                classifier.evaluating(self.device),
+            ):
+                probed = probe_model(classifier, self.sample, device=self.device, coarse=coarse)
+        finally:
+            later = state.put_back()
+        return probed, later
+
+    def compare_variant(
+        self, classifier: Classifier, whole: Classifier, probed: ProbedAnswers
+    ) -> PredictionChange | None:
+        """Checks a compiled model, and returns the predictions that the variant changes."""
+        if self.variant.compiled:
+            with restoring_values(classifier.reached), blaming(NOT_RUNNING):
+                check_compiled(classifier, probed, device=self.device)
+        words = self.variant.words(self.dataset.input_shape)
+        if not words:
+            return None
+        with restoring_values(whole.reached):
+            eager = uncompiled_classifier(classifier)
+            return compare_predictions(whole, eager, probed, device=self.device, computed=words)
 
 
 def _digest(
