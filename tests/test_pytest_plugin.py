@@ -493,7 +493,7 @@ def test_several_attacks_of_one_test_share_a_name(run, pytester) -> None:
         ("[]", "neither a run's folder nor a baseline"),
         (
             '{"kind": "gibbon-baseline", "version": 7}',
-            "schema version 7, this Gibbon reads 2 to 4",
+            "schema version 7, this Gibbon reads 2 to 5",
         ),
         ('{"kind": "gibbon-baseline", "', "damaged, or cut short"),
     ],

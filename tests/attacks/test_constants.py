@@ -39,6 +39,7 @@ WITHOUT_EFFECT = {
     "attacks.toolkit.projections.REGIONS",  # a table of classes
     "attacks.toolkit.square_windows.PICTURES",
     "attacks.toolkit.square_windows.SAMPLERS",  # a table of classes
+    "attacks.vmi_fgsm.DRAWN_TOGETHER",
     "attacks.worst_of.ADAPTING",
     "attacks.worst_of.OF_ALL",
 }

@@ -234,6 +234,15 @@ def test_hooks_of_python_are_put_back(name: str, number: int) -> None:
     assert GlobalState.now().settings == state.settings
 
 
+def test_what_torch_loads_is_kept_in_no_order() -> None:
+    classes = [type(f"Class{place}", (), {}) for place in range(50)]
+    with torch.serialization.safe_globals(classes):
+        state = GlobalState.now()
+        torch.serialization.add_safe_globals([Path])
+        assert state.put_back().settings == ("what torch loads",)
+        assert state.put_back().settings == ()
+
+
 CODE = {
     "a mode that sees torch's operations": entered(Functions),
     "a mode that sees torch's operations ": entered(Dispatches),

@@ -423,19 +423,17 @@ def _set_drawing(value: dict[str, Any]) -> None:
 
 
 def _loading() -> tuple[Any, ...]:
-    files = torch.serialization
-    return (
-        frozenset(map(id, files.get_safe_globals())),
-        files.get_safe_globals(),
-        files.get_default_load_endianness(),
-    )
+    files = torch.serialization  # which keeps them in no order
+    return {
+        id(each): each for each in files.get_safe_globals()
+    }, files.get_default_load_endianness()
 
 
 def _set_loading(value: tuple[Any, ...]) -> None:
     files: Any = torch.serialization  # in part without types
     files.clear_safe_globals()
-    files.add_safe_globals(value[1])
-    files.set_default_load_endianness(value[2])
+    files.add_safe_globals([*value[0].values()])
+    files.set_default_load_endianness(value[1])
 
 
 def _scripts() -> tuple[bool, ...]:
