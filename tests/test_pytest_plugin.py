@@ -14,6 +14,7 @@ import earlier_baselines
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config  # a run inside a test forgets its imports: triton breaks at a second
 from torch import nn
 
 from gibbon import evaluate
