@@ -122,7 +122,7 @@ def guarding(
 
 @dataclass(frozen=True)
 class _Left:
-    """What an attack left changed; it is put back already.
+    """The changes that an attack left behind; they are put back already.
 
     Args:
         difference: what it did to the model or the classifier; None for nothing.
