@@ -134,14 +134,16 @@ _Rows = tuple[tuple[TableCell, ...], ...]
 
 def _pages(form: _Form) -> list[_Rows]:
     """Returns the rows of a form in parts that fit on a page."""
-    pages: list[_Rows] = [()]
+    pages: list[list[tuple[TableCell, ...]]] = [[]]
+    taken = 0
     for row in form.table.rows:
-        longer = (*pages[-1], row)
-        if pages[-1] and _height(form, longer) > form.page:
-            pages.append((row,))
-        else:
-            pages[-1] = longer
-    return pages
+        height = _height(form, (row,))
+        if pages[-1] and taken + height > form.page:
+            pages.append([])
+            taken = 0
+        pages[-1].append(row)
+        taken += height
+    return [tuple(page) for page in pages]
 
 
 def _height(form: _Form, rows: _Rows) -> int:
