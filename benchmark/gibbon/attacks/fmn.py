@@ -81,7 +81,7 @@ class FMN(NearestSearch):
             gamma = self.last_gamma + (self.gamma - self.last_gamma) * cosine
             outputs, gradient = classifier.ascend(points, criterion.ascent)
             lead = criterion.margin(outputs)
-            met = lead > criterion.required(outputs)
+            met = criterion.met(outputs, lead)
             away = nearest.offer(points, met)
             gradient = inward(finite(gradient), points, bounds=bounds)
             size = dual_size(gradient, norm=norm)

@@ -259,7 +259,7 @@ def _loss(classifier: Classifier, pictures: Tensor, criterion: Criterion) -> tup
     """Returns the loss to maximise and whether the criterion is met, both of shape (M,)."""
     outputs = classifier(pictures.view(len(pictures), *classifier.input_shape))
     margins = criterion.margin(outputs)
-    met = margins > criterion.required(outputs)
+    met = criterion.met(outputs, margins)
     if criterion.targeted:
         return -classifier.outputs.exact_loss(outputs, criterion.classes), met
     return margins, met

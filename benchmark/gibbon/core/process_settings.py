@@ -423,10 +423,9 @@ def _set_drawing(value: dict[str, Any]) -> None:
 
 
 def _loading() -> tuple[Any, ...]:
-    files = torch.serialization  # which keeps them in no order
-    return {
-        id(each): each for each in files.get_safe_globals()
-    }, files.get_default_load_endianness()
+    files = torch.serialization
+    trusted = {id(each): each for each in files.get_safe_globals()}  # torch keeps them in no order
+    return trusted, files.get_default_load_endianness()
 
 
 def _set_loading(value: tuple[Any, ...]) -> None:

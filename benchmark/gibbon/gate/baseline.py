@@ -698,9 +698,7 @@ def _kinds(cell: MeasuredErrors) -> dict[str, _Figures] | None:
     return found
 
 
-def _stored_flags(
-    cell: BaselineCell, target: str = "", *, version: int = VERSION
-) -> FlagsByAttack | None:
+def _stored_flags(cell: BaselineCell, target: str = "", *, version: int) -> FlagsByAttack | None:
     """Returns the flags of a measure as far as a baseline holds them; a later version's are lost.
 
     ``target`` is given for a transfer; ``version`` is the schema version of the baseline.

@@ -104,8 +104,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file, in hexadecimal.  Raises `WeightsError`."""
     check_regular(path, WeightsError)
-    with reading(path, WeightsError):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+    with reading(path, WeightsError), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def state_digest(module: nn.Module) -> str:

@@ -75,9 +75,13 @@ class Criterion(ExampleRows):
         """Returns an ascent away from ``classes``, negated if they are targets."""
         return ascent.neg() if self.targeted else ascent
 
-    def met(self, outputs: Tensor) -> Tensor:
-        """Returns which examples meet the criterion, bool, shape (N,); never with NaN outputs."""
-        return self.margin(outputs) > self.required(outputs)
+    def met(self, outputs: Tensor, margins: Tensor | None = None) -> Tensor:
+        """Returns which examples meet the criterion, bool, shape (N,); never with NaN outputs.
+
+        ``margins`` are those of the outputs, None if they are not known yet.
+        """
+        margins = self.margin(outputs) if margins is None else margins
+        return margins > self.required(outputs)
 
     def met_at(self, classifier: Classifier, points: Tensor) -> Tensor:
         """Returns which examples meet the criterion at these points: one forward pass."""

@@ -333,7 +333,7 @@ def _advice(
 def _axes_advice(module: nn.Module, input_shape: tuple[int, ...]) -> str:
     """Returns the fault in the axes of data for a model of convolutions; empty if there is none."""
     first = _first_convolution(module)
-    if first is None or _has_embedding(module):
+    if first is None or has_embedding(module):
         return ""
     taken, axes = first.in_channels, len(first.kernel_size)
     form = f"the model takes (channels, {AXES[axes]})"
@@ -358,7 +358,8 @@ def _first_convolution(module: nn.Module) -> nn.Conv1d | nn.Conv2d | nn.Conv3d |
     return next((each for each in module.modules() if isinstance(each, kinds)), None)
 
 
-def _has_embedding(module: nn.Module) -> bool:
+def has_embedding(module: nn.Module) -> bool:
+    """Returns whether a module takes token ids in one of its parts."""
     return any(isinstance(each, nn.Embedding | nn.EmbeddingBag) for each in module.modules())
 
 
@@ -402,7 +403,7 @@ def _cure(
             "forward(inputs) calls it with the others fixed, the same for all examples, such as\n"
             f"{FIXED_INPUTS}"
         )
-    if "indices" in message_of(error) and _has_embedding(module):
+    if "indices" in message_of(error) and has_embedding(module):
         return f": {TOKENS}"
     note = _size_note(input_shape, prepared)
     return f". {note[0].upper()}{note[1:]}" if note else ""

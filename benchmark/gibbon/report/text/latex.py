@@ -161,16 +161,18 @@ def _below(notes: tuple[str, ...]) -> Iterator[str]:
     if notes:
         yield r"\par\smallskip"
         yield r"\parbox{\linewidth}{\scriptsize\raggedright"
-        yield from (f"{_prose(note)}\\\\" for note in notes[:-1])
-        yield f"{_prose(notes[-1])}}}"
+        yield f"{_on_own_lines(notes)}}}"
 
 
 def _after(notes: tuple[str, ...], *, label: str) -> Iterator[str]:
     """Yields the notes as a paragraph after a table."""
     yield rf"{{\scriptsize\raggedright\noindent Notes on table~\ref{{{label}}}:\\"
-    yield from (f"{_prose(note)}\\\\" for note in notes[:-1])
-    yield rf"{_prose(notes[-1])}\par}}"
+    yield rf"{_on_own_lines(notes)}\par}}"
     yield ""
+
+
+def _on_own_lines(notes: tuple[str, ...]) -> str:
+    return "\\\\\n".join(map(_prose, notes))
 
 
 # The highest level of columns, whether details are printed, whether the font is small, and the

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from gibbon.core.errors import TOKENS
+from gibbon.models.sources.wrap_module import has_embedding
 
 
 def gradient_advice(module: nn.Module) -> str:
@@ -15,7 +16,7 @@ def gradient_advice(module: nn.Module) -> str:
     >>> gradient_advice(nn.Flatten())
     ''
     """
-    if any(isinstance(each, nn.Embedding | nn.EmbeddingBag) for each in module.modules()):
+    if has_embedding(module):
         return f"; {TOKENS}"
     if any(each.is_floating_point() for each in module.parameters()):
         return (

@@ -7,9 +7,7 @@ file that it opens (PEP 578, "Python runtime audit hooks").
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,7 +20,9 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from gibbon.core.errors import WeightsError
 from gibbon.core.frames import OURS, is_authors_file
+from gibbon.models.weights import file_digest
 
 CODE = (".py", ".pyc", ".pyi", ".so", ".pyd")  # it is followed itself
 OF_SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/")
@@ -118,9 +118,6 @@ def _by_others(frame: FrameType | None) -> bool:
 def _digest(path: str) -> str:
     """Returns a digest of a file's contents; empty if it is gone, or no file."""
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            return ""
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        return file_digest(Path(path))
+    except WeightsError:
         return ""
