@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from gibbon.core.errors import WeightsError
 from gibbon.core.reading import TEXT_BYTES, read_bytes
 from gibbon.specs.base import Spec
-from gibbon.specs.decoding import key_path
+from gibbon.specs.problems import key_path
 from gibbon_zoo.atomic import write_in_folder
 from gibbon_zoo.recipe import TEXTS, Optimiser, Ramp, Recipe
 

@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 from gibbon.core.errors import SpecError, UnknownNameError, suggest
 from gibbon.core.reading import check_tree, read_text_file
 from gibbon.specs.base import EpsilonField, Positive, Spec
-from gibbon.specs.decoding import key_path, parse_toml
+from gibbon.specs.decoding import parse_toml
+from gibbon.specs.problems import key_path
 from gibbon_zoo.catalogue import ARCHITECTURES, RECIPES
 
 TEXTS = ("summary", "chosen", "scaled")  # fields of a recipe that do not change the training

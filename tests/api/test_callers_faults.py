@@ -45,6 +45,36 @@ def test_progress_that_raises_is_named_as_the_callers(method: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: gibbon.ModelSpec(name="a", modell="b"), "ModelSpec: modell: .* 'model'"),
+        (lambda: gibbon.ModelSpec(name="a b", model="b"), "ModelSpec: name: must be made of"),
+        (lambda: gibbon.DatasetSpec(name="a", bounds=3), "DatasetSpec: bounds: must be a list"),
+        (lambda: gibbon.AttackSpec(name="pgd", epsilon=-3), r"AttackSpec: epsilon\[0\]: .*-3$"),
+        (
+            lambda: gibbon.Suite(name="x", dataset="mnist", models=[{"name": "a", "modl": 3}]),
+            r"Suite: experiments\[0\]\.models\[0\]\.modl: unknown key",
+        ),
+    ],
+)
+def test_spec_made_in_python_says_which_key_is_wrong(make: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        make()
+    assert "pydantic" not in str(caught.value)
+
+
+def test_attack_spec_is_an_attack_of_a_call() -> None:
+    spec = gibbon.AttackSpec(name="pgd", epsilon=0.2, steps=3, label="short")
+    alone, listed = evaluate(attack=spec), evaluate(attack=[spec, "fgsm"])
+    for results in (alone, listed):
+        row = results.to_frame().query("attack == 'short'").iloc[0]
+        assert (str(row.epsilon), row.examples) == ("0.2", len(LABELS))
+    assert set(listed.to_frame().attack) - {"none"} == {"short", "fgsm"}
+    with pytest.raises(SpecError, match="stepz"):
+        evaluate(attack=gibbon.AttackSpec(name="pgd", epsilon=0.2, stepz=3))
+
+
+@pytest.mark.parametrize(
     ("attack", "advice"),
     [
         (PGD, r"an attack is an instance: PGD\(\)"),

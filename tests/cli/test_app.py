@@ -577,7 +577,31 @@ def test_termination_inside_an_attack_is_no_failure_of_it(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert said.code == 143
-    assert "interrupted; what was done is kept" in said.err
+    assert ("what was done is kept" in said.err) == (command == "evaluate")
+    assert "interrupted" in said.err
+
+
+def test_termination_of_a_report_changes_no_file(
+    gibbon: Gibbon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gibbon(*EVALUATE.split()).code == 0
+    (run,) = (path.parent for path in Path().rglob("run.json"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def replace(*_: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", replace)
+            said = gibbon("report", str(run))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert said.code == 143
+    assert said.err.strip().endswith("interrupted")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_ctrl_c_is_told_and_what_was_done_is_kept(

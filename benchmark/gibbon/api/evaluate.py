@@ -110,7 +110,7 @@ def evaluate(
             ``"mnist"``, a folder of images or ``"rubbish:gaussian"``; inputs without a class may be
             a tensor alone.
         attack: an attack's name, a mapping such as ``{"name": "pgd", "steps": 20}``, an `Attack`,
-            or a list of these; None for inputs without a class.
+            an `AttackSpec`, or a list of these; None for inputs without a class.
         epsilon: perturbation budgets in units of the input, such as ``8 / 255``, ``"8/255"`` or
             ``[0.1, 0.25]``, for every attack whose mapping gives none.
         norm: norm of the perturbation: ``linf``, ``l2`` or ``l1``; the attack's first norm if None.

@@ -50,11 +50,11 @@ Data = (
     | DatasetSpec
     | StrPath
 )
-AttackLike = str | Mapping[str, Any] | Attack
+AttackLike = str | Mapping[str, Any] | Attack | AttackSpec
 Budget = float | str | Epsilon
 _ATTACKS = (
-    'must be an attack\'s name, a mapping such as {"name": "pgd", "steps": 20}, an Attack, or a '
-    "list of these"
+    'must be an attack\'s name, a mapping such as {"name": "pgd", "steps": 20}, an Attack, an '
+    "AttackSpec, or a list of these"
 )
 DESCRIBED = (str, os.PathLike, ModelSpec)  # forms of a model that are not the model itself
 
@@ -266,10 +266,12 @@ def _check_attack(spec: AttackSpec, given: Attack | None) -> None:
 
 def attack_list(given: AttackLike | Iterable[AttackLike]) -> list[AttackLike]:
     """Returns the attacks of a call.  Raises `SpecError` if one is neither named nor an attack."""
-    several = isinstance(given, Iterable) and not isinstance(given, str | Mapping | Attack | type)
+    several = isinstance(given, Iterable) and not isinstance(
+        given, str | Mapping | Attack | AttackSpec | type
+    )
     attacks = [*cast("Iterable[AttackLike]", given)] if several else [cast("AttackLike", given)]
     for each in attacks:
-        if not isinstance(each, str | Mapping | Attack):
+        if not isinstance(each, str | Mapping | Attack | AttackSpec):
             raise SpecError(
                 f"{_ATTACKS}, got {shown(each)}{_attack_cure(each)}",
                 where="attack",
@@ -287,6 +289,8 @@ def _attack_keys(attack: AttackLike) -> dict[str, Any]:
     """Returns the keys of an attack's spec: its name and its parameters."""
     if isinstance(attack, str):
         return {"name": attack}
+    if isinstance(attack, AttackSpec):
+        return {key: value for key, value in attack if key in attack.model_fields_set}
     if isinstance(attack, Attack):
         texts = parameter_texts(attack)
         own = {

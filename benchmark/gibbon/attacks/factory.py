@@ -20,7 +20,7 @@ from gibbon.core.plain_text import shown
 from gibbon.core.registry import their_code
 from gibbon.core.threat import Norm
 from gibbon.models.attacked_view import stand_in
-from gibbon.specs.decoding import WORDS, key_path
+from gibbon.specs.problems import WORDS, key_path
 from gibbon.specs.suite import AttackSpec, DatasetSpec, ModelSpec
 
 

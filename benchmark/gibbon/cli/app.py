@@ -52,7 +52,7 @@ from gibbon.core.plain_text import shown, without_controls
 from gibbon.core.reading import expanded, text_problem
 from gibbon.core.registry import PACKAGE
 
-INTERRUPTION = "interrupted; what was done is kept: run the same command again to continue"
+CONTINUED = ("run", "evaluate", "sweep", "train")  # commands that keep what is done
 
 
 def _print_version(given: bool) -> None:
@@ -131,10 +131,18 @@ def _run_command() -> None:
         Console(stderr=True, emoji=False).print(f"[bold red]error:[/] {escape(sentence)}")
         sys.exit(WRONG_REQUEST)
     except Terminated as terminated:
-        _end(BY_SIGNAL + terminated.signal, INTERRUPTION)
+        _end(BY_SIGNAL + terminated.signal, _interruption())
     except SystemExit as leaving:
         # 130 is what typer makes of Ctrl-C.
-        _end(leaving.code, INTERRUPTION if leaving.code == INTERRUPTED else "")
+        _end(leaving.code, _interruption() if leaving.code == INTERRUPTED else "")
+
+
+def _interruption() -> str:
+    """Returns what is said of an interrupted command; options may come before its name."""
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if command in CONTINUED:
+        return "interrupted; what was done is kept: run the same command again to continue"
+    return "interrupted"
 
 
 def _end(code: str | int | None, sentence: str) -> NoReturn:

@@ -100,10 +100,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             if _LASTING.get():
                 os.fsync(file.fileno())  # before it is renamed, in case the power fails
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:  # also the end of this process by a signal
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            sentence = f"{path}: can't be written: {error.strerror or error}"
+            raise RunFolderError(sentence) from error
+        raise
     for follower in _followers_of(path):
         follower.stored(path)
 

@@ -47,7 +47,7 @@ from gibbon.records.outcomes import OUTCOMES, Outcome, read_outcome
 from gibbon.records.record import Record
 from gibbon.records.run import Evaluation, RunRecord, Transfer, WorstCase, flags_of
 from gibbon.specs.base import UNATTACKED, EpsilonField
-from gibbon.specs.decoding import key_path
+from gibbon.specs.problems import key_path
 
 KIND: Literal["gibbon-baseline"] = "gibbon-baseline"
 VERSION: Literal[5] = 5

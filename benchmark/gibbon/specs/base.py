@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Epsilon
+from gibbon.specs.problems import key_path, problem_text
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
@@ -39,7 +47,34 @@ EpsilonField = Annotated[
 ]
 
 
+class InvalidSpecError(SpecError, ValueError):
+    """A spec that is made in Python is invalid; pydantic takes it for an error of a value."""
+
+
 class Spec(BaseModel):
     """Base class of frozen records that refuse unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    if not TYPE_CHECKING:  # type checkers know the arguments from the fields
+
+        def __init__(self, /, **data: Any) -> None:
+            """Makes a spec.  Raises `SpecError`, a line for each key that is wrong."""
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise InvalidSpecError(_explained(error, type(self))) from error
+
+        # Specs inside of others are validated without a call of this method, as pydantic's own.
+        __init__.__pydantic_base_init__ = True
+
+
+def _explained(error: ValidationError, kind: type[Spec]) -> str:
+    lines = []
+    for problem in error.errors():
+        if problem["type"] == "too_short" and problem["input"]:
+            continue  # the items themselves were wrong: each has its own line
+        known = kind.model_fields if len(problem["loc"]) == 1 else ()
+        where = ": ".join(each for each in (kind.__name__, key_path(problem["loc"])) if each)
+        lines.append(f"{where}: {problem_text(problem, known)}")
+    return "\n".join(lines)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from gibbon.core.errors import SpecError, UnknownNameError, suggest
-from gibbon.core.plain_text import shortened, shown
-from gibbon.core.reading import DEEPEST, check_tree, expanded, read_text_file, shown_key
+from gibbon.core.errors import SpecError, UnknownNameError
+from gibbon.core.plain_text import shortened
+from gibbon.core.reading import DEEPEST, check_tree, expanded, read_text_file
 from gibbon.specs.base import Spec
 from gibbon.specs.naming import suite_name, unlike
 from gibbon.specs.paths import resolve, with_attack_paths
+from gibbon.specs.problems import key_path, problem_text
 from gibbon.specs.published import PublishedRow
 from gibbon.specs.suite import (
     AttackSpec,
@@ -42,12 +42,6 @@ MOST_FAULTS = 20  # lines about wrong keys
 # A dotted key of so many parts that tomllib would take hours, as its time grows with their square.
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
 DEEP_KEY = re.compile(rf"(?<![\w-]){_PART}(?:\.[ \t]*+{_PART}){{{DEEPEST}}}")
-
-# Options of `run` that people write into suites.
-OF_A_RUN = (
-    *("device", "batch_size", "limit", "workers", "output", "precision", "channels_last"),
-    *("compile", "strict"),
-)
 
 AGAINST = "against"
 WHERE = "evaluate"  # how error messages of `decode_request` name the request
@@ -106,17 +100,6 @@ def _compared(experiment: Experiment, against: Any) -> tuple[Experiment, Experim
     clean = clean.model_copy(update={"dataset": dataset})
     return clean, experiment.model_copy(update={"against": name})
 
-
-# pydantic's messages about Python values, reworded for TOML.
-WORDS = {
-    "missing": "is missing",
-    "tuple_type": "must be a list",
-    "too_short": "must not be empty",
-    "model_type": "must be a table",
-    "path_type": "must be a path",
-    "string_pattern_mismatch": "must be made of letters, digits and . _ + - and start with a "
-    "letter or a digit",
-}
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -240,30 +223,6 @@ def _explain(
         path = key_path(location)
         message = problem_text(problem, _known_keys(location, short=short))
         yield f"{where}: {path}: {message}" if path else f"{where}: {message}"
-
-
-def problem_text(problem: ErrorDetails, known: Iterable[str]) -> str:
-    """Returns the problem of a key in TOML's words; ``known`` are the valid keys of its table."""
-    if problem["type"] == "extra_forbidden":
-        keys, key = list(dict.fromkeys(known)), str(problem["loc"][-1])
-        if key in OF_A_RUN:
-            option = key.replace("_", "-")
-            return f"unknown key: a suite doesn't say how it is run; give --{option} to run"
-        return f"unknown key{suggest(key, keys)} Valid keys: {', '.join(keys)}"
-    message = WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    came = shown(problem["input"])
-    plain = isinstance(problem["input"], str | int | float)
-    return f"{message}, got {came}" if plain and came not in message else message
-
-
-def key_path(location: Sequence[str | int]) -> str:
-    """Returns a key path as text: ``attacks[2].steps``.
-
-    >>> key_path(["attacks", 2, "steps"])
-    'attacks[2].steps'
-    """
-    parts = [f"[{part}]" if isinstance(part, int) else f".{shown_key(part)}" for part in location]
-    return "".join(parts).lstrip(".")
 
 
 def _known_keys(location: list[str | int], *, short: bool) -> list[str]:
