@@ -31,13 +31,17 @@ def threats(
 
 
 def errors(
-    attack: Attack, classifier: Classifier, batch: Batch, *, epsilons: Sequence[str], clean: bool
+    attack: Attack,
+    classifier: Classifier,
+    batch: Batch,
+    *,
+    asked: Sequence[ThreatModel],
+    clean: bool,
 ) -> list[float]:
     """Adversarial errors, checked and predicted as in a run, where the model is evaluated.
 
     With ``clean`` what the model says of the clean inputs is taken down too.
     """
-    asked = threats(epsilons, classifier)
     found = []
     with guarding(classifier, batch, attack=attack) as guarded:
         streams = ExampleStreams.derive(0, batch.ids)
@@ -84,7 +88,8 @@ def contestant(
     clean: bool = False,
     who: str = NAME,
 ) -> Contestant:
-    work = partial(errors, attack, subject.classifier, batch, epsilons=epsilons, clean=clean)
+    asked = threats(epsilons, subject.classifier)  # which a run plans before it begins
+    work = partial(errors, attack, subject.classifier, batch, asked=asked, clean=clean)
     return Contestant(who, work)
 
 

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.core.threat import Epsilon, Norm, ThreatModel
+from gibbon.metrics.validity import check
 from gibbon.models.classifier import Classifier
+from gibbon.models.votes import Votes
+from gibbon.verify.proposal import TryResult
 from gibbon.verify.shared_pass import SharedPass
 
 COUNT = 4
@@ -89,3 +92,41 @@ def test_another_error_leaves_each_epsilon_to_its_own_pass() -> None:
 def _fail(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     if len(inputs[0]) > COUNT:
         raise ValueError("planted trouble")
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+@pytest.mark.parametrize("boxed", [True, False])
+def test_what_is_computed_for_all_epsilons_is_what_each_has_alone(norm: Norm, boxed: bool) -> None:
+    source, _ = model(1000)
+    batch = nets.random_batch(COUNT)
+    threats = [
+        ThreatModel(norm, Epsilon.parse(each), source.bounds if boxed else None)
+        for each in ("0.1", "0.5", "3")
+    ]
+    direction = torch.ones_like(batch.inputs)
+    direction[0, ..., 0] = torch.inf  # at every epsilon one candidate is invalid
+    shared = SharedPass(batch.inputs, direction, threats)
+    with source.evaluating():
+        for number, threat in enumerate(threats):
+            points = shared.points(number)
+            tried = TryResult(points, shared=shared, position=number)
+            at_once = tried.check(batch.inputs, threat=threat, bounds=source.bounds)
+            alone = check(points, batch.inputs, threat=threat, bounds=source.bounds)
+            assert at_once.sound == alone.sound
+            for name in ("candidates", "verdict", "distance"):
+                one, other = getattr(at_once, name), getattr(alone, name)
+                assert torch.equal(one.nan_to_num(9.0), other.nan_to_num(9.0))
+
+
+def test_answers_for_all_epsilons_are_cut_as_computed_for_each() -> None:
+    source, _ = model(1000)
+    batch = nets.random_batch(COUNT)
+    threats = [ThreatModel(Norm.LINF, Epsilon.parse(each), source.bounds) for each in ("0.1", "1")]
+    shared = SharedPass(batch.inputs, torch.ones_like(batch.inputs), threats)
+    with source.evaluating():
+        for number in range(len(threats)):
+            cut = shared.votes(number, source, batch)
+            assert cut is not None
+            whole = Votes(cut.drawn, batch.labels, source.outputs)
+            for name in ("outputs", "predicted", "confidence", "margin", "lead", "certain"):
+                torch.testing.assert_close(getattr(cut, name), getattr(whole, name))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gibbon.core.errors import AttackError
 from gibbon.core.threat import Bounds, Norm, ThreatModel, Verdict
-from gibbon.metrics.distances import distances, like
+from gibbon.metrics.distances import lengths_, like
 
 # How far a candidate may overstep by rounding.  Adding epsilon to a float32 of the size of the
 # bounds errs by at most 2^-24 of that size, once a step; a Euclidean norm over d coordinates adds
@@ -41,6 +41,39 @@ class Checked:
     sound: bool
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Distances of candidates from their inputs, and the extremes that decide if all are valid.
+
+    Args:
+        distance: float32, shape (N,), in the norm that was asked for.
+        farthest: the largest distance.
+        lowest: the smallest coordinate of all candidates.
+        highest: the largest one.
+    """
+
+    distance: Tensor
+    farthest: float
+    lowest: float
+    highest: float
+
+
+def measure(groups: Tensor, inputs: Tensor, *, norm: Norm) -> list[Measured]:
+    """Measures groups of candidates for the same inputs, with one read from the device.
+
+    Args:
+        groups: shape (groups, N, *input_shape).
+        inputs: shape (N, *input_shape).
+        norm: the norm of the distances.
+    """
+    count, flat = len(groups), groups.flatten(1)
+    distance = lengths_((groups - inputs).view(count * len(inputs), -1), norm=norm).view(count, -1)
+    # One pass over large groups; over a dimension it takes twenty times as long on a CPU.
+    ends = torch.aminmax(flat) if count == 1 else (flat.amin(1), flat.amax(1))
+    extremes = torch.stack([distance.amax(1), *(each.view(count) for each in ends)], 1).tolist()
+    return [Measured(one, *ends) for one, ends in zip(distance.unbind(), extremes, strict=True)]
+
+
 def check_form(candidates: object, inputs: Tensor, *, what: str) -> None:
     """Raises `AttackError` unless these are a tensor of the inputs' shape and dtype."""
     if not isinstance(candidates, Tensor):
@@ -52,7 +85,14 @@ def check_form(candidates: object, inputs: Tensor, *, what: str) -> None:
         )
 
 
-def check(candidates: Tensor, inputs: Tensor, *, threat: ThreatModel, bounds: Bounds) -> Checked:
+def check(
+    candidates: Tensor,
+    inputs: Tensor,
+    *,
+    threat: ThreatModel,
+    bounds: Bounds,
+    measured: Measured | None = None,
+) -> Checked:
     """Checks that candidates are finite, within the budget and within the threat model's box.
 
     Args:
@@ -60,17 +100,20 @@ def check(candidates: Tensor, inputs: Tensor, *, threat: ThreatModel, bounds: Bo
         inputs: of the same shape.
         threat: the norm, the budget and the box.
         bounds: the model's bounds, whose width scales the tolerance for rounding.
+        measured: the candidates in the norm, if they were measured with others.
     """
     # Reading the extremes suffices if all candidates are valid, as they nearly always are: the
     # comparisons are false for NaN, and an infinite coordinate has an infinite distance.
-    distance = distances(candidates, inputs, norm=threat.norm)
+    if measured is None:
+        (measured,) = measure(candidates.unsqueeze(0), inputs, norm=threat.norm)
+    distance = measured.distance
     reach = threat.radius + tolerance(threat, bounds=bounds, coordinates=inputs[0].numel())
     box, slack = threat.bounds, LINF_TOLERANCE * bounds.width
-    extremes = [distance.amax()] if box is None else [distance.amax(), *torch.aminmax(candidates)]
-    farthest, *ends = torch.stack(extremes).tolist()
-    within = box is None or (ends[0] >= box.low - slack and ends[1] <= box.high + slack)
+    within = box is None or (
+        measured.lowest >= box.low - slack and measured.highest <= box.high + slack
+    )
     verdict = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
-    sound = farthest <= reach and within
+    sound = measured.farthest <= reach and within
     if not sound:
         finite = torch.isfinite(distance)
         verdict[distance > reach] = Verdict.OUT_OF_BUDGET

@@ -71,7 +71,7 @@ class Votes:
         rival = tally.scatter(1, self.labels.unsqueeze(1), -1).argmax(1)
         return torch.where(self.wrong_share > MAJORITY, rival, self.labels)
 
-    @property
+    @cached_property
     def confidence(self) -> Tensor:
         """The model's probability for the predicted class, float32, shape (N,).
 
@@ -91,18 +91,35 @@ class Votes:
         return sure.view(self.draws, -1).all(0)
 
     @cached_property
+    def margin(self) -> Tensor:
+        """The output for the best wrong class minus that for the true one, shape (N,)."""
+        return margin(self.outputs, self.labels)
+
+    @cached_property
     def lead(self) -> Tensor:
         """The value to choose between inputs by, shape (N,); positive if misclassified.
 
         It is the margin of the best wrong class over the true one.  Of several draws it is the
         share of wrong draws less a half; the margin decides between equal shares.
         """
-        margins = margin(self.outputs, self.labels)
         if self.draws == 1:
-            return margins
+            return self.margin
         # Less than half a step of the share, so that the margin changes neither order nor sign.
         step = 1 / self.draws
-        return self.wrong_share - MAJORITY - step / 4 + margins.tanh() * step / 8
+        return self.wrong_share - MAJORITY - step / 4 + self.margin.tanh() * step / 8
+
+    def split(self, number: int) -> list[Votes]:
+        """Returns the answers to this many groups of equal size, in order.
+
+        What attacks are judged by is computed once for all groups.
+        """
+        computed = ("outputs", "predicted", "confidence", "margin")
+        drawn, labels = self.drawn.chunk(number, 1), self.labels.chunk(number)
+        parts = [Votes(*each, self.rule) for each in zip(drawn, labels, strict=True)]
+        for name in computed:
+            for part, value in zip(parts, getattr(self, name).chunk(number), strict=True):
+                vars(part)[name] = value  # where `cached_property` keeps it
+        return parts
 
     def where(self, mask: Tensor, other: Votes) -> Votes:
         """Returns these answers if the mask, bool, shape (N,), is set, else the other ones."""

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier, Watch
-from gibbon.models.outputs import margin
 from gibbon.models.votes import Votes, one_vote, votes
 from gibbon.verify.unchanged_state import unchanged_state
 
@@ -50,7 +49,7 @@ class CleanAnswers:
 def clean_answers(source: Classifier, batch: Batch, *, watch: Watch | None = None) -> CleanAnswers:
     """Returns the source's answers for the clean inputs; arguments as for `clean_votes`."""
     clean = clean_votes(source, batch, watch=watch)
-    return CleanAnswers(answers_from(clean), clean.certain, margin(clean.outputs, batch.labels))
+    return CleanAnswers(answers_from(clean), clean.certain, clean.margin)
 
 
 def clean_votes(source: Classifier, batch: Batch, *, watch: Watch | None) -> Votes:

@@ -14,9 +14,8 @@ from gibbon.core.errors import AttackError
 from gibbon.core.threat import ThreatModel, Verdict
 from gibbon.datasets.base import Batch
 from gibbon.metrics.distances import like
-from gibbon.metrics.validity import Checked, check, check_form
+from gibbon.metrics.validity import Checked, check_form
 from gibbon.models.classifier import Classifier, Watch
-from gibbon.models.outputs import margin
 from gibbon.models.votes import Votes
 from gibbon.verify.answers import (
     Answers,
@@ -225,8 +224,8 @@ def _best(
         best = best.again(source, batch)
         first = torch.where(best.misclassified, first.clamp(min=0), -1)
     found = best.candidates, answers_from(best.votes), best.verdict, best.distance
-    reached = margin(best.votes.outputs, batch.labels)
-    return Judged(*found, best.misclassified, misled_by=first, nearest=nearest, margin=reached)
+    margins = best.votes.margin
+    return Judged(*found, best.misclassified, misled_by=first, nearest=nearest, margin=margins)
 
 
 def _answered(
@@ -242,4 +241,4 @@ def _answered(
 
 def _checked(tried: TryResult, source: Classifier, batch: Batch, *, threat: ThreatModel) -> Checked:
     check_form(tried.points, batch.inputs, what="candidate")
-    return check(tried.points.detach(), batch.inputs, threat=threat, bounds=source.bounds)
+    return tried.check(batch.inputs, threat=threat, bounds=source.bounds)

@@ -37,7 +37,7 @@ from gibbon.core.rng import ExampleStreams
 from gibbon.core.threat import Bounds, Norm, ThreatModel
 from gibbon.datasets.base import Batch
 from gibbon.metrics.distances import distances, like
-from gibbon.metrics.validity import LINF_TOLERANCE, outside
+from gibbon.metrics.validity import LINF_TOLERANCE, Checked, check, outside
 from gibbon.models.classifier import Classifier, Watch
 from gibbon.models.votes import Votes
 from gibbon.verify.answers import clean_votes, votes_for
@@ -64,6 +64,11 @@ class TryResult:
     nearest: Tensor | None = None
     shared: SharedPass | None = None
     position: int = 0
+
+    def check(self, inputs: Tensor, *, threat: ThreatModel, bounds: Bounds) -> Checked:
+        """Checks the points (`gibbon.metrics.validity.check`), all of a shared pass at once."""
+        measured = None if self.shared is None else self.shared.measured(self.position)
+        return check(self.points.detach(), inputs, threat=threat, bounds=bounds, measured=measured)
 
     def answers(self, source: Classifier, batch: Batch, points: Tensor, *, sound: bool) -> Votes:
         """Returns the source's answers for the points that were checked.

@@ -17,6 +17,7 @@ from torch import Tensor
 from gibbon.attacks.base import move
 from gibbon.core.threat import ThreatModel
 from gibbon.datasets.base import Batch
+from gibbon.metrics.validity import Measured, measure
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import give_back, is_shortage
 from gibbon.models.pass_count import add_passes
@@ -37,12 +38,15 @@ class SharedPass:
     Args:
         inputs: shape (N, *input_shape).
         direction: of the same shape.
-        threats: the epsilons, and the box.
+        threats: the epsilons, in one norm and one box.
     """
 
     def __init__(self, inputs: Tensor, direction: Tensor, threats: Sequence[ThreatModel]) -> None:
-        self._points = [move(inputs, direction, threat=each) for each in threats]
-        self._outputs: dict[int, Tensor] = {}
+        moved = [move(inputs, direction, threat=each) for each in threats]
+        self._inputs, self._norm = inputs, threats[0].norm
+        self._points = torch.stack(moved)
+        self._measured: list[Measured] = []
+        self._votes: dict[int, Votes] = {}
         self._tried = 0  # epsilons before this position were predicted, or can't be at once
 
     @staticmethod
@@ -56,6 +60,12 @@ class SharedPass:
         """Returns the candidates at one of the epsilons, shape (N, *input_shape)."""
         return self._points[position]
 
+    def measured(self, position: int) -> Measured:
+        """Returns the measurements of the candidates at one of the epsilons."""
+        if not self._measured:
+            self._measured = measure(self._points, self._inputs, norm=self._norm)
+        return self._measured[position]
+
     def votes(self, position: int, source: Classifier, batch: Batch) -> Votes | None:
         """Returns the source's answers at one of the epsilons, whose candidates are valid.
 
@@ -66,29 +76,29 @@ class SharedPass:
         if source.draws.count > 1:
             return None
         if position >= self._tried:
-            self._predict(position, source)
-        outputs = self._outputs.pop(position, None)
-        if outputs is None:
-            return None
-        add_passes(source.passes, forward=len(outputs))
-        return Votes(outputs.unsqueeze(0), batch.labels, source.outputs)
+            self._predict(position, source, batch.labels)
+        votes = self._votes.pop(position, None)
+        if votes is not None:
+            add_passes(source.passes, forward=len(batch.labels))
+        return votes
 
-    def _predict(self, position: int, source: Classifier) -> None:
+    def _predict(self, position: int, source: Classifier, labels: Tensor) -> None:
         """Predicts the candidates of several epsilons, beginning with one."""
-        left, count = self._points[position:], len(self._points[position])
+        left, count = self._points[position:], len(labels)
         number = min(len(left), _HELD.get(source, MOST_EXAMPLES) // max(1, count))
         while number > 1:
             try:
                 with unchanged_state(source), source.uncounted():
-                    outputs = source.predict(torch.cat(left[:number]))
+                    outputs = source.predict(left[:number].flatten(0, 1))
             except Exception as error:  # noqa: BLE001
                 if not is_shortage(error):  # each epsilon has a pass, which fails by itself
                     self._tried = len(self._points)
                     return
             else:
-                self._outputs = dict(enumerate(outputs.chunk(number), start=position))
+                whole = Votes(outputs.unsqueeze(0), labels.repeat(number), source.outputs)
+                self._votes = dict(enumerate(whole.split(number), start=position))
                 break
             _HELD[source] = number * count // 2
-            give_back(left[0].device)
+            give_back(left.device)
             number //= 2
         self._tried = position + max(1, number)
