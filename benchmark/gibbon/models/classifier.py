@@ -242,7 +242,7 @@ class Classifier:
 
         Raises `OutputError` for any others.
         """
-        expected = (len(inputs), self.classes)
+        expected = (inputs.shape[0], self.classes)
         came: object = type(outputs).__name__
         if isinstance(outputs, Tensor):
             found = self._readable(outputs, inputs)
@@ -532,7 +532,7 @@ class Classifier:
         return call
 
     def _count_backward(self, call: ModelCall | None, gradient: Tensor) -> None:
-        add_passes(self.passes, backward=len(gradient))
+        add_passes(self.passes, backward=gradient.shape[0])
         if call is not None and self._watch is not None:
             self._watch.path.took_upstream(call, gradient)
 

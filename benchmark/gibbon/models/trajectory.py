@@ -253,7 +253,7 @@ class Trajectory:
             call.has_upstream, call.finite_upstream = sizes != 0, sizes.isfinite()
 
     def _took(self, call: ModelCall, gradient: Tensor) -> None:
-        if call.run is self._run and len(call.tracks) == len(gradient) and not self._off:
+        if call.run is self._run and call.tracks.shape[0] == gradient.shape[0] and not self._off:
             call.run.took(call, gradient.detach(), own=self._own)
 
     @property
@@ -297,9 +297,10 @@ class Trajectory:
         Libraries may call the model on any part of the batch.  A point that is taken for another
         example's is a success of that example if it is within its budget, whoever made it.
         """
-        if len(points) == len(run.rows):
+        count = points.shape[0]  # `len` of a tensor takes three times as long
+        if count == run.count:
             return run.all_tracks
-        if self._asked is not None and len(self._asked) == len(points):
+        if self._asked is not None and self._asked.shape[0] == count:
             return self._asked
         run.declared = False
         inputs = run.inputs.flatten(1)
@@ -384,6 +385,7 @@ class _Run:
         reach: the largest distance of a success.
 
     Attributes:
+        count: number of tracks.
         declared: whether it is known which tracks the calls were about.
         clock: gradients taken so far.
         start: a sample of the points of the first call, if it was about all tracks.
@@ -399,7 +401,8 @@ class _Run:
         self, rows: Tensor, inputs: Tensor, labels: Tensor | None, *, reach: float
     ) -> None:
         self.rows, self.inputs, self.labels, self.reach = rows, inputs, labels, reach
-        self.all_tracks = torch.arange(len(rows), device=rows.device)
+        self.count = len(rows)
+        self.all_tracks = torch.arange(self.count, device=rows.device)
         unknown = torch.full(rows.shape, torch.nan, device=rows.device)
         self.declared = True
         self.clock = 0
@@ -538,15 +541,15 @@ class _Run:
 
     def took(self, call: ModelCall, gradient: Tensor, *, own: bool) -> None:
         """Records a gradient, shape (M, *input_shape)."""
-        flat, tracks, place = gradient.flatten(1), call.tracks, len(self._waiting)
+        flat, count, place = gradient.flatten(1), call.tracks.shape[0], len(self._waiting)
         margins: Tensor | None = None
         if not self.on_host:
             sizes = torch.linalg.vector_norm(flat, ord=torch.inf, dim=1)
-        elif len(tracks) > len(self.rows):  # several points of a track in one call
-            sizes, margins = flat.new_empty(len(tracks)), call.margins
+        elif count > self.count:  # several points of a track in one call
+            sizes, margins = flat.new_empty(count), call.margins
         else:
-            sizes = self._sizes[place, : len(tracks)]
-            margins = None if call.margins is None else self._margins[place, : len(tracks)]
+            sizes = self._sizes[place, :count]
+            margins = None if call.margins is None else self._margins[place, :count]
             if margins is not None and call.margins is not None:
                 margins.copy_(call.margins)
         zero: Tensor | None = None
@@ -566,7 +569,7 @@ class _Run:
         self.clock += 1
         if len(self._waiting) >= BUFFERED:
             self.count_gradients()
-        if self._kept == len(self._snapshots):
+        if self._kept == 2 * BUFFERED:
             self.evaluate_pending()
             self._snapshots[:BUFFERED] = self._snapshots[::2].clone()
             self._kept, self._every = BUFFERED, 2 * self._every
