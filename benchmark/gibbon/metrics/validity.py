@@ -42,7 +42,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CandidateDistances:
     """Distances of candidates from their inputs, and the extremes that decide if all are valid.
 
     Args:
@@ -58,7 +58,7 @@ class Measured:
     highest: float
 
 
-def measure(groups: Tensor, inputs: Tensor, *, norm: Norm) -> list[Measured]:
+def measure_candidates(groups: Tensor, inputs: Tensor, *, norm: Norm) -> list[CandidateDistances]:
     """Measures groups of candidates for the same inputs, with one read from the device.
 
     Args:
@@ -71,7 +71,10 @@ def measure(groups: Tensor, inputs: Tensor, *, norm: Norm) -> list[Measured]:
     # One pass over large groups; over a dimension it takes twenty times as long on a CPU.
     ends = torch.aminmax(flat) if count == 1 else (flat.amin(1), flat.amax(1))
     extremes = torch.stack([distance.amax(1), *(each.view(count) for each in ends)], 1).tolist()
-    return [Measured(one, *ends) for one, ends in zip(distance.unbind(), extremes, strict=True)]
+    return [
+        CandidateDistances(one, *ends)
+        for one, ends in zip(distance.unbind(), extremes, strict=True)
+    ]
 
 
 def check_form(candidates: object, inputs: Tensor, *, what: str) -> None:
@@ -91,7 +94,7 @@ def check(
     *,
     threat: ThreatModel,
     bounds: Bounds,
-    measured: Measured | None = None,
+    measured: CandidateDistances | None = None,
 ) -> Checked:
     """Checks that candidates are finite, within the budget and within the threat model's box.
 
@@ -105,7 +108,7 @@ def check(
     # Reading the extremes suffices if all candidates are valid, as they nearly always are: the
     # comparisons are false for NaN, and an infinite coordinate has an infinite distance.
     if measured is None:
-        (measured,) = measure(candidates.unsqueeze(0), inputs, norm=threat.norm)
+        (measured,) = measure_candidates(candidates.unsqueeze(0), inputs, norm=threat.norm)
     distance = measured.distance
     reach = threat.radius + tolerance(threat, bounds=bounds, coordinates=inputs[0].numel())
     box, slack = threat.bounds, LINF_TOLERANCE * bounds.width

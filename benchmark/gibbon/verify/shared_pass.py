@@ -17,7 +17,7 @@ from torch import Tensor
 from gibbon.attacks.base import move
 from gibbon.core.threat import ThreatModel
 from gibbon.datasets.base import Batch
-from gibbon.metrics.validity import Measured, measure
+from gibbon.metrics.validity import CandidateDistances, measure_candidates
 from gibbon.models.classifier import Classifier
 from gibbon.models.memory import give_back, is_shortage
 from gibbon.models.pass_count import add_passes
@@ -45,7 +45,7 @@ class SharedPass:
         moved = [move(inputs, direction, threat=each) for each in threats]
         self._inputs, self._norm = inputs, threats[0].norm
         self._points = torch.stack(moved)
-        self._measured: list[Measured] = []
+        self._measured: list[CandidateDistances] = []
         self._votes: dict[int, Votes] = {}
         self._tried = 0  # epsilons before this position were predicted, or can't be at once
 
@@ -60,10 +60,10 @@ class SharedPass:
         """Returns the candidates at one of the epsilons, shape (N, *input_shape)."""
         return self._points[position]
 
-    def measured(self, position: int) -> Measured:
+    def measured(self, position: int) -> CandidateDistances:
         """Returns the measurements of the candidates at one of the epsilons."""
         if not self._measured:
-            self._measured = measure(self._points, self._inputs, norm=self._norm)
+            self._measured = measure_candidates(self._points, self._inputs, norm=self._norm)
         return self._measured[position]
 
     def votes(self, position: int, source: Classifier, batch: Batch) -> Votes | None:
