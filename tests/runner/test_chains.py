@@ -125,7 +125,7 @@ def test_tables_say_what_was_carried(run: Run, suite: MakeSuite, tmp_path: Path)
     assert "iterate kept: last, carried" in (tmp_path / "run" / "tables.md").read_text()
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 60])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 7, 60])
 def test_batches_change_no_carried_sweep(
     run: Run, suite: MakeSuite, tmp_path: Path, batch_size: int
 ) -> None:

@@ -26,7 +26,7 @@ TARGETED = {
     "cw": {"steps": 5, "searches": 2},
     "ddn": {"steps": 5},
     "fmn": {"steps": 5},
-    "lbfgs": {},
+    "lbfgs": {"iterations": 5, "searches": 3},
 }
 
 

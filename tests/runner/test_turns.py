@@ -104,7 +104,7 @@ def test_results_are_the_same(
     assert not (tmp_path / "turned" / CANDIDATES).exists()
 
 
-@pytest.mark.parametrize("places", [1, 5, 20])
+@pytest.mark.parametrize("places", [pytest.param(1, marks=pytest.mark.slow), 5, 20])
 def test_a_transfer_matrix_loads_a_model_twice_at_most(
     run: Run, suite: MakeSuite, watched: Watched, places: int
 ) -> None:
