@@ -360,9 +360,7 @@ def test_what_is_booked_is_what_the_models_saw(
 # What changes nothing
 
 
-@pytest.mark.parametrize(
-    "batch_size", [pytest.param(1, marks=pytest.mark.slow), 7, 59, 1000]
-)
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 7, 59, 1000])
 def test_the_batch_size_changes_nothing(
     run: Run, suite: MakeSuite, tmp_path: Path, batch_size: int
 ) -> None:

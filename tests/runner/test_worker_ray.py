@@ -47,7 +47,7 @@ def test_two_nodes_give_the_answer_of_one_process(tmp_path: Path, cluster: Any) 
     settings = {"executor": "ray", "address": cluster.address, "workers": 2, **QUICK}
     calm = LateDeed()
     run(suite, tmp_path / "two", progress=calm, **settings)
-    assert "2 workers on Ray (2 nodes), 1 processor each" in calm.notes
+    assert "2 workers on Ray (2 nodes), 1 thread each" in calm.notes
     assert_same_runs(tmp_path / "two", tmp_path / "one")
 
     Path("calls").unlink()

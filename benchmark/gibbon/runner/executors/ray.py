@@ -162,10 +162,12 @@ class RayActors(WorkerPool):
             self.count = shares.workers
             kind = settings.device.partition(":")[0]
             device = "cpu" if kind == "auto" and not shares.gpus else kind
+            own = settings.address is None  # on this machine, whose threads may be limited
+            threads = min(torch.get_num_threads(), shares.cpus) if own else shares.cpus
             request = replace(
                 request,
                 settings=replace(settings, device=device),
-                threads=shares.cpus,
+                threads=threads,
                 sharing=shares.sharing,
             )
             self._data = ray.put(_pickled(ray, request))
@@ -178,7 +180,7 @@ class RayActors(WorkerPool):
         except BaseException:
             self._leave()
             raise
-        each = f"{shares.cpus} processor{'s' * (shares.cpus != 1)}"
+        each = f"{threads} thread{'s' * (threads != 1)}"
         each += f" and {shares.gpus:g} GPUs" if shares.gpus else ""
         note(f"{self.count} workers on Ray ({len(nodes.nodes)} nodes), {each} each")
 
