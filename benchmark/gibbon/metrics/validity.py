@@ -46,7 +46,7 @@ class CandidateDistances:
     """Distances of candidates from their inputs, and the extremes that decide if all are valid.
 
     Args:
-        distance: float32, shape (N,), in the norm that was asked for.
+        distance: float32, shape (N,), in the requested norm.
         farthest: the largest distance.
         lowest: the smallest coordinate of all candidates.
         highest: the largest one.
