@@ -38,7 +38,7 @@ from tools.records.estimates import CLOCKS, ROOT, processor
 
 WHOLE: Final = "one process"
 RECORD: Final = ROOT / "results" / "workers" / "record.json"
-EXAMPLES: Final = 5_000
+EXAMPLES: Final = 10_000
 WORDS: Final = f"PGD with 40 steps at two ε, two maxout networks, {EXAMPLES:,} examples of MNIST"
 SUITE: Final[dict[str, Any]] = {
     "name": "workers",
