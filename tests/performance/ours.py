@@ -56,10 +56,9 @@ def errors(
 
 
 def carried_errors(
-    attack: Attack, classifier: Classifier, batch: Batch, *, epsilons: Sequence[str]
+    attack: Attack, classifier: Classifier, batch: Batch, *, asked: Sequence[ThreatModel]
 ) -> list[float]:
     """The same for epsilons that rise, where an example that was misled stays misled."""
-    asked = threats(epsilons, classifier)
     found = []
     before: Judged | None = None
     with guarding(classifier, batch, attack=attack) as guarded:

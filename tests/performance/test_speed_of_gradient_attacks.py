@@ -67,7 +67,8 @@ def test_fgsm(ledger: Ledger, subject: Subject, others: list[Rival], batch_size:
         floor_bar=FLOOR_BAR,
     )
     _no_fewer_errors(timings, us, them)
-    sweep = partial(ours.carried_errors, FGSM(), subject.classifier, batch, epsilons=EPSILONS)
+    asked = ours.threats(EPSILONS, subject.classifier)
+    sweep = partial(ours.carried_errors, FGSM(), subject.classifier, batch, asked=asked)
     us = Contestant(ours.NAME, sweep)
     timings = ledger.hold(
         us,

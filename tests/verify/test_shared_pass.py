@@ -113,9 +113,11 @@ def test_what_is_computed_for_all_epsilons_is_what_each_has_alone(norm: Norm, bo
             at_once = tried.check(batch.inputs, threat=threat, bounds=source.bounds)
             alone = check(points, batch.inputs, threat=threat, bounds=source.bounds)
             assert at_once.sound == alone.sound
-            for name in ("candidates", "verdict", "distance"):
+            for name in ("candidates", "verdict"):  # copied, and compared with a tolerance
                 one, other = getattr(at_once, name), getattr(alone, name)
                 assert torch.equal(one.nan_to_num(9.0), other.nan_to_num(9.0))
+            # Sums over more rows may be rounded in another order on another processor.
+            torch.testing.assert_close(at_once.distance, alone.distance, equal_nan=True)
 
 
 def test_answers_for_all_epsilons_are_cut_as_computed_for_each() -> None:

@@ -51,6 +51,7 @@ Data = (
     | StrPath
 )
 AttackLike = str | Mapping[str, Any] | Attack | AttackSpec
+_ONE_ATTACK = (str, Mapping, Attack, AttackSpec)  # the kinds of `AttackLike`
 Budget = float | str | Epsilon
 _ATTACKS = (
     'must be an attack\'s name, a mapping such as {"name": "pgd", "steps": 20}, an Attack, an '
@@ -266,12 +267,10 @@ def _check_attack(spec: AttackSpec, given: Attack | None) -> None:
 
 def attack_list(given: AttackLike | Iterable[AttackLike]) -> list[AttackLike]:
     """Returns the attacks of a call.  Raises `SpecError` if one is neither named nor an attack."""
-    several = isinstance(given, Iterable) and not isinstance(
-        given, str | Mapping | Attack | AttackSpec | type
-    )
+    several = isinstance(given, Iterable) and not isinstance(given, (*_ONE_ATTACK, type))
     attacks = [*cast("Iterable[AttackLike]", given)] if several else [cast("AttackLike", given)]
     for each in attacks:
-        if not isinstance(each, str | Mapping | Attack | AttackSpec):
+        if not isinstance(each, _ONE_ATTACK):
             raise SpecError(
                 f"{_ATTACKS}, got {shown(each)}{_attack_cure(each)}",
                 where="attack",

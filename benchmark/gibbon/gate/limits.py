@@ -13,8 +13,8 @@ from gibbon.core.reading import check_tree
 from gibbon.gate.measures import GateMeasure, Key
 from gibbon.records.flag_kinds import flag_kind
 from gibbon.specs.base import Name, Spec
-from gibbon.specs.decoding import MOST_FAULTS, parse_toml, read_text
-from gibbon.specs.problems import key_path, problem_text
+from gibbon.specs.decoding import parse_toml, read_text
+from gibbon.specs.problems import MOST_FAULTS, key_path, problem_text
 
 MAX_INCREASE = 1.0  # percentage points
 

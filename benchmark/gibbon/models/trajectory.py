@@ -569,7 +569,7 @@ class _Run:
         self.clock += 1
         if len(self._waiting) >= BUFFERED:
             self.count_gradients()
-        if self._kept == 2 * BUFFERED:
+        if self._kept == self._snapshots.shape[0]:
             self.evaluate_pending()
             self._snapshots[:BUFFERED] = self._snapshots[::2].clone()
             self._kept, self._every = BUFFERED, 2 * self._every

@@ -12,10 +12,11 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 
 from gibbon.core.errors import SpecError
 from gibbon.core.threat import Epsilon
-from gibbon.specs.problems import key_path, problem_text
+from gibbon.specs.problems import key_path, problem_lines, problem_text
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
@@ -70,11 +71,9 @@ class Spec(BaseModel):
 
 
 def _explained(error: ValidationError, kind: type[Spec]) -> str:
-    lines = []
-    for problem in error.errors():
-        if problem["type"] == "too_short" and problem["input"]:
-            continue  # the items themselves were wrong: each has its own line
+    def line(problem: ErrorDetails) -> str:
         known = kind.model_fields if len(problem["loc"]) == 1 else ()
         where = ": ".join(each for each in (kind.__name__, key_path(problem["loc"])) if each)
-        lines.append(f"{where}: {problem_text(problem, known)}")
-    return "\n".join(lines)
+        return f"{where}: {problem_text(problem, known)}"
+
+    return problem_lines(error, line, where=kind.__name__)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from gibbon.core.errors import SpecError, UnknownNameError
 from gibbon.core.plain_text import shortened
@@ -18,7 +18,7 @@ from gibbon.core.reading import DEEPEST, check_tree, expanded, read_text_file
 from gibbon.specs.base import Spec
 from gibbon.specs.naming import suite_name, unlike
 from gibbon.specs.paths import resolve, with_attack_paths
-from gibbon.specs.problems import key_path, problem_text
+from gibbon.specs.problems import key_path, problem_lines, problem_text
 from gibbon.specs.published import PublishedRow
 from gibbon.specs.suite import (
     AttackSpec,
@@ -36,8 +36,6 @@ FILE_KEYS: dict[type[Spec], tuple[str, ...]] = {
     DatasetSpec: ("source", "class_map", "labels"),
     PublishedRow: ("proved",),
 }
-
-MOST_FAULTS = 20  # lines about wrong keys
 
 # A dotted key of so many parts that tomllib would take hours, as its time grows with their square.
 _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
@@ -163,10 +161,17 @@ def decode_spec(
     try:
         return kind.model_validate(written)
     except ValidationError as error:
-        lines = _explain(error, written, where=where, at=at)
-        text = "\n".join(islice(lines, MOST_FAULTS))
-        more = error.error_count() - MOST_FAULTS
-        raise SpecError(text + (f"\n{where}: and {more:,} more" if more > 0 else "")) from error
+        short = "experiments" not in written
+
+        def line(problem: ErrorDetails) -> str:
+            location = [*at, *problem["loc"]]
+            if short and location[:2] == ["experiments", 0]:
+                location = location[2:]
+            path = key_path(location)
+            message = problem_text(problem, _known_keys(location, short=short))
+            return f"{where}: {path}: {message}" if path else f"{where}: {message}"
+
+        raise SpecError(problem_lines(error, line, where=where)) from error
 
 
 def read_text(path: Path) -> str:
@@ -208,21 +213,6 @@ def _with_files(spec: AnySpec, folder: Path) -> AnySpec:
     for key in FILE_KEYS.get(type(spec), ()):
         update[key] = update[key] and resolve(update[key], folder)
     return spec.model_copy(update=update)
-
-
-def _explain(
-    error: ValidationError, written: dict[str, Any], *, where: str, at: Sequence[str | int]
-) -> Iterator[str]:
-    short = "experiments" not in written
-    for problem in error.errors():
-        if problem["type"] == "too_short" and problem["input"]:
-            continue  # the items themselves were wrong: each has its own line
-        location = [*at, *problem["loc"]]
-        if short and location[:2] == ["experiments", 0]:
-            location = location[2:]
-        path = key_path(location)
-        message = problem_text(problem, _known_keys(location, short=short))
-        yield f"{where}: {path}: {message}" if path else f"{where}: {message}"
 
 
 def _known_keys(location: list[str | int], *, short: bool) -> list[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gibbon.core.errors import suggest
 from gibbon.core.plain_text import shown
 from gibbon.core.reading import shown_key
+
+MOST_FAULTS = 20  # lines about wrong keys
 
 # Options of `run` that people write into suites.
 OF_A_RUN = (
@@ -26,6 +30,22 @@ WORDS = {
     "string_pattern_mismatch": "must be made of letters, digits and . _ + - and start with a "
     "letter or a digit",
 }
+
+
+def problem_lines(
+    error: ValidationError, line: Callable[[ErrorDetails], str], *, where: str
+) -> str:
+    """Returns a line for each wrong key, of which ``line`` makes the text, up to `MOST_FAULTS`.
+
+    ``where`` begins the last line if there are more.
+    """
+    # If a list is too short because its items were wrong, each of them has its own line.
+    lines = (
+        line(each) for each in error.errors() if each["type"] != "too_short" or not each["input"]
+    )
+    text = "\n".join(islice(lines, MOST_FAULTS))
+    more = error.error_count() - MOST_FAULTS
+    return text + (f"\n{where}: and {more:,} more" if more > 0 else "")
 
 
 def problem_text(problem: ErrorDetails, known: Iterable[str]) -> str:

@@ -162,7 +162,8 @@ class RayActors(WorkerPool):
             self.count = shares.workers
             kind = settings.device.partition(":")[0]
             device = "cpu" if kind == "auto" and not shares.gpus else kind
-            own = settings.address is None  # on this machine, whose threads may be limited
+            # A Ray that was started here is on this machine, whose threads may be limited.
+            own = self._joined and settings.address is None
             threads = min(torch.get_num_threads(), shares.cpus) if own else shares.cpus
             request = replace(
                 request,
