@@ -20,6 +20,7 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:estimates results/estimates/record.json -->
     <!-- gibbon:robust results/mnist-linf 0.1 -->
     <!-- gibbon:workers results/workers/record.json -->
+    <!-- gibbon:training results/original-recipe/maxout/seed-0/maxout.log.csv -->
 
 and ends with ``<!-- /gibbon -->``.  Run ``python -m tools.docs.regenerate README.md`` from the
 repository's root; with ``--check`` nothing is written and the exit code is 1 if a region or a
@@ -55,6 +56,7 @@ from tools.docs.attack_tables import direction_table, side_by_side_table
 from tools.docs.floors import draw_floors, draw_rooms
 from tools.docs.paper_page import chosen_claims, chosen_rows, filters_table, judged_sweep, tally
 from tools.docs.robustness_table import robustness_table
+from tools.docs.training_table import training_table
 from tools.records.estimates import estimates_table
 from tools.records.workers import workers_table
 
@@ -341,6 +343,11 @@ def _workers(arguments: list[str], folder: Path) -> str:
     return workers_table(folder / record)
 
 
+def _training(arguments: list[str], folder: Path) -> str:
+    (log,) = _expect(arguments, "gibbon:training LOG", 1)
+    return training_table(folder / log)
+
+
 MAKERS: Mapping[str, Maker] = {
     "paper": _paper,
     "evaluations": _evaluations,
@@ -360,6 +367,7 @@ MAKERS: Mapping[str, Maker] = {
     "estimates": _estimates,
     "robust": _robust,
     "workers": _workers,
+    "training": _training,
 }
 
 if __name__ == "__main__":

@@ -15,11 +15,9 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -33,10 +31,9 @@ from gibbon.runner.estimate.dry_run import dry_run
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
+from tools.records.machine import CLOCKS, ROOT, processor
 
-ROOT: Final = Path(__file__).parents[2]
 RECORD: Final = ROOT / "results" / "estimates" / "record.json"
-CLOCKS: Final = {"wall": time.perf_counter, "processor": time.process_time}
 UNIT: Final = 1 if sys.platform == "darwin" else 1024  # of the kernel's largest resident size
 BAR: Final = 0.25  # of the difference between estimate and run
 
@@ -231,16 +228,6 @@ def main() -> int:
     if off:
         sys.stdout.write(f"off by more than {BAR:.0%}: {', '.join(off)}\n")
     return int(bool(off))
-
-
-def processor() -> str:
-    """Returns the name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    named = (each.partition(":")[2].strip() for each in lines if each.startswith("model name"))
-    return next(named, "unknown")
 
 
 if __name__ == "__main__":

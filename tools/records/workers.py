@@ -29,12 +29,7 @@ from typing import Any, Final
 import torch
 from tabulate import tabulate
 
-from gibbon.report import write_report
-from gibbon.runner.executors.dispatch import Dispatcher
-from gibbon.runner.run_suite import run_suite
-from gibbon.runner.settings import RunSettings
-from gibbon.specs.suite import Suite
-from tools.records.estimates import CLOCKS, ROOT, processor
+from tools.records.machine import CLOCKS, ROOT, processor
 
 WHOLE: Final = "one process"
 RECORD: Final = ROOT / "results" / "workers" / "record.json"
@@ -60,6 +55,12 @@ OF_WORKERS: Final = ("forkserver", "ray::_Actor", "ray::IDLE")  # in their comma
 
 def measured(way: str, clock: str, examples: int) -> float:
     """Returns the seconds of a run."""
+    # Not above: each worker imports this module, too, as it does the script of a user.
+    from gibbon.report import write_report
+    from gibbon.runner.run_suite import run_suite
+    from gibbon.runner.settings import RunSettings
+    from gibbon.specs.suite import Suite
+
     with tempfile.TemporaryDirectory() as folder, _noting_workers() as spent:
         started = CLOCKS[clock]()
         run_suite(
@@ -75,6 +76,8 @@ def measured(way: str, clock: str, examples: int) -> float:
 @contextmanager
 def _noting_workers() -> Iterator[list[float]]:
     """Yields the processor's seconds of each worker, which are noted after each job."""
+    from gibbon.runner.executors.dispatch import Dispatcher
+
     spent: list[float] = []
     results = Dispatcher.results
 

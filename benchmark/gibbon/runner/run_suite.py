@@ -13,7 +13,7 @@ from gibbon.records.run import RunRecord
 from gibbon.runner.compute import Computation
 from gibbon.runner.counting.complete_record import Completion
 from gibbon.runner.counting.provenance import ended, provenance
-from gibbon.runner.executors.open_executor import open_executor
+from gibbon.runner.executors.open_executor import open_executor, prepare_executor
 from gibbon.runner.folder_state.claim_folder import claim
 from gibbon.runner.folder_state.finished import finished_record, remember_inputs
 from gibbon.runner.folder_state.publish import Publish, published
@@ -77,6 +77,7 @@ class _Request:
     def run(self, progress: Progress, worker: Worker) -> RunRecord:
         """Runs the suite, its attacks and models on a worker, and returns the record."""
         settings = self.settings
+        prepare_executor(settings)
         plan = make_plan(
             self.suite, settings, where=self.where, supplied=self.supplied, progress=progress
         )

@@ -14,12 +14,19 @@ from gibbon.core.package_digest import package_digest
 from gibbon.runner.execute.executor import Executor
 from gibbon.runner.executors.dispatch import Dispatcher
 from gibbon.runner.executors.in_process import IN_PROCESS
-from gibbon.runner.executors.processes import LocalProcesses
+from gibbon.runner.executors.processes import LocalProcesses, start_server
 from gibbon.runner.executors.protocol import DataOfRun, WorkerRequest
 from gibbon.runner.executors.worker_pool import WorkerPool
 from gibbon.runner.plan.planned import Plan, Supplied
 from gibbon.runner.plan.sharing import cores, local_workers, sharing
 from gibbon.runner.run_progress.progress import Progress
+from gibbon.runner.settings import RunSettings
+
+
+def prepare_executor(settings: RunSettings) -> None:
+    """Starts what takes seconds until workers can start, and needs no plan."""
+    if settings.execution == "processes":
+        start_server()
 
 
 @contextmanager

@@ -129,6 +129,14 @@ def _context() -> BaseContext:
     return context
 
 
+def start_server() -> None:
+    """Starts the process that workers are forked from, which imports this package meanwhile."""
+    if _context().get_start_method() == "forkserver":
+        from multiprocessing.forkserver import ensure_running
+
+        ensure_running()
+
+
 def check_portable(request: WorkerRequest) -> None:
     """Raises `RequestError` if objects of a run can't be sent to another process."""
     supplied = request.supplied
