@@ -12,7 +12,7 @@ SITE := $(VENV)/.ready-docs
 ARGS ?=
 # Tests run in one process for each core, at most eight; each computes with one thread.
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
-PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/verified.md docs/clusters.md docs/what-the-paper-could-not-see.md docs/the-paper.md docs/paper-table.md
+PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/verified.md docs/clusters.md docs/what-the-paper-could-not-see.md docs/the-paper.md docs/paper-table.md docs/training.md
 PROSE := benchmark model_zoo tools examples setup.py README.md CONTRIBUTING.md docs CHANGELOG.md
 SECONDS ?= 120
 SEED ?= 0

@@ -20,9 +20,9 @@ EXAMPLES = 100
 # The bars where fewer than half of the examples survive, and where most do.
 FEW, MANY = 2.0, 1.0
 CASES = [
-    ("maxout-adv", "0.25", FEW),
-    ("maxout-adv", "0.15", FEW),
-    ("maxout-adv", "0.05", MANY),
+    ("maxout-label-leaking", "0.25", FEW),
+    ("maxout-label-leaking", "0.15", FEW),
+    ("maxout-label-leaking", "0.05", MANY),
     ("convolutional", "0.25", FEW),
     ("convolutional", "0.1", MANY),
 ]

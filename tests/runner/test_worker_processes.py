@@ -12,6 +12,7 @@ from worker_runs import ALL_KINDS, FGSM, MEMBERS, QUICK, assert_same_runs, plug_
 from gibbon.core.errors import RequestError
 from gibbon.core.shard import Shard
 from gibbon.records.run import RunRecord
+from gibbon.runner import run_suite as run_suite_module
 from gibbon.runner.executors import dispatch, open_executor
 from gibbon.runner.executors.shard_slices import shard_slices
 from gibbon.runner.merge_shards import merge_shards
@@ -109,6 +110,22 @@ def test_no_worker_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(open_executor, "package_digest", lambda: "0123456789abcdef")
     with pytest.raises(RequestError, match=r"no worker can compute this run: it has another"):
         run(suite_of(FGSM), tmp_path / "run", workers=2, **QUICK)
+
+
+@pytest.mark.parametrize(("workers", "starts"), [(None, 0), (2, 1)])
+def test_the_server_of_workers_starts_before_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None, starts: int
+) -> None:
+    """It imports torch for seconds, meanwhile."""
+    started: list[bool] = []
+
+    def planning(*_: object, **__: object) -> None:
+        raise RequestError(f"started {len(started)}")
+
+    monkeypatch.setattr(open_executor, "start_server", lambda: started.append(True))
+    monkeypatch.setattr(run_suite_module, "make_plan", planning)
+    with pytest.raises(RequestError, match=f"^started {starts}$"):
+        run(suite_of(FGSM), tmp_path / "run", workers=workers, **QUICK)
 
 
 @pytest.mark.parametrize("count", [1, 7, 60, 1000])

@@ -369,7 +369,7 @@ class _Unsure(nn.Module):
 
 @pytest.mark.parametrize(
     ("attack", "model", "epsilon"),
-    [(HalvesLargeBudgets(), "maxout", [0.1, 0.25]), ("fgsm", "maxout-adv", [0.1, 0.25])],
+    [(HalvesLargeBudgets(), "maxout", [0.1, 0.25]), ("fgsm", "maxout-label-leaking", [0.1, 0.25])],
 )
 def test_fewer_errors_at_a_larger_epsilon_are_flagged(raised, attack, model, epsilon):
     assert "error-falls-with-epsilon" in raised(attack, model=model, epsilon=epsilon)
@@ -391,9 +391,9 @@ def test_an_attack_no_better_than_noise_is_flagged(raised, honest, attacks):
     ("attack", "model", "epsilon"),
     [
         ([{"name": "pgd", "steps": 10}, "noise-sign", "noise-uniform"], "maxout", 0.35),
-        ({"name": "pgd", "steps": 10}, "maxout-adv", [0.05, 0.1, 0.25]),
-        ({"name": "pgd", "steps": 20}, "maxout-adv", 1.0),
-        ({"name": "fgsm", "carried": True}, "maxout-adv", [0.1, 0.25]),
+        ({"name": "pgd", "steps": 10}, "maxout-label-leaking", [0.05, 0.1, 0.25]),
+        ({"name": "pgd", "steps": 20}, "maxout-label-leaking", 1.0),
+        ({"name": "fgsm", "carried": True}, "maxout-label-leaking", [0.1, 0.25]),
         ({"name": "worst-of", "attacks": "fgsm,pgd"}, "maxout", 0.1),
         (["noise-sign", "noise-uniform"], "rbf", [0.1, 0.25]),
         ({"name": "pgd", "steps": 20, "norm": "l2"}, "maxout", 2.0),
@@ -636,7 +636,7 @@ def test_an_attack_that_takes_its_steps_is_not(raised, attack):
     ],
 )
 def test_far_fewer_queries_than_the_source_uses_are_said(raised, attack, severity):
-    flag = raised(attack, model="maxout-adv", epsilon=0.05).get("few-steps")
+    flag = raised(attack, model="maxout-label-leaking", epsilon=0.05).get("few-steps")
     assert (flag.severity if flag else None) == severity
     if flag:
         assert "where its source uses" in flag.sentence
@@ -671,7 +671,7 @@ def test_sound_attacks_keep_mistakes(raised, mnist, attack, epsilon):
     assert flag is None or flag.severity == "note"
 
 
-@pytest.mark.parametrize("model", ["softmax", "maxout", "maxout-adv", "rbf"])
+@pytest.mark.parametrize("model", ["softmax", "maxout", "maxout-label-leaking", "rbf"])
 @pytest.mark.parametrize(
     "attack",
     [

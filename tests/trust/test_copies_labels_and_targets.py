@@ -115,7 +115,7 @@ def test_errors_as_sure_as_right_answers_are_a_warning(
     pictures: tuple[Tensor, Tensor], honest: Any, change: Callable[[Tensor], Tensor]
 ) -> None:
     inputs, labels = pictures
-    flag = of_run(honest("maxout-adv"), inputs, change(labels))["sure-errors"]
+    flag = of_run(honest("maxout-label-leaking"), inputs, change(labels))["sure-errors"]
     assert flag.severity == "warning"
     assert flag.model
 
@@ -136,7 +136,7 @@ def test_labels_that_follow_a_pattern_have_the_flag_that_says_so(
 ) -> None:
     inputs, labels = pictures
     moved = torch.cat([labels[:200], labels[200:].roll(1)])
-    found = of_run(honest("maxout-adv"), inputs, moved)
+    found = of_run(honest("maxout-label-leaking"), inputs, moved)
     assert "displaced-labels" in found
     assert "sure-errors" not in found
 
@@ -159,7 +159,7 @@ def test_targets_alone_are_a_warning(
     options = {"attack": attack, "epsilon": 0.05}
     inputs, labels = (each[:60] for each in pictures)
     results = gibbon.evaluate(
-        honest("maxout-adv"), (inputs, labels), device="cpu", examination=False, **options
+        honest("maxout-label-leaking"), (inputs, labels), device="cpu", examination=False, **options
     )
     found = {each.kind: each for each in results.flags}
     assert found["targeted-only"].severity == "warning"
@@ -181,7 +181,7 @@ def test_targets_beside_other_attacks_are_none(
 ) -> None:
     inputs, labels = (each[:60] for each in pictures)
     results = gibbon.evaluate(
-        honest("maxout-adv"),
+        honest("maxout-label-leaking"),
         (inputs, labels),
         device="cpu",
         examination=False,
@@ -194,12 +194,12 @@ def test_targets_beside_other_attacks_are_none(
 SUITE = """
 name = "published"
 dataset = "mnist"
-models = ["maxout-adv"]
+models = ["maxout-label-leaking"]
 [[attacks]]
 {attack}
 epsilon = "0.05"
 [[published]]
-model = "maxout-adv"
+model = "maxout-label-leaking"
 attack = "{label}"
 epsilon = "0.05"
 measure = "adversarial_error"

@@ -133,18 +133,20 @@ def found(flags: tuple[Flag, ...]) -> list[Flag]:
 
 @pytest.mark.parametrize("fault", [GoesToAClassButClimbs, MovesACorner, Oracle])
 def test_a_broken_attack_is_flagged(fault: type[Own], raised: Raised, honest: Any) -> None:
-    flags, checks = raised(honest("maxout-adv"), attack=fault(), epsilon=0.2, limit=200)
+    flags, checks = raised(honest("maxout-label-leaking"), attack=fault(), epsilon=0.2, limit=200)
     assert found(flags), checks
     assert all(each.severity == "serious" for each in found(flags))
 
 
 def test_an_attack_that_stops_at_the_first_success_is_flagged(raised: Raised, honest: Any) -> None:
-    flags, _ = raised(honest("maxout-adv"), attack=StopsAtTheFirst(), epsilon=0.2, limit=200)
+    flags, _ = raised(
+        honest("maxout-label-leaking"), attack=StopsAtTheFirst(), epsilon=0.2, limit=200
+    )
     assert found(flags)
 
 
 def test_a_single_step_alone_is_a_warning(raised: Raised, honest: Any) -> None:
-    flags, _ = raised(honest("maxout-adv"), attack="fgsm", epsilon=0.25, limit=400)
+    flags, _ = raised(honest("maxout-label-leaking"), attack="fgsm", epsilon=0.25, limit=400)
     assert [each.severity for each in found(flags)] == ["warning"]
 
 
@@ -155,7 +157,7 @@ def test_few_queries_are_flagged(raised: Raised, honest: Any) -> None:
 
 def test_a_tiny_step_is_flagged(raised: Raised, honest: Any) -> None:
     flags, _ = raised(
-        honest("maxout-adv"), attack="pgd", steps=20, step_size=1e-4, random_start=False
+        honest("maxout-label-leaking"), attack="pgd", steps=20, step_size=1e-4, random_start=False
     )
     assert found(flags)
 
@@ -165,7 +167,7 @@ def test_a_shattered_gradient_is_flagged(raised: Raised, honest: Any) -> None:
     assert found(flags) or not [each for each in checks if each.survivors >= 4]
 
 
-@pytest.mark.parametrize("model", ["softmax", "maxout", "maxout-adv"])
+@pytest.mark.parametrize("model", ["softmax", "maxout", "maxout-label-leaking"])
 @pytest.mark.parametrize("epsilon", [0.05, 0.1])
 def test_a_sound_attack_is_not_flagged(
     model: str, epsilon: float, raised: Raised, honest: Any
@@ -188,7 +190,7 @@ def test_own_attack_without_a_fault_is_not_flagged(raised: Raised, honest: Any) 
 
 def test_a_targeted_attack_makes_no_claim(raised: Raised, honest: Any) -> None:
     flags, checks = raised(
-        honest("maxout-adv"), attack="bim", target="least-likely", steps=4, epsilon=0.1
+        honest("maxout-label-leaking"), attack="bim", target="least-likely", steps=4, epsilon=0.1
     )
     assert not checks
     assert not found(flags)
@@ -200,7 +202,9 @@ def test_noise_makes_no_claim(raised: Raised, honest: Any) -> None:
 
 
 def test_passes_stay_within_a_tenth(mnist: tuple[Tensor, Tensor], honest: Any) -> None:
-    record = evaluate(honest("maxout-adv"), mnist, attack="pgd", steps=20, epsilon=0.1).record
+    record = evaluate(
+        honest("maxout-label-leaking"), mnist, attack="pgd", steps=20, epsilon=0.1
+    ).record
     made = sum(row.forward_passes + row.backward_passes for row in record.evaluations)
     spent = sum(each.passes for each in record.examinations)
     spent += sum(each.passes for each in record.survivors)
@@ -209,7 +213,7 @@ def test_passes_stay_within_a_tenth(mnist: tuple[Tensor, Tensor], honest: Any) -
 
 def test_the_check_is_stored(mnist: tuple[Tensor, Tensor], honest: Any, tmp_path: Any) -> None:
     arguments = {"attack": "pgd", "steps": 20, "epsilon": 0.1, "output": tmp_path / "run"}
-    model = honest("maxout-adv")
+    model = honest("maxout-label-leaking")
     first = evaluate(model, mnist, **arguments).record
     file = next((tmp_path / "run" / "examinations").glob("survivors-*.json"))
     file.write_text(file.read_text().replace('"passes"', '"passes" '))  # its content stays

@@ -9,7 +9,7 @@ import pytest
 
 from gibbon.core.errors import SpecError, UnknownNameError
 from gibbon_zoo.catalogue import SUMMARIES
-from gibbon_zoo.recipe import Recipe, read_recipe, recipe_names, shipped_recipe
+from gibbon_zoo.recipe import TEXTS, Recipe, read_recipe, recipe_names, shipped_recipe
 
 GOOD = """\
 architecture = "maxout"
@@ -170,13 +170,9 @@ def test_the_page_shows_the_original_recipe(tmp_path: Path) -> None:
     page = Path(__file__).parents[2] / "docs" / "training.md"
     _, text, _ = re.split(r"<!-- /?original recipe -->", page.read_text(encoding="utf-8"))
     recipe = read_recipe(written(tmp_path, text.strip().removeprefix("```toml").rstrip("`")))
+    texts = dict.fromkeys(TEXTS, "")
     shipped = shipped_recipe("maxout")
-    assert (recipe.architecture, recipe.sizes) == (shipped.architecture, shipped.sizes)
-    assert recipe.stopping is not None
-    assert recipe.stopping.second == "continue"
-    assert (recipe.batch_size, recipe.spread, recipe.max_norm) == (100, 0.005, 1.9365)
-    assert recipe.optimiser.decay is not None
-    assert recipe.optimiser.decay.factor == 1.000004
+    assert recipe.model_copy(update=texts) == shipped.model_copy(update=texts)
 
 
 def test_the_adversarial_error_may_have_an_epsilon_of_its_own(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:estimates results/estimates/record.json -->
     <!-- gibbon:robust results/mnist-linf 0.1 -->
     <!-- gibbon:workers results/workers/record.json -->
-    <!-- gibbon:training results/original-recipe/maxout/seed-0/maxout.log.csv -->
+    <!-- gibbon:training results/trainings/maxout/seed-0/maxout.log.csv -->
+    <!-- gibbon:cards model_zoo/gibbon_zoo/weights MODEL... -->
+    <!-- gibbon:softmax results/the-paper/softmax.json -->
 
 and ends with ``<!-- /gibbon -->``.  Run ``python -m tools.docs.regenerate README.md`` from the
 repository's root; with ``--check`` nothing is written and the exit code is 1 if a region or a
@@ -53,12 +55,14 @@ from gibbon.report.content.tables.evaluations import EVALUATIONS, evaluation_tab
 from gibbon.report.file_names import CONFIDENCE_FILE
 from gibbon.report.text.markdown import bullets, escape, heading, table_markdown
 from tools.docs.attack_tables import direction_table, side_by_side_table
+from tools.docs.cards_table import cards_table
 from tools.docs.floors import draw_floors, draw_rooms
 from tools.docs.paper_page import chosen_claims, chosen_rows, filters_table, judged_sweep, tally
 from tools.docs.robustness_table import robustness_table
 from tools.docs.training_table import training_table
 from tools.records.estimates import estimates_table
 from tools.records.workers import workers_table
+from tools.zoo.softmax_lengths import softmax_table
 
 Maker = Callable[[list[str], Path], str]
 
@@ -348,6 +352,16 @@ def _training(arguments: list[str], folder: Path) -> str:
     return training_table(folder / log)
 
 
+def _cards(arguments: list[str], folder: Path) -> str:
+    weights, *models = arguments
+    return cards_table(folder / weights, models)
+
+
+def _softmax(arguments: list[str], folder: Path) -> str:
+    (record,) = arguments
+    return softmax_table(folder / record)
+
+
 MAKERS: Mapping[str, Maker] = {
     "paper": _paper,
     "evaluations": _evaluations,
@@ -368,6 +382,8 @@ MAKERS: Mapping[str, Maker] = {
     "robust": _robust,
     "workers": _workers,
     "training": _training,
+    "cards": _cards,
+    "softmax": _softmax,
 }
 
 if __name__ == "__main__":

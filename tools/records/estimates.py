@@ -55,7 +55,7 @@ SUITES: Final[dict[str, dict[str, Any]]] = {
     "list": {
         "words": "errors alone under a list of two attacks, carried over three ε, 2,000 examples",
         "limit": 2_000,
-        "models": ["maxout-adv"],
+        "models": ["maxout-label-leaking"],
         "error_only": True,
         "attacks": [
             {

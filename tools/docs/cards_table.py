@@ -1,0 +1,51 @@
+"""The table of the figures on models' cards, with all trainings of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from gibbon_zoo.card import Card, Figures, read_card
+
+HEADERS = (
+    *("model", "seeds", "clean", "FGSM / confidence", "naive FGSM / confidence"),
+    "clipped FGSM",
+)
+
+
+def cards_table(folder: Path, models: Sequence[str]) -> str:
+    """Returns a row for each model, with the figures of its seeds in the order of the card."""
+    table: str = tabulate(
+        [_line(read_card(folder / f"{model}.json")) for model in models],
+        headers=HEADERS,
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=["left"] * len(HEADERS),
+    )
+    return table
+
+
+def _line(card: Card) -> list[str]:
+    trainings = [card.training, *card.other_trainings]
+
+    def of_all(text: Callable[[Figures], str]) -> str:
+        return " · ".join(text(each.figures) for each in trainings)
+
+    return [
+        card.model,
+        ", ".join(str(each.seed) for each in trainings),
+        of_all(lambda found: _percent(found.clean_error, 2)),
+        of_all(lambda found: _pair(found.fgsm_error, found.fgsm_confidence)),
+        of_all(lambda found: _pair(found.fgsm_naive_error, found.fgsm_naive_confidence)),
+        of_all(lambda found: _percent(found.fgsm_clipped_error, 1)),
+    ]
+
+
+def _pair(error: float, confidence: float | None) -> str:
+    return f"{_percent(error, 1)} / {_percent(confidence, 1)}"
+
+
+def _percent(share: float | None, digits: int) -> str:
+    return "\N{EN DASH}" if share is None else f"{100 * share:.{digits}f}"
