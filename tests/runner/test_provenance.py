@@ -11,6 +11,8 @@ import pytest
 
 from gibbon.runner.counting import provenance
 
+CHECKOUT = Path(__file__).parents[2]
+
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_index_of_a_repository_is_not_written(tmp_path: Path) -> None:
@@ -27,3 +29,11 @@ def test_the_index_of_a_repository_is_not_written(tmp_path: Path) -> None:
     before = index.read_bytes()
     assert "code.py" in provenance._git(tmp_path, "status", "--porcelain")
     assert index.read_bytes() == before
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.skipif(not (CHECKOUT / ".git").exists(), reason="needs a checkout")
+def test_a_run_in_a_checkout_names_the_commit() -> None:
+    commit, dirty = provenance._commit()
+    assert commit == provenance._git(CHECKOUT, "rev-parse", "HEAD")
+    assert dirty is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from gibbon.core.package_digest import PACKAGE
 from gibbon.records.run import Provenance
 from gibbon.runner.plan.planned import Plan
 
@@ -79,7 +80,7 @@ def _version(distribution: str) -> str:
 
 def _commit() -> tuple[str, bool | None]:
     """Returns the commit of Gibbon's checkout and whether it is dirty; empty without a checkout."""
-    root = Path(__file__).resolve().parents[3]
+    root = PACKAGE.resolve().parents[1]
     if not (root / ".git").exists():
         return "", None
     try:
