@@ -21,7 +21,10 @@ from gibbon.specs.suite import ModelSpec
 
 # True of networks with random weights: they know nothing, and some of them hardly answer.
 RANDOM = {"error-at-chance", "tiny-outputs", "zero-gradient"}
-ZOO = ("softmax", "maxout", "maxout-adv", "maxout-80-adv", "maxout-l1", "maxout-rotation", "rbf")
+ZOO = (
+    *("softmax", "maxout", "maxout-adv", "maxout-label-leaking", "maxout-80-adv"),
+    *("maxout-l1", "maxout-rotation", "rbf"),
+)
 PICTURES = (3, 64, 64)
 
 
