@@ -15,11 +15,8 @@ import pytest
 from gibbon.attacks import ATTACKS
 from gibbon.conformance.laws import LAWS
 from gibbon.core.registry import Entry
-from gibbon_zoo.card import Card, read_card
-from gibbon_zoo.weights_folder import WEIGHTS
 
 ATTACKS_PAGE = Path(__file__).parents[1] / "docs" / "attacks.md"
-TRAINING_PAGE = ATTACKS_PAGE.with_name("training.md")
 ROOT = ATTACKS_PAGE.parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -84,38 +81,6 @@ def test_the_page_names_every_law() -> None:
     page = ATTACKS_PAGE.read_text(encoding="utf-8")
     for each in LAWS:
         assert f"| `{each.name}` | {each.says} |" in page
-
-
-def seeds(card: Card, figure: str) -> list[float]:
-    runs = (card.training, *card.other_trainings)
-    return [100 * getattr(run.figures, figure) for run in runs]
-
-
-def test_the_table_of_seeds_is_that_of_the_cards() -> None:
-    page = TRAINING_PAGE.read_text(encoding="utf-8")
-    _, _, table = page.partition("| model | clean | FGSM / confidence on mistakes |")
-    rows = [line.strip("| ").split(" | ") for line in table.partition("\n\n")[0].splitlines()[2:]]
-    assert len(rows) == 7
-    for model, clean, attacked, naive, clipped in rows:
-        card = read_card(WEIGHTS / f"{model.partition(',')[0]}.json")
-        pairs = [each.partition("/") for each in attacked.split(" · ")]
-        error = " · ".join(one for one, _, _ in pairs)
-        confidence = " · ".join(other for _, _, other in pairs)
-        for written, figure in (
-            (clean, "clean_error"),
-            (error, "fgsm_error"),
-            (confidence, "fgsm_confidence"),
-            (error if naive == "the same" else naive, "fgsm_naive_error"),
-            (clipped, "fgsm_clipped_error"),
-        ):
-            numbers = re.findall(r"\d+(?:\.\d+)?", written)
-            measured = seeds(card, figure)
-            assert len(numbers) in (1, len(measured)), written
-            for number, value in zip(
-                numbers * (len(measured) // len(numbers)), measured, strict=True
-            ):
-                step = 10.0 ** -len(number.partition(".")[2])
-                assert abs(float(number) - value) <= 0.5 * step + 1e-9, (model, figure, number)
 
 
 def unfenced(text: str) -> str:

@@ -97,14 +97,14 @@ class Oracle(Own):
 
 
 class Quantised(nn.Module):
-    """A network whose input goes through a rounding with a staircase for a gradient."""
+    """A network whose input goes through a rounding, so that the gradient's sign is arbitrary."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, inputs: Tensor) -> Tensor:
-        levels = inputs + 0.3 / 40 * torch.sin(40 * torch.pi * inputs)
+        levels = inputs + 1 / 40 * torch.sin(40 * torch.pi * inputs)
         return self.net(levels)
 
 
@@ -163,8 +163,8 @@ def test_a_tiny_step_is_flagged(raised: Raised, honest: Any) -> None:
 
 
 def test_a_shattered_gradient_is_flagged(raised: Raised, honest: Any) -> None:
-    flags, checks = raised(Quantised(honest("maxout")), attack="pgd", steps=20, epsilon=0.15)
-    assert found(flags) or not [each for each in checks if each.survivors >= 4]
+    flags, _ = raised(Quantised(honest("maxout")), attack="pgd", steps=20, epsilon=0.15)
+    assert [each.severity for each in found(flags)] == ["serious"]
 
 
 @pytest.mark.parametrize("model", ["softmax", "maxout", "maxout-label-leaking"])
