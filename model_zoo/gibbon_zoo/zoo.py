@@ -259,13 +259,14 @@ def _architecture(recipe: Recipe) -> Architecture:
 def _classifier(recipe: Recipe, members: Sequence[Architecture] = ()) -> Classifier:
     """Returns the model of a recipe: of these trained networks, or of untrained ones."""
     networks = members or [_architecture(recipe) for _ in range(recipe.members)]
-    classifiers = [_single(network) for network in networks]
+    classifiers = [network_classifier(network) for network in networks]
     # The paper does not say how its twelve networks are combined; the mean of the probabilities is
     # usual.
     return classifiers[0] if recipe.members == 1 else ensemble(classifiers, fuse="probabilities")
 
 
-def _single(network: Architecture) -> Classifier:
+def network_classifier(network: Architecture) -> Classifier:
+    """Returns the classifier of one network."""
     with torch.no_grad():
         classes = network(torch.zeros(1, *network.input_shape)).shape[1]
     return Classifier(

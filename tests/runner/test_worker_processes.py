@@ -12,6 +12,7 @@ from worker_runs import ALL_KINDS, FGSM, MEMBERS, QUICK, assert_same_runs, plug_
 from gibbon.core.errors import RequestError
 from gibbon.core.shard import Shard
 from gibbon.records.run import RunRecord
+from gibbon.runner import run_shard as run_shard_module
 from gibbon.runner import run_suite as run_suite_module
 from gibbon.runner.executors import dispatch, open_executor
 from gibbon.runner.executors.shard_slices import shard_slices
@@ -124,8 +125,12 @@ def test_the_server_of_workers_starts_before_the_plan(
 
     monkeypatch.setattr(open_executor, "start_server", lambda: started.append(True))
     monkeypatch.setattr(run_suite_module, "make_plan", planning)
+    monkeypatch.setattr(run_shard_module, "make_plan", planning)
     with pytest.raises(RequestError, match=f"^started {starts}$"):
         run(suite_of(FGSM), tmp_path / "run", workers=workers, **QUICK)
+    settings = RunSettings(device="cpu", workers=workers)
+    with pytest.raises(RequestError, match=f"^started {2 * starts}$"):
+        run_shard(suite_of(FGSM), tmp_path / "shard", shard=Shard(1, 2), settings=settings)
 
 
 @pytest.mark.parametrize("count", [1, 7, 60, 1000])

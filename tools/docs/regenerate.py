@@ -331,35 +331,25 @@ def _filters(arguments: list[str], folder: Path) -> str:
     return _table(filters_table(folder / file))
 
 
-def _estimates(arguments: list[str], folder: Path) -> str:
-    (record,) = arguments
-    return estimates_table(folder / record)
-
-
 def _robust(arguments: list[str], folder: Path) -> str:
     run, epsilon = _expect(arguments, "gibbon:robust RUN EPSILON", 2)
     record = RunRecord.read(folder / run)
     return _table(robustness_table(record, Epsilon.parse(epsilon, where=run)))
 
 
-def _workers(arguments: list[str], folder: Path) -> str:
-    (record,) = arguments
-    return workers_table(folder / record)
-
-
-def _training(arguments: list[str], folder: Path) -> str:
-    (log,) = _expect(arguments, "gibbon:training LOG", 1)
-    return training_table(folder / log)
-
-
 def _cards(arguments: list[str], folder: Path) -> str:
-    weights, *models = arguments
-    return cards_table(folder / weights, models)
+    (weights,) = _expect(arguments[:1], "gibbon:cards FOLDER MODEL...", 1)
+    return cards_table(folder / weights, arguments[1:])
 
 
-def _softmax(arguments: list[str], folder: Path) -> str:
-    (record,) = arguments
-    return softmax_table(folder / record)
+def _of_file(kind: str, text: Callable[[Path], str]) -> Maker:
+    """Returns the maker of regions that hold the text of one file."""
+
+    def made(arguments: list[str], folder: Path) -> str:
+        (file,) = _expect(arguments, f"gibbon:{kind} FILE", 1)
+        return text(folder / file)
+
+    return made
 
 
 MAKERS: Mapping[str, Maker] = {
@@ -378,12 +368,12 @@ MAKERS: Mapping[str, Maker] = {
     "rows": _rows,
     "sweep": _sweep,
     "filters": _filters,
-    "estimates": _estimates,
+    "estimates": _of_file("estimates", estimates_table),
     "robust": _robust,
-    "workers": _workers,
-    "training": _training,
+    "workers": _of_file("workers", workers_table),
+    "training": _of_file("training", training_table),
     "cards": _cards,
-    "softmax": _softmax,
+    "softmax": _of_file("softmax", softmax_table),
 }
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from gibbon_zoo.measurement import measure
 from gibbon_zoo.procedure import train_network
 from gibbon_zoo.recipe import shipped_recipe
 from gibbon_zoo.softmax import Softmax
+from gibbon_zoo.zoo import network_classifier
 from tools.records.machine import ROOT
 
 RECORD: Final = ROOT / "results" / "the-paper" / "softmax.json"
@@ -51,13 +52,7 @@ def measured(length: float, shown: Batch, unseen: Batch) -> dict[str, float]:
             stem=str(Path(folder) / "softmax"),
             report=lambda _: None,
         ).module
-    classifier = Classifier(
-        network,
-        classes=10,
-        input_shape=network.input_shape,
-        outputs=network.outputs,
-        bounds=network.bounds,
-    )
+    classifier = network_classifier(network)
     found = measure(classifier, inputs=unseen.inputs, labels=unseen.labels, epsilon=EPSILON)
     noise, confidence = answers_to_noise(classifier)
     return {

@@ -17,7 +17,7 @@ from gibbon.records.proofs import PROOFS
 from gibbon.records.run import RunRecord
 from gibbon.runner.compute import Computation
 from gibbon.runner.counting.provenance import ended, provenance
-from gibbon.runner.executors.open_executor import open_executor
+from gibbon.runner.executors.open_executor import open_executor, prepare_executor
 from gibbon.runner.folder_state.claim_folder import claim
 from gibbon.runner.kept_examples.choice import size_note
 from gibbon.runner.model_checks.examine_models import examine_models
@@ -75,6 +75,7 @@ class _ShardRequest:
     def run(self, progress: Progress, worker: Worker) -> RunRecord:
         """Computes the shard, its attacks and models on a worker, and returns the record."""
         settings = self.settings
+        prepare_executor(settings)
         whole = make_plan(
             self.suite, settings, where=self.where, supplied=self.supplied, progress=progress
         )
