@@ -11,17 +11,18 @@ TOOLS := $(RELEASE)/.ready
 SITE := $(VENV)/.ready-docs
 ARGS ?=
 # Tests run in one process for each core, at most eight; each computes with one thread.
-PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/verified.md docs/clusters.md docs/what-the-paper-could-not-see.md docs/the-paper.md docs/paper-table.md docs/training.md
 PROSE := benchmark model_zoo tools examples setup.py README.md CONTRIBUTING.md docs CHANGELOG.md
 SECONDS ?= 120
 SEED ?= 0
-# Not among them: tests of processes, signals, plug-ins, damaged files and names, which compute little.
+# Not among them: tests of processes, signals, plug-ins, damaged files and names, which compute little,
+# and of models in turns, whose batches are those of other runs.
 PORTABLE := tests/attacks tests/api tests/verify tests/conformance tests/models/test_ensemble.py \
 	tests/metrics/test_transfer.py $(filter-out $(addprefix tests/runner/test_,$(addsuffix .py, \
 	damage digests endings isolation mended_models model_code named_party plugins progress_bar provenance \
 	remote_runs resume settings simulation size_of_execute stale_numbers store supervised train_seeds \
-	training_bar worker_attacks worker_processes worker_ray)), $(wildcard tests/runner/test_*.py)) tests/runner/plan
+	training_bar turns worker_attacks worker_processes worker_ray)), $(wildcard tests/runner/test_*.py)) tests/runner/plan
 RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
 
 .PHONY: bench test test-portable test-slow fuzz check perf readme records docs wheel release advisories clean \

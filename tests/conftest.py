@@ -33,13 +33,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves tests of a played device to processes of their own, which can't be forked.
+# Few tests that take long: run last, they would leave other processes without work.
+FIRST = {"test_played_devices.py", "test_examples.py", "test_worker_processes.py"}
 
-    The backward passes of a process that knows another device have threads.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves tests of a played device to processes of their own, and has long files run first.
+
+    Such processes can't be forked: the backward passes of one that knows another device have
+    threads.
     """
     if not os.environ.get(played_device.VARIABLE):
         items[:] = [each for each in items if each.get_closest_marker("played") is None]
+    items.sort(key=lambda each: each.path.name not in FIRST)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

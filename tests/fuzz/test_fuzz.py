@@ -25,7 +25,7 @@ from tools.fuzz.search import Found, Search
 CASES = 200
 FEWER = {
     **{"run-folders": 15, "viewed-examples": 15, "resumed-runs": 5, "reports": 1},
-    "shards": 40,
+    "shards": 15,
     **{"suites": 60, "baselines": 60, "limits": 60, "pictures": 60, "decode-caches": 100},
 }
 # No limit of time: machines are shared; a case that never ends is found by `make fuzz`.

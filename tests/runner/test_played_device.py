@@ -89,11 +89,11 @@ def _models() -> dict[str, nn.Module]:
     return {"net": nets.mlp().module, "other": nets.mlp(seed=5).module}
 
 
-def _run(folder: Path, device: str, **options: object) -> None:
+def _run(folder: Path, device: str, names: list[str]) -> None:
     batch = nets.random_batch(EXAMPLES)
     attacks = [
         {"name": name, **case}
-        for name in golden_probe.names()
+        for name in names
         if "lbfgs" not in name
         for case in golden_probe.CASES.get(name, [{}])[:1]
         if not {"smallest", "kernel"} & case.keys()  # for larger pictures
@@ -105,14 +105,22 @@ def _run(folder: Path, device: str, **options: object) -> None:
         epsilon="0.1",
         device=device,
         output=folder,
-        **options,
     )
     assert not results.failures, results.failures
 
 
-def test_a_run_of_all_attacks_there_is_that_of_the_cpu(device: torch.device, tmp_path: Path):
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(["fgsm", "pgd", "apgd-ce", "square", "deepfool"], id="some"),
+        pytest.param(golden_probe.names(), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_of_attacks_there_is_that_of_the_cpu(
+    device: torch.device, tmp_path: Path, names: list[str]
+):
     for name in ("cpu", str(device)):
-        _run(tmp_path / name[:3], name)
+        _run(tmp_path / name[:3], name, names)
     assert_same_outcomes(tmp_path / "cpu", tmp_path / "pla")
 
 

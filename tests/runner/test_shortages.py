@@ -107,8 +107,8 @@ def roomy(plant: planted.Plant, monkeypatch: pytest.MonkeyPatch) -> planted.Plan
     ("name", "place", "error"),
     [
         ("one", "everywhere", SHORT),
-        ("one", "with a graph", CPU_SHORT),
-        ("one", "without one", SHORT),
+        pytest.param("one", "with a graph", CPU_SHORT, marks=pytest.mark.slow),
+        pytest.param("one", "without one", SHORT, marks=pytest.mark.slow),
         ("two", "without one", CPU_SHORT),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,

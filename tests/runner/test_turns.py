@@ -104,7 +104,9 @@ def test_results_are_the_same(
     assert not (tmp_path / "turned" / CANDIDATES).exists()
 
 
-@pytest.mark.parametrize("places", [pytest.param(1, marks=pytest.mark.slow), 5, 20])
+@pytest.mark.parametrize(
+    "places", [5, *(pytest.param(places, marks=pytest.mark.slow) for places in (1, 20))]
+)
 def test_a_transfer_matrix_loads_a_model_twice_at_most(
     run: Run, suite: MakeSuite, watched: Watched, places: int
 ) -> None:
@@ -150,7 +152,10 @@ def test_a_small_disk_makes_more_turns(
     assert max(watched.entered.count(name) for name in NAMES) > 2
 
 
-@pytest.mark.parametrize("moment", [1, 6, 10, 15])
+@pytest.mark.parametrize(
+    "moment",
+    [1, 10, *(pytest.param(moment, marks=pytest.mark.slow) for moment in (6, 15))],
+)
 def test_an_interrupted_run_goes_on(
     run: Run,
     asked: Suite,

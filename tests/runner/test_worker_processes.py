@@ -91,6 +91,7 @@ def test_troubles_at_random_moments(
     failures.befall(kind, tmp_path, times=20, seed=0)
 
 
+@pytest.mark.slow
 def test_an_attack_that_always_ends_its_worker_fails_alone(tmp_path: Path) -> None:
     suite = suite_of(FGSM, {"name": "ends-it", "epsilon": "0.1"})
     run(suite_of(FGSM), tmp_path / "without", **QUICK)

@@ -28,7 +28,11 @@ NAMES = sorted(name for name in SUMMARIES if (WEIGHTS / f"{name}.safetensors").e
 RECORDED = sorted(name for name in {*SUMMARIES} - {*NAMES} if (WEIGHTS / f"{name}.json").exists())
 LARGER = Path(__file__).parents[2] / "results" / "goodfellow2015-1600"
 CLASSES = {"mnist": 10, "mnist-3v7": 2}
-LARGE = {"maxout-ensemble", "maxout-l1", "maxout-noise-sign", "maxout-noise-uniform"}
+# Left to the slow tests: the others are of the same kinds.
+LARGE = {
+    *("maxout-ensemble", "maxout-l1", "maxout-noise-sign", "maxout-noise-uniform"),
+    *("maxout-label-leaking", "maxout-adv-hidden", "maxout-rotation"),
+}
 # What is trained on other data is measured where the data are: they don't come along.
 MEASURED = [name for name in NAMES if shipped_recipe(name).dataset in CLASSES]
 
