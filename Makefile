@@ -17,11 +17,11 @@ PROSE := benchmark model_zoo tools examples setup.py README.md CONTRIBUTING.md d
 SECONDS ?= 120
 SEED ?= 0
 # Not among them: tests of processes, signals, plug-ins, damaged files and names, which compute little,
-# and of models in turns, whose batches are those of other runs.
+# and of shards and of models in turns, whose batches are like those of other runs.
 PORTABLE := tests/attacks tests/api tests/verify tests/conformance tests/models/test_ensemble.py \
 	tests/metrics/test_transfer.py $(filter-out $(addprefix tests/runner/test_,$(addsuffix .py, \
 	damage digests endings isolation mended_models model_code named_party plugins progress_bar provenance \
-	remote_runs resume settings simulation size_of_execute stale_numbers store supervised train_seeds \
+	remote_runs resume settings shards simulation size_of_execute stale_numbers store supervised train_seeds \
 	training_bar turns worker_attacks worker_processes worker_ray)), $(wildcard tests/runner/test_*.py)) tests/runner/plan
 RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
 
