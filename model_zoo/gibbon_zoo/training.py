@@ -159,7 +159,7 @@ def fit_learner(
     state = _resume(learner, optimiser, checkpoint) or _begin(learner, origin)
     earlier, began = state.seconds, time.monotonic()
     saved, pause = began, 0.0
-    losses = _LossReport(report, course)
+    losses = _LossReport(report, course, may_stop=rule is not None)
     ended = state.step == course.steps or (rule is not None and rule.ended(state.history))
     if observer is not None:
         observer.begin(state.step)
@@ -365,9 +365,12 @@ class _Course:
 class _LossReport:
     """Reports the mean loss every few steps.  Raises `ModelError` if it stops being finite."""
 
-    def __init__(self, report: Callable[[TrainingProgress], None], course: _Course) -> None:
+    def __init__(
+        self, report: Callable[[TrainingProgress], None], course: _Course, *, may_stop: bool
+    ) -> None:
         self.report = report
         self.course = course
+        self.may_stop = may_stop
         self.terms: list[Tensor] = []
         self.last = 0.0
 
@@ -386,15 +389,26 @@ class _LossReport:
                 "try a lower learning rate"
             )
         self.last = mean
-        self.report(TrainingProgress(step, self.course.steps, epochs_done, recipe.epochs, mean))
+        self._report(step, epochs_done)
 
     def note(self, history: Sequence[EpochRecord], *, step: int) -> None:
         """Reports a sentence about the epoch that a step ended, if the epoch before had none."""
         text = history[-1].note
         if text and not (len(history) > 1 and history[-2].note):
-            steps, epochs = self.course.steps, self.course.recipe.epochs
-            done = step // self.course.steps_an_epoch
-            self.report(TrainingProgress(step, steps, done, epochs, self.last, note=text))
+            self._report(step, step // self.course.steps_an_epoch, note=text)
+
+    def _report(self, step: int, epoch: int, *, note: str = "") -> None:
+        course = self.course
+        progress = TrainingProgress(
+            step,
+            course.steps,
+            epoch,
+            course.recipe.epochs,
+            self.last,
+            note=note,
+            may_stop=self.may_stop,
+        )
+        self.report(progress)
 
 
 def _descend_step(

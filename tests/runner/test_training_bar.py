@@ -23,6 +23,19 @@ def test_a_second_training_that_is_longer_than_was_thought_is_not_done_before_it
     assert "-" not in said
 
 
+@pytest.mark.parametrize("may_stop", [False, True])
+def test_the_time_left_of_a_training_that_may_stop_early_is_the_most(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, may_stop: bool
+) -> None:
+    monkeypatch.setattr("gibbon.runner.run_progress.training_bar.QUIET_SECONDS", -1.0)
+    with training_bar("maxout") as report:
+        for step in (10, 20):
+            report(TrainingProgress(step, 100, epoch=1, epochs=2, loss=0.5, may_stop=may_stop))
+    said = capsys.readouterr().err
+    assert (" left at most (maxout" in said) == may_stop
+    assert (" left (maxout" in said) != may_stop
+
+
 def test_several_trainings_are_summed_and_one_that_stops_early_counts_as_done(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ class TrainingProgress:
         epoch, epochs: epochs finished so far, and in the whole training.
         loss: mean training loss since the last report.
         note: a sentence for the user, such as a warning about the last epoch; mostly empty.
+        may_stop: whether the training may end before its last epoch.
     """
 
     step: int
@@ -42,6 +43,7 @@ class TrainingProgress:
     epochs: int
     loss: float
     note: str = ""
+    may_stop: bool = False
 
 
 @dataclass(frozen=True)

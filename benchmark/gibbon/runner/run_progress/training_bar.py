@@ -32,7 +32,7 @@ def seeds_bar(
 ) -> Iterator[Callable[[int, TrainingProgress], None]]:
     """Shows the progress of trainings, which is reported by seed to the function that it yields.
 
-    The estimate of the time left assumes that no training stops early.
+    The estimate of the time left assumes that no training stops early, and says so if one may.
     """
     from rich import progress
 
@@ -82,7 +82,8 @@ class _Trainings:
         of_seed = f" seed {seed}," if len(self.seeds) > 1 else ""
         doing = f"{of_seed} epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.4f}"
         left = self.seconds_left()
-        about = "" if left is None else f"about {_in_words(left)} left"
+        at_most = " at most" if progress.may_stop else ""
+        about = "" if left is None else f"about {_in_words(left)} left{at_most}"
         if seed not in self.tasks:
             self.tasks[seed] = self.bar.add_task("", total=None, left="")
         self.bar.update(
