@@ -16,13 +16,10 @@ PAGES := README.md CONTRIBUTING.md docs/your-model.md docs/attacks.md docs/verif
 PROSE := benchmark model_zoo tools examples setup.py README.md CONTRIBUTING.md docs CHANGELOG.md
 SECONDS ?= 120
 SEED ?= 0
-# Not among them: tests of processes, signals, plug-ins, damaged files and names, which compute little,
-# and of shards and of models in turns, whose batches are like those of other runs.
-PORTABLE := tests/attacks tests/api tests/verify tests/conformance tests/models/test_ensemble.py \
-	tests/metrics/test_transfer.py $(filter-out $(addprefix tests/runner/test_,$(addsuffix .py, \
-	damage digests endings isolation mended_models model_code named_party plugins progress_bar provenance \
-	remote_runs resume settings shards simulation size_of_execute stale_numbers store supervised train_seeds \
-	training_bar turns worker_attacks worker_processes worker_ray)), $(wildcard tests/runner/test_*.py)) tests/runner/plan
+# Of the runner, what computes numbers in ways of its own: chains of attacks, batches, survivors, what is kept.
+PORTABLE := tests/attacks tests/api/test_evaluate.py tests/verify tests/conformance tests/models/test_ensemble.py \
+	tests/metrics/test_transfer.py $(addprefix tests/runner/test_,$(addsuffix .py, adaptive_runs batch_loop chains \
+	examinations execute forward_only kept_examples no_class target_rate))
 RUNS := $(patsubst %/run.json,%,$(wildcard results/*/run.json))
 
 .PHONY: bench test test-portable test-slow fuzz check perf readme records docs wheel release advisories clean \

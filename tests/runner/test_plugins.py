@@ -253,7 +253,11 @@ def test_a_plug_in_that_cannot_be_imported_spoils_no_other(
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "kind"), [('"cnn"', '"broken"', "model"), ('"fgm"', '"broken"', "attack")]
+    ("one", "other", "kind"),
+    [
+        ('"cnn"', '"broken"', "model"),
+        pytest.param('"fgm"', '"broken"', "attack", marks=pytest.mark.slow),
+    ],
 )
 def test_a_plug_in_that_cannot_be_imported_is_told_when_asked_for(
     site: Path, broken: Path, tmp_path: Path, one: str, other: str, kind: str

@@ -106,7 +106,7 @@ def roomy(plant: planted.Plant, monkeypatch: pytest.MonkeyPatch) -> planted.Plan
 @pytest.mark.parametrize(
     ("name", "place", "error"),
     [
-        ("one", "everywhere", SHORT),
+        pytest.param("one", "everywhere", SHORT, marks=pytest.mark.slow),
         pytest.param("one", "with a graph", CPU_SHORT, marks=pytest.mark.slow),
         pytest.param("one", "without one", SHORT, marks=pytest.mark.slow),
         ("two", "without one", CPU_SHORT),

@@ -83,7 +83,7 @@ def asked(suite: MakeSuite) -> Suite:
     return suite(*ATTACKS, models=NAMES, transfer=("fgsm", "noise-uniform", "deepfool"))
 
 
-@pytest.mark.parametrize("places", [1, 2])
+@pytest.mark.parametrize("places", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_results_are_the_same(
     run: Run, asked: Suite, watched: Watched, tmp_path: Path, places: int
 ) -> None:
@@ -154,7 +154,7 @@ def test_a_small_disk_makes_more_turns(
 
 @pytest.mark.parametrize(
     "moment",
-    [1, 10, *(pytest.param(moment, marks=pytest.mark.slow) for moment in (6, 15))],
+    [10, *(pytest.param(moment, marks=pytest.mark.slow) for moment in (1, 6, 15))],
 )
 def test_an_interrupted_run_goes_on(
     run: Run,
