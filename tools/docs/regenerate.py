@@ -22,6 +22,7 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:workers results/workers/record.json -->
     <!-- gibbon:training results/trainings/maxout/seed-0/maxout.log.csv -->
     <!-- gibbon:cards model_zoo/gibbon_zoo/weights MODEL... -->
+    <!-- gibbon:seeds results/trainings/maxout -->
     <!-- gibbon:softmax results/the-paper/softmax.json -->
 
 and ends with ``<!-- /gibbon -->``.  Run ``python -m tools.docs.regenerate README.md`` from the
@@ -59,6 +60,7 @@ from tools.docs.cards_table import cards_table
 from tools.docs.floors import draw_floors, draw_rooms
 from tools.docs.paper_page import chosen_claims, chosen_rows, filters_table, judged_sweep, tally
 from tools.docs.robustness_table import robustness_table
+from tools.docs.seeds_table import seeds_table
 from tools.docs.training_table import training_table
 from tools.records.estimates import estimates_table
 from tools.records.workers import workers_table
@@ -343,11 +345,11 @@ def _cards(arguments: list[str], folder: Path) -> str:
 
 
 def _of_file(kind: str, text: Callable[[Path], str]) -> Maker:
-    """Returns the maker of regions that hold the text of one file."""
+    """Returns the maker of regions that hold the text of one file or folder."""
 
     def made(arguments: list[str], folder: Path) -> str:
-        (file,) = _expect(arguments, f"gibbon:{kind} FILE", 1)
-        return text(folder / file)
+        (path,) = _expect(arguments, f"gibbon:{kind} PATH", 1)
+        return text(folder / path)
 
     return made
 
@@ -372,6 +374,7 @@ MAKERS: Mapping[str, Maker] = {
     "robust": _robust,
     "workers": _of_file("workers", workers_table),
     "training": _of_file("training", training_table),
+    "seeds": _of_file("seeds", seeds_table),
     "cards": _cards,
     "softmax": _of_file("softmax", softmax_table),
 }

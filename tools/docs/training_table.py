@@ -24,7 +24,7 @@ def training_table(log: Path) -> str:
     """Returns a row for every 50th epoch, the best one and the last of each part, in markdown."""
     with log.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    lines = [_line(row, best=row is _best(rows)) for row in _shown(rows)]
+    lines = [_line(row, best=row is best_row(rows)) for row in _shown(rows)]
     table: str = tabulate(
         lines,
         headers=HEADERS,
@@ -36,7 +36,7 @@ def training_table(log: Path) -> str:
 
 
 def _shown(rows: Sequence[LogRow]) -> Iterator[LogRow]:
-    best = _best(rows)
+    best = best_row(rows)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         last = following is None or following["part"] != row["part"]
         epoch = int(row["epoch"])
@@ -44,7 +44,7 @@ def _shown(rows: Sequence[LogRow]) -> Iterator[LogRow]:
             yield row
 
 
-def _best(rows: Sequence[LogRow]) -> LogRow:
+def best_row(rows: Sequence[LogRow]) -> LogRow:
     """Returns the first epoch of the search with the lowest clean error."""
     return min(
         (row for row in rows if row["part"] == SEARCH), key=lambda row: float(row["clean_error"])
