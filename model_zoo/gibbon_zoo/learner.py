@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -41,8 +41,8 @@ class LoopRecipe(Protocol):
     def optimiser(self) -> Optimiser:
         """The optimiser and its schedules."""
 
-    def model_dump(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
-        """Returns the fields except some."""
+    def differences(self, other: Self) -> list[str]:
+        """Returns what another recipe asks for that this one does not, in words."""
 
     def model_dump_json(self) -> str:
         """Returns the recipe as JSON."""

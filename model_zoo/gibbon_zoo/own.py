@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,10 @@ from gibbon_zoo.learner import ExampleFeed, StoredExamples
 from gibbon_zoo.monitor_settings import MonitorSettings
 from gibbon_zoo.own_card import OwnCard, read_own_card, write_own_card
 from gibbon_zoo.own_learner import OwnTask
-from gibbon_zoo.own_measurement import measure_network
+from gibbon_zoo.own_measurement import guessing_note, measure_network, overfitting_note
 from gibbon_zoo.own_objectives import objective_threat
-from gibbon_zoo.own_recipe import OwnRecipe, own_recipe
+from gibbon_zoo.own_probe import probe_network
+from gibbon_zoo.own_recipe import FILLED_IN, OwnObjective, OwnRecipe, own_recipe
 from gibbon_zoo.procedure import Trained, carry_out
 from gibbon_zoo.trained_network import TRIED, TrainedNetwork
 
@@ -62,7 +63,17 @@ def train_own(request: TrainingRequest) -> TrainingResult:
     device = usable_device(request.device)
     recipe = _recipe(own, request)
     data = _Data.open(own, recipe, request, device=device)
+    data.check(recipe)
     recipe = recipe.model_copy(update=data.digests)
+    with _naming(recipe.model):
+        built = _build(own, recipe, data.dataset)
+        network = TrainedNetwork.of(built.classifier, arithmetic=recipe.arithmetic)
+        _check_labels(built, data)
+        known = {
+            "weights_digest": _weights_digest(recipe.model),
+            "model_probe": probe_network(network, data.dataset.input_shape),
+        }
+    recipe = recipe.model_copy(update=known)
     name = recipe.model.name
     weights, card_path = (request.output / f"{name}{end}" for end in (".safetensors", ".json"))
     if request.fresh:
@@ -74,21 +85,17 @@ def train_own(request: TrainingRequest) -> TrainingResult:
             weights, card_path, f"{there.summary()}; it was there already", there.notes
         )
 
-    with _naming(recipe.model):
-        built = _build(own, recipe, data.dataset)
-        network = TrainedNetwork.of(built.classifier, arithmetic=recipe.arithmetic)
-        _check_labels(built, data)
-        with _put_back(network.whole):
-            network.whole.to(device)
-            network.try_training(data.sample(TRIED))
-            start = {key: value.clone() for key, value in _tensors(network.module).items()}
-            faults: list[str] = []
-            monitor = _monitor(request, recipe, network, faults.append)
-            task = OwnTask(recipe, network, start, data.examples, data.validation, monitor)
-            trained = carry_out(task, stem=str(request.output / name), report=request.report)
-            card = _store(task, trained, built, data, device=device, weights=weights)
-            if monitor is not None:
-                monitor.end(final_figures(card), epochs=recipe.epochs)
+    with _naming(recipe.model), _put_back(network.whole):
+        network.whole.to(device)
+        network.try_training(data.sample(TRIED))
+        start = {key: value.clone() for key, value in _tensors(network.module).items()}
+        faults: list[str] = []
+        monitor = _monitor(request, recipe, network, faults.append)
+        task = OwnTask(recipe, network, start, data.examples, data.validation, monitor)
+        trained = carry_out(task, stem=str(request.output / name), report=request.report)
+        card = _store(task, trained, built, data, device=device, weights=weights)
+        if monitor is not None:
+            monitor.end(final_figures(card), epochs=recipe.epochs)
     write_own_card(card_path, card)
     _remove_checkpoints(request.output, name)
     return TrainingResult(weights, card_path, card.summary(), (*card.notes, *faults))
@@ -117,7 +124,8 @@ def _monitor(
 ) -> MonitorSettings | None:
     if request.tensorboard is None:
         return None
-    fields = recipe.model_dump(exclude={"dataset_digest", "validation_digest"})
+    fields = recipe.model_dump(exclude={*FILLED_IN, "objective"})
+    fields["objective"] = recipe.objective.taken()
     monitor = MonitorSettings(
         request.output / request.tensorboard,
         f"{recipe.model.name}, seed {recipe.seed}",
@@ -186,6 +194,25 @@ class _Data:
             "validation_digest": "" if other is None else other.digest,
         }
 
+    def check(self, recipe: OwnRecipe) -> None:
+        """Raises `DatasetError` if the examples have no classes, or those held out only one."""
+        for dataset in (self.dataset, self.validation_set):
+            if dataset is not None and dataset.info.no_class:
+                raise DatasetError(
+                    f"dataset {dataset.name!r} has inputs of no class: training needs labels"
+                )
+        stopping = recipe.stopping_of(len(self.examples))
+        if stopping is None or self.validation is not None or stopping.split != "last":
+            return
+        labels = self.dataset.labels
+        unseen = np.unique(labels[-stopping.held_out :])
+        if len(unseen) == 1 and len(np.unique(labels)) > 1:
+            raise SpecError(
+                f"the last {stopping.held_out} examples are all of class {unseen[0]}: hold out "
+                'examples of a shuffle, split = "shuffled", or give validation',
+                where="recipe: stopping.split",
+            )
+
     def sample(self, count: int) -> Tensor:
         """Returns a few inputs."""
         chunk = torch.arange(min(count, len(self.examples)))
@@ -197,7 +224,9 @@ def _opened(
 ) -> tuple[Dataset, ExampleFeed, tuple[str, ...]]:
     """Returns a dataset, its examples that can be read, and notes."""
     split = spec.split
-    asked = DataRequest(split) if request.data_dir is None else DataRequest(split, request.data_dir)
+    asked = DataRequest(split, workers=request.decoders)
+    if request.data_dir is not None:
+        asked = replace(asked, folder=request.data_dir)
     if data is not None:
         dataset = adopt_data(data, name=spec.name, bounds=bounds_of(spec))
     else:
@@ -246,6 +275,12 @@ def _build(own: OwnTraining, recipe: OwnRecipe, dataset: Dataset) -> BuiltModel:
     check_model(spec, where="")
     seed = derive_key(recipe.seed, "start")
     return build_model(spec, input_shape=shape, bounds=bounds, seed=seed)
+
+
+def _weights_digest(spec: ModelSpec) -> str:
+    """Returns the digest of the weights file that a model starts from, if it is a file."""
+    file = None if spec.weights is None else Path(spec.weights)
+    return file_digest(file) if file is not None and file.is_file() else ""
 
 
 def _check_labels(built: BuiltModel, data: _Data) -> None:
@@ -304,6 +339,10 @@ def _store(
         batch_size=recipe.batch_size,
     )
     noted = [f"epoch {record.epoch}: {record.note}" for record in trained.history if record.note]
+    noted = _first_and_count(noted)
+    if recipe.objective.name != "standard" and not noted:
+        noted = [note for note in (overfitting_note(figures, on=words),) if note]
+    noted += [note for note in (guessing_note(figures, on=words),) if note]
     return OwnCard(
         model=recipe.model.name,
         sha256=file_digest(weights),
@@ -321,8 +360,21 @@ def _store(
         figures=figures,
         epochs=trained.epochs,
         watched=trained.watched,
-        notes=(*built.notes, *data.notes, *_first_and_count(noted)),
+        notes=(*built.notes, *data.notes, *_wide_budget(network, recipe.objective), *noted),
     )
+
+
+def _wide_budget(network: TrainedNetwork, objective: OwnObjective) -> Iterator[str]:
+    """Yields a sentence if every input is within the budget of every other."""
+    threat = objective_threat(network, objective)
+    bounds = threat.bounds
+    if objective.norm == "linf" and bounds is not None and threat.radius >= bounds.width:
+        steps = threat.epsilon.value
+        meant = f": did you mean {steps}/255?" if steps.denominator == 1 and steps <= 255 else ""
+        yield (
+            f"epsilon {threat.epsilon} is as wide as the box [{bounds.low:g}, {bounds.high:g}]"
+            f"{meant}"
+        )
 
 
 def _first_and_count(notes: list[str]) -> list[str]:
@@ -360,10 +412,7 @@ def _finished(card_path: Path, weights: Path, recipe: OwnRecipe) -> OwnCard | No
                 "(--output), or start fresh (--fresh), which replaces it"
             ) from None
         return None
-    before, now = card.recipe.model_dump(), recipe.model_dump()
-    differences = [
-        f"{key} {before[key]!r}, not {now[key]!r}" for key in before if before[key] != now[key]
-    ]
+    differences = card.recipe.differences(recipe)
     if differences:
         raise RunFolderError(
             f"{weights}: holds a finished training by another recipe: {'; '.join(differences)}; "

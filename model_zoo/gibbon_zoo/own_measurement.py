@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,7 @@ class OwnFigures(Spec):
         pgd_error: share misclassified after PGD from a random point.
         pgd_confidence: mean confidence on these.
         pgd_steps: number of its steps, each of 2.5 epsilon / steps.
+        guess_error: share misclassified by the answer that is right most often.
     """
 
     examples: int
@@ -47,6 +49,7 @@ class OwnFigures(Spec):
     pgd_error: float | None = None
     pgd_confidence: float | None = None
     pgd_steps: int | None = None
+    guess_error: float | None = None
 
     def interval(self, error: float) -> tuple[float, float]:
         """Returns the ends of the Wilson 95 % interval of an error."""
@@ -77,10 +80,12 @@ def measure_network(
     clean, fgsm, pgd = _Tally(), _Tally(), _Tally()
     network = TrainedNetwork(network.whole, network.module, network.rule, network.bounds)
     rule, first = network.rule, 0
+    counts: Counter[int] = Counter()
     with network.evaluating():
         for inputs, labels in examples.in_order(batch_size):
             with torch.no_grad():
                 outputs = network.outputs(inputs)
+            counts.update(labels.tolist())
             clean.add(network, outputs, labels)
             if attacked:
                 allowed = region(inputs, threat=threat)
@@ -109,10 +114,11 @@ def measure_network(
         pgd_error=pgd.wrong / first if attacked else None,
         pgd_confidence=pgd.on_wrong,
         pgd_steps=steps if attacked else None,
+        guess_error=1 - max(counts.values()) / first,
     )
 
 
-def overfitting_note(figures: OwnFigures) -> str:
+def overfitting_note(figures: OwnFigures, *, on: str = "validation") -> str:
     """Returns a sentence if PGD finds far more errors than FGSM, else an empty text.
 
     Training with one gradient step may end in a network that resists that step alone, within one
@@ -126,9 +132,21 @@ def overfitting_note(figures: OwnFigures) -> str:
     if (pgd - fgsm) * figures.examples < OVERFITTED_EXAMPLES:
         return ""
     return (
-        f"catastrophic overfitting: the error on validation is {100 * pgd:.1f} % under PGD against "
+        f"catastrophic overfitting: the error on {on} is {100 * pgd:.1f} % under PGD against "
         f"{100 * fgsm:.1f} % under FGSM, so that the network resists one step alone; "
         "train with pgd, or with a smaller step size"
+    )
+
+
+def guessing_note(figures: OwnFigures, *, on: str) -> str:
+    """Returns a sentence if the clean error is no lower than that of one answer to everything."""
+    guess = figures.guess_error
+    if not guess or figures.clean_error < guess:
+        return ""
+    return (
+        f"the clean error on {on}, {100 * figures.clean_error:.1f} %, is no lower than that of "
+        f"one answer to everything, {100 * guess:.1f} %: the network only guesses; train it for "
+        "longer, or with a smaller epsilon or learning rate"
     )
 
 

@@ -14,6 +14,7 @@ from gibbon.core.threat import Epsilon
 from gibbon.specs.base import EpsilonField, Positive, Spec
 from gibbon.specs.decoding import parse_toml
 from gibbon.specs.suite import DatasetSpec, ModelSpec
+from gibbon_zoo.own_probe import is_same_probe
 from gibbon_zoo.recipe import Arithmetic, Count, Noise, Optimiser, Stopping, validated
 
 ATTACK_STEPS = 10  # of pgd and trades
@@ -22,6 +23,7 @@ STEP_SHARE = 2.5  # steps times step size of pgd in epsilons: Madry et al. 2018,
 TRADES_BETA = 6.0  # 1 / lambda: Zhang et al. 2019, section 5
 FREE_REPLAYS = 8  # m: Shafahi et al. 2019, on CIFAR-10
 HELD_OUT_SHARE, MOST_HELD_OUT = 10, 10_000  # a tenth of the training examples, at most so many
+BY_PARAMETER = ("l1_decay", "optimiser.rates")  # tables whose keys are names of parameters
 USUAL_ADAM: Mapping[str, Any] = {"name": "adam", "learning_rate": 0.001, "schedule": "linear"}
 USUAL_SGD: Mapping[str, Any] = {**USUAL_ADAM, "name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
 # The parameters of each objective besides epsilon, norm and adversary_mode.
@@ -121,6 +123,23 @@ class OwnObjective(Spec):
         """Weight of the divergence in ``trades``."""
         return TRADES_BETA if self.beta is None else self.beta
 
+    def taken(self) -> dict[str, object]:
+        """Returns the parameters that the objective has, with the values that it takes."""
+        if self.epsilon is None:
+            return {"name": self.name}
+        usual: dict[str, object] = {
+            "steps": self.steps_taken,
+            "step_size": self.step_length,
+            "beta": self.weight,
+            "replays": self.updates_a_batch,
+            "alpha": self.alpha,
+            "random_start": self.random_start,
+        }
+        shared = {"name": self.name, "epsilon": str(self.epsilon), "norm": self.norm}
+        if PARAMETERS[self.name] and self.name != "free":
+            shared["adversary_mode"] = self.adversary_mode
+        return {**shared, **{key: usual[key] for key in PARAMETERS[self.name]}}
+
     @property
     def updates_a_batch(self) -> int:
         """Steps in succession on each batch."""
@@ -176,6 +195,15 @@ def _off(written: object) -> object:
     return None if written is False else written
 
 
+# What a difference of a digest means; one that is not known, of an earlier version, is none.
+WORDS: Mapping[str, str] = {
+    "dataset_digest": "the training examples had other content",
+    "validation_digest": "the validation examples had other content",
+    "weights_digest": "the weights file that it starts from had other content",
+}
+FILLED_IN = (*WORDS, "model_probe")
+
+
 class OwnRecipe(Spec):
     """The recipe of the training of a user's own model.
 
@@ -196,7 +224,10 @@ class OwnRecipe(Spec):
         l1_decay: coefficients of the sums of absolute values added to the loss, by parameter.
         max_norm: bound on the L2 norm of the incoming weights of each unit or filter.
         arithmetic: of the network's passes while it trains.
-        dataset_digest, validation_digest: content of the data, filled in by the training.
+        dataset_digest, validation_digest, weights_digest: content of the data and of the weights
+            file that it starts from, filled in by the training.
+        model_probe: what `gibbon_zoo.own_probe.probe_network` finds of the model's code, filled in
+            by the training.
     """
 
     model: ModelSpec
@@ -216,6 +247,8 @@ class OwnRecipe(Spec):
     arithmetic: Arithmetic = "float32"
     dataset_digest: str = ""
     validation_digest: str = ""
+    weights_digest: str = ""
+    model_probe: tuple[float, ...] = ()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -262,6 +295,20 @@ class OwnRecipe(Spec):
         """Returns the recipe with another number of epochs."""
         return self.model_copy(update={"epochs": epochs})
 
+    def differences(self, other: Self) -> list[str]:
+        """Returns what ``other`` asks for that this recipe does not, in words."""
+        before, now = self.model_dump(), other.model_dump()
+        asked = [key for key in before if key not in FILLED_IN]
+        unlike = [key for key in asked if before[key] != now[key]]
+        changed = [
+            words
+            for key, words in WORDS.items()
+            if before[key] and now[key] and before[key] != now[key]
+        ]
+        if not is_same_probe(self.model_probe, other.model_probe):
+            changed.append("the model's code or structure was another")
+        return [*(f"{key} {before[key]!r}, not {now[key]!r}" for key in unlike), *changed]
+
 
 def own_recipe(settings: Mapping[str, Any], *, file: Path | None = None) -> OwnRecipe:
     """Returns the recipe of settings, which replace those of a TOML file field by field.
@@ -281,7 +328,7 @@ def own_recipe(settings: Mapping[str, Any], *, file: Path | None = None) -> OwnR
         written = parse_toml(read_text_file(file, SpecError), where=str(file), problem="not TOML")
     written = _with_optimiser(written, settings)
     for key, value in settings.items():
-        _put(written, key.split("."), value)
+        _put(written, _key_path(key), value)
     where = "recipe" if file is None else file.name
     try:
         check_tree(written)
@@ -296,11 +343,33 @@ def _with_optimiser(written: Mapping[str, Any], settings: Mapping[str, Any]) -> 
         return dict(written)
     sgd = settings.get("optimiser.name") == "sgd"
     usual = {**USUAL_SGD} if sgd else {**USUAL_ADAM}
-    if any(key in settings for key in ("optimiser.decay", "optimiser.rate_ramp")) or any(
-        key.startswith(("optimiser.decay.", "optimiser.rate_ramp.")) for key in settings
+    if _goes_on(written, settings) or any(
+        key.startswith(("optimiser.decay", "optimiser.rate_ramp")) for key in settings
     ):
         del usual["schedule"]
     return {**written, "optimiser": usual}
+
+
+def _goes_on(written: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Returns whether a second part follows, whose last epoch is not known."""
+    tables = [each.get("stopping") for each in (written, settings)]
+    seconds = [each.get("second") for each in tables if isinstance(each, Mapping)]
+    second = settings.get("stopping.second", seconds[-1] if seconds else "none")
+    return bool(second != "none")
+
+
+def _key_path(key: str) -> list[str]:
+    """Returns the parts of a dotted name; what follows a table by parameters is one of these.
+
+    >>> _key_path("optimiser.rates.fc.weight"), _key_path("stopping.patience")
+    (['optimiser', 'rates', 'fc.weight'], ['stopping', 'patience'])
+    """
+    for table in BY_PARAMETER:
+        if key.startswith(f"{table}."):
+            name = key.removeprefix(f"{table}.")
+            quoted = len(name) > 2 and name[0] == name[-1] == '"'
+            return [*table.split("."), name[1:-1] if quoted else name]
+    return key.split(".")
 
 
 def _put(table: dict[str, Any], path: list[str], value: Any) -> None:

@@ -305,6 +305,13 @@ class Recipe(Spec):
             )
         return self
 
+    def differences(self, other: Recipe) -> list[str]:
+        """Returns what ``other`` asks for that this recipe does not, in words."""
+        before, now = (each.model_dump(exclude={*TEXTS}) for each in (self, other))
+        return [
+            f"{key} {before[key]!r}, not {now[key]!r}" for key in before if before[key] != now[key]
+        ]
+
     def override(self, *, seed: int | None = None, epochs: int | None = None) -> Recipe:
         """Returns the recipe with another seed or number of epochs.  Raises `SpecError`."""
         changes = {"seed": seed, "epochs": epochs}

@@ -19,7 +19,6 @@ from gibbon.core.files import read_plain_file
 from gibbon.core.plain_text import shortened
 from gibbon_zoo.atomic import write_in_folder
 from gibbon_zoo.learner import LoopRecipe
-from gibbon_zoo.recipe import TEXTS
 
 LAYOUT = 3  # raised if the content of a checkpoint changes
 
@@ -83,15 +82,10 @@ def read_training_checkpoint(path: Path, recipe: LoopRecipe) -> TrainingCheckpoi
             f"{path}: damaged, or not a checkpoint of this version ({reason}); "
             "delete it or start fresh (--fresh)"
         ) from error
-    differences = _differences(recorded, recipe)
+    differences = recorded.differences(recipe)
     if differences:
         raise RunFolderError(
             f"{path}: the checkpoint belongs to another training: {'; '.join(differences)}; "
             "repeat that request, choose another folder or start fresh (--fresh)"
         )
     return checkpoint
-
-
-def _differences(stored: LoopRecipe, requested: LoopRecipe) -> list[str]:
-    before, now = (each.model_dump(exclude={*TEXTS}) for each in (stored, requested))
-    return [f"{key} {before[key]!r}, not {now[key]!r}" for key in before if before[key] != now[key]]

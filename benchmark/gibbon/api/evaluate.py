@@ -69,6 +69,7 @@ def evaluate(
     draws: int | None = None,
     classes: Literal["none"] | None = None,
     count: int | None = None,
+    shape: Sequence[int] | None = None,
     against: Data | None = None,
     threshold: float = 0.5,
     fooling: Budget | None = None,
@@ -129,6 +130,8 @@ def evaluate(
         classes: classes of the inputs: ``none`` if they belong to no class, so that labels are not
             read.
         count: number of draws of ``rubbish:gaussian`` or ``rubbish:uniform``.  10,000 if None.
+        shape: shape of one draw, such as ``(3, 32, 32)``.  That of ``against``, or of the inputs
+            that the model declares, if None.
         against: source of a dataset with classes, or the data themselves in any form of ``data``,
             whose inputs the confidences on inputs without a class are compared with (AUROC).
         threshold: probability of the predicted class above which an input without a class is a
@@ -210,7 +213,9 @@ def evaluate(
         if certify is not None:
             raise SpecError("certify and bounds, its earlier name, are both given", where="bounds")
         bounds, certify = None, cast("Bounding", bounds)  # checked by `RunSettings`
-    question = NoClassArguments(classes, count, against, threshold, fooling, fooling_direction)
+    question = NoClassArguments(
+        classes, count, against, threshold, fooling, fooling_direction, shape
+    )
     if attack is None:
         question.check_no_attack(data)
         attack = ()

@@ -77,6 +77,7 @@ class NoClassArguments:
     threshold: float = THRESHOLD
     fooling: Budget | None = None
     direction: Direction = "sign"
+    shape: Sequence[int] | None = None
 
     def check_no_attack(self, data: Data) -> None:
         """Raises `SpecError` if the data have classes, so that an attack is missing."""
@@ -90,7 +91,8 @@ class NoClassArguments:
     @property
     def of_dataset(self) -> dict[str, Any]:
         """The keys that a dataset's spec takes."""
-        given = {"classes": self.classes, "count": self.count}
+        shape = None if self.shape is None else tuple(self.shape)
+        given = {"classes": self.classes, "count": self.count, "shape": shape}
         return {key: value for key, value in given.items() if value is not None}
 
     @property

@@ -86,6 +86,7 @@ class TrainingRequest:
         own: the model of the trainer `OWN`; None for all others.
         tensorboard: folder for TensorBoard's event files, relative to ``output``; none are written
             if None.
+        decoders: processes that decode images; derived from the number of processors if None.
     """
 
     output: Path
@@ -98,6 +99,7 @@ class TrainingRequest:
     recipe: Path | None = None
     own: OwnTraining | None = None
     tensorboard: Path | None = None
+    decoders: int | None = None
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,12 @@ def _side_by_side(jobs: Sequence[_Job], workers: int, report: SeedReport) -> lis
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start, initargs=(line,)
     ) as pool:
-        # A report can't be sent to another process: each makes its own.
+        # A report can't be sent to another process: each makes its own.  No core is left to decode
+        # images on.
         futures = [
-            pool.submit(_train, replace(job, request=replace(job.request, report=_no_report)))
+            pool.submit(
+                _train, replace(job, request=replace(job.request, report=_no_report, decoders=0))
+            )
             for job in jobs
         ]
         try:
