@@ -106,7 +106,7 @@ def test_the_job_array_and_its_merge(tmp_path: Path) -> None:
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
         "SUITE": str(suite),
-        "SLURM_ARRAY_TASK_COUNT": "3",
+        "SHARDS": "3",
     }
 
     def ran(text: str, **more: str) -> int:

@@ -61,7 +61,8 @@ def lines(found: DryRun, *, shard: Shard | None, price: float | None) -> Iterato
     if price is not None:
         cost = whole.times(price / HOUR)
         yield "money", f"{money(cost)} at {price:g} an hour"
-        if shard is not None and shard.count > 1:
+        # A shard that is done in part says nothing of what the others cost.
+        if shard is not None and shard.count > 1 and not each.reused:
             yield "", f"{money(cost.times(shard.count))} for all {shard.count} shards"
     device = f", {size(each.device_memory)} on the device" if each.device_memory else ""
     together = ", with its workers" if each.workers else ""

@@ -109,7 +109,7 @@ class RunFolder:
         folder = cls(path)
         try:
             if path.exists():
-                folder._check_owner(suite, shard, repair=repair)  # before anything is written there
+                folder.check_owner(suite, shard, repair=repair)  # before anything is written there
             path.mkdir(parents=True, exist_ok=True)
             if (path / LOCK_FILE).is_symlink():  # somebody else's file must not be emptied
                 raise RunFolderError(f"{path / LOCK_FILE}: is a link: remove it")
@@ -120,7 +120,7 @@ class RunFolder:
         except (OSError, NotImplementedError) as error:
             raise unwritable(path, error) from error
         try:
-            if not folder._check_owner(suite, shard, repair=repair):
+            if not folder.check_owner(suite, shard, repair=repair):
                 folder._set_record_aside()
             folder._clear()
             yield folder
@@ -288,8 +288,11 @@ class RunFolder:
         except OSError as error:
             raise unwritable(self.path / DAMAGED_FILE, error) from error
 
-    def _check_owner(self, suite: str, shard: Shard | None, *, repair: bool) -> bool:
-        """Returns whether the folder is new, or has a record; otherwise it is to be repaired."""
+    def check_owner(self, suite: str, shard: Shard | None, *, repair: bool) -> bool:
+        """Returns whether the folder is new, or has a record; otherwise it is to be repaired.
+
+        Raises `RunFolderError` if it is the folder of another suite or shard, or of no run.
+        """
         if not self.path.is_dir():
             raise RunFolderError(f"{self.path}: is a file, expected a folder")
         if not (self.path / RUN_FILE).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -89,6 +90,8 @@ def run(
     store = output or LocalStore(default)
     if price is not None and not dry_run:
         raise SpecError("is for --dry-run", where="--price")
+    if price is not None and not math.isfinite(price):
+        raise SpecError(f"must be a finite number, got {price}", where="--price")
     if dry_run:
         from gibbon.cli.estimate_text import print_estimate
 

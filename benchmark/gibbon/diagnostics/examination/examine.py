@@ -51,6 +51,7 @@ from gibbon.records.examination import Examination
 # one for the candidates.
 PGD_PASSES = 41 * 1000
 FULL_BUDGET = PGD_PASSES // 20
+DIGITS = 4  # binary ones of the number of passes
 RUN_SHARE = 10  # of the passes of a run, an examination makes at most one in this many
 FEW = 2  # examples that show why answers differ
 LATER = 8  # examples whose first answers are compared with their last
@@ -66,13 +67,17 @@ KEPT = 16  # passes that a small run keeps for the candidates and the last answe
 def budget_of_run(passes: int) -> int:
     """Returns the passes that the examination of a model may make in a run.
 
+    Attacks that stop early make a few passes more or fewer in other batches: of the count, the
+    first four binary digits matter.
+
     Args:
         passes: passes of the run on this model, forward and backward, by example.
 
-    >>> budget_of_run(60), budget_of_run(41_000)
-    (6, 2050)
+    >>> budget_of_run(60), budget_of_run(1001), budget_of_run(1003), budget_of_run(41_000)
+    (6, 96, 96, 2050)
     """
-    return max(0, min(FULL_BUDGET, passes // RUN_SHARE))
+    rest = max(0, passes.bit_length() - DIGITS)
+    return max(0, min(FULL_BUDGET, (passes >> rest << rest) // RUN_SHARE))
 
 
 @dataclass(frozen=True)

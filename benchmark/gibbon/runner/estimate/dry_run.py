@@ -46,10 +46,13 @@ def dry_run(
 
     The arguments are those of `gibbon.runner.run_suite.run_suite`; ``seconds`` is the time that
     each model's forward and backward passes are timed for.  Loads everything, as the run does, and
-    reads what is recorded in the folder.  Raises a `RequestError` if the request is wrong.
+    reads what is recorded in the folder.  Raises a `RequestError` if the request is wrong, or the
+    run would be refused in the folder.
     """
 
     def work(progress: Progress, worker: Worker) -> DryRun:
+        if output.exists():
+            RunFolder(output).check_owner(suite.name, shard, repair=settings.repair)
         started = time.monotonic()
         plan = make_plan(suite, settings, where=where, supplied=supplied, progress=progress)
         planned = time.monotonic() - started

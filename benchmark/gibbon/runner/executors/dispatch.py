@@ -41,6 +41,7 @@ from gibbon.runner.job_results.job_result import JobResult
 from gibbon.runner.run_progress.progress import Progress
 
 TRIES = 3  # of a shard, before it fails
+GUARD = 'a Python script that starts workers must do so under if __name__ == "__main__"'
 STARTS = 3  # of a worker that ends before it computes anything
 LARGEST_REPLY = 64 << 20  # bytes of candidates in a reply
 SLOW = 3.0  # times the usual duration of a shard, after which a second worker computes it
@@ -298,7 +299,8 @@ class Dispatcher(Executor):
                 self._progress.note(f"{reply.reason}: its shard is computed again")
                 self._again(current, shard)
         if before and place.starts >= STARTS:
-            self._refuse(number, f"{reply.reason} while it started, {STARTS} times")
+            reason = f"{reply.reason} while it started, {STARTS} times"
+            self._refuse(number, f"{reason} ({GUARD})")
         else:
             self._start(number)
 

@@ -24,9 +24,16 @@ from gibbon.runner.settings import RunSettings
 
 
 def prepare_executor(settings: RunSettings) -> None:
-    """Starts what takes seconds until workers can start, and needs no plan."""
+    """Starts what takes seconds until workers can start, and needs no plan.
+
+    Raises `MissingLibraryError` without Ray, and `RequestError` if nothing answers at its address.
+    """
     if settings.execution == "processes":
         start_server()
+    elif settings.execution == "ray":
+        from gibbon.runner.executors.ray import check_ray
+
+        check_ray(settings.address)
 
 
 @contextmanager

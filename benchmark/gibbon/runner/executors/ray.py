@@ -22,6 +22,7 @@ import torch
 from gibbon.core.errors import MissingLibraryError, RequestError
 from gibbon.core.package_digest import package_digest
 from gibbon.core.plain_text import message_of
+from gibbon.diagnostics.examination.subject import counted
 from gibbon.runner.executors.protocol import (
     Ended,
     Ready,
@@ -39,6 +40,10 @@ from gibbon.runner.settings import RunSettings
 INSTALL = "the executor ray needs Ray: pip install 'gibbon-bench[ray]'"
 REACHABLE_SECONDS = 10.0
 OWN = "local"  # Ray's address of a cluster that is started on this machine
+AUTHENTICATION = (
+    "; if the cluster asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+    "~/.ray/auth_token to that of its head node"
+)
 USAGE = "RAY_USAGE_STATS_ENABLED"  # whether a Ray that is started here reports to its makers
 
 
@@ -183,7 +188,8 @@ class RayActors(WorkerPool):
             raise
         each = f"{threads} thread{'s' * (threads != 1)}"
         each += f" and {shares.gpus:g} GPUs" if shares.gpus else ""
-        note(f"{self.count} workers on Ray ({len(nodes.nodes)} nodes), {each} each")
+        there = counted(len(nodes.nodes), "node")
+        note(f"{counted(self.count, 'worker')} on Ray ({there}), {each} each")
 
     def start(self, place: int) -> None:
         """Creates an actor; Ray chooses its node."""
@@ -261,6 +267,13 @@ class _Actor:
         return self._worker.run(task)
 
 
+def check_ray(address: str | None) -> None:
+    """Raises `MissingLibraryError` without Ray, and `RequestError` if nothing is at its address."""
+    _library()
+    if address is not None:
+        _check_reachable(address)
+
+
 def _library() -> Any:
     try:
         return importlib.import_module("ray")
@@ -283,13 +296,16 @@ def _join(ray: Any, address: str | None) -> bool:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "can't be started here" if address is None else f"can't be joined at {address!r}"
-        raise RequestError(f"address: Ray {where}: {described(error)}") from error
+        hint = "" if address is None else AUTHENTICATION
+        raise RequestError(f"address: Ray {where}: {described(error)}{hint}") from error
     return True
 
 
 def _check_reachable(address: str) -> None:
     """Raises `RequestError` if nothing listens at HOST:PORT, for which Ray waits for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith(":"):
+        raise RequestError(f"address: expected auto or HOST:PORT, got {address!r}")
     if not host or not port.isdigit():
         return
     try:

@@ -27,6 +27,10 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import numpy
+import pydantic
+import torch
+
 from gibbon.runner.plan.bytecode import codes_in
 
 PACKAGE = __name__.partition(".")[0]
@@ -34,6 +38,8 @@ OURS = (PACKAGE, "torch")  # which go by their versions, wherever they were buil
 MAIN = "__main__"
 INSTALLED = {"site-packages", "dist-packages"}
 BUILDERS = {"pip", "uv"}
+# What this package is made with goes by its version, too, wherever it was installed.
+NEEDED = tuple(Path(str(each.__file__)).parent for each in (pydantic, torch, numpy))
 STANDARD = tuple(Path(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib"))
 
 
@@ -102,7 +108,7 @@ def is_library(file: str) -> bool:
         if part in INSTALLED:
             folder, *inside = Path(*path.parts[: place + 1]), *path.parts[place + 1 : place + 2]
             return not inside or Path(inside[0]).stem not in _built_here(folder)
-    return any(each in path.parents for each in STANDARD)
+    return any(each in path.parents for each in (*STANDARD, *NEEDED))
 
 
 @lru_cache(maxsize=64)

@@ -12,6 +12,10 @@ from gibbon.records.shard_card import ShardCard, differences
 
 SHOWN = 5  # missing shards that are named; of the others the number is given
 OF_ONE_SHARD = frozenset({"index", "count", "stored", "code", "data", "models"})
+ALIKE = (
+    "all shards must be made with the same options, data and versions; run those that differ "
+    "again, with the command of the others"
+)
 AGAIN = "run this shard again, with the same command: what is still valid is not computed again"
 
 
@@ -113,7 +117,7 @@ def _check_alike(first: ReadShard, other: ReadShard) -> None:
             f"{first.card.shard}: the number of shards must be one"
         )
     for sentence in differing(other.card, first.card):
-        raise RunFolderError(f"{other.path}: {sentence} in {first.path}: {AGAIN}")
+        raise RunFolderError(f"{other.path}: {sentence} in {first.path}: {ALIKE}")
 
 
 def differing(card: ShardCard, expected: ShardCard) -> Iterator[str]:
