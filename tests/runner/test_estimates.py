@@ -16,6 +16,7 @@ import torch
 from gibbon.attacks import ATTACKS
 from gibbon.attacks.base import Attack
 from gibbon.cli.estimate_text import lines
+from gibbon.core.errors import RunFolderError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.shard import Shard
 from gibbon.core.threat import Epsilon, ThreatModel
@@ -33,6 +34,7 @@ from gibbon.runner.model_checks.examine_models import examine_models
 from gibbon.runner.plan import load_model, sharing
 from gibbon.runner.plan.planned import Plan
 from gibbon.runner.run_progress.progress import SilentProgress
+from gibbon.runner.run_shard import run_shard
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
@@ -158,6 +160,21 @@ def test_shards_divide_the_passes(tmp_path: Path) -> None:
     assert {each.cells for each in parts} == {whole.cells}
 
 
+def test_a_folder_that_the_run_would_refuse_is_refused(tmp_path: Path) -> None:
+    suite = suite_of(FGSM)
+    settings = RunSettings(device="cpu", **SETTINGS)
+    run_suite(suite, tmp_path / "run", settings=settings)
+    run_shard(suite, tmp_path / "shard", shard=Shard(1, 3), settings=settings)
+    with pytest.raises(RunFolderError, match="holds a whole run, not shard 1/3"):
+        estimated(suite, tmp_path / "run", shard=Shard(1, 3))
+    for shard, words in ((None, "not a whole run"), (Shard(2, 3), "not shard 2/3")):
+        with pytest.raises(RunFolderError, match=f"holds shard 1/3, {words}"):
+            estimated(suite, tmp_path / "shard", shard=shard)
+    with pytest.raises(RunFolderError, match="belongs to suite"):
+        estimated(suite.model_copy(update={"name": "other"}), tmp_path / "run")
+    assert estimated(suite, tmp_path / "shard", shard=Shard(1, 3)).estimate.cells == 0
+
+
 def test_candidates_that_wait_on_disk_are_counted(tmp_path: Path) -> None:
     suite = suite_of(FGSM, transfer={"attacks": ["fgsm"]})
     found = estimated(suite, tmp_path / "run", models_in_memory=1).estimate
@@ -256,11 +273,13 @@ def test_the_words_of_an_estimate() -> None:
         "passes": "2,000 (1,000 to 3,000) forward, 1,500 backward, by example",
         "time": "60 minutes (30 to 120) on this machine's cuda",
         "money": "2.50 (1.25 to 5.00) at 2.5 an hour",
-        "": "10.00 (5.00 to 20.00) for all 4 shards",
         "memory": "about 2.5 GB at most, 12 GB on the device",
         "disk": "about 8 MB, and up to 1 GB while it runs",
         "note": "a note",
     }
+    fresh = DryRun(dataclasses.replace(found, reused=0), 0.0, "cuda")
+    said = dict(lines(fresh, shard=Shard(1, 4), price=2.5))
+    assert said[""] == "10.00 (5.00 to 20.00) for all 4 shards"
 
 
 class Written(SilentProgress):

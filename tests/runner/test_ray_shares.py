@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from gibbon.core.errors import MissingLibraryError, RequestError
 from gibbon.runner.executors import ray as ray_executor
 from gibbon.runner.executors.ray import ClusterShares, shares_of
+from gibbon.runner.run_suite import run_suite
+from gibbon.runner.settings import RunSettings
+from gibbon.specs.decoding import decode_suite
 
 
 @pytest.mark.parametrize(
@@ -48,4 +52,27 @@ def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cluster_that_is_not_there() -> None:
     with pytest.raises(RequestError, match=r"address: Ray can't be joined at '127.0.0.1:1': noth"):
         ray_executor._check_reachable("127.0.0.1:1")
+    with pytest.raises(RequestError, match="address: expected auto or HOST:PORT, got ':6379'"):
+        ray_executor._check_reachable(":6379")
     ray_executor._check_reachable("auto")
+
+
+def test_ray_is_looked_for_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Any:
+        raise MissingLibraryError("no Ray", where="executor")
+
+    monkeypatch.setattr(ray_executor, "_library", missing)
+    suite = decode_suite(
+        {
+            "name": "any",
+            "dataset": "mnist",
+            "models": ["softmax"],
+            "attacks": [{"name": "fgsm", "epsilon": "0.1"}],
+        },
+        where="any",
+    )
+    with pytest.raises(MissingLibraryError, match="no Ray"):
+        run_suite(suite, tmp_path / "run", settings=RunSettings(executor="ray"))
+    assert not (tmp_path / "run").exists()

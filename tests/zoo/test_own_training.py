@@ -27,8 +27,14 @@ from gibbon_zoo.learner import HeldExamples
 from gibbon_zoo.own import train_own
 from gibbon_zoo.own_card import read_own_card
 from gibbon_zoo.own_learner import OwnLearner
-from gibbon_zoo.own_measurement import OwnFigures, measure_network, overfitting_note
+from gibbon_zoo.own_measurement import (
+    OwnFigures,
+    guessing_note,
+    measure_network,
+    overfitting_note,
+)
 from gibbon_zoo.own_objectives import adversarial_loss, augment, objective_threat, replay
+from gibbon_zoo.own_probe import is_same_probe, probe_network
 from gibbon_zoo.own_recipe import Augmentation, OwnObjective, own_recipe
 from gibbon_zoo.trained_network import TrainedNetwork
 from gibbon_zoo.training import _Course, fit_learner
@@ -500,3 +506,165 @@ def test_validation_of_another_kind_is_refused() -> None:
     np.savez("val.npz", inputs=np.zeros((4, 1, 5, 5), np.float32), labels=np.arange(4))
     with pytest.raises(DatasetError, match=r"has inputs of shape \(1, 3, 4\), the validation"):
         train_own(request("out", OBJECTIVES["standard"]))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ended"),
+    [
+        ("nn.ReLU(), nn.Flatten", "nn.Tanh(), nn.Flatten", True),
+        ("nn.Linear(36, 16)", "nn.Linear(36, 16, bias=False)", True),
+        ("dropout=0.2", "dropout=0.6", False),
+    ],
+)
+@pytest.mark.usefixtures("files")
+def test_a_training_of_other_code_is_not_taken_for_this_one(
+    before: str, after: str, ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gibbon_zoo.training.REPORT_STEPS", 1)
+    monkeypatch.setattr("gibbon_zoo.procedure.fit_learner", fit_often)
+    if ended:
+        train_own(request("out", OBJECTIVES["fgsm"]))
+    else:
+        with pytest.raises(Stop):
+            train_own(request("out", OBJECTIVES["fgsm"], stop_at(6)))
+    files = {file: file.read_bytes() for file in Path("out").iterdir() if file.is_file()}
+    assert NET.count(before) == 1
+    Path("net.py").write_text(NET.replace(before, after), encoding="utf-8")
+    with pytest.raises(RunFolderError, match=r"the model's code or structure was another.*--fresh"):
+        train_own(request("out", OBJECTIVES["fgsm"]))
+    assert {file: file.read_bytes() for file in files} == files
+    Path("net.py").write_text("# the same\n" + NET, encoding="utf-8")
+    train_own(request("out", OBJECTIVES["fgsm"]))
+
+
+@pytest.mark.usefixtures("files")
+def test_a_training_from_another_weights_file_is_not_taken_for_this_one() -> None:
+    first = train_own(request("first", OBJECTIVES["fgsm"]))
+    Path("start.safetensors").write_bytes(first.weights.read_bytes())
+
+    def asked() -> TrainingRequest:
+        made = request("out", OBJECTIVES["fgsm"])
+        assert made.own is not None
+        model = ModelSpec(name="net", model="net.py:build", weights="start.safetensors")
+        return replace(made, own=replace(made.own, model=model))
+
+    made = train_own(asked())
+    assert train_own(asked()).summary == f"{made.summary}; it was there already"
+    Path("start.safetensors").write_bytes(made.weights.read_bytes())
+    with pytest.raises(RunFolderError, match="the weights file that it starts from had other"):
+        train_own(asked())
+
+
+def test_a_probe_is_of_the_code_and_leaves_the_network_as_it_was() -> None:
+    def made(seed: int, dropout: float = 0.2) -> TrainedNetwork:
+        torch.manual_seed(seed)
+        scope: dict[str, Any] = {}
+        exec(NET, scope)  # noqa: S102
+        net = scope["build"](dropout)
+        return TrainedNetwork(net, net, LOGITS, PIXEL_BOUNDS)
+
+    one = made(0)
+    one.module(torch.rand(5, 1, 3, 4))  # moves running statistics
+    one.module[3].eval()
+    state = {key: value.clone() for key, value in one.module.state_dict().items()}
+    drawn = torch.random.get_rng_state()
+    found = probe_network(one, (1, 3, 4))
+    assert len(found) == 2 * (2 + len(list(one.module.parameters())))
+    assert all(torch.equal(value, state[key]) for key, value in one.module.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert one.module.training
+    assert not one.module[3].training
+    assert all(each.grad is None for each in one.module.parameters())
+    assert is_same_probe(found, probe_network(made(1), (1, 3, 4)))
+    assert not is_same_probe(found, probe_network(made(0, 0.3), (1, 3, 4)))
+    assert probe_network(one, (2, 3, 4)) == ()  # it fails on such inputs
+
+
+@pytest.mark.usefixtures("files")
+def test_data_without_classes_are_refused() -> None:
+    made = request("out", OBJECTIVES["fgsm"], validation=False)
+    assert made.own is not None
+    bare = DatasetSpec(name="bare", source="train.npz", layout="NCHW", classes="none")
+    with pytest.raises(DatasetError, match="'bare' has inputs of no class: training needs labels"):
+        train_own(replace(made, own=replace(made.own, dataset=bare)))
+
+
+@pytest.mark.usefixtures("files")
+def test_what_a_number_can_not_be_trusted_for_is_noted() -> None:
+    wide = {"name": "fgsm", "epsilon": "8"}
+    notes = train_own(request("wide", wide)).notes
+    assert any("epsilon 8 is as wide as the box [0, 1]: did you mean 8/255?" in n for n in notes)
+    assert any("the network only guesses" in note for note in notes)
+    assert not any("only guesses" in n for n in train_own(request("x", OBJECTIVES["fgsm"])).notes)
+
+
+def test_a_network_that_is_no_better_than_one_answer_guesses() -> None:
+    figures = OwnFigures(
+        examples=40, loss=2.0, clean_error=0.75, clean_confidence=0.3, guess_error=0.75
+    )
+    assert "75.0 %, is no lower than that of one answer" in guessing_note(figures, on="validation")
+    better = figures.model_copy(update={"clean_error": 0.725})
+    assert guessing_note(better, on="validation") == ""
+    assert guessing_note(figures.model_copy(update={"guess_error": None}), on="x") == ""
+
+
+@pytest.mark.usefixtures("files")
+def test_overfitting_is_noted_where_no_examples_are_held_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def measured(*given: Any, **named: Any) -> OwnFigures:
+        found = measure_network(*given, **named)
+        return found.model_copy(update={"fgsm_error": 0.1, "pgd_error": 0.9})
+
+    monkeypatch.setattr("gibbon_zoo.own.measure_network", measured)
+    whole = request("out", OBJECTIVES["fgsm"], validation=False, stopping=False)
+    (note,) = (each for each in train_own(whole).notes if "catastrophic" in each)
+    assert "the error on training examples (none were held out) is 90.0 % under PGD" in note
+
+
+@pytest.mark.usefixtures("files")
+def test_the_last_examples_are_not_held_out_if_they_are_of_one_class() -> None:
+    inputs, labels = blobs(200)
+    order = labels.argsort()
+    np.savez("train.npz", inputs=inputs[order].numpy(), labels=labels[order].numpy())
+    with pytest.raises(RequestError, match="the last 20 examples are all of class 3: hold out"):
+        train_own(
+            request("out", OBJECTIVES["fgsm"], validation=False, **{"stopping.split": "last"})
+        )
+
+
+def test_names_of_parameters_may_be_given_with_their_dots() -> None:
+    fields = {
+        "model": "net.py:build",
+        "dataset": "train.npz",
+        "objective.name": "standard",
+        "l1_decay.fc.weight": 0.01,
+        'optimiser.rates."fc.weight"': 0.5,
+    }
+    found = own_recipe(fields)
+    assert dict(found.l1_decay) == {"fc.weight": 0.01}
+    assert dict(found.optimiser.rates) == {"fc.weight": 0.5}
+
+
+def test_a_second_part_needs_no_other_option() -> None:
+    fields = {
+        "model": "net.py:build",
+        "dataset": "train.npz",
+        "objective.name": "standard",
+        "stopping.second": "continue",
+    }
+    assert own_recipe(fields).optimiser.schedule == "constant"
+
+
+def test_recipes_are_compared_by_the_parameters_that_an_objective_has() -> None:
+    taken = OwnObjective.model_validate({"name": "trades", "epsilon": "0.1"}).taken()
+    assert taken == {
+        "name": "trades",
+        "epsilon": "0.1",
+        "norm": "linf",
+        "adversary_mode": "eval",
+        "steps": 10,
+        "step_size": pytest.approx(0.025),
+        "beta": 6.0,
+    }
+    assert OwnObjective(name="standard").taken() == {"name": "standard"}
