@@ -68,16 +68,16 @@ def budget_of_run(passes: int) -> int:
     """Returns the passes that the examination of a model may make in a run.
 
     Attacks that stop early make a pass or two more or fewer in other batches: the count is rounded
-    down, to a multiple of 32 and less in small runs.
+    up, to a multiple of 32 and less in small runs.
 
     Args:
         passes: passes of the run on this model, forward and backward, by example.
 
     >>> budget_of_run(60), budget_of_run(1001), budget_of_run(1003), budget_of_run(41_000)
-    (6, 99, 99, 2050)
+    (6, 102, 102, 2050)
     """
     rest = min(ROUNDED, max(0, passes.bit_length() - DIGITS))
-    return max(0, min(FULL_BUDGET, (passes >> rest << rest) // RUN_SHARE))
+    return max(0, min(FULL_BUDGET, (-(-passes >> rest) << rest) // RUN_SHARE))
 
 
 @dataclass(frozen=True)
