@@ -42,7 +42,7 @@ class LoopRecipe(Protocol):
         """The optimiser and its schedules."""
 
     def differences(self, other: Self) -> list[str]:
-        """Returns what another recipe asks for that this one does not, in words."""
+        """Returns what another recipe has that this one has not, in words."""
 
     def model_dump_json(self) -> str:
         """Returns the recipe as JSON."""

@@ -296,7 +296,7 @@ class OwnRecipe(Spec):
         return self.model_copy(update={"epochs": epochs})
 
     def differences(self, other: Self) -> list[str]:
-        """Returns what ``other`` asks for that this recipe does not, in words."""
+        """Returns what ``other`` has that this recipe has not, in words."""
         before, now = self.model_dump(), other.model_dump()
         asked = [key for key in before if key not in FILLED_IN]
         unlike = [key for key in asked if before[key] != now[key]]

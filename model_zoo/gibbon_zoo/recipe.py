@@ -306,7 +306,7 @@ class Recipe(Spec):
         return self
 
     def differences(self, other: Recipe) -> list[str]:
-        """Returns what ``other`` asks for that this recipe does not, in words."""
+        """Returns what ``other`` has that this recipe has not, in words."""
         before, now = (each.model_dump(exclude={*TEXTS}) for each in (self, other))
         return [
             f"{key} {before[key]!r}, not {now[key]!r}" for key in before if before[key] != now[key]

@@ -41,7 +41,7 @@ INSTALL = "the executor ray needs Ray: pip install 'gibbon-bench[ray]'"
 REACHABLE_SECONDS = 10.0
 OWN = "local"  # Ray's address of a cluster that is started on this machine
 AUTHENTICATION = (
-    "; if the cluster asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+    "; if the cluster needs a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
     "~/.ray/auth_token to that of its head node"
 )
 USAGE = "RAY_USAGE_STATS_ENABLED"  # whether a Ray that is started here reports to its makers
