@@ -59,8 +59,9 @@ def train(
 
     Weights, card and log are written to ``output``, with checkpoints during the training: an
     interrupted call continues if it is made again, and a finished one is not repeated.  A module is
-    trained in place, and has the weights of the file afterwards.  The best epoch is kept, by the
-    error of PGD on ``validation``, or on a tenth of the training examples that is held out.
+    trained in place, and has the weights of the file afterwards; it is known again by its code, not
+    by the weights that it starts from.  The best epoch is kept, by the error of PGD on
+    ``validation``, or on a tenth of the training examples that is held out.
 
     Args:
         model: a module that returns logits, or a source as of `gibbon.evaluate`.
