@@ -146,6 +146,7 @@ OTHER_FORM = {
     "epsilon": "numbers, texts or a list of these",
     "bounds": "a pair of numbers; a word is the earlier form of `certify`",
     "against": "the data themselves, too",
+    "shape": "a sequence of numbers",
     "backward": "a mapping of paths to functions",
     "strict": "an exception in place of an exit code",
     "accept": "a list, which is not repeated",

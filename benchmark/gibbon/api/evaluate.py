@@ -130,8 +130,9 @@ def evaluate(
         classes: classes of the inputs: ``none`` if they belong to no class, so that labels are not
             read.
         count: number of draws of ``rubbish:gaussian`` or ``rubbish:uniform``.  10,000 if None.
-        shape: shape of one draw, such as ``(3, 32, 32)``.  That of ``against``, or of the inputs
-            that the model declares, if None.
+        shape: shape of one draw of ``rubbish:gaussian`` or ``rubbish:uniform``, such as
+            ``(3, 224, 224)``.  That of ``against``, or of the inputs that the model declares, if
+            None.
         against: source of a dataset with classes, or the data themselves in any form of ``data``,
             whose inputs the confidences on inputs without a class are compared with (AUROC).
         threshold: probability of the predicted class above which an input without a class is a

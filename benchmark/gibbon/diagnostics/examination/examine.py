@@ -51,7 +51,6 @@ from gibbon.records.examination import Examination
 # one for the candidates.
 PGD_PASSES = 41 * 1000
 FULL_BUDGET = PGD_PASSES // 20
-DIGITS, ROUNDED = 4, 5  # binary digits of the number of passes: kept at least, rounded at most
 RUN_SHARE = 10  # of the passes of a run, an examination makes at most one in this many
 FEW = 2  # examples that show why answers differ
 LATER = 8  # examples whose first answers are compared with their last
@@ -67,17 +66,13 @@ KEPT = 16  # passes that a small run keeps for the candidates and the last answe
 def budget_of_run(passes: int) -> int:
     """Returns the passes that the examination of a model may make in a run.
 
-    Attacks that stop early make a pass or two more or fewer in other batches: the count is rounded
-    up, to a multiple of 32 and less in small runs.
-
     Args:
         passes: passes of the run on this model, forward and backward, by example.
 
-    >>> budget_of_run(60), budget_of_run(1001), budget_of_run(1003), budget_of_run(41_000)
-    (6, 102, 102, 2050)
+    >>> budget_of_run(60), budget_of_run(41_000)
+    (6, 2050)
     """
-    rest = min(ROUNDED, max(0, passes.bit_length() - DIGITS))
-    return max(0, min(FULL_BUDGET, (-(-passes >> rest) << rest) // RUN_SHARE))
+    return max(0, min(FULL_BUDGET, passes // RUN_SHARE))
 
 
 @dataclass(frozen=True)
