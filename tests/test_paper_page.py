@@ -150,5 +150,12 @@ def test_parts_of_the_page_that_are_not_there_are_named() -> None:
     with pytest.raises(UnknownNameError, match="rbf-fgsm-error"):
         chosen_rows(RECORD, ["rbf-fgsm-eror"])
     table = tally(RECORD)
-    counted = sum(int(str(cell)) for cell in table.rows[0][1:] if cell.value is not None)
-    assert counted == len(RECORD.suite.published)
+    counted = [
+        sum(int(str(cell)) for cell in row[1:] if cell.value is not None) for row in table.rows[:3]
+    ]
+    assert counted == [len(RECORD.suite.published)] * 3
+    both, exact, naive = (int(str(row[1])) for row in table.rows[:3])
+    assert max(exact, naive) < both <= exact + naive
+    assert [str(row[0]) for row in table.rows[1:3]] == [
+        f"published numbers, along {name} alone" for name in ("fgsm", "fgsm-naive")
+    ]

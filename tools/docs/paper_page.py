@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from gibbon.report.content.published_numbers.verdicts import (
     verdict,
 )
 from gibbon.report.content.tables.sweep_table import sweep_table
+from gibbon.specs.published import PublishedRow
 
 STRAIGHT = 0.99  # of the outputs' variation: a parabola from its vertex has 15/16
 
@@ -81,6 +82,13 @@ def tally(record: RunRecord) -> Table:
         columns=(Column("", "left"), *columns(*words)),
         rows=(
             cells("published numbers", *(_number(rows, word) for word in words)),
+            *(
+                cells(
+                    f"published numbers, along {name} alone",
+                    *(_number(each, word) for word in words),
+                )
+                for name, each in _along_one(record.suite.published, results)
+            ),
             cells("claims", *(_number(claims, word) for word in words)),
         ),
         notes=(
@@ -90,6 +98,19 @@ def tally(record: RunRecord) -> Table:
             *_flag_notes(results),
         ),
     )
+
+
+def _along_one(
+    rows: Sequence[PublishedRow], results: RunLookup
+) -> Iterator[tuple[str, Counter[VerdictWord]]]:
+    """Yields attacks of rows that are judged along two, with the verdicts along each alone."""
+    pairs = {row.attack for row in rows if len(row.attack) > 1}
+    for name in dict.fromkeys(name for pair in sorted(pairs) for name in pair):
+        alone = (
+            row.model_copy(update={"attack": (name,)}) if name in row.attack else row
+            for row in rows
+        )
+        yield name, Counter(found.word for row in alone if (found := verdict(row, results)))
 
 
 def _flag_notes(results: RunLookup) -> tuple[str, ...]:
