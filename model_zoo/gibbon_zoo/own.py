@@ -42,9 +42,9 @@ from gibbon_zoo.own_learner import OwnTask
 from gibbon_zoo.own_measurement import guessing_note, measure_network, overfitting_note
 from gibbon_zoo.own_objectives import objective_threat
 from gibbon_zoo.own_probe import probe_network
-from gibbon_zoo.own_recipe import FILLED_IN, OwnObjective, OwnRecipe, own_recipe
+from gibbon_zoo.own_recipe import FILLED_IN, OwnRecipe, own_recipe
 from gibbon_zoo.procedure import Trained, carry_out
-from gibbon_zoo.trained_network import TRIED, TrainedNetwork
+from gibbon_zoo.trained_network import TRIED, TrainedNetwork, put_back
 
 CARD_STEPS = 20  # of PGD for the figures of the card
 NAMED = 5  # files that an error names
@@ -85,7 +85,7 @@ def train_own(request: TrainingRequest) -> TrainingResult:
             weights, card_path, f"{there.summary()}; it was there already", there.notes
         )
 
-    with _naming(recipe.model), _put_back(network.whole):
+    with _naming(recipe.model), put_back(network.whole):
         network.whole.to(device)
         network.try_training(data.sample(TRIED))
         start = {key: value.clone() for key, value in _tensors(network.module).items()}
@@ -331,18 +331,15 @@ def _store(
         held = "held-out training" if task.validation is None else "validation"
         trained_on = ", trained on too" if stopping.second != "none" else ""
         words = f"{held} examples{trained_on}"
+    threat = objective_threat(network, recipe.objective)
     figures = measure_network(
-        network,
-        examples,
-        objective_threat(network, recipe.objective),
-        steps=CARD_STEPS,
-        batch_size=recipe.batch_size,
+        network, examples, threat, steps=CARD_STEPS, batch_size=recipe.batch_size
     )
     noted = [f"epoch {record.epoch}: {record.note}" for record in trained.history if record.note]
     noted = _first_and_count(noted)
     if recipe.objective.name != "standard" and not noted:
-        noted = [note for note in (overfitting_note(figures, on=words),) if note]
-    noted += [note for note in (guessing_note(figures, on=words),) if note]
+        noted = [overfitting_note(figures, on=words)]
+    noted = [threat.width_note, *noted, guessing_note(figures, on=words)]
     return OwnCard(
         model=recipe.model.name,
         sha256=file_digest(weights),
@@ -360,21 +357,8 @@ def _store(
         figures=figures,
         epochs=trained.epochs,
         watched=trained.watched,
-        notes=(*built.notes, *data.notes, *_wide_budget(network, recipe.objective), *noted),
+        notes=(*built.notes, *data.notes, *filter(None, noted)),
     )
-
-
-def _wide_budget(network: TrainedNetwork, objective: OwnObjective) -> Iterator[str]:
-    """Yields a sentence if every input is within the budget of every other."""
-    threat = objective_threat(network, objective)
-    bounds = threat.bounds
-    if objective.norm == "linf" and bounds is not None and threat.radius >= bounds.width:
-        steps = threat.epsilon.value
-        meant = f": did you mean {steps}/255?" if steps.denominator == 1 and steps <= 255 else ""
-        yield (
-            f"epsilon {threat.epsilon} is as wide as the box [{bounds.low:g}, {bounds.high:g}]"
-            f"{meant}"
-        )
 
 
 def _first_and_count(notes: list[str]) -> list[str]:
@@ -437,19 +421,6 @@ def _load(module: nn.Module | Classifier, weights: Path) -> None:
 def _remove_checkpoints(folder: Path, name: str) -> None:
     for path in (folder / f"{name}.checkpoint.pt", folder / f"{name}.search.checkpoint.pt"):
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _put_back(module: nn.Module) -> Iterator[None]:
-    """Restores the modes and the device of a module, for a ``with`` block."""
-    modes = [(part, part.training) for part in module.modules()]
-    device = next(module.parameters()).device
-    try:
-        yield
-    finally:
-        module.to(device)
-        for part, training in modes:
-            part.training = training
 
 
 @contextmanager

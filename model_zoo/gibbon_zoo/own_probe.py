@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gibbon.core.rng import derive_key, seeded_globals
-from gibbon_zoo.trained_network import TrainedNetwork
+from gibbon_zoo.trained_network import TrainedNetwork, put_back
 
 PROBED = 8  # inputs
 # Two processors round differently; a unit that is dropped, or another activation, moves far more.
@@ -29,15 +29,11 @@ def probe_network(network: TrainedNetwork, input_shape: tuple[int, ...]) -> Prob
     these are put back, as are the modes and the device.  Empty if the network fails on them.
     """
     plain = TrainedNetwork(network.whole, network.module, network.rule, network.bounds)
-    whole = network.whole
     before = {key: _cloned(value) for key, value in network.module.state_dict().items()}
-    modes = [(part, part.training) for part in whole.modules()]
-    device = next(whole.parameters()).device
-    grads = [(parameter, parameter.grad) for parameter in whole.parameters()]
     try:
         # A user's code can raise any exception; training names what is wrong.
-        with suppress(Exception):
-            whole.to(CPU)
+        with suppress(Exception), put_back(network.whole):
+            network.whole.to(CPU)
             with seeded_globals(derive_key("probe"), CPU):
                 low, high = network.bounds.low, network.bounds.high
                 inputs = low + (high - low) * torch.rand(PROBED, *input_shape)
@@ -48,12 +44,7 @@ def probe_network(network: TrainedNetwork, input_shape: tuple[int, ...]) -> Prob
             return (*found, *_measured(plain, inputs, training=True))
         return ()
     finally:
-        whole.to(device)
         network.module.load_state_dict(before)
-        for parameter, grad in grads:
-            parameter.grad = grad
-        for part, training in modes:
-            part.training = training
 
 
 def is_same_probe(one: Sequence[float], other: Sequence[float]) -> bool:

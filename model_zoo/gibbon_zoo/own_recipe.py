@@ -15,7 +15,15 @@ from gibbon.specs.base import EpsilonField, Positive, Spec
 from gibbon.specs.decoding import parse_toml
 from gibbon.specs.suite import DatasetSpec, ModelSpec
 from gibbon_zoo.own_probe import is_same_probe
-from gibbon_zoo.recipe import Arithmetic, Count, Noise, Optimiser, Stopping, validated
+from gibbon_zoo.recipe import (
+    Arithmetic,
+    Count,
+    Noise,
+    Optimiser,
+    Stopping,
+    differing_fields,
+    validated,
+)
 
 ATTACK_STEPS = 10  # of pgd and trades
 FAST_STEP = 1.25  # step size of fgsm in epsilons: Wong et al. 2020, section 5
@@ -297,17 +305,14 @@ class OwnRecipe(Spec):
 
     def differences(self, other: Self) -> list[str]:
         """Returns what ``other`` has that this recipe has not, in words."""
-        before, now = self.model_dump(), other.model_dump()
-        asked = [key for key in before if key not in FILLED_IN]
-        unlike = [key for key in asked if before[key] != now[key]]
-        changed = [
-            words
-            for key, words in WORDS.items()
-            if before[key] and now[key] and before[key] != now[key]
-        ]
+        found = differing_fields(self, other, but=FILLED_IN)
+        for key, words in WORDS.items():
+            before, now = getattr(self, key), getattr(other, key)
+            if before and now and before != now:
+                found.append(words)
         if not is_same_probe(self.model_probe, other.model_probe):
-            changed.append("the model's code or structure was another")
-        return [*(f"{key} {before[key]!r}, not {now[key]!r}" for key in unlike), *changed]
+            found.append("the model's code or structure was another")
+        return found
 
 
 def own_recipe(settings: Mapping[str, Any], *, file: Path | None = None) -> OwnRecipe:

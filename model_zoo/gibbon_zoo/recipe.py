@@ -6,7 +6,7 @@ one machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, get_args
 
@@ -239,6 +239,12 @@ class Noise(Spec):
     epsilon: EpsilonField
 
 
+def differing_fields(before: Spec, now: Spec, *, but: Sequence[str]) -> list[str]:
+    """Returns the fields that differ between two specs of a kind except some, in words."""
+    one, other = (each.model_dump(exclude={*but}) for each in (before, now))
+    return [f"{key} {one[key]!r}, not {other[key]!r}" for key in one if one[key] != other[key]]
+
+
 class Recipe(Spec):
     """The recipe of one model's training.
 
@@ -307,10 +313,7 @@ class Recipe(Spec):
 
     def differences(self, other: Recipe) -> list[str]:
         """Returns what ``other`` has that this recipe has not, in words."""
-        before, now = (each.model_dump(exclude={*TEXTS}) for each in (self, other))
-        return [
-            f"{key} {before[key]!r}, not {now[key]!r}" for key in before if before[key] != now[key]
-        ]
+        return differing_fields(self, other, but=TEXTS)
 
     def override(self, *, seed: int | None = None, epochs: int | None = None) -> Recipe:
         """Returns the recipe with another seed or number of epochs.  Raises `SpecError`."""

@@ -21,6 +21,19 @@ from gibbon_zoo.recipe import Arithmetic
 TRIED = 2  # examples of the trial in training mode
 
 
+@contextmanager
+def put_back(module: nn.Module) -> Iterator[None]:
+    """Restores the modes and the device of a module, for a ``with`` block."""
+    modes = [(part, part.training) for part in module.modules()]
+    device = next(module.parameters()).device
+    try:
+        yield
+    finally:
+        module.to(device)
+        for part, training in modes:
+            part.training = training
+
+
 @dataclass(frozen=True)
 class TrainedNetwork:
     """A network and how its outputs are read.
@@ -84,13 +97,9 @@ class TrainedNetwork:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Puts the module into evaluation mode, for a ``with`` block, and restores all modes."""
-        modes = [(part, part.training) for part in self.whole.modules()]
-        self.whole.eval()
-        try:
+        with put_back(self.whole):
+            self.whole.eval()
             yield
-        finally:
-            for part, training in modes:
-                part.training = training
 
     def try_training(self, inputs: Tensor) -> None:
         """Checks one pass in training mode, and restores the module.
@@ -101,10 +110,9 @@ class TrainedNetwork:
         Raises `ModelError` if the module can't be trained.
         """
         before = {key: value.clone() for key, value in self.module.state_dict().items()}
-        modes = [(part, part.training) for part in self.whole.modules()]
-        self.whole.train()
         try:
-            with seeded_globals(0, inputs.device):
+            with put_back(self.whole), seeded_globals(0, inputs.device):
+                self.whole.train()
                 outputs = self.outputs(inputs)
         except (RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -114,8 +122,6 @@ class TrainedNetwork:
             ) from error
         finally:
             self.module.load_state_dict(before)
-            for part, training in modes:
-                part.training = training
         if not outputs.requires_grad:
             raise ModelError(
                 "its outputs don't depend on a parameter that can be trained: does forward detach, "

@@ -36,16 +36,18 @@ def _line(card: Card) -> list[str]:
     return [
         card.model,
         ", ".join(str(each.seed) for each in trainings),
-        of_all(lambda found: _percent(found.clean_error, 2)),
-        of_all(lambda found: _pair(found.fgsm_error, found.fgsm_confidence)),
-        of_all(lambda found: _pair(found.fgsm_naive_error, found.fgsm_naive_confidence)),
-        of_all(lambda found: _percent(found.fgsm_clipped_error, 1)),
+        of_all(lambda found: percent(found.clean_error, 2)),
+        of_all(lambda found: pair(found.fgsm_error, found.fgsm_confidence)),
+        of_all(lambda found: pair(found.fgsm_naive_error, found.fgsm_naive_confidence)),
+        of_all(lambda found: percent(found.fgsm_clipped_error, 1)),
     ]
 
 
-def _pair(error: float, confidence: float | None) -> str:
-    return f"{_percent(error, 1)} / {_percent(confidence, 1)}"
+def pair(error: float, confidence: float | None) -> str:
+    """Returns an error and a confidence in per cent, with a dash for one that is not known."""
+    return f"{percent(error, 1)} / {percent(confidence, 1)}"
 
 
-def _percent(share: float | None, digits: int) -> str:
+def percent(share: float | None, digits: int) -> str:
+    """Returns a share in per cent, with a dash for one that is not known."""
     return "\N{EN DASH}" if share is None else f"{100 * share:.{digits}f}"

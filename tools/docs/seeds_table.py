@@ -10,6 +10,7 @@ from statistics import mean
 from tabulate import tabulate
 
 from gibbon_zoo.card import Card, read_card
+from tools.docs.cards_table import pair, percent
 from tools.docs.training_table import best_row
 
 HEADERS = (
@@ -66,13 +67,9 @@ def _line(card: Card, figures: Sequence[float]) -> list[str]:
 
 def _held_out(figures: Sequence[float]) -> list[str]:
     clean, error, confidence = figures
-    return [f"{100 * clean:.2f}", _pair(error, confidence)]
+    return [percent(clean, 2), pair(error, confidence)]
 
 
 def _tested(figures: Sequence[float]) -> list[str]:
     clean, *attacked = figures
-    return [f"{100 * clean:.2f}", _pair(*attacked[:2]), _pair(*attacked[2:])]
-
-
-def _pair(error: float, confidence: float) -> str:
-    return f"{100 * error:.1f} / {100 * confidence:.1f}"
+    return [percent(clean, 2), pair(*attacked[:2]), pair(*attacked[2:])]

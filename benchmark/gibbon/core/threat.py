@@ -148,6 +148,25 @@ class ThreatModel:
         """Epsilon as a float, in the units of the model's input."""
         return float(self.epsilon)
 
+    @property
+    def width_note(self) -> str:
+        """A sentence if the budget is as wide as the bounds, else an empty text.
+
+        Under such a budget in L∞ every input is within reach of every other.  The usual reason is a
+        number of pixel steps written without the 255.
+        """
+        bounds = self.bounds
+        if self.norm is not Norm.LINF or bounds is None or self.radius < bounds.width:
+            return ""
+        steps = self.epsilon.value
+        meant = (
+            f": did you mean {steps}/{PIXEL_STEPS}?"
+            if steps.denominator == 1 and steps <= PIXEL_STEPS
+            else ""
+        )
+        box = f"[{bounds.low:g}, {bounds.high:g}]"
+        return f"epsilon {self.epsilon} is as wide as the box {box}{meant}"
+
 
 class Verdict(IntEnum):
     """The result of the checks of a candidate."""

@@ -64,27 +64,16 @@ def _small_in_l1(tiny: Callable[..., Flag], threat: ThreatModel, width: float) -
 
 
 def budget_flags(dataset: str, attack: str, threats: Iterable[ThreatModel]) -> Iterator[Flag]:
-    """Yields the flags of an attack's budgets that are as wide as the inputs' bounds.
-
-    Under such a budget every input is within reach of every other.  The usual reason is a number of
-    pixel steps written without the 255.
-    """
+    """Yields the flags of an attack's budgets that are as wide as the inputs' bounds."""
     for threat in threats:
-        bounds = threat.bounds
-        if threat.norm is not Norm.LINF or bounds is None or threat.radius < bounds.width:
+        bounds, sentence = threat.bounds, threat.width_note
+        if bounds is None or not sentence:
             continue
-        steps = threat.epsilon.value
-        meant = (
-            f": did you mean {steps}/{PIXEL_STEPS}?"
-            if steps.denominator == 1 and steps <= PIXEL_STEPS
-            else ""
-        )
-        box = f"[{bounds.low:g}, {bounds.high:g}]"
         yield Flag(
             kind="wide-budget",
             dataset=dataset,
             attack=attack,
             epsilon=threat.epsilon,
-            figure=f"{threat.epsilon} in {box}",
-            sentence=f"epsilon {threat.epsilon} is as wide as the box {box}{meant}",
+            figure=f"{threat.epsilon} in [{bounds.low:g}, {bounds.high:g}]",
+            sentence=sentence,
         )
