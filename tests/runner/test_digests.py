@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pydantic
 import pytest
 import torch
 from torch import Tensor
@@ -26,8 +28,9 @@ from gibbon.core.import_path import load_reference
 from gibbon.core.registry import Entry
 from gibbon.core.rng import derive_key
 from gibbon.core.threat import Norm
+from gibbon.runner.plan import code_digest as code_digest_module
 from gibbon.runner.plan.cell_digest import attack_part, is_readable
-from gibbon.runner.plan.code_digest import code_digest
+from gibbon.runner.plan.code_digest import code_digest, is_library
 from gibbon.runner.plan.make_plan import STREAMS_OF_A_LIST
 from gibbon.runner.plan.stream_names import FIRST_ADAPTERS, stream_text
 from gibbon.specs.suite import AttackSpec
@@ -356,6 +359,19 @@ def test_ours_go_by_name_version_and_parameters_wherever_they_stand(
     before = attack_part(attack)
     monkeypatch.setattr(PGD, "version", 2)
     assert attack_part(attack) != before
+
+
+def test_what_gibbon_is_made_with_is_a_library_wherever_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on clusters whose packages are in a folder that is no site-packages.
+    monkeypatch.setattr(code_digest_module, "INSTALLED", set())
+    monkeypatch.setattr(code_digest_module, "STANDARD", (Path(os.__file__).parent / "json",))
+    for library in (pydantic, torch, np):
+        assert is_library(str(library.__file__))
+    assert is_library(json.__file__)
+    assert not is_library(pytest.__file__)
+    assert not is_library(str(tmp_path / "mine.py"))
 
 
 def test_a_subclass_of_ours_is_its_authors() -> None:

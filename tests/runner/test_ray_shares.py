@@ -57,6 +57,25 @@ def test_a_cluster_that_is_not_there() -> None:
     ray_executor._check_reachable("auto")
 
 
+@pytest.mark.parametrize(("address", "hinted"), [("auto", True), (None, False)])
+def test_a_cluster_that_refuses_may_need_a_token(
+    address: str | None, hinted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing:
+        @staticmethod
+        def is_initialized() -> bool:
+            return False
+
+        @staticmethod
+        def init(**options: Any) -> None:
+            raise RuntimeError("unauthenticated")
+
+    monkeypatch.setenv(ray_executor.USAGE, "0")
+    with pytest.raises(RequestError, match=r"address: Ray can't be .*unauthenticated") as caught:
+        ray_executor._join(Refusing, address)
+    assert ("RAY_AUTH_TOKEN" in str(caught.value)) == hinted
+
+
 def test_ray_is_looked_for_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

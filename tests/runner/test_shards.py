@@ -502,5 +502,7 @@ def test_the_command_line(
     assert ended(monkeypatch, "merge", one, one, "--output", output) == 2
     assert ended(monkeypatch, *run, "--shard", "3/2") == 2
     assert ended(monkeypatch, *run, "--price", "2") == 2
+    assert ended(monkeypatch, *run, "--dry-run", "--price", "inf") == 2
+    assert "--price: must be a finite number, got inf" in capsys.readouterr().err
     assert ended(monkeypatch, "report", one) == 2
     assert "holds shard 1/2 of suite 'small', not a whole run" in capsys.readouterr().err

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from gibbon.core.errors import RunFolderError, SpecError, UnknownNameError
-from gibbon.models.registry import TrainingProgress, TrainingRequest
+from gibbon.models.registry import TrainingProgress, TrainingRequest, TrainingResult
+from gibbon.runner import train_seeds as train_seeds_module
 from gibbon.runner.train_seeds import ENDED, parse_seeds, seed_folder, train_seeds
 
 
@@ -58,6 +61,31 @@ def test_side_by_side_gives_the_weights_of_one_thread(tmp_path: Path) -> None:
         of_seed = [progress for each, progress in reports if each == seed]
         assert of_seed[-1] == ENDED
         assert of_seed[-2].step == of_seed[-2].steps
+
+
+def test_side_by_side_no_core_is_left_to_decode_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    class Pool:
+        def __init__(self, workers: int, **settings: object) -> None:
+            assert workers == 2
+
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def submit(self, train: object, job: Any) -> Future[TrainingResult]:
+            asked.append(job.request.decoders)
+            done: Future[TrainingResult] = Future()
+            done.set_result(TrainingResult(tmp_path, tmp_path, "trained"))
+            return done
+
+    monkeypatch.setattr(train_seeds_module, "ProcessPoolExecutor", Pool)
+    train_seeds("logistic", request(tmp_path, decoders=4), seeds=[0, 1], parallel=2)
+    assert asked == [0, 0]
 
 
 @pytest.mark.parametrize("parallel", [None, pytest.param(2, marks=pytest.mark.slow)])

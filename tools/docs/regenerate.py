@@ -24,6 +24,8 @@ A region says what it holds and which run it is made from, relative to the file:
     <!-- gibbon:cards model_zoo/gibbon_zoo/weights MODEL... -->
     <!-- gibbon:seeds results/trainings/maxout -->
     <!-- gibbon:softmax results/the-paper/softmax.json -->
+    <!-- gibbon:trials results/the-paper/trials.json TABLE -->
+    <!-- gibbon:training-speed results/training-speed/record.json -->
 
 and ends with ``<!-- /gibbon -->``.  Run ``python -m tools.docs.regenerate README.md`` from the
 repository's root; with ``--check`` nothing is written and the exit code is 1 if a region or a
@@ -62,7 +64,9 @@ from tools.docs.paper_page import chosen_claims, chosen_rows, filters_table, jud
 from tools.docs.robustness_table import robustness_table
 from tools.docs.seeds_table import seeds_table
 from tools.docs.training_table import training_table
+from tools.docs.trials_table import trials_table
 from tools.records.estimates import estimates_table
+from tools.records.training_speed import speed_table
 from tools.records.workers import workers_table
 from tools.zoo.softmax_lengths import softmax_table
 
@@ -344,6 +348,11 @@ def _cards(arguments: list[str], folder: Path) -> str:
     return cards_table(folder / weights, arguments[1:])
 
 
+def _trials(arguments: list[str], folder: Path) -> str:
+    record, name = _expect(arguments, "gibbon:trials RECORD TABLE", 2)
+    return trials_table(folder / record, name)
+
+
 def _of_file(kind: str, text: Callable[[Path], str]) -> Maker:
     """Returns the maker of regions that hold the text of one file or folder."""
 
@@ -377,6 +386,8 @@ MAKERS: Mapping[str, Maker] = {
     "seeds": _of_file("seeds", seeds_table),
     "cards": _cards,
     "softmax": _of_file("softmax", softmax_table),
+    "trials": _trials,
+    "training-speed": _of_file("training-speed", speed_table),
 }
 
 if __name__ == "__main__":
