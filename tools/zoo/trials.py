@@ -183,6 +183,7 @@ def attack_error(classifier: Classifier, unseen: Batch, column: str) -> float:
     """
     name, *steps, epsilon = column.split()
     attack: dict[str, Any] = {"name": name} | ({"steps": int(steps[0])} if steps else {})
+    low, high = classifier.bounds.low, classifier.bounds.high
     count = min(SAMPLE, len(unseen.labels)) if steps else len(unseen.labels)
     results = gibbon.evaluate(
         classifier,
@@ -190,6 +191,7 @@ def attack_error(classifier: Classifier, unseen: Batch, column: str) -> float:
         attack=attack,
         epsilon=epsilon,
         clip=bool(steps),
+        bounds=None if (low, high) == (0, 1) else (low, high),
         error_only=True,
         transfer=False,
         examination=False,
