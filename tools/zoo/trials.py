@@ -50,7 +50,6 @@ SHARE: Final = 6  # one of so many training examples is held out
 SAMPLE: Final = 1_000  # examples under PGD
 UNIT_SAMPLE: Final = 3_000  # training examples that units are measured on
 EPSILON: Final = 0.25
-FIGURES: Final = ("clean", "fgsm", "naive", "clipped")  # of `gibbon_zoo.measurement.measure`
 
 
 @dataclass(frozen=True)
