@@ -13,8 +13,6 @@ from gibbon.core.errors import RecordError, UnknownNameError
 from tools.docs.cards_table import pair, percent
 from tools.zoo.trials import found_in, tables
 
-Figures = Mapping[str, Any]
-
 HEADINGS: Final = {
     "clean": "clean",
     "train": "clean, training images",
@@ -72,7 +70,7 @@ def heading(column: str) -> str:
     return HEADINGS[column]
 
 
-def cell(figures: Figures, column: str) -> str:
+def cell(figures: Mapping[str, Any], column: str) -> str:
     """Returns a column's text.
 
     >>> cell({"clean": 0.0123, "fgsm": 0.91, "fgsm confidence": None}, "clean")

@@ -85,7 +85,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Table:
+class TrialTable:
     """Trials that are compared.
 
     Args:
@@ -101,19 +101,19 @@ class Table:
     trials: tuple[Trial, ...]
 
 
-def tables(file: Path = LIST) -> list[Table]:
+def tables(file: Path = LIST) -> list[TrialTable]:
     """Returns the tables of a list.  Raises `SpecError` if a recipe is not valid."""
     content = tomllib.loads(file.read_text(encoding="utf-8"))
     return [_table(each) for each in content["table"]]
 
 
-def _table(given: Mapping[str, Any]) -> Table:
+def _table(given: Mapping[str, Any]) -> TrialTable:
     columns = tuple(given["columns"])
     trials = tuple(
         Trial(given["name"], row["label"], columns, _recipe(given, row), row.get("shipped"))
         for row in given["trials"]
     )
-    return Table(given["name"], given["heading"], columns, trials)
+    return TrialTable(given["name"], given["heading"], columns, trials)
 
 
 def _recipe(table: Mapping[str, Any], row: Mapping[str, Any]) -> Recipe:
