@@ -84,9 +84,11 @@ def worker_is_killed(scene: Scene) -> None:
     def kill() -> None:
         while not pools and not over.wait(0.01):
             pass
-        if not over.wait(scene.chance.uniform(0, 6)) and pools:
-            chosen = scene.chance.choice([*pools[0]._workers.values()])
-            os.kill(chosen.process.pid or 0, signal.SIGKILL)
+        if over.wait(scene.chance.uniform(0, 6)) or not pools:
+            return
+        alive = [*pools[0]._workers.values()]  # none if the run is about to end
+        if alive and (pid := scene.chance.choice(alive).process.pid) is not None:
+            os.kill(pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
