@@ -88,7 +88,7 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     trained = [
         train_network(
             recipe.override(seed=recipe.seed * recipe.members + member),
-            partial(_architecture, recipe),
+            partial(architecture_of, recipe),
             examples,
             stem=f"{stem}.member-{member}" if recipe.members > 1 else stem,
             report=report_of_part(request.report, part=member, parts=recipe.members),
@@ -245,7 +245,8 @@ def publish(
     return card
 
 
-def _architecture(recipe: Recipe) -> Architecture:
+def architecture_of(recipe: Recipe) -> Architecture:
+    """Returns an untrained network of a recipe.  Raises `SpecError` if its sizes don't fit."""
     architecture: type[Architecture] = lazily(ARCHITECTURES[recipe.architecture])()
     try:
         return architecture(**recipe.sizes)
@@ -258,7 +259,7 @@ def _architecture(recipe: Recipe) -> Architecture:
 
 def _classifier(recipe: Recipe, members: Sequence[Architecture] = ()) -> Classifier:
     """Returns the model of a recipe: of these trained networks, or of untrained ones."""
-    networks = members or [_architecture(recipe) for _ in range(recipe.members)]
+    networks = members or [architecture_of(recipe) for _ in range(recipe.members)]
     classifiers = [network_classifier(network) for network in networks]
     # The paper does not say how its twelve networks are combined; the mean of the probabilities is
     # usual.

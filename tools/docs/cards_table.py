@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tabulate import tabulate
-
 from gibbon_zoo.card import Card, Figures, read_card
+from tools.pipe_table import pipe_table
 
 HEADERS = (
     *("model", "seeds", "clean", "FGSM / confidence", "naive FGSM / confidence"),
@@ -17,14 +16,8 @@ HEADERS = (
 
 def cards_table(folder: Path, models: Sequence[str]) -> str:
     """Returns a row for each model, with the figures of its seeds in the order of the card."""
-    table: str = tabulate(
-        [_line(read_card(folder / f"{model}.json")) for model in models],
-        headers=HEADERS,
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["left"] * len(HEADERS),
-    )
-    return table
+    lines = [_line(read_card(folder / f"{model}.json")) for model in models]
+    return pipe_table(lines, HEADERS, left=len(HEADERS))
 
 
 def _line(card: Card) -> list[str]:

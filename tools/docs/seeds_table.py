@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from tabulate import tabulate
-
 from gibbon_zoo.card import Card, read_card
 from tools.docs.cards_table import pair, percent
 from tools.docs.training_table import best_row
+from tools.pipe_table import pipe_table
 
 HEADERS = (
     *("seed", "best epoch", "clean there", "naive FGSM / confidence there", "second part"),
@@ -33,14 +32,8 @@ def seeds_table(folder: Path) -> str:
     found = [_figures(seed, folder.name) for seed in seeds]
     lines = [_line(*each) for each in found]
     means = [mean(column) for column in zip(*(figures for _, figures in found), strict=True)]
-    table: str = tabulate(
-        [*lines, ["mean", "", *_held_out(means[:3]), "", *_tested(means[3:])]],
-        headers=HEADERS,
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["right"] * len(HEADERS),
-    )
-    return table
+    last = ["mean", "", *_held_out(means[:3]), "", *_tested(means[3:])]
+    return pipe_table([*lines, last], HEADERS, left=0)
 
 
 def _figures(seed: Path, model: str) -> tuple[Card, list[float]]:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tabulate import tabulate
+from tools.pipe_table import pipe_table
 
 EVERY = 50  # epochs between two rows
 EARLY = (1, 10, 20)  # further epochs with a row
@@ -25,14 +25,7 @@ def training_table(log: Path) -> str:
     with log.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     lines = [_line(row, best=row is best_row(rows)) for row in _shown(rows)]
-    table: str = tabulate(
-        lines,
-        headers=HEADERS,
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["left", *["right"] * (len(HEADERS) - 1)],
-    )
-    return table
+    return pipe_table(lines, HEADERS)
 
 
 def _shown(rows: Sequence[LogRow]) -> Iterator[LogRow]:

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tabulate import tabulate
-
 from gibbon.core.errors import RecordError, UnknownNameError
 from tools.docs.cards_table import pair, percent
+from tools.pipe_table import pipe_table
 from tools.zoo.trials import found_in, tables
 
 HEADINGS: Final = {
@@ -46,14 +45,7 @@ def trials_table(record: Path, name: str) -> str:
                 f"python -m tools.zoo.trials {name}"
             )
         lines.append([trial.label, *(cell(found["figures"], each) for each in table.columns)])
-    text: str = tabulate(
-        lines,
-        headers=[table.heading, *(heading(each) for each in table.columns)],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["left", *["right"] * len(table.columns)],
-    )
-    return text
+    return pipe_table(lines, [table.heading, *(heading(each) for each in table.columns)])
 
 
 def heading(column: str) -> str:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tabulate import tabulate
 
 from gibbon.report import write_report
 from gibbon.runner.estimate import timing
@@ -31,6 +30,7 @@ from gibbon.runner.estimate.dry_run import dry_run
 from gibbon.runner.run_suite import run_suite
 from gibbon.runner.settings import RunSettings
 from gibbon.specs.suite import Suite
+from tools.pipe_table import pipe_table
 from tools.records.machine import CLOCKS, ROOT, processor
 
 RECORD: Final = ROOT / "results" / "estimates" / "record.json"
@@ -173,13 +173,7 @@ def estimates_table(record: Path) -> str:
             ]
         )
     head = ["run", "passes", "seconds", "difference", "memory, MB", "disk, MB"]
-    table = tabulate(
-        rows,
-        headers=head,
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["left", "right", "right", "right", "right", "right"],
-    )
+    table = pipe_table(rows, head)
     clock = "the clock on the wall" if machine["clock"] == "wall" else "the processor's time"
     return (
         f"{table}\n\nEstimate / run, on {machine['date']}: {machine['processor']}, "

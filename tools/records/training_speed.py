@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 
 from gibbon.core.files import write_atomically
 from gibbon_zoo.maxout import Maxout
-from gibbon_zoo.recipe import Recipe, shipped_recipe, validated
+from gibbon_zoo.recipe import Recipe, shipped_recipe
 from gibbon_zoo.training import fit
+from tools.pipe_table import pipe_table
 from tools.records.machine import ROOT, processor
 
 RECORD: Final = ROOT / "results" / "training-speed" / "record.json"
@@ -35,9 +35,7 @@ ROUNDS: Final = 9
 
 def training(recipe: Recipe, inputs: Tensor, labels: Tensor) -> Callable[[], object]:
     """Returns a function that trains a new network for one epoch."""
-    short = validated(
-        Recipe, {**recipe.model_dump(), "epochs": 1, "stopping": None}, where="recipe"
-    )
+    short = recipe.model_copy(update={"epochs": 1, "stopping": None})
 
     def train() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -115,13 +113,7 @@ def speed_table(record: Path) -> str:
         ]
         for row in content["rows"]
     ]
-    table: str = tabulate(
-        lines,
-        headers=["milliseconds a step", "products alone", "training", "ratio"],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=("left", "right", "right", "right"),
-    )
+    table = pipe_table(lines, ["milliseconds a step", "products alone", "training", "ratio"])
     machine = (
         f"{content['processor']}, {content['threads']} thread(s), torch {content['torch']}, "
         f"{content['date']}; the lowest of {content['rounds']} rounds of {content['steps']} steps."

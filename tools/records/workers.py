@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tabulate import tabulate
 
+from tools.pipe_table import pipe_table
 from tools.records.machine import CLOCKS, ROOT, processor
 
 WHOLE: Final = "one process"
@@ -132,13 +132,7 @@ def workers_table(record: Path) -> str:
         ]
         for way, seconds in rows.items()
     ]
-    table = tabulate(
-        lines,
-        headers=["way", "seconds", "times as fast as one process", "bar"],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["left", "right", "right", "right"],
-    )
+    table = pipe_table(lines, ["way", "seconds", "times as fast as one process", "bar"])
     clock = (
         "the clock on the wall"
         if machine["clock"] == "wall"

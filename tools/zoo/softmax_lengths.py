@@ -19,18 +19,15 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from tabulate import tabulate
 
 from gibbon.core.files import write_atomically
-from gibbon.datasets import DATASETS, DataRequest
 from gibbon.datasets.base import Batch
 from gibbon.models.classifier import Classifier
 from gibbon_zoo.measurement import measure
-from gibbon_zoo.procedure import train_network
 from gibbon_zoo.recipe import shipped_recipe
-from gibbon_zoo.softmax import Softmax
-from gibbon_zoo.zoo import network_classifier
+from tools.pipe_table import pipe_table
 from tools.records.machine import ROOT
+from tools.zoo.networks import load_split, trained_classifier
 
 RECORD: Final = ROOT / "results" / "the-paper" / "softmax.json"
 LENGTHS: Final = (50, 60, 65, 70, 75, 80, 85, 90, 100)
@@ -45,14 +42,8 @@ def measured(length: float, shown: Batch, unseen: Batch) -> dict[str, float]:
     updates = recipe.epochs * -(-len(shown.labels) // recipe.batch_size)
     rate = recipe.optimiser.model_copy(update={"learning_rate": length / updates})
     with tempfile.TemporaryDirectory() as folder:
-        network = train_network(
-            recipe.model_copy(update={"optimiser": rate}),
-            Softmax,
-            shown,
-            stem=str(Path(folder) / "softmax"),
-            report=lambda _: None,
-        ).module
-    classifier = network_classifier(network)
+        changed = recipe.model_copy(update={"optimiser": rate})
+        classifier = trained_classifier(changed, shown, stem=Path(folder) / "softmax")
     found = measure(classifier, inputs=unseen.inputs, labels=unseen.labels, epsilon=EPSILON)
     noise, confidence = answers_to_noise(classifier)
     return {
@@ -87,14 +78,11 @@ def softmax_table(record: Path) -> str:
         ]
         for row in json.loads(record.read_text())
     ]
-    table: str = tabulate(
+    return pipe_table(
         [*lines, ["published", "", "99.9 / 79.3", "59.8 / 70.8", ""]],
-        headers=["rate x updates", "clean", "FGSM / confidence", "noise / confidence", "distance"],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["right"] * 5,
+        ["rate x updates", "clean", "FGSM / confidence", "noise / confidence", "distance"],
+        left=0,
     )
-    return table
 
 
 def distance(row: dict[str, Any]) -> float:
@@ -112,10 +100,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--record", type=Path, default=RECORD)
     given = parser.parse_args()
-    request = (
-        DataRequest("train") if given.data_dir is None else DataRequest("train", given.data_dir)
-    )
-    dataset = DATASETS.load("mnist")(request)
+    dataset = load_split("mnist", "train", given.data_dir)
     cut = len(dataset) - HELD_OUT
     shown, unseen = (
         dataset.batch(np.arange(start, end, dtype=np.int64))

@@ -18,8 +18,8 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,19 +30,18 @@ from torch import Tensor, nn
 
 import gibbon
 from gibbon.core.files import write_atomically
-from gibbon.core.registry import lazily
-from gibbon.datasets import DATASETS, DataRequest, Split
+from gibbon.datasets import Split
 from gibbon.datasets.base import Batch, sample_ids
 from gibbon.models.classifier import Classifier
 from gibbon_zoo.card import read_card
-from gibbon_zoo.catalogue import ARCHITECTURES
 from gibbon_zoo.early_stopping import validation_split
+from gibbon_zoo.learner import HeldExamples
 from gibbon_zoo.measurement import clean_error, measure
-from gibbon_zoo.procedure import train_network
 from gibbon_zoo.recipe import TEXTS, Recipe, shipped_recipe, validated
 from gibbon_zoo.weights_folder import WEIGHTS
-from gibbon_zoo.zoo import EPSILONS, build, network_classifier
+from gibbon_zoo.zoo import EPSILONS, build
 from tools.records.machine import ROOT, processor
+from tools.zoo.networks import load_split, trained_classifier
 
 LIST: Final = Path(__file__).with_suffix(".toml")
 RECORD: Final = ROOT / "results" / "the-paper" / "trials.json"
@@ -238,8 +237,9 @@ def carried_out(trial: Trial, *, data_dir: Path | None, scratch: Path) -> dict[s
         kept, left = validation_split(
             len(examples.labels), held_out=held_out, seed=trial.recipe.seed
         )
-        examples, unseen = (_take(examples, each) for each in (kept, left))
-        classifier = network_classifier(_trained(trial, examples, scratch))
+        examples, unseen = (HeldExamples(examples).take(each).batch for each in (kept, left))
+        stem = "".join(each if each.isalnum() else "-" for each in f"{trial.table} {trial.label}")
+        classifier = trained_classifier(trial.recipe, examples, stem=scratch / stem)
     figures = measured(trial, examples, unseen, classifier)
     return {
         **trial.key(),
@@ -252,32 +252,14 @@ def carried_out(trial: Trial, *, data_dir: Path | None, scratch: Path) -> dict[s
     }
 
 
-def _trained(trial: Trial, examples: Batch, scratch: Path) -> Any:
-    name = "".join(each if each.isalnum() else "-" for each in f"{trial.table} {trial.label}")
-    kind = lazily(ARCHITECTURES[trial.recipe.architecture])()
-    trained = train_network(
-        trial.recipe,
-        lambda: kind(**trial.recipe.sizes),
-        examples,
-        stem=str(scratch / name),
-        report=lambda _: None,
-    )
-    return trained.module
-
-
 def _examples(trial: Trial, split: Split, data_dir: Path | None) -> Batch:
     """Returns a split's examples; the test split's begin with its fixed sample."""
-    request = DataRequest(split) if data_dir is None else DataRequest(split, data_dir)
-    dataset = DATASETS.load(trial.recipe.dataset)(request)
+    dataset = load_split(trial.recipe.dataset, split, data_dir)
     order = np.arange(len(dataset), dtype=np.int64)
     if split == "test":
         sample = sample_ids(dataset, SAMPLE)
         order = np.concatenate([sample, np.setdiff1d(order, sample)])
     return dataset.batch(order)
-
-
-def _take(batch: Batch, positions: Tensor) -> Batch:
-    return Batch(batch.ids[positions], batch.inputs[positions], batch.labels[positions])
 
 
 def missing(trials: Sequence[Trial], record: Sequence[Mapping[str, Any]]) -> list[Trial]:
@@ -289,16 +271,6 @@ def found_in(record: Sequence[Mapping[str, Any]], trial: Trial) -> Mapping[str, 
     """Returns the record of a trial, or None."""
     key = trial.key()
     return next((row for row in record if key.items() <= row.items()), None)
-
-
-@contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given
-        return
-    with tempfile.TemporaryDirectory() as made:
-        yield Path(made)
 
 
 def main() -> int:
@@ -316,9 +288,10 @@ def main() -> int:
     record = json.loads(given.record.read_text()) if given.record.exists() else []
     wanted = [each for each in everything if not given.tables or each.table in given.tables]
     waiting = missing(wanted, record)
-    with _folder(given.scratch) as scratch:
+    given_folder = nullcontext(given.scratch) if given.scratch else None
+    with given_folder or tempfile.TemporaryDirectory() as scratch:
         for number, trial in enumerate(waiting, 1):
-            row = carried_out(trial, data_dir=given.data_dir, scratch=scratch)
+            row = carried_out(trial, data_dir=given.data_dir, scratch=Path(scratch))
             rows = [*record, row]
             # In the order of the list; what no longer stands in it is left out.
             found = (found_in(rows, each) for each in everything)
