@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gibbon.core.errors import RunFolderError
+from gibbon.core.files import write_atomically
 from gibbon.core.threat import ThreatModel
+
+OWNER_FILE = "training.txt"  # names the training that a TensorBoard folder belongs to
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class MonitorSettings:
 
     Args:
         folder: TensorBoard folder of the training.
+        stem: start of the names of the training's other files.
         group: name of the training in the dashboard of hyperparameters.
         recipe: the recipe as nested fields.
         threat: budget of the FGSM that is measured; with an epsilon of 0 none is.
@@ -25,6 +30,7 @@ class MonitorSettings:
     """
 
     folder: Path
+    stem: Path
     group: str
     recipe: Mapping[str, Any]
     threat: ThreatModel
@@ -32,16 +38,36 @@ class MonitorSettings:
     failed: Callable[[str], None]
 
     def begin(self) -> None:
-        """Writes the recipe, in place of an earlier one.  Raises `RunFolderError`."""
+        """Writes the recipe, in place of an earlier one.
+
+        Raises `RunFolderError` if the folder can't be written, or is another training's.
+        """
         from gibbon.report.tensorboard.training_events import TrainingEvents
 
         try:
+            self._claim()
             events = TrainingEvents(self.folder, first_step=1)
             events.begin(self.group, hyperparameters(self.recipe))
         except OSError as error:
             raise RunFolderError(
                 f"{self.folder}: can't be written: {error.strerror or error}"
             ) from error
+
+    def _claim(self) -> None:
+        """Writes whose the folder is.  Raises `RunFolderError` if it is another training's."""
+        owner = self.folder / OWNER_FILE
+        # Relative, so that the folders may be moved together.
+        place = os.path.relpath(self.stem, self.folder)
+        known = owner.read_text(encoding="utf-8") if owner.is_file() else place
+        if known != place:
+            raise RunFolderError(
+                f"{self.folder}: holds the TensorBoard files of the training "
+                f"{os.path.normpath(self.folder / known)}: choose another folder with "
+                f"--tensorboard, such as {self.folder / self.stem.name}, or none with "
+                "--no-tensorboard"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(owner, place)
 
     def end(self, figures: Mapping[str, float | None], *, epochs: int) -> None:
         """Writes the final figures; if that fails, says so."""

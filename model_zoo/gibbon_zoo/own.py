@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,17 +22,25 @@ from gibbon.core.errors import (
     SpecError,
     WeightsError,
 )
+from gibbon.core.frames import OURS
+from gibbon.core.registry import their_code
 from gibbon.core.rng import derive_key
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Dataset
 from gibbon.datasets.open import bounds_of, open_dataset
 from gibbon.datasets.wrap import adopt_data
 from gibbon.models.classifier import Classifier
-from gibbon.models.registry import OwnTraining, TrainingRequest, TrainingResult
+from gibbon.models.registry import (
+    OwnTraining,
+    TrainingProgress,
+    TrainingRequest,
+    TrainingResult,
+)
 from gibbon.models.sources import BuiltModel
 from gibbon.models.sources.build import build_model, check_model
 from gibbon.models.sources.wrap_module import adopt_model
 from gibbon.models.weights import file_digest, read_weights
+from gibbon.specs.naming import RUBBISH
 from gibbon.specs.suite import DatasetSpec, ModelSpec
 from gibbon_zoo.atomic import write_in_folder
 from gibbon_zoo.devices import device_name, usable_device
@@ -45,6 +54,7 @@ from gibbon_zoo.own_probe import probe_network
 from gibbon_zoo.own_recipe import FILLED_IN, OwnRecipe, own_recipe
 from gibbon_zoo.procedure import Trained, carry_out
 from gibbon_zoo.trained_network import TRIED, TrainedNetwork, put_back
+from gibbon_zoo.training_lock import training_lock
 
 CARD_STEPS = 20  # of PGD for the figures of the card
 NAMED = 5  # files that an error names
@@ -74,31 +84,70 @@ def train_own(request: TrainingRequest) -> TrainingResult:
             "model_probe": probe_network(network, data.dataset.input_shape),
         }
     recipe = recipe.model_copy(update=known)
-    name = recipe.model.name
-    weights, card_path = (request.output / f"{name}{end}" for end in (".safetensors", ".json"))
-    if request.fresh:
-        _remove_checkpoints(request.output, name)
-    elif (there := _finished(card_path, weights, recipe)) is not None:
-        if own.module is not None:
-            _load(own.module, weights)
+    prepared = _Prepared(own, recipe, request, data, built, network)
+    there = prepared.finished()
+    if there is not None:
+        return there
+    with training_lock(request.output, recipe.model.name):
+        return prepared.finished() or prepared.train(device)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A training whose model and data are checked."""
+
+    own: OwnTraining
+    recipe: OwnRecipe
+    request: TrainingRequest
+    data: _Data
+    built: BuiltModel
+    network: TrainedNetwork
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The weights file and the card."""
+        folder, name = self.request.output, self.recipe.model.name
+        return folder / f"{name}.safetensors", folder / f"{name}.json"
+
+    def finished(self) -> TrainingResult | None:
+        """Returns the finished training in the folder, whose weights the caller's module gets.
+
+        None if there is none, or if it is to be made anew.
+        """
+        weights, card_path = self.files
+        if self.request.fresh:
+            return None
+        there = _finished(card_path, weights, self.recipe)
+        if there is None:
+            return None
+        if self.own.module is not None:
+            _load(self.own.module, weights)
         return TrainingResult(
             weights, card_path, f"{there.summary()}; it was there already", there.notes
         )
 
-    with _naming(recipe.model), put_back(network.whole):
-        network.whole.to(device)
-        network.try_training(data.sample(TRIED))
-        start = {key: value.clone() for key, value in _tensors(network.module).items()}
-        faults: list[str] = []
-        monitor = _monitor(request, recipe, network, faults.append)
-        task = OwnTask(recipe, network, start, data.examples, data.validation, monitor)
-        trained = carry_out(task, stem=str(request.output / name), report=request.report)
-        card = _store(task, trained, built, data, device=device, weights=weights)
-        if monitor is not None:
-            monitor.end(final_figures(card), epochs=recipe.epochs)
-    write_own_card(card_path, card)
-    _remove_checkpoints(request.output, name)
-    return TrainingResult(weights, card_path, card.summary(), (*card.notes, *faults))
+    def train(self, device: torch.device) -> TrainingResult:
+        """Trains the model and writes its files."""
+        recipe, request, network, data = self.recipe, self.request, self.network, self.data
+        weights, card_path = self.files
+        name = recipe.model.name
+        if request.fresh:
+            _remove_checkpoints(request.output, name)
+        report = _Report(request.report)
+        with _naming(recipe.model, report), put_back(network.whole):
+            network.whole.to(device)
+            network.try_training(data.sample(TRIED))
+            start = {key: value.clone() for key, value in _tensors(network.module).items()}
+            faults: list[str] = []
+            monitor = _monitor(request, recipe, network, faults.append)
+            task = OwnTask(recipe, network, start, data.examples, data.validation, monitor)
+            trained = carry_out(task, stem=str(request.output / name), report=report)
+            card = _store(task, trained, self.built, data, device=device, weights=weights)
+            if monitor is not None:
+                monitor.end(final_figures(card), epochs=recipe.epochs)
+        write_own_card(card_path, card)
+        _remove_checkpoints(request.output, name)
+        return TrainingResult(weights, card_path, card.summary(), (*card.notes, *faults))
 
 
 def final_figures(card: OwnCard) -> dict[str, float | None]:
@@ -128,6 +177,7 @@ def _monitor(
     fields["objective"] = recipe.objective.taken()
     monitor = MonitorSettings(
         request.output / request.tensorboard,
+        request.output / recipe.model.name,
         f"{recipe.model.name}, seed {recipe.seed}",
         fields,
         objective_threat(network, recipe.objective),
@@ -144,7 +194,9 @@ def _recipe(own: OwnTraining, request: TrainingRequest) -> OwnRecipe:
         "dataset": own.dataset,
         "validation": own.validation,
     }
-    given |= {"seed": request.seed, "epochs": request.epochs, **own.settings}
+    counts = {"seed": request.seed, "epochs": request.epochs}
+    given |= own.settings
+    given |= {key: value for key, value in counts.items() if value is not None}
     settings = {key: value for key, value in given.items() if value is not None}
     return own_recipe(settings, file=request.recipe)
 
@@ -165,11 +217,7 @@ class _Data:
     ) -> _Data:
         """Opens and checks the datasets.  Raises `DatasetError`."""
         if recipe.validation == recipe.dataset and own.data is None:
-            raise SpecError(
-                "the validation examples are the training examples: leave validation out, and some "
-                "are held out",
-                where="--validation",
-            )
+            raise _same_examples()
         dataset, examples, notes = _opened(recipe.dataset, own.data, request, device=device)
         varied = recipe.augmentation.flip or recipe.augmentation.shift
         if varied and len(dataset.input_shape) != 3:
@@ -183,6 +231,8 @@ class _Data:
         other, unseen, more = _opened(
             recipe.validation, own.validation_data, request, device=device
         )
+        if other.digest == dataset.digest:
+            raise _same_examples()
         _check_alike(dataset, other)
         return cls(dataset, examples, other, unseen, (*notes, *more))
 
@@ -198,9 +248,7 @@ class _Data:
         """Raises `DatasetError` if the examples have no classes, or those held out only one."""
         for dataset in (self.dataset, self.validation_set):
             if dataset is not None and dataset.info.no_class:
-                raise DatasetError(
-                    f"dataset {dataset.name!r} has inputs of no class: training needs labels"
-                )
+                raise _without_classes(dataset.name)
         stopping = recipe.stopping_of(len(self.examples))
         if stopping is None or self.validation is not None or stopping.split != "last":
             return
@@ -219,11 +267,25 @@ class _Data:
         return next(self.examples.feed([chunk]))[0]
 
 
+def _without_classes(name: str) -> DatasetError:
+    return DatasetError(f"dataset {name!r} has inputs of no class: training needs labels")
+
+
+def _same_examples() -> SpecError:
+    return SpecError(
+        "the validation examples are the training examples: leave validation out, and some are "
+        "held out",
+        where="--validation",
+    )
+
+
 def _opened(
     spec: DatasetSpec, data: object, request: TrainingRequest, *, device: torch.device
 ) -> tuple[Dataset, ExampleFeed, tuple[str, ...]]:
     """Returns a dataset, its examples that can be read, and notes."""
     split = spec.split
+    if spec.source.startswith(RUBBISH):
+        raise _without_classes(spec.name)
     asked = DataRequest(split, workers=request.decoders)
     if request.data_dir is not None:
         asked = replace(asked, folder=request.data_dir)
@@ -337,7 +399,8 @@ def _store(
     )
     noted = [f"epoch {record.epoch}: {record.note}" for record in trained.history if record.note]
     noted = _first_and_count(noted)
-    if recipe.objective.name != "standard" and not noted:
+    long_enough = len(trained.history) > 1  # else the network has hardly been trained
+    if recipe.objective.name != "standard" and long_enough and not noted:
         noted = [overfitting_note(figures, on=words)]
     noted = [threat.width_note, *noted, guessing_note(figures, on=words)]
     return OwnCard(
@@ -423,10 +486,40 @@ def _remove_checkpoints(folder: Path, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
+class _Report:
+    """Passes the progress of a training on, and remembers the exception of who gets it."""
+
+    def __init__(self, report: Callable[[TrainingProgress], None]) -> None:
+        self.report = report
+        self.raised: BaseException | None = None
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        """Passes the progress on."""
+        try:
+            self.report(progress)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+
 @contextmanager
-def _naming(spec: ModelSpec) -> Iterator[None]:
-    """Prefixes errors of a ``with`` block with the model's name."""
+def _naming(spec: ModelSpec, report: _Report | None = None) -> Iterator[None]:
+    """Names the model in errors of a ``with`` block, and in exceptions that its code raises.
+
+    Those of ``report`` are nobody's fault here.
+    """
     try:
         yield
     except ModelError as error:
         raise ModelError(f"model {spec.name!r}: {error}") from error
+    except BaseException as error:
+        if _is_raised_by_us(error) or (report is not None and error is report.raised):
+            raise
+        with their_code(f"model {spec.name!r}: its code failed", kind=ModelError):
+            raise
+
+
+def _is_raised_by_us(error: BaseException) -> bool:
+    """Returns whether an exception was raised at a line of Gibbon or of the zoo."""
+    file = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return any(file.is_relative_to(folder) for folder in (OURS, Path(__file__).parent))

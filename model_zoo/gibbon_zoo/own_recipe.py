@@ -332,6 +332,7 @@ def own_recipe(settings: Mapping[str, Any], *, file: Path | None = None) -> OwnR
     if file is not None:
         written = parse_toml(read_text_file(file, SpecError), where=str(file), problem="not TOML")
     written = _with_optimiser(written, settings)
+    _check_stopping(settings)
     for key, value in settings.items():
         _put(written, _key_path(key), value)
     where = "recipe" if file is None else file.name
@@ -339,7 +340,17 @@ def own_recipe(settings: Mapping[str, Any], *, file: Path | None = None) -> OwnR
         check_tree(written)
     except ValueError as error:
         raise SpecError(str(error), where=where) from error
-    return validated(OwnRecipe, written, where=where)
+    filled_in = next((key for key in FILLED_IN if key in written), None)
+    if filled_in is not None:
+        raise SpecError("it is filled in by the training", where=f"{where}: {filled_in}")
+    return validated(OwnRecipe, written, where=where, hidden=FILLED_IN)
+
+
+def _check_stopping(settings: Mapping[str, Any]) -> None:
+    """Raises `SpecError` if early stopping is turned off and a field of it is given."""
+    given = next((key for key in settings if key.startswith("stopping.")), None)
+    if given is not None and settings.get("stopping", True) is False:
+        raise SpecError("it has no use without early stopping", where=f"recipe: {given}")
 
 
 def _with_optimiser(written: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

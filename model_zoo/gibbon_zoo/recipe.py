@@ -348,8 +348,13 @@ def read_recipe(path: Path) -> Recipe:
     return validated(Recipe, content, where=path.name)
 
 
-def validated(kind: type[AnyRecipe], content: object, *, where: str) -> AnyRecipe:
-    """Returns a recipe of a kind.  Raises `SpecError`, which names ``where`` and the key."""
+def validated(
+    kind: type[AnyRecipe], content: object, *, where: str, hidden: Sequence[str] = ()
+) -> AnyRecipe:
+    """Returns a recipe of a kind.  Raises `SpecError`, which names ``where`` and the key.
+
+    Known keys that an error lists are without the ``hidden`` ones.
+    """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -358,18 +363,24 @@ def validated(kind: type[AnyRecipe], content: object, *, where: str) -> AnyRecip
         first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
         key = key_path(first["loc"])
         fault, said = first["type"], first["msg"].removeprefix("Value error, ")
-        message = _sentence(kind, fault, said, first["loc"])
+        message = _sentence(kind, fault, said, first["loc"], hidden)
         raise SpecError(message, where=f"{where}: {key}" if key else where) from None
 
 
-def _sentence(kind: type[Spec], fault: str, message: str, location: tuple[str | int, ...]) -> str:
+def _sentence(
+    kind: type[Spec],
+    fault: str,
+    message: str,
+    location: tuple[str | int, ...],
+    hidden: Sequence[str],
+) -> str:
     if fault != "extra_forbidden":
         return message
     *parents, name = location
     table: object = kind
     for parent in parents:
         table = _fields(table)[str(parent)].annotation
-    known = list(_fields(table))
+    known = [key for key in _fields(table) if key not in hidden]
     return f"unknown key{suggest(str(name), known)} Known: {', '.join(known)}"
 
 

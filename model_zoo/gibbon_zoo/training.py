@@ -19,6 +19,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
+from gibbon.core.endings import holding_signals
 from gibbon.core.errors import ModelError, RunFolderError, SpecError
 from gibbon.core.rng import derive_key
 from gibbon.datasets.base import Batch
@@ -136,7 +137,8 @@ def fit_learner(
 ) -> Fitted[M]:
     """Trains a learner's module in place and returns it with the duration, over all resumptions.
 
-    Resumes from the checkpoint if there is one; the last checkpoint written stays.
+    Resumes from the checkpoint if there is one; the last checkpoint written stays.  A signal to
+    end, such as Ctrl-C, is handled between two steps, after a checkpoint; a second one at once.
 
     Args:
         learner: the module, its examples and its objective.
@@ -164,7 +166,7 @@ def fit_learner(
     if observer is not None:
         observer.begin(state.step)
 
-    with _denormals_flushed():
+    with _denormals_flushed(), holding_signals() as signals:
         while not ended:
             feed = learner.examples.feed(course.chunks(state.step))
             with closing(feed):
@@ -190,11 +192,13 @@ def fit_learner(
                             }
                         ended = ended or (rule is not None and rule.ended(state.history))
                     now = time.monotonic()
-                    if now - saved >= max(checkpoint_seconds, pause) or ended:
+                    ends = ended or signals.number is not None
+                    if ends or now - saved >= max(checkpoint_seconds, pause):
                         state.seconds = earlier + now - began
                         _save(state, learner, optimiser, checkpoint)
                         saved = time.monotonic()
                         pause = (saved - now) / LARGEST_WRITING_SHARE if checkpoint_seconds else 0.0
+                    signals.handle()
                     if ended:
                         break
     return Fitted(module, state.seconds, tuple(state.history), state.best)
@@ -363,7 +367,10 @@ class _Course:
 
 
 class _LossReport:
-    """Reports the mean loss every few steps.  Raises `ModelError` if it stops being finite."""
+    """Reports the mean loss every few steps and after each epoch.
+
+    Raises `ModelError` if it stops being finite.
+    """
 
     def __init__(
         self, report: Callable[[TrainingProgress], None], course: _Course, *, may_stop: bool
@@ -377,11 +384,11 @@ class _LossReport:
     def add(self, loss: Tensor, *, step: int) -> None:
         """Takes the loss of a step, the number of steps done after it."""
         self.terms.append(loss)
-        if step % REPORT_STEPS and step != self.course.steps:
+        epochs_done, into_epoch = divmod(step, self.course.steps_an_epoch)
+        if step % REPORT_STEPS and into_epoch:
             return
         mean, recipe = float(torch.stack(self.terms).mean()), self.course.recipe
         self.terms.clear()
-        epochs_done, into_epoch = divmod(step, self.course.steps_an_epoch)
         if not math.isfinite(mean):
             epoch = epochs_done + (into_epoch > 0)
             raise ModelError(

@@ -30,6 +30,7 @@ from gibbon_zoo.measurement import clean_error, measure
 from gibbon_zoo.monitor_settings import MonitorSettings
 from gibbon_zoo.procedure import report_of_part, train_network
 from gibbon_zoo.recipe import TEXTS, Recipe, read_recipe, shipped_recipe
+from gibbon_zoo.training_lock import training_lock
 from gibbon_zoo.weights_folder import WEIGHTS
 
 EPSILON = Epsilon.parse("0.25")  # of the cards' figures: the paper's budget on MNIST
@@ -62,25 +63,28 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
 
     During training, checkpoints lie beside them, from which an equal request resumes.  A finished
     training is not repeated.  Raises `SpecError`, `DeviceError`, `DatasetError`, `RunFolderError`,
-    also if the folder holds a training by another recipe or seed, and `WeightsError` if a
-    checkpoint is damaged.
+    also if the folder holds a training by another recipe or seed, or another process trains this
+    model there, and `WeightsError` if a checkpoint is damaged.
     """
     recipe = _recipe(name, request.recipe).override(seed=request.seed, epochs=request.epochs)
     device = usable_device(request.device)
-    weights = request.output / f"{name}.safetensors"
+    there = None if request.fresh else _finished(name, request.output, recipe)
+    if there is not None:
+        return there
+    with training_lock(request.output, name):
+        # Another process may have finished it meanwhile.
+        there = None if request.fresh else _finished(name, request.output, recipe)
+        return _train(name, request, recipe, device) if there is None else there
+
+
+def _train(
+    name: str, request: TrainingRequest, recipe: Recipe, device: torch.device
+) -> TrainingResult:
+    """Trains a model and writes its files; the folder is locked."""
+    weights, card_path = _files(name, request.output)
     stem = str(request.output / name)  # of the names of its checkpoints
-    card_path = request.output / f"{name}.json"
     if request.fresh:
         _remove_checkpoints(request.output, name)
-    elif (there := _finished(card_path, weights)) is not None:
-        if there.with_texts_of(recipe).recipe != recipe:
-            raise RunFolderError(
-                f"{weights}: holds a finished training by another recipe, seed "
-                f"({there.training.seed}) or number of epochs ({there.recipe.epochs}); choose "
-                "another folder (--output) or start fresh (--fresh), which replaces it"
-            )
-        return TrainingResult(weights, card_path, f"{_summary(there)}; it was there already")
-
     examples = _load(recipe, "train", device, data_dir=request.data_dir)
     epsilon = EPSILONS.get(recipe.dataset, EPSILON)
     faults: list[str] = []
@@ -152,6 +156,7 @@ def _monitor(
         return None
     monitor = MonitorSettings(
         request.output / request.tensorboard,
+        request.output / name,
         f"{name}, seed {recipe.seed}",
         {"model": name, **recipe.model_dump(exclude={*TEXTS})},
         ThreatModel(Norm.LINF, epsilon, None),  # not clipped, as in the paper
@@ -202,13 +207,29 @@ def _recipe(name: str, file: Path | None) -> Recipe:
     return recipe
 
 
-def _finished(card_path: Path, weights: Path) -> Card | None:
-    """Returns the card of the finished training in a folder; None if it holds no complete one."""
+def _files(name: str, folder: Path) -> tuple[Path, Path]:
+    return folder / f"{name}.safetensors", folder / f"{name}.json"
+
+
+def _finished(name: str, folder: Path, recipe: Recipe) -> TrainingResult | None:
+    """Returns the finished training in a folder; None if it holds no complete one.
+
+    Raises `RunFolderError` if it is of another recipe.
+    """
+    weights, card_path = _files(name, folder)
     try:
         card = read_card(card_path)
-        return card if file_digest(weights) == card.sha256 else None
+        if file_digest(weights) != card.sha256:
+            return None
     except WeightsError:
         return None
+    if card.with_texts_of(recipe).recipe != recipe:
+        raise RunFolderError(
+            f"{weights}: holds a finished training by another recipe, seed "
+            f"({card.training.seed}) or number of epochs ({card.recipe.epochs}); choose "
+            "another folder (--output) or start fresh (--fresh), which replaces it"
+        )
+    return TrainingResult(weights, card_path, f"{_summary(card)}; it was there already")
 
 
 def _summary(card: Card) -> str:

@@ -194,6 +194,21 @@ def test_a_recipe_file_holds_every_field(command: Command) -> None:
         ((*WORDS, "--objective", "standard", "--weights", "no.pt"), "no.pt"),
         ((*WORDS, "--objective", "standard", "--arg", "widht=3"), "widht"),
         (("train", "own"), "own trains a model of yours"),
+        ((*WORDS, "--objective", "standard", "--set", "seed=3", "--seeds", "0,1"), "--seeds: excl"),
+        ((*WORDS, "--objective", "standard", "--set", "seed=3", "--seed", "0"), "--seed: excludes"),
+        ((*WORDS, "--objective", "standard", "--set", "objective.name=pgd"), "--objective: excl"),
+        ((*WORDS, "--objective", "standard", "--no-stopping", "--patience", "3"), "--patience: it"),
+        (
+            ("train", "--model", "net.py:build", "--dataset", "rubbish:gaussian"),
+            "--objective: is missing",
+        ),
+        (
+            (
+                *("train", "--model", "net.py:build", "--dataset", "rubbish:gaussian"),
+                *("--objective", "standard", "--output", "out"),
+            ),
+            "training needs labels",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

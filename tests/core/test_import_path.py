@@ -130,3 +130,11 @@ def test_a_check_imports_nothing(
     with pytest.raises(RequestError) as told:
         check_reference(reference, what="model")
     assert fault in str(told.value)
+
+
+def test_a_file_of_a_package_names_its_module_as_the_cure(tmp_path: Path) -> None:
+    write(tmp_path / "package/__init__.py", "")
+    write(tmp_path / "package/parts.py", "value = 1\n")
+    path = write(tmp_path / "package/net.py", "from .parts import value\n")
+    with pytest.raises(RequestError, match=r"relative import.*named as its module: package\.net:N"):
+        load(f"{path}:value")

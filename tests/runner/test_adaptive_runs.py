@@ -216,11 +216,12 @@ def test_parameters_and_notes_name_the_keys(
 # eot and draws
 
 
+@pytest.mark.parametrize("eot", [1, 3])
 @pytest.mark.parametrize("model", ["noisy", "coin"])
 def test_batch_size_and_order_change_nothing(
-    run: planted.Run, suite: Suites, models: planted.Plant, tmp_path: Path, model: str
+    run: planted.Run, suite: Suites, models: planted.Plant, tmp_path: Path, model: str, eot: int
 ) -> None:
-    written = suite({**PGD, "eot": 3}, models=(model,), draws=6)
+    written = suite({**PGD, "eot": eot}, models=(model,), draws=6)
     record = run(written, "whole", batch_size=COUNT)
     expected = shares(record, tmp_path / "whole", attacked(record))
     assert 0 < expected.mean() < 1
@@ -238,6 +239,8 @@ def test_batch_size_and_order_change_nothing(
 
 
 SEVERAL: list[dict[str, Any]] = [
+    {"name": "fgsm"},
+    {"name": "vmi-fgsm", "steps": 2},
     {"name": "pgd", "steps": 3, "restarts": 2, "keep": "first-success"},
     {"name": "apgd-t", "steps": 4, "n_target_classes": 2, "keep": "first-success"},
     {"name": "ddn", "norm": "l2", "steps": 4},
@@ -245,12 +248,18 @@ SEVERAL: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize("eot", [1, 2])
 @pytest.mark.parametrize("attack", SEVERAL, ids=lambda each: str(each["name"]))
 def test_nor_do_they_if_examples_leave_the_batch(
-    run: planted.Run, suite: Suites, models: planted.Plant, tmp_path: Path, attack: dict[str, Any]
+    run: planted.Run,
+    suite: Suites,
+    models: planted.Plant,
+    tmp_path: Path,
+    attack: dict[str, Any],
+    eot: int,
 ) -> None:
     """What an attack draws does not depend on how long the batch of an earlier epsilon took."""
-    spec = {**attack, "epsilon": ["0.1", "0.03"], "eot": 2}
+    spec = {**attack, "epsilon": ["0.1", "0.03"], "eot": eot}
     found = []
     for size in (COUNT, 7):
         record = run(suite(spec, models=("noisy",), draws=4), f"{size}", batch_size=size)

@@ -196,7 +196,8 @@ def test_random_models_and_streamed_examples(tmp_path: Path, planting: planted.P
     """Random numbers of a model belong to examples, and a stream is divided as files are."""
     planting.model("two", lambda: planted.classifier(Noisy(2)))
     planting.dataset("squares", lambda request: streamed())
-    suite = suite_of({"name": "pgd", "epsilon": "0.1", "steps": 2, "eot": 2}, draws=3)
+    pgd = {"name": "pgd", "epsilon": "0.1", "steps": 2}
+    suite = suite_of({**pgd, "eot": 2, "label": "averaged"}, pgd, draws=3)
     expected = whole(suite, tmp_path / "whole", **QUICK)
     assert max(each.draws for each in expected.evaluations) == 3
     folders = shards_of(suite, tmp_path, 3, **QUICK)
@@ -405,6 +406,7 @@ def test_a_damaged_result_is_named(tmp_path: Path, lost: bool) -> None:
     for file in files[:2]:
         assert f"shard 2/2 in {folders[1]}: {OUTCOMES}/{file.name} is {what}" in str(caught.value)
     assert "run this shard again" in str(caught.value)
+    assert not (tmp_path / "merged").exists()
     run_shard(suite, folders[1], shard=Shard(2, 2), settings=settings(**QUICK))
     merged(folders, tmp_path / "merged", **QUICK)
     whole(suite, tmp_path / "whole", **QUICK)

@@ -357,6 +357,80 @@ def test_a_finished_training_is_not_repeated_and_another_recipe_refused() -> Non
 
 
 @pytest.mark.usefixtures("files")
+def test_validation_examples_with_the_content_of_the_training_examples_are_refused() -> None:
+    Path("val.npz").write_bytes(Path("train.npz").read_bytes())
+    with pytest.raises(RequestError, match="the validation examples are the training examples"):
+        train_own(request("out", OBJECTIVES["standard"]))
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("files")
+def test_two_trainings_of_one_name_are_not_made_in_one_folder_at_once() -> None:
+    said: list[str] = []
+
+    def start_another(progress: TrainingProgress) -> None:
+        for rate in () if said else (0.1, 0.001):
+            other = request("out", OBJECTIVES["standard"], **{"optimiser.learning_rate": rate})
+            with pytest.raises(RunFolderError) as refused:
+                train_own(other)
+            said.append(str(refused.value))
+
+    alone = train_own(request("alone", OBJECTIVES["standard"]))
+    result = train_own(request("out", OBJECTIVES["standard"], start_another))
+    assert said == ["out: another training of 'net' is using this folder"] * 2
+    assert_equal(result, alone)
+
+
+FAULTY = """
+import sys
+from torch import nn
+
+class Faulty(nn.Sequential):
+    def forward(self, inputs):
+        if self.training and len(inputs) > 2:
+            FAULT
+        return super().forward(inputs)
+
+def build():
+    return Faulty(nn.Flatten(), nn.Linear(12, 4))
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("raise KeyError('no table')", "KeyError: 'no table'"),
+        ("raise ValueError('odd')", "ValueError: odd"),
+        ("sys.exit(0)", "it ended the program, with exit code 0"),
+    ],
+)
+@pytest.mark.usefixtures("files")
+def test_an_exception_of_the_models_code_names_the_model(fault: str, said: str) -> None:
+    Path("net.py").write_text(FAULTY.replace("FAULT", fault), encoding="utf-8")
+    with pytest.raises(ModelError) as raised:
+        train_own(request("out", OBJECTIVES["fgsm"]))
+    assert str(raised.value).startswith(f"model 'net': its code failed: {said} (")
+    assert "net.py, line 8" in str(raised.value)
+
+
+@pytest.mark.usefixtures("files")
+def test_the_seed_of_a_request_replaces_that_of_its_settings() -> None:
+    asked = request("out", OBJECTIVES["standard"], seed=7, epochs=9)
+    card = read_own_card(train_own(replace(asked, seed=3, epochs=2)).card)
+    assert (card.recipe.seed, card.recipe.epochs) == (3, 2)
+
+
+@pytest.mark.usefixtures("files")
+def test_a_training_of_one_epoch_proves_no_overfitting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gibbon_zoo.own_measurement.OVERFITTED_GAP", -1.0)
+    monkeypatch.setattr("gibbon_zoo.own_measurement.OVERFITTED_EXAMPLES", -1000)
+    for epochs, noted in ((1, False), (2, True)):
+        asked = request(f"out-{epochs}", OBJECTIVES["fgsm"], validation=epochs > 1)
+        notes = train_own(replace(asked, epochs=epochs)).notes
+        assert any(note.startswith(("epoch", "catastrophic")) for note in notes) is noted
+
+
+@pytest.mark.usefixtures("files")
 def test_weights_start_from_the_seed() -> None:
     def start(seed: int) -> Tensor:
         asked = request("x", OBJECTIVES["standard"], **{"optimiser.learning_rate": 1e-12})
@@ -450,6 +524,11 @@ def test_a_last_batch_of_one_example_is_filled_up() -> None:
             "did you mean '0.weight'",
         ),
         ({"objective.name": "standard", "augmentation.flip": 3}, "augmentation.flip"),
+        ({"objective.name": "standard", "model_probe": [1]}, "it is filled in by the training"),
+        (
+            {"objective.name": "standard", "stopping": False, "stopping.patience": 3},
+            "stopping.patience: it has no use without early stopping",
+        ),
     ],
 )
 @pytest.mark.usefixtures("files")

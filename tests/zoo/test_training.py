@@ -162,10 +162,10 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     assert steps == []
 
 
-def test_progress_ends_at_the_last_step(tmp_path: Path) -> None:
+def test_progress_is_reported_every_few_steps_and_after_each_epoch(tmp_path: Path) -> None:
     reports: list[TrainingProgress] = []
     train(recipe(**RECIPES["momentum"]), tmp_path, reports.append)
-    assert [(r.step, r.epoch) for r in reports] == [(20, 1), (39, 3)]
+    assert [(r.step, r.epoch) for r in reports] == [(13, 1), (20, 1), (26, 2), (39, 3)]
     assert all(r.steps == 39 and r.epochs == 3 for r in reports)
     assert reports[-1].loss < reports[0].loss
 
@@ -226,17 +226,21 @@ def test_it_learns(tmp_path: Path, kind: str) -> None:
     assert float((net(inputs).argmax(1) == labels).double().mean()) > 0.8
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "one bit", "empty", "text"])
 def test_a_damaged_checkpoint_is_told(tmp_path: Path, damage: str) -> None:
     plan = recipe(**RECIPES["momentum"])
     train(plan, tmp_path)
     path = tmp_path / "checkpoint.pt"
     content = path.read_bytes()
     middle = len(content) // 2
+    (key, tensor), *_ = read_training_checkpoint(path, plan).parameters.items()  # type: ignore[union-attr]
+    weights = tensor.numpy().tobytes()
+    assert weights in content, key
     path.write_bytes(
         {
             "cut": content[:middle],
             "flipped": b"\x00" * 64 + content[64:],
+            "one bit": content.replace(weights, bytes([weights[0] ^ 1]) + weights[1:]),
             "empty": b"",
             "text": b"not a checkpoint",
         }[damage]
@@ -266,6 +270,50 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         train(plan.override(seed=1), tmp_path)
     with pytest.raises(RunFolderError, match="epochs 3, not 5"):
         train(plan.override(epochs=5), tmp_path)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_is_handled_between_two_steps_after_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """A second press is handled at once; a training goes on from where the checkpoint is."""
+    monkeypatch.setattr("gibbon_zoo.training.REPORT_STEPS", 1)
+    plan = recipe(**RECIPES["adversarial"])
+    expected = train(plan, tmp_path / "whole")
+
+    def press(progress: TrainingProgress) -> None:
+        if progress.step == 7:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(plan, tmp_path, press)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    checkpoint = read_training_checkpoint(tmp_path / "checkpoint.pt", plan)
+    assert (checkpoint.step if checkpoint else None) == (7 if times == 1 else None)
+    assert torch.equal(train(plan, tmp_path), expected)
+
+
+def test_a_loss_that_is_not_finite_ends_its_epoch(tmp_path: Path) -> None:
+    """An epoch has 13 steps, and a report comes after 20: the log gets no row of such an epoch."""
+    wild = recipe(architecture="softmax", optimiser={"name": "sgd", "learning_rate": 1e38})
+    logged: list[int] = []
+    inputs, labels = blobs()
+    with pytest.raises(ModelError, match="in epoch 1 of 3"):
+        fit(
+            build(wild),
+            wild,
+            inputs=inputs,
+            labels=labels,
+            checkpoint=tmp_path / "c.pt",
+            report=ignore,
+            log=lambda history: logged.append(len(history)),
+        )
+    assert not logged
 
 
 def test_a_diverging_training_is_told(tmp_path: Path) -> None:

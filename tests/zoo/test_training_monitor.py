@@ -171,6 +171,30 @@ def test_a_folder_that_can_not_be_written_is_refused_and_a_later_fault_noted(
     assert result.weights.exists()
 
 
+@pytest.mark.usefixtures("files")
+def test_the_events_of_another_training_are_kept(tmp_path: Path) -> None:
+    """Of another name in this folder, or of another folder with the same place for its events."""
+    asked = replace(request("out", OBJECTIVES["standard"]), tensorboard=EVENTS)
+    train_own(asked)
+    before = {each: each.read_bytes() for each in Path("out").rglob("events*")}
+    assert before
+    assert asked.own is not None
+    renamed = replace(asked.own, model=asked.own.model.model_copy(update={"name": "other"}))
+    shared = Path("out/tensorboard").absolute()
+    for other in (
+        replace(asked, own=renamed),
+        replace(asked, output=Path("elsewhere"), tensorboard=shared, fresh=True),
+    ):
+        with pytest.raises(RunFolderError, match=r"TensorBoard files of the training .*out/net: c"):
+            train_own(other)
+    assert not Path("elsewhere").exists()
+    assert {each: each.read_bytes() for each in Path("out").rglob("events*")} == before
+    train_own(replace(asked, own=renamed, tensorboard=Path("other-events")))
+    Path("out").rename("moved")
+    train_own(replace(asked, output=Path("moved"), fresh=True, epochs=2))
+    assert steps(read(Path("moved/tensorboard/train")), "loss") == [1, 2]
+
+
 def test_trainings_of_the_zoo_write_events_and_the_same_weights(tmp_path: Path) -> None:
     plain = train("logistic", TrainingRequest(tmp_path / "plain", ignore, epochs=2))
     seen = TrainingRequest(tmp_path / "seen", ignore, epochs=2, tensorboard=EVENTS)

@@ -7,6 +7,12 @@ the signal.
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+Handler = Callable[[int, FrameType | None], object]
 
 
 class Terminated(BaseException):
@@ -70,3 +76,56 @@ def ends_the_process(error: BaseException) -> bool:
         return False
     handled = signal.getsignal(signal.SIGINT) == ENDING.interrupt
     return ENDING.reason is not None or not handled
+
+
+class HeldSignal:
+    """A signal that is handled when it does no harm, if there was one.
+
+    Attributes:
+        number: number of the signal; None before it.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.handlers: dict[int, Handler] = {}
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        """Takes a signal; a second one is handled at once."""
+        if self.number is None:
+            self.number = number
+        else:
+            self.handlers[number](number, frame)
+
+    def handle(self) -> None:
+        """Calls the handler of the signal, which mostly raises; does nothing without a signal."""
+        number, self.number = self.number, None
+        if number is not None:
+            self.handlers[number](number, None)
+
+
+@contextmanager
+def holding_signals() -> Iterator[HeldSignal]:
+    """Holds back the first SIGINT, SIGTERM or SIGHUP in a ``with`` block, until its `handle`.
+
+    What is left at the end of the block is handled there.  Outside of the main thread nothing is
+    held back, and a signal that no function handles never is.
+
+    >>> with holding_signals() as held:
+    ...     held.handle()
+    """
+    held = HeldSignal()
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+    numbers = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
+    for number in numbers:
+        handler = None if number is None else signal.getsignal(number)
+        if number is not None and callable(handler):
+            held.handlers[number] = handler
+            signal.signal(number, held.take)
+    try:
+        yield held
+    finally:
+        for number, handler in held.handlers.items():
+            signal.signal(number, handler)
+    held.handle()

@@ -152,8 +152,13 @@ def _from_file(path: Path, *, what: str) -> ModuleType:
             # Compiled from the bytes read: cached bytecode is only matched by time and size.
             code = compile(content, str(path), "exec", dont_inherit=True)
             exec(code, module.__dict__)  # noqa: S102
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, RequestError) and "relative import" in str(error.__cause__):
+            raise RequestError(
+                f"{error}; a file of a package is named as its module: package.{path.stem}:NAME, "
+                "where package is installed or in the working folder"
+            ) from error
         raise
     return module
 

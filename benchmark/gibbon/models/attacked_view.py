@@ -13,6 +13,9 @@ A view is a `Classifier` around the model's own module.  It makes all passes on 
 they are counted.  Hooks are registered for one forward pass at a time and removed afterwards, also
 after an exception, so that the model can be judged while the attack is still at work.
 
+A model that answers at random is always seen through a view, so that each pass of an attack draws
+for the examples and not for the batch; without ``eot`` it is one draw.
+
 The draws of an example are seeded by the attack's key and by the example's clean input.  A point
 belongs to the clean input of the batch that is nearest to it, because attacks evaluate some of the
 examples, or several points of each, in any order.  All passes of an attack use the same draws,
@@ -73,7 +76,7 @@ class Attacked(nn.Module):
         self.training = self.inner.training
         self._clean = clean.detach()
         self._keys: Tensor | None = None
-        self._by_row = source.draws.by_row
+        self._is_random, self._by_row = source.draws.count > 1, source.draws.by_row
         self._before = find_part(self.inner, adaptation.before) if adaptation.before else None
         self._replaced = [
             (path, find_part(self.inner, path), stand_in(reference))
@@ -83,7 +86,7 @@ class Attacked(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the outputs of the model as the attack sees them, shape (N, K)."""
         eot, count = self.adaptation.eot, len(inputs)
-        if eot == 1 or not count:
+        if (eot == 1 and not self._is_random) or not count:
             return self._outputs(inputs)
         owners = self._owners(inputs)
         streams = [owners.child(f"{self.step} {number}") for number in range(eot)]
@@ -151,9 +154,10 @@ def attacked_view(
 
     Args:
         source: the model, or a view of it, whose adaptation is replaced.
-        adaptation: what the view changes; the model itself is returned if it changes nothing.
+        adaptation: what the view changes; if it changes nothing, the model itself is returned,
+            unless it answers at random.
         inputs: shape (N, *input_shape): the clean inputs under attack.
-        key: key of the random streams of ``eot``.
+        key: key of the random streams.
 
     Raises `ModelError` if a path or a function of the adaptation is wrong.
 
@@ -166,7 +170,7 @@ def attacked_view(
     """
     whole = model_behind_view(source)
     before = source.module if isinstance(source.module, Attacked) else None
-    if not adaptation:
+    if not adaptation and whole.draws.count == 1:
         return whole
     module = Attacked(
         whole,
@@ -201,7 +205,7 @@ def adaptation_of(classifier: Classifier) -> Adaptation:
 
 
 def redraw(classifier: Classifier, step: int) -> None:
-    """Uses other draws from here on, if the classifier is a view with ``eot``.
+    """Uses other draws from here on, if the classifier is a view of a model that has any.
 
     Args:
         classifier: the model under attack.

@@ -16,7 +16,6 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError, RunFolderError
@@ -28,6 +27,7 @@ from gibbon.core.files import (
     remove_folder,
     write_atomically,
 )
+from gibbon.core.lock_file import take_lock
 from gibbon.core.shard import Shard
 from gibbon.records.examination import EXAMINATIONS
 from gibbon.records.gallery import FOLDER as PICTURES
@@ -111,12 +111,7 @@ class RunFolder:
             if path.exists():
                 folder.check_owner(suite, shard, repair=repair)  # before anything is written there
             path.mkdir(parents=True, exist_ok=True)
-            if (path / LOCK_FILE).is_symlink():  # somebody else's file must not be emptied
-                raise RunFolderError(f"{path / LOCK_FILE}: is a link: remove it")
-            lock = FileLock(path / LOCK_FILE)
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunFolderError(f"{path}: another run is using this folder") from None
+            lock = take_lock(path / LOCK_FILE, in_use=f"{path}: another run is using this folder")
         except (OSError, NotImplementedError) as error:
             raise unwritable(path, error) from error
         try:

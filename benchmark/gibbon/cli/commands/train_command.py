@@ -50,7 +50,11 @@ def own_training(given: Mapping[str, Any]) -> OwnTraining:
         _fields(options, given) for options in (OF_OWN_MODEL, OF_OWN_DATA, OF_OWN_RECIPE)
     )
     source, validation = data.pop("source"), settings.pop("validation", None)
-    settings |= settings.pop("set", {})
+    written = settings.pop("set", {})
+    for option in OF_OWN_RECIPE:
+        if option.name in written and option.name in settings:
+            raise SpecError(f"excludes --set {option.name}", where=option.flag)
+    settings |= written
     model = {**model, "model": as_source(model["model"], MODELS)}
     model.setdefault("name", name_of(given["--model"]))
     if "weights" in model:
@@ -191,6 +195,8 @@ def train(
     if model is None and not given:
         raise SpecError(f"say which model to train: train MODEL, or {EXAMPLE}")
     yours = own_training(given) if given else None
+    if yours is not None:
+        _check_given_once(yours.settings, {"seed": seed, "epochs": epochs}, seeds=seeds)
     trained = OWN if yours is not None else str(model)
     name = str(model) if yours is None else yours.model.name
     trainer = TRAINERS.load(trained)
@@ -238,6 +244,17 @@ def train(
         say(f"{result.summary}\nweights: {result.weights}\ncard: {result.card}")
         for note in result.notes:
             say(f"note: {note}", err=True)
+
+
+def _check_given_once(
+    settings: Mapping[str, Any], options: Mapping[str, object], *, seeds: str | None
+) -> None:
+    """Raises `SpecError` if a field of the recipe is given by an option and by ``--set``."""
+    for key, value in options.items():
+        if key in settings and value is not None:
+            raise SpecError(f"excludes --set {key}", where=f"--{key}")
+    if "seed" in settings and seeds is not None:
+        raise SpecError("excludes --set seed", where="--seeds")
 
 
 def _events_folder(given: Path | None) -> Path:

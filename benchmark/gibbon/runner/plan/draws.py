@@ -13,6 +13,7 @@ from gibbon.models.repeatability import Cause
 from gibbon.runner.plan.cell_digest import digest_of
 from gibbon.runner.plan.load_model import LoadedModel
 
+DRAWN_BY = "example"  # of attacks' passes too; older results of attacks were drawn by batch
 NOTE = "its answers are random: each example is judged by {} draws"
 
 
@@ -37,7 +38,7 @@ def with_draws(model: LoadedModel, inputs: Tensor, *, draws: int | None, seed: i
     def change(built: Classifier) -> Classifier:
         return replace(built, draws=chosen)
 
-    digest = digest_of(model=model.digest, draws=[count, key])
+    digest = digest_of(model=model.digest, draws=[count, key, DRAWN_BY])
     notes = (NOTE.format(count), *model.card.notes)
     card = model.card.model_copy(update={"digest": digest, "notes": notes})
     return replace(

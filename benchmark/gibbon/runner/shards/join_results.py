@@ -38,6 +38,10 @@ Part = TypeVar("Part")
 SHOWN = 5  # damaged files that are named; of the others the number is given
 
 
+class DamagedShardError(RunFolderError):
+    """Raised if results of shards are damaged or lost."""
+
+
 @dataclass
 class JoinedShards:
     """Joins the results of all shards of a plan into a folder.
@@ -54,7 +58,7 @@ class JoinedShards:
     def join(self) -> dict[str, KeptCandidates]:
         """Joins everything, and returns the kept candidates by the digest of their model.
 
-        Raises `RunFolderError` that names the shards and files that are damaged or lost.
+        Raises `DamagedShardError` that names the shards and files that are damaged or lost.
         """
         self._join_outcomes()
         self._join_answers()
@@ -64,7 +68,7 @@ class JoinedShards:
         kept = self._joined_kept()
         if self.damaged:
             more = f"; and {len(self.damaged) - SHOWN} more" if len(self.damaged) > SHOWN else ""
-            raise RunFolderError(f"{'; '.join(self.damaged[:SHOWN])}{more}: {AGAIN}")
+            raise DamagedShardError(f"{'; '.join(self.damaged[:SHOWN])}{more}: {AGAIN}")
         return kept
 
     @property
