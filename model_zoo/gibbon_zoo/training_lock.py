@@ -14,7 +14,7 @@ from gibbon.core.lock_file import take_lock
 def training_lock(folder: Path, name: str) -> Iterator[None]:
     """Holds the lock of the trainings of this name in a folder, which is made, in a ``with`` block.
 
-    If the block raises before it has written a file, the folder is removed again.
+    The lock file is removed afterwards, and the folder, too, if nothing was written there.
 
     Raises `RunFolderError` if another training holds it, or the folder can't be written.
     """
@@ -31,12 +31,10 @@ def training_lock(folder: Path, name: str) -> Iterator[None]:
         raise RunFolderError(f"{folder}: can't be written: {reason}") from error
     try:
         yield
-    except BaseException:
-        if missing and [*folder.iterdir()] == [file]:
-            with suppress(OSError):  # such as of another process that is writing there now
-                file.unlink()
-                for each in missing:
-                    each.rmdir()
-        raise
     finally:
+        with suppress(OSError):  # Windows removes no file that is open
+            file.unlink()
         lock.release()
+        with suppress(OSError):  # a folder that holds a file
+            for each in missing:
+                each.rmdir()
