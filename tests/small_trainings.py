@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from gibbon_zoo.rbf import Rbf
 from gibbon_zoo.recipe import Recipe
 from gibbon_zoo.softmax import Softmax
 from gibbon_zoo.training import Fitted, Origin, fit
+from gibbon_zoo.training_log import EpochRecord
 
 ADAM = {"name": "adam", "learning_rate": 0.01, "schedule": "linear"}
 SGD = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
@@ -87,6 +88,7 @@ def fitted(
     every: float = 1e9,
     rule: StoppingRule | None = None,
     origin: Origin | None = None,
+    log: Callable[[Sequence[EpochRecord]], None] = lambda history: None,
 ) -> Fitted:
     inputs, labels = blobs()
     return fit(
@@ -99,6 +101,7 @@ def fitted(
         checkpoint_seconds=every,
         rule=rule,
         origin=origin,
+        log=log,
     )
 
 

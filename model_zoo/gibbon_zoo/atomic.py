@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gibbon.core.errors import RunFolderError
-from gibbon.core.files import write_atomically
+from gibbon.core.files import unwritable, write_atomically
 
 
 def write_in_folder(path: Path, content: bytes) -> None:
@@ -16,5 +15,5 @@ def write_in_folder(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
     write_atomically(path, content)

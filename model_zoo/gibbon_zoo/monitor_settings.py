@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gibbon.core.errors import RunFolderError
-from gibbon.core.files import write_atomically
+from gibbon.core.files import unwritable, write_atomically
 from gibbon.core.threat import ThreatModel
 
 OWNER_FILE = "training.txt"  # names the training that a TensorBoard folder belongs to
@@ -49,9 +49,7 @@ class MonitorSettings:
             events = TrainingEvents(self.folder, first_step=1)
             events.begin(self.group, hyperparameters(self.recipe))
         except OSError as error:
-            raise RunFolderError(
-                f"{self.folder}: can't be written: {error.strerror or error}"
-            ) from error
+            raise unwritable(self.folder, error) from error
 
     def _claim(self) -> None:
         """Writes whose the folder is.  Raises `RunFolderError` if it is another training's."""

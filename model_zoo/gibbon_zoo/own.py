@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from gibbon.core.errors import (
     WeightsError,
 )
 from gibbon.core.frames import OURS
-from gibbon.core.registry import their_code
+from gibbon.core.registry import raised_within, their_code
 from gibbon.core.rng import derive_key
 from gibbon.datasets import DataRequest
 from gibbon.datasets.base import Dataset
@@ -54,7 +53,7 @@ from gibbon_zoo.own_probe import probe_network
 from gibbon_zoo.own_recipe import FILLED_IN, OwnRecipe, own_recipe
 from gibbon_zoo.procedure import Trained, carry_out
 from gibbon_zoo.trained_network import TRIED, TrainedNetwork, put_back
-from gibbon_zoo.training_lock import training_lock
+from gibbon_zoo.training_lock import train_once
 
 CARD_STEPS = 20  # of PGD for the figures of the card
 NAMED = 5  # files that an error names
@@ -85,11 +84,12 @@ def train_own(request: TrainingRequest) -> TrainingResult:
         }
     recipe = recipe.model_copy(update=known)
     prepared = _Prepared(own, recipe, request, data, built, network)
-    there = prepared.finished()
-    if there is not None:
-        return there
-    with training_lock(request.output, recipe.model.name):
-        return prepared.finished() or prepared.train(device)
+    return train_once(
+        request.output,
+        recipe.model.name,
+        finished=prepared.finished,
+        train=lambda: prepared.train(device),
+    )
 
 
 @dataclass(frozen=True)
@@ -216,8 +216,6 @@ class _Data:
         cls, own: OwnTraining, recipe: OwnRecipe, request: TrainingRequest, *, device: torch.device
     ) -> _Data:
         """Opens and checks the datasets.  Raises `DatasetError`."""
-        if recipe.validation == recipe.dataset and own.data is None:
-            raise _same_examples()
         dataset, examples, notes = _opened(recipe.dataset, own.data, request, device=device)
         varied = recipe.augmentation.flip or recipe.augmentation.shift
         if varied and len(dataset.input_shape) != 3:
@@ -232,7 +230,11 @@ class _Data:
             recipe.validation, own.validation_data, request, device=device
         )
         if other.digest == dataset.digest:
-            raise _same_examples()
+            raise SpecError(
+                "the validation examples are the training examples: leave validation out, and some "
+                "are held out",
+                where="--validation",
+            )
         _check_alike(dataset, other)
         return cls(dataset, examples, other, unseen, (*notes, *more))
 
@@ -269,14 +271,6 @@ class _Data:
 
 def _without_classes(name: str) -> DatasetError:
     return DatasetError(f"dataset {name!r} has inputs of no class: training needs labels")
-
-
-def _same_examples() -> SpecError:
-    return SpecError(
-        "the validation examples are the training examples: leave validation out, and some are "
-        "held out",
-        where="--validation",
-    )
 
 
 def _opened(
@@ -513,13 +507,8 @@ def _naming(spec: ModelSpec, report: _Report | None = None) -> Iterator[None]:
     except ModelError as error:
         raise ModelError(f"model {spec.name!r}: {error}") from error
     except BaseException as error:
-        if _is_raised_by_us(error) or (report is not None and error is report.raised):
+        ours = raised_within(error, OURS, Path(__file__).parent)
+        if ours or (report is not None and error is report.raised):
             raise
         with their_code(f"model {spec.name!r}: its code failed", kind=ModelError):
             raise
-
-
-def _is_raised_by_us(error: BaseException) -> bool:
-    """Returns whether an exception was raised at a line of Gibbon or of the zoo."""
-    file = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return any(file.is_relative_to(folder) for folder in (OURS, Path(__file__).parent))

@@ -30,7 +30,7 @@ from gibbon_zoo.measurement import clean_error, measure
 from gibbon_zoo.monitor_settings import MonitorSettings
 from gibbon_zoo.procedure import report_of_part, train_network
 from gibbon_zoo.recipe import TEXTS, Recipe, read_recipe, shipped_recipe
-from gibbon_zoo.training_lock import training_lock
+from gibbon_zoo.training_lock import train_once
 from gibbon_zoo.weights_folder import WEIGHTS
 
 EPSILON = Epsilon.parse("0.25")  # of the cards' figures: the paper's budget on MNIST
@@ -68,13 +68,12 @@ def train(name: str, request: TrainingRequest) -> TrainingResult:
     """
     recipe = _recipe(name, request.recipe).override(seed=request.seed, epochs=request.epochs)
     device = usable_device(request.device)
-    there = None if request.fresh else _finished(name, request.output, recipe)
-    if there is not None:
-        return there
-    with training_lock(request.output, name):
-        # Another process may have finished it meanwhile.
-        there = None if request.fresh else _finished(name, request.output, recipe)
-        return _train(name, request, recipe, device) if there is None else there
+    return train_once(
+        request.output,
+        name,
+        finished=lambda: None if request.fresh else _finished(name, request.output, recipe),
+        train=lambda: _train(name, request, recipe, device),
+    )
 
 
 def _train(

@@ -302,17 +302,8 @@ def test_a_loss_that_is_not_finite_ends_its_epoch(tmp_path: Path) -> None:
     """An epoch has 13 steps, and a report comes after 20: the log gets no row of such an epoch."""
     wild = recipe(architecture="softmax", optimiser={"name": "sgd", "learning_rate": 1e38})
     logged: list[int] = []
-    inputs, labels = blobs()
     with pytest.raises(ModelError, match="in epoch 1 of 3"):
-        fit(
-            build(wild),
-            wild,
-            inputs=inputs,
-            labels=labels,
-            checkpoint=tmp_path / "c.pt",
-            report=ignore,
-            log=lambda history: logged.append(len(history)),
-        )
+        fitted(wild, tmp_path, log=lambda history: logged.append(len(history)))
     assert not logged
 
 

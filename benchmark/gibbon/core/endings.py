@@ -79,10 +79,11 @@ def ends_the_process(error: BaseException) -> bool:
 
 
 class HeldSignal:
-    """A signal that is handled when it does no harm, if there was one.
+    """The signal that was held back, if there was one.
 
     Attributes:
         number: number of the signal; None before it.
+        handlers: handlers of the signals that are held back, by number.
     """
 
     def __init__(self) -> None:
@@ -107,8 +108,8 @@ class HeldSignal:
 def holding_signals() -> Iterator[HeldSignal]:
     """Holds back the first SIGINT, SIGTERM or SIGHUP in a ``with`` block, until its `handle`.
 
-    What is left at the end of the block is handled there.  Outside of the main thread nothing is
-    held back, and a signal that no function handles never is.
+    A signal that was not handled in the block is handled at its end.  In other threads than the
+    main one nothing is held back, nor is a signal that no function handles.
 
     >>> with holding_signals() as held:
     ...     held.handle()

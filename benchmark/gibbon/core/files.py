@@ -104,11 +104,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            sentence = f"{path}: can't be written: {error.strerror or error}"
-            raise RunFolderError(sentence) from error
+            raise unwritable(path, error) from error
         raise
     for follower in _followers_of(path):
         follower.stored(path)
+
+
+def unwritable(path: Path, error: Exception) -> RunFolderError:
+    """Returns the error of a path that can't be written, with the reason."""
+    reason = getattr(error, "strerror", None) or error
+    return RunFolderError(f"{path}: can't be written: {reason}")
 
 
 def open_new(path: Path) -> BinaryIO:

@@ -7,21 +7,23 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gibbon.core.errors import RunFolderError
+from gibbon.core.files import unwritable
 
 
 def take_lock(file: Path, *, in_use: str) -> FileLock:
-    """Returns the lock of a lock file, which is made if there is none; the caller releases it.
+    """Returns the lock of a lock file, which the caller releases; makes the file and its folder.
 
-    The file stays: whether it is locked is known to the system alone.
-
-    Raises `RunFolderError` with the text ``in_use`` if another process holds it, or if the file is
-    a link; and OSError or NotImplementedError if the folder can't be written, or has no locks.
+    Raises `RunFolderError` with the text ``in_use`` if another process holds it, and another one if
+    the file is a link, or if the folder can't be written or has no locks.
     """
-    if file.is_symlink():  # somebody else's file must not be emptied
-        raise RunFolderError(f"{file}: is a link: remove it")
-    lock = FileLock(file)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_symlink():  # somebody else's file must not be emptied
+            raise RunFolderError(f"{file}: is a link: remove it")
+        lock = FileLock(file)
         lock.acquire(timeout=0)
     except Timeout:
         raise RunFolderError(in_use) from None
+    except (OSError, NotImplementedError) as error:
+        raise unwritable(file.parent, error) from error
     return lock

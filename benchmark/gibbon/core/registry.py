@@ -210,7 +210,8 @@ def their_code(problem: str, *, kind: type[RequestError] = RequestError) -> Iter
     except BaseException as error:
         if ends_the_process(error):
             raise
-        if isinstance(error, GeneratorExit) and _is_ours(error):
+        ours = raised_within(error, _FOLDER)
+        if isinstance(error, GeneratorExit) and ours:
             raise  # a generator of ours is closed
         if type(error).__module__.partition(".")[0] == _OURS and not isinstance(error, Exception):
             raise  # a signal to this process
@@ -219,14 +220,13 @@ def their_code(problem: str, *, kind: type[RequestError] = RequestError) -> Iter
         raised = f"{type(error).__name__}: {shortened(message_of(error))}"
         if isinstance(error, SystemExit):
             raised = f"it ended the program, with exit code {shown(error.code)}"
-        ours = Path(frame.filename).is_relative_to(_FOLDER)
         raise kind(f"{problem}: {raised}{'' if ours else place}") from error
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Returns whether an exception was raised at a line of Gibbon itself."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])
+def raised_within(error: BaseException, *folders: Path) -> bool:
+    """Returns whether an exception was raised at a line of a file in one of these folders."""
+    file = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return any(file.is_relative_to(folder) for folder in folders)
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
-from gibbon.core.errors import RecordError, RunFolderError
-from gibbon.core.files import own_folder, read_plain_file, write_atomically
+from gibbon.core.errors import RecordError
+from gibbon.core.files import own_folder, read_plain_file, unwritable, write_atomically
 from gibbon.records.checksums import checked_text, with_checksum
 from gibbon.records.flag_kinds import Severity
 from gibbon.records.flag_share import FlagShare, with_share_text
@@ -189,5 +189,5 @@ def write_examination(folder: Path, examination: Examination) -> None:
     try:
         own_folder(path.parent)
     except OSError as error:
-        raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
     write_atomically(path, with_checksum(examination.model_dump_json(indent=1)))

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gibbon.core.errors import RecordError, RunFolderError
-from gibbon.core.files import read_plain_file, write_atomically
+from gibbon.core.errors import RecordError
+from gibbon.core.files import read_plain_file, unwritable, write_atomically
 from gibbon.core.npz import packed, unpacked
 
 FOLDER: Final = "figures"
@@ -156,7 +156,7 @@ def save_illustration(illustration: Illustration, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
     write_atomically(path, packed(about, arrays))
     return path
 

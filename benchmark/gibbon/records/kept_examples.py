@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError
-from gibbon.core.files import own_folder, read_plain_file, write_atomically
-from gibbon.records.outcomes import unusable_as_reason, unwritable
+from gibbon.core.files import own_folder, read_plain_file, unwritable, write_atomically
+from gibbon.records.outcomes import unusable_as_reason
 
 EXAMPLES: Final = "examples"
 PART_BYTES: Final = 8_000_000  # of inputs in one file, about

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
-from gibbon.core.errors import RecordError, RunFolderError
-from gibbon.core.files import own_folder, read_plain_file, write_atomically
+from gibbon.core.errors import RecordError
+from gibbon.core.files import own_folder, read_plain_file, unwritable, write_atomically
 from gibbon.core.threat import Verdict
 from gibbon.records.checksums import MISMATCH, has_checksum, parquet_bytes
 from gibbon.records.path_evidence import PATH_ARRAYS, PathEvidence
@@ -552,12 +552,6 @@ def unusable_as_reason() -> Iterator[None]:
         raise RecordError(f"can't be read: {error.strerror or error}") from error
     except Exception as error:
         raise RecordError(f"is damaged: {type(error).__name__}") from error
-
-
-def unwritable(path: Path, error: Exception) -> RunFolderError:
-    """Returns the error of a path that can't be written, with the reason."""
-    reason = getattr(error, "strerror", None) or error
-    return RunFolderError(f"{path}: can't be written: {reason}")
 
 
 def metas_of(table: pa.Table) -> dict[str, OutcomeMeta]:

@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from gibbon.core.errors import RecordError, RunFolderError
-from gibbon.core.files import own_folder, read_plain_file, write_atomically
+from gibbon.core.errors import RecordError
+from gibbon.core.files import own_folder, read_plain_file, unwritable, write_atomically
 from gibbon.core.threat import Norm
 from gibbon.records.checksums import checked_text, with_checksum
 from gibbon.records.examination import EXAMINATIONS
@@ -88,5 +88,5 @@ def write_survivor_check(folder: Path, check: SurvivorCheck) -> None:
     try:
         own_folder(path.parent)
     except OSError as error:
-        raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
     write_atomically(path, with_checksum(check.model_dump_json(indent=1)))

@@ -131,8 +131,7 @@ class _MergeRequest:
             raise
 
     def _merge(self, plan: Plan, progress: Progress, worker: Worker) -> RunRecord:
-        settings = self.settings
-        opened = RunFolder.open(self.output, suite=self.suite.name, repair=settings.repair)
+        opened = RunFolder.open(self.output, suite=self.suite.name, repair=self.settings.repair)
         with opened as folder, plan.pool:
             started = time.monotonic()
             origin = _origin(self.found.shards, provenance(plan))

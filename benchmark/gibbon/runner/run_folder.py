@@ -25,6 +25,7 @@ from gibbon.core.files import (
     read_plain_file,
     remove_file,
     remove_folder,
+    unwritable,
     write_atomically,
 )
 from gibbon.core.lock_file import take_lock
@@ -45,7 +46,6 @@ from gibbon.records.outcomes import (
     read_outcome,
     read_table,
     unusable_as_reason,
-    unwritable,
     write_table,
 )
 from gibbon.records.proofs import PROOFS
@@ -110,9 +110,8 @@ class RunFolder:
         try:
             if path.exists():
                 folder.check_owner(suite, shard, repair=repair)  # before anything is written there
-            path.mkdir(parents=True, exist_ok=True)
             lock = take_lock(path / LOCK_FILE, in_use=f"{path}: another run is using this folder")
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
             raise unwritable(path, error) from error
         try:
             if not folder.check_owner(suite, shard, repair=repair):

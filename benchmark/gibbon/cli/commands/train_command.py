@@ -36,6 +36,7 @@ The weights that it writes:
         --dataset photos/val --attack pgd --epsilon 8/255"""
 EXAMPLE = "train --model net.py:build --dataset photos/train --objective pgd --epsilon 8/255"
 WHERE = "train"
+COUNTS = {"--seed": "seed", "--seeds": "seed", "--epochs": "epochs"}  # fields of options, by flag
 
 
 def own_training(given: Mapping[str, Any]) -> OwnTraining:
@@ -51,9 +52,8 @@ def own_training(given: Mapping[str, Any]) -> OwnTraining:
     )
     source, validation = data.pop("source"), settings.pop("validation", None)
     written = settings.pop("set", {})
-    for option in OF_OWN_RECIPE:
-        if option.name in written and option.name in settings:
-            raise SpecError(f"excludes --set {option.name}", where=option.flag)
+    chosen = {each.flag: each.name for each in OF_OWN_RECIPE if each.flag in given}
+    _check_given_once(written, chosen)
     settings |= written
     model = {**model, "model": as_source(model["model"], MODELS)}
     model.setdefault("name", name_of(given["--model"]))
@@ -196,7 +196,9 @@ def train(
         raise SpecError(f"say which model to train: train MODEL, or {EXAMPLE}")
     yours = own_training(given) if given else None
     if yours is not None:
-        _check_given_once(yours.settings, {"seed": seed, "epochs": epochs}, seeds=seeds)
+        values = {"--seed": seed, "--seeds": seeds, "--epochs": epochs}
+        chosen = {flag: key for flag, key in COUNTS.items() if values[flag] is not None}
+        _check_given_once(yours.settings, chosen)
     trained = OWN if yours is not None else str(model)
     name = str(model) if yours is None else yours.model.name
     trainer = TRAINERS.load(trained)
@@ -246,15 +248,16 @@ def train(
             say(f"note: {note}", err=True)
 
 
-def _check_given_once(
-    settings: Mapping[str, Any], options: Mapping[str, object], *, seeds: str | None
-) -> None:
-    """Raises `SpecError` if a field of the recipe is given by an option and by ``--set``."""
-    for key, value in options.items():
-        if key in settings and value is not None:
-            raise SpecError(f"excludes --set {key}", where=f"--{key}")
-    if "seed" in settings and seeds is not None:
-        raise SpecError("excludes --set seed", where="--seeds")
+def _check_given_once(written: Mapping[str, Any], fields: Mapping[str, str]) -> None:
+    """Raises `SpecError` if a field of the recipe is given by an option and by ``--set``.
+
+    Args:
+        written: fields given by ``--set``.
+        fields: the fields of the options that are given, by flag.
+    """
+    for flag, key in fields.items():
+        if key in written:
+            raise SpecError(f"excludes --set {key}", where=flag)
 
 
 def _events_folder(given: Path | None) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gibbon.core.errors import RunFolderError
+from gibbon.core.files import unwritable
 from gibbon.records.run import RunRecord
 
 Publish = Callable[[RunRecord, Path], object]
@@ -21,4 +21,4 @@ def published(publish: Publish | None, record: RunRecord, path: Path) -> None:
     try:
         publish(record, path)
     except OSError as error:
-        raise RunFolderError(f"{path}: can't be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
