@@ -55,15 +55,19 @@ def descend(
     Raises `ModelError` if the loss does not depend on the perturbed units.
     """
     network = _Network(module, recipe.arithmetic, labels, masks)
-    if recipe.adversarial is not None:
-        second = network if perturbed_masks is None else replace(network, masks=perturbed_masks)
-        value = _adversarial(network, second, recipe.adversarial, inputs)
-    elif recipe.rotation is not None:
-        value = _rotated(network, recipe.rotation, inputs)
-    elif recipe.worst_case is not None:
-        value = _worst_case(network, recipe.worst_case, inputs)
-    else:
-        value = _descended(network.loss(network.outputs(inputs)))
+    # The passes of a step share the conversions of the parameters to bfloat16: autocast keeps them
+    # until its outermost block ends.  None of the passes runs under no_grad, whose conversions
+    # have no gradient.
+    with torch.autocast(inputs.device.type, enabled=False):
+        if recipe.adversarial is not None:
+            second = network if perturbed_masks is None else replace(network, masks=perturbed_masks)
+            value = _adversarial(network, second, recipe.adversarial, inputs)
+        elif recipe.rotation is not None:
+            value = _rotated(network, recipe.rotation, inputs)
+        elif recipe.worst_case is not None:
+            value = _worst_case(network, recipe.worst_case, inputs)
+        else:
+            value = _descended(network.loss(network.outputs(inputs)))
     for name, coefficient in recipe.l1_decay.items():
         value = value + _descended(coefficient * module.get_parameter(name).abs().sum())
     return value
