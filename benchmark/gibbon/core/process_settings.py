@@ -444,13 +444,21 @@ def _set_scripts(value: tuple[bool, ...]) -> None:
     torch._C._jit_set_texpr_fuser_enabled(value[1])
 
 
+# Python 3.12 begins with frozen objects of its own.
+_FROZEN_AT_FIRST = gc.get_freeze_count()
+
+
+def _frozen() -> bool:
+    return gc.get_freeze_count() > _FROZEN_AT_FIRST
+
+
 def _garbage() -> tuple[bool, tuple[int, int, int], int, bool]:
-    return gc.isenabled(), gc.get_threshold(), gc.get_debug(), gc.get_freeze_count() > 0
+    return gc.isenabled(), gc.get_threshold(), gc.get_debug(), _frozen()
 
 
 def _set_garbage(value: tuple[bool, tuple[int, int, int], int, bool]) -> None:
     enabled, thresholds, debugging, frozen = value
-    if frozen != (gc.get_freeze_count() > 0):
+    if frozen != _frozen():
         (gc.freeze if frozen else gc.unfreeze)()
     gc.set_debug(debugging)
     gc.set_threshold(*thresholds)
