@@ -1,4 +1,4 @@
-"""Counts the operations that a device other than the CPU is given, and the reads back to the host.
+"""Lists operations; counts those of a device other than the CPU, and the reads back to the host.
 
 Operations on tensors of the host, such as a list of positions that was read, are not counted: they
 cost the device nothing.  `played_device.played` is such a device on any machine.
@@ -73,6 +73,24 @@ class Operations(TorchDispatchMode):
         if _reads(name, args, result):
             self.counted.read[name] += 1
         return result
+
+
+class Calls(TorchDispatchMode):
+    """Lists the operations in a ``with`` block, on any device, with their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __torch_dispatch__(
+        self,
+        operation: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        self.made.append((operation, args, kwargs or {}))
+        return operation(*args, **(kwargs or {}))
 
 
 def count(work: Callable[[], object]) -> Counted:

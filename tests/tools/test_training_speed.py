@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from operations import Calls
 
 import tools.records.training_speed as module
 from gibbon_zoo.recipe import shipped_recipe
@@ -20,18 +21,12 @@ def test_the_lowest_time_after_the_first_round_counts(monkeypatch: pytest.Monkey
     assert done == ["a", "b"] * 3
 
 
-class _Products(TorchDispatchMode):
-    """Lists the shapes of matrix products."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: list[list[int]] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
-            one, other = args[-2:]
-            self.shapes.append(sorted((*one.shape, other.shape[1])))
-        return func(*args, **(kwargs or {}))
+def shapes_of_products(work: Callable[[], object]) -> list[list[int]]:
+    products = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+    with Calls() as calls:
+        work()
+    pairs = [args[-2:] for operation, args, _ in calls.made if operation in products]
+    return sorted(sorted((*one.shape, other.shape[1])) for one, other in pairs)
 
 
 @pytest.mark.parametrize(("model", "count"), [("maxout", 8), ("maxout-adv", 17)])
@@ -39,12 +34,9 @@ def test_the_products_alone_are_those_of_a_training(model: str, count: int) -> N
     recipe = shipped_recipe(model)
     inputs = torch.rand(2 * recipe.batch_size, 1, 28, 28)
     labels = torch.arange(len(inputs)) % 10
-    with _Products() as alone:
-        products(recipe, steps=2)()
-    with _Products() as trained:
-        training(recipe, inputs, labels)()
-    assert len(alone.shapes) == 2 * count
-    assert sorted(trained.shapes) == sorted(alone.shapes)
+    alone = shapes_of_products(products(recipe, steps=2))
+    assert len(alone) == 2 * count
+    assert shapes_of_products(training(recipe, inputs, labels)) == alone
 
 
 def test_a_record_has_both_recipes_and_makes_the_table(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from operations import Calls
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gibbon.attacks.rotation import rotate
 from gibbon_zoo.logistic import Logistic
@@ -165,28 +165,20 @@ def test_bfloat16_rounds_what_is_multiplied_and_nothing_that_is_kept() -> None:
         assert kept.grad.dtype == torch.float32
 
 
-class _Conversions(TorchDispatchMode):
-    """Lists the shapes of what is converted to bfloat16."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: list[tuple[int, ...]] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func is torch.ops.aten._to_copy.default and kwargs["dtype"] == torch.bfloat16:
-            self.shapes.append(tuple(args[0].shape))
-        return func(*args, **(kwargs or {}))
-
-
 def test_a_step_in_bfloat16_converts_each_parameter_once_with_the_gradient_of_both_terms() -> None:
     x, y = examples()
     halves = {"alpha": 0.5, "epsilon": "0.2"}
     plan = recipe(arithmetic="bfloat16", adversarial=halves)
     module = net()
-    with _Conversions() as conversions:
+    with Calls() as calls:
         descend(module, plan, inputs=x, labels=y, masks=())
+    converted = [
+        tuple(args[0].shape)
+        for operation, args, given in calls.made
+        if operation is torch.ops.aten._to_copy.default and given["dtype"] == torch.bfloat16
+    ]
     shapes = [tuple(parameter.shape) for parameter in module.parameters()]
-    assert sorted(each for each in conversions.shapes if each in shapes) == sorted(shapes)
+    assert sorted(each for each in converted if each in shapes) == sorted(shapes)
 
     exact = net()
     descend(exact, recipe(adversarial=halves), inputs=x, labels=y, masks=())
