@@ -53,6 +53,7 @@ from gibbon_zoo.own_probe import probe_network
 from gibbon_zoo.own_recipe import FILLED_IN, OwnRecipe, own_recipe
 from gibbon_zoo.procedure import Trained, carry_out
 from gibbon_zoo.trained_network import TRIED, TrainedNetwork, put_back
+from gibbon_zoo.training import Weights
 from gibbon_zoo.training_lock import train_once
 
 CARD_STEPS = 20  # of PGD for the figures of the card
@@ -137,7 +138,7 @@ class _Prepared:
         with _naming(recipe.model, report), put_back(network.whole):
             network.whole.to(device)
             network.try_training(data.sample(TRIED))
-            start = {key: value.clone() for key, value in _tensors(network.module).items()}
+            start = self.start()
             faults: list[str] = []
             monitor = _monitor(request, recipe, network, faults.append)
             task = OwnTask(recipe, network, start, data.examples, data.validation, monitor)
@@ -148,6 +149,23 @@ class _Prepared:
         write_own_card(card_path, card)
         _remove_checkpoints(request.output, name)
         return TrainingResult(weights, card_path, card.summary(), (*card.notes, *faults))
+
+
+    def start(self) -> Weights:
+        """Returns the tensors that training starts from.
+
+        Those of an interrupted training that starts from them once more are kept in a file until
+        it has ended: the caller's module may hold others when the call is made again.
+        """
+        tensors = {key: value.clone() for key, value in _tensors(self.network.module).items()}
+        stopping, folder, name = self.recipe.stopping, self.request.output, self.recipe.model.name
+        if stopping is None or stopping.second != "again":
+            return tensors
+        *checkpoints, kept = _checkpoints(folder, name)
+        if kept.exists() and any(path.exists() for path in checkpoints):
+            return read_weights(kept)
+        write_in_folder(kept, save(_stored(tensors)))
+        return tensors
 
 
 def final_figures(card: OwnCard) -> dict[str, float | None]:
@@ -223,6 +241,12 @@ class _Data:
                 "flip and shift are for pictures, of shape (channels, height, width); the inputs "
                 f"have shape {dataset.input_shape}",
                 where="recipe: augmentation",
+            )
+        if varied and recipe.augmentation.shift >= min(dataset.input_shape[1:]):
+            raise SpecError(
+                f"a shift by {recipe.augmentation.shift} pixels can move the whole picture away: "
+                f"the inputs have shape {dataset.input_shape}",
+                where="recipe: augmentation.shift",
             )
         if recipe.validation is None:
             return cls(dataset, examples, None, None, notes)
@@ -373,11 +397,8 @@ def _store(
 ) -> OwnCard:
     """Writes the weights, and returns the card with the figures of what the file holds."""
     recipe, network = task.recipe, task.network
-    stored = {
-        key: value.detach().cpu().contiguous().clone()
-        for key, value in _tensors(trained.module).items()
-    }
-    write_in_folder(weights, save(stored, metadata={"model": recipe.model.name}))
+    stored = save(_stored(_tensors(trained.module)), metadata={"model": recipe.model.name})
+    write_in_folder(weights, stored)
     trained.module.load_state_dict(read_weights(weights))
     stopping = task.stopping
     if stopping is None:
@@ -423,6 +444,11 @@ def _first_and_count(notes: list[str]) -> list[str]:
     if len(notes) < 2:
         return notes
     return [f"{notes[0]} (and {len(notes) - 1} later epochs)"]
+
+
+def _stored(tensors: Weights) -> dict[str, Tensor]:
+    """Returns tensors as a file holds them: on the processor, each with storage of its own."""
+    return {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -475,8 +501,15 @@ def _load(module: nn.Module | Classifier, weights: Path) -> None:
         ) from error
 
 
+def _checkpoints(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """Returns the checkpoints of both parts, and the file of the tensors that both start from."""
+    parts = ("search.checkpoint.pt", "checkpoint.pt", "start.safetensors")
+    search, last, start = (folder / f"{name}.{part}" for part in parts)
+    return search, last, start
+
+
 def _remove_checkpoints(folder: Path, name: str) -> None:
-    for path in (folder / f"{name}.checkpoint.pt", folder / f"{name}.search.checkpoint.pt"):
+    for path in _checkpoints(folder, name):
         path.unlink(missing_ok=True)
 
 

@@ -138,13 +138,18 @@ class OwnLearner(Learner[nn.Module]):
         self.perturbation = carried.get("perturbation")
 
     def _varied(self, inputs: Tensor, key: int) -> Tensor:
-        """Returns inputs with augmentation and noise, equal in all replays of a batch."""
+        """Returns inputs with augmentation and noise, equal in all replays of a batch.
+
+        An adversary starts from inputs inside the bounds, so that noise does not leave them then.
+        """
         recipe, batch = self.recipe, key // self.replays
-        low = self.network.bounds.low
+        low, high = self.network.bounds.low, self.network.bounds.high
         drawn = derive_key(recipe.seed, batch)
         inputs = augment(inputs, recipe.augmentation, key=drawn, low=low)
         if recipe.noise is not None:
             inputs = inputs + draw_noise(inputs, recipe.noise, seed=recipe.seed, step=batch)
+            if recipe.objective.name != "standard":
+                inputs = inputs.clamp(low, high)
         return inputs
 
     def _loss(self, inputs: Tensor, labels: Tensor, key: int) -> Tensor:

@@ -67,7 +67,8 @@ def measure_network(
 ) -> OwnFigures:
     """Returns a network's figures on examples; nothing in it is changed.
 
-    The attacks climb the loss in a form that does not round to zero if the network is sure.
+    The attacks climb the loss along a direction that does not round to zero, however sure the
+    network is.
 
     Args:
         network: measured in evaluation mode, in float32.
@@ -92,10 +93,12 @@ def measure_network(
                 ids = torch.arange(first, first + len(inputs), device=inputs.device)
                 start = ExampleStreams.derive(derive_key("measured"), ids)
 
-                def losses(points: Tensor, labels: Tensor = labels) -> Tensor:
-                    return rule.exact_loss(network.outputs(points), labels)
+                def heights(points: Tensor, labels: Tensor = labels) -> Tensor:
+                    outputs = network.outputs(points)
+                    direction = rule.ascent(outputs.detach(), labels)
+                    return (outputs * direction).flatten(1).sum(1)  # its gradient climbs the loss
 
-                values: Values = losses
+                values: Values = heights
                 step = STEP_SHARE * threat.radius / steps
                 near = ascend(values, inputs, allowed, steps=1, step_size=threat.radius)
                 random = allowed.random_point(start)

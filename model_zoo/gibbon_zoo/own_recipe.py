@@ -354,11 +354,16 @@ def _check_stopping(settings: Mapping[str, Any]) -> None:
 
 
 def _with_optimiser(written: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns fields with the usual optimiser, as far as the settings name no other one."""
-    if "optimiser" in written or "optimiser" in settings:
-        return dict(written)
-    sgd = settings.get("optimiser.name") == "sgd"
-    usual = {**USUAL_SGD} if sgd else {**USUAL_ADAM}
+    """Returns fields with the usual optimiser, unless a table gives more of one than its name."""
+    named = settings.get("optimiser.name")
+    for each in (settings, written):
+        table = each.get("optimiser", {})
+        if not isinstance(table, Mapping) or set(table) - {"name"}:
+            return dict(written)
+        named = table.get("name") if named is None else named
+    usual = {**USUAL_SGD} if named == "sgd" else {**USUAL_ADAM}
+    if named is not None:
+        usual["name"] = named
     if _goes_on(written, settings) or any(
         key.startswith(("optimiser.decay", "optimiser.rate_ramp")) for key in settings
     ):
@@ -368,10 +373,11 @@ def _with_optimiser(written: Mapping[str, Any], settings: Mapping[str, Any]) -> 
 
 def _goes_on(written: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Returns whether a second part follows, whose last epoch is not known."""
-    tables = [each.get("stopping") for each in (written, settings)]
-    seconds = [each.get("second") for each in tables if isinstance(each, Mapping)]
-    second = settings.get("stopping.second", seconds[-1] if seconds else "none")
-    return bool(second != "none")
+    second: object = "none"
+    for each in (written, settings):
+        table = each.get("stopping", {})
+        second = table.get("second", second) if isinstance(table, Mapping) else "none"
+    return bool(settings.get("stopping.second", second) != "none")
 
 
 def _key_path(key: str) -> list[str]:

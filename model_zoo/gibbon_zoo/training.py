@@ -326,12 +326,16 @@ class _Course:
         return self.steps_an_epoch * self.recipe.epochs
 
     def key(self, step: int) -> int:
-        """Returns the number that a step's random numbers are drawn by."""
-        return step + (self.origin.updates if self.origin else 0)
+        """Returns the number that a step's random numbers are drawn by.
+
+        Divided by ``replays`` it is equal for all steps on a batch.
+        """
+        before = self.origin.updates if self.origin else 0
+        return step + math.ceil(before / self.replays) * self.replays
 
     def position(self, step: int) -> Position:
-        epoch = 1 + step // self.steps_an_epoch + (self.origin.epoch if self.origin else 0)
-        return Position(self.key(step), epoch, step / self.steps)
+        before, epochs = (self.origin.updates, self.origin.epoch) if self.origin else (0, 0)
+        return Position(step + before, 1 + step // self.steps_an_epoch + epochs, step / self.steps)
 
     def momentum_epoch(self, step: int) -> int:
         return self.origin.epoch if self.origin else self.position(step).epoch

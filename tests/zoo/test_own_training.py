@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from gibbon_zoo.own_objectives import adversarial_loss, augment, objective_threa
 from gibbon_zoo.own_probe import is_same_probe, probe_network
 from gibbon_zoo.own_recipe import Augmentation, OwnObjective, own_recipe
 from gibbon_zoo.trained_network import TrainedNetwork
-from gibbon_zoo.training import _Course, fit_learner
+from gibbon_zoo.training import Origin, _Course, fit_learner
 
 NET = """
 from torch import nn
@@ -175,6 +175,64 @@ def test_a_linear_model_is_measured_at_its_closed_form() -> None:
     assert 0 < found.clean_error < expected < 1
 
 
+def test_the_figures_of_a_network_do_not_hang_on_the_scale_of_its_outputs() -> None:
+    torch.manual_seed(0)
+    last = nn.Linear(8, 2)  # of two classes, so that the scale does not change the direction
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), last)
+    own, (x, _) = TrainedNetwork(net, net, LOGITS, PIXEL_BOUNDS), blobs(200)
+    y = net(x).argmax(1)
+    threat = objective_threat(own, OwnObjective.model_validate(OBJECTIVES["pgd"]))
+    held = HeldExamples(Batch(torch.arange(200), x, y))
+    found = []
+    for factor in (1.0, 2.0**13):
+        with torch.no_grad():
+            last.weight.mul_(factor)
+            last.bias.mul_(factor)
+        figures = measure_network(own, held, threat, steps=10, batch_size=64)
+        found.append((figures.clean_error, figures.fgsm_error, figures.pgd_error))
+    leads = net(x).detach().diff(dim=1).abs()
+    assert float(leads.median()) > 300  # the loss of most rounds to 0, and its gradient with it
+    assert found[0] == pytest.approx(found[1], abs=0.006)
+    assert found[0][0] == 0 and 0.1 < found[0][1] < 0.9
+
+
+def test_with_an_adversary_noise_stays_in_the_bounds() -> None:
+    own, (x, y) = network(), blobs(32)
+    for name, inside in (("pgd", True), ("standard", False)):
+        fields = {
+            "model": "net.py:build",
+            "dataset": "x.npz",
+            "objective": OBJECTIVES[name],
+            "noise": {"kind": "uniform", "epsilon": "0.5"},
+        }
+        held = HeldExamples(Batch(torch.arange(32), x, y))
+        learner = OwnLearner(own, own_recipe(fields), held, start=own.module.state_dict())
+        varied = learner._varied(x, 3)
+        assert not torch.equal(varied, x)
+        assert (float(varied.min()) >= 0 and float(varied.max()) <= 1) is inside
+
+
+def test_replays_share_a_batch_and_its_changes_in_a_second_part_too() -> None:
+    own, (x, y) = network(), blobs(33)
+    fields = {
+        "model": "net.py:build",
+        "dataset": "x.npz",
+        "objective": OBJECTIVES["free"],
+        "batch_size": 8,
+        "epochs": 3,
+        "optimiser": {"name": "sgd", "learning_rate": 0.05},
+    }
+    held = HeldExamples(Batch(torch.arange(33), x, y))
+    learner = OwnLearner(own, own_recipe(fields), held, start=own.module.state_dict())
+    course = _Course(learner, origin=Origin({}, updates=5, epoch=1))
+    chunks = [chunk for step in (0, 5, 10) for chunk in course.chunks(step)]
+    assert [course.position(step).updates for step in (0, 7)] == [5, 12]
+    drawn = [course.key(step) // 3 for step in range(15)]
+    assert drawn == [2 + step // 3 for step in range(15)]  # the first part drew 0 and 1
+    for step in range(15):
+        assert torch.equal(chunks[step], chunks[step // 3 * 3])
+
+
 def test_pictures_are_flipped_and_shifted_by_whole_pixels() -> None:
     x = torch.rand(64, 2, 5, 6) + 0.1
     flipped = augment(x, Augmentation(flip=True), key=3, low=0.0)
@@ -302,6 +360,36 @@ def test_a_second_training_uses_the_held_out_examples_and_resumes(
     )
     assert {row["part"] for row in logged("whole")} == {"search", "second"}
     assert "40 held-out training examples, trained on too" in whole.summary
+
+
+@pytest.mark.usefixtures("files")
+def test_a_module_trained_halfway_starts_its_second_training_where_it_once_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gibbon_zoo.training.REPORT_STEPS", 1)
+    monkeypatch.setattr("gibbon_zoo.procedure.fit_learner", fit_often)
+    settings = {"stopping": {"second": "again", "held_out": 40}}
+
+    def train(module: nn.Module, output: str, report: Any = ignore) -> TrainingResult:
+        asked = request(output, OBJECTIVES["fgsm"], report, validation=False, **settings)
+        assert asked.own is not None
+        return train_own(replace(asked, own=replace(asked.own, module=module)))
+
+    whole = train(network(3).module, "whole")
+    module = network(3).module
+    for reports in (5, 13):  # of the first part, and of both: it has 16 steps
+
+        def stop(progress: TrainingProgress, left: Iterator[int] = iter(range(reports))) -> None:
+            if next(left, None) is None:
+                raise Stop
+
+        with pytest.raises(Stop):
+            train(module, "parts", stop)
+    assert {row["part"] for row in logged("parts")} == {"search"}
+    assert_equal(train(module, "parts"), whole)
+    names = sorted(path.name for path in Path("parts").iterdir())
+    assert names == sorted(path.name for path in Path("whole").iterdir())
+    assert "net.start.safetensors" not in names
 
 
 @pytest.mark.usefixtures("files")
@@ -524,6 +612,10 @@ def test_a_last_batch_of_one_example_is_filled_up() -> None:
             "did you mean '0.weight'",
         ),
         ({"objective.name": "standard", "augmentation.flip": 3}, "augmentation.flip"),
+        (
+            {"objective.name": "standard", "augmentation.shift": 3},
+            r"augmentation.shift: a shift by 3 pixels .* shape \(1, 3, 4\)",
+        ),
         ({"objective.name": "standard", "model_probe": [1]}, "it is filled in by the training"),
         (
             {"objective.name": "standard", "stopping": False, "stopping.patience": 3},
@@ -725,14 +817,34 @@ def test_names_of_parameters_may_be_given_with_their_dots() -> None:
     assert dict(found.optimiser.rates) == {"fc.weight": 0.5}
 
 
-def test_a_second_part_needs_no_other_option() -> None:
-    fields = {
-        "model": "net.py:build",
-        "dataset": "train.npz",
-        "objective.name": "standard",
-        "stopping.second": "continue",
-    }
-    assert own_recipe(fields).optimiser.schedule == "constant"
+@pytest.mark.parametrize(
+    ("file", "settings", "optimiser"),
+    [
+        ("", {}, ("adam", 0.001, "linear")),
+        ("", {"stopping.second": "continue"}, ("adam", 0.001, "constant")),
+        ("", {"stopping": {"second": "again"}}, ("adam", 0.001, "constant")),
+        ("", {"stopping": {"patience": 5}}, ("adam", 0.001, "linear")),
+        ("[stopping]\npatience = 5", {}, ("adam", 0.001, "linear")),
+        ('[stopping]\nsecond = "again"', {}, ("adam", 0.001, "constant")),
+        ('[stopping]\nsecond = "again"', {"stopping.patience": 5}, ("adam", 0.001, "constant")),
+        ('[stopping]\nsecond = "again"', {"stopping": False}, ("adam", 0.001, "linear")),
+        ('[stopping]\nsecond = "again"', {"stopping.second": "none"}, ("adam", 0.001, "linear")),
+        ("", {"optimiser.name": "sgd"}, ("sgd", 0.05, "linear")),
+        ("", {"optimiser": {"name": "sgd"}}, ("sgd", 0.05, "linear")),
+        ('[optimiser]\nname = "sgd"', {}, ("sgd", 0.05, "linear")),
+        ('[optimiser]\nname = "sgd"', {"optimiser.learning_rate": 0.1}, ("sgd", 0.1, "linear")),
+        ('[optimiser]\nname = "sgd"', {"optimiser.name": "adam"}, ("adam", 0.001, "linear")),
+        ('[optimiser]\nname = "sgd"\nlearning_rate = 0.1', {}, ("sgd", 0.1, "constant")),
+    ],
+)
+def test_fields_that_are_not_given_have_the_usual_values(
+    file: str, settings: dict[str, Any], optimiser: tuple[str, float, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(file, encoding="utf-8")
+    needed = {"model": "net.py:build", "dataset": "train.npz", "objective.name": "standard"}
+    found = own_recipe({**needed, **settings}, file=path).optimiser
+    assert (found.name, found.learning_rate, found.schedule) == optimiser
 
 
 def test_recipes_are_compared_by_the_parameters_that_an_objective_has() -> None:
