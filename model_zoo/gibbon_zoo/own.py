@@ -150,7 +150,6 @@ class _Prepared:
         _remove_checkpoints(request.output, name)
         return TrainingResult(weights, card_path, card.summary(), (*card.notes, *faults))
 
-
     def start(self) -> Weights:
         """Returns the tensors that training starts from.
 

@@ -12,11 +12,12 @@ import nets
 import planted
 import pytest
 import torch
+from torch import Tensor
 
 from gibbon.attacks import ATTACKS
 from gibbon.attacks.base import Attack
 from gibbon.cli.estimate_text import lines
-from gibbon.core.errors import RunFolderError
+from gibbon.core.errors import ModelError, RunFolderError
 from gibbon.core.rng import ExampleStreams
 from gibbon.core.shard import Shard
 from gibbon.core.threat import Epsilon, ThreatModel
@@ -142,6 +143,10 @@ def test_the_passes_of_a_run_are_within_the_range(
     again = estimated(suite, tmp_path / "run").estimate
     assert (again.cells, again.reused) == (0, found.cells)
     assert again.forward.high == again.backward.high == 0
+    anew = estimated(suite, tmp_path / "run", fresh=True).estimate
+    assert (anew.cells, anew.reused) == (found.cells, 0)
+    assert anew.forward == found.forward
+    assert anew.backward == found.backward
 
 
 def passes_made(record: RunRecord) -> int:
@@ -158,6 +163,54 @@ def test_shards_divide_the_passes(tmp_path: Path) -> None:
     ]
     assert sum(each.forward.likely for each in parts) == pytest.approx(whole.forward.likely)
     assert {each.cells for each in parts} == {whole.cells}
+
+
+def test_a_shard_may_have_no_examples(tmp_path: Path, planting: planted.Plant) -> None:
+    planting.dataset("few", lambda request: planted.squares(examples=3, name="few"))
+    one = {"models": ["one"], "attacks": [FGSM]}
+    suite = Suite.model_validate(
+        {"name": "two", "experiments": [{"dataset": name, **one} for name in ("squares", "few")]}
+    )
+    found = estimated(suite, tmp_path / "run", shard=Shard(4, 4), examination=True).estimate
+    assert (found.cells, found.reused) == (3, 0)
+    assert [each.dataset for each in found.models] == ["squares"]
+    empty = estimated(suite_of(FGSM), tmp_path / "run", limit=3, shard=Shard(4, 4)).estimate
+    assert (empty.cells, empty.reused, empty.forward.high) == (0, 0, 0)
+
+
+def test_kept_examples_are_counted(tmp_path: Path) -> None:
+    suite = suite_of(FGSM, PGD)
+    assert estimated(suite, tmp_path / "run").estimate.examples == 0
+    found = estimated(suite, tmp_path / "run", keep_examples="all").estimate
+    assert found.examples == (2 * 4 + 1) * 60 * 16 * 4  # cells and clean, examples, numbers, bytes
+
+
+class Limited(planted.Rows):
+    """Raises an exception for batches of more than five examples."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if len(inputs) > 5:
+            raise torch.OutOfMemoryError("too many")
+        return super().forward(inputs)
+
+
+def test_a_model_is_timed_in_smaller_batches_if_memory_runs_out(
+    tmp_path: Path, planting: planted.Plant
+) -> None:
+    planting.model("one", lambda: planted.classifier(Limited()))
+    found = estimated(suite_of(FGSM), tmp_path / "run", batch_size=None).estimate
+    assert [each.batch <= 5 for each in found.models] == [True, False]
+    whole = estimated(suite_of(FGSM, models=["two"]), tmp_path / "run").estimate
+    assert found.forward.likely == pytest.approx(2 * whole.forward.likely)
+
+
+def test_a_model_that_fails_when_it_is_timed_is_named(
+    tmp_path: Path, planting: planted.Plant
+) -> None:
+    planting.model("one", lambda: planted.classifier(Limited()))
+    said = "model 'one': it failed on 16 examples of 'squares' .* out of memory"
+    with pytest.raises(ModelError, match=said):  # a batch size that was given is kept
+        estimated(suite_of(FGSM), tmp_path / "run")
 
 
 def test_a_folder_that_the_run_would_refuse_is_refused(tmp_path: Path) -> None:
@@ -208,7 +261,7 @@ def test_a_long_run_says_so_first(
 ) -> None:
     seconds = NumberRange(likely / 2, likely, 2 * likely)
     nothing = NumberRange.exactly(0)
-    found = RunEstimate(1, 0, nothing, nothing, seconds, 0, 0, 0, 0, ())
+    found = RunEstimate(1, 0, nothing, nothing, seconds, 0, 0, 0, 0, 0, ())
     monkeypatch.setattr(long_run, "FEWEST_PASSES", 1)
     monkeypatch.setattr(long_run, "PASS_FACTOR", 1e9)
     monkeypatch.setattr(long_run, "estimate_run", lambda *args, **keys: found)
@@ -263,6 +316,7 @@ def test_the_words_of_an_estimate() -> None:
         memory=2_500_000_000,
         device_memory=12_000_000_000,
         disk=8_000_000,
+        examples=99_700_000,
         scratch=1_000_000_000,
         models=(),
         notes=("a note",),
@@ -274,7 +328,7 @@ def test_the_words_of_an_estimate() -> None:
         "time": "60 minutes (30 to 120) on this machine's cuda",
         "money": "2.50 (1.25 to 5.00) at 2.5 an hour",
         "memory": "about 2.5 GB at most, 12 GB on the device",
-        "disk": "about 8 MB, and up to 1 GB while it runs",
+        "disk": "about 8 MB, and up to 100 MB of kept examples, and up to 1 GB while it runs",
         "note": "a note",
     }
     fresh = DryRun(dataclasses.replace(found, reused=0), 0.0, "cuda")

@@ -36,8 +36,11 @@ def test_shares(
 
 
 def test_gpus_that_no_node_has() -> None:
-    with pytest.raises(RequestError, match="each worker needs 1 GPUs, and no node"):
-        shares_of([(8, 0)], workers=2, gpus=1.0, cpu_only=False)
+    for nodes, gpus in (([(8, 0)], 1.0), ([(8, 1), (8, 1)], 2.0), ([(8, 0.25)], 0.5)):
+        with pytest.raises(RequestError, match=f"each worker needs {gpus:g} GPUs, and no node"):
+            shares_of(nodes, workers=2, gpus=gpus, cpu_only=False)
+    with pytest.raises(RequestError, match=r"whole number of GPUs above 1, got 1\.5"):
+        shares_of([(8, 4)], workers=2, gpus=1.5, cpu_only=False)
 
 
 def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

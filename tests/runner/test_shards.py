@@ -341,6 +341,10 @@ def other_code(folder: Path, planting: planted.Plant) -> Path:
             "has another value of settings.certify than in",
         ),
         (
+            lambda folder, _: other_run(folder, suite_of(SMALL), keep_examples="all"),
+            "has another value of settings.keep_examples than in",
+        ),
+        (
             lambda folder, _: shards_of(
                 suite_of(SMALL), folder / "other", 3, order=lambda each: [2], **QUICK
             )[0],
@@ -394,16 +398,22 @@ def test_a_merge_needs_the_datasets_and_models_of_the_shards(
 def test_a_damaged_result_is_named(tmp_path: Path, lost: bool) -> None:
     suite = suite_of(SMALL)
     folders = shards_of(suite, tmp_path, 2, **QUICK)
-    files = sorted((folders[1] / OUTCOMES).glob("*.parquet"))
-    for file in files[:2]:
+    merged(folders, tmp_path / "earlier", **QUICK)
+    before = {file: file.read_bytes() for file in files(tmp_path / "earlier")}
+    (tmp_path / "empty").mkdir()
+    outcomes = sorted((folders[1] / OUTCOMES).glob("*.parquet"))
+    for file in outcomes[:2]:
         content = file.read_bytes()
         file.unlink()
         if not lost:
             file.write_bytes(content[:-20] + bytes(20))
     what = "missing" if lost else "damaged"
-    with pytest.raises(RunFolderError) as caught:
-        merged(folders, tmp_path / "merged", **QUICK)
-    for file in files[:2]:
+    for name in ("earlier", "empty", "merged"):
+        with pytest.raises(RunFolderError) as caught:
+            merged(folders, tmp_path / name, **QUICK)
+    assert {file: file.read_bytes() for file in files(tmp_path / "earlier")} == before
+    assert not list((tmp_path / "empty").iterdir())
+    for file in outcomes[:2]:
         assert f"shard 2/2 in {folders[1]}: {OUTCOMES}/{file.name} is {what}" in str(caught.value)
     assert "run this shard again" in str(caught.value)
     assert not (tmp_path / "merged").exists()
@@ -503,6 +513,9 @@ def test_the_command_line(
     assert (Path(output) / "tables.md").exists()
     assert ended(monkeypatch, "merge", one, one, "--output", output) == 2
     assert ended(monkeypatch, *run, "--shard", "3/2") == 2
+    capsys.readouterr()
+    assert ended(monkeypatch, *run, "--shard", "1/2", "--strict") == 2
+    assert "--strict: flags are raised on all examples: give it to merge" in capsys.readouterr().err
     assert ended(monkeypatch, *run, "--price", "2") == 2
     assert ended(monkeypatch, *run, "--dry-run", "--price", "inf") == 2
     assert "--price: must be a finite number, got inf" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def lines(found: DryRun, *, shard: Shard | None, price: float | None) -> Iterato
     yield "time", f"{duration(whole)} on this machine's {found.device}{workers}"
     if price is not None:
         cost = whole.times(price / HOUR)
-        yield "money", f"{money(cost)} at {price:g} an hour"
+        yield "money", f"{money(cost)} at {price:,.15g} an hour"
         # A shard that is done in part says nothing of what the others cost.
         if shard is not None and shard.count > 1 and not each.reused:
             yield "", f"{money(cost.times(shard.count))} for all {shard.count} shards"
@@ -68,7 +68,8 @@ def lines(found: DryRun, *, shard: Shard | None, price: float | None) -> Iterato
     together = ", with its workers" if each.workers else ""
     yield "memory", f"about {size(each.memory)} at most{together}{device}"
     scratch = f", and up to {size(each.scratch)} while it runs" if each.scratch else ""
-    yield "disk", f"about {size(each.disk)}{scratch}"
+    kept = f", and up to {size(each.examples)} of kept examples" if each.examples else ""
+    yield "disk", f"about {size(each.disk)}{kept}{scratch}"
     for note in each.notes:
         yield "note", note
 

@@ -40,13 +40,17 @@ class ShardModel(Record):
 
 
 class ShardSettings(Record):
-    """The settings of a run that affect its results, which are those of all its shards."""
+    """The settings of a run that affect its results, which are those of all its shards.
+
+    ``keep_examples`` is None if the suite says which adversarial examples are kept.
+    """
 
     limit: int | None
     precision: str
     certify: str | None
     examination: bool
     skip_unreadable: bool
+    keep_examples: str | int | None = None
 
 
 class ShardCard(Record):

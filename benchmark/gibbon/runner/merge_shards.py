@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from gibbon.core.errors import IncompleteError, RunFolderError
-from gibbon.core.files import remove_folder
 from gibbon.core.global_state import calculating
 from gibbon.core.package_digest import package_digest
 from gibbon.records.acceptance import check_kinds
@@ -29,13 +28,13 @@ from gibbon.runner.no_class.plan_no_class import count_cells
 from gibbon.runner.own_processes.in_workers import in_workers
 from gibbon.runner.own_processes.worker import Worker
 from gibbon.runner.plan.make_plan import make_plan
-from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Plan, Supplied
+from gibbon.runner.plan.planned import NOTHING_SUPPLIED, Supplied
 from gibbon.runner.proofs.published_proofs import check_published_proofs
 from gibbon.runner.run_folder import RunFolder
 from gibbon.runner.run_progress.progress import SILENT, Progress
 from gibbon.runner.settings import RunSettings
 from gibbon.runner.shards.check_code import check_code
-from gibbon.runner.shards.join_results import DamagedShardError, JoinedShards
+from gibbon.runner.shards.join_results import JoinedShards
 from gibbon.runner.shards.read_shards import ReadShard, ShardSet, differing, read_shards
 from gibbon.runner.shards.restrict import card_of
 from gibbon.specs.suite import Suite
@@ -122,15 +121,8 @@ class _MergeRequest:
                 f"{first.path}: {sentence} here: merge where the shards were computed, or with the "
                 "same files"
             )
-        is_new = not self.output.exists()
-        try:
-            return self._merge(plan, progress, worker)
-        except DamagedShardError:
-            if is_new:  # it holds the results of the other shards
-                remove_folder(self.output)
-            raise
-
-    def _merge(self, plan: Plan, progress: Progress, worker: Worker) -> RunRecord:
+        shards = JoinedShards(plan, self.found.shards)
+        kept = shards.read()  # before anything is written
         opened = RunFolder.open(self.output, suite=self.suite.name, repair=self.settings.repair)
         with opened as folder, plan.pool:
             started = time.monotonic()
@@ -139,8 +131,7 @@ class _MergeRequest:
             if earlier is not None:
                 mark_running(folder, earlier)
             folder.examples = examples_of(plan)
-            shards = JoinedShards(plan, folder, self.found.shards)
-            kept = shards.join()
+            shards.join(folder)
             examined = examine_models(plan, folder, progress=progress, worker=worker)
             for model, candidates in kept.items():
                 examined.candidates.put(model, candidates)

@@ -98,6 +98,8 @@ def run(
         with store.reading() as folder:
             print_estimate(loaded, folder, chosen, shard=shard, price=price, where=suite)
         raise typer.Exit(DONE)
+    if shard is not None and strict:
+        raise SpecError("flags are raised on all examples: give it to merge", where="--strict")
     if shard is not None:
         _run_shard(loaded, store, shard, chosen, where=suite)
     run_and_print(loaded, store, chosen, where=suite, strict=strict, accepted=accepted)

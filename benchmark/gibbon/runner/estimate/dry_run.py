@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from gibbon.core.global_state import calculating
 from gibbon.core.shard import Shard
@@ -58,10 +59,12 @@ def dry_run(
         planned = time.monotonic() - started
         part = plan if shard is None else restricted(plan, shard)
 
-        def estimate(_: Progress) -> RunEstimate:
-            return estimate_run(part, RunFolder(output), seconds=seconds)
+        with TemporaryDirectory() as empty, plan.pool:
+            folder = Path(empty) if settings.fresh else output  # a fresh run uses nothing recorded
 
-        with plan.pool:
+            def estimate(_: Progress) -> RunEstimate:
+                return estimate_run(part, RunFolder(folder), seconds=seconds)
+
             return DryRun(worker.run(estimate, progress), planned, plan.device.type)
 
     return in_workers(work, suite, settings, progress=progress, where=where)

@@ -10,19 +10,23 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
 
 from gibbon.attacks.base import Attack
+from gibbon.core.errors import ModelError
 from gibbon.diagnostics.examination.examine import budget_of_run
-from gibbon.models.memory import FLOAT_BYTES, INPUT_COPIES, PASSES
+from gibbon.models.memory import FLOAT_BYTES, INPUT_COPIES, PASSES, BatchSize, give_back
 from gibbon.runner.estimate.attack_passes import NONE, ONE, NumberRange, SearchPasses, search_passes
 from gibbon.runner.estimate.parallel import Parallel, parallel_of
 from gibbon.runner.estimate.survivors import SurvivorShares, after
 from gibbon.runner.estimate.timing import SECONDS, ModelTimes, time_model
 from gibbon.runner.execute.jobs import Job, find_jobs
+from gibbon.runner.failures.boundary import Attempt, TooLarge, boundary, described
+from gibbon.runner.kept_examples.choice import most_kept
 from gibbon.runner.model_checks.examine_models import passes_of as run_passes
 from gibbon.runner.no_class.measure import missing_answers
 from gibbon.runner.plan.load_model import LoadedModel
@@ -73,6 +77,7 @@ class RunEstimate:
         memory: bytes of this process and its workers at most.
         device_memory: bytes on each device that is not the processor, else 0.
         disk: bytes of the folder.
+        examples: bytes of the adversarial examples that are kept at most.
         scratch: bytes of candidates that wait on disk for their targets at most.
         models: the models, each with its times.
         notes: what the estimate leaves out.
@@ -87,6 +92,7 @@ class RunEstimate:
     memory: int
     device_memory: int
     disk: int
+    examples: int
     scratch: int
     models: tuple[ModelEstimate, ...]
     notes: tuple[str, ...] = ()
@@ -121,7 +127,7 @@ def estimate_run(plan: Plan, folder: RunFolder, *, seconds: float = SECONDS) -> 
         folder: where the run would go; it is only read.
         seconds: time for each timing of a model: two for each model.
 
-    Raises whatever a model raises when it is timed.
+    Raises `ModelError` for whatever a model raises when it is timed.
     """
     return _Estimation(plan, folder, seconds).estimate()
 
@@ -173,7 +179,8 @@ class _Estimation:
         counted = NumberRange.exactly(CELL_SECONDS * len(cells) + ROW_SECONDS * rows)
         if jobs and self.parallel.workers:
             fixed += WORKERS_SECONDS
-        whole = len(tuple(plan.cells)) + len(answers)
+        with_examples = [each for each in plan.experiments if len(each.ids)]
+        whole = sum(len(each.cells) for each in with_examples) + len(answers)
         return RunEstimate(
             cells=len(cells) + len(answers),
             reused=whole - len(cells) - len(answers),
@@ -183,6 +190,7 @@ class _Estimation:
             memory=self._memory(),
             device_memory=0 if plan.device.type == "cpu" else self._device_bytes(),
             disk=self._disk(cells, rows, answers=len(answers)),
+            examples=most_kept(plan) if jobs else 0,
             scratch=self._scratch(jobs),
             models=tuple(self._models()),
             notes=tuple(self._notes()),
@@ -284,7 +292,7 @@ class _Estimation:
     def _examinations(self) -> _Cost:
         cost = _Cost()
         for experiment in self.plan.experiments:
-            for model in experiment.models:
+            for model in experiment.models if len(experiment.ids) else ():
                 times = self._times(experiment, model)
                 budget = budget_of_run(run_passes(experiment, model))
                 made = EXAMINED.times(budget / 2)
@@ -295,16 +303,39 @@ class _Estimation:
     def _times(self, experiment: PlannedExperiment, model: LoadedModel) -> ModelTimes:
         key = experiment.spec.dataset.name, model.name
         if key not in self.times:
-            size = experiment.batch_sizes[model.name].now
-            ids = experiment.ids[:size]
-            batch = read_batch(experiment.dataset, ids).to(self.plan.device)
-            self.plan.pool.load([model.handle])
-            gradients = any(each.attack.needs_gradient for each in experiment.attacks)
-            with self.parallel.one_worker():
-                self.times[key] = time_model(
+            size = copy(experiment.batch_sizes[model.name])  # the run finds its own
+            found = self._timed(experiment, model, size)
+            while found is None:
+                give_back(self.plan.device)
+                found = self._timed(experiment, model, size)
+            self.times[key] = found
+        return self.times[key]
+
+    def _timed(
+        self, experiment: PlannedExperiment, model: LoadedModel, size: BatchSize
+    ) -> ModelTimes | None:
+        """Returns the times of a model; None if memory ran out, with the size halved.
+
+        Raises `ModelError` for what the model raises.
+        """
+        ids = experiment.ids[: size.now]
+        batch = read_batch(experiment.dataset, ids).to(self.plan.device)
+        self.plan.pool.load([model.handle])
+        gradients = any(each.attack.needs_gradient for each in experiment.attacks)
+        raised: list[BaseException] = []
+        attempt = Attempt(len(ids), size.now, size.may_halve(len(ids)))
+        try:
+            with boundary(raised.append, attempt), self.parallel.one_worker():
+                return time_model(
                     model.classifier, batch.inputs, seconds=self.seconds, backward=gradients
                 )
-        return self.times[key]
+        except TooLarge:
+            size.halve(len(ids))
+            return None
+        raise ModelError(
+            f"model {model.name!r}: it failed on {len(ids)} examples of "
+            f"{experiment.spec.dataset.name!r} when its passes were timed: {described(raised[0])}"
+        ) from raised[0]
 
     def _note(
         self, experiment: PlannedExperiment, model: LoadedModel, seconds: NumberRange

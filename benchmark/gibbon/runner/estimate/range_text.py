@@ -15,7 +15,7 @@ def duration(seconds: NumberRange) -> str:
     """
     factor, unit = next((each for each in _UNITS if seconds.likely >= 1.5 * each[0]), _UNITS[-1])
     low, likely, high = (
-        f"{each / factor:.2g}" if each < 100 * factor else f"{each / factor:,.0f}"
+        f"{each / factor:.2g}" if each < 99.5 * factor else f"{each / factor:,.0f}"
         for each in (seconds.low, seconds.likely, seconds.high)
     )
     return f"{likely} {unit}" + ("" if low == high else f" ({low} to {high})")
@@ -24,14 +24,14 @@ def duration(seconds: NumberRange) -> str:
 def size(count: float) -> str:
     """Returns a number of bytes in words.
 
-    >>> size(2_500_000), size(12e9)
-    ('2.5 MB', '12 GB')
+    >>> size(2_500_000), size(12e9), size(99_700_000)
+    ('2.5 MB', '12 GB', '100 MB')
     """
     for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if count >= factor:
             return (
                 f"{count / factor:.2g} {unit}"
-                if count < 100 * factor
+                if count < 99.5 * factor
                 else (f"{count / factor:,.0f} {unit}")
             )
     return f"{max(1, round(count / 1e3)):,} kB"

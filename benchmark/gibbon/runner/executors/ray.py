@@ -77,7 +77,9 @@ def shares_of(
     total = sum(each for _, each in nodes)
     if gpus is None:
         gpus = 1.0 if total and not cpu_only else 0.0
-    if gpus > 0 and not any(each >= min(gpus, 1) for _, each in nodes):
+    if gpus > 1 and not gpus.is_integer():
+        raise RequestError(f"gpus_per_worker: must be a whole number of GPUs above 1, got {gpus:g}")
+    if gpus > 0 and not any(each >= gpus for _, each in nodes):
         raise RequestError(
             f"gpus_per_worker: each worker needs {gpus:g} GPUs, and no node of the cluster has them"
         )

@@ -68,6 +68,12 @@ def _sample(plan: Plan, experiment: PlannedExperiment, count: int) -> NDArray[np
     return ids
 
 
+def most_kept(plan: Plan) -> int:
+    """Returns the bytes of all that is kept, at most."""
+    choice = choice_of(plan)
+    return 0 if choice is None else _most(plan, choice)[2]
+
+
 def size_note(plan: Plan, folder: Path) -> str:
     """Returns a sentence that says how much is kept, and where; empty if nothing is kept.
 
@@ -76,14 +82,7 @@ def size_note(plan: Plan, folder: Path) -> str:
     choice = choice_of(plan)
     if choice is None:
         return ""
-    cells = examples = size = 0
-    for experiment in plan.experiments:
-        attacked = sum(cell.attack is not None for cell in experiment.cells)
-        count = len(experiment.ids)
-        if not isinstance(choice.keep, str):
-            count = min(count, choice.keep)
-        cells, examples = cells + attacked, examples + attacked * count
-        size += (attacked + 1) * count * _FLOAT * math.prod(experiment.dataset.input_shape)
+    cells, examples, size = _most(plan, choice)
     place = folder / EXAMPLES
     most = "at most " if choice.keep == "misclassified" else ""
     said = (
@@ -98,3 +97,16 @@ def size_note(plan: Plan, folder: Path) -> str:
             "--keep-examples 100, or choose another folder with --output"
         )
     return said
+
+
+def _most(plan: Plan, choice: KeptChoice) -> tuple[int, int, int]:
+    """Returns the attacked cells, their kept examples, and the bytes of these with clean inputs."""
+    cells = examples = size = 0
+    for experiment in plan.experiments:
+        attacked = sum(cell.attack is not None for cell in experiment.cells)
+        count = len(experiment.ids)
+        if not isinstance(choice.keep, str):
+            count = min(count, choice.keep)
+        cells, examples = cells + attacked, examples + attacked * count
+        size += (attacked + 1) * count * _FLOAT * math.prod(experiment.dataset.input_shape)
+    return cells, examples, size

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from gibbon.core.errors import RecordError, RunFolderError
 from gibbon.core.files import remove_file, remove_folder
-from gibbon.records.examination import examination_file, load_examination, write_examination
+from gibbon.records.examination import (
+    Examination,
+    examination_file,
+    load_examination,
+    write_examination,
+)
 from gibbon.records.joined_outcomes import joined
 from gibbon.records.kept_examples import EXAMPLES, KeptExamples, clean_folder, whole_part
 from gibbon.records.no_class_answers import (
@@ -34,12 +39,9 @@ from gibbon.runner.shards.kept_file import KEPT_FILE, joined_kept, read_kept
 from gibbon.runner.shards.read_shards import AGAIN, ReadShard
 
 Part = TypeVar("Part")
+Write = Callable[[RunFolder], None]
 
 SHOWN = 5  # damaged files that are named; of the others the number is given
-
-
-class DamagedShardError(RunFolderError):
-    """Raised if results of shards are damaged or lost."""
 
 
 @dataclass
@@ -51,25 +53,38 @@ class JoinedShards:
     """
 
     plan: Plan
-    folder: RunFolder
     shards: Sequence[ReadShard]
     damaged: list[str] = field(default_factory=list)
 
-    def join(self) -> dict[str, KeptCandidates]:
-        """Joins everything, and returns the kept candidates by the digest of their model.
+    def read(self) -> dict[str, KeptCandidates]:
+        """Reads everything once, and returns the kept candidates by the digest of their model.
 
-        Raises `DamagedShardError` that names the shards and files that are damaged or lost.
+        Raises `RunFolderError` that names the shards and files that are damaged or lost.
         """
-        self._join_outcomes()
-        self._join_answers()
-        self._join_proofs()
-        self._join_examinations()
-        self._join_examples()
+        for _ in self._results():
+            pass
         kept = self._joined_kept()
+        self._check()
+        return kept
+
+    def join(self, folder: RunFolder) -> None:
+        """Writes every joined result into a folder.  Raises `RunFolderError` as `read` does."""
+        for write in self._results():
+            self._check()  # a file may have been lost since it was read
+            write(folder)
+
+    def _check(self) -> None:
         if self.damaged:
             more = f"; and {len(self.damaged) - SHOWN} more" if len(self.damaged) > SHOWN else ""
-            raise DamagedShardError(f"{'; '.join(self.damaged[:SHOWN])}{more}: {AGAIN}")
-        return kept
+            raise RunFolderError(f"{'; '.join(self.damaged[:SHOWN])}{more}: {AGAIN}")
+
+    def _results(self) -> Iterator[Write]:
+        """Reads one result after the other, and yields what writes, or removes, the joined one."""
+        yield from self._outcomes()
+        yield from self._answers()
+        yield from self._proofs()
+        yield from self._examinations()
+        yield from self._kept_examples()
 
     @property
     def failures(self) -> list[Failure]:
@@ -109,7 +124,7 @@ class JoinedShards:
             if len(ids):
                 yield shard, ids
 
-    def _join_outcomes(self) -> None:
+    def _outcomes(self) -> Iterator[Write]:
         done: set[str] = set()
         for experiment in self.plan.experiments:
             for cell in experiment.cells:
@@ -122,44 +137,35 @@ class JoinedShards:
                         partial(_outcome, digest=digest),
                         partial(_outcome_file, digest=digest),
                     )
-                    if parts:
-                        self.folder.write(digest, joined(parts))
-                    else:
-                        self.folder.drop(digest)
+                    yield partial(_write_outcome, parts, digest=digest)
 
-    def _join_answers(self) -> None:
+    def _answers(self) -> Iterator[Write]:
         for planned in {each.digest: each for each in plan_answers(self.plan)}.values():
             parts = self._parts(
                 planned.experiment,
                 partial(_answers, digest=planned.digest),
                 partial(answers_file, digest=planned.digest),
             )
-            if parts:
-                write_answers(self.folder.path, reduce(NoClassAnswers.then, parts))
-            else:
-                remove_file(answers_file(self.folder.path, planned.digest))
+            yield partial(_write_answers, parts, digest=planned.digest)
 
-    def _join_proofs(self) -> None:
+    def _proofs(self) -> Iterator[Write]:
         for planned in {each.digest: each for each in plan_proofs(self.plan)}.values():
             parts = self._parts(
                 planned.experiment,
                 partial(_proofs, digest=planned.digest),
                 partial(proofs_file, digest=planned.digest),
             )
-            if parts:
-                nothing = Proofs.none_of(planned.experiment.ids[:0], digest=planned.digest)
-                write_proofs(self.folder.path, reduce(Proofs.then, parts, nothing))
-            else:
-                remove_file(proofs_file(self.folder.path, planned.digest))
+            nothing = Proofs.none_of(planned.experiment.ids[:0], digest=planned.digest)
+            yield partial(_write_proofs, parts, nothing, digest=planned.digest)
 
-    def _join_examinations(self) -> None:
+    def _examinations(self) -> Iterator[Write]:
         keys = {
             (model.digest, experiment.dataset.digest): None
             for experiment in self.plan.experiments
             for model in experiment.models
         }
         for model, dataset in keys:
-            remove_file(examination_file(self.folder.path, model=model, dataset=dataset))
+            found = None
             for shard in self.shards:
                 file = examination_file(shard.path, model=model, dataset=dataset)
                 name = file.relative_to(shard.path).as_posix()
@@ -169,18 +175,17 @@ class JoinedShards:
                     if name in shard.card.stored:
                         self.damaged.append(f"{shard}: {name} {error}")
                 else:
-                    write_examination(self.folder.path, found)
                     break
+            yield partial(_write_examination, found, model=model, dataset=dataset)
 
-    def _join_examples(self) -> None:
-        """Copies the kept adversarial examples, which a shard may have or not."""
+    def _kept_examples(self) -> Iterator[Write]:
+        """Reads the kept adversarial examples, which a shard may have or not."""
         names = [
             *(each.digest for cell in self.plan.cells for each in (*cell.members, cell)),
             *(clean_folder(each.dataset.digest) for each in self.plan.experiments),
         ]
         for name in dict.fromkeys(names):
-            joined_examples = KeptExamples(self.folder.path, name)
-            remove_folder(joined_examples.folder)
+            yield partial(_remove_examples, name=name)
             for shard in self.shards:
                 files = {
                     path.relative_to(shard.path).as_posix(): path
@@ -193,9 +198,11 @@ class JoinedShards:
                 }
                 for each in sorted(stored | files.keys()):
                     try:
-                        joined_examples.add_file(whole_part(shard.path / each))
+                        part = whole_part(shard.path / each)
                     except RecordError as error:
                         self.damaged.append(f"{shard}: {each} {error}")
+                    else:
+                        yield partial(_add_examples, part, name=name)
 
     def _joined_kept(self) -> dict[str, KeptCandidates]:
         kept = []
@@ -228,3 +235,41 @@ def _answers(path: Path, ids: NDArray[np.int64], *, digest: str) -> NoClassAnswe
     if not found.covers(ids) or not np.isin(found.example_id, ids).all():
         raise RecordError("holds other examples than the shard has")
     return found
+
+
+def _write_outcome(parts: list[Outcome], folder: RunFolder, *, digest: str) -> None:
+    if parts:
+        folder.write(digest, joined(parts))
+    else:
+        folder.drop(digest)
+
+
+def _write_answers(parts: list[NoClassAnswers], folder: RunFolder, *, digest: str) -> None:
+    if parts:
+        write_answers(folder.path, reduce(NoClassAnswers.then, parts))
+    else:
+        remove_file(answers_file(folder.path, digest))
+
+
+def _write_proofs(parts: list[Proofs], nothing: Proofs, folder: RunFolder, *, digest: str) -> None:
+    if parts:
+        write_proofs(folder.path, reduce(Proofs.then, parts, nothing))
+    else:
+        remove_file(proofs_file(folder.path, digest))
+
+
+def _write_examination(
+    found: Examination | None, folder: RunFolder, *, model: str, dataset: str
+) -> None:
+    if found is None:
+        remove_file(examination_file(folder.path, model=model, dataset=dataset))
+    else:
+        write_examination(folder.path, found)
+
+
+def _remove_examples(folder: RunFolder, *, name: str) -> None:
+    remove_folder(KeptExamples(folder.path, name).folder)
+
+
+def _add_examples(part: bytes, folder: RunFolder, *, name: str) -> None:
+    KeptExamples(folder.path, name).add_file(part)
