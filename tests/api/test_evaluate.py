@@ -277,6 +277,7 @@ def test_progress_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ({"attack": "pgd", "steps": 0}, SpecError, "greater than or equal to 1, got 0"),
         ({"attack": ["pgd", "fgsm"], "steps": 3}, SpecError, "steps: parameters belong to one"),
         ({"attack": FGSM(), "steps": 3}, SpecError, "steps: parameters belong to one attack"),
+        ({"attacks": ["pgd"]}, SpecError, "there is no such argument: give attack, which may be a"),
         ({"attack": {"steps": 3}}, SpecError, "an attack as a mapping needs its name"),
         ({"attack": FGSM(), "norm": "l2"}, SpecError, "'fgsm' works in linf, not in l2"),
         ({"attack": "fgsm", "norm": "l7"}, SpecError, "norm"),

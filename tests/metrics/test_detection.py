@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
+from scipy.stats import t as student
 
 from gibbon.metrics.detection import auroc, false_positives_at_tpr, threshold_at_tpr
 
@@ -38,19 +39,23 @@ def test_its_interval_is_of_the_variance_of_the_placements(
 ) -> None:
     found = auroc(np.array(clean), np.array(no_class))
     order = pairs(clean, no_class)
-    variance = sum(
-        np.var(order.mean(axis), ddof=1) / len(order.mean(axis)) if order.shape[1 - axis] > 1 else 0
-        for axis in (0, 1)
-    )
+    if min(order.shape) < 2:  # the variance of one placement is unknown
+        assert found.interval is None
+        return
+    parts = [np.var(order.mean(axis), ddof=1) / order.shape[1 - axis] for axis in (0, 1)]
+    variance = sum(parts)
     if found.interval is None:
         assert found.value in (0.0, 1.0) or variance == pytest.approx(0)
         return
-    assert 0 < found.interval.low < found.value < found.interval.high < 1
+    assert 0 <= found.interval.low < found.value < found.interval.high <= 1
     ends = np.array([found.interval.low, found.interval.high])
     value = found.value or 0.0
-    half = 1.959964 * np.sqrt(variance) / (value * (1 - value))
-    logits = np.log(ends / (1 - ends)) - np.log(value / (1 - value))
-    assert logits == pytest.approx([-half, half], rel=1e-5)
+    freedom = variance**2 / sum(
+        part**2 / (order.shape[1 - axis] - 1) for axis, part in enumerate(parts)
+    )
+    half = student.ppf(0.975, freedom) * np.sqrt(variance) / (value * (1 - value))
+    centre = np.log(value / (1 - value))
+    assert ends == pytest.approx(1 / (1 + np.exp([half - centre, -half - centre])), rel=1e-4)
 
 
 def test_the_interval_covers_the_true_area() -> None:
@@ -62,6 +67,15 @@ def test_the_interval_covers_the_true_area() -> None:
         assert interval is not None
         hit += interval.low <= 0.76025 <= interval.high
     assert 0.92 <= hit / 400 <= 0.975
+
+
+def test_the_interval_of_few_inputs_covers_the_true_area_too() -> None:
+    random = np.random.default_rng(1)
+    found = [auroc(random.normal(1, 1, 300), random.normal(0, 1, 4)) for _ in range(400)]
+    known = [each.interval for each in found if each.interval is not None]
+    assert len(known) > 380
+    hit = sum(each.low <= 0.76025 <= each.high for each in known)
+    assert hit / len(known) >= 0.92
 
 
 @given(SAMPLES, SAMPLES)

@@ -119,7 +119,22 @@ def test_measures_without_spread() -> None:
     near = compare_measures([observed(nothing)] * 2, [observed(nothing)] * 2, paired=True)
     assert far is not None
     assert near is not None
-    assert (far.p_value, near.p_value) == (0.0, 1.0)
+    assert (far.p_value, near.p_value) == (2.0**-49, 1.0)
+    assert (far.interval.low, far.interval.high) == (pytest.approx(0.025 ** (1 / 50)), 1.0)
+
+
+@pytest.mark.parametrize(("count", "least"), [(1, 1.0), (2, 0.5), (3, 0.25)])
+def test_few_examples_prove_nothing_however_alike_they_are(count: int, least: float) -> None:
+    """Confidences on the few mistakes of a network, against even odds and against another's."""
+    counted = np.arange(1000) < count
+    sure = observed(0.9 + 1e-6 * np.arange(1000), counted)
+    other = observed(np.full(1000, 0.5), np.arange(1000) < 500)
+    for second in (0.5, [other]):
+        for trainings in (1, 3):
+            found = compare_measures([sure] * trainings, second, paired=second != 0.5)
+            assert found is not None
+            assert found.p_value == pytest.approx(least, abs=1e-9) or found.p_value > least
+            assert found.interval.low < found.difference
 
 
 def test_nothing_to_count_is_no_test_and_no_training_an_error() -> None:

@@ -215,6 +215,14 @@ def test_a_training_that_failed_fails_the_number() -> None:
     assert word(broken) == "failed"
 
 
+@pytest.mark.parametrize("rate", [0.99, 179 / 2038, 0.1])
+def test_equal_trainings_have_no_spread(rate: float) -> None:
+    record = record_of(rate, rate, rate, value=0.3)
+    found = OverTrainings.of(record.suite.published[0], RunLookup(record), "none")
+    assert (found.deviation, found.spread) == (0.0, None)
+    assert str(found.difference_cell(0.3)) == "–"
+
+
 def test_the_difference_is_in_points_and_in_spreads() -> None:
     record = record_of(0.4, 0.5, 0.6, value=0.3)
     found = OverTrainings.of(record.suite.published[0], RunLookup(record), "none")

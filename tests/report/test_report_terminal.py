@@ -86,6 +86,8 @@ def test_the_files_of_a_run_are_named_in_the_end(tmp_path: Path) -> None:
     assert first == f"Everything is in {tmp_path}"
     assert files == "  tables.md, run.json"
     assert f"    gibbon report {tmp_path} --latex --table main" in rest
+    print_places(str(tmp_path), Console(file=stream, width=80), attacked=False)
+    assert stream.getvalue().count("--latex") == 1
 
 
 def test_the_rest_is_named(record: RunRecord) -> None:

@@ -148,6 +148,10 @@ class PythonRequest:
         question: NoClassArguments = NO_QUESTION,
     ) -> PythonRequest:
         """Returns the request that a call's arguments make.  Raises a `RequestError`."""
+        if "attacks" in parameters:
+            raise SpecError(
+                "attacks: there is no such argument: give attack, which may be a list of attacks"
+            )
         if parameters and (len(attacks) != 1 or isinstance(attacks[0], Attack)):
             raise SpecError(
                 f"{', '.join(parameters)}: parameters belong to one attack by name; put them into "

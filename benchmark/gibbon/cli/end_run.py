@@ -89,7 +89,8 @@ def end_run(
     if serious:
         say(serious_flags_text(serious), err=True)
     local = store.path if isinstance(store, LocalStore) else None
-    print_places(str(store), Console(), folder=local)
+    attacked = any(not row.unattacked for row in record.evaluations)
+    print_places(str(store), Console(), folder=local, attacked=attacked)
     failed = bool(record.failures or serious)
     append_job_summary(run_markdown(record, failed=failed))
     raise typer.Exit(FAILED if failed else DONE)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +44,9 @@ def auroc(clean: ConfidenceArray, no_class: ConfidenceArray, *, confidence: floa
 
     with the variances of the placements: of each input with a class, the share of the others below
     it, and of each input without one, the share of those with a class above it.  The interval is
-    symmetrical on the logit scale, so that it stays within (0, 1); it is None if the variance is 0,
-    as for samples that do not overlap.
+    symmetrical on the logit scale, so that it stays within [0, 1], and has the quantile of Student's
+    t with the freedom of Welch and Satterthwaite, for few inputs.  It is None if the variance is 0,
+    as for samples that do not overlap, or unknown, as for a single input.
 
     Sources: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
     receiver operating characteristic curves", Biometrics 44, 1988, equations 3 to 5; for the logit
@@ -68,14 +68,19 @@ def auroc(clean: ConfidenceArray, no_class: ConfidenceArray, *, confidence: floa
     above = (both[:m] - _midranks(clean)) / n  # share of those without a class below each
     below = 1 - (both[m:] - _midranks(no_class)) / m  # share of those with a class above each
     value = float(np.mean(above))
-    variance = _variance(above) / m + _variance(below) / n
-    if not 0 < value < 1 or variance <= 0:
+    if not 0 < value < 1 or min(m, n) < 2:
         return Auroc(value)
-    reach = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(variance)
+    parts = float(np.var(above, ddof=1)) / m, float(np.var(below, ddof=1)) / n
+    variance = math.fsum(parts)
+    if variance <= 0:
+        return Auroc(value)
+    freedom = variance**2 / (parts[0] ** 2 / (m - 1) + parts[1] ** 2 / (n - 1))
+    from scipy.special import expit, stdtrit  # late: most commands need no interval
+
+    reach = float(stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(variance)
     reach /= value * (1 - value)  # the derivative of the logit
     centre = math.log(value / (1 - value))
-    low, high = (1 / (1 + math.exp(-each)) for each in (centre - reach, centre + reach))
-    return Auroc(value, Interval(low, high))
+    return Auroc(value, Interval(float(expit(centre - reach)), float(expit(centre + reach))))
 
 
 def threshold_at_tpr(clean: ConfidenceArray, *, rate: float = TRUE_POSITIVE_RATE) -> float | None:
@@ -113,7 +118,3 @@ def _midranks(values: ConfidenceArray) -> NDArray[np.float64]:
     last = np.cumsum(counts)
     middle: NDArray[np.float64] = last - (counts - 1) / 2
     return middle[place]
-
-
-def _variance(values: NDArray[np.float64]) -> float:
-    return float(np.var(values, ddof=1)) if len(values) > 1 else 0.0

@@ -98,7 +98,10 @@ def compare_measures(
     where :math:`\bar a_i` is the mean over trainings of the influence of example i (two variances
     in place of the first term if the examples are different ones).  Degrees of freedom are those of
     Welch and Satterthwaite.  A side with one training has no second term: the test is then about
-    this one network.
+    this one network.  Few examples that hardly differ make this variance too small, or 0, so that no
+    p-value is below that of a sign test of as many examples as the smaller side counts,
+    :math:`2^{1 - n}`; if the variance is 0, the interval leaves room for the largest share of other
+    examples that :math:`n` equal ones allow, :math:`1 - 0.025^{1 / n}` (Clopper and Pearson 1934).
 
     Sources: Q. McNemar, Psychometrika 12, 1947; F. E. Satterthwaite, "An approximate distribution
     of estimates of variance components", Biometrics Bulletin 2, 1946.
@@ -128,11 +131,17 @@ def compare_measures(
     difference = mean - other
     variance = math.fsum(variances)
     freedom = _freedom(variances, freedoms)
-    reach = math.sqrt(variance) * _quantile(freedom) if variance else 0.0
+    fewest = min(_counted(side) for side in (first, others) if side)
+    if variance:
+        reach = math.sqrt(variance) * _quantile(freedom)
+        ends = Interval(difference - reach, difference + reach)
+    else:
+        reach = 1 - ((1 - _CONFIDENCE) / 2) ** (1 / fewest)
+        ends = Interval(max(-1.0, difference - reach), min(1.0, difference + reach))
     p_value, test = _tested(first, others, other, paired=paired)(
         difference, math.sqrt(variance), freedom
     )
-    ends = Interval(difference - reach, difference + reach)
+    p_value = max(p_value, 2.0 ** (1 - fewest))
     return OrderTest(mean, other, difference, ends, p_value, test)
 
 
@@ -156,6 +165,11 @@ def _tested(
     name = (PAIRED if paired else UNPAIRED) if others else ONE_SAMPLE
     name += "" if single else OVER_TRAININGS
     return lambda difference, error, freedom: (_t_test(difference, error, freedom), name)
+
+
+def _counted(side: Sequence[TrainingValues]) -> int:
+    """Returns the number of examples that at least one training counts."""
+    return int(np.count_nonzero(np.any([each.counted for each in side], axis=0)))
 
 
 def _mcnemar(first: TrainingValues, second: TrainingValues) -> float:

@@ -36,7 +36,9 @@ def fooling_images(
         step: size of the step.
         direction: ``gradient`` for the gradient of the class's probability itself, ``unit`` for it
             divided by its L2 norm, ``sign`` for its sign.  The latter two are taken of the
-            logarithm of the probability, which has the same direction and does not underflow.
+            logarithm of the probability, which has the same direction and does not underflow if
+            the outputs are logits or logarithms; probabilities that the model itself rounded to 0
+            have no direction left, and the input stays where it is.
     """
     leaf = inputs.detach().requires_grad_()
     with torch.enable_grad():

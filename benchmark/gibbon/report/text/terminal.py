@@ -58,13 +58,16 @@ def print_tables(record: RunRecord, console: Console, *, place: str = "") -> Non
     print_record(record, console, more=f"Intervals, counts, notes and all other tables: {place}")
 
 
-def print_places(place: str, console: Console, *, folder: Path | None = None) -> None:
+def print_places(
+    place: str, console: Console, *, folder: Path | None = None, attacked: bool = True
+) -> None:
     """Prints where the files of a run are, and the commands that make documents of them.
 
     Args:
         place: path or URL of the run.
         console: where to print.
         folder: the run's folder on a local disk, whose files are listed.
+        attacked: whether a model was attacked, as the table for a paper needs.
     """
     console.print(Text(f"Everything is in {printable(place)}", style="bold"), soft_wrap=True)
     if folder is not None:
@@ -73,10 +76,10 @@ def print_places(place: str, console: Console, *, folder: Path | None = None) ->
         if files or shown:
             _print(", ".join([*files, *(f"{each}/" for each in shown)]), console, indent=2)
     name = shlex.quote(place)
-    for command, what in (
-        (f"gibbon report {name}", "one page with everything, report.html"),
-        (f"gibbon report {name} --latex --table main", "the table for a paper"),
-    ):
+    commands = [(f"gibbon report {name}", "one page with everything, report.html")]
+    if attacked:
+        commands.append((f"gibbon report {name} --latex --table main", "the table for a paper"))
+    for command, what in commands:
         _print(f"{what}:", console, indent=2)
         console.print(Text(f"    {command}", style="bold"), soft_wrap=True)
 

@@ -19,7 +19,7 @@ from gibbon.specs.suite import DatasetSpec, Experiment, ModelSpec
 
 COLOURS = 3  # channels of the images that a model's own preprocessing is about
 NO_FORM = (
-    "the shape of one draw is not known: give shape, such as [3, 224, 224], or compare it against "
+    "the shape of one draw is not known: give shape, such as 3,224,224, or compare it against "
     "a dataset with classes, whose inputs have one"
 )
 Form = tuple[tuple[int, ...], Bounds | None]

@@ -58,6 +58,8 @@ class OverTrainings:
         """The standard deviation over trainings, with n - 1; None for one training."""
         if self.count < 2:
             return None
+        if min(self.rates) == max(self.rates):  # their mean may round to another number
+            return 0.0
         mean = math.fsum(self.rates) / self.count
         return math.sqrt(math.fsum((each - mean) ** 2 for each in self.rates) / (self.count - 1))
 
