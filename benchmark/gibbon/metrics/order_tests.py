@@ -98,8 +98,8 @@ def compare_measures(
     where :math:`\bar a_i` is the mean over trainings of the influence of example i (two variances
     in place of the first term if the examples are different ones).  Degrees of freedom are those of
     Welch and Satterthwaite.  A side with one training has no second term: the test is then about
-    this one network.  Few examples that hardly differ make this variance too small, or 0, so that no
-    p-value is below that of a sign test of as many examples as the smaller side counts,
+    this one network.  Few examples that hardly differ make this variance too small, or 0, so that
+    no p-value is below that of a sign test of as many examples as the smaller side counts,
     :math:`2^{1 - n}`; if the variance is 0, the interval leaves room for the largest share of other
     examples that :math:`n` equal ones allow, :math:`1 - 0.025^{1 / n}` (Clopper and Pearson 1934).
 

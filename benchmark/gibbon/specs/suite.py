@@ -471,8 +471,8 @@ class Experiment(Spec):
         if self.attacks:
             raise ValueError(
                 f"{name!r} has inputs without a class, and attack {self.attacks[0].label!r} needs "
-                "the true class of each: leave out the attacks; fooling (--fooling STEP, in a suite "
-                "fooling = { step = ... }) takes one gradient step towards each class"
+                "the true class of each: leave out the attacks; fooling (--fooling STEP, in a "
+                "suite fooling = { step = ... }) takes one gradient step towards each class"
             )
         if self.error_only:
             raise ValueError(
