@@ -45,8 +45,8 @@ def auroc(clean: ConfidenceArray, no_class: ConfidenceArray, *, confidence: floa
     with the variances of the placements: of each input with a class, the share of the others below
     it, and of each input without one, the share of those with a class above it.  The interval is
     symmetrical on the logit scale, so that it stays within [0, 1], and has the quantile of
-    Student's t with the freedom of Welch and Satterthwaite, for few inputs.  It is None if the variance is 0,
-    as for samples that do not overlap, or unknown, as for a single input.
+    Student's t with the freedom of Welch and Satterthwaite, for few inputs.  It is
+    None if the variance is 0, as for samples that do not overlap, or unknown, as for one input.
 
     Sources: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
     receiver operating characteristic curves", Biometrics 44, 1988, equations 3 to 5; for the logit
