@@ -77,6 +77,31 @@ def test_a_model_that_torch_does_not_run_has_no_other_precision():
     assert vary(given, COMPILED, padded=True) is given
 
 
+def test_a_model_in_float64_is_not_computed_in_bfloat16(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    plant.model("one", lambda: planted.classifier(planted.Rows(1).double()))
+    with pytest.raises(ModelError, match=r"are torch\.float64, .* leave out --precision"):
+        run(suite(*ATTACKS), "run", precision="bfloat16")
+
+
+class InPlace(planted.Rows):
+    """Copies its outputs into a tensor of float32, which autocast does not convert."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = nn.functional.linear(inputs.flatten(1), self.weight)
+        into, rows = torch.zeros(outputs.shape), torch.arange(len(outputs))
+        return into.index_copy_(0, rows, outputs)
+
+
+def test_a_model_that_fails_in_bfloat16_is_said_to_run_in_it(
+    run: Run, suite: MakeSuite, plant: planted.Plant
+) -> None:
+    plant.model("one", lambda: planted.classifier(InPlace(1)))
+    with pytest.raises(ModelError, match="computed in bfloat16: leave out --precision if"):
+        run(suite(*ATTACKS), "run", precision="bfloat16")
+
+
 @pytest.fixture
 def compiles(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Instead of a compiler: what it was asked for, run as it is."""

@@ -180,12 +180,15 @@ def test_the_adversarial_error_may_have_an_epsilon_of_its_own(tmp_path: Path) ->
     recipe = read_recipe(written(tmp_path, GOOD + stopping))
     assert recipe.stopping is not None
     assert recipe.stopping.fgsm_epsilon(recipe) == pytest.approx(8 / 255)
-    shipped = shipped_recipe("maxout-1600-adv")
-    assert shipped.stopping is not None
-    assert shipped.stopping.fgsm_epsilon(shipped) == 0.25  # its objective's
-    plain = shipped_recipe("maxout-1600")
-    assert plain.stopping is not None
-    assert plain.stopping.fgsm_epsilon(plain) == 0.0
+    unset = stopping.replace('epsilon = "8/255"\n', "")
+    adversarial = '[adversarial]\nalpha = 0.5\nepsilon = "0.25"\n'
+    for text, expected in (
+        (unset.replace("adversarial_error", "clean_error"), 0.0),
+        (unset + adversarial, 0.25),
+    ):
+        own = read_recipe(written(tmp_path, GOOD + text))
+        assert own.stopping is not None
+        assert own.stopping.fgsm_epsilon(own) == expected
 
 
 def test_an_unknown_key_gets_the_nearest_name(tmp_path: Path) -> None:

@@ -227,7 +227,8 @@ class _Search:
             with torch.no_grad(), self.classifier.on_rows(rows):
                 outputs = self.classifier(points)
             nearest.offer(points, criterion.met(outputs), rows=rows)
-            return criterion.margin(outputs) - 2 * criterion.required(outputs)
+            excess = criterion.margin(outputs) - 2 * criterion.required(outputs)
+            return excess.to(points.dtype)
 
         right, wrong = nearest.inputs[rows], nearest.points[rows]
         below, above = excess(right), excess(wrong)

@@ -82,6 +82,7 @@ class FMN(NearestSearch):
             outputs, gradient = classifier.ascend(points, criterion.ascent)
             lead = criterion.margin(outputs)
             met = criterion.met(outputs, lead)
+            lead = lead.to(points.dtype)
             away = nearest.offer(points, met)
             gradient = inward(finite(gradient), points, bounds=bounds)
             size = dual_size(gradient, norm=norm)

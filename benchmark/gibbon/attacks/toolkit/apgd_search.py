@@ -178,7 +178,7 @@ class APGDSearch:
         found = _Found(points, examples=examples)
         redraw(self.classifier, 0)
         outputs, gradient = gradients.at(points, objective.ascent)
-        value, lead = objective.value(outputs), margin(outputs, objective.labels)
+        value, lead = _scores(objective, outputs, points)
         none = torch.zeros_like(value)
         iterates = Iterates(
             points, points, gradient, value, points, gradient, value, points, value, lead, none
@@ -430,7 +430,7 @@ class _SearchState(ExampleRows):
     schedule: StepSchedule
 
     def after_step(self, points: Tensor, outputs: Tensor, gradient: Tensor) -> _SearchState:
-        value, lead = self.objective.value(outputs), margin(outputs, self.objective.labels)
+        value, lead = _scores(self.objective, outputs, points)
         iterates = self.iterates.then(points, gradient, value=value, lead=lead)
         return replace(self, iterates=iterates)
 
@@ -439,6 +439,12 @@ class _SearchState(ExampleRows):
             self.iterates, self.allowed, enough=enough
         )
         return replace(self, iterates=self.iterates.restarted(restart), schedule=schedule)
+
+
+def _scores(objective: Objective, outputs: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the objective and the margin of outputs in the precision of the points."""
+    value, lead = objective.value(outputs), margin(outputs, objective.labels)
+    return value.to(points.dtype), lead.to(points.dtype)
 
 
 class _Found:

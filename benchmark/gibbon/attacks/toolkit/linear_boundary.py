@@ -73,7 +73,7 @@ def nearest_boundary(
     leaf = points.detach().requires_grad_()
     with torch.enable_grad():
         outputs = classifier(leaf)
-    answers = outputs.detach()
+    answers = outputs.detach().to(points.dtype)
     own = labels.unsqueeze(1)
     gaps = answers.gather(1, rivals) - answers.gather(1, own)
     best = Boundary(torch.zeros_like(gaps[:, 0]), torch.zeros_like(points))

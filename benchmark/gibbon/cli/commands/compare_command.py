@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -79,6 +80,7 @@ def compare(
             where=str(found or ""),
             accept=accepted_kinds(accept),
         )
+    comparison = replace(comparison, old=str(baseline), new=str(run_folder))
     text = comparison_text.comparison_markdown(comparison)
     if markdown is not None:
         write_atomically(markdown, text)

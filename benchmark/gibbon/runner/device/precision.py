@@ -96,7 +96,7 @@ def vary(classifier: Classifier, variant: Variant, *, padded: bool = False) -> C
     """Returns a classifier that is computed in this way, or the given one if nothing changes.
 
     ``padded`` is whether batches may be padded if it is compiled.  Raises `ModelError` for another
-    precision of a model that is not run by torch.
+    precision of a model that is not run by torch, or that has parameters of float64.
     """
     module, by_torch = classifier.module, not classifier.forward_only
     if variant.precision == "bfloat16":
@@ -104,6 +104,11 @@ def vary(classifier: Classifier, variant: Variant, *, padded: bool = False) -> C
             raise ModelError(
                 f"{classifier.forward_only}, and computes in a precision of its own: "
                 "leave out --precision"
+            )
+        if any(each.dtype == torch.float64 for each in module.parameters()):
+            raise ModelError(
+                "its parameters are torch.float64, which bfloat16 leaves as they are: leave out "
+                "--precision"
             )
         module = Bfloat16(module)
     if variant.channels_last and by_torch and len(classifier.input_shape) == PICTURE_DIMENSIONS:

@@ -179,6 +179,12 @@ class _Loading:
                 classifier.evaluating(self.device),
             ):
                 probed = probe_model(classifier, self.sample, device=self.device, coarse=coarse)
+        except ModelError as error:
+            if not coarse:
+                raise
+            raise ModelError(
+                f"{error} (computed in {precision}: leave out --precision if it runs in float32)"
+            ) from error
         finally:
             later = state.put_back()
         return probed, later
