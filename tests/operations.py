@@ -51,30 +51,6 @@ class Counted:
         return self.read.total()
 
 
-class Operations(TorchDispatchMode):
-    """Counts the operations in a ``with`` block; views are none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counted = Counted()
-
-    def __torch_dispatch__(
-        self,
-        operation: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = operation(*args, **(kwargs or {}))
-        name = operation._schema.name
-        if name in NOTHING or _is_view(operation) or not _is_away(args, kwargs, result):
-            return result
-        self.counted.launched[name] += 1
-        if _reads(name, args, result):
-            self.counted.read[name] += 1
-        return result
-
-
 class Calls(TorchDispatchMode):
     """Lists the operations in a ``with`` block, on any device, with their arguments."""
 
@@ -89,8 +65,32 @@ class Calls(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        self.made.append((operation, args, kwargs or {}))
-        return operation(*args, **(kwargs or {}))
+        result = operation(*args, **(kwargs or {}))
+        self.saw(operation, args, kwargs or {}, result)
+        return result
+
+    def saw(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        self.made.append((operation, args, kwargs))
+
+
+class Operations(Calls):
+    """Counts the operations in a ``with`` block, and holds no tensor of them; views are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = Counted()
+
+    def saw(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        name = operation._schema.name
+        if name in NOTHING or _is_view(operation) or not _is_away(args, kwargs, result):
+            return
+        self.counted.launched[name] += 1
+        if _reads(name, args, result):
+            self.counted.read[name] += 1
 
 
 def count(work: Callable[[], object]) -> Counted:

@@ -96,7 +96,7 @@ def measure_network(
                 def heights(points: Tensor, labels: Tensor = labels) -> Tensor:
                     outputs = network.outputs(points)
                     direction = rule.ascent(outputs.detach(), labels)
-                    return (outputs * direction).flatten(1).sum(1)  # its gradient climbs the loss
+                    return (outputs * direction).sum(1)  # its gradient climbs the loss
 
                 values: Values = heights
                 step = STEP_SHARE * threat.radius / steps

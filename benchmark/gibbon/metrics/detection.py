@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gibbon.metrics.intervals import Interval
+from gibbon.metrics.intervals import Interval, joint_freedom, student_quantile
 from gibbon.metrics.rates import Share, share
 
 ConfidenceArray = NDArray[np.floating]
@@ -45,8 +45,8 @@ def auroc(clean: ConfidenceArray, no_class: ConfidenceArray, *, confidence: floa
     with the variances of the placements: of each input with a class, the share of the others below
     it, and of each input without one, the share of those with a class above it.  The interval is
     symmetrical on the logit scale, so that it stays within [0, 1], and has the quantile of
-    Student's t with the freedom of Welch and Satterthwaite, for few inputs.  It is
-    None if the variance is 0, as for samples that do not overlap, or unknown, as for one input.
+    Student's t with the freedom of Welch and Satterthwaite, for few inputs.  It is None if the
+    variance is 0, as for samples that do not overlap, or unknown, as for one input.
 
     Sources: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated
     receiver operating characteristic curves", Biometrics 44, 1988, equations 3 to 5; for the logit
@@ -74,10 +74,10 @@ def auroc(clean: ConfidenceArray, no_class: ConfidenceArray, *, confidence: floa
     variance = math.fsum(parts)
     if variance <= 0:
         return Auroc(value)
-    freedom = variance**2 / (parts[0] ** 2 / (m - 1) + parts[1] ** 2 / (n - 1))
-    from scipy.special import expit, stdtrit  # late: most commands need no interval
+    from scipy.special import expit  # late: most commands need no interval
 
-    reach = float(stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(variance)
+    freedom = joint_freedom(parts, (m - 1, n - 1))
+    reach = student_quantile(freedom, confidence=confidence) * math.sqrt(variance)
     reach /= value * (1 - value)  # the derivative of the logit
     centre = math.log(value / (1 - value))
     return Auroc(value, Interval(float(expit(centre - reach)), float(expit(centre + reach))))

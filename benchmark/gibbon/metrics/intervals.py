@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -18,6 +19,41 @@ class Interval:
 
     low: float
     high: float
+
+
+def joint_freedom(variances: Sequence[float], freedoms: Sequence[float]) -> float:
+    """Returns the degrees of freedom of a sum of variances, by Welch and Satterthwaite.
+
+    Args:
+        variances: estimated variances, whose sum is that of what is estimated.
+        freedoms: degrees of freedom of each; infinite if it is known.
+
+    Infinite if only known variances are above 0, and 1 if none is.
+
+    Source: F. E. Satterthwaite, "An approximate distribution of estimates of variance components",
+    Biometrics Bulletin 2, 1946.
+
+    >>> joint_freedom([1.0, 1.0], [4.0, 4.0]), joint_freedom([1.0, 1.0], [4.0, math.inf])
+    (8.0, 16.0)
+    """
+    total = math.fsum(variances)
+    if total == 0:
+        return 1.0
+    parts = (each**2 / own for each, own in zip(variances, freedoms, strict=True))
+    estimated = math.fsum(parts)
+    return total**2 / estimated if estimated else math.inf
+
+
+def student_quantile(freedom: float, *, confidence: float = 0.95) -> float:
+    """Returns how many standard errors an interval reaches: of Student's t, or normal if infinite.
+
+    >>> round(student_quantile(4.0), 3), round(student_quantile(math.inf), 3)
+    (2.776, 1.96)
+    """
+    from scipy.special import ndtri, stdtrit  # late: most commands need no interval
+
+    upper = 0.5 + confidence / 2
+    return float(ndtri(upper) if math.isinf(freedom) else stdtrit(freedom, upper))
 
 
 def wilson_interval(count: float, total: float, *, confidence: float = 0.95) -> Interval:

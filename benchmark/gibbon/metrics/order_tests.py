@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gibbon.core.errors import RequestError
-from gibbon.metrics.intervals import Interval
+from gibbon.metrics.intervals import Interval, joint_freedom, student_quantile
 from gibbon.metrics.paired_tests import mcnemar
 from gibbon.metrics.rates import Flags
 
@@ -130,10 +130,10 @@ def compare_measures(
     variances, freedoms = _variances(first, others, paired=paired)
     difference = mean - other
     variance = math.fsum(variances)
-    freedom = _freedom(variances, freedoms)
+    freedom = joint_freedom(variances, freedoms)
     fewest = min(_counted(side) for side in (first, others) if side)
     if variance:
-        reach = math.sqrt(variance) * _quantile(freedom)
+        reach = math.sqrt(variance) * student_quantile(freedom, confidence=_CONFIDENCE)
         ends = Interval(difference - reach, difference + reach)
     else:
         reach = 1 - ((1 - _CONFIDENCE) / 2) ** (1 / fewest)
@@ -210,14 +210,6 @@ def _variances(
     return variances, freedoms
 
 
-def _freedom(variances: Sequence[float], freedoms: Sequence[float]) -> float:
-    total = math.fsum(variances)
-    if total == 0:
-        return 1.0
-    parts = (each**2 / own for each, own in zip(variances, freedoms, strict=True))
-    return total**2 / math.fsum(parts)
-
-
 def interval_over_trainings(
     rates: Sequence[float], half_widths: Sequence[float | None]
 ) -> Interval | None:
@@ -236,23 +228,13 @@ def interval_over_trainings(
     known = [each for each in half_widths if each is not None]
     if len(rates) < 2 or len(known) < len(rates):
         return None
-    normal = _quantile(math.inf)
+    normal = student_quantile(math.inf, confidence=_CONFIDENCE)
     by_example = (math.fsum(known) / len(known) / normal) ** 2
     by_training = float(np.var(np.array(rates), ddof=1)) / len(rates)
     mean = math.fsum(rates) / len(rates)
-    if by_training == 0:
-        reach = normal * math.sqrt(by_example)
-    else:
-        freedom = (by_example + by_training) ** 2 / (by_training**2 / (len(rates) - 1))
-        reach = _quantile(freedom) * math.sqrt(by_example + by_training)
+    freedom = joint_freedom([by_example, by_training], [math.inf, len(rates) - 1])
+    reach = student_quantile(freedom, confidence=_CONFIDENCE) * math.sqrt(by_example + by_training)
     return Interval(max(0.0, mean - reach), min(1.0, mean + reach))
-
-
-def _quantile(freedom: float) -> float:
-    from scipy.special import ndtri, stdtrit  # late: most commands need no interval
-
-    upper = 0.5 + _CONFIDENCE / 2
-    return float(ndtri(upper) if math.isinf(freedom) else stdtrit(freedom, upper))
 
 
 def _mean(rates: Sequence[float | None]) -> float:

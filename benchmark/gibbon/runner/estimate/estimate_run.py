@@ -179,8 +179,7 @@ class _Estimation:
         counted = NumberRange.exactly(CELL_SECONDS * len(cells) + ROW_SECONDS * rows)
         if jobs and self.parallel.workers:
             fixed += WORKERS_SECONDS
-        with_examples = [each for each in plan.experiments if len(each.ids)]
-        whole = sum(len(each.cells) for each in with_examples) + len(answers)
+        whole = sum(len(each.cells) for each in self._with_examples()) + len(answers)
         return RunEstimate(
             cells=len(cells) + len(answers),
             reused=whole - len(cells) - len(answers),
@@ -196,6 +195,10 @@ class _Estimation:
             notes=tuple(self._notes()),
             workers=self.parallel.workers,
         )
+
+    def _with_examples(self) -> list[PlannedExperiment]:
+        """Returns the experiments of which the run, or the shard, has examples."""
+        return [each for each in self.plan.experiments if len(each.ids)]
 
     def _count(self, cell: Cell) -> int:
         ids = self.folder.examples.get(cell.digest)
@@ -291,8 +294,8 @@ class _Estimation:
 
     def _examinations(self) -> _Cost:
         cost = _Cost()
-        for experiment in self.plan.experiments:
-            for model in experiment.models if len(experiment.ids) else ():
+        for experiment in self._with_examples():
+            for model in experiment.models:
                 times = self._times(experiment, model)
                 budget = budget_of_run(run_passes(experiment, model))
                 made = EXAMINED.times(budget / 2)

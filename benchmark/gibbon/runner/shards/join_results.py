@@ -72,6 +72,7 @@ class JoinedShards:
         for write in self._results():
             self._check()  # a file may have been lost since it was read
             write(folder)
+        self._check()
 
     def _check(self) -> None:
         if self.damaged:
